@@ -1,0 +1,48 @@
+# demo: the two-datacenter story   test: all tests   check: format, lint, types, tests   bench: benchmarks
+# Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
+SHELL  := /bin/bash
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lock clean packages
+
+help:
+	@sed -n '1,2p' Makefile
+
+# The lock carries hashes; the project itself goes in afterwards, without dependencies.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/packages python3-venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Peers and tools the tests talk to. Without root the tests that need them say so and are skipped.
+packages:
+	@.ci/packages openssl curl iproute2 util-linux systemd procps
+
+demo: $(READY)
+	$(BIN)/sidecar demo $(DEMO_FLAGS)
+
+test: $(READY) packages
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+check: $(READY) packages
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term $(TEST_FLAGS)
+
+bench: $(READY) packages
+	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
+
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
+	  --no-header --no-annotate --quiet --upgrade --output-file requirements.lock
+	@sed -i '1i # Pinned and hashed development environment, Python 3.11 on Linux; made by `make lock`.' requirements.lock
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

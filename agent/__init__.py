@@ -1,0 +1,1 @@
+"""The running sidecar, one per workload: the loud room, which fetches, listens, waits and relays."""

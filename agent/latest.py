@@ -1,0 +1,54 @@
+"""One writer, many readers, only the newest value: how every watched thing reaches its point of use."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+class Latest(Generic[T]):
+    """A cell that holds the newest published value and wakes whoever waits for the next one.
+
+    A reader never sees a torn or an older value, and a slow reader skips the values in between:
+    what matters is the newest state, not the history.
+    """
+
+    __slots__ = ("_changed", "_value", "_version")
+
+    def __init__(self, value: T | None = None) -> None:
+        self._value = value
+        self._version = 0 if value is None else 1
+        self._changed = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Latest version={self._version}>"  # the value may hold secrets
+
+    @property
+    def value(self) -> T | None:
+        """The newest value, or None before the first."""
+        return self._value
+
+    @property
+    def version(self) -> int:
+        """How many values have been published; 0 before the first."""
+        return self._version
+
+    def publish(self, value: T) -> None:
+        """Replace the value and wake every waiter. Never blocks."""
+        self._value = value
+        self._version += 1
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    async def newer(self, version: int) -> tuple[T, int]:
+        """Wait for a value published after `version`; return it with its own version."""
+        while self._version <= version or self._value is None:
+            await self._changed.wait()
+        return self._value, self._version
+
+    async def first(self) -> T:
+        """The newest value, as soon as there is one."""
+        return (await self.newer(0))[0]

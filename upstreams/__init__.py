@@ -1,0 +1,1 @@
+"""Whom the workload wants to reach, and where they are. No effects."""
