@@ -1,0 +1,29 @@
+"""The one exception a handler raises to answer with a status and a bare text, as Consul's HTTP API does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class ApiError(Exception):
+    """An answer that is not 200: contract §1.6. `headers` go out with it (some errors carry an index)."""
+
+    def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+        self.headers = dict(headers or {})
+
+
+def permission_denied(detail: str = "") -> ApiError:
+    """403 as every ACL refusal of Consul 1.10 words it."""
+    return ApiError(403, f"Permission denied: {detail}" if detail else "Permission denied")
+
+
+# An error raised inside a server's read carries the query headers of an answer that never was.
+UNANSWERED = {
+    "X-Consul-Index": "1",
+    "X-Consul-Knownleader": "false",
+    "X-Consul-Lastcontact": "0",
+    "X-Consul-Query-Backend": "blocking-query",
+}
