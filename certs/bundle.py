@@ -1,0 +1,147 @@
+"""Whom we trust: every root Consul lists, active and retiring.
+
+Only `RootCert` is trusted. `IntermediateCerts` travel with leaves and are never anchors (contract §3.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.rejection import Rejection
+from certs.spiffe import InvalidSpiffeId, TrustDomain
+
+
+class BundleReason(StrEnum):
+    """Why an answer of the roots endpoint is not a trust bundle."""
+
+    MALFORMED = "malformed"
+    BAD_TRUST_DOMAIN = "bad_trust_domain"
+    BAD_CERTIFICATE = "bad_certificate"
+    NO_ROOTS = "no_roots"
+    NO_ACTIVE_ROOT = "no_active_root"
+    SEVERAL_ACTIVE_ROOTS = "several_active_roots"
+
+
+class BundleRejected(Rejection[BundleReason]):
+    """The roots are unusable; the former bundle stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """One trust anchor. `signing_key_id` names the key that signs leaves in this datacenter (colon hex)."""
+
+    id: str
+    name: str
+    serial: int
+    certificate: x509.Certificate
+    pem: str
+    fingerprint: str  # SHA-256 of the DER, hex: the identity of its content
+    signing_key_id: str
+    active: bool
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustBundle:
+    """The trust domain and its roots, one of them active, no two of the same content."""
+
+    trust_domain: TrustDomain
+    roots: tuple[Root, ...]
+
+    @property
+    def active(self) -> Root:
+        """The root that leaves are issued under now."""
+        return next(root for root in self.roots if root.active)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """The content of the trust set, whatever the order and the indexes."""
+        return frozenset(root.fingerprint for root in self.roots)
+
+    def root(self, fingerprint: str) -> Root | None:
+        """The root of that content, if it is trusted."""
+        return next((root for root in self.roots if root.fingerprint == fingerprint), None)
+
+    def same_trust(self, other: TrustBundle) -> bool:
+        """Whether both trust the same roots for the same domain: indexes move without any change."""
+        return self.trust_domain == other.trust_domain and self.fingerprints == other.fingerprints
+
+
+class _RootAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    id: str = msgspec.field(name="ID", default="")
+    name: str = ""
+    serial_number: int = 0  # an unsigned 64-bit integer: may be beyond 2^53
+    signing_key_id: str = msgspec.field(name="SigningKeyID", default="")
+    root_cert: str
+    active: bool = False
+
+
+class _RootsAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    trust_domain: str
+    roots: list[_RootAnswer] | None = None
+
+
+def parse_roots(answer: Mapping[str, object]) -> TrustBundle:
+    """Read a decoded answer of `/v1/agent/connect/ca/roots`; raise BundleRejected.
+
+    Order carries no meaning in the answer and is kept. Roots of equal content are taken once.
+    """
+    try:
+        parsed = msgspec.convert(answer, _RootsAnswer)
+        trust_domain = TrustDomain.parse(parsed.trust_domain)
+    except msgspec.ValidationError as error:
+        raise BundleRejected(BundleReason.MALFORMED, str(error)) from error
+    except InvalidSpiffeId as error:
+        raise BundleRejected(BundleReason.BAD_TRUST_DOMAIN, str(error)) from error
+    roots = _distinct(map(_root, parsed.roots or ()))
+    if not roots:
+        raise BundleRejected(BundleReason.NO_ROOTS, "the answer lists no roots")
+    active = sum(root.active for root in roots)
+    if active == 0:
+        raise BundleRejected(BundleReason.NO_ACTIVE_ROOT, f"none of {len(roots)} roots is active")
+    if active > 1:
+        raise BundleRejected(BundleReason.SEVERAL_ACTIVE_ROOTS, f"{active} of {len(roots)} roots are active")
+    return TrustBundle(trust_domain=trust_domain, roots=roots)
+
+
+def fingerprint_of(der: bytes) -> str:
+    """SHA-256 in hex: what tells two certificates apart, where serials and names do not."""
+    return hashlib.sha256(der).hexdigest()
+
+
+def _root(answer: _RootAnswer) -> Root:
+    try:
+        (certificate,) = x509.load_pem_x509_certificates(answer.root_cert.encode())
+    except ValueError as error:  # no PEM, several certificates, broken DER
+        raise BundleRejected(BundleReason.BAD_CERTIFICATE, f"root {answer.id!r}: {error}") from error
+    return Root(
+        id=answer.id,
+        name=answer.name,
+        serial=answer.serial_number,
+        certificate=certificate,
+        pem=answer.root_cert.rstrip() + "\n",
+        fingerprint=fingerprint_of(certificate.public_bytes(Encoding.DER)),
+        signing_key_id=answer.signing_key_id.lower(),
+        active=answer.active,
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def _distinct(roots: Iterable[Root]) -> tuple[Root, ...]:
+    """One root per content; of two equal ones the active wins."""
+    by_content: dict[str, Root] = {}
+    for root in roots:
+        known = by_content.get(root.fingerprint)
+        if known is None or root.active:
+            by_content[root.fingerprint] = root
+    return tuple(by_content.values())

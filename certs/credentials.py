@@ -1,0 +1,125 @@
+"""Credentials: a leaf and a trust bundle proven to fit together, before anyone can see them.
+
+A pair that does not fit never replaces one that does; the reason is shown instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from certs.bundle import TrustBundle
+from certs.chain import ChainBroken, reach
+from certs.leaf import Leaf
+from certs.rejection import Rejection
+
+_ENDS = {"client": ExtendedKeyUsageOID.CLIENT_AUTH, "server": ExtendedKeyUsageOID.SERVER_AUTH}
+
+
+class CredentialsReason(StrEnum):
+    """Why a leaf and a bundle are not credentials."""
+
+    KEY_MISMATCH = "key_mismatch"
+    WRONG_SERVICE = "wrong_service"
+    WRONG_DATACENTER = "wrong_datacenter"
+    WRONG_TRUST_DOMAIN = "wrong_trust_domain"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    WRONG_USAGE = "wrong_usage"
+    MISSING_INTERMEDIATE = "missing_intermediate"
+    UNTRUSTED_CHAIN = "untrusted_chain"
+    INVALID_CHAIN = "invalid_chain"
+
+
+class CredentialsRejected(Rejection[CredentialsReason]):
+    """The pair does not fit; the former credentials stay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """The only thing a TLS context is made from. Made by `prove`, never by hand."""
+
+    leaf: Leaf
+    bundle: TrustBundle
+
+
+def prove(
+    leaf: Leaf, bundle: TrustBundle, *, service: str, datacenter: str | None, at: datetime
+) -> Credentials:
+    """Return the pair as credentials of `service` at time `at`; raise CredentialsRejected.
+
+    `datacenter` is None when nobody has told us ours (Consul before 1.9): then any is accepted.
+    """
+    _check_key(leaf)
+    _check_identity(leaf, bundle, service, datacenter)
+    _check_window(leaf, at)
+    _check_usage(leaf)
+    _check_chain(leaf, bundle, at)
+    return Credentials(leaf=leaf, bundle=bundle)
+
+
+def _check_key(leaf: Leaf) -> None:
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if leaf.key.public_key().public_bytes(*form) != leaf.certificate.public_key().public_bytes(*form):
+        detail = f"the private key does not belong to certificate {leaf.serial}"
+        raise CredentialsRejected(CredentialsReason.KEY_MISMATCH, detail)
+
+
+def _check_identity(leaf: Leaf, bundle: TrustBundle, service: str, datacenter: str | None) -> None:
+    if leaf.id.service != service:
+        detail = f"{leaf.id} is not service {service!r}"
+        raise CredentialsRejected(CredentialsReason.WRONG_SERVICE, detail)
+    if datacenter is not None and leaf.id.datacenter != datacenter:
+        detail = f"{leaf.id} is not of datacenter {datacenter!r}"
+        raise CredentialsRejected(CredentialsReason.WRONG_DATACENTER, detail)
+    if leaf.id.trust_domain != bundle.trust_domain:
+        detail = f"{leaf.id} is not of trust domain {bundle.trust_domain}"
+        raise CredentialsRejected(CredentialsReason.WRONG_TRUST_DOMAIN, detail)
+
+
+def _check_window(leaf: Leaf, at: datetime) -> None:
+    if at > leaf.not_after:
+        detail = f"certificate {leaf.serial} expired at {leaf.not_after.isoformat()}"
+        raise CredentialsRejected(CredentialsReason.EXPIRED, detail)
+    if at < leaf.not_before:
+        detail = (
+            f"certificate {leaf.serial} is valid from {leaf.not_before.isoformat()}; it is {at.isoformat()}"
+        )
+        raise CredentialsRejected(CredentialsReason.NOT_YET_VALID, detail)
+
+
+def _check_usage(leaf: Leaf) -> None:
+    """One leaf serves both ends: inbound it is a server's, outbound a client's."""
+    try:
+        usages = leaf.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return  # no restriction (RFC 5280, 4.2.1.12)
+    for end, usage in _ENDS.items():
+        if usage not in usages:
+            detail = f"certificate {leaf.serial} is not for TLS {end}s"
+            raise CredentialsRejected(CredentialsReason.WRONG_USAGE, detail)
+
+
+def _check_chain(leaf: Leaf, bundle: TrustBundle, at: datetime) -> None:
+    try:
+        reach(leaf.certificate, leaf.extra, bundle, at)
+    except ChainBroken as error:
+        reason = CredentialsReason(error.reason.value)
+        if reason is CredentialsReason.UNTRUSTED_CHAIN and _signer_is_announced(leaf, bundle):
+            reason = CredentialsReason.MISSING_INTERMEDIATE
+        raise CredentialsRejected(reason, error.detail) from error
+
+
+def _signer_is_announced(leaf: Leaf, bundle: TrustBundle) -> bool:
+    """Whether a trusted root says that the leaf's issuer signs for it here: then only the link is missing."""
+    try:
+        issuer = leaf.certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return False
+    signer = (issuer.key_identifier or b"").hex(":")
+    return signer in {root.signing_key_id for root in bundle.roots}

@@ -1,0 +1,92 @@
+"""Who we are: a leaf, the certificates that travel with it, and its key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from certs.identity import NoIdentity, service_of
+from certs.rejection import Rejection
+from certs.spiffe import ServiceId
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+
+class LeafReason(StrEnum):
+    """Why an answer of the leaf endpoint is not a leaf."""
+
+    MALFORMED = "malformed"
+    BAD_CERTIFICATE = "bad_certificate"
+    BAD_KEY = "bad_key"
+    NO_URI = "no_uri"
+    SEVERAL_URIS = "several_uris"
+    INVALID_ID = "invalid_id"
+    NOT_A_SERVICE = "not_a_service"
+
+
+class LeafRejected(Rejection[LeafReason]):
+    """The leaf is unusable; the former one stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A service's certificate and key.
+
+    `extra` is what followed it in `CertPEM`, in the order received: not always path order (contract §3.3),
+    and to be sent unchanged. `key` stays out of repr; no text of it leaves this object.
+    """
+
+    certificate: x509.Certificate
+    extra: tuple[x509.Certificate, ...]
+    key: PrivateKey = field(repr=False, compare=False)
+    id: ServiceId
+    serial: str  # colon hex, as Consul prints it; unique within one CA only
+    not_before: datetime
+    not_after: datetime
+
+
+def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
+    """Read `CertPEM` and `PrivateKeyPEM`; raise LeafRejected. Whether they fit is for `credentials.prove`."""
+    certificate, *extra = _certificates(cert_pem)
+    try:
+        identity = service_of(certificate)
+    except NoIdentity as error:
+        raise LeafRejected(LeafReason(error.reason.value), error.detail) from error
+    return Leaf(
+        certificate=certificate,
+        extra=tuple(extra),
+        key=_private_key(key_pem),
+        id=identity,
+        serial=serial_text(certificate.serial_number),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def serial_text(number: int) -> str:
+    """`0d`, `01:ff`: a serial number as Consul prints it."""
+    size = max(1, (number.bit_length() + 7) // 8)
+    return number.to_bytes(size, "big").hex(":")
+
+
+def _certificates(cert_pem: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(cert_pem.encode())
+    except ValueError as error:
+        raise LeafRejected(LeafReason.BAD_CERTIFICATE, f"CertPEM: {error}") from error
+
+
+def _private_key(key_pem: str) -> PrivateKey:
+    # No cause, no text of the parser: nothing of a key, not even a broken one, gets into a traceback.
+    try:
+        key = load_pem_private_key(key_pem.encode(), password=None)
+    except Exception:  # noqa: BLE001 - ValueError, TypeError, UnsupportedAlgorithm: the parser's list is open
+        raise LeafRejected(LeafReason.BAD_KEY, "PrivateKeyPEM is not a private key in PEM form") from None
+    if not isinstance(key, PrivateKey):
+        raise LeafRejected(LeafReason.BAD_KEY, "PrivateKeyPEM is neither an EC, an RSA nor an Ed25519 key")
+    return key

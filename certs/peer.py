@@ -1,0 +1,150 @@
+"""Is the other end who it may be: the identity check after OpenSSL's, with our clock.
+
+OpenSSL has verified signatures, CA flags, path lengths and TLS purpose against our roots, but no dates
+(`contexts.py` says why). What is left is checked here, in an order that names the plainest fault first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.bundle import TrustBundle, fingerprint_of
+from certs.chain import ChainBroken, reach
+from certs.identity import NoIdentity, service_of
+from certs.leaf import serial_text
+from certs.rejection import Rejection
+from certs.spiffe import ServiceId
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+class PeerReason(StrEnum):
+    """Why a peer is refused although its chain reaches a root we trusted when the context was made."""
+
+    MALFORMED = "malformed"
+    NO_URI = "no_uri"
+    SEVERAL_URIS = "several_uris"
+    INVALID_ID = "invalid_id"
+    NOT_A_SERVICE = "not_a_service"
+    IS_A_CA = "is_a_ca"
+    WRONG_TRUST_DOMAIN = "wrong_trust_domain"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    UNTRUSTED_ROOT = "untrusted_root"
+
+
+class PeerRejected(Rejection[PeerReason]):
+    """The peer is not let through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who the other end has proven to be.
+
+    `not_after` is the first moment at which a certificate of its chain expires; `root` the fingerprint of the
+    root the chain ends in, to be looked up in later bundles.
+    """
+
+    id: ServiceId
+    serial: str
+    not_after: datetime
+    root: str
+
+
+def verify_peer(chain: Sequence[bytes], bundle: TrustBundle, at: datetime) -> Peer:
+    """Judge the chain OpenSSL verified (DER, leaf first, root last) at time `at`; raise PeerRejected."""
+    if not chain:
+        raise PeerRejected(PeerReason.MALFORMED, "there is no certificate")
+    leaf = _load(chain[0])
+    identity = _identity(leaf)
+    _refuse_authority(leaf)
+    if identity.trust_domain != bundle.trust_domain:
+        detail = f"{identity} is not of trust domain {bundle.trust_domain}"
+        raise PeerRejected(PeerReason.WRONG_TRUST_DOMAIN, detail)
+    not_before, not_after = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    _check_window(not_before, not_after, at, "leaf")
+    root, path_not_after = _check_path(leaf, chain, bundle, at)
+    return Peer(
+        id=identity,
+        serial=serial_text(leaf.serial_number),
+        not_after=min(not_after, path_not_after),
+        root=root,
+    )
+
+
+def _load(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise PeerRejected(PeerReason.MALFORMED, f"unreadable certificate: {error}") from error
+
+
+def _identity(leaf: x509.Certificate) -> ServiceId:
+    try:
+        return service_of(leaf)
+    except NoIdentity as error:
+        raise PeerRejected(PeerReason(error.reason.value), error.detail) from error
+
+
+def _refuse_authority(leaf: x509.Certificate) -> None:
+    """A certificate that may sign others speaks for no service (SPIFFE X.509-SVID, sections 4.1 and 4.3)."""
+    constraints = _extension(leaf, x509.BasicConstraints)
+    usage = _extension(leaf, x509.KeyUsage)
+    if (constraints and constraints.ca) or (usage and (usage.key_cert_sign or usage.crl_sign)):
+        raise PeerRejected(PeerReason.IS_A_CA, "the certificate may sign others: it is no workload's")
+
+
+def _extension(leaf: x509.Certificate, kind: type[E]) -> E | None:
+    try:
+        return leaf.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _check_path(
+    leaf: x509.Certificate, chain: Sequence[bytes], bundle: TrustBundle, at: datetime
+) -> tuple[str, datetime]:
+    """The fingerprint of the root, and when the first certificate above the leaf expires."""
+    try:
+        return _walk(chain, bundle, at)
+    except PeerRejected as refusal:
+        if refusal.reason is PeerReason.UNTRUSTED_ROOT:
+            raise
+        # OpenSSL looked at no dates, so of two issuers of one name and key (a renewed root, a cross-signature
+        # made twice) it may have walked through the expired one. Rare, so only now look for another path.
+        pool = [x509.load_der_x509_certificate(der) for der in chain[1:]]
+        try:
+            path = reach(leaf, pool, bundle, at)
+        except ChainBroken:
+            raise refusal from None
+        return _walk([step.public_bytes(Encoding.DER) for step in path], bundle, at)
+
+
+def _walk(chain: Sequence[bytes], bundle: TrustBundle, at: datetime) -> tuple[str, datetime]:
+    expiries = []
+    for der in chain[1:-1]:
+        intermediate = _load(der)
+        _check_window(intermediate.not_valid_before_utc, intermediate.not_valid_after_utc, at, "intermediate")
+        expiries.append(intermediate.not_valid_after_utc)
+    fingerprint = fingerprint_of(chain[-1])
+    root = bundle.root(fingerprint)
+    if root is None:
+        detail = f"its chain ends in a root that is not trusted (SHA-256 {fingerprint})"
+        raise PeerRejected(PeerReason.UNTRUSTED_ROOT, detail)
+    _check_window(root.not_before, root.not_after, at, "root")
+    return fingerprint, min([root.not_after, *expiries])
+
+
+def _check_window(not_before: datetime, not_after: datetime, at: datetime, role: str) -> None:
+    if at > not_after:
+        raise PeerRejected(PeerReason.EXPIRED, f"its {role} expired at {not_after.isoformat()}")
+    if at < not_before:
+        detail = f"its {role} is valid from {not_before.isoformat()}; it is {at.isoformat()}"
+        raise PeerRejected(PeerReason.NOT_YET_VALID, detail)
