@@ -1,0 +1,192 @@
+"""What every pair of the bench stands between: an origin, and two datacenters that issue the leaves of all.
+
+The server's leaf comes from the secondary, so each full handshake carries the intermediate as it would across
+datacenters. Everything listens on loopback addresses of the bench's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NODES = {"dc1": "127.0.66.11", "dc2": "127.0.66.21"}
+API_PORT = 8500
+ORIGIN_PORT = 8080
+BULK_BYTES = 512 << 20
+EXPECTED_PEER = {"web": "dc1", "db": "dc2"}
+
+
+class BenchFailed(Exception):
+    """The bench cannot give a figure that means anything; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Files with one service's leaf, key and the trust bundle, for the proxies which want files."""
+
+    service: str
+    uri: str
+    chain: Path
+    key: Path
+    bundle: Path
+
+    @property
+    def combined(self) -> Path:
+        """Chain and key in one file, as HAProxy wants them."""
+        return self.chain.with_suffix(".combined.pem")
+
+
+@contextlib.contextmanager
+def process(
+    command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process for the length of the block; its output goes to `log`."""
+    with log.open("ab") as sink:
+        child = subprocess.Popen([str(word) for word in command], stdout=sink, stderr=sink, env=env)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def wait_for_port(
+    address: str, port: int, child: subprocess.Popen[bytes], log: Path, seconds: float = 20
+) -> float:
+    """Seconds until something listens; raises BenchFailed when the child ends or time is up."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        if child.poll() is not None:
+            raise BenchFailed(f"ended with {child.returncode} before it listened: {_tail(log)}")
+        with socket.socket() as probe:
+            if probe.connect_ex((address, port)) == 0:
+                return time.perf_counter() - started
+        time.sleep(0.02)
+    raise BenchFailed(f"nothing listens on {address}:{port} after {seconds} s: {_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-600:]
+
+
+def ask(method: str, url: str, body: object = None, seconds: float = 10) -> Any:
+    """One JSON exchange; None when the body is empty."""
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data=data, method=method), timeout=seconds
+    ) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+@contextlib.contextmanager
+def origin(directory: Path) -> Iterator[None]:
+    """nginx with one worker: a 1 KiB page for requests, a large file for bulk."""
+    nginx = shutil.which("nginx")
+    if nginx is None:
+        raise BenchFailed("nginx is the origin of the bench: apt-get install nginx-light")
+    root = directory / "www"
+    root.mkdir()
+    root.chmod(0o755)
+    directory.chmod(0o755)
+    (root / "index.html").write_bytes(b"x" * 1024)
+    with (root / "bulk").open("wb") as bulk:
+        bulk.truncate(BULK_BYTES)
+    config = directory / "nginx.conf"
+    config.write_text(
+        f"daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.err;\n"
+        "events { worker_connections 4096; }\n"
+        "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 600; sendfile on;\n"
+        f"  server {{ listen {NODES['dc2']}:{ORIGIN_PORT} backlog=4096; root {root}; }} }}\n"
+    )
+    log = directory / "nginx.log"
+    with process([nginx, "-p", directory, "-c", config], log) as child:
+        wait_for_port(NODES["dc2"], ORIGIN_PORT, child, log)
+        yield
+
+
+@contextlib.contextmanager
+def datacenters(directory: Path) -> Iterator[None]:
+    """A primary and a secondary, with web allowed to reach db."""
+    with contextlib.ExitStack() as stack:
+        for name, node in NODES.items():
+            log = directory / f"{name}.log"
+            joins = ["-primary-datacenter", "dc1", "-primary-addr", api("dc1")] if name != "dc1" else []
+            command = [
+                sys.executable,
+                "-m",
+                "agent",
+                "datacenter",
+                "-name",
+                name,
+                "-http-addr",
+                f"{node}:{API_PORT}",
+            ]
+            child = stack.enter_context(process([*command, "-data-dir", directory / name, *joins], log))
+            wait_for_port(node, API_PORT, child, log)
+        ask("PUT", f"{api('dc1')}/v1/connect/intentions/exact?source=web&destination=db", {"Action": "allow"})
+        _until_ready(f"{api('dc2')}/v1/agent/connect/ca/leaf/db")
+        yield
+
+
+def api(datacenter: str) -> str:
+    """The URL of a datacenter's HTTP API."""
+    return f"http://{NODES[datacenter]}:{API_PORT}"
+
+
+def _until_ready(url: str) -> None:
+    for _ in range(100):
+        with contextlib.suppress(urllib.error.HTTPError):
+            ask("GET", url)
+            return
+        time.sleep(0.1)
+    raise BenchFailed(f"no answer from {url}")
+
+
+def identity(service: str, directory: Path) -> Identity:
+    """Write a service's leaf and the roots into files only we can read."""
+    datacenter = EXPECTED_PEER[service]
+    leaf = ask("GET", f"{api(datacenter)}/v1/agent/connect/ca/leaf/{service}")
+    roots = ask("GET", f"{api(datacenter)}/v1/agent/connect/ca/roots")
+    made = Identity(
+        service=service, uri=leaf["ServiceURI"], chain=directory / f"{service}.pem",
+        key=directory / f"{service}.key", bundle=directory / f"{service}.roots.pem",
+    )  # fmt: skip
+    for path, text in (
+        (made.chain, leaf["CertPEM"]),
+        (made.key, leaf["PrivateKeyPEM"]),
+        (made.combined, leaf["CertPEM"] + leaf["PrivateKeyPEM"]),
+        (made.bundle, "\n".join(root["RootCert"] for root in roots["Roots"])),
+    ):
+        path.touch(mode=0o600)
+        path.write_text(text)
+    return made
+
+
+def resident_kib(pid: int) -> int:
+    """Resident memory of a process, in KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise BenchFailed(f"process {pid} is gone")
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
