@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.bench.rig import (
     API_PORT,
@@ -122,7 +123,10 @@ def _envoy_config(
             {"lb_endpoints": [{"endpoint": {"address": address(target)}}]}]},
     }  # fmt: skip
     if server is not None:
-        once = {"disable_stateless_session_resumption": True, "disable_stateful_session_resumption": True}
+        once: dict[str, Any] = {
+            "disable_stateless_session_resumption": True,
+            "disable_stateful_session_resumption": True,
+        }
         chain["transport_socket"] = _envoy_tls(
             "DownstreamTlsContext", server, require_client_certificate=True, **once
         )
