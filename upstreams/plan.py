@@ -1,0 +1,43 @@
+"""From the upstreams we have to the upstreams we should have, by bind, leaving the others alone.
+
+Carry out `close` before `open`: an upstream that moved from one address to all addresses needs the port freed
+first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from upstreams.spec import Upstream, first_of_each_bind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do. `retarget`: the listener stays, what is behind it changes; it holds the new upstreams."""
+
+    close: tuple[Upstream, ...]
+    open: tuple[Upstream, ...]
+    retarget: tuple[Upstream, ...]
+    keep: tuple[Upstream, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return not (self.close or self.open or self.retarget)
+
+
+def plan(old: Sequence[Upstream], new: Sequence[Upstream]) -> Plan:
+    """Compare by bind; raise ValueError if two new upstreams share one (the parsers rule that out)."""
+    late = first_of_each_bind(new)[1]
+    if late:
+        raise ValueError(f"two upstreams on one bind: {late[0]}")
+    had = {upstream.bind: upstream for upstream in old}
+    wanted = {upstream.bind: upstream for upstream in new}
+    kept = [upstream for upstream in new if upstream.bind in had]
+    return Plan(
+        close=tuple(upstream for upstream in old if upstream.bind not in wanted),
+        open=tuple(upstream for upstream in new if upstream.bind not in had),
+        retarget=tuple(upstream for upstream in kept if had[upstream.bind] != upstream),
+        keep=tuple(upstream for upstream in kept if had[upstream.bind] == upstream),
+    )

@@ -1,0 +1,124 @@
+"""Which address to dial, and why (contract §5.1).
+
+An agent with `translate_wan_addrs` rewrites address and port by different rules and may answer a LAN address
+with a WAN port. So address and port are taken as one pair from the `wan` tag, never put together from both;
+`wan_ipv4` and `wan_ipv6` are ignored, Consul fills them with the LAN address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from upstreams.endpoints import Endpoint, HostPort
+
+_LAN_TAGS = ("lan", "lan_ipv4", "lan_ipv6")
+
+
+class WanMode(StrEnum):
+    """When to dial WAN addresses."""
+
+    AUTO = "auto"  # for endpoints in another datacenter
+    PREFER = "prefer"  # for every endpoint that has one
+    REQUIRE = "require"  # as auto, and no other datacenter's endpoint without one
+    NEVER = "never"  # one flat network: LAN addresses everywhere
+
+
+class ReachReason(StrEnum):
+    """Why this address."""
+
+    LOCAL_SERVICE = "local_service_address"
+    LOCAL_NODE = "local_node_address"
+    WAN_TAG = "wan_tag"
+    WAN_TAG_WITHOUT_PORT = "wan_tag_without_port"
+    REMOTE_SERVICE = "remote_service_address"
+    NODE_WAN_TAG = "node_wan_tag"
+    REMOTE_NODE = "remote_node_address"
+    LAN_TAG = "lan_tag"
+
+
+class UnreachableReason(StrEnum):
+    """Why there is no address to dial."""
+
+    NO_WAN_ADDRESS = "no_wan_address"
+    NO_ADDRESS = "no_address"
+    NO_PORT = "no_port"
+
+
+class Unreachable(Exception):
+    """The endpoint cannot be dialled under this mode; try the next candidate."""
+
+    def __init__(self, reason: UnreachableReason, endpoint: Endpoint) -> None:
+        super().__init__(f"{reason.value}: {endpoint}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialling:
+    """What to dial. `host` may be a name."""
+
+    host: str
+    port: int
+    reason: ReachReason
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port} ({self.reason.value})"
+
+
+def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUTO) -> Dialling:
+    """Choose the address and port of one endpoint, seen from `own_datacenter`; raise Unreachable."""
+    remote = endpoint.datacenter != own_datacenter
+    if wan is WanMode.NEVER:
+        choice = _lan(endpoint, remote=remote)
+    elif remote or wan is WanMode.PREFER:
+        choice = _wan(endpoint, remote=remote, required=remote and wan is WanMode.REQUIRE)
+    else:
+        choice = _as_answered(endpoint, remote=False)
+    if not choice.host:
+        raise Unreachable(UnreachableReason.NO_ADDRESS, endpoint)
+    if not choice.port:
+        raise Unreachable(UnreachableReason.NO_PORT, endpoint)
+    return choice
+
+
+def _wan(endpoint: Endpoint, *, remote: bool, required: bool) -> Dialling:
+    pair = _tag(endpoint, "wan")
+    if pair is not None:
+        reason = ReachReason.WAN_TAG if pair.port else ReachReason.WAN_TAG_WITHOUT_PORT
+        return Dialling(host=pair.host, port=pair.port or endpoint.port, reason=reason)
+    if endpoint.service_address:
+        if required:
+            raise Unreachable(UnreachableReason.NO_WAN_ADDRESS, endpoint)
+        return _as_answered(endpoint, remote=remote)
+    node_wan = endpoint.node_tagged.get("wan")
+    if node_wan:
+        return Dialling(host=node_wan, port=endpoint.port, reason=ReachReason.NODE_WAN_TAG)
+    if required:
+        raise Unreachable(UnreachableReason.NO_WAN_ADDRESS, endpoint)
+    return _as_answered(endpoint, remote=remote)
+
+
+def _lan(endpoint: Endpoint, *, remote: bool) -> Dialling:
+    """The LAN tag undoes a translation; where there is none, nothing of the original is left to find."""
+    for name in _LAN_TAGS:
+        pair = _tag(endpoint, name)
+        if pair is not None:
+            return Dialling(host=pair.host, port=pair.port or endpoint.port, reason=ReachReason.LAN_TAG)
+    node_lan = endpoint.node_tagged.get("lan")
+    if not endpoint.service_address and node_lan:
+        return Dialling(host=node_lan, port=endpoint.port, reason=ReachReason.LAN_TAG)
+    return _as_answered(endpoint, remote=remote)
+
+
+def _as_answered(endpoint: Endpoint, *, remote: bool) -> Dialling:
+    if endpoint.service_address:
+        reason = ReachReason.REMOTE_SERVICE if remote else ReachReason.LOCAL_SERVICE
+        return Dialling(host=endpoint.service_address, port=endpoint.port, reason=reason)
+    reason = ReachReason.REMOTE_NODE if remote else ReachReason.LOCAL_NODE
+    return Dialling(host=endpoint.node_address, port=endpoint.port, reason=reason)
+
+
+def _tag(endpoint: Endpoint, name: str) -> HostPort | None:
+    pair = endpoint.tagged.get(name)
+    return pair if pair is not None and pair.host else None

@@ -1,0 +1,183 @@
+"""What the workload wants to reach, and where it finds it on this host.
+
+As a flag: `[prepared_query:]NAME[@DC]:[ADDR:]PORT`. ADDR is an IPv4 address, an IPv6 address in brackets or a
+host name, 127.0.0.1 if left out; `unix:/path` stands for ADDR and PORT together. An upstream's identity is its
+local bind: at most one upstream per bind.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+LOOPBACK = "127.0.0.1"
+CONNECT_TIMEOUT = 5.0  # seconds; Envoy's default (contract §9)
+
+_QUERY_PREFIX = "prepared_query:"
+_UNIX_PREFIX = "unix:"
+_EXAMPLE = "write [prepared_query:]NAME[@DC]:[ADDR:]PORT, as in db@dc2:9191"
+_NAME = re.compile(r"[^\s/@:]+")
+_HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+
+
+class InvalidUpstream(ValueError):
+    """A SPEC that cannot be read: which `field`, its `value`, and the `remedy`."""
+
+    def __init__(self, field: str, value: str, remedy: str) -> None:
+        super().__init__(f"upstream {field} {value!r}: {remedy}")
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServiceDestination:
+    """A service by name; None is our own datacenter."""
+
+    name: str
+    datacenter: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.datacenter is None else f"{self.name}@{self.datacenter}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class QueryDestination:
+    """A prepared query by name or id, executed in our own datacenter or in `datacenter`."""
+
+    name: str
+    datacenter: str | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.datacenter is None else f"@{self.datacenter}"
+        return f"{_QUERY_PREFIX}{self.name}{where}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LocalBind:
+    """A TCP address of this host; `port` is 1 to 65535."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SocketBind:
+    """A unix socket; `mode` is its permission bits, None for the process's own default."""
+
+    path: str
+    mode: int | None = None
+
+    def __str__(self) -> str:
+        return f"{_UNIX_PREFIX}{self.path}"
+
+
+Destination: TypeAlias = ServiceDestination | QueryDestination
+Bind: TypeAlias = LocalBind | SocketBind
+
+
+class MeshGatewayMode(StrEnum):
+    """How the user wants to cross to another datacenter; kept as said, dialling is direct today."""
+
+    UNSET = ""
+    NONE = "none"
+    LOCAL = "local"
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """One destination behind one local bind. Times in seconds."""
+
+    destination: Destination
+    bind: Bind
+    connect_timeout: float = CONNECT_TIMEOUT
+    max_connections: int | None = None
+    poll_interval: float | None = None  # prepared queries only; None leaves it to the poller
+    protocol: str = "tcp"
+    mesh_gateway: MeshGatewayMode = MeshGatewayMode.UNSET
+
+    def __str__(self) -> str:
+        return f"{self.destination} on {self.bind}"
+
+
+def parse_upstream_flag(text: str) -> Upstream:
+    """Read one SPEC; raise InvalidUpstream."""
+    is_query = text.startswith(_QUERY_PREFIX)
+    target, separator, bind = text.removeprefix(_QUERY_PREFIX).partition(":")
+    if not separator or not bind:
+        raise InvalidUpstream("spec", text, f"there is no port; {_EXAMPLE}")
+    name, at, datacenter = target.partition("@")
+    _require_name("name", name, text)
+    if at:
+        _require_name("datacenter", datacenter, text)
+    kind = QueryDestination if is_query else ServiceDestination
+    return Upstream(destination=kind(name, datacenter or None), bind=parse_bind(bind))
+
+
+def parse_bind(text: str) -> Bind:
+    """Read `[ADDR:]PORT` or `unix:/path`; raise InvalidUpstream."""
+    if text.startswith(_UNIX_PREFIX):
+        path = text.removeprefix(_UNIX_PREFIX)
+        if not path.startswith("/") or path.endswith("/") or "\0" in path:
+            raise InvalidUpstream(
+                "socket", path, "give the absolute path of a socket, as in unix:/run/db.sock"
+            )
+        return SocketBind(path)
+    host, separator, port = text.rpartition(":")
+    if separator and not host:
+        raise InvalidUpstream("address", text, f"the address before the port is empty; {_EXAMPLE}")
+    return LocalBind(_host(host) if separator else LOOPBACK, _port(port))
+
+
+def first_of_each_bind(upstreams: Iterable[Upstream]) -> tuple[tuple[Upstream, ...], tuple[Upstream, ...]]:
+    """Split into those that get their bind and those whose bind an earlier one has taken."""
+    taken: dict[object, Upstream] = {}
+    late: list[Upstream] = []
+    for upstream in upstreams:
+        key = bind_key(upstream.bind)
+        if key in taken:
+            late.append(upstream)
+        else:
+            taken[key] = upstream
+    return tuple(taken.values()), tuple(late)
+
+
+def bind_key(bind: Bind) -> object:
+    """What two upstreams must not share: a socket's path whatever its mode, or the address and port."""
+    return bind.path if isinstance(bind, SocketBind) else bind
+
+
+def _require_name(field: str, name: str, text: str) -> None:
+    if not _NAME.fullmatch(name) or not name.isprintable():
+        raise InvalidUpstream(field, name, f"not a name, in {text!r}; {_EXAMPLE}")
+
+
+def _host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return str(ipaddress.IPv6Address(text[1:-1]))
+        except ValueError:
+            raise InvalidUpstream("address", text, "not an IPv6 address") from None
+    if ":" in text:
+        raise InvalidUpstream("address", text, "put an IPv6 address in brackets, as in [::1]:9191")
+    if _HOST_NAME.fullmatch(text):
+        return text
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise InvalidUpstream("address", text, "neither an IPv4 address nor a host name") from None
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not 1 <= port <= 65535:
+        raise InvalidUpstream("port", text, "a port is a number from 1 to 65535")
+    return port
