@@ -1,7 +1,7 @@
 """What the workload wants to reach, and where it finds it on this host.
 
 As a flag: `[prepared_query:]NAME[@DC]:[ADDR:]PORT`. ADDR is an IPv4 address, an IPv6 address in brackets or a
-host name, 127.0.0.1 if left out; `unix:/path` stands for ADDR and PORT together. An upstream's identity is its
+host name, 127.0.0.1 if left out; `unix:/path` stands for ADDR and PORT together. An upstream is known by its
 local bind: at most one upstream per bind.
 """
 

@@ -1,0 +1,176 @@
+"""Who may call us: Consul's intentions, evaluated here for each connection (contract §6).
+
+The match answer is read once per change. Its order is not trusted: precedence is computed anew, as Consul
+does. Whatever cannot be judged at this layer is denied, with that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from certs.spiffe import DEFAULT, ServiceId
+
+WILDCARD = "*"
+
+
+class InvalidIntentions(ValueError):
+    """An answer of the wrong shape; the text names the path of the field."""
+
+
+class Effect(StrEnum):
+    """What an intention does to a connection at layer 4."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    BY_REQUEST = "by_request"  # Permissions decide per HTTP request; a TCP listener cannot, so it denies
+
+
+class VerdictReason(StrEnum):
+    """What decided."""
+
+    INTENTION_ALLOW = "intention_allow"
+    INTENTION_DENY = "intention_deny"
+    INTENTION_BY_REQUEST = "intention_by_request"
+    DEFAULT_ALLOW = "default_allow"
+    DEFAULT_DENY = "default_deny"
+
+
+_DECIDED = {
+    Effect.ALLOW: VerdictReason.INTENTION_ALLOW,
+    Effect.DENY: VerdictReason.INTENTION_DENY,
+    Effect.BY_REQUEST: VerdictReason.INTENTION_BY_REQUEST,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intention:
+    """One rule. `precedence` is 9 (exact to exact) down to 1; a higher one decides first."""
+
+    source: str
+    destination: str
+    effect: Effect
+    source_namespace: str = DEFAULT
+    destination_namespace: str = DEFAULT
+
+    @property
+    def precedence(self) -> int:
+        """Consul's number: the destination's exactness first, then the source's."""
+        return (
+            3 * (_exactness(self.destination_namespace, self.destination) + 1)
+            - 2
+            + _exactness(self.source_namespace, self.source)
+        )
+
+    def covers(self, source: ServiceId) -> bool:
+        """Whether it speaks of that source; names are compared exactly, case included."""
+        return self.source_namespace in {WILDCARD, source.namespace} and self.source in {
+            WILDCARD,
+            source.service,
+        }
+
+    def __str__(self) -> str:
+        verb = "deny: permissions need HTTP" if self.effect is Effect.BY_REQUEST else self.effect.value
+        return f"{self.source} => {self.destination} ({verb}, precedence {self.precedence})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intentions:
+    """The rules for one destination, in deciding order, and what holds when none of them speaks."""
+
+    destination: str
+    rules: tuple[Intention, ...]
+    default_allow: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The decision on one caller; `rule` is the deciding rule for a person to read."""
+
+    allowed: bool
+    reason: VerdictReason
+    rule: str
+
+
+class _IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    source_name: str
+    destination_name: str
+    source_ns: str = msgspec.field(name="SourceNS", default=DEFAULT)
+    destination_ns: str = msgspec.field(name="DestinationNS", default=DEFAULT)
+    source_partition: str = ""
+    destination_partition: str = ""
+    source_peer: str = ""
+    source_sameness_group: str = ""
+    action: str = ""
+    permissions: list[object] | None = None
+
+
+def parse_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Intentions:
+    """Read one destination's list out of the match answer (null is none); raise InvalidIntentions.
+
+    Kept are the rules that can ever decide here: for this destination or the wildcard, from no peer, of the
+    default namespace or the wildcard, and of the default partition.
+    """
+    try:
+        items = msgspec.convert(answer, list[_IntentionAnswer] | None) or []
+    except msgspec.ValidationError as error:
+        raise InvalidIntentions(f"intentions of {destination}: {error}") from error
+    rules = [_intention(item) for item in items if _can_decide(item, destination)]
+    return Intentions(
+        destination=destination, rules=tuple(sorted(rules, key=_deciding_order)), default_allow=default_allow
+    )
+
+
+def authorize(intentions: Intentions, source: ServiceId) -> Verdict:
+    """The first rule, by precedence, that covers the source decides; else the default policy does.
+
+    The source's trust domain must have been checked: intentions do not look at it, nor at its datacenter.
+    """
+    at_home = source.partition == DEFAULT  # wildcards do not cross partitions
+    for rule in intentions.rules if at_home else ():
+        if rule.covers(source):
+            return Verdict(allowed=rule.effect is Effect.ALLOW, reason=_DECIDED[rule.effect], rule=str(rule))
+    if intentions.default_allow:
+        return Verdict(allowed=True, reason=VerdictReason.DEFAULT_ALLOW, rule="default policy (allow)")
+    return Verdict(allowed=False, reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)")
+
+
+def _exactness(namespace: str, name: str) -> int:
+    if namespace == WILDCARD:
+        return 0
+    return 1 if name == WILDCARD else 2
+
+
+def _can_decide(item: _IntentionAnswer, destination: str) -> bool:
+    return (
+        not item.source_peer
+        and not item.source_sameness_group
+        and item.source_partition in {"", DEFAULT}
+        and item.destination_partition in {"", DEFAULT}
+        and item.source_ns in {"", DEFAULT, WILDCARD}
+        and item.destination_ns in {"", DEFAULT, WILDCARD}
+        and item.destination_name in {destination, WILDCARD}
+    )
+
+
+def _intention(item: _IntentionAnswer) -> Intention:
+    if item.permissions:
+        effect = Effect.BY_REQUEST
+    else:
+        effect = Effect.ALLOW if item.action == "allow" else Effect.DENY  # an action we do not know denies
+    return Intention(
+        source=item.source_name,
+        destination=item.destination_name,
+        effect=effect,
+        source_namespace=item.source_ns or DEFAULT,
+        destination_namespace=item.destination_ns or DEFAULT,
+    )
+
+
+def _deciding_order(rule: Intention) -> tuple[int, str, str, str, str, bool]:
+    """Consul's order; of two rules that differ only in effect, which it should never answer, the denial."""
+    names = (rule.source_namespace, rule.source, rule.destination_namespace, rule.destination)
+    return (-rule.precedence, *names, rule.effect is Effect.ALLOW)

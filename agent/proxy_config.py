@@ -1,0 +1,149 @@
+"""The opaque `Config` maps of a registration, read key by key: a value, a default, or a named problem.
+
+Consul stores these maps without looking: numbers arrive as integers or floats, durations as milliseconds or
+as Go strings, and anything may be of the wrong type (contract §2.1, §9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agent.durations import InvalidDuration, parse_duration
+
+
+class ProblemReason(StrEnum):
+    """What is wrong with one part of a registration that is otherwise served."""
+
+    WRONG_VALUE = "wrong_value"
+    NO_LOCAL_APP = "no_local_app"
+    TRANSPARENT_PROXY = "transparent_proxy"
+    EXPOSED_PATHS = "exposed_paths"
+    NO_NAME = "no_name"
+    NO_BIND = "no_bind"
+    BAD_BIND = "bad_bind"
+    DUPLICATE_BIND = "duplicate_bind"
+    UNKNOWN_TYPE = "unknown_type"
+    PEERED = "peered"
+    OTHER_NAMESPACE = "other_namespace"
+    OTHER_PARTITION = "other_partition"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A part that is not honoured: `where` it stands, why, and what is done instead or what to change."""
+
+    where: str
+    reason: ProblemReason
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason.value}: {self.detail}"
+
+
+@dataclass(slots=True, kw_only=True)
+class ConfigReader:
+    """One map under reading; `problems` collects what could not be read."""
+
+    where: str
+    config: Mapping[str, object]
+    problems: list[Problem] = field(default_factory=list)
+
+    def seconds(self, key: str, default: float) -> float:
+        """A positive time: milliseconds as a number, or a Go duration."""
+        value = self.config.get(key)
+        if value is None:
+            return default
+        seconds = _milliseconds(value)
+        if seconds is None or not 0 < seconds < float("inf"):
+            self._wrong(key, value, f"not a positive time; {default:g} s is used")
+            return default
+        return seconds
+
+    def duration(self, key: str) -> float | None:
+        """A positive time as a Go duration."""
+        value = self.config.get(key)
+        if value is None:
+            return None
+        try:
+            seconds = parse_duration(value) if isinstance(value, str) else 0.0
+        except InvalidDuration:
+            seconds = 0.0
+        if seconds <= 0:
+            self._wrong(key, value, "not a positive duration such as 10s; ignored")
+            return None
+        return seconds
+
+    def count(self, key: str) -> int | None:
+        """A whole number of at least one."""
+        value = self.config.get(key)
+        if value is None:
+            return None
+        number = _whole(value)
+        if number is None or number < 1:
+            self._wrong(key, value, "not a whole number of at least 1; no limit is set")
+            return None
+        return number
+
+    def port(self, key: str) -> int | None:
+        """A TCP port; 0 is none."""
+        value = self.config.get(key)
+        number = _whole(value)
+        if value is None or number == 0:
+            return None
+        if number is None or not 1 <= number <= 65535:
+            self._wrong(key, value, "not a port; ignored")
+            return None
+        return number
+
+    def text(self, key: str, default: str) -> str:
+        """A string that is not empty."""
+        value = self.config.get(key)
+        if value is None or value == "":
+            return default
+        if not isinstance(value, str):
+            self._wrong(key, value, f"not a string; {default!r} is used")
+            return default
+        return value
+
+    def within(self, key: str) -> ConfigReader:
+        """A reader of the map under `key`, sharing the list of problems."""
+        value = self.config.get(key)
+        inner: Mapping[str, object] = {}
+        if isinstance(value, Mapping):
+            inner = value
+        elif value is not None:
+            self._wrong(key, value, "not a map; ignored")
+        return ConfigReader(where=f"{self.where}.{key}", config=inner, problems=self.problems)
+
+    def _wrong(self, key: str, value: object, remedy: str) -> None:
+        where = f"{self.where}.{key}"
+        self.problems.append(
+            Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=f"{value!r} is {remedy}")
+        )
+
+
+def _milliseconds(value: object) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value / 1000
+    if not isinstance(value, str):
+        return None
+    if value.isascii() and value.isdigit():
+        return int(value) / 1000
+    try:
+        return parse_duration(value)
+    except InvalidDuration:
+        return None
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, float) and value.is_integer() else None
