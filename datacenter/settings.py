@@ -57,6 +57,7 @@ class Settings:
     default_policy_allows: bool = True
     tokens: tuple[Token, ...] = ()
     leaf_ttl: float = 72 * 3600.0
+    leaf_rotation_jitter: float = 30.0  # leaves are re-issued within this time after a new root
     node_name: str = "node"
     node_address: str = "127.0.0.1"
     node_wan_address: str = "127.0.0.1"
