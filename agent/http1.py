@@ -1,0 +1,201 @@
+"""HTTP/1.1 exchanges with one server: h11 over trio streams, a connection kept for as long as it serves.
+
+Our own, because the agent's memory is budgeted: h11 costs a quarter of a megabyte, a general client four and
+a half.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import h11
+import trio
+
+MAX_BODY = 32 << 20  # bytes; five thousand endpoints are about 10 MB
+MAX_IDLE = 16  # connections; a sidecar has about half as many long polls
+_CHUNK = 65536
+
+Dial = Callable[[], Awaitable[trio.abc.Stream]]
+
+
+class ExchangeFailure(StrEnum):
+    """Why there is no answer."""
+
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    TLS = "tls"
+    CLOSED = "closed"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+
+
+class ExchangeFailed(Exception):
+    """No answer, or none that can be used."""
+
+    def __init__(self, failure: ExchangeFailure, detail: str) -> None:
+        super().__init__(f"{failure.value}: {detail}")
+        self.failure = failure
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request; `headers` may carry a token and stay out of repr."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One answer, whole. Header names are in lower case; a leaf's body holds a key and stays out of repr."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Client:
+    """Exchanges with the server that `dial` connects to. Each runs on a connection of its own."""
+
+    def __init__(self, dial: Dial, *, host: str, max_body: int = MAX_BODY) -> None:
+        self._dial = dial
+        self._host = host
+        self._max_body = max_body
+        self._idle: list[_Connection] = []
+
+    async def exchange(self, request: Request, seconds: float) -> Response:
+        """Send and receive within `seconds`; raise ExchangeFailed.
+
+        A kept connection that the server has closed meanwhile is replaced once, before any answer was seen:
+        every request we make may be repeated.
+        """
+        try:
+            with trio.fail_after(seconds):
+                while self._idle:
+                    try:
+                        return await self._run(self._idle.pop(), request)
+                    except _Stale:
+                        continue
+                return await self._run(await self._connect(), request)
+        except trio.TooSlowError:
+            raise ExchangeFailed(ExchangeFailure.TIMEOUT, f"no answer within {seconds:g} s") from None
+
+    async def aclose(self) -> None:
+        """Close the connections that are kept."""
+        while self._idle:
+            await trio.aclose_forcefully(self._idle.pop().stream)
+
+    async def _connect(self) -> _Connection:
+        try:
+            return _Connection(await self._dial(), self._host)
+        except ssl.SSLError as error:
+            raise ExchangeFailed(ExchangeFailure.TLS, _tls_text(error)) from error
+        except OSError as error:
+            raise ExchangeFailed(ExchangeFailure.UNREACHABLE, _os_text(error)) from error
+
+    async def _run(self, connection: _Connection, request: Request) -> Response:
+        keep = False
+        try:
+            response = await connection.exchange(request, self._max_body)
+            keep = connection.reusable and len(self._idle) < MAX_IDLE
+        finally:
+            if not keep:
+                with trio.CancelScope(shield=True):  # closing forcefully does not wait
+                    await trio.aclose_forcefully(connection.stream)
+        self._idle.append(connection)
+        return response
+
+
+class _Stale(Exception):
+    """A kept connection was gone before it answered."""
+
+
+class _Connection:
+    """One connection to the server, for one exchange after the other."""
+
+    def __init__(self, stream: trio.abc.Stream, host: str) -> None:
+        self.stream = stream
+        self._host = host
+        self._http = h11.Connection(h11.CLIENT)
+        self._used = False
+        self._ended = False
+
+    @property
+    def reusable(self) -> bool:
+        """Whether both sides have ended the exchange and mean to go on."""
+        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    async def exchange(self, request: Request, max_body: int) -> Response:
+        if self._used:
+            self._http.start_next_cycle()
+        headers = {"Host": self._host, "Accept": "application/json", "Connection": "keep-alive"}
+        headers |= request.headers
+        if request.body or request.method in ("PUT", "POST"):
+            headers["Content-Length"] = str(len(request.body))
+        head = h11.Request(method=request.method, target=request.target, headers=list(headers.items()))
+        try:
+            await self._send(head, h11.Data(data=request.body), h11.EndOfMessage())
+            return await self._receive(max_body)
+        except h11.RemoteProtocolError as error:
+            failure = ExchangeFailure.CLOSED if self._ended else ExchangeFailure.MALFORMED
+            raise ExchangeFailed(failure, str(error)) from error
+        except trio.BrokenResourceError as error:
+            if self._used and self._http.their_state is h11.SEND_RESPONSE:
+                raise _Stale from error
+            cause = error.__cause__
+            if isinstance(cause, ssl.SSLError):
+                raise ExchangeFailed(ExchangeFailure.TLS, _tls_text(cause)) from error
+            raise ExchangeFailed(ExchangeFailure.CLOSED, "the connection broke") from error
+        finally:
+            self._used = True
+
+    async def _send(self, *events: h11.Event) -> None:
+        await self.stream.send_all(b"".join(filter(None, map(self._http.send, events))))
+
+    async def _receive(self, max_body: int) -> Response:
+        head: h11.Response | None = None
+        body = bytearray()
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                await self._read(fresh=head is None)
+            elif isinstance(event, h11.Response):
+                head = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > max_body:
+                    raise ExchangeFailed(ExchangeFailure.TOO_LARGE, f"the answer is over {max_body} bytes")
+            elif isinstance(event, h11.EndOfMessage) and head is not None:
+                headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
+                return Response(status=head.status_code, headers=headers, body=bytes(body))
+
+    async def _read(self, *, fresh: bool) -> None:
+        data = await self.stream.receive_some(_CHUNK)
+        self._ended = not data
+        if not data and fresh and self._http.trailing_data[0] == b"":
+            if self._used:
+                raise _Stale
+            raise ExchangeFailed(ExchangeFailure.CLOSED, "the server closed the connection without an answer")
+        self._http.receive_data(bytes(data))
+
+
+def _tls_text(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not accepted: {error.verify_message}"
+    return str(error.reason or error)
+
+
+def _os_text(error: OSError) -> str:
+    """trio gathers the failures of several addresses into one error; the causes say more."""
+    if error.errno is not None:
+        return error.strerror or str(error)
+    cause: BaseException | None = error.__cause__
+    while isinstance(cause, BaseExceptionGroup) and cause.exceptions:
+        cause = cause.exceptions[0]
+    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(error)
