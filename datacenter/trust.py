@@ -148,7 +148,11 @@ def signed(ours: Trust | None, theirs: Trust, intermediate_pem: str, at: datetim
         active=True,
     )
     others = [_retired(root, at) for root in known.values()]
-    others += [_retired(root, at) for root in theirs.roots if not root.active and root.id not in known]
+    others += [
+        replace(root, rotated_out_at=at)  # when they did, is by their clock
+        for root in theirs.roots
+        if not root.active and root.id not in known
+    ]
     return Trust(trust_domain=theirs.trust_domain, roots=(signer, *others))
 
 
