@@ -1,0 +1,90 @@
+"""systemd's three small protocols: readiness and watchdog messages, and sockets handed in at start.
+
+sd_notify(3), sd_listen_fds(3). Without the variables every call here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+
+import trio
+
+FIRST_FD = 3  # SD_LISTEN_FDS_START
+PUBLIC = "public"  # FileDescriptorName= of the public listener
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """A listening socket systemd made for us, by its name."""
+
+    name: str
+    sock: socket.socket
+
+
+class Notifier:
+    """Messages to the service manager, each one datagram; without an address they go nowhere."""
+
+    def __init__(self, address: str | None = None, watchdog_seconds: float | None = None) -> None:
+        # A leading @ is systemd's way to write the zero byte of an abstract address.
+        self._address = "\0" + address[1:] if address and address.startswith("@") else address
+        self.watchdog_seconds = watchdog_seconds
+        self.complaint = ""
+
+    def send(self, *lines: str) -> None:
+        """Send assignments such as `READY=1`. A manager that is gone is a complaint, not an error."""
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto("\n".join(lines).encode(), self._address)
+            self.complaint = ""
+        except OSError as error:
+            self.complaint = f"systemd cannot be notified: {error.strerror}"
+
+    async def feed_watchdog(self, alive: Callable[[], Awaitable[bool]]) -> None:
+        """Say that we live at half the watchdog's interval, for as long as `alive` says so too."""
+        if self.watchdog_seconds is None:
+            return
+        while True:
+            if await alive():
+                self.send("WATCHDOG=1")
+            await trio.sleep(self.watchdog_seconds / 2)
+
+
+def notifier(environ: MutableMapping[str, str], pid: int) -> Notifier:
+    """Read NOTIFY_SOCKET and WATCHDOG_USEC, and take them out of the environment: children are not asked."""
+    address = environ.pop("NOTIFY_SOCKET", None)
+    microseconds = environ.pop("WATCHDOG_USEC", "")
+    for_us = environ.pop("WATCHDOG_PID", str(pid)) == str(pid)
+    seconds = int(microseconds) / 1e6 if for_us and microseconds.isdigit() and int(microseconds) else None
+    return Notifier(address, seconds)
+
+
+def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> tuple[Inherited, ...]:
+    """Read LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, and take them out of the environment."""
+    for_us = environ.pop("LISTEN_PID", "") == str(pid)
+    count = environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if not for_us or not count.isdigit():
+        return ()
+    found = []
+    for position in range(int(count)):
+        descriptor = FIRST_FD + position
+        os.set_inheritable(descriptor, False)
+        sock = socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+        name = names[position] if position < len(names) else ""
+        found.append(Inherited(name=name, sock=sock))
+    return tuple(found)
+
+
+def public_socket(sockets: tuple[Inherited, ...]) -> socket.socket | None:
+    """The public listener among them: the one named `public`, or the only one."""
+    named = [inherited.sock for inherited in sockets if inherited.name == PUBLIC]
+    if named:
+        return named[0]
+    return sockets[0].sock if len(sockets) == 1 else None
