@@ -1,0 +1,95 @@
+"""A client of Consul's HTTP API as small as can be: one call, one answer, and blocking reads that can be held.
+
+It shares nothing with the product, so that a mistake in the sidecar's own client cannot hide one in a
+datacenter.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+PATIENCE = 45.0  # seconds: above every wait and every jitter in the suite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One reply. Header names are in lower case; `seconds` is how long it took."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str = field(repr=False)
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        """The decoded body of a 200."""
+        assert self.status == 200, f"{self.status}: {self.text}"
+        return json.loads(self.text)
+
+    @property
+    def index(self) -> int:
+        """`X-Consul-Index`, which must be there."""
+        return int(self.headers["x-consul-index"])
+
+
+class Api:
+    """One datacenter's HTTP API."""
+
+    def __init__(self, name: str, url: str, threads: ThreadPoolExecutor) -> None:
+        self.name = name
+        self.url = url
+        self._threads = threads
+
+    def call(self, method: str, path: str, body: object = None) -> Answer:
+        """One request; a `str` body is sent as it is, anything else as JSON."""
+        where = urlsplit(self.url)
+        assert where.hostname
+        content = body if body is None or isinstance(body, str) else json.dumps(body)
+        started = monotonic()
+        with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=PATIENCE)) as connection:
+            connection.request(method, path, content)
+            reply = connection.getresponse()
+            text = reply.read().decode()
+        headers = {name.lower(): value for name, value in reply.getheaders()}
+        return Answer(status=reply.status, headers=headers, text=text, seconds=monotonic() - started)
+
+    def get(self, path: str) -> Answer:
+        """GET."""
+        return self.call("GET", path)
+
+    def put(self, path: str, body: object = None) -> Answer:
+        """PUT."""
+        return self.call("PUT", path, body)
+
+    def post(self, path: str, body: object = None) -> Answer:
+        """POST."""
+        return self.call("POST", path, body)
+
+    def delete(self, path: str) -> Answer:
+        """DELETE."""
+        return self.call("DELETE", path)
+
+    def hold(self, path: str) -> Future[Answer]:
+        """A read that is expected to block, held in a thread of its own."""
+        return self._threads.submit(self.get, path)
+
+    def until(self, path: str, true: Callable[[Any], object]) -> Answer:
+        """Follow an index-blocking path until its decoded body satisfies `true`."""
+        deadline = monotonic() + PATIENCE
+        separator = "&" if "?" in path else "?"
+        index = 0
+        while True:
+            answer = self.get(f"{path}{separator}index={index}&wait=2s" if index else path)
+            if true(answer.json):
+                return answer
+            assert monotonic() < deadline, f"{path} never came to what was expected: {answer.text[:2000]}"
+            # An index that went backwards starts over: contract §1.4.
+            index = answer.index if answer.index >= index else 0

@@ -1,0 +1,167 @@
+"""Two federated datacenters as processes on loopback: embedded ones, or a real Consul of two servers.
+
+Everything is temporary: free ports, a data directory each, ended by process id. `dc1` is the primary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Literal
+
+from tests.contract.client import Api
+
+Kind = Literal["embedded", "consul"]
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """Both datacenters; `jitter` is the longest that a new root may take to reach a watched leaf, in seconds."""
+
+    kind: Kind
+    dc1: Api
+    dc2: Api
+    jitter: float
+
+    def __iter__(self) -> Iterator[Api]:
+        return iter((self.dc1, self.dc2))
+
+
+def consul_binary() -> str | None:
+    """CONSUL_BIN, else the `consul` on PATH."""
+    return os.environ.get("CONSUL_BIN") or shutil.which("consul")  # noqa: TID251  # the suite's only setting
+
+
+@contextmanager
+def running(kind: Kind, directory: Path) -> Iterator[Federation]:
+    """A ready federation of this kind, with its files under `directory`."""
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(max_workers=24, thread_name_prefix="held-read"))
+        commands, urls, jitter = _embedded(directory) if kind == "embedded" else _consul(directory)
+        processes = [
+            stack.enter_context(_process(command, directory / f"dc{number}.log"))
+            for number, command in enumerate(commands, start=1)
+        ]
+        dc1, dc2 = (Api(f"dc{number}", url, threads) for number, url in enumerate(urls, start=1))
+        federation = Federation(kind=kind, dc1=dc1, dc2=dc2, jitter=jitter)
+        _wait_until_ready(federation, processes, directory)
+        yield federation
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that is free for TCP and for UDP just now."""
+    while True:
+        with closing(socket.socket()) as stream, closing(socket.socket(type=socket.SOCK_DGRAM)) as datagrams:
+            stream.bind((host, 0))
+            port = int(stream.getsockname()[1])
+            try:
+                datagrams.bind((host, port))
+            except OSError:
+                continue
+            return port
+
+
+def _embedded(directory: Path) -> tuple[list[list[str]], list[str], float]:
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    common = [sys.executable, "-m", "agent", "datacenter", "-translate-wan-addrs"]
+    dc1 = [*common, "-name", "dc1", "-http-addr", urls[0].removeprefix("http://")]
+    dc2 = [*common, "-name", "dc2", "-http-addr", urls[1].removeprefix("http://")]
+    dc2 += ["-primary-datacenter", "dc1", "-primary-addr", urls[0]]
+    return (
+        [[*dc1, "-data-dir", str(directory / "dc1")], [*dc2, "-data-dir", str(directory / "dc2")]],
+        urls,
+        30,
+    )
+
+
+def _consul(directory: Path) -> tuple[list[list[str]], list[str], float]:
+    binary = consul_binary()
+    assert binary
+    hosts = ["127.0.0.11", "127.0.0.12"]
+    http = [free_port() for _ in hosts]
+    wan = [free_port(host) for host in hosts]
+    commands = []
+    for here, other in ((0, 1), (1, 0)):
+        ports = {
+            "http": http[here],
+            "serf_wan": wan[here],
+            "serf_lan": free_port(hosts[here]),
+            "server": free_port(hosts[here]),
+            **dict.fromkeys(("https", "grpc", "dns"), -1),
+        }
+        settings = {
+            "datacenter": f"dc{here + 1}",
+            "primary_datacenter": "dc1",
+            "node_name": f"node-dc{here + 1}",
+            "server": True,
+            "bootstrap_expect": 1,
+            "data_dir": str(directory / f"dc{here + 1}"),
+            "bind_addr": hosts[here],
+            "client_addr": "127.0.0.1",
+            "ports": ports,
+            "retry_join_wan": [f"{hosts[other]}:{wan[other]}"],
+            "retry_interval_wan": "1s",
+            "translate_wan_addrs": True,
+            "connect": {"enabled": True},
+            "acl": {"enabled": False},
+            "performance": {"raft_multiplier": 1},
+            "enable_central_service_config": True,
+            "disable_update_check": True,
+        }
+        file = directory / f"dc{here + 1}.json"
+        file.write_text(json.dumps(settings))
+        commands.append([binary, "agent", "-config-file", str(file)])
+    return commands, [f"http://127.0.0.1:{port}" for port in http], 30
+
+
+@contextmanager
+def _process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(
+    federation: Federation, processes: Sequence[subprocess.Popen[bytes]], directory: Path
+) -> None:
+    deadline = monotonic() + START_SECONDS
+    while missing := _missing(federation):
+        for process, api in zip(processes, federation, strict=True):
+            log = (directory / f"{api.name}.log").read_text()[-2000:]
+            assert process.poll() is None, f"{api.name} ended with {process.returncode}:\n{log}"
+            assert monotonic() < deadline, f"not ready, {missing}:\n{log}"
+        sleep(0.1)  # a poll of two other processes' readiness; there is nothing to wait on
+
+
+def _missing(federation: Federation) -> str:
+    """What is not there yet, empty when nothing is."""
+    for api in federation:
+        try:
+            if (answer := api.get("/v1/catalog/datacenters")).status != 200 or len(answer.json) != 2:
+                return f"{api.name} does not see both datacenters"
+            if (answer := api.get("/v1/agent/connect/ca/leaf/readiness-probe")).status != 200:
+                return f"{api.name} signs no leaf: {answer.text}"
+            if not (answer := api.get("/v1/catalog/nodes")).json:
+                return f"{api.name} has no node"
+        except ConnectionError as error:
+            return f"{api.name}: {error}"
+    return ""
