@@ -1,0 +1,116 @@
+"""What the agent watches: each function makes one watch of a Consul call, a parser and a place to publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from agent.consul import Answer, Blocking, Consul, Json, LeafAnswer
+from agent.intentions import Intentions, InvalidIntentions, parse_match
+from agent.registration import Registration, RegistrationRejected, parse_registration
+from agent.watch import AnswerRejected, Cursor, Watch
+from certs.bundle import BundleRejected, TrustBundle, parse_roots
+from certs.leaf import Leaf, LeafRejected, parse_leaf
+from upstreams.endpoints import EndpointSet, InvalidAnswer, parse_health, parse_query
+from upstreams.spec import Destination, ServiceDestination
+
+POLL_SECONDS = 30.0  # prepared queries; Envoy's integration polls as often (contract §7)
+
+RegistrationWatch = Watch[Json, Registration]
+RootsWatch = Watch[Json, TrustBundle]
+LeafWatch = Watch[LeafAnswer, Leaf]
+IntentionsWatch = Watch[list[object] | None, Intentions]
+EndpointsWatch = Watch[list[object], EndpointSet] | Watch[Json, EndpointSet]
+
+
+def registration_watch(
+    consul: Consul, proxy_id: str, publish: Callable[[Registration], None]
+) -> RegistrationWatch:
+    """Our own registration, by content hash."""
+    ask = partial(consul.service, proxy_id)
+    return Watch(name="registration", cursor=Cursor.HASH, ask=ask, read=read_registration, publish=publish)
+
+
+def roots_watch(consul: Consul, publish: Callable[[TrustBundle], None]) -> RootsWatch:
+    """The trust bundle."""
+    return Watch(name="roots", cursor=Cursor.INDEX, ask=consul.roots, read=_read_roots, publish=publish)
+
+
+def leaf_watch(consul: Consul, service: str, publish: Callable[[Leaf], None]) -> LeafWatch:
+    """Our leaf. The open question is also what makes Consul renew it."""
+    ask = partial(consul.leaf, service)
+    return Watch(name="leaf", cursor=Cursor.INDEX, ask=ask, read=read_leaf, publish=publish)
+
+
+def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions], None]) -> IntentionsWatch:
+    """Who may call us, and the default policy that every answer carries in a header."""
+    ask = partial(consul.intentions, service)
+    read = partial(_read_intentions, service)
+    return Watch(name="intentions", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+
+
+def endpoints_watch(
+    consul: Consul,
+    destination: Destination,
+    publish: Callable[[EndpointSet], None],
+    poll_interval: float | None = None,
+) -> EndpointsWatch:
+    """Where an upstream's instances are; a prepared query is polled."""
+    name = f"endpoints {destination}"
+    if isinstance(destination, ServiceDestination):
+        ask = partial(consul.endpoints, destination.name, destination.datacenter)
+        read = partial(_read_health, destination)
+        return Watch(name=name, cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+
+    async def execute(_at: Blocking) -> Answer[Json]:
+        return await consul.execute(destination.name, destination.datacenter)
+
+    interval = poll_interval or POLL_SECONDS
+    return Watch(
+        name=name, cursor=Cursor.POLL, ask=execute, read=_read_query, publish=publish, poll_interval=interval
+    )
+
+
+def read_registration(answer: Answer[Json]) -> Registration:
+    """Parse the answer of `/v1/agent/service/:id`; raise AnswerRejected."""
+    try:
+        return parse_registration(answer.value)
+    except RegistrationRejected as error:
+        raise AnswerRejected(error.reason, error.detail) from error
+
+
+def read_leaf(answer: Answer[LeafAnswer]) -> Leaf:
+    """Parse the answer of the leaf endpoint; raise AnswerRejected."""
+    try:
+        return parse_leaf(answer.value.cert_pem, answer.value.private_key_pem)
+    except LeafRejected as error:
+        raise AnswerRejected(error.reason, error.detail) from error
+
+
+def _read_roots(answer: Answer[Json]) -> TrustBundle:
+    try:
+        return parse_roots(answer.value)
+    except BundleRejected as error:
+        raise AnswerRejected(error.reason, error.detail) from error
+
+
+def _read_intentions(service: str, answer: Answer[list[object] | None]) -> Intentions:
+    """Without the header (before 1.9) the default is unknown, and what is unknown is denied."""
+    try:
+        return parse_match(answer.value, service, default_allow=answer.default_policy == "allow")
+    except InvalidIntentions as error:
+        raise AnswerRejected("malformed", str(error)) from error
+
+
+def _read_health(destination: Destination, answer: Answer[list[object]]) -> EndpointSet:
+    try:
+        return parse_health(answer.value, f"health of {destination}")
+    except InvalidAnswer as error:
+        raise AnswerRejected("malformed", str(error)) from error
+
+
+def _read_query(answer: Answer[Json]) -> EndpointSet:
+    try:
+        return parse_query(answer.value)
+    except InvalidAnswer as error:
+        raise AnswerRejected("malformed", str(error)) from error
