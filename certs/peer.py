@@ -115,13 +115,12 @@ def _check_path(
     try:
         return _walk(chain, bundle, at)
     except PeerRejected as refusal:
-        if refusal.reason is PeerReason.UNTRUSTED_ROOT:
+        if refusal.reason not in {PeerReason.EXPIRED, PeerReason.NOT_YET_VALID}:
             raise
         # OpenSSL looked at no dates, so of two issuers of one name and key (a renewed root, a cross-signature
         # made twice) it may have walked through the expired one. Rare, so only now look for another path.
-        pool = [x509.load_der_x509_certificate(der) for der in chain[1:]]
         try:
-            path = reach(leaf, pool, bundle, at)
+            path = reach(leaf, [_load(der) for der in chain[1:]], bundle, at)
         except ChainBroken:
             raise refusal from None
         return _walk([step.public_bytes(Encoding.DER) for step in path], bundle, at)
