@@ -372,7 +372,6 @@ def test_a_bad_filter_is_the_servers_error(dc1: Api) -> None:
     ],
 )
 def test_the_agents_own_health_answers_404_in_json(dc1: Api, path: str, body: object) -> None:
-    import json
 
     answer = dc1.get(path)
     assert answer.status == 404
