@@ -1,0 +1,176 @@
+"""Drives one TLS handshake under a deadline, and names whatever prevents it.
+
+Theory of operation. OpenSSL works on the socket itself: `do_handshake` reads and writes what it can, then
+asks for one more readiness by raising WantRead or WantWrite; trio waits for it, and the deadline is a cancel
+scope around both. Three things are not as they seem:
+
+* Whether anybody is there. A health check connects and closes without a byte; that is no caller and must not
+  count as a refusal (`probe`). One who says nothing at all (`silent`) is told from one who begins and stops
+  (`stalled`). OpenSSL does not tell these apart, so the first byte is peeked at before it is asked, and one
+  that cannot begin a TLS record ends the matter at once.
+* When a client's handshake is over. With TLS 1.3 the client has finished before the server has looked at its
+  certificate: a refusal arrives as the first read, long after `client_handshake` returned. Only the relay can
+  see it (`Transfer.tls_ended_first`).
+* What OpenSSL says. Its reasons are texts; `_REASONS` gives each we know a name, and what is not in the table
+  becomes `tls_error` with the text beside it. A refusing OpenSSL has already written its alert.
+
+No date is checked here: the chain is judged right afterwards by `certs.peer.verify_peer`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from enum import StrEnum
+
+import trio
+from OpenSSL import SSL, crypto
+
+_HANDSHAKE_RECORD = 0x16  # the first byte of every TLS connection
+_UNEXPECTED_EOF = -1
+
+
+class HandshakeReason(StrEnum):
+    """Why there is no TLS connection."""
+
+    PROBE = "probe"  # connected and left without a byte: a TCP health check, nobody was refused
+    SILENT = "silent"
+    STALLED = "stalled"
+    NOT_TLS = "not_tls"
+    MALFORMED = "malformed_tls"
+    NO_CERTIFICATE = "no_certificate"
+    UNTRUSTED_CHAIN = "untrusted_chain"
+    PROTOCOL = "protocol"  # no version or cipher in common
+    PEER_REFUSED = "peer_refused"  # by an alert
+    CLOSED = "closed_in_handshake"
+    RESET = "reset_in_handshake"
+    TLS_ERROR = "tls_error"
+
+
+_REASONS = {
+    "http request": HandshakeReason.NOT_TLS,
+    "https proxy request": HandshakeReason.NOT_TLS,
+    "wrong version number": HandshakeReason.NOT_TLS,
+    "unexpected message": HandshakeReason.MALFORMED,
+    "data length too long": HandshakeReason.MALFORMED,
+    "length mismatch": HandshakeReason.MALFORMED,
+    "bad record type": HandshakeReason.MALFORMED,
+    "decryption failed or bad record mac": HandshakeReason.MALFORMED,
+    "peer did not return a certificate": HandshakeReason.NO_CERTIFICATE,
+    "certificate verify failed": HandshakeReason.UNTRUSTED_CHAIN,
+    "unsupported protocol": HandshakeReason.PROTOCOL,
+    "version too low": HandshakeReason.PROTOCOL,
+    "no shared cipher": HandshakeReason.PROTOCOL,
+    "no suitable key share": HandshakeReason.PROTOCOL,
+    "no suitable signature algorithm": HandshakeReason.PROTOCOL,
+    "no shared signature algorithms": HandshakeReason.PROTOCOL,
+}
+_ALERT = " alert "  # in every text of a received alert
+
+
+class HandshakeFailed(Exception):
+    """There is no TLS connection: `reason` for machines, `detail` for a person."""
+
+    def __init__(self, reason: HandshakeReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+async def server_handshake(
+    sock: socket.socket, context: SSL.Context, deadline_seconds: float
+) -> SSL.Connection:
+    """Answer a caller's handshake on a non-blocking socket; raise HandshakeFailed. The socket stays open."""
+    connection = SSL.Connection(context, sock)
+    connection.set_accept_state()
+    handshake = _Handshake(sock, connection)
+    with trio.move_on_after(deadline_seconds):
+        await handshake.hear_first_byte()
+        return await handshake.drive()
+    raise handshake.too_late(deadline_seconds)
+
+
+async def client_handshake(
+    sock: socket.socket, context: SSL.Context, server_name: str, deadline_seconds: float
+) -> SSL.Connection:
+    """Begin a handshake with SNI `server_name`; raise HandshakeFailed. The socket stays open."""
+    connection = SSL.Connection(context, sock)
+    connection.set_tlsext_host_name(server_name.encode("ascii"))
+    connection.set_connect_state()
+    handshake = _Handshake(sock, connection)
+    with trio.move_on_after(deadline_seconds):
+        return await handshake.drive()
+    raise handshake.too_late(deadline_seconds)
+
+
+def verified_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
+    """The chain OpenSSL verified, as DER: the peer's leaf first, a trusted root last; empty if none."""
+    chain = connection.get_verified_chain() or ()
+    return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain)
+
+
+class _Handshake:
+    """One attempt, and whether the other side has said anything."""
+
+    __slots__ = ("_connection", "_heard", "_sock")
+
+    def __init__(self, sock: socket.socket, connection: SSL.Connection) -> None:
+        self._sock = sock
+        self._connection = connection
+        self._heard = False
+
+    async def hear_first_byte(self) -> None:
+        await trio.lowlevel.wait_readable(self._sock)
+        try:
+            first = self._sock.recv(1, socket.MSG_PEEK)
+        except OSError as error:  # reset: how some health checks leave
+            raise HandshakeFailed(HandshakeReason.PROBE, _system(error.errno)) from error
+        if not first:
+            raise HandshakeFailed(HandshakeReason.PROBE, "closed without a byte")
+        self._heard = True
+        if first[0] != _HANDSHAKE_RECORD:
+            detail = f"the first byte is 0x{first[0]:02x}, not a TLS handshake"
+            raise HandshakeFailed(HandshakeReason.NOT_TLS, detail)
+
+    async def drive(self) -> SSL.Connection:
+        while True:
+            try:
+                self._connection.do_handshake()
+            except SSL.WantReadError:
+                await trio.lowlevel.wait_readable(self._sock)
+                self._heard = True
+            except SSL.WantWriteError:
+                await trio.lowlevel.wait_writable(self._sock)
+            except SSL.SysCallError as error:
+                raise _lost(error.args[0]) from error
+            except SSL.Error as error:
+                raise _refused(error) from error
+            else:
+                return self._connection
+
+    def too_late(self, seconds: float) -> HandshakeFailed:
+        if self._heard:
+            return HandshakeFailed(HandshakeReason.STALLED, f"not finished after {seconds:g} s")
+        return HandshakeFailed(HandshakeReason.SILENT, f"not a byte within {seconds:g} s")
+
+
+def _lost(code: int) -> HandshakeFailed:
+    if code == _UNEXPECTED_EOF:
+        return HandshakeFailed(HandshakeReason.CLOSED, "the peer closed in mid-handshake")
+    return HandshakeFailed(HandshakeReason.RESET, _system(code))
+
+
+def _refused(error: SSL.Error) -> HandshakeFailed:
+    texts = [text for _, _, text in error.args[0]] if error.args else []
+    detail = "; ".join(texts) or "OpenSSL gave no reason"
+    for text in texts:
+        if _ALERT in text:
+            return HandshakeFailed(HandshakeReason.PEER_REFUSED, detail)
+        if text in _REASONS:
+            return HandshakeFailed(_REASONS[text], detail)
+    return HandshakeFailed(HandshakeReason.TLS_ERROR, detail)
+
+
+def _system(code: int | None) -> str:
+    return os.strerror(errno.EIO if code is None else code)
