@@ -22,6 +22,7 @@ from datacenter.authority import subject_key_id
 from datacenter.keys import colon_hex, kind_of
 
 ROOT_NAME = "Consul CA Primary Cert"
+ROTATED_OUT_AT = "RotatedOutAt"
 
 
 @lru_cache(maxsize=64)
@@ -195,6 +196,18 @@ def root_of_document(document: Mapping[str, Any]) -> Root:
         signing_key_id=str(document["SigningKeyID"]),
         active=bool(document["Active"]),
     )
+
+
+def stored_root(root: Root, trust_domain: TrustDomain) -> dict[str, Any]:
+    """The root as the store keeps it: `root_document`, and when it was rotated out."""
+    at = root.rotated_out_at
+    return root_document(root, trust_domain) | {ROTATED_OUT_AT: at.isoformat() if at else None}
+
+
+def root_of_stored(document: Mapping[str, Any]) -> Root:
+    """The root of a `stored_root`."""
+    at = document[ROTATED_OUT_AT]
+    return replace(root_of_document(document), rotated_out_at=datetime.fromisoformat(at) if at else None)
 
 
 def trust_of_answer(answer: Mapping[str, Any]) -> Trust:
