@@ -78,9 +78,12 @@ class Table:
         """Every row, sorted by key."""
         return [self.contents[key] for key in sorted(self.contents)]
 
-    def put(self, key: str, value: Document) -> int:
-        """Create or replace; returns the index of the change. The value is copied."""
-        return self._store.write(self, key, value)
+    def put(self, key: str, value: Document, *, quiet: bool = False) -> int:
+        """Create or replace; returns the index of the change. The value is copied.
+
+        `quiet` replaces a value without a new index and without waking anybody.
+        """
+        return self._store.write(self, key, value, quiet=quiet)
 
     def delete(self, key: str) -> bool:
         """Remove; False, and no new index, when there is nothing under this key."""
@@ -176,7 +179,7 @@ class Store:
                 self._private[key] = json.loads(text)
                 self._connection.execute("INSERT OR REPLACE INTO private VALUES (?, ?)", (key, text))
 
-    def write(self, table: Table, key: str, value: Document | None) -> int:
+    def write(self, table: Table, key: str, value: Document | None, *, quiet: bool = False) -> int:
         """What `Table.put` and `Table.delete` do; use those."""
         with self.transaction() as index:
             rows = table.contents
@@ -190,12 +193,14 @@ class Store:
             else:
                 text = json.dumps(value)
                 created = before.create_index if before else index
-                rows[key] = Row(key=key, value=json.loads(text), create_index=created, modify_index=index)
+                modified = before.modify_index if before and quiet else index
+                rows[key] = Row(key=key, value=json.loads(text), create_index=created, modify_index=modified)
                 self._connection.execute(
                     "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
-                    (table.name, key, text, created, index),
+                    (table.name, key, text, created, modified),
                 )
-            self.touch(table.name)
+            if not quiet:
+                self.touch(table.name)
         return index
 
     def _commit(self) -> None:
