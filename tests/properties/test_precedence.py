@@ -1,0 +1,85 @@
+"""Intentions against an oracle that knows only the table of contract §6 and looks at every rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.intentions import VerdictReason, authorize, parse_match
+from certs.spiffe import ServiceId, TrustDomain
+
+# (source exact?, destination exact?) -> precedence, as the contract tabulates it for one namespace.
+TABLE = {(True, True): 9, (False, True): 8, (True, False): 6, (False, False): 5}
+
+services = st.sampled_from(["web", "Web", "api", "db"])
+patterns = st.sampled_from(["web", "Web", "api", "*"])
+targets = st.sampled_from(["db", "DB", "*"])
+items = st.fixed_dictionaries(
+    {"SourceName": patterns, "DestinationName": targets, "SourceNS": st.just("default")},
+    optional={
+        "Action": st.sampled_from(["allow", "deny"]),
+        "Permissions": st.sampled_from([None, [], [{"Action": "allow"}]]),
+        "SourcePeer": st.sampled_from(["", "east"]),
+        "SourcePartition": st.sampled_from(["", "default", "sales"]),
+        "DestinationNS": st.sampled_from(["default", "team"]),
+        "Precedence": st.integers(0, 9),
+    },
+)
+
+
+def oracle(rules: list[dict[str, Any]], source: str, *, default_allow: bool) -> bool:
+    """Look at every rule, keep the highest precedence seen; among equals any denial denies."""
+    best, allowed = 0, default_allow
+    for rule in rules:
+        if (
+            rule.get("SourcePeer")
+            or rule.get("SourcePartition") == "sales"
+            or rule.get("DestinationNS") == "team"
+        ):
+            continue
+        if rule["SourceName"] not in (source, "*") or rule["DestinationName"] not in ("db", "*"):
+            continue
+        precedence = TABLE[(rule["SourceName"] != "*", rule["DestinationName"] != "*")]
+        allows = rule.get("Action") == "allow" and not rule.get("Permissions")
+        if precedence > best:
+            best, allowed = precedence, allows
+        elif precedence == best:
+            allowed = allowed and allows
+    return allowed
+
+
+def judge(rules: list[dict[str, Any]], source: str, *, default_allow: bool) -> bool:
+    caller = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc1", service=source)
+    return authorize(parse_match(rules, "db", default_allow=default_allow), caller).allowed
+
+
+@given(st.lists(items, max_size=12), services, st.booleans())
+def test_agrees_with_the_oracle(rules: list[dict[str, Any]], source: str, default_allow: bool) -> None:
+    assert judge(rules, source, default_allow=default_allow) is oracle(
+        rules, source, default_allow=default_allow
+    )
+
+
+@given(
+    st.lists(items, max_size=12).flatmap(lambda made: st.tuples(st.just(made), st.permutations(made))),
+    services,
+)
+def test_order_of_the_answer_does_not_matter(
+    orders: tuple[list[dict[str, Any]], list[dict[str, Any]]], source: str
+) -> None:
+    first, second = (parse_match(order, "db", default_allow=False) for order in orders)
+    caller = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc1", service=source)
+    assert authorize(first, caller) == authorize(second, caller)
+
+
+@given(st.lists(items, max_size=12), services)
+def test_default_only_speaks_when_no_rule_does(rules: list[dict[str, Any]], source: str) -> None:
+    caller = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc1", service=source)
+    strict, lax = (
+        authorize(parse_match(rules, "db", default_allow=allow), caller) for allow in (False, True)
+    )
+    by_default = strict.reason is VerdictReason.DEFAULT_DENY
+    assert by_default == (lax.reason is VerdictReason.DEFAULT_ALLOW)
+    assert by_default or strict == lax
