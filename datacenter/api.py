@@ -34,6 +34,7 @@ from functools import cached_property
 from typing import Protocol
 
 from datacenter.acl import Acl, Authorizer
+from datacenter.inventory import Inventory
 from datacenter.settings import Settings
 from datacenter.store import Document, Store
 
@@ -102,7 +103,7 @@ class Reply:
 
 
 Handler = Callable[[Request], Awaitable[Reply]]
-Translate = Callable[[object, str], object]
+Translate = Callable[[object], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Route:
     """One method of one path.
 
     `forwards`: `?dc=` naming another datacenter sends the call there (off for agent-local endpoints).
-    `translate`: rewrites the addresses in a forwarded answer, given the body and the datacenter it is from.
+    `translate`: rewrites the addresses in the decoded body of a forwarded answer.
     `cached`: `?cached` shows X-Cache and Age.  `allow`: the Allow header of a 405, where it is not the usual.
     """
 
@@ -181,3 +182,8 @@ class Datacenter:
     def acl(self) -> Acl:
         """The tokens, from the settings."""
         return Acl(self.settings)
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """Nodes, services and checks."""
+        return Inventory(self.store, self.settings.node_name)

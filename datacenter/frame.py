@@ -89,7 +89,7 @@ class Frame:
         if route.forwards and elsewhere not in {"", self._dc.settings.name}:
             reply = await self._dc.forwarder.forward(request, elsewhere)
             if route.translate and self._dc.settings.translate_wan_addrs and not request.forwarded:
-                reply = replace(reply, value=route.translate(reply.value, elsewhere))
+                reply = replace(reply, value=route.translate(reply.value))
         else:
             reply = await self._block(route, request)
         headers = {**self._meta_headers(request, reply), **reply.headers}
