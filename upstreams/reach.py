@@ -72,7 +72,7 @@ def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUT
     if wan is WanMode.NEVER:
         choice = _lan(endpoint, remote=remote)
     elif remote or wan is WanMode.PREFER:
-        choice = _wan(endpoint, remote=remote, required=remote and wan is WanMode.REQUIRE)
+        choice = _wan(endpoint, remote=remote, required=wan is WanMode.REQUIRE)
     else:
         choice = _as_answered(endpoint, remote=False)
     if not choice.host:

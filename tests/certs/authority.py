@@ -183,6 +183,7 @@ class Issuer:
         usages: Sequence[x509.ObjectIdentifier] | None = BOTH_USAGES,
         ca: bool = False,
         signs: bool = False,
+        bare: bool = False,
         common_name: str | None = "web.svc.default.11111111.consul",
         not_before: datetime | None = None,
         not_after: datetime | None = None,
@@ -192,8 +193,8 @@ class Issuer:
         """A service's leaf, valid from a minute ago for 72 hours; every parameter is a possible flaw.
 
         `uris=()` and `dns=()`: no subject alternative name at all. `usages=None`: no extended key usage.
-        `ca`: CA:TRUE. `signs`: key usage with keyCertSign. `common_name=None`: empty subject and
-        critical SAN, as Consul 1.11 and later issue.
+        `ca`: CA:TRUE. `signs`: key usage with keyCertSign. `bare`: names and no other extension at all.
+        `common_name=None`: empty subject and critical SAN, as Consul 1.11 and later issue.
         """
         mine = key or new_key()
         names = (service_uri(service, datacenter, self.trust_domain),) if uris is None else tuple(uris)
@@ -201,11 +202,12 @@ class Issuer:
         until = not_after or since + LEAF_TTL
         builder = _builder(mine, serial=serial, not_before=since, not_after=until)
         builder = builder.subject_name(_name(common_name)).issuer_name(self.certificate.subject)
-        builder = builder.add_extension(_key_usage(leaf=True, signs=signs or ca), critical=True)
-        if usages is not None:
+        if usages is not None and not bare:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        builder = builder.add_extension(_authority_key(self.key), critical=False)
+        if not bare:
+            builder = builder.add_extension(_key_usage(leaf=True, signs=signs or ca), critical=True)
+            builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            builder = builder.add_extension(_authority_key(self.key), critical=False)
         san = [*map(x509.UniformResourceIdentifier, names), *map(x509.DNSName, dns)]
         if san:
             builder = builder.add_extension(x509.SubjectAlternativeName(san), critical=common_name is None)

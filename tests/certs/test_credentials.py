@@ -116,6 +116,10 @@ def test_stranger_root() -> None:
     assert refusal(leaf_of(root().leaf()), bundle(root())) is CredentialsReason.UNTRUSTED_CHAIN
 
 
+def test_stranger_that_does_not_name_its_issuers_key() -> None:
+    assert refusal(leaf_of(root().leaf(bare=True)), bundle(root())) is CredentialsReason.UNTRUSTED_CHAIN
+
+
 def test_too_long_a_path() -> None:
     top = root()
     leaf = leaf_of(top.intermediate().intermediate().leaf())

@@ -152,6 +152,10 @@ def test_renewed_root_of_the_same_key_stands_in_for_the_expired_one() -> None:
     assert refusal(chain(leaf, expired), bundle(expired), at) is PeerReason.EXPIRED
 
 
+def test_leaf_without_usages_and_constraints_is_a_service_like_others() -> None:
+    assert verify_peer(chain(TOP.leaf(bare=True), TOP), bundle(TOP), AT).id.service == "web"
+
+
 def test_trust_domain_is_compared_without_case() -> None:
     leaf = TOP.leaf(uris=(service_uri("web", "dc1", TOP.trust_domain.upper()),))
     assert verify_peer(chain(leaf, TOP), bundle(TOP), AT).id.service == "web"
