@@ -5,9 +5,9 @@
         machine.systemctl("start", "sidecar@web")
         machine.run("curl", "http://127.0.0.1:9191/")
 
-It has its own processes, mounts (`/tmp`, `/run`, `/etc`, `/var`, `/opt`), control groups, host name and loopback
-network: ports can be fixed, and whatever runs in it ends with it. The sidecar it finds under /opt/connect-sidecar
-is this checkout. `init.sh` is the inner half.
+It has its own processes, mounts (`/tmp`, `/run`, `/etc`, `/var`, `/opt`), control groups, host name and
+loopback network: ports can be fixed, and whatever runs in it ends with it. The sidecar it finds under
+/opt/connect-sidecar is this checkout. `init.sh` is the inner half.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Machine:
 
 @contextmanager
 def boot() -> Iterator[Machine]:
-    """Boot a private systemd and wait until it has; at the end, kill its process 1 and wait until it is gone."""
+    """Boot a private systemd; at the end, kill its process 1 and wait until everything is gone."""
     scratch = Path(tempfile.mkdtemp(prefix="sidecar-systemd-"))
     cgroup = scratch.name
     output = scratch.with_suffix(".log")

@@ -80,6 +80,10 @@ umount --recursive --lazy /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 
+# Shared among ourselves, now that nobody else is: credentials are mounted in a child's namespace and have to
+# come back here. In a container systemd leaves this to whoever made the container.
+mount --make-rshared /
+
 exec env -i container=unshare PATH=/usr/sbin:/usr/bin:/sbin:/bin \
   SYSTEMD_UNIT_PATH="$units" SYSTEMD_GENERATOR_PATH=/run/no-generators \
   SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/run/no-generators \

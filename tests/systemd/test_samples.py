@@ -1,0 +1,69 @@
+"""The settings an operator copies: they parse, leave no setting out, and show true defaults."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+
+from agent.options import OPTIONS
+from agent.settings import resolve
+from agent.values import parse_directory, parse_file
+from tests.systemd.boot import CHECKOUT
+
+UNITS = CHECKOUT / "systemd"
+SAMPLE = UNITS / "sidecar.toml"
+OF_THE_READER = (parse_file, parse_directory)  # files that must exist on the reader's machine
+
+
+def shown() -> dict[str, str]:
+    """Key to value text of every setting in the sample, commented out or not."""
+    lines = re.findall(r"^(?:# )?([a-z_]+) = (.+)$", SAMPLE.read_text(), flags=re.MULTILINE)
+    return dict(lines)
+
+
+def property_of(unit: str, name: str) -> str:
+    """One assignment of a unit's [Service] section."""
+    parser = RawConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNITS / unit)
+    return parser.get("Service", name)
+
+
+@pytest.mark.parametrize("name", ["sidecar.toml", "web.toml"])
+def test_a_sample_is_accepted_as_it_stands(name: str) -> None:
+    assert resolve({}, {}, str(UNITS / name)).mistakes == ()
+
+
+def test_the_sample_shows_every_setting_and_no_other() -> None:
+    assert set(shown()) == {option.name for option in OPTIONS}
+
+
+@pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.read not in OF_THE_READER])
+def test_what_the_sample_shows_can_be_read(tmp_path: Path, name: str) -> None:
+    text = shown()[name]
+    settings = tmp_path / "one.toml"
+    settings.write_text(f"{name} = {text}\n")
+    mistakes = resolve({}, {}, str(settings), identity_required=False).mistakes
+    assert [
+        mistake for mistake in mistakes if "as well" not in mistake.text and "only with" not in mistake.text
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["start_timeout", "drain_seconds", "max_connections", "log_level", "log_format", "wan_addresses",
+             "http_ssl", "http_ssl_verify", "register"]
+)  # fmt: skip
+def test_a_default_the_sample_shows_is_the_default(name: str) -> None:
+    option = next(option for option in OPTIONS if option.name == name)
+    value = tomllib.loads(f"value = {shown()[name]}")["value"]
+    assert option.read(str(value).lower() if isinstance(value, bool) else str(value)) == option.default
+
+
+def test_the_unit_waits_longer_than_the_sidecar_does() -> None:
+    default = {option.name: option.default for option in OPTIONS}
+    assert float(property_of("sidecar@.service", "TimeoutStartSec")) > float(str(default["start_timeout"]))
+    assert float(property_of("sidecar@.service", "TimeoutStopSec")) > float(str(default["drain_seconds"]))
