@@ -14,7 +14,7 @@ from random import Random
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, Status
 
 HOLD = timedelta(seconds=10)
-_LEAST_WEIGHT = 1e-6  # weight 0 means "only if nothing else is left", not "never"
+_DRAWS = 8
 
 
 class FailureMemory:
@@ -46,11 +46,24 @@ class FailureMemory:
 def candidates(endpoints: EndpointSet, health: FailureMemory, rng: Random) -> Iterator[Endpoint]:
     """The endpoints in the order to try them, each once.
 
-    The order is found out only as far as it is asked for: the usual caller takes one.
+    The first is drawn without a look at the others, since the usual connection needs no second; the order of
+    the rest is found out when it is asked for.
     """
     failed = health.recent()
+    first = _draw(endpoints, failed, rng)
+    if first is not None:
+        yield first
     for group in _groups(endpoints, failed):
-        yield from _weighted(group, rng)
+        yield from _weighted([endpoint for endpoint in group if endpoint is not first], rng)
+
+
+def _draw(endpoints: EndpointSet, failed: frozenset[EndpointKey], rng: Random) -> Endpoint | None:
+    """One of the passing endpoints by weight; None if there are none, or so many failed that draws miss."""
+    for _ in range(_DRAWS if endpoints.passing else 0):
+        (drawn,) = rng.choices(endpoints.passing, cum_weights=endpoints.passing_weights)
+        if not failed or drawn.key not in failed:
+            return drawn
+    return None
 
 
 def _groups(endpoints: EndpointSet, failed: frozenset[EndpointKey]) -> Iterator[list[Endpoint]]:
@@ -63,14 +76,7 @@ def _groups(endpoints: EndpointSet, failed: frozenset[EndpointKey]) -> Iterator[
             ]
 
 
-def _weighted(group: list[Endpoint], rng: Random) -> Iterator[Endpoint]:
-    """Weighted draws without replacement: the first alone, the rest in one go only when the first failed."""
-    if not group:
-        return
-    weights = [max(endpoint.weight, _LEAST_WEIGHT) for endpoint in group]
-    (first,) = rng.choices(range(len(group)), weights)
-    yield group[first]
-    # Efraimidis and Spirakis: ordering by u^(1/w), in logarithms, is drawing by weight one after the other.
-    keyed = [(math.log(1.0 - rng.random()) / weights[i], i) for i in range(len(group)) if i != first]
-    for _, i in sorted(keyed, reverse=True):
-        yield group[i]
+def _weighted(group: list[Endpoint], rng: Random) -> list[Endpoint]:
+    """Efraimidis and Spirakis: to order by u^(1/w), here in logarithms, is to draw by weight one by one."""
+    keyed = [(math.log(1.0 - rng.random()) / endpoint.odds, i) for i, endpoint in enumerate(group)]
+    return [group[i] for _, i in sorted(keyed, reverse=True)]

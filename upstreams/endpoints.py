@@ -7,12 +7,15 @@ not be the upstream's name nor the upstream's datacenter (contract §4).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate
 
 import msgspec
 
 from certs.spiffe import DEFAULT, ServiceId
+
+_LEAST_ODDS = 1e-6
 
 
 class InvalidAnswer(ValueError):
@@ -90,6 +93,11 @@ class Endpoint:
     status: Status
 
     @property
+    def odds(self) -> float:
+        """The weight to draw by: 0 means "only if nothing else is left", not "never"."""
+        return max(self.weight, _LEAST_ODDS)
+
+    @property
     def key(self) -> EndpointKey:
         """The instance, for memory across answers."""
         return EndpointKey(datacenter=self.datacenter, node=self.node, service_id=self.service_id)
@@ -108,11 +116,22 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSet:
-    """All instances of one answer; `source` says for a person where the answer came from."""
+    """All instances of one answer; `source` says for a person where the answer came from.
+
+    `passing` and the running total of their weights are there so that a draw costs the same among five and
+    among five thousand.
+    """
 
     endpoints: tuple[Endpoint, ...]
     unusable: tuple[Unusable, ...] = ()
     source: str = ""
+    passing: tuple[Endpoint, ...] = field(init=False, repr=False, compare=False)
+    passing_weights: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        passing = tuple(endpoint for endpoint in self.endpoints if endpoint.status is Status.PASSING)
+        object.__setattr__(self, "passing", passing)
+        object.__setattr__(self, "passing_weights", tuple(accumulate(endpoint.odds for endpoint in passing)))
 
 
 class _HostPortAnswer(msgspec.Struct, frozen=True, rename="pascal"):

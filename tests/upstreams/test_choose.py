@@ -22,6 +22,16 @@ class Clock:
         return self.now
 
 
+class CountingRandom(Random):
+    """Counts the numbers drawn from it."""
+
+    calls = 0
+
+    def random(self) -> float:
+        self.calls += 1
+        return super().random()
+
+
 def endpoint(name: str, status: Status = Status.PASSING, weight: int = 1) -> Endpoint:
     return Endpoint(
         node="n1",
@@ -107,6 +117,25 @@ def test_recent_failures_come_last_and_are_not_dropped() -> None:
     tried = order(a, b, warned, memory=memory)
     assert set(tried[:2]) == {"a", "b"}
     assert tried[2] == "w"
+
+
+def test_many_failures_do_not_hide_the_one_that_works() -> None:
+    memory = FailureMemory(Clock())
+    endpoints = [endpoint(str(i), weight=100) for i in range(200)]
+    for failed in endpoints[1:]:
+        memory.failed(failed)
+    for seed in range(5):
+        tried = order(*endpoints, memory=memory, seed=seed)
+        assert tried[0] == "0"
+        assert len(tried) == len(set(tried)) == 200
+
+
+def test_the_first_draw_looks_at_few_of_many() -> None:
+    """Five thousand endpoints must not cost a connection five thousand steps under the interpreter's lock."""
+    rng = CountingRandom(1)
+    many = EndpointSet(endpoints=tuple(endpoint(str(i)) for i in range(5000)))
+    next(candidates(many, FailureMemory(Clock()), rng))
+    assert rng.calls == 1
 
 
 def test_failure_is_forgotten_after_the_hold() -> None:
