@@ -1,0 +1,197 @@
+"""The sockets of a connection: how a leg is dialled, tuned, and ended.
+
+A leg is a non-blocking stdlib socket, TCP or unix. Whoever holds it closes it, on every path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from enum import StrEnum
+
+import trio
+
+from agent.registration import Address, TcpAddress
+from agent.splice import Ending
+
+_KEEPALIVE_IDLE = 60  # seconds; with the two below a vanished peer is noticed within two minutes
+_KEEPALIVE_INTERVAL = 15
+_KEEPALIVE_PROBES = 4
+_LINGER_NOTHING = struct.pack("ii", 1, 0)
+_BUSY_RETRY = 0.01  # seconds between tries at a unix socket whose backlog is full
+_LAST_BYTES = 64 * 1024
+
+_SockAddr = str | tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]  # as getaddrinfo is typed
+
+
+class DialReason(StrEnum):
+    """Why an address could not be reached."""
+
+    REFUSED = "connect_refused"
+    TIMEOUT = "connect_timeout"
+    UNREACHABLE = "connect_unreachable"
+    UNRESOLVED = "name_unresolved"
+    NO_SOCKET = "no_such_socket"
+    NOT_PERMITTED = "connect_not_permitted"
+    NO_RESOURCES = "out_of_resources"
+    FAILED = "connect_failed"
+
+
+_REASONS = {
+    errno.ECONNREFUSED: DialReason.REFUSED,
+    errno.ECONNRESET: DialReason.REFUSED,
+    errno.ETIMEDOUT: DialReason.TIMEOUT,
+    errno.EHOSTUNREACH: DialReason.UNREACHABLE,
+    errno.ENETUNREACH: DialReason.UNREACHABLE,
+    errno.ENETDOWN: DialReason.UNREACHABLE,
+    errno.EHOSTDOWN: DialReason.UNREACHABLE,
+    errno.ENOENT: DialReason.NO_SOCKET,
+    errno.EACCES: DialReason.NOT_PERMITTED,
+    errno.EPERM: DialReason.NOT_PERMITTED,
+    errno.EMFILE: DialReason.NO_RESOURCES,
+    errno.ENFILE: DialReason.NO_RESOURCES,
+    errno.ENOBUFS: DialReason.NO_RESOURCES,
+    errno.ENOMEM: DialReason.NO_RESOURCES,
+    errno.EADDRNOTAVAIL: DialReason.NO_RESOURCES,  # no local port is free
+}
+
+
+class DialFailed(Exception):
+    """Nobody answers at that address: `reason` for machines, `detail` for a person."""
+
+    def __init__(self, reason: DialReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+async def dial(address: Address, timeout_seconds: float) -> socket.socket:
+    """Connect within the time, name resolution included; raise DialFailed.
+
+    A name with several addresses: one after the other, each with its share of the time that is left.
+    """
+    deadline = trio.current_time() + timeout_seconds
+    with trio.move_on_at(deadline):
+        return await _dial(address, deadline)
+    raise DialFailed(DialReason.TIMEOUT, f"{address}: no answer within {timeout_seconds:g} s")
+
+
+def tune(sock: socket.socket) -> None:
+    """Small messages leave at once; a peer that vanished is noticed. Nothing to do on unix sockets."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a TCP reset, so that nobody takes the end for an orderly one.
+
+    A unix socket has no reset: its reader sees an end of stream.
+    """
+    if sock.fileno() != -1:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOTHING)
+        sock.close()
+
+
+def dismiss(sock: socket.socket) -> None:
+    """Close a TLS leg without close_notify, so that what was written to it last still arrives.
+
+    Closing on unread bytes would reset the connection, and a reset overtakes what went before it.
+    """
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(_LAST_BYTES)
+    except OSError:  # it has left already, or has sent nothing more: either way there is nobody to tell
+        pass
+    finally:
+        sock.close()
+
+
+def part(plain: socket.socket | None, tls: socket.socket | None, ending: Ending | None) -> None:
+    """Close both legs as the relay ended; None: it was cancelled, or never began.
+
+    An end that was not orderly is passed on as one. The plain leg is reset; the TLS leg goes without its
+    close_notify, which the sidecar there takes for truncation, and resets its own plain leg.
+    """
+    if plain is not None:
+        if ending is Ending.CLEAN:
+            plain.close()
+        else:
+            reset(plain)
+    if tls is not None:
+        if ending is Ending.CLEAN:
+            tls.close()
+        elif ending is Ending.PLAIN_RESET:
+            dismiss(tls)
+        else:
+            reset(tls)
+
+
+def remote(sock: socket.socket) -> str:
+    """The other end, for a person."""
+    try:
+        name = sock.getpeername()
+    except OSError as error:  # reset before we looked
+        return f"gone ({errno.errorcode.get(error.errno or 0, 'EIO')})"
+    if isinstance(name, tuple):
+        return str(TcpAddress(name[0], name[1]))
+    return "unix"
+
+
+async def _dial(address: Address, deadline: float) -> socket.socket:
+    if not isinstance(address, TcpAddress):
+        return await _connected(socket.AF_UNIX, address.path, str(address))
+    try:
+        found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # gaierror; a label too long for DNS
+        raise DialFailed(DialReason.UNRESOLVED, f"{address}: {error}") from error
+    failure = DialFailed(DialReason.UNRESOLVED, f"{address}: the name has no address")
+    for left, (family, _, _, _, sockaddr) in zip(range(len(found), 0, -1), found, strict=True):
+        share = (deadline - trio.current_time()) / left
+        try:
+            with trio.move_on_after(share):
+                return await _connected(family, sockaddr, str(address))
+            failure = DialFailed(DialReason.TIMEOUT, f"{address}: no answer within {share:g} s")
+        except DialFailed as error:
+            failure = error
+    raise failure
+
+
+async def _connected(family: int, sockaddr: _SockAddr, shown: str) -> socket.socket:
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise _failure(error.errno, shown) from error
+    try:
+        await _connect(sock, sockaddr)
+        tune(sock)
+    except OSError as error:
+        sock.close()
+        raise _failure(error.errno, shown) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _connect(sock: socket.socket, sockaddr: _SockAddr) -> None:
+    """Connect; raise OSError."""
+    # EAGAIN is a unix socket's full backlog; the kernel has nothing to wait on for it.
+    while (code := sock.connect_ex(sockaddr)) == errno.EAGAIN:  # noqa: ASYNC110 - see above
+        await trio.sleep(_BUSY_RETRY)
+    if code == errno.EINPROGRESS:
+        await trio.lowlevel.wait_writable(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _failure(code: int | None, shown: str) -> DialFailed:
+    code = errno.EIO if code is None else code
+    return DialFailed(_REASONS.get(code, DialReason.FAILED), f"{shown}: {os.strerror(code)}")

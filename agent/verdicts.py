@@ -1,0 +1,64 @@
+"""Verdicts are live: open connections are judged again whenever what they were judged by has changed.
+
+Run after each change of intentions, of the trust bundle, and when the earliest peer certificate expires.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.intentions import Intentions, authorize
+from agent.ledger import CloseReason, Connection, Direction, Ledger
+from certs.bundle import TrustBundle
+from certs.contexts import Contexts
+from certs.peer import Peer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejudged:
+    """How many connections were closed, and when the next peer expires: judge again right after that."""
+
+    closed: int
+    next_expiry: datetime | None
+
+
+def rejudge(
+    ledger: Ledger, intentions: Intentions | None, contexts: Contexts | None, now: datetime
+) -> Rejudged:
+    """Close every live connection that would not be let through at this moment, with the reason.
+
+    A connection whose peer has not been identified yet is judged by its own task, by the same values.
+    """
+    bundle = None if contexts is None else contexts.credentials.bundle
+    closed = 0
+    expiries = []
+    for connection in ledger.live():
+        peer = connection.peer
+        if peer is None or connection.closing is not None:
+            continue
+        objection = _objection(connection, peer, intentions, bundle, now)
+        if objection is None:
+            expiries.append(peer.not_after)
+        else:
+            connection.close(*objection)
+            closed += 1
+    return Rejudged(closed=closed, next_expiry=min(expiries, default=None))
+
+
+def _objection(
+    connection: Connection,
+    peer: Peer,
+    intentions: Intentions | None,
+    bundle: TrustBundle | None,
+    now: datetime,
+) -> tuple[CloseReason, str] | None:
+    if now > peer.not_after:
+        return CloseReason.PEER_EXPIRED, f"{peer.id} expired at {peer.not_after.isoformat()}"
+    if bundle is not None and (peer.id.trust_domain != bundle.trust_domain or bundle.root(peer.root) is None):
+        return CloseReason.ROOT_REMOVED, f"{peer.id} ends in a root that is no longer trusted"
+    if connection.direction is Direction.INBOUND and intentions is not None:
+        verdict = authorize(intentions, peer.id)
+        if not verdict.allowed:
+            return CloseReason.INTENTION_DENIED, f"{peer.id}: {verdict.rule}"
+    return None
