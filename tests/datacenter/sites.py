@@ -1,0 +1,249 @@
+"""Datacenters in one process: real frames and stores, a WAN in memory that can be cut, virtual time.
+
+    wan = Wan()
+    dc1 = wan.site("dc1"); dc2 = wan.site("dc2", primary="dc1")
+    dc1.ca.start()
+    answer = await dc1.get("/v1/connect/ca/roots")
+    wan.cut("dc2")                          # nobody reaches dc2, dc2 reaches nobody
+
+The wall clock is derived from trio's, so that `autojump_clock` ages certificates too.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import trio
+
+from datacenter import ca_api
+from datacenter.api import Answer, Datacenter, Reply, Request, Route
+from datacenter.ca import CertificateAuthority
+from datacenter.errors import ApiError
+from datacenter.forward import KnownDatacenters
+from datacenter.frame import FORWARDED, TEXT, Frame, RawReply, RawRequest
+from datacenter.settings import Policy, Settings, Token
+from datacenter.store import Store
+from datacenter.trust import Trust
+from tests.datacenter.mint import NOW
+
+MANAGEMENT = "management-secret"
+SERVICES: tuple[Callable[[Datacenter], list[Route]], ...] = (ca_api.routes,)
+REFUSED = "rpc error getting client: failed to get conn: dial tcp {}: connect: connection refused"
+
+
+def now() -> datetime:
+    """NOW when the test began, and as many seconds later as trio says."""
+    return NOW + timedelta(seconds=trio.current_time())
+
+
+def token(secret: str, policy: Policy) -> Token:
+    """A token with a policy of its own."""
+    return Token(secret=secret, policy=policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """An answer, its body decoded if it is JSON."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+    @property
+    def index(self) -> int:
+        return int(self.headers["X-Consul-Index"])
+
+
+@dataclass(kw_only=True)
+class Site:
+    """One datacenter."""
+
+    dc: Datacenter
+    frame: Frame
+    wan: Wan = field(repr=False)
+
+    @property
+    def ca(self) -> CertificateAuthority:
+        return CertificateAuthority(self.dc)
+
+    @property
+    def trust(self) -> Trust:
+        return self.ca.require_trust()
+
+    async def call(self, method: str, path: str, body: object = None, *, token: str = "") -> Answered:
+        where, _, query = path.partition("?")
+        raw = RawRequest(
+            method=method,
+            path=where,
+            query=query,
+            headers={"x-consul-token": token} if token else {},
+            body=body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode(),
+        )
+        return _answered(await self.frame.handle(raw))
+
+    async def get(self, path: str, *, token: str = "") -> Any:
+        """The decoded body of a 200."""
+        answered = await self.call("GET", path, token=token)
+        assert answered.status == 200, answered
+        return answered.body
+
+    async def put(self, path: str, body: object = None, *, token: str = "") -> Any:
+        """The decoded body of a 200."""
+        answered = await self.call("PUT", path, body, token=token)
+        assert answered.status == 200, answered
+        return answered.body
+
+
+class Wan:
+    """All sites and the wires between them."""
+
+    def __init__(self) -> None:
+        self.sites: dict[str, Site] = {}
+        self.crossed: list[bytes] = []  # every body that went over a wire, either way
+        self._cut: set[str] = set()
+        self._changed = trio.Event()
+
+    def site(
+        self,
+        name: str,
+        *,
+        primary: str = "dc1",
+        path: Path | None = None,
+        store: Store | None = None,
+        **changes: Any,
+    ) -> Site:
+        """A datacenter, not running yet. `changes` are settings."""
+        settings = Settings(
+            name=name,
+            http_addr="127.0.0.1:0",
+            data_dir=None,
+            primary_datacenter=primary,
+            primary_addr=None if name == primary else _address(primary),
+            advertise_addr=_address(name),
+        )
+        settings = replace(settings, **changes)
+        store = store or Store(path)
+        federation = KnownDatacenters(name, store)
+        dc = Datacenter(
+            settings=settings,
+            store=store,
+            clock=now,
+            rng=random.Random(len(self.sites)),
+            federation=federation,
+            forwarder=_MemoryForwarder(self, name, federation),
+        )
+        routes = [route for service in SERVICES for route in service(dc)]
+        site = Site(dc=dc, frame=Frame(dc, routes), wan=self)
+        self.sites[name] = site
+        return site
+
+    def cut(self, name: str) -> None:
+        """Nobody reaches this datacenter any more, nor it anybody; what is under way breaks off."""
+        self._cut.add(name)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def heal(self, name: str) -> None:
+        """As before the cut."""
+        self._cut.discard(name)
+
+    async def carry(self, origin: str, url: str, raw: RawRequest) -> RawReply:
+        """One exchange over the WAN. Raises ApiError as the real one does."""
+        host = urlsplit(url).netloc
+        name = host.partition(".")[0]
+        if {origin, name} & self._cut or name not in self.sites:
+            await trio.lowlevel.checkpoint()
+            raise ApiError(500, REFUSED.format(host))
+        self.crossed.append(raw.body)
+        answers: list[RawReply] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._answer, name, raw, answers, nursery.cancel_scope)
+            nursery.start_soon(self._break_off, {origin, name}, nursery.cancel_scope)
+        if not answers:
+            raise ApiError(500, "rpc error making call: EOF")
+        self.crossed.append(answers[0].body)
+        return answers[0]
+
+    async def _answer(
+        self, name: str, raw: RawRequest, answers: list[RawReply], scope: trio.CancelScope
+    ) -> None:
+        answers.append(await self.sites[name].frame.handle(raw))
+        scope.cancel()
+
+    async def _break_off(self, ends: set[str], scope: trio.CancelScope) -> None:
+        while not ends & self._cut:
+            await self._changed.wait()
+        scope.cancel()
+
+
+class _MemoryForwarder:
+    """What HttpForwarder does, without HTTP."""
+
+    def __init__(self, wan: Wan, own: str, federation: KnownDatacenters) -> None:
+        self._wan, self._own, self._federation = wan, own, federation
+
+    async def forward(self, request: Request, datacenter: str) -> Reply:
+        base_url = self._federation.base_url(datacenter)
+        if base_url is None:
+            raise ApiError(500, "No path to datacenter")
+        query = urlencode(
+            [
+                (name, value)
+                for name, values in request.query_lists.items()
+                for value in values
+                if name not in {"dc", "token"}
+            ]
+        )
+        url = f"{base_url}{quote(request.path)}?{query}"
+        raw = await self._exchange(request.method, url, request.body, request.token)
+        if raw.headers.get("Content-Type") == "application/json":
+            return Reply(value=json.loads(raw.body))
+        return (
+            Reply(value=raw.body, content_type=raw.headers.get("Content-Type", TEXT)) if raw.body else Reply()
+        )
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: dict[str, Any] | None = None,
+        token: str = "",
+        patience: float = 30.0,
+    ) -> Answer:
+        content = b"" if body is None else json.dumps(body).encode()
+        with trio.move_on_after(patience):
+            raw = await self._exchange(method, url, content, token)
+            index = int(raw.headers.get("X-Consul-Index", "0"))
+            return Answer(value=json.loads(raw.body) if raw.body else None, index=index)
+        raise ApiError(500, "rpc error making call: i/o timeout")
+
+    async def _exchange(self, method: str, url: str, body: bytes, token: str) -> RawReply:
+        parts = urlsplit(url)
+        headers = {FORWARDED: self._own} | ({"x-consul-token": token} if token else {})
+        raw = await self._wan.carry(
+            self._own,
+            url,
+            RawRequest(method=method, path=parts.path, query=parts.query, headers=headers, body=body),
+        )
+        if raw.status >= 400:
+            prefix = "" if raw.status == 400 else "rpc error making call: "
+            raise ApiError(raw.status, f"{prefix}{raw.body.decode()}")
+        return raw
+
+
+def _address(name: str) -> str:
+    return f"http://{name}.example:8500"
+
+
+def _answered(raw: RawReply) -> Answered:
+    is_json = raw.headers.get("Content-Type") == "application/json"
+    body = json.loads(raw.body) if is_json else raw.body.decode()
+    return Answered(status=raw.status, body=body, headers=raw.headers)
