@@ -77,7 +77,7 @@ def cryptography_trusts(leaf_pem: str, roots: Sequence[Certificate]) -> bool:
     """cryptography's verifier; the client's one, for it asks for no host name."""
     leaf, *extra = certificates(leaf_pem)
     try:
-        PolicyBuilder().store(Store(roots)).build_client_verifier().verify(leaf, extra)
+        PolicyBuilder().store(Store(list(roots))).build_client_verifier().verify(leaf, extra)
     except VerificationError:
         return False
     return True

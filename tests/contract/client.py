@@ -1,4 +1,4 @@
-"""A client of Consul's HTTP API as small as can be: one call, one answer, and blocking reads that can be held.
+"""A client of Consul's HTTP API as small as can be: one call, one answer, blocking reads that can be held.
 
 It shares nothing with the product, so that a mistake in the sidecar's own client cannot hide one in a
 datacenter.
@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-PATIENCE = 45.0  # seconds: above every wait and every jitter in the suite
+PATIENCE = 100.0  # seconds: above every wait, and above the minute in which an agent repairs a missed sync
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

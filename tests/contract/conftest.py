@@ -52,7 +52,7 @@ Register = Callable[..., str]
 
 @pytest.fixture
 def register() -> Iterator[Register]:
-    """`register(api, {"Name": …, …})` puts a service on the agent, until the end of the test; returns its ID."""
+    """`register(api, {"Name": …})` puts a service on the agent until the end of the test; returns its ID."""
     registered: list[tuple[Api, str]] = []
 
     def put(api: Api, service: dict[str, object]) -> str:

@@ -27,7 +27,7 @@ START_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Federation:
-    """Both datacenters; `jitter` is the longest that a new root may take to reach a watched leaf, in seconds."""
+    """Both datacenters; `jitter`: seconds within which a new root must have reached a watched leaf."""
 
     kind: Kind
     dc1: Api

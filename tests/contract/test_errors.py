@@ -14,6 +14,10 @@ AUTHORIZE = "/v1/agent/connect/authorize"
 NO_QUERY = "11111111-2222-3333-4444-555555555555"
 URI = "spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/web"
 
+NO_DESTINATION = (
+    "1 error occurred:\n\t* Proxy.DestinationServiceName must be non-empty for Connect proxy services\n\n"
+)
+
 Case = tuple[str, str, object, int, str]
 
 READS: list[Case] = [
@@ -135,7 +139,7 @@ REGISTRATIONS: list[Case] = [
         REGISTER,
         {"Name": "x", "Kind": "connect-proxy", "Port": 1},
         400,
-        "1 error occurred:\n\t* Proxy.DestinationServiceName must be non-empty for Connect proxy services\n\n",
+        NO_DESTINATION,
     ),
     (
         "PUT",
@@ -339,10 +343,9 @@ DOCUMENTS: list[Case] = [
 CASES = [*READS, *WRONG_METHODS, *REGISTRATIONS, *CHECKS, *INTENTIONS, *DOCUMENTS]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "status", "text"), CASES)
-def test_wrong_input_is_refused_with_this_text(
-    dc1: Api, method: str, path: str, body: object, status: int, text: str
-) -> None:
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def test_wrong_input_is_refused_with_this_text(dc1: Api, case: Case) -> None:
+    method, path, body, status, text = case
     answer = dc1.call(method, path, body)
     assert (answer.status, answer.text) == (status, text)
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,10 @@ def status_of(check_id: str, entries: Any) -> str | None:
     """The status of one check in a health answer."""
     found = [check for entry in entries for check in entry["Checks"] if check["CheckID"] == check_id]
     return found[0]["Status"] if found else None
+
+
+def _differs(expected: list[str], entries: Any) -> bool:
+    return ids(entries) != expected
 
 
 def test_an_entry_has_every_field_a_client_reads(dc1: Api, register: Register, name: str) -> None:
@@ -112,7 +117,7 @@ def test_a_ttl_check_turns_and_wakes_the_watchers(
         ("warn", []),
         ("pass", [f"{name}-proxy"]),
     ):
-        known = dc1.until(path, lambda found, want=expected: ids(found) != want).index
+        known = dc1.until(path, partial(_differs, expected)).index
         pending = dc1.hold(f"{path}&index={known}&wait=30s")
         assert dc1.put(f"/v1/agent/check/{turn}/{name}-ttl?note=as+asked").status == 200
         answer = pending.result()
@@ -122,25 +127,25 @@ def test_a_ttl_check_turns_and_wakes_the_watchers(
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "output"),
+    ("word", "expected"),
     [
-        ("pass", None, "passing", "said so"),
-        ("warn", None, "warning", "said so"),
-        ("fail", None, "critical", "said so"),
-        ("update", {"Status": "warning", "Output": "told so"}, "warning", "told so"),
+        (("pass", None), ("passing", "said so")),
+        (("warn", None), ("warning", "said so")),
+        (("fail", None), ("critical", "said so")),
+        (("update", {"Status": "warning", "Output": "told so"}), ("warning", "told so")),
     ],
 )
 def test_the_word_on_a_ttl_check_is_shown(
-    dc1: Api, register: Register, name: str, path: str, body: object, status: str, output: str
+    dc1: Api, register: Register, name: str, word: tuple[str, object], expected: tuple[str, str]
 ) -> None:
     register(dc1, proxy(name))
     check = {"ID": f"{name}-late", "Name": "late", "ServiceID": f"{name}-proxy", "TTL": "300s"}
     assert dc1.put("/v1/agent/check/register", check).status == 200
     assert dc1.get("/v1/agent/checks").json[f"{name}-late"]["Status"] == "critical"
-    assert dc1.put(f"/v1/agent/check/{path}/{name}-late?note=said+so", body).status == 200
+    assert dc1.put(f"/v1/agent/check/{word[0]}/{name}-late?note=said+so", word[1]).status == 200
     found = dc1.get("/v1/agent/checks").json[f"{name}-late"]
-    assert (found["Status"], found["Output"]) == (status, output)
-    dc1.until(f"{CONNECT}/{name}", lambda entries: status_of(f"{name}-late", entries) == status)
+    assert (found["Status"], found["Output"]) == expected
+    dc1.until(f"{CONNECT}/{name}", lambda entries: status_of(f"{name}-late", entries) == expected[0])
     assert dc1.put(f"/v1/agent/check/deregister/{name}-late").status == 200
     dc1.until(f"{CONNECT}/{name}", lambda entries: entries and status_of(f"{name}-late", entries) is None)
 
