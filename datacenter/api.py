@@ -34,6 +34,7 @@ from functools import cached_property
 from typing import Protocol
 
 from datacenter.acl import Acl, Authorizer
+from datacenter.heartbeats import Heartbeats
 from datacenter.inventory import Inventory
 from datacenter.settings import Settings
 from datacenter.store import Document, Store
@@ -187,3 +188,8 @@ class Datacenter:
     def inventory(self) -> Inventory:
         """Nodes, services and checks."""
         return Inventory(self.store, self.settings.node_name)
+
+    @cached_property
+    def heartbeats(self) -> Heartbeats:
+        """Words from workloads about their TTL checks."""
+        return Heartbeats()

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpcore2
 
 from datacenter.api import Answer, Federation, Reply, Request
+from datacenter.dialling import dial_failure
 from datacenter.errors import ApiError
 from datacenter.frame import FORWARDED, TEXT
 from datacenter.store import Document, Store
@@ -140,9 +141,5 @@ def _parameters(request: Request) -> str:
 
 def _dial_error(url: str, error: Exception) -> str:
     where = urlsplit(url)
-    causes: list[BaseException] = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes)
-    why = "connect: connection refused" if refused else str(error) or "i/o timeout"
-    return f"rpc error getting client: failed to get conn: dial tcp {where.hostname}:{where.port}: {why}"
+    failure = dial_failure(f"{where.hostname}:{where.port}", error)
+    return f"rpc error getting client: failed to get conn: {failure}"
