@@ -1,0 +1,342 @@
+"""The data path in one process, truly through the kernel: client → outbound → mTLS → inbound → app.
+
+    async with mesh(echo) as m:
+        client = await m.connect()        # a trio stream to the upstream's local bind
+        caller = await m.call(contexts)   # a TLS connection straight to the public listener
+
+web of dc1 calls, db of dc2 answers. Both halves share one relay, as a process has only one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import trio
+from OpenSSL import SSL
+
+from agent.handshake import client_handshake, server_handshake
+from agent.inbound import serve_inbound
+from agent.intentions import Intentions, parse_match
+from agent.latest import Latest
+from agent.ledger import Connection, FailedAttempt, Finished, Ledger
+from agent.listener import Admission, accept_all
+from agent.outbound import serve_outbound
+from agent.registration import Address, TcpAddress, UnixAddress
+from agent.relay import Relay
+from certs.contexts import Contexts
+from tests.agent.wires import contexts_of, listener
+from tests.certs.authority import Issuer
+from upstreams.choose import FailureMemory
+from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Status
+from upstreams.spec import Upstream, parse_upstream_flag
+
+Handler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+def now() -> datetime:
+    """Wall time: these tests wait for the kernel anyway."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Recorder:
+    """What the ledgers and listeners told."""
+
+    opened_ids: list[int] = field(default_factory=list)
+    closed_ones: list[Finished] = field(default_factory=list)
+    refused_ones: list[Finished] = field(default_factory=list)
+    attempts: list[FailedAttempt] = field(default_factory=list)
+    overflows: int = 0
+    shortages: list[OSError] = field(default_factory=list)
+
+    def opened(self, connection: Connection, /) -> None:
+        self.opened_ids.append(connection.id)
+
+    def closed(self, finished: Finished, /) -> None:
+        self.closed_ones.append(finished)
+
+    def refused(self, finished: Finished, /) -> None:
+        self.refused_ones.append(finished)
+
+    def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
+        self.attempts.append(attempt)
+
+    def overflowed(self, admission: Admission, /) -> None:
+        self.overflows += 1
+
+    def exhausted(self, error: OSError, /) -> None:
+        self.shortages.append(error)
+
+
+@dataclass(slots=True)
+class App:
+    """The workload behind the inbound half. `accepts` counts every TCP connection it ever got."""
+
+    address: Address
+    accepts: int = 0
+
+
+@dataclass(slots=True)
+class Side:
+    """One sidecar's books."""
+
+    contexts: Latest[Contexts]
+    ledger: Ledger
+    events: Recorder
+    admission: Admission
+
+    async def finished(self, count: int = 1) -> Finished:
+        """Wait until that many connections have ended; the last of them."""
+        while len(self.events.closed_ones) + len(self.events.refused_ones) < count:
+            await trio.sleep(0.001)
+        return self.ledger.recent()[-1]
+
+
+@dataclass(slots=True)
+class Mesh:
+    """Both halves, and the ways in."""
+
+    root: Issuer
+    app: App
+    relay: Relay
+    web: Side
+    db: Side
+    intentions: Latest[Intentions]
+    endpoints: Latest[EndpointSet]
+    failures: FailureMemory
+    upstream: Address
+    public: TcpAddress
+
+    async def connect(self) -> trio.SocketStream:
+        """As web's app: connect to the local bind of the upstream."""
+        if isinstance(self.upstream, UnixAddress):
+            return await trio.open_unix_socket(self.upstream.path)
+        return await trio.open_tcp_stream(self.upstream.host, self.upstream.port)
+
+    def raw(self) -> socket.socket:
+        """A non-blocking TCP socket to db's public listener."""
+        sock = socket.create_connection((self.public.host, self.public.port))
+        sock.setblocking(False)
+        return sock
+
+    async def call(self, context: SSL.Context) -> tuple[socket.socket, SSL.Connection]:
+        """A TLS connection of one's own to db's public listener."""
+        sock = self.raw()
+        return sock, await client_handshake(sock, context, "db.default.dc2.internal.test", 5)
+
+    async def quiet(self) -> None:
+        """Wait until no connection lives."""
+        await self.web.ledger.empty()
+        await self.db.ledger.empty()
+
+
+@contextlib.asynccontextmanager
+async def in_place_of_db(
+    m: Mesh, contexts: Contexts | None = None
+) -> AsyncIterator[Callable[[], Awaitable[tuple[socket.socket, SSL.Connection]]]]:
+    """web's upstream is now a TLS server of the test's own; the block gets the way to accept a caller."""
+    with listener() as sock:
+        m.endpoints.publish(one(endpoint(sock.getsockname()[1])))
+        presented = contexts or m.db.contexts.value
+        assert presented is not None
+        context = presented.server
+
+        async def answer() -> tuple[socket.socket, SSL.Connection]:
+            await trio.lowlevel.wait_readable(sock)
+            caller, _ = sock.accept()
+            caller.setblocking(False)
+            return caller, await server_handshake(caller, context, 5)
+
+        yield answer
+
+
+def allow_all() -> Intentions:
+    """No rule, default allow."""
+    return parse_match(None, "db", default_allow=True)
+
+
+def deny_all() -> Intentions:
+    """No rule, default deny."""
+    return parse_match(None, "db", default_allow=False)
+
+
+def endpoint(
+    port: int, *, name: str = "db-1", host: str = "127.0.0.1", service: str = "db", datacenter: str = "dc2"
+) -> Endpoint:
+    """An instance as the catalog would tell of it."""
+    return Endpoint(
+        node="node-1",
+        service_id=name,
+        datacenter=datacenter,
+        expected=ExpectedIdentity(service=service, datacenter=datacenter),
+        service_address=host,
+        port=port,
+        node_address=host,
+        tagged={},
+        node_tagged={},
+        weight=1,
+        status=Status.PASSING,
+    )
+
+
+def one(*endpoints: Endpoint) -> EndpointSet:
+    """An answer with these instances."""
+    return EndpointSet(endpoints=endpoints)
+
+
+def side(contexts: Contexts | None, limit: int | None = None) -> Side:
+    """The books of one sidecar."""
+    events = Recorder()
+    return Side(Latest(contexts), Ledger(now, events), events, Admission(limit))
+
+
+@contextlib.asynccontextmanager
+async def mesh(
+    handler: Handler,
+    *,
+    handshake_timeout: float = 5.0,
+    app_socket: Path | None = None,
+    upstream_socket: Path | None = None,
+    limit: int | None = None,
+) -> AsyncIterator[Mesh]:
+    """web in dc1 with an upstream db, db in dc2, everything allowed."""
+    root = Issuer.root()
+    web = side(contexts_of(root.leaf(service="web", datacenter="dc1"), root), limit)
+    db = side(contexts_of(root.intermediate().leaf(service="db", datacenter="dc2"), root), limit)
+    with Relay() as relay, contextlib.ExitStack() as sockets:
+        app_sock, app_address = _listen(sockets, app_socket)
+        public_sock, public = _listen(sockets, None)
+        upstream_sock, upstream_address = _listen(sockets, upstream_socket)
+        assert isinstance(public, TcpAddress)
+        m = Mesh(
+            root=root,
+            app=App(app_address),
+            relay=relay,
+            web=web,
+            db=db,
+            intentions=Latest(allow_all()),
+            endpoints=Latest(one(endpoint(public.port))),
+            failures=FailureMemory(now),
+            upstream=upstream_address,
+            public=public,
+        )
+        spec = parse_upstream_flag("db@dc2:9191")
+        async with trio.open_nursery() as connections, trio.open_nursery() as listeners:
+            listeners.start_soon(_serve_app, app_sock, m.app, handler, connections)
+            start = partial(_start, listeners, connections)
+            start(public_sock, db, partial(_inbound, m, handshake_timeout))
+            start(upstream_sock, web, partial(_outbound, m, spec, handshake_timeout))
+            yield m
+            listeners.cancel_scope.cancel()
+            connections.cancel_scope.cancel()
+
+
+def _listen(sockets: contextlib.ExitStack, path: Path | None) -> tuple[socket.socket, Address]:
+    if path is None:
+        sock = sockets.enter_context(listener())
+        return sock, TcpAddress(*sock.getsockname())
+    sock = sockets.enter_context(socket.socket(socket.AF_UNIX))
+    sock.bind(str(path))
+    sock.listen(64)
+    sock.setblocking(False)
+    return sock, UnixAddress(str(path))
+
+
+def _start(
+    listeners: trio.Nursery,
+    connections: trio.Nursery,
+    sock: socket.socket,
+    side: Side,
+    handler: Callable[[socket.socket], Awaitable[None]],
+) -> None:
+    task = partial(
+        accept_all,
+        [sock],
+        handler,
+        connections=connections,
+        admission=side.admission,
+        events=side.events,
+    )
+    listeners.start_soon(task)
+
+
+async def _inbound(m: Mesh, timeout: float, sock: socket.socket) -> None:  # noqa: ASYNC109 - handed on
+    await serve_inbound(
+        sock,
+        contexts=m.db.contexts,
+        intentions=m.intentions,
+        app=m.app.address,
+        relay=m.relay,
+        ledger=m.db.ledger,
+        clock=now,
+        handshake_timeout=timeout,
+        connect_timeout=2.0,
+    )
+
+
+async def _outbound(m: Mesh, spec: Upstream, timeout: float, sock: socket.socket) -> None:  # noqa: ASYNC109
+    await serve_outbound(
+        sock,
+        upstream=spec,
+        endpoints=m.endpoints,
+        contexts=m.web.contexts,
+        own_datacenter="dc1",
+        failures=m.failures,
+        relay=m.relay,
+        ledger=m.web.ledger,
+        rng=Random(1),  # noqa: S311 - reproducible, not secret
+        clock=now,
+        handshake_timeout=timeout,
+    )
+
+
+async def _serve_app(sock: socket.socket, app: App, handler: Handler, connections: trio.Nursery) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await handler(stream)
+
+    accepting = trio.socket.from_stdlib_socket(sock.dup())
+    with accepting:
+        while True:
+            client, _ = await accepting.accept()
+            app.accepts += 1
+            connections.start_soon(serve, trio.SocketStream(client))
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    """Send back what comes; end when it ends."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        async for data in stream:
+            await stream.send_all(data)
+        await stream.send_eof()
+
+
+async def receive_all(stream: trio.SocketStream) -> bytes:
+    """Everything up to the end of the stream."""
+    return b"".join([data async for data in stream])
+
+
+@contextlib.contextmanager
+def no_descriptor_leaked() -> Iterator[None]:
+    """As many open descriptors afterwards as before."""
+    before = _descriptors()
+    yield
+    after = _descriptors()
+    assert after == before, f"open descriptors: {before} before, {after} after"
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
+            target = os.readlink(f"/proc/self/fd/{name}")
+            found[int(name)] = target.split(":")[0] if target.startswith(("socket", "anon")) else target
+    return found
