@@ -10,7 +10,8 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 Certificate = x509.Certificate
@@ -100,3 +101,9 @@ def openssl_trusts(leaf_pem: str, roots: Sequence[Certificate], purpose: str, di
     command += ["-untrusted", str(directory / "extra")] if extra else []
     done = subprocess.run([*command, str(directory / "leaf")], capture_output=True, check=False, timeout=30)
     return done.returncode == 0
+
+
+def new_key() -> str:
+    """A fresh P-256 key as PEM, in the form that a CA configuration takes."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()

@@ -12,20 +12,27 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.contract.client import Api
-from tests.contract.federation import Federation, consul_binary, running
+from tests.contract.federation import Federation, Kind, consul_binary, running
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session", params=["embedded", pytest.param("consul", marks=pytest.mark.consul)])
+KINDS = ["embedded", pytest.param("consul", marks=pytest.mark.consul)]
+
+
+def skip_without(kind: Kind) -> None:
+    """Skip, saying why, when there is no such datacenter on this machine."""
+    if kind == "consul" and consul_binary() is None:
+        pytest.skip("no real Consul: neither CONSUL_BIN nor `consul` on PATH")
+
+
+@pytest.fixture(scope="session", params=KINDS)
 def federation(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Federation]:
     """Two datacenters with nothing in them."""
-    kind = request.param
-    if kind == "consul" and consul_binary() is None:
-        pytest.skip("no real Consul: neither CONSUL_BIN nor `consul` on PATH")
-    with running(kind, tmp_path_factory.mktemp(kind)) as started:
+    skip_without(request.param)
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as started:
         yield started
 
 

@@ -50,7 +50,7 @@ def running(kind: Kind, directory: Path) -> Iterator[Federation]:
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=24, thread_name_prefix="held-read"))
         commands, urls, jitter = _embedded(directory) if kind == "embedded" else _consul(directory)
         processes = [
-            stack.enter_context(_process(command, directory / f"dc{number}.log"))
+            stack.enter_context(process(command, directory / f"dc{number}.log"))
             for number, command in enumerate(commands, start=1)
         ]
         dc1, dc2 = (Api(f"dc{number}", url, threads) for number, url in enumerate(urls, start=1))
@@ -126,7 +126,8 @@ def _consul(directory: Path) -> tuple[list[list[str]], list[str], float]:
 
 
 @contextmanager
-def _process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose output goes to a file; ended by SIGTERM, by SIGKILL if need be."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:

@@ -33,14 +33,9 @@ def ttl(check_id: str, status: str = "passing") -> Service:
     return {"CheckID": check_id, "Name": f"the pulse of {check_id}", "TTL": "300s", "Status": status}
 
 
-def tcp(check_id: str, port: int) -> Service:
+def tcp(check_id: str, host: str, port: int) -> Service:
     """A TCP check, as often as one may be had."""
-    return {
-        "CheckID": check_id,
-        "Name": f"the door of {check_id}",
-        "TCP": f"127.0.0.1:{port}",
-        "Interval": "1s",
-    }
+    return {"CheckID": check_id, "Name": f"the door of {check_id}", "TCP": f"{host}:{port}", "Interval": "1s"}
 
 
 def wan(address: str, port: int) -> Service:

@@ -159,7 +159,7 @@ def test_a_ttl_check_without_a_word_goes_critical(dc1: Api, register: Register, 
 def test_a_tcp_check_follows_the_door(dc1: Api, register: Register, name: str) -> None:
     path = f"{CONNECT}/{name}"
     with socket.create_server(("127.0.0.1", 0)) as door:
-        register(dc1, proxy(name, Check=tcp(f"{name}-tcp", door.getsockname()[1])))
+        register(dc1, proxy(name, Check=tcp(f"{name}-tcp", *door.getsockname())))
         dc1.until(path, lambda entries: status_of(f"{name}-tcp", entries) == "passing")
     dc1.until(path, lambda entries: status_of(f"{name}-tcp", entries) == "critical")
 

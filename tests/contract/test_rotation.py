@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.contract.chains import active_root, certificates, key_id, roots_of, signed_by, signer_id, trusted
+from tests.contract.chains import (
+    active_root,
+    certificates,
+    key_id,
+    new_key,
+    roots_of,
+    signed_by,
+    signer_id,
+    trusted,
+)
 from tests.contract.client import Answer
 from tests.contract.federation import Federation
 
@@ -50,15 +57,6 @@ def _held(federation: Federation, path: str, known: list[Answer]) -> list[Future
     ]
 
 
-def _new_key() -> str:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
-    ).decode()
-
-
 @pytest.fixture(scope="module")
 def rotation(federation: Federation) -> Rotation:
     """Rotate, once."""
@@ -66,7 +64,7 @@ def rotation(federation: Federation) -> Rotation:
     unwatched = [api.get(f"{LEAF}-unwatched") for api in federation]
     roots_held, leaves_held = _held(federation, ROOTS, roots), _held(federation, LEAF, leaves)
     configuration = federation.dc1.get(CONFIGURATION).json
-    configuration["Config"] |= {"PrivateKey": _new_key(), "RootCert": ""}
+    configuration["Config"] |= {"PrivateKey": new_key(), "RootCert": ""}
     written = federation.dc1.put(CONFIGURATION, configuration)
     assert (written.status, written.text) == (200, "")
     new_roots = [pending.result() for pending in roots_held]

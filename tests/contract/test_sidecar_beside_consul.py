@@ -1,0 +1,157 @@
+"""The same `sidecar run -sidecar-for` beside either kind of federation: what it is for, end to end.
+
+Requests go from web's loopback through its sidecar and over mutual TLS to the sidecar of db. The federation
+is one of its own, so that its only root rotation is the one seen here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic, sleep
+
+import pytest
+
+from tests.contract.apps import Conversation, Traffic, ask
+from tests.contract.chains import new_key
+from tests.contract.client import Api
+from tests.contract.conftest import KINDS, skip_without
+from tests.contract.federation import running
+from tests.contract.mesh import Mesh, running_mesh
+
+Recorder = Callable[[str, object], None]
+EXACT = "/v1/connect/intentions/exact"
+CONFIGURATION = "/v1/connect/ca/configuration"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """A federation and a mesh of its own."""
+    skip_without(request.param)
+    directory = tmp_path_factory.mktemp(f"mesh-{request.param}")
+    with running(request.param, directory) as federation, running_mesh(federation, directory) as started:
+        yield started
+
+
+def eventually(true: Callable[[], bool], seconds: float) -> float:
+    """Poll, for what another process does on its own, until it is true; how long that took."""
+    started = monotonic()
+    while not true():
+        assert monotonic() < started + seconds, f"not within {seconds} s"
+        sleep(0.05)
+    return monotonic() - started
+
+
+def answers(port: int, name: str) -> bool:
+    """Whether it is this app that answers now."""
+    return ask(port) == f"{name} hello"
+
+
+def denials(mesh: Mesh, sidecar: str) -> int:
+    """How many connections a sidecar has refused or ended for an intention, by its own metrics."""
+    status, text = mesh.sidecars[sidecar].ask("/metrics")
+    assert status == 200
+    found = re.findall(r'^\w+\{[^}]*"intention_denied"[^}]*\} ([0-9.]+)$', text, re.MULTILINE)
+    return sum(int(float(value)) for value in found)
+
+
+def test_an_upstream_reaches_the_other_datacenter_at_its_wan_address(mesh: Mesh) -> None:
+    assert ask(mesh.upstreams["dc2"]) == "dc2 hello"
+
+
+def test_an_upstream_reaches_its_own_datacenter(mesh: Mesh) -> None:
+    assert ask(mesh.upstreams["dc1"]) == "dc1 hello"
+
+
+def test_a_prepared_query_fails_over_and_comes_back(mesh: Mesh, record_property: Recorder) -> None:
+    dc1, port = mesh.federation.dc1, mesh.upstreams["query"]
+    assert ask(port) == "dc1 hello"
+    with Conversation(port) as kept:
+        assert kept.ask("before") == "dc1 before"
+        for turn, datacenter in (("fail", "dc2"), ("pass", "dc1")):
+            dc1.put(f"/v1/agent/check/{turn}/db-pulse")
+            took = eventually(partial(answers, port, datacenter), 30)
+            record_property(f"query answered by {datacenter} after", f"{took:.2f} s")
+        assert kept.ask("after") == "dc1 after"  # health chooses for new connections; it ends none
+
+
+def test_an_intention_denies_and_allows_again(mesh: Mesh, record_property: Recorder) -> None:
+    dc1, port = mesh.federation.dc1, mesh.upstreams["dc2"]
+    app, before = mesh.apps["dc2"], denials(mesh, "db-dc2")
+    path = f"{EXACT}?source=web&destination=db"
+    with Conversation(port) as live:
+        assert live.ask("while allowed") == "dc2 while allowed"
+        started = monotonic()
+        assert dc1.put(path, {"Action": "deny"}).text == "true"
+        assert live.ended()
+        record_property("live connection cut after", f"{monotonic() - started:.2f} s")
+    accepted = app.accepted
+    for _ in range(3):
+        assert ask(port) == ""
+    assert app.accepted == accepted
+    assert denials(mesh, "db-dc2") >= before + 4
+    assert dc1.delete(path).text == "true"
+    took = eventually(partial(answers, port, "dc2"), 10)
+    record_property("allowed again after", f"{took:.2f} s")
+
+
+def test_an_exact_allow_wins_over_a_general_deny(mesh: Mesh) -> None:
+    dc1, port = mesh.federation.dc1, mesh.upstreams["dc2"]
+    exact, general = (f"{EXACT}?source={source}&destination=db" for source in ("web", "*"))
+    dc1.put(exact, {"Action": "allow"})
+    dc1.put(general, {"Action": "deny"})
+    mesh.federation.dc2.until(
+        "/v1/connect/intentions/match?by=destination&name=db", lambda found: len(found["db"] or []) == 2
+    )
+    assert ask(port) == "dc2 hello"
+    dc1.delete(exact)
+    eventually(lambda: ask(port) == "", 10)
+    dc1.delete(general)
+    eventually(partial(answers, port, "dc2"), 10)
+
+
+def rotate(dc1: Api) -> None:
+    """Give the primary a new root key."""
+    configuration = dc1.get(CONFIGURATION).json
+    configuration["Config"] |= {"PrivateKey": new_key(), "RootCert": ""}
+    answer = dc1.put(CONFIGURATION, configuration)
+    assert (answer.status, answer.text) == (200, "")
+
+
+def test_a_rotation_of_the_root_fails_no_request(mesh: Mesh, record_property: Recorder) -> None:
+    old = {name: sidecar.leaf() for name, sidecar in mesh.sidecars.items()}
+    waiting = set(old)
+    with (
+        Conversation(mesh.upstreams["dc2"]) as kept,
+        Traffic(mesh.upstreams["dc2"]) as far,
+        Traffic(mesh.upstreams["dc1"]) as near,
+    ):
+        assert kept.ask("before") == "dc2 before"
+        rotate(mesh.federation.dc1)
+
+        def all_have_a_new_leaf() -> bool:
+            for name in list(waiting):
+                if mesh.sidecars[name].leaf() != old[name]:
+                    waiting.discard(name)
+            return not waiting
+
+        took = eventually(all_have_a_new_leaf, mesh.federation.jitter + 15)
+        assert kept.ask("after") == "dc2 after"
+        assert ask(mesh.upstreams["query"]) == "dc1 hello"
+    for name, sidecar in mesh.sidecars.items():
+        new = sidecar.leaf()
+        record_property(f"serial of {name}", f"{old[name].serial_number:x} -> {new.serial_number:x}")
+        assert new.issuer != old[name].issuer
+    record_property("every leaf new after", f"{took:.2f} s")
+    record_property("requests", f"{far.answers} {near.answers}")
+    assert set(far.answers) == {"dc2 hello"}
+    assert set(near.answers) == {"dc1 hello"}
+
+
+def test_nothing_went_wrong_on_the_way(mesh: Mesh) -> None:
+    for sidecar in mesh.sidecars.values():
+        assert sidecar.process.poll() is None
+        log = sidecar.log.read_text()
+        assert "Traceback" not in log
+        assert "PRIVATE KEY" not in log
