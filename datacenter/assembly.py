@@ -1,0 +1,87 @@
+"""One datacenter put together: its modules, and the order in which they come to life."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from datacenter import (
+    agent_checks,
+    agent_self,
+    agent_services,
+    ca_api,
+    catalog,
+    checks,
+    config_api,
+    coordinates,
+    federation,
+    health,
+    intentions_api,
+    queries,
+    query_execution,
+)
+from datacenter.api import Clock, Datacenter, Route
+from datacenter.forward import HttpForwarder, KnownDatacenters
+from datacenter.frame import Frame
+from datacenter.settings import Settings
+from datacenter.store import Store
+
+# The first route that matches wins: a fixed path goes before one with a name in its place.
+MODULES: Sequence[Callable[[Datacenter], list[Route]]] = (
+    agent_self.routes,
+    agent_services.routes,
+    agent_checks.routes,
+    catalog.routes,
+    health.routes,
+    coordinates.routes,
+    query_execution.routes,
+    queries.routes,
+    ca_api.routes,
+    intentions_api.routes,
+    config_api.routes,
+    federation.routes,
+)
+
+
+class Service(Protocol):
+    """Something that runs as long as the datacenter does."""
+
+    def __call__(self, dc: Datacenter, *, task_status: trio.TaskStatus[None]) -> Awaitable[object]: ...
+
+
+SERVICES: Sequence[Service] = (checks.run, federation.run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """A datacenter that is alive but not listening."""
+
+    dc: Datacenter
+    frame: Frame
+
+
+def all_routes(dc: Datacenter) -> list[Route]:
+    """Every endpoint."""
+    return [route for module in MODULES for route in module(dc)]
+
+
+@asynccontextmanager
+async def assembled(
+    settings: Settings, store: Store, *, clock: Clock, rng: random.Random
+) -> AsyncIterator[Assembled]:
+    """Bring the datacenter to life for as long as the block lasts; the store stays the caller's."""
+    known = KnownDatacenters(settings.name, store)
+    async with HttpForwarder(settings.name, known) as forwarder, trio.open_nursery() as nursery:
+        dc = Datacenter(
+            settings=settings, store=store, clock=clock, rng=rng, federation=known, forwarder=forwarder
+        )
+        agent_self.register_own_node(dc)
+        for service in SERVICES:
+            await nursery.start(service, dc)
+        yield Assembled(dc=dc, frame=Frame(dc, all_routes(dc)))
+        nursery.cancel_scope.cancel()
