@@ -26,7 +26,7 @@ from datacenter import (
     query_execution,
 )
 from datacenter.api import Clock, Datacenter, Route
-from datacenter.forward import HttpForwarder, KnownDatacenters
+from datacenter.forward import HttpWire, KnownDatacenters, WireForwarder
 from datacenter.frame import Frame
 from datacenter.settings import Settings
 from datacenter.store import Store
@@ -76,9 +76,14 @@ async def assembled(
 ) -> AsyncIterator[Assembled]:
     """Bring the datacenter to life for as long as the block lasts; the store stays the caller's."""
     known = KnownDatacenters(settings.name, store)
-    async with HttpForwarder(settings.name, known) as forwarder, trio.open_nursery() as nursery:
+    async with HttpWire() as wire, trio.open_nursery() as nursery:
         dc = Datacenter(
-            settings=settings, store=store, clock=clock, rng=rng, federation=known, forwarder=forwarder
+            settings=settings,
+            store=store,
+            clock=clock,
+            rng=rng,
+            federation=known,
+            forwarder=WireForwarder(settings.name, known, wire),
         )
         agent_self.register_own_node(dc)
         for service in SERVICES:

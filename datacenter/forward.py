@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpcore2
@@ -17,7 +19,7 @@ from datacenter.store import Document, Store
 
 DATACENTERS = "datacenters"  # table: datacenter name -> {"Address": base URL}; the federation writes it
 
-_PASSED_HEADERS = (
+_PASSED = (
     "X-Consul-Index",
     "X-Consul-Knownleader",
     "X-Consul-Lastcontact",
@@ -48,21 +50,32 @@ class KnownDatacenters:
         return [self._own, *(row.key for row in self._table.rows() if row.key != self._own)]
 
 
-class HttpForwarder:
-    """Use as an async context manager: connections to other datacenters are kept open in between."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """An answer as it came; header names in lower case."""
 
-    def __init__(self, own: str, federation: Federation) -> None:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Wire(Protocol):
+    """What carries calls to another datacenter. Raises ApiError as Consul words a failed dial or call."""
+
+    async def exchange(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, patience: float
+    ) -> Received:
+        """One call; the answer may take `patience` seconds."""
+        ...
+
+
+class WireForwarder:
+    """The forwarder: what to send, and what of the answer is passed on. Contract §1.2."""
+
+    def __init__(self, own: str, federation: Federation, wire: Wire) -> None:
         self._own = own
         self._federation = federation
-        self._pool = httpcore2.AsyncConnectionPool(max_connections=None, max_keepalive_connections=20)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._pool.aclose()
+        self._wire = wire
 
     async def forward(self, request: Request, datacenter: str) -> Reply:
         """The call as it is, answered by the other datacenter. Raises ApiError."""
@@ -71,21 +84,22 @@ class HttpForwarder:
             raise ApiError(500, "No path to datacenter")
         # The far side adds its own jitter of a sixteenth; beyond that and a margin it has fallen silent.
         blocks = request.index > 0 or "hash" in request.query
-        response = await self._exchange(
+        received = await self._exchange(
             request.method,
             f"{base_url}{quote(request.path)}?{_parameters(request)}",
             request.body,
             request.token,
             request.wait * 18 / 16 + 10 if blocks else _ANSWER_SECONDS,
         )
-        received = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
-        headers = {name: received[name.lower()] for name in _PASSED_HEADERS if name.lower() in received}
-        content_type = received.get("content-type", "")
+        passed = {
+            name: received.headers[name.lower()] for name in _PASSED if name.lower() in received.headers
+        }
+        content_type = received.headers.get("content-type", "")
         if content_type == "application/json":
-            return Reply(value=json.loads(response.content), headers=headers)
-        if not response.content:
-            return Reply(headers=headers)
-        return Reply(value=response.content, content_type=content_type or TEXT, headers=headers)
+            return Reply(value=json.loads(received.body), headers=passed)
+        if not received.body:
+            return Reply(headers=passed)
+        return Reply(value=received.body, content_type=content_type or TEXT, headers=passed)
 
     async def call(
         self,
@@ -98,34 +112,54 @@ class HttpForwarder:
     ) -> Answer:
         """An internal call of our own to a whole URL; waits at most `patience` seconds. Raises ApiError."""
         content = b"" if body is None else json.dumps(body).encode()
-        response = await self._exchange(method, url, content, token, patience)
-        received = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
-        value = json.loads(response.content) if response.content else None
-        return Answer(value=value, index=int(received.get("x-consul-index", "0")))
+        received = await self._exchange(method, url, content, token, patience)
+        value = json.loads(received.body) if received.body else None
+        return Answer(value=value, index=int(received.headers.get("x-consul-index", "0")))
 
-    async def _exchange(
-        self, method: str, url: str, content: bytes, token: str, patience: float
-    ) -> httpcore2.Response:
-        headers = [(FORWARDED, self._own), ("Content-Length", str(len(content)))]
-        if token:
-            headers.append(("X-Consul-Token", token))
+    async def _exchange(self, method: str, url: str, body: bytes, token: str, patience: float) -> Received:
+        headers = {FORWARDED: self._own} | ({"X-Consul-Token": token} if token else {})
+        received = await self._wire.exchange(method, url, headers=headers, body=body, patience=patience)
+        if received.status >= 400:
+            text = received.body.decode("utf-8", "replace")
+            # A 400 is about the request and was judged by the first agent it met in Consul, not over RPC.
+            prefix = "" if received.status == 400 else "rpc error making call: "
+            raise ApiError(received.status, f"{prefix}{text}")
+        return received
+
+
+class HttpWire:
+    """HTTP/1.1. Use as an async context manager: connections are kept open in between."""
+
+    def __init__(self) -> None:
+        self._pool = httpcore2.AsyncConnectionPool(max_connections=None, max_keepalive_connections=20)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pool.aclose()
+
+    async def exchange(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, patience: float
+    ) -> Received:
+        """One call; raises ApiError when it cannot be made or breaks off."""
         timeout = {"connect": _CONNECT_SECONDS, "read": patience, "write": _ANSWER_SECONDS, "pool": None}
+        sent = [*headers.items(), ("Content-Length", str(len(body)))]
         try:
             response = await self._pool.request(
-                method, url, headers=headers, content=content, extensions={"timeout": timeout}
+                method, url, headers=sent, content=body, extensions={"timeout": timeout}
             )
         except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-            raise ApiError(500, _dial_error(url, error)) from error
+            failure = dial_failure(urlsplit(url).netloc, error)
+            raise ApiError(500, f"rpc error getting client: failed to get conn: {failure}") from error
         except httpcore2.TimeoutException as error:
             raise ApiError(500, "rpc error making call: i/o timeout") from error
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise ApiError(500, "rpc error making call: EOF") from error
-        if response.status >= 400:
-            text = response.content.decode("utf-8", "replace")
-            # A 400 is about the request and was judged by the first agent it met in Consul, not over RPC.
-            prefix = "" if response.status == 400 else "rpc error making call: "
-            raise ApiError(response.status, f"{prefix}{text}")
-        return response
+        received = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
+        return Received(status=response.status, headers=received, body=response.content)
 
 
 def _parameters(request: Request) -> str:
@@ -137,9 +171,3 @@ def _parameters(request: Request) -> str:
             if name not in {"dc", "token"}
         ]
     )
-
-
-def _dial_error(url: str, error: Exception) -> str:
-    where = urlsplit(url)
-    failure = dial_failure(f"{where.hostname}:{where.port}", error)
-    return f"rpc error getting client: failed to get conn: {failure}"
