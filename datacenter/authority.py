@@ -135,6 +135,24 @@ def sign_intermediate(
     return builder.sign(by.key, hashes.SHA256())
 
 
+def check_intermediate(
+    certificate: x509.Certificate, key: SigningKey, root: x509.Certificate, trust_domain: TrustDomain
+) -> None:
+    """Whether what a primary sent back is what was asked for. Raises RequestRefused."""
+    if certificate.public_key() != key.public_key():
+        raise RequestRefused("the intermediate certificate is not for our key")
+    try:
+        certificate.verify_directly_issued_by(root)
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        raise RequestRefused("the intermediate certificate is not signed by the active root") from None
+    if constraints != x509.BasicConstraints(ca=True, path_length=0):
+        raise RequestRefused("the intermediate certificate is not a CA of path length 0")
+    if names != _signing_name(trust_domain):
+        raise RequestRefused(f"the intermediate certificate is not for the trust domain {trust_domain}")
+
+
 def sign_leaf(
     public_key: ec.EllipticCurvePublicKey,
     by: Signer,

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import trio
-
 from datacenter.acl import require
 from datacenter.api import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.ca import CONFIG, ROOTS, CertificateAuthority
 from datacenter.decode import ANYTHING, Fields, Mapped, decode
 from datacenter.errors import UNANSWERED, ApiError
-from datacenter.keys import InvalidKey, KeyKind, SigningKey, generate_key
+from datacenter.keys import InvalidKey, KeyKind, generate_key_aside
 from datacenter.leaves import Leaves
 from datacenter.trust import timestamp
 
@@ -128,15 +126,8 @@ async def _rotate(dc: Datacenter, request: Request) -> Reply:
         kind = KeyKind(wanted.get("PrivateKeyType", kind.type), wanted.get("PrivateKeyBits", kind.bits))
     except InvalidKey as error:
         raise ApiError(400, str(error)) from error
-    ca.rotate(await _generate(kind))
+    ca.rotate(await generate_key_aside(kind))
     return Reply(value={"ActiveRootID": ca.require_trust().active.id})
-
-
-async def _generate(kind: KeyKind) -> SigningKey:
-    """RSA takes long enough to stop the whole datacenter, so not on its thread."""
-    if kind.type == "rsa":
-        return await trio.to_thread.run_sync(generate_key, kind)
-    return generate_key(kind)
 
 
 def _boolean(text: str) -> bool:

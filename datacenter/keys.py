@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import trio
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -59,6 +60,13 @@ def generate_key(kind: KeyKind = DEFAULT_KIND) -> SigningKey:
     if kind.type == "rsa":
         return rsa.generate_private_key(public_exponent=65537, key_size=kind.bits)
     return ec.generate_private_key(_CURVES[kind.bits]())
+
+
+async def generate_key_aside(kind: KeyKind) -> SigningKey:
+    """A fresh key; RSA takes long enough to stop a whole datacenter, so not on its thread."""
+    if kind.type == "rsa":
+        return await trio.to_thread.run_sync(generate_key, kind)
+    return generate_key(kind)
 
 
 @functools.lru_cache(maxsize=_PARSED_KEYS)

@@ -114,9 +114,10 @@ def pruned(trust: Trust, at: datetime, keep: timedelta) -> Trust:
 def followed(ours: Trust, theirs: Trust, at: datetime) -> Trust:
     """A secondary that cannot be signed yet trusts what the primary trusts, and signs as before.
 
-    So a sidecar here learns a new root even while the primary refuses us an intermediate under it.
+    So a sidecar here learns a new root even while the primary refuses us an intermediate under it. Nothing
+    is added once the primary's active root is known: a root that was pruned here must not come back.
     """
-    if ours.trust_domain != theirs.trust_domain:
+    if ours.trust_domain != theirs.trust_domain or ours.find(theirs.active.id) is not None:
         return ours
     added = tuple(
         replace(root, active=False, rotated_out_at=None if root.active else at)

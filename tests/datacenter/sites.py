@@ -1,10 +1,10 @@
 """Datacenters in one process: real frames and stores, a WAN in memory that can be cut, virtual time.
 
     wan = Wan()
-    dc1 = wan.site("dc1"); dc2 = wan.site("dc2", primary="dc1")
-    dc1.ca.start()
-    answer = await dc1.get("/v1/connect/ca/roots")
-    wan.cut("dc2")                          # nobody reaches dc2, dc2 reaches nobody
+    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
+    async with running(dc1, dc2):
+        answer = await dc2.get("/v1/connect/ca/roots")
+        wan.cut("dc2")                      # nobody reaches dc2, dc2 reaches nobody
 
 The wall clock is derived from trio's, so that `autojump_clock` ages certificates too.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,19 +23,20 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import trio
 
-from datacenter import ca_api
+from datacenter import ca_api, federation
 from datacenter.api import Answer, Datacenter, Reply, Request, Route
 from datacenter.ca import CertificateAuthority
 from datacenter.errors import ApiError
 from datacenter.forward import KnownDatacenters
 from datacenter.frame import FORWARDED, TEXT, Frame, RawReply, RawRequest
+from datacenter.secondary import standing
 from datacenter.settings import Policy, Settings, Token
 from datacenter.store import Store
 from datacenter.trust import Trust
 from tests.datacenter.mint import NOW
 
 MANAGEMENT = "management-secret"
-SERVICES: tuple[Callable[[Datacenter], list[Route]], ...] = (ca_api.routes,)
+SERVICES: tuple[Callable[[Datacenter], list[Route]], ...] = (ca_api.routes, federation.routes)
 REFUSED = "rpc error getting client: failed to get conn: dial tcp {}: connect: connection refused"
 
 
@@ -88,6 +90,12 @@ class Site:
         )
         return _answered(await self.frame.handle(raw))
 
+    @property
+    def standing(self) -> tuple[str, str]:
+        """State and reason of the secondary's tie to its primary."""
+        noted = standing(self.dc)
+        return noted["State"], noted["Detail"]
+
     async def get(self, path: str, *, token: str = "") -> Any:
         """The decoded body of a 200."""
         answered = await self.call("GET", path, token=token)
@@ -99,6 +107,17 @@ class Site:
         answered = await self.call("PUT", path, body, token=token)
         assert answered.status == 200, answered
         return answered.body
+
+
+@asynccontextmanager
+async def running(*sites: Site, settle: float = 0.5) -> AsyncIterator[trio.Nursery]:
+    """The federation's background services, started in this order and given half a second."""
+    async with trio.open_nursery() as nursery:
+        for site in sites:
+            await nursery.start(federation.run, site.dc)
+        await trio.sleep(settle)
+        yield nursery
+        nursery.cancel_scope.cancel()
 
 
 class Wan:

@@ -1,0 +1,139 @@
+"""What a datacenter tells the others: joining, signing, what they watch; and the services behind it.
+
+The primary serves its federation under `/v1/internal/federation/`:
+
+- `PUT join`: a secondary says its name and the address at which the others reach it.
+- `GET state` (blocks): the roots answer, and every datacenter that has joined with its address. No token,
+  as with roots.
+- `PUT sign`: a secondary's certificate request becomes an intermediate under the active root. The answer
+  carries the roots of that very moment, so that a rotation in between cannot part the two.
+- `GET config-entries` (blocks): the source of replication.
+
+All but `state` need operator:write, which the replication token has. No key is part of any of them.
+`GET status` is served everywhere: how it stands with the primary, in one word and one reason.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from urllib.parse import urlsplit
+
+import trio
+from cryptography import x509
+
+from datacenter.acl import require
+from datacenter.api import Datacenter, QueryMeta, Reply, Request, Route
+from datacenter.authority import RequestRefused
+from datacenter.ca import ROOTS, CertificateAuthority
+from datacenter.central import CONFIG_ENTRIES
+from datacenter.decode import Fields, decode
+from datacenter.errors import ApiError
+from datacenter.forward import DATACENTERS
+from datacenter.replication import replicate
+from datacenter.secondary import Secondary, standing
+
+LONGEST_BETWEEN_PRUNINGS = 3600.0
+
+_JOIN = Fields("Join", {"Datacenter": str, "Address": str})
+_SIGN = Fields("Sign", {"CSR": str})
+_PREFIX = "/v1/internal/federation"
+
+
+def routes(dc: Datacenter) -> list[Route]:
+    """Every endpoint of this module."""
+    return [
+        Route("PUT", f"{_PREFIX}/join", partial(_join, dc), forwards=False),
+        Route("GET", f"{_PREFIX}/state", partial(_state, dc), forwards=False),
+        Route("PUT", f"{_PREFIX}/sign", partial(_sign, dc), forwards=False),
+        Route("GET", f"{_PREFIX}/config-entries", partial(_config_entries, dc), forwards=False),
+        Route("GET", f"{_PREFIX}/status", partial(_status, dc)),
+    ]
+
+
+async def run(dc: Datacenter, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Start the authority, prune its roots, and in a secondary follow the primary, for ever."""
+    CertificateAuthority(dc).start()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_prune, dc)
+        if not dc.settings.is_primary:
+            nursery.start_soon(Secondary(dc).follow)
+            nursery.start_soon(replicate, dc)
+        task_status.started()
+
+
+async def _prune(dc: Datacenter) -> None:
+    """Hourly as Consul does it, oftener where leaves live less than an hour."""
+    ca = CertificateAuthority(dc)
+    while True:
+        ca.prune()
+        await trio.sleep(min(LONGEST_BETWEEN_PRUNINGS, ca.config.leaf_ttl.total_seconds()))
+
+
+async def _join(dc: Datacenter, request: Request) -> Reply:
+    _require_primary(dc, request)
+    body = decode(request.body, _JOIN)
+    name, address = body.get("Datacenter", ""), body.get("Address", "")
+    if not name or name == dc.settings.name:
+        raise ApiError(400, f"a datacenter cannot join {dc.settings.name!r} under the name {name!r}")
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise ApiError(400, f"not an HTTP address: {address!r}")
+    table, value = dc.store.table(DATACENTERS), {"Address": address}
+    row = table.get(name)
+    if row is None or row.value != value:
+        table.put(name, value)
+    return Reply(value={})
+
+
+async def _state(dc: Datacenter, request: Request) -> Reply:  # noqa: ARG001  a handler takes a request
+    _check_primary(dc)
+    value = {
+        "Roots": CertificateAuthority(dc).answer(),
+        "Datacenters": {row.key: row.value["Address"] for row in dc.store.table(DATACENTERS).rows()},
+    }
+    return Reply(value=value, topics=(ROOTS, DATACENTERS), meta=QueryMeta.PLAIN)
+
+
+async def _sign(dc: Datacenter, request: Request) -> Reply:
+    _require_primary(dc, request)
+    ca = CertificateAuthority(dc)
+    try:
+        csr = x509.load_pem_x509_csr(decode(request.body, _SIGN).get("CSR", "").encode())
+        certificate = ca.sign_request(csr)
+    except ValueError as error:
+        raise ApiError(400, "not a PEM certificate request") from error
+    except RequestRefused as error:
+        raise ApiError(400, f"signing refused: {error}") from error
+    return Reply(value={"Certificate": certificate, "Roots": ca.answer()})
+
+
+async def _config_entries(dc: Datacenter, request: Request) -> Reply:
+    """Whole or not at all: an answer filtered by rights would make the replica forget intentions."""
+    _require_primary(dc, request)
+    rows = dc.store.table(CONFIG_ENTRIES).rows()
+    value = {"Entries": {row.key: row.value for row in rows}}
+    return Reply(value=value, topics=(CONFIG_ENTRIES,), meta=QueryMeta.PLAIN)
+
+
+async def _status(dc: Datacenter, request: Request) -> Reply:
+    require(request.authorizer.operator_read())
+    trust = CertificateAuthority(dc).trust
+    value = {
+        "Datacenter": dc.settings.name,
+        "PrimaryDatacenter": dc.settings.primary_datacenter,
+        "Datacenters": dc.federation.datacenters(),
+        "ActiveRootID": trust.active.id if trust else "",
+        "SigningKeyID": trust.active.signing_key_id if trust else "",
+        **standing(dc),
+    }
+    return Reply(value=value)
+
+
+def _require_primary(dc: Datacenter, request: Request) -> None:
+    require(request.authorizer.operator_write())
+    _check_primary(dc)
+
+
+def _check_primary(dc: Datacenter) -> None:
+    if not dc.settings.is_primary:
+        raise ApiError(400, f"{dc.settings.name} is not the primary datacenter")
