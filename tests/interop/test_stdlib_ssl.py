@@ -1,4 +1,4 @@
-"""Python's own `ssl` as the peer, both ways: another OpenSSL than the sidecar's, and no knowledge of SPIFFE."""
+"""Python's own `ssl` as the peer, both ways: another OpenSSL than ours, and no knowledge of SPIFFE."""
 
 from __future__ import annotations
 

@@ -66,7 +66,12 @@ for unit in {basic,sysinit,sockets,timers,paths,slices,shutdown,umount,final}.ta
 done
 ln -s ../systemd-journald.socket ../systemd-journald-dev-log.socket "$units/sockets.target.wants/"
 cp "$CHECKOUT"/systemd/*.service "$CHECKOUT"/systemd/*.socket "$units/"
-mkdir -p /etc/systemd/journald.conf.d /etc/connect-sidecar
+mkdir -p /etc/systemd/{journald,system}.conf.d /etc/connect-sidecar
+# A Python with a shared library of its own finds it by a path the units cannot see, and would take another's.
+cat >/etc/systemd/system.conf.d/private.conf <<CONF
+[Manager]
+DefaultEnvironment=LD_LIBRARY_PATH=/opt/python/lib
+CONF
 cat >/etc/systemd/journald.conf.d/private.conf <<CONF
 [Journal]
 Storage=volatile

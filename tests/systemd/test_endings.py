@@ -1,0 +1,42 @@
+"""How a unit ends when it cannot serve: the exit status, and whether systemd tries again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.systemd.boot import Machine, until
+
+pytestmark = pytest.mark.root
+
+
+def stubborn(machine: Machine, instance: str) -> tuple[str, str, str]:
+    """Start an instance that cannot start: its exit status, state and number of restarts."""
+    machine.systemctl("start", f"sidecar@{instance}", check=False)
+    shown = (
+        machine.show(f"sidecar@{instance}", name) for name in ("ExecMainStatus", "ActiveState", "NRestarts")
+    )
+    status, state, restarts = shown
+    return status, state, restarts
+
+
+def test_wrong_settings_fail_once_with_78_and_say_why(machine: Machine) -> None:
+    machine.write("/etc/connect-sidecar/wrong.toml", 'sidecar_for = "web"\ndrain_secs = 3\n')
+    assert stubborn(machine, "wrong") == ("78", "failed", "0")
+    journal = machine.journal("sidecar@wrong")
+    assert "drain_secs" in journal
+    assert "Traceback" not in journal
+
+
+def test_a_missing_settings_file_fails_once_with_78(machine: Machine) -> None:
+    assert stubborn(machine, "absent") == ("78", "failed", "0")
+    assert "/etc/connect-sidecar/absent.toml" in machine.journal("sidecar@absent")
+
+
+def test_without_consul_it_ends_with_69_and_is_tried_again(machine: Machine) -> None:
+    settings = 'sidecar_for = "web"\nhttp_addr = "127.0.9.9:8500"\nstart_timeout = 1\n'
+    machine.write("/etc/connect-sidecar/lonely.toml", settings)
+    machine.add_unit("sidecar@lonely.service.d/fast.conf", "[Service]\nRestartSec=100ms\n")
+    machine.systemctl("start", "sidecar@lonely", check=False)
+    until(lambda: int(machine.show("sidecar@lonely", "NRestarts")) >= 2 or None, "two restarts")
+    machine.systemctl("stop", "sidecar@lonely", check=False)
+    assert "127.0.9.9:8500" in machine.journal("sidecar@lonely")
