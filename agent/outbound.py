@@ -7,7 +7,9 @@ the next; after it, never: nobody knows what the far side has done with the byte
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -26,8 +28,9 @@ from agent.splice import Ending, Transfer
 from certs.contexts import Contexts
 from certs.peer import Peer, PeerRejected, verify_peer
 from certs.spiffe import DEFAULT, TrustDomain
-from upstreams.choose import FailureMemory, candidates
-from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity
+from upstreams.choose import candidates
+from upstreams.ejection import FailureMemory
+from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity
 from upstreams.reach import Dialling, Unreachable, WanMode, reach
 from upstreams.spec import Upstream
 
@@ -66,6 +69,7 @@ class _Route:
     own_datacenter: str
     wan: WanMode
     failures: FailureMemory
+    loads: Counter[EndpointKey]
     rng: Random
     clock: Clock
     relay: Relay
@@ -81,6 +85,7 @@ async def serve_outbound(
     contexts: Latest[Contexts],
     own_datacenter: str,
     failures: FailureMemory,
+    loads: Counter[EndpointKey],
     relay: Relay,
     ledger: Ledger,
     rng: Random,
@@ -88,7 +93,10 @@ async def serve_outbound(
     handshake_timeout: float,
     wan: WanMode = WanMode.AUTO,
 ) -> None:
-    """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds."""
+    """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds.
+
+    `failures` and `loads` are shared by all connections of the upstream; this keeps both.
+    """
     route = _Route(
         upstream=upstream,
         endpoints=endpoints,
@@ -96,6 +104,7 @@ async def serve_outbound(
         own_datacenter=own_datacenter,
         wan=wan,
         failures=failures,
+        loads=loads,
         rng=rng,
         clock=clock,
         relay=relay,
@@ -141,7 +150,16 @@ def _candidates(route: _Route) -> Iterator[Endpoint]:
         raise NotServed(OutboundReason.NO_ENDPOINTS_YET, "where the upstream is, is not known yet")
     if route.contexts.value is None:
         raise NotServed(OutboundReason.NO_CREDENTIALS_YET, "there is no certificate to show yet")
-    return islice(candidates(endpoints, route.failures, route.rng), MAX_ATTEMPTS)
+    return islice(_each_once(candidates(endpoints, route.failures, route.rng, route.loads)), MAX_ATTEMPTS)
+
+
+def _each_once(endpoints: Iterator[Endpoint]) -> Iterator[Endpoint]:
+    """The order is found out as we go, and one that has just failed may come up again as a last resort."""
+    tried: set[EndpointKey] = set()
+    for endpoint in endpoints:
+        if endpoint.key not in tried:
+            tried.add(endpoint.key)
+            yield endpoint
 
 
 async def _attempt(
@@ -149,9 +167,10 @@ async def _attempt(
 ) -> None:
     """Serve the connection by this candidate. If this raises, not a byte of our app has been taken."""
     connection.peer = None
-    tcp = await dial(TcpAddress(dialling.host, dialling.port), route.upstream.connect_timeout)
     ending: Ending | None = None
-    try:
+    with _counted(route.loads, endpoint.key), ExitStack() as last:
+        tcp = await dial(TcpAddress(dialling.host, dialling.port), route.upstream.connect_timeout)
+        last.callback(lambda: part(None, tcp, ending))
         tls = await _handshake(tcp, route, endpoint.expected)
         connection.peer = _identify(tls, route, endpoint.expected)
         connection.dialled = str(dialling)
@@ -164,8 +183,17 @@ async def _attempt(
         else:
             connection.end(transfer.ending, transfer.detail)
         part(sock, None, ending)
+
+
+@contextmanager
+def _counted(loads: Counter[EndpointKey], key: EndpointKey) -> Iterator[None]:
+    loads[key] += 1
+    try:
+        yield
     finally:
-        part(None, tcp, ending)
+        loads[key] -= 1
+        if not loads[key]:
+            del loads[key]  # endpoints come and go
 
 
 async def _handshake(tcp: socket.socket, route: _Route, expected: ExpectedIdentity) -> SSL.Connection:

@@ -10,9 +10,9 @@ web of dc1 calls, db of dc2 answers. Both halves share one relay, as a process h
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -20,9 +20,10 @@ from pathlib import Path
 from random import Random
 
 import trio
+import trio.testing
 from OpenSSL import SSL
 
-from agent.handshake import client_handshake, server_handshake
+from agent.handshake import HandshakeFailed, client_handshake, server_handshake
 from agent.inbound import serve_inbound
 from agent.intentions import Intentions, parse_match
 from agent.latest import Latest
@@ -34,16 +35,23 @@ from agent.relay import Relay
 from certs.contexts import Contexts
 from tests.agent.wires import contexts_of, listener
 from tests.certs.authority import Issuer
-from upstreams.choose import FailureMemory
-from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Status
-from upstreams.spec import Upstream, parse_upstream_flag
+from upstreams.ejection import FailureMemory
+from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity, Status
+from upstreams.spec import parse_upstream_flag
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
+UPSTREAM = parse_upstream_flag("db@dc2:9191")
 
 
 def now() -> datetime:
     """Wall time: these tests wait for the kernel anyway."""
     return datetime.now(UTC)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nobody announces: it is looked at again and again."""
+    while not condition():  # noqa: ASYNC110 - see above
+        await trio.sleep(0.001)
 
 
 @dataclass(slots=True)
@@ -95,8 +103,7 @@ class Side:
 
     async def finished(self, count: int = 1) -> Finished:
         """Wait until that many connections have ended; the last of them."""
-        while len(self.events.closed_ones) + len(self.events.refused_ones) < count:
-            await trio.sleep(0.001)
+        await until(lambda: len(self.events.closed_ones) + len(self.events.refused_ones) >= count)
         return self.ledger.recent()[-1]
 
 
@@ -112,6 +119,7 @@ class Mesh:
     intentions: Latest[Intentions]
     endpoints: Latest[EndpointSet]
     failures: FailureMemory
+    loads: Counter[EndpointKey]
     upstream: Address
     public: TcpAddress
 
@@ -153,7 +161,11 @@ async def in_place_of_db(
             await trio.lowlevel.wait_readable(sock)
             caller, _ = sock.accept()
             caller.setblocking(False)
-            return caller, await server_handshake(caller, context, 5)
+            try:
+                return caller, await server_handshake(caller, context, 5)
+            except HandshakeFailed:
+                caller.close()
+                raise
 
         yield answer
 
@@ -225,15 +237,16 @@ async def mesh(
             intentions=Latest(allow_all()),
             endpoints=Latest(one(endpoint(public.port))),
             failures=FailureMemory(now),
+            loads=Counter(),
             upstream=upstream_address,
             public=public,
         )
-        spec = parse_upstream_flag("db@dc2:9191")
         async with trio.open_nursery() as connections, trio.open_nursery() as listeners:
             listeners.start_soon(_serve_app, app_sock, m.app, handler, connections)
             start = partial(_start, listeners, connections)
-            start(public_sock, db, partial(_inbound, m, handshake_timeout))
-            start(upstream_sock, web, partial(_outbound, m, spec, handshake_timeout))
+            start(public_sock, db, partial(inbound, m, handshake_timeout=handshake_timeout))
+            start(upstream_sock, web, partial(outbound, m, handshake_timeout=handshake_timeout))
+            await trio.testing.wait_all_tasks_blocked()  # everybody listens
             yield m
             listeners.cancel_scope.cancel()
             connections.cancel_scope.cancel()
@@ -268,7 +281,8 @@ def _start(
     listeners.start_soon(task)
 
 
-async def _inbound(m: Mesh, timeout: float, sock: socket.socket) -> None:  # noqa: ASYNC109 - handed on
+async def inbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0) -> None:
+    """db's sidecar serves one caller."""
     await serve_inbound(
         sock,
         contexts=m.db.contexts,
@@ -277,24 +291,26 @@ async def _inbound(m: Mesh, timeout: float, sock: socket.socket) -> None:  # noq
         relay=m.relay,
         ledger=m.db.ledger,
         clock=now,
-        handshake_timeout=timeout,
+        handshake_timeout=handshake_timeout,
         connect_timeout=2.0,
     )
 
 
-async def _outbound(m: Mesh, spec: Upstream, timeout: float, sock: socket.socket) -> None:  # noqa: ASYNC109
+async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0) -> None:
+    """web's sidecar serves its app once."""
     await serve_outbound(
         sock,
-        upstream=spec,
+        upstream=UPSTREAM,
         endpoints=m.endpoints,
         contexts=m.web.contexts,
         own_datacenter="dc1",
         failures=m.failures,
+        loads=m.loads,
         relay=m.relay,
         ledger=m.web.ledger,
-        rng=Random(1),  # noqa: S311 - reproducible, not secret
+        rng=Random(1),
         clock=now,
-        handshake_timeout=timeout,
+        handshake_timeout=handshake_timeout,
     )
 
 
@@ -324,19 +340,20 @@ async def receive_all(stream: trio.SocketStream) -> bytes:
     return b"".join([data async for data in stream])
 
 
-@contextlib.contextmanager
-def no_descriptor_leaked() -> Iterator[None]:
-    """As many open descriptors afterwards as before."""
+@contextlib.asynccontextmanager
+async def no_descriptor_leaked() -> AsyncIterator[None]:
+    """As many open descriptors afterwards as before; the test's own app gets a moment to close its own."""
     before = _descriptors()
     yield
-    after = _descriptors()
-    assert after == before, f"open descriptors: {before} before, {after} after"
+    with trio.move_on_after(2):
+        await until(lambda: _descriptors() == before)
+    assert _descriptors() == before
 
 
 def _descriptors() -> dict[int, str]:
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
-            target = os.readlink(f"/proc/self/fd/{name}")
-            found[int(name)] = target.split(":")[0] if target.startswith(("socket", "anon")) else target
+            target, _, _ = str(entry.readlink()).partition(":")  # without the inode
+            found[int(entry.name)] = target
     return found

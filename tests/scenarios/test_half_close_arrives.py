@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from agent.ledger import Ledger
 from agent.splice import Ending
 from tests.scenarios.halves import mesh, receive_all
 
@@ -64,20 +65,19 @@ async def test_an_end_behind_a_full_pipe_is_not_lost() -> None:
                 await client.send_eof()
 
             nursery.start_soon(send)
-            await _until_stalled(m.web.ledger.live)
+            await _until_stalled(m.web.ledger)
             may_read.set()
             assert await receive_all(client) == b""
         await m.quiet()
         assert heard == [payload]
 
 
-async def _until_stalled(live: object) -> None:
+async def _until_stalled(ledger: Ledger) -> None:
     """Wait until no more bytes move."""
-    assert callable(live)
     before = -1
     while True:
         await trio.sleep(0.05)
-        moved = sum(connection.progress.to_tls for connection in live())
+        moved = sum(connection.progress.to_tls for connection in ledger.live())
         if moved == before and moved:
             return
         before = moved

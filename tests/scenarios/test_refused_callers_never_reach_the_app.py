@@ -23,7 +23,7 @@ from certs.contexts import Contexts
 from certs.peer import PeerReason
 from tests.agent.wires import NOW, contexts_of
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN, Issuer, Minted
-from tests.scenarios.halves import Mesh, deny_all, mesh, no_descriptor_leaked
+from tests.scenarios.halves import Mesh, deny_all, mesh, no_descriptor_leaked, until
 
 DEADLINE = 0.3  # of the handshake, for those who make it wait
 
@@ -35,19 +35,18 @@ async def unreached(stream: trio.SocketStream) -> None:
 @asynccontextmanager
 async def refusing(reason: StrEnum, within: float = 2.0) -> AsyncIterator[Mesh]:
     """The block's caller must be refused for that reason, within seconds, once, and leave nothing behind."""
-    with no_descriptor_leaked():
-        async with mesh(unreached, handshake_timeout=DEADLINE) as m:
-            began = trio.current_time()
-            yield m
-            refused = await m.db.finished()
-            assert trio.current_time() - began < within
-            assert (refused.reason, refused.opened, refused.dialled) == (reason, False, "")
-            assert refused.detail
-            assert m.db.ledger.counters() == {(Direction.INBOUND, reason.value): 1}
-            assert [told.reason for told in m.db.events.refused_ones] == [reason]
-            assert m.db.events.opened_ids == []
-            assert m.db.ledger.live() == ()
-            assert m.app.accepts == 0
+    async with no_descriptor_leaked(), mesh(unreached, handshake_timeout=DEADLINE) as m:
+        began = trio.current_time()
+        yield m
+        refused = await m.db.finished()
+        assert trio.current_time() - began < within
+        assert (refused.reason, refused.opened, refused.dialled) == (reason, False, "")
+        assert refused.detail
+        assert m.db.ledger.counters() == {(Direction.INBOUND, reason.value): 1}
+        assert [told.reason for told in m.db.events.refused_ones] == [reason]
+        assert m.db.events.opened_ids == []
+        assert m.db.ledger.live() == ()
+        assert m.app.accepts == 0
 
 
 async def turned_away(sock: socket.socket) -> None:
@@ -207,16 +206,14 @@ async def test_a_peer_that_rejects_us() -> None:
 
 async def test_a_health_check_is_no_caller() -> None:
     """Consul's default check connects and closes, every ten seconds: no refusal, no event, no line."""
-    with no_descriptor_leaked():
-        async with mesh(unreached, handshake_timeout=DEADLINE) as m:
-            for _ in range(3):
-                m.raw().close()
-            while m.db.ledger.probes < 3:
-                await trio.sleep(0.001)
-            assert m.db.ledger.counters() == {}
-            assert m.db.ledger.recent() == ()
-            assert m.db.events.refused_ones == []
-            assert m.app.accepts == 0
+    async with no_descriptor_leaked(), mesh(unreached, handshake_timeout=DEADLINE) as m:
+        for _ in range(3):
+            m.raw().close()
+        await until(lambda: m.db.ledger.probes == 3)
+        assert m.db.ledger.counters() == {}
+        assert m.db.ledger.recent() == ()
+        assert m.db.events.refused_ones == []
+        assert m.app.accepts == 0
 
 
 async def test_the_app_does_not_answer() -> None:
