@@ -1,82 +1,93 @@
 """In which order to try the endpoints for one connection.
 
-Passing before warning, each group in weighted random order; endpoints that failed a moment ago come last but
-are never dropped: when all have failed, all are tried again. Critical ones are not candidates.
+Tier by tier: passing before warning, near before far. Within a tier the first is the less loaded of two
+draws by weight, which keeps an endpoint that is slow, and so holds its connections longer, from getting as
+many as the others. Ejected endpoints come last of all but are never dropped: when everything is ejected,
+everything is tried again. Critical ones are not candidates.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from random import Random
 
-from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, Status
+from upstreams.ejection import FailureMemory
+from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, Tier
 
-HOLD = timedelta(seconds=10)
+Loads = Mapping[EndpointKey, int]  # connections each endpoint has now, those still being opened included
+
 _DRAWS = 8
 
 
-class FailureMemory:
-    """Which endpoints failed within the last `hold`, by their key, across answers."""
-
-    __slots__ = ("_clock", "_failed", "_hold")
-
-    def __init__(self, clock: Callable[[], datetime], hold: timedelta = HOLD) -> None:
-        self._clock = clock
-        self._hold = hold
-        self._failed: dict[EndpointKey, datetime] = {}
-
-    def failed(self, endpoint: Endpoint) -> None:
-        """Note that dialling, the handshake or the identity of this endpoint failed just now."""
-        self._failed[endpoint.key] = self._clock()
-
-    def succeeded(self, endpoint: Endpoint) -> None:
-        """Forget an earlier failure."""
-        self._failed.pop(endpoint.key, None)
-
-    def recent(self) -> frozenset[EndpointKey]:
-        """The endpoints to try last. Forgets what is older than the hold."""
-        oldest = self._clock() - self._hold
-        for key in [key for key, at in self._failed.items() if at <= oldest]:
-            del self._failed[key]
-        return frozenset(self._failed)
+def candidates(
+    endpoints: EndpointSet, failures: FailureMemory, rng: Random, loads: Loads | None = None
+) -> Iterator[Endpoint]:
+    """The endpoints in the order to try them, each once."""
+    return chain(in_favour(endpoints, failures, rng, loads or {}), last_resorts(endpoints, failures, rng))
 
 
-def candidates(endpoints: EndpointSet, health: FailureMemory, rng: Random) -> Iterator[Endpoint]:
-    """The endpoints in the order to try them, each once.
+def in_favour(
+    endpoints: EndpointSet, failures: FailureMemory, rng: Random, loads: Loads
+) -> Iterator[Endpoint]:
+    """Those that are not ejected.
 
     The first is drawn without a look at the others, since the usual connection needs no second; the order of
     the rest is found out when it is asked for.
     """
-    failed = health.recent()
-    first = _draw(endpoints, failed, rng)
+    if not endpoints.tiers:
+        return
+    first = _less_loaded(endpoints.tiers[0], failures, rng, loads)
     if first is not None:
         yield first
-    for group in _groups(endpoints, failed):
-        yield from _weighted([endpoint for endpoint in group if endpoint is not first], rng)
+    for tier in endpoints.tiers:
+        yield from _by_weight([e for e in tier.endpoints if e is not first], failures, rng)
 
 
-def _draw(endpoints: EndpointSet, failed: frozenset[EndpointKey], rng: Random) -> Endpoint | None:
-    """One of the passing endpoints by weight; None if there are none, or so many failed that draws miss."""
-    for _ in range(_DRAWS if endpoints.passing else 0):
-        (drawn,) = rng.choices(endpoints.passing, cum_weights=endpoints.passing_weights)
-        if not failed or drawn.key not in failed:
+def last_resorts(endpoints: EndpointSet, failures: FailureMemory, rng: Random) -> Iterator[Endpoint]:
+    """Those that are ejected."""
+    for tier in endpoints.tiers:
+        yield from _shuffled([(e, e.odds) for e in tier.endpoints if not failures.share(e)], rng)
+
+
+def any_in_favour(endpoints: EndpointSet, failures: FailureMemory) -> bool:
+    """Whether there is an endpoint that is not ejected."""
+    return any(failures.share(endpoint) for tier in endpoints.tiers for endpoint in tier.endpoints)
+
+
+def _less_loaded(tier: Tier, failures: FailureMemory, rng: Random, loads: Loads) -> Endpoint | None:
+    """By connections per weight. Of two equals the first: without load the draw alone decides."""
+    first = _draw(tier, failures, rng)
+    second = _draw(tier, failures, rng) if first is not None and loads else None
+    if first is None or second is None or second is first:
+        return first
+    return second if _load(second, failures, loads) < _load(first, failures, loads) else first
+
+
+def _draw(tier: Tier, failures: FailureMemory, rng: Random) -> Endpoint | None:
+    """One of a tier by weight; None if so many are ejected that the draws miss.
+
+    To take a drawn endpoint with the probability of its share is to draw by weight times share.
+    """
+    for _ in range(_DRAWS):
+        (drawn,) = rng.choices(tier.endpoints, cum_weights=tier.totals)
+        share = failures.share(drawn)
+        if share == 1.0 or rng.random() < share:
             return drawn
     return None
 
 
-def _groups(endpoints: EndpointSet, failed: frozenset[EndpointKey]) -> Iterator[list[Endpoint]]:
-    for in_disgrace in (False, True):
-        for status in (Status.PASSING, Status.WARNING):
-            yield [
-                endpoint
-                for endpoint in endpoints.endpoints
-                if endpoint.status is status and (endpoint.key in failed) is in_disgrace
-            ]
+def _load(endpoint: Endpoint, failures: FailureMemory, loads: Loads) -> float:
+    return loads.get(endpoint.key, 0) / (endpoint.odds * failures.share(endpoint))
 
 
-def _weighted(group: list[Endpoint], rng: Random) -> list[Endpoint]:
+def _by_weight(endpoints: Sequence[Endpoint], failures: FailureMemory, rng: Random) -> list[Endpoint]:
+    shares = ((endpoint, failures.share(endpoint)) for endpoint in endpoints)
+    return _shuffled([(endpoint, endpoint.odds * share) for endpoint, share in shares if share], rng)
+
+
+def _shuffled(weighted: Sequence[tuple[Endpoint, float]], rng: Random) -> list[Endpoint]:
     """Efraimidis and Spirakis: to order by u^(1/w), here in logarithms, is to draw by weight one by one."""
-    keyed = [(math.log(1.0 - rng.random()) / endpoint.odds, i) for i, endpoint in enumerate(group)]
-    return [group[i] for _, i in sorted(keyed, reverse=True)]
+    keyed = [(math.log(1.0 - rng.random()) / weight, i) for i, (_, weight) in enumerate(weighted)]
+    return [weighted[i][0] for _, i in sorted(keyed, reverse=True)]

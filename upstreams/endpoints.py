@@ -114,24 +114,51 @@ class Unusable:
     reason: UnusableReason
 
 
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Endpoints among which weight and load decide. `totals` are their odds, added up one by one.
+
+    They are there so that a draw costs the same among five and among five thousand.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    totals: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSet:
     """All instances of one answer; `source` says for a person where the answer came from.
 
-    `passing` and the running total of their weights are there so that a draw costs the same among five and
-    among five thousand.
+    `home` is the datacenter to be preferred, if any. `nearest_first`: the answer is sorted by distance, and
+    the nearest is to have everything while it can. `ttl`: seconds between questions, as its author hints.
     """
 
     endpoints: tuple[Endpoint, ...]
     unusable: tuple[Unusable, ...] = ()
     source: str = ""
-    passing: tuple[Endpoint, ...] = field(init=False, repr=False, compare=False)
-    passing_weights: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    home: str = ""
+    nearest_first: bool = False
+    ttl: float | None = None
+    tiers: tuple[Tier, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        passing = tuple(endpoint for endpoint in self.endpoints if endpoint.status is Status.PASSING)
-        object.__setattr__(self, "passing", passing)
-        object.__setattr__(self, "passing_weights", tuple(accumulate(endpoint.odds for endpoint in passing)))
+        groups: dict[tuple[bool, bool, int], list[Endpoint]] = {}
+        for place, endpoint in enumerate(self.endpoints):
+            if endpoint.status is not Status.CRITICAL:
+                groups.setdefault(self._rank(place, endpoint), []).append(endpoint)
+        tiers = (groups[rank] for rank in sorted(groups))
+        object.__setattr__(self, "tiers", tuple(map(_tier, tiers)))
+
+    def _rank(self, place: int, endpoint: Endpoint) -> tuple[bool, bool, int]:
+        return (
+            endpoint.status is not Status.PASSING,
+            bool(self.home) and endpoint.datacenter != self.home,
+            place if self.nearest_first else 0,
+        )
+
+
+def _tier(endpoints: Sequence[Endpoint]) -> Tier:
+    return Tier(tuple(endpoints), tuple(accumulate(endpoint.odds for endpoint in endpoints)))
 
 
 class _HostPortAnswer(msgspec.Struct, frozen=True, rename="pascal"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from upstreams.choose import FailureMemory, candidates
-from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Status
+import pytest
+
+from upstreams.choose import any_in_favour, candidates, in_favour, last_resorts
+from upstreams.ejection import EjectionPolicy, FailureMemory
+from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity, Status
 
 START = datetime(2031, 5, 17, tzinfo=UTC)
 
@@ -32,11 +35,13 @@ class CountingRandom(Random):
         return super().random()
 
 
-def endpoint(name: str, status: Status = Status.PASSING, weight: int = 1) -> Endpoint:
+def endpoint(
+    name: str, status: Status = Status.PASSING, weight: int = 1, datacenter: str = "dc1"
+) -> Endpoint:
     return Endpoint(
         node="n1",
         service_id=name,
-        datacenter="dc1",
+        datacenter=datacenter,
         expected=ExpectedIdentity(datacenter="dc1", service="db"),
         service_address="10.0.0.1",
         port=1,
@@ -106,7 +111,7 @@ def test_weight_zero_is_a_last_resort_within_its_group() -> None:
     assert order(zero) == ["zero"]
 
 
-def test_recent_failures_come_last_and_are_not_dropped() -> None:
+def test_ejected_ones_come_last_and_are_not_dropped() -> None:
     clock = Clock()
     memory = FailureMemory(clock)
     a, b, warned = endpoint("a"), endpoint("b"), endpoint("w", Status.WARNING)
@@ -138,26 +143,6 @@ def test_the_first_draw_looks_at_few_of_many() -> None:
     assert rng.calls == 1
 
 
-def test_failure_is_forgotten_after_the_hold() -> None:
-    clock = Clock()
-    memory = FailureMemory(clock, hold=timedelta(seconds=10))
-    a = endpoint("a")
-    memory.failed(a)
-    clock.now += timedelta(seconds=9)
-    assert memory.recent() == {a.key}
-    clock.now += timedelta(seconds=1)
-    assert memory.recent() == frozenset()
-
-
-def test_success_forgets_the_failure_at_once() -> None:
-    memory = FailureMemory(Clock())
-    a = endpoint("a")
-    memory.failed(a)
-    memory.succeeded(a)
-    memory.succeeded(endpoint("never-failed"))
-    assert memory.recent() == frozenset()
-
-
 def test_memory_outlives_a_change_of_status() -> None:
     memory = FailureMemory(Clock())
     memory.failed(endpoint("a"))
@@ -168,3 +153,104 @@ def test_same_seed_same_order() -> None:
     endpoints = [endpoint(str(i), weight=i) for i in range(9)]
     assert order(*endpoints, seed=11) == order(*endpoints, seed=11)
     assert len({tuple(order(*endpoints, seed=seed)) for seed in range(30)}) > 20
+
+
+def test_what_is_ejected_is_apart() -> None:
+    memory = FailureMemory(Clock())
+    a, b = endpoint("a"), endpoint("b")
+    group = EndpointSet(endpoints=(a, b))
+    memory.failed(a)
+    assert list(in_favour(group, memory, Random(1), {})) == [b]
+    assert list(last_resorts(group, memory, Random(1))) == [a]
+    assert any_in_favour(group, memory)
+    memory.failed(b)
+    assert list(in_favour(group, memory, Random(1), {})) == []
+    assert not any_in_favour(group, memory)
+
+
+def test_nothing_is_in_favour_of_an_empty_answer() -> None:
+    empty = EndpointSet(endpoints=(endpoint("c", Status.CRITICAL),))
+    memory = FailureMemory(Clock())
+    assert list(in_favour(empty, memory, Random(1), {})) == []
+    assert not any_in_favour(empty, memory)
+
+
+def test_our_own_datacenter_comes_first() -> None:
+    far, near = endpoint("far", weight=1000, datacenter="dc2"), endpoint("near")
+    group = EndpointSet(endpoints=(far, near), home="dc1")
+    for seed in range(20):
+        tried = candidates(group, FailureMemory(Clock()), Random(seed))
+        assert [e.service_id for e in tried] == ["near", "far"]
+
+
+def test_sorted_by_distance_the_nearest_has_everything_until_it_fails() -> None:
+    answer = tuple(endpoint(name, weight=weight) for name, weight in (("a", 1), ("b", 9), ("c", 99)))
+    group = EndpointSet(endpoints=answer, nearest_first=True)
+    memory = FailureMemory(Clock())
+    for seed in range(20):
+        tried = candidates(group, memory, Random(seed), {answer[0].key: 1000})
+        assert [e.service_id for e in tried] == ["a", "b", "c"]
+    memory.failed(answer[0])
+    assert [e.service_id for e in candidates(group, memory, Random(1))] == ["b", "c", "a"]
+
+
+WEIGHTS = (1, 1, 2, 4, 8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_held_connections_are_spread_by_weight_within_three_percent(seed: int) -> None:
+    endpoints = tuple(endpoint(str(i), weight=weight) for i, weight in enumerate(WEIGHTS))
+    group, memory, rng = EndpointSet(endpoints=endpoints), FailureMemory(Clock()), Random(seed)
+    loads: Counter[EndpointKey] = Counter()
+    for _ in range(10_000):
+        loads[next(candidates(group, memory, rng, loads)).key] += 1
+    for chosen in endpoints:
+        assert loads[chosen.key] == pytest.approx(10_000 * chosen.weight / sum(WEIGHTS), rel=0.03)
+
+
+def test_an_endpoint_that_holds_its_connections_longer_gets_fewer() -> None:
+    endpoints = tuple(endpoint(str(i)) for i in range(5))
+    group, memory, rng = EndpointSet(endpoints=endpoints), FailureMemory(Clock()), Random(4)
+    loads: Counter[EndpointKey] = Counter()
+    given: Counter[str] = Counter()
+    leaving: deque[list[EndpointKey]] = deque([] for _ in range(400))
+    for _ in range(10_000):
+        for key in leaving.popleft():
+            loads[key] -= 1
+        leaving.append([])
+        chosen = next(candidates(group, memory, rng, loads))
+        loads[chosen.key] += 1
+        given[chosen.service_id] += 1
+        leaving[300 if chosen.service_id == "0" else 30].append(chosen.key)
+    others = [given[str(i)] for i in range(1, 5)]
+    assert given["0"] < 0.4 * min(others)
+    assert max(others) < 1.1 * min(others)
+
+
+def test_who_returns_gets_less_at_first_and_all_of_it_later() -> None:
+    clock = Clock()
+    memory = FailureMemory(clock, EjectionPolicy(ejection_time=10, slow_start=10))
+    a, b, rng = endpoint("a"), endpoint("b"), Random(6)
+    group = EndpointSet(endpoints=(a, b))
+
+    def share_of_a() -> float:
+        return sum(next(candidates(group, memory, rng)) is a for _ in range(4000)) / 4000
+
+    memory.failed(a)
+    shares = []
+    for seconds in (9.9, 0.2, 5.0, 5.0):
+        clock.now += timedelta(seconds=seconds)
+        shares.append(share_of_a())
+    out, back, half, whole = shares
+    assert out == 0
+    assert 0.05 < back < 0.15  # a tenth against one
+    assert 0.28 < half < 0.40  # a half against one
+    assert 0.46 < whole < 0.54
+
+
+def test_without_load_two_draws_do_not_favour_the_heavy() -> None:
+    loads = {endpoint("elsewhere").key: 7}
+    rng, memory = Random(8), FailureMemory(Clock())
+    group = EndpointSet(endpoints=(endpoint("heavy", weight=3), endpoint("light")))
+    firsts = Counter(next(candidates(group, memory, rng, loads)).service_id for _ in range(4000))
+    assert 0.72 < firsts["heavy"] / 4000 < 0.78

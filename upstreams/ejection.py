@@ -1,0 +1,129 @@
+"""Endpoints that fail are left out for a while: passive health checking, as pure state.
+
+A failure is a dial, a handshake or an identity that went wrong. So many of them in a row, none further than
+`interval` from the one before, eject an endpoint: it is tried only when nothing else is left. An ejection
+ends by itself; each further one lasts twice as long. Who returns is drawn less often at first, and until it
+has got through that slow start a single failure ejects it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from upstreams.endpoints import Endpoint, EndpointKey
+
+_LEAST_SHARE = 0.1  # of its weight, for an endpoint that has just returned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EjectionPolicy:
+    """When to eject and for how long; seconds.
+
+    One failure is enough unless said otherwise: the connection goes to another candidate and nothing is lost,
+    while an endpoint that swallows packets costs every connection a whole connect timeout.
+    """
+
+    interval: float = 10.0
+    max_failures: int = 1
+    ejection_time: float = 10.0
+    longest: float = 300.0
+    slow_start: float = 10.0
+
+
+class _Record:
+    """What one endpoint has done lately."""
+
+    __slots__ = ("ejections", "failures", "last", "until")
+
+    def __init__(self, at: datetime) -> None:
+        self.failures = 0  # in a row, since the last ejection
+        self.last = at
+        self.ejections = 0  # in a row: not one slow start was got through since
+        self.until: datetime | None = None  # end of the last ejection
+
+
+class FailureMemory:
+    """Which endpoints are ejected, by their key, across answers."""
+
+    __slots__ = ("_clock", "_policy", "_records")
+
+    def __init__(self, clock: Callable[[], datetime], policy: EjectionPolicy = EjectionPolicy()) -> None:
+        self._clock = clock
+        self._policy = policy
+        self._records: dict[EndpointKey, _Record] = {}
+
+    def failed(self, endpoint: Endpoint) -> bool:
+        """Note that dialling, the handshake or the identity failed just now; whether that ejects it."""
+        now = self._clock()
+        record = self._records.get(endpoint.key)
+        if record is None:
+            self._forget_the_old(now)
+            record = self._records[endpoint.key] = _Record(now)
+        if record.until is not None and now < record.until:
+            return False  # a last resort, or begun before it was ejected: it is out already
+        if now - record.last > timedelta(seconds=self._policy.interval):
+            record.failures = 0
+        record.failures += 1
+        record.last = now
+        if record.failures < self._policy.max_failures and not self._returning(record, now):
+            return False
+        self._eject(record, now)
+        return True
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        """It serves: failures no longer count, and an ejected one may return."""
+        record = self._records.get(endpoint.key)
+        if record is None:
+            return
+        now = self._clock()
+        record.failures = 0
+        if record.until is not None and now < record.until:
+            record.until = now
+        elif not self._returning(record, now):
+            del self._records[endpoint.key]
+
+    def share(self, endpoint: Endpoint) -> float:
+        """The part of its weight an endpoint may have now: 0 if it is ejected, 1 if nothing is known."""
+        if not self._records:
+            return 1.0
+        record = self._records.get(endpoint.key)
+        if record is None or record.until is None:
+            return 1.0
+        back = (self._clock() - record.until).total_seconds()
+        if back < 0:
+            return 0.0
+        return 1.0 if back >= self._policy.slow_start else max(_LEAST_SHARE, back / self._policy.slow_start)
+
+    def ejected(self) -> Mapping[EndpointKey, datetime]:
+        """Those that are out now, and until when."""
+        now = self._clock()
+        return {
+            key: record.until
+            for key, record in self._records.items()
+            if record.until is not None and now < record.until
+        }
+
+    recent = ejected
+
+    def _eject(self, record: _Record, now: datetime) -> None:
+        policy = self._policy
+        seconds = min(policy.longest, policy.ejection_time * 2.0 ** min(record.ejections, 32))
+        record.ejections += 1
+        record.failures = 0
+        record.until = now + timedelta(seconds=seconds)
+
+    def _returning(self, record: _Record, now: datetime) -> bool:
+        slow_start = timedelta(seconds=self._policy.slow_start)
+        return record.until is not None and record.until <= now < record.until + slow_start
+
+    def _forget_the_old(self, now: datetime) -> None:
+        """Endpoints come and go; what nobody has heard of for long needs no place."""
+        oldest = now - timedelta(seconds=self._policy.longest + self._policy.interval)
+        for key in [
+            key
+            for key, record in self._records.items()
+            if max(record.last, record.until or record.last) < oldest
+        ]:
+            del self._records[key]
