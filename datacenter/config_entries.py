@@ -1,0 +1,151 @@
+"""Config entries of the three kinds a mesh needs, checked and written. Contract §6 and §9.
+
+`service-intentions` are decided in `datacenter.service_intentions`. `service-defaults` and `proxy-defaults`
+are kept with what sidecars are told of them. One rule binds the three: intentions with HTTP permissions
+need a destination whose protocol is HTTP-like, whichever of the entries changes last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from datacenter import service_intentions
+from datacenter.central import CONFIG_ENTRIES
+from datacenter.decode import ANYTHING, Fields, Mapped, decode
+from datacenter.errors import ApiError
+from datacenter.service_intentions import EntryRefused, without_empty
+from datacenter.store import Document, Store
+
+SERVICE_DEFAULTS = "service-defaults"
+PROXY_DEFAULTS = "proxy-defaults"
+GLOBAL = "global"  # the only name of proxy-defaults; 1.10 silently renames any other
+
+_MESH_MODES = ("", "none", "local", "remote")
+_HTTP_LIKE = ("http", "http2", "grpc")
+
+_COMMON: dict[str, Any] = {
+    "Kind": str,
+    "Name": str,
+    "Mode": str,
+    "TransparentProxy": Mapped(ANYTHING),
+    "MeshGateway": Fields("MeshGatewayConfig", {"Mode": str}),
+    "Expose": Fields("ExposeConfig", {"Checks": bool, "Paths": [Mapped(ANYTHING)]}),
+    "Meta": Mapped(str),
+    "CreateIndex": int,
+    "ModifyIndex": int,
+}
+_SHAPES = {
+    service_intentions.KIND: service_intentions.SHAPE,
+    SERVICE_DEFAULTS: Fields(
+        "ServiceConfigEntry",
+        {**_COMMON, "Protocol": str, "ExternalSNI": str, "UpstreamConfig": Mapped(ANYTHING)},
+    ),
+    PROXY_DEFAULTS: Fields("ProxyConfigEntry", {**_COMMON, "Config": Mapped(ANYTHING)}),
+}
+_FIRST = {SERVICE_DEFAULTS: ("Protocol",), PROXY_DEFAULTS: ("Config",)}
+_LAST = ("ExternalSNI", "UpstreamConfig", "Meta")
+
+
+def require_kind(kind: str) -> None:
+    """Raises ApiError 500 for a kind that is not served."""
+    if kind not in _SHAPES:
+        raise ApiError(500, f"invalid config entry kind: {kind}")
+
+
+def read_entry(body: bytes) -> Document:
+    """The entry in a request's body, in its normal form. Raises ApiError 400."""
+    kind = _kind(body)
+    if kind not in _SHAPES:
+        raise ApiError(400, f"Bad request: Request decoding failed: invalid config entry kind: {kind}")
+    entry = decode(body, _SHAPES[kind])
+    if kind == service_intentions.KIND:
+        return service_intentions.normalised(entry)
+    return _defaults(kind, entry)
+
+
+def write_entry(store: Store, entry: Document, *, legacy: bool = False) -> None:
+    """Check and store a normalised entry. Raises ApiError 500 and leaves everything as it was."""
+    try:
+        if entry["Kind"] == service_intentions.KIND:
+            service_intentions.validate(entry, legacy=legacy)
+        else:
+            _validate_defaults(entry)
+        with store.transaction():
+            store.table(CONFIG_ENTRIES).put(f"{entry['Kind']}/{entry['Name']}", entry)
+            _check_protocols(store)
+    except EntryRefused as error:
+        raise ApiError(500, str(error)) from error
+
+
+def delete_entry(store: Store, kind: str, name: str) -> None:
+    """Remove an entry if it is there. Raises ApiError 500 when intentions still need it."""
+    try:
+        with store.transaction():
+            store.table(CONFIG_ENTRIES).delete(f"{kind}/{name}")
+            _check_protocols(store)
+    except EntryRefused as error:
+        raise ApiError(500, str(error)) from error
+
+
+def _kind(body: bytes) -> str:
+    """The kind decides the shape, so it is looked for first, in whatever spelling."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if not isinstance(value, Mapping):
+        decode(body, Fields("map[string]interface {}", {}))  # says what is wrong with it
+        value = {}
+    kinds = [item for key, item in value.items() if key.lower() == "kind"]
+    if not kinds:
+        text = "Payload does not contain a Kind/kind key at the top level"
+        raise ApiError(400, f"Bad request: Request decoding failed: {text}")
+    return str(kinds[0])
+
+
+def _defaults(kind: str, entry: Document) -> Document:
+    """service-defaults or proxy-defaults as they are shown: three parts are always there."""
+    name = GLOBAL if kind == PROXY_DEFAULTS else entry.get("Name", "")
+    if "Protocol" in entry:
+        entry = {**entry, "Protocol": entry["Protocol"].lower()}
+    return {
+        "Kind": kind,
+        "Name": name,
+        **without_empty({key: entry.get(key) for key in (*_FIRST[kind], "Mode")}),
+        "TransparentProxy": entry.get("TransparentProxy", {}),
+        "MeshGateway": without_empty(entry.get("MeshGateway", {})),
+        "Expose": without_empty(entry.get("Expose", {})),
+        **without_empty({key: entry.get(key) for key in _LAST}),
+    }
+
+
+def _validate_defaults(entry: Document) -> None:
+    if not entry["Name"]:
+        raise EntryRefused("Name is required.")
+    mode = entry["MeshGateway"].get("Mode", "")
+    if mode not in _MESH_MODES:
+        raise EntryRefused(f"Invalid Mesh Gateway Mode: {mode}")
+
+
+def _check_protocols(store: Store) -> None:
+    """Every destination of HTTP permissions speaks HTTP, as the entries stand now."""
+    for row in store.table(CONFIG_ENTRIES).rows():
+        entry = row.value
+        if entry["Kind"] != service_intentions.KIND or not service_intentions.has_permissions(entry):
+            continue
+        protocol = _protocol(store, entry["Name"])
+        if protocol not in _HTTP_LIKE:
+            text = "which is incompatible with L7 intentions permissions"
+            raise EntryRefused(f'service "{entry["Name"]}" has protocol "{protocol}", {text}')
+
+
+def _protocol(store: Store, service: str) -> str:
+    table = store.table(CONFIG_ENTRIES)
+    own, shared = table.get(f"{SERVICE_DEFAULTS}/{service}"), table.get(f"{PROXY_DEFAULTS}/{GLOBAL}")
+    if own is not None and own.value.get("Protocol"):
+        return str(own.value["Protocol"])
+    if shared is not None and shared.value.get("Config", {}).get("protocol"):
+        return str(shared.value["Config"]["protocol"]).lower()
+    return "tcp"
