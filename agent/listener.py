@@ -1,8 +1,9 @@
 """The accept loop: every caller is admitted or turned away at once, and nobody waits unseen.
 
-When the limit is reached, callers are still accepted, and reset. To stop accepting would leave them in the
-kernel's backlog, where no number shows them, until their own time is up, health checks among them; a reset
-tells a caller at once, and it can try another instance.
+When the limit is reached, callers are still accepted, and closed. To stop accepting would leave them in the
+kernel's backlog, where no number shows them, until their own time is up; this way a caller knows at once, and
+can try another instance. It is no reset: one overtakes the connect of a health check, and would turn an
+instance that is merely full into a dead one.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
-
-from agent.legs import reset
 
 BATCH = 64  # connections accepted before other tasks get their turn
 PAUSE = 0.1  # seconds without accepting when the system has no more to give
@@ -140,7 +139,7 @@ class _Door:
 
     def _receive(self, sock: socket.socket) -> None:
         if self._admission.full:
-            reset(sock)
+            sock.close()
             self._admission.overflow += 1
             if not self._turning_away:
                 self._turning_away = True
