@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import h11
 import trio
 
-from agent.version import VERSION
+from agent import VERSION
 
 MAX_HEAD = 16 << 10  # bytes
 MAX_BODY = 64 << 10  # bytes

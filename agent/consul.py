@@ -169,6 +169,11 @@ class Consul:
         """Take a service off the agent."""
         await self._put(f"/v1/agent/service/deregister/{_segment(service_id)}", b"")
 
+    async def update_check(self, check_id: str, output: str, *, passing: bool) -> None:
+        """Say how a TTL check of ours fares."""
+        body = {"Status": "passing" if passing else "critical", "Output": output}
+        await self._put(f"/v1/agent/check/update/{_segment(check_id)}", msgspec.json.encode(body))
+
     async def _get(self, path: str, at: Blocking, kind: type[T], params: Params | None = None) -> Answer[T]:
         response = await self._call("GET", path, {**(params or {}), **at.params}, at.seconds)
         try:

@@ -189,6 +189,15 @@ class Relay:
             run.raise_cancel()
         return run.transfer
 
+    async def ping(self) -> None:
+        """Return once the thread has come round to its inbox; never, if it is stuck. Raises RelayClosed."""
+        token = self._token
+        if not self._open or token is None:
+            raise RelayClosed("the relay is closed")
+        answered = trio.Event()
+        self._post(lambda: token.run_sync_soon(answered.set))
+        await answered.wait()
+
     # On trio's thread.
 
     def _post(self, message: Callable[[], None]) -> None:

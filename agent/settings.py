@@ -21,8 +21,7 @@ from agent.arguments import did_you_mean
 from agent.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option
 from agent.registration import Address, TcpAddress
 from agent.values import ConsulAddress
-from upstreams.reach import WanMode
-from upstreams.spec import Upstream, first_of_each_bind
+from upstreams.spec import Upstream, WanMode, first_of_each_bind
 
 MAX_FILE = 1 << 20  # bytes; a settings file is a page
 
@@ -235,9 +234,9 @@ def _settle_identity(
     strongest = max((origins[kind.value].rank for kind in given), default=Rank.DEFAULT)
     chosen = [kind for kind in given if origins[kind.value].rank is strongest]
     if len(chosen) > 1:
-        places = " and ".join(origins[kind.value].place for kind in chosen)
-        named = places if strongest > Rank.FILE else " and ".join(kind.value for kind in chosen)
-        mistakes.append(Mistake(origin=None, text=f"{named} exclude each other; give one of them"))
+        names = " and ".join(f"-{BY_NAME[kind.value].flag_name}" for kind in chosen)
+        origin = None if strongest is Rank.FLAG else origins[chosen[0].value]
+        mistakes.append(Mistake(origin=origin, text=f"{names} exclude each other; give one of them"))
     elif not chosen and required:
         text = "say whom to run beside: -sidecar-for ID, -proxy-id ID or -service NAME"
         mistakes.append(Mistake(origin=None, text=text))
@@ -266,8 +265,6 @@ def _check_together(values: dict[str, Any], origins: dict[str, Origin], mistakes
             wrong(name, f"it needs -{other.replace('_', '-')} as well")
     for late in first_of_each_bind(values["upstream"] or ())[1]:
         wrong("upstream", f"{late.bind} is taken by another upstream")
-    if not values["admin_bind"] and origins["admin_bind"].rank > Rank.DEFAULT:
-        wrong("admin_bind", "at least one address is needed")
 
 
 def _over_tls(address: ConsulAddress) -> ConsulAddress:

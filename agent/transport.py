@@ -72,12 +72,12 @@ class TokenSource:
     A file that was readable at start and is gone now leaves the last token in force; `complaint` says so.
     """
 
-    def __init__(self, token: str | None, file: Path | None, on_change: Callable[[], None]) -> None:
+    def __init__(self, token: str | None, file: Path | None) -> None:
         self._given = token or ""
         self._file = file
         self._read = ""
         self._seen: tuple[int, int, int] | None = None
-        self._on_change = on_change
+        self.on_change: Callable[[], None] = lambda: None
         self.complaint = ""
 
     def __repr__(self) -> str:
@@ -104,4 +104,4 @@ class TokenSource:
         changed = self._seen is not None and text != self._read
         self._seen, self._read, self.complaint = stamp, text, ""
         if changed:
-            self._on_change()
+            self.on_change()

@@ -120,6 +120,7 @@ class WatchStatus:
     failing: Failure | None = None  # the last question's failure; None when it was answered well
     failing_since: datetime | None = None
     failures_in_row: int = 0
+    reason_changed: bool = False  # the last failure's reason is not that of the one before
     failures: Counter[str] = field(default_factory=Counter)  # by reason, ever
 
     def succeeded(self, at: datetime) -> None:
@@ -131,6 +132,7 @@ class WatchStatus:
 
     def failed(self, failure: Failure, at: datetime) -> None:
         """None came, or an unusable one."""
+        self.reason_changed = self.failing is not None and self.failing.reason != failure.reason
         self.failures[str(failure.reason)] += 1
         self.failures_in_row += 1
         self.failing_since = self.failing_since or at

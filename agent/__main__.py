@@ -1,0 +1,103 @@
+"""The command line: `sidecar COMMAND …`, each command loaded only when it is the one.
+
+This is the only place that reads the environment; what follows is handed values.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+
+from agent import VERSION
+from agent.exits import ExitCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command: the module whose `main` runs it. `apart`: another package; its main has two arguments."""
+
+    module: str
+    says: str
+    apart: bool = False
+
+
+COMMANDS = {
+    "run": Command(module="agent.run", says="run the agent beside a service"),
+    "check": Command(module="agent.check", says="validate the settings, print the effective ones"),
+    "status": Command(module="agent.clients", says="what a running agent says of itself"),
+    "wait": Command(module="agent.clients", says="until a running agent is ready"),
+    "drain": Command(module="agent.clients", says="tell a running agent to finish and end"),
+    "datacenter": Command(module="datacenter.__main__", says="one embedded datacenter", apart=True),
+    "demo": Command(module="datacenter.demo", says="two datacenters and the whole story", apart=True),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("help", "-h", "-help", "--help"):
+        return _help(words[1:])
+    name, *rest = words
+    if name.lstrip("-") == "version":
+        sys.stdout.write(f"sidecar {VERSION}\n")
+        return ExitCode.CLEAN
+    command = COMMANDS.get(name)
+    if command is None:
+        from agent.arguments import did_you_mean  # noqa: PLC0415 - only for a mistake
+
+        sys.stderr.write(
+            f"sidecar: unknown command {name!r}{did_you_mean(name, COMMANDS)}; see `sidecar help`\n"
+        )
+        return ExitCode.USAGE
+    environ = os.environ  # noqa: TID251 - the one place where it is read
+    try:
+        return _run(name, command, rest, environ)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `sidecar status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+
+
+def _run(name: str, command: Command, words: list[str], environ: MutableMapping[str, str]) -> int:
+    if command.apart:
+        return _run_apart(name, command, words, environ)
+    from agent.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
+
+    console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)
+    if name == "run":
+        from agent.run import main as run  # noqa: PLC0415 - the agent's memory is no burden of `status`
+
+        return run(console, environ)
+    entry: Callable[[str, Console], int] = importlib.import_module(command.module).main
+    return entry(name, console)
+
+
+def _run_apart(name: str, command: Command, words: list[str], environ: MutableMapping[str, str]) -> int:
+    try:
+        module = importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("agent", "certs", "datacenter", "upstreams"):
+            raise
+        sys.stderr.write(
+            f"sidecar: `{name}` needs the package {error.name!r}; install connect-sidecar[datacenter]\n"
+        )
+        return ExitCode.USAGE
+    entry: Callable[[Sequence[str], MutableMapping[str, str]], int] = module.main
+    return entry(words, environ)
+
+
+def _help(words: Sequence[str]) -> int:
+    if words and words[0] in COMMANDS:
+        return main([words[0], "-help"])
+    from agent.console import usage  # noqa: PLC0415 - only here
+
+    sys.stdout.write(usage({name: command.says for name, command in COMMANDS.items()}))
+    return ExitCode.CLEAN
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""`sidecar status`, `wait` and `drain`: talk to a running agent's admin endpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from agent.arguments import Flag, parse_arguments
+from agent.console import Console, flag_usage
+from agent.exits import ExitCode
+from agent.http1 import Client, Dial, ExchangeFailed, Request, Response
+from agent.options import BY_NAME, Option
+from agent.registration import Address, UnixAddress
+from agent.values import parse_bool, parse_seconds
+
+ADMIN = BY_NAME["admin_bind"]
+JSON = Option(name="json", read=parse_bool, says="the whole answer as JSON")
+TIMEOUT = Option(
+    name="timeout", read=parse_seconds, default=60.0, example="SECONDS", says="how long to wait at most"
+)
+_FLAGS = {"status": (ADMIN, JSON), "wait": (ADMIN, TIMEOUT), "drain": (ADMIN,)}
+_SAYS = {
+    "status": "what a running agent says of itself",
+    "wait": "exit 0 when the agent is ready, 69 when it is not in time",
+    "drain": "let live connections finish, then end; needs -admin-bind unix:/path",
+}
+CALL_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
+
+
+def main(name: str, console: Console) -> int:
+    """Run one of the three commands."""
+    options = _FLAGS[name]
+    arguments = parse_arguments(console.words, [_flag(option) for option in options])
+    if arguments.help_wanted:
+        console.say(flag_usage(name, _SAYS[name], {"flags": options}))
+        return ExitCode.CLEAN
+    mistakes = [*arguments.mistakes, *(f"what is {word!r} for?" for word in arguments.words)]
+    told: dict[str, Any] = {}
+    for option in options:
+        texts = arguments.values.get(option.flag_name) or (console.environ.get(option.variable) or "").split()
+        try:
+            told[option.name] = option.read(texts[0]) if texts else option.default
+        except ValueError as error:
+            mistakes.append(f"-{option.flag_name}: {error}")
+    for mistake in mistakes:
+        console.complain(mistake)
+    if mistakes:
+        return ExitCode.USAGE
+    return trio.run(_talk, name, console, told)
+
+
+def _flag(option: Option) -> Flag:
+    return Flag(name=option.flag_name, switch=option.switch)
+
+
+async def _talk(name: str, console: Console, told: Mapping[str, Any]) -> int:
+    bind = told["admin_bind"]
+    address: Address = bind[0] if isinstance(bind, tuple) else bind
+    client = Client(_dialler(address), host="sidecar")
+    try:
+        if name == "wait":
+            return await _wait(console, client, told["timeout"])
+        if name == "drain":
+            return await _drain(console, client)
+        return await _status(console, client, whole=bool(told["json"]))
+    except ExchangeFailed as error:
+        console.complain(f"no agent answers at {address} ({error})")
+        return ExitCode.UNAVAILABLE
+    finally:
+        await client.aclose()
+
+
+def _dialler(address: Address) -> Dial:
+    async def dial() -> trio.abc.Stream:
+        if isinstance(address, UnixAddress):
+            return await trio.open_unix_socket(address.path)
+        return await trio.open_tcp_stream(address.host, address.port)
+
+    return dial
+
+
+async def _status(console: Console, client: Client, *, whole: bool) -> int:
+    response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
+    if response.status != 200:
+        return _unexpected(console, response)
+    document = json.loads(response.body)
+    console.say(json.dumps(document, indent=2) if whole else summary(document))
+    return ExitCode.CLEAN
+
+
+async def _wait(console: Console, client: Client, seconds: float) -> int:
+    missing = "no agent answers"
+    with trio.move_on_after(seconds):
+        while True:
+            try:
+                response = await client.exchange(Request(method="GET", target="/ready"), CALL_SECONDS)
+                if response.status == 200:
+                    return ExitCode.CLEAN
+                missing = response.body.decode("utf-8", "replace").strip()
+            except ExchangeFailed as error:
+                missing = f"no agent answers ({error})"
+            await trio.sleep(_LOOK_SECONDS)
+    console.complain(f"not ready within {seconds:g} s: {missing}")
+    return ExitCode.UNAVAILABLE
+
+
+async def _drain(console: Console, client: Client) -> int:
+    response = await client.exchange(Request(method="POST", target="/drain"), CALL_SECONDS)
+    if response.status != 202:
+        return _unexpected(console, response)
+    console.say(response.body.decode("utf-8", "replace").strip())
+    return ExitCode.CLEAN
+
+
+def _unexpected(console: Console, response: Response) -> int:
+    text = response.body.decode("utf-8", "replace").strip()
+    console.complain(f"the agent answered {response.status}: {text}")
+    return ExitCode.PERMISSION if response.status == 403 else ExitCode.FAILED
+
+
+def summary(document: Mapping[str, Any]) -> str:
+    """The page a person wants first; `-json` has the rest."""
+    missing = "; ".join(document["missing"])
+    lines = [f"{document['phase']}, {'ready' if document['ready'] else f'not ready: {missing}'}"]
+    credentials = document["credentials"] or {}
+    if "id" in credentials:
+        lines.append(f"identity    {credentials['id']}")
+        lines.append(f"leaf        {credentials['serial']} until {credentials['not_after']}")
+    if credentials.get("rejected"):
+        lines.append(f"rejected    {credentials['rejected']['reason']}: {credentials['rejected']['detail']}")
+    public = document["public"]
+    if public is not None:
+        lines.append(f"public      {', '.join(public['addresses'])}, {public['live']} live")
+    for upstream in document["upstreams"]:
+        lines += _upstream_lines(upstream)
+    for watch in document["watches"]:
+        if watch["failing"] is not None:
+            lines.append(
+                f"failing     {watch['name']} since {watch['failing']['since']}: {watch['failing']['detail']}"
+            )
+    for direction, endings in document["counters"]["endings"].items():
+        told = ", ".join(f"{reason} {count}" for reason, count in endings.items())
+        lines.append(f"{direction:11} {told or 'nothing yet'}")
+    return "\n".join(lines)
+
+
+def _upstream_lines(upstream: Mapping[str, Any]) -> list[str]:
+    listener = upstream["listener"] or {}
+    problem = listener.get("problem")
+    lines = [
+        f"upstream    {upstream['destination']} on {upstream['bind']}{f': {problem}' if problem else ''}"
+    ]
+    if upstream["source"] is None:
+        return [*lines, "              where it is, is not known yet"]
+    for endpoint in upstream["endpoints"]:
+        at = endpoint["address"] or "no address"
+        lines.append(
+            f"              {endpoint['instance']} at {at} ({endpoint['why']}), {endpoint['status']}"
+        )
+    return lines if upstream["endpoints"] else [*lines, "              no instance"]

@@ -1,0 +1,79 @@
+"""Goes along with the registration: what it changes is changed, and nothing else is touched."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from agent.handlers import Handlers
+from agent.listener import Admission
+from agent.listeners import Listeners, Opening
+from agent.parts import PUBLIC, Parts
+from agent.registration import Registration
+from agent.upstream_listeners import UpstreamListeners
+
+PUBLIC_PURPOSE = "callers from the mesh"
+
+
+@dataclass(slots=True, kw_only=True)
+class Following:
+    """Carries a registration out: strictly the first, then each change of it."""
+
+    parts: Parts
+    listeners: Listeners
+    upstreams: UpstreamListeners
+    handlers: Handlers
+    connections: trio.Nursery
+    inherited: socket.socket | None
+    watch_intentions: Callable[[], None]
+
+    async def bind(self, registration: Registration) -> None:
+        """At start: take every address. Raises BindFailed."""
+        if self._opens_public(registration):
+            await self.listeners.bind(PUBLIC, self._public(registration))
+            self.watch_intentions()
+        await self.upstreams.bind(registration.upstreams)
+
+    async def follow(self, before: Registration, version: int) -> None:
+        """Carry out every change after that version, for ever."""
+        while True:
+            after, version = await self.parts.placement.newer(version)
+            await self._move_public(before, after)
+            await self.upstreams.follow(after.upstreams, self.parts.settings.drain_seconds, self.connections)
+            before = after
+
+    async def _move_public(self, before: Registration, after: Registration) -> None:
+        opening = self.listeners.get(PUBLIC)
+        wanted = self._opens_public(after)
+        stays = opening is not None and wanted and self._same_place(before, after)
+        if opening is not None and stays:
+            opening.admission.limit = self._limit(after)
+            return
+        await self.listeners.close(PUBLIC)
+        if wanted:
+            self.watch_intentions()
+            await self.parts.intentions.first()
+            await self.listeners.add(PUBLIC, self._public(after))
+
+    def _same_place(self, before: Registration, after: Registration) -> bool:
+        return self.inherited is not None or before.public_bind == after.public_bind
+
+    def _opens_public(self, registration: Registration) -> bool:
+        return registration.public_bind is not None and registration.local_app is not None
+
+    def _public(self, registration: Registration) -> Opening:
+        assert registration.public_bind is not None  # asked before
+        return Opening(
+            purpose=PUBLIC_PURPOSE,
+            address=registration.public_bind,
+            handler=self.handlers.inbound,
+            admission=Admission(self._limit(registration)),
+            inherited=self.inherited,
+            checked=True,
+        )
+
+    def _limit(self, registration: Registration) -> int | None:
+        return registration.max_inbound_connections or self.parts.settings.max_connections or None

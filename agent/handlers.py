@@ -1,0 +1,101 @@
+"""What is done with an accepted connection: the newest values are looked up here, at the moment of use."""
+
+from __future__ import annotations
+
+import socket
+
+from agent.inbound import serve_inbound
+from agent.judge import Judge
+from agent.latest import Latest
+from agent.ledger import Connection, Direction, FailedAttempt, Finished
+from agent.outbound import serve_outbound
+from agent.parts import Parts
+from agent.relay import Relay
+from upstreams.endpoints import EndpointSet
+from upstreams.spec import Upstream
+
+
+class Handlers:
+    """Serves connections of both directions with the parts of one agent."""
+
+    def __init__(self, parts: Parts, relay: Relay) -> None:
+        self._parts = parts
+        self._relay = relay
+
+    async def inbound(self, sock: socket.socket) -> None:
+        """A caller from the mesh."""
+        parts = self._parts
+        registration = parts.placement.value
+        if registration is None or registration.local_app is None:  # the app was taken from the registration
+            sock.close()
+            return
+        await serve_inbound(
+            sock,
+            contexts=parts.contexts,
+            intentions=parts.intentions,
+            app=registration.local_app,
+            relay=self._relay,
+            ledger=parts.ledger,
+            clock=parts.clock,
+            handshake_timeout=registration.handshake_timeout,
+            connect_timeout=registration.local_connect_timeout,
+        )
+
+    async def outbound(self, sock: socket.socket, upstream: Upstream, endpoints: Latest[EndpointSet]) -> None:
+        """Our app."""
+        parts = self._parts
+        registration, contexts = parts.placement.value, parts.contexts.value
+        assert registration is not None  # an upstream comes out of one
+        assert contexts is not None  # no listener opens before
+        await serve_outbound(
+            sock,
+            upstream=upstream,
+            endpoints=endpoints,
+            contexts=parts.contexts,
+            own_datacenter=contexts.credentials.leaf.id.datacenter,
+            failures=parts.failures,
+            loads=parts.loads,
+            relay=self._relay,
+            ledger=parts.ledger,
+            rng=parts.rng,
+            clock=parts.clock,
+            handshake_timeout=registration.handshake_timeout,
+            wan=parts.settings.wan_addresses,
+        )
+
+
+class Reactions:
+    """Hears of every connection (agent.ledger.ConnectionEvents): writes it down, and does what follows."""
+
+    def __init__(self) -> None:
+        self._parts: Parts | None = None
+        self._judge: Judge | None = None
+
+    def attach(self, parts: Parts, judge: Judge) -> None:
+        """The ledger is made with its listener, and the parts with the ledger: so these come last."""
+        self._parts = parts
+        self._judge = judge
+
+    def opened(self, connection: Connection, /) -> None:
+        """It has a peer, which will expire."""
+        if self._parts is not None and self._judge is not None:
+            self._parts.journal.opened(connection)
+            self._judge.opened(connection)
+
+    def closed(self, finished: Finished, /) -> None:
+        """It has ended."""
+        if self._parts is not None:
+            self._parts.journal.closed(finished)
+
+    def refused(self, finished: Finished, /) -> None:
+        """When no candidate serves, a polled upstream is asked about early."""
+        if self._parts is None:
+            return
+        self._parts.journal.refused(finished)
+        if finished.direction is Direction.OUTBOUND and self._parts.feeds is not None:
+            self._parts.feeds.refresh(finished.upstream)
+
+    def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
+        """A candidate does not serve."""
+        if self._parts is not None:
+            self._parts.journal.attempt_failed(connection, attempt)

@@ -1,0 +1,269 @@
+"""What the agent tells its operator: one function per event, one line per call, to standard error.
+
+A line is text or JSON with the same fields: `ts`, `level`, `event`, then the event's own. Values are printed,
+never objects: nothing here can reach a key or a token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TextIO
+
+from agent.ledger import Connection, FailedAttempt, Finished
+from agent.listener import Admission
+from agent.options import LogFormat, LogLevel
+from agent.splice import Ending
+from agent.watch import WatchStatus
+from certs.contexts import Contexts
+
+_RANK = {level: rank for rank, level in enumerate(LogLevel)}
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")
+
+LINES_PER_SECOND = 10  # of one reason of refusal
+Field = str | int | float | bool | None
+
+
+class Journal:
+    """The log. `fresh` events of a level below `level` are not written."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], datetime],
+        *,
+        level: LogLevel = LogLevel.INFO,
+        form: LogFormat = LogFormat.TEXT,
+    ) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._form = form
+        self.level = level
+        self._flood = _Flood()
+        self.lost = 0  # lines nobody could be told
+
+    def write(self, level: LogLevel, event: str, **fields: Field) -> None:
+        """One line, if the level is wanted."""
+        if _RANK[level] < _RANK[self.level]:
+            return
+        ts = self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        said = {name: value for name, value in fields.items() if value is not None and value != ""}
+        if self._form is LogFormat.JSON:
+            line = json.dumps({"ts": ts, "level": level.value, "event": event, **said}, ensure_ascii=False)
+        else:
+            words = (f"{name}={_word(value)}" for name, value in said.items())
+            line = " ".join((ts, f"{level.value.upper():5}", event, *words))
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # a closed or broken standard error must not end the data path
+            self.lost += 1
+
+    # --- the process ---
+
+    def started(self, version: str, pid: int, identity: str, consul: str) -> None:
+        """The settings hold and the agent begins."""
+        self.write(LogLevel.INFO, "started", version=version, pid=pid, identity=identity, consul=consul)
+
+    def note(self, text: str) -> None:
+        """Something odd about the settings."""
+        self.write(LogLevel.WARN, "settings.note", text=text)
+
+    def unverified(self) -> None:
+        """The agent's certificate is not checked, as asked for."""
+        self.write(LogLevel.WARN, "consul.unverified", detail="CONSUL_HTTP_SSL_VERIFY is off")
+
+    def ready(self, seconds: float | None = None) -> None:
+        """Everything needed to serve is there: for the first time after so many seconds, or again."""
+        self.write(LogLevel.INFO, "ready", seconds=None if seconds is None else round(seconds, 3))
+
+    def unready(self, missing: Sequence[str]) -> None:
+        """Something needed to serve is missing, again."""
+        self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
+
+    def draining(self, why: str, live: int, seconds: float) -> None:
+        """No new callers; the connections that live have so long."""
+        self.write(LogLevel.INFO, "draining", why=why, live=live, seconds=seconds)
+
+    def drained(self, cut: int) -> None:
+        """The drain is over; `cut` connections had to be ended."""
+        level = LogLevel.WARN if cut else LogLevel.INFO
+        self.write(level, "drained", cut=cut)
+
+    def crashed(self, trace: str) -> None:
+        """A bug: what is known of it. The process ends; systemd starts another."""
+        self.write(LogLevel.ERROR, "crashed", trace=trace)
+
+    # --- what Consul says ---
+
+    def watch_failed(self, status: WatchStatus) -> None:
+        """A question went wrong. Repeated failures of one reason are told once, then for debugging only."""
+        failure = status.failing
+        if failure is None:
+            return
+        level = LogLevel.WARN if status.failures_in_row == 1 or status.reason_changed else LogLevel.DEBUG
+        reason = str(failure.reason)
+        self.write(level, "watch.failed", watch=status.name, reason=reason, detail=str(failure))
+
+    def watch_recovered(self, status: WatchStatus) -> None:
+        """Questions are answered again."""
+        self.write(LogLevel.INFO, "watch.recovered", watch=status.name)
+
+    def token_changed(self) -> None:
+        """The token file has another token."""
+        self.write(LogLevel.INFO, "token.changed")
+
+    def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None:
+        """A new registration is in force."""
+        self.write(LogLevel.INFO, "registration.changed", proxy_id=proxy_id)
+        for problem in problems:
+            self.write(LogLevel.WARN, "registration.problem", detail=problem)
+
+    def registration_gone(self, proxy_id: str) -> None:
+        """Consul no longer knows us; what we had is served on."""
+        self.write(LogLevel.WARN, "registration.gone", proxy_id=proxy_id)
+
+    def self_registration_failed(self, detail: str) -> None:
+        """`-register` did not get through; it is tried again."""
+        self.write(LogLevel.WARN, "registration.own_failed", detail=detail)
+
+    def intentions_changed(self, rules: int, default_allow: bool) -> None:
+        """New intentions are in force."""
+        default = "allow" if default_allow else "deny"
+        self.write(LogLevel.INFO, "intentions.changed", rules=rules, default=default)
+
+    def credentials_published(self, contexts: Contexts) -> None:
+        """New credentials were proven and are in force."""
+        leaf = contexts.credentials.leaf
+        self.write(
+            LogLevel.INFO,
+            "credentials.published",
+            generation=contexts.generation,
+            id=str(leaf.id),
+            serial=leaf.serial,
+            not_after=leaf.not_after.isoformat(),
+            root=contexts.credentials.bundle.active.id,
+        )
+
+    def credentials_rejected(self, reason: str, detail: str) -> None:
+        """A leaf and roots that do not fit; the old ones stay."""
+        self.write(LogLevel.ERROR, "credentials.rejected", reason=reason, detail=detail)
+
+    def renewal_failed(self, detail: str, not_after: datetime) -> None:
+        """The leaf is due and Consul gives no new one."""
+        self.write(LogLevel.WARN, "renewal.failed", detail=detail, not_after=not_after.isoformat())
+
+    def rejudged(self, closed: int) -> None:
+        """Connections were closed because what they were admitted by has changed; each has its own line."""
+        self.write(LogLevel.INFO, "rejudged", closed=closed)
+
+    # --- where we listen ---
+
+    def listening(self, purpose: str, address: str) -> None:
+        """Callers are let in."""
+        self.write(LogLevel.INFO, "listening", purpose=purpose, address=address)
+
+    def listening_ended(self, purpose: str, address: str) -> None:
+        """Callers are no longer let in."""
+        self.write(LogLevel.INFO, "listening.ended", purpose=purpose, address=address)
+
+    def listening_failed(self, purpose: str, detail: str) -> None:
+        """An address is not to be had; it is tried again."""
+        self.write(LogLevel.ERROR, "listening.failed", purpose=purpose, detail=detail)
+
+    # --- connections (agent.ledger.ConnectionEvents, agent.listener.AdmissionEvents) ---
+
+    def opened(self, connection: Connection, /) -> None:
+        """Application bytes begin to flow."""
+        self.write(
+            LogLevel.DEBUG,
+            "connection.opened",
+            id=connection.id,
+            direction=connection.direction.value,
+            caller=connection.caller,
+            upstream=connection.upstream,
+            peer="" if connection.peer is None else str(connection.peer.id),
+            dialled=connection.dialled,
+        )
+
+    def closed(self, finished: Finished, /) -> None:
+        """A connection has ended; one that ended in order is for debugging."""
+        level = LogLevel.DEBUG if finished.reason.value == Ending.CLEAN.value else LogLevel.INFO
+        self._ended(level, "connection.closed", finished)
+
+    def refused(self, finished: Finished, /) -> None:
+        """A connection was never opened. A flood of one reason is told in part, and how much was not."""
+        hidden = self._flood.hidden(finished.reason.value, finished.until)
+        if hidden is not None:
+            self._ended(LogLevel.WARN, "connection.refused", finished, hidden)
+
+    def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
+        """One candidate of an outbound connection did not serve."""
+        hidden = self._flood.hidden(f"attempt {attempt.reason.value}", self._clock())
+        if hidden is None:
+            return
+        self.write(
+            LogLevel.INFO,
+            "attempt.failed",
+            id=connection.id,
+            upstream=connection.upstream,
+            endpoint=attempt.endpoint,
+            address=attempt.address,
+            reason=attempt.reason.value,
+            detail=attempt.detail,
+            hidden=hidden or None,
+        )
+
+    def overflowed(self, admission: Admission, /) -> None:
+        """A listener is full; callers are turned away until one leaves."""
+        self.write(LogLevel.WARN, "admission.full", limit=admission.limit, live=admission.live)
+
+    def exhausted(self, error: OSError, /) -> None:
+        """The system gives no more descriptors or memory; accepting pauses."""
+        self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror)
+
+    def _ended(self, level: LogLevel, event: str, finished: Finished, hidden: int = 0) -> None:
+        self.write(
+            level,
+            event,
+            id=finished.id,
+            direction=finished.direction.value,
+            reason=finished.reason.value,
+            detail=finished.detail,
+            caller=finished.caller,
+            upstream=finished.upstream,
+            peer=finished.peer,
+            dialled=finished.dialled,
+            to_plain=finished.to_plain or None,
+            to_tls=finished.to_tls or None,
+            hidden=hidden or None,
+        )
+
+
+class _Flood:
+    """At most so many lines of one reason per second; the rest is counted and told with the next one."""
+
+    def __init__(self) -> None:
+        self._second: dict[str, int] = {}
+        self._told: Counter[str] = Counter()
+        self._hidden: Counter[str] = Counter()
+
+    def hidden(self, reason: str, at: datetime) -> int | None:
+        """None: do not tell. Else how many were not told before."""
+        second = int(at.timestamp())
+        if self._second.get(reason) != second:
+            self._second[reason] = second
+            self._told[reason] = 0
+        self._told[reason] += 1
+        if self._told[reason] > LINES_PER_SECOND:
+            self._hidden[reason] += 1
+            return None
+        return self._hidden.pop(reason, 0)
+
+
+def _word(value: Field) -> str:
+    """A value in a line of text: bare if it is one plain word, else quoted as JSON does."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if text and _PLAIN.issuperset(text) else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,66 @@
+"""Keeps verdicts live: judges open connections again when intentions, roots or the time have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import trio
+
+from agent.intentions import Intentions
+from agent.latest import Latest
+from agent.ledger import Connection, Ledger
+from agent.verdicts import rejudge
+from certs.contexts import Contexts
+
+_LOOK = timedelta(seconds=60)  # the wall clock may be set while we sleep on another one
+_AFTER = timedelta(milliseconds=10)  # a peer is valid up to and including its last moment
+
+
+class Judge:
+    """Judges at once whenever something it judges by changes, and when the earliest peer expires."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        intentions: Latest[Intentions],
+        contexts: Latest[Contexts],
+        clock: Callable[[], datetime],
+        told: Callable[[int], None],
+    ) -> None:
+        self._ledger = ledger
+        self._intentions = intentions
+        self._contexts = contexts
+        self._clock = clock
+        self._told = told
+        self._wake = trio.Event()
+        self._next_expiry: datetime | None = None
+
+    async def run(self) -> None:
+        """Judge for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wake_on, self._intentions)
+            nursery.start_soon(self._wake_on, self._contexts)
+            while True:
+                self._wake = trio.Event()
+                now = self._clock()
+                result = rejudge(self._ledger, self._intentions.value, self._contexts.value, now)
+                self._next_expiry = result.next_expiry
+                if result.closed:
+                    self._told(result.closed)
+                rest = _LOOK if result.next_expiry is None else min(_LOOK, result.next_expiry - now + _AFTER)
+                with trio.move_on_after(max(0.0, rest.total_seconds())):
+                    await self._wake.wait()
+
+    def opened(self, connection: Connection) -> None:
+        """A connection has a peer: it may be the one that expires first."""
+        if connection.peer is None:
+            return
+        if self._next_expiry is None or connection.peer.not_after < self._next_expiry:
+            self._wake.set()
+
+    async def _wake_on(self, cell: Latest[Intentions] | Latest[Contexts]) -> None:
+        version = cell.version
+        while True:
+            _, version = await cell.newer(version)
+            self._wake.set()

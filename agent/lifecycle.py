@@ -1,0 +1,297 @@
+"""The life of one agent: start, serve, drain. The only module that knows everyone.
+
+    relay thread ⊃ watches ⊃ connections ⊃ listeners
+
+is both the nest of nurseries and, from the inside out, the order of the end: not ready, then nobody is let in
+from the mesh, then the connections get their time while credentials and intentions stay live and our app may
+still call out, then the watches end, then the relay is joined.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from agent.admin import Admin
+from agent.binding import BindFailed, Bound, bind
+from agent.endpoint_feeds import EndpointFeeds
+from agent.exits import Exit, ExitCode
+from agent.following import Following
+from agent.handlers import Handlers, Reactions
+from agent.judge import Judge
+from agent.ledger import CloseReason
+from agent.listeners import Listeners
+from agent.own_watches import OwnWatches
+from agent.parts import PUBLIC, Parts, Phase
+from agent.placement import from_settings
+from agent.proxy_config import ProblemReason
+from agent.readiness import missing
+from agent.registration import Registration
+from agent.relay import Relay
+from agent.routes import routes
+from agent.self_registration import SelfRegistration
+from agent.settings import IdentityKind
+from agent.starting import Start
+from agent.systemd import Inherited, Notifier, public_socket
+from agent.upstream_listeners import UpstreamListeners
+
+ADMIN_MODE = 0o600
+CUT_SECONDS = 5.0  # for connections cut at the drain's deadline to take note
+LOOK_SECONDS = 1.0  # how often readiness is looked at, for the log and the service manager
+
+
+@dataclass(slots=True, kw_only=True)
+class Lifecycle:
+    """Runs the parts of one agent from start to end."""
+
+    parts: Parts
+    reactions: Reactions
+    notifier: Notifier
+    inherited: Sequence[Inherited] = ()
+    _drain: trio.Event = field(default_factory=trio.Event)
+    _hurry: trio.Event = field(default_factory=trio.Event)
+    _why: str = ""
+
+    async def run(self) -> ExitCode:
+        """Live to the end; the exit code. Raises Exit, within groups, when it cannot start."""
+        with Relay() as relay:
+            self.parts.relay = relay
+            async with trio.open_nursery() as watches:
+                admin = await self._serve_admin(watches)
+                try:
+                    watches.start_soon(self._hear_signals)
+                    watches.start_soon(self.notifier.feed_watchdog, self._alive)
+                    async with trio.open_nursery() as connections:
+                        async with trio.open_nursery() as listeners:
+                            code = await self._live(relay, watches, connections, listeners)
+                        connections.cancel_scope.deadline = trio.current_time() + CUT_SECONDS
+                finally:
+                    for bound in admin:
+                        bound.close()
+                watches.cancel_scope.cancel()
+        return code
+
+    def drain(self, why: str) -> None:
+        """Begin to end; asked a second time, end at once."""
+        if self._drain.is_set():
+            self._hurry.set()
+            return
+        self._why = why
+        self.parts.phase = Phase.DRAINING
+        self._drain.set()
+
+    # --- start ---
+
+    async def _live(
+        self, relay: Relay, watches: trio.Nursery, connections: trio.Nursery, listeners: trio.Nursery
+    ) -> ExitCode:
+        parts = self.parts
+        own = OwnWatches(parts=parts, nursery=watches)
+        parts.token.on_change = own.token_changed
+        judge = Judge(parts.ledger, parts.intentions, parts.contexts, parts.clock, parts.journal.rejudged)
+        self.reactions.attach(parts, judge)
+        following = self._following(relay, own, connections, listeners)
+        placed = await self._start_in_time(own, following)
+        if placed is None:
+            return ExitCode.CLEAN  # told to end before it served anybody
+        watches.start_soon(judge.run)
+        await self._serve(placed, following)
+        return await self._end(following.listeners, placed)
+
+    async def _start_in_time(self, own: OwnWatches, following: Following) -> Registration | None:
+        """Start; the registration that was carried out, None when told to end meanwhile."""
+        placed: Registration | None = None
+        began = trio.current_time()
+        seconds = self.parts.settings.start_timeout or math.inf
+        with trio.move_on_after(seconds) as in_time:
+            async with trio.open_nursery() as starting:
+                starting.start_soon(_cancel_on, self._drain, starting)
+                placed = await self._start(own, following)
+                starting.cancel_scope.cancel()
+        if in_time.cancelled_caught:
+            pieces = "; ".join(missing(self.parts))
+            raise Exit(ExitCode.UNAVAILABLE, f"not able to serve within {seconds:g} s: {pieces}")
+        if placed is not None and not self._drain.is_set():
+            self._now_ready(trio.current_time() - began)
+        return placed
+
+    async def _start(self, own: OwnWatches, following: Following) -> Registration:
+        parts = self.parts
+        own.take(await self._first_registration())
+        placed = await parts.placement.first()
+        _require_app(placed)
+        try:
+            await following.bind(placed)
+            own.credentials(placed)
+            if parts.settings.identity is not IdentityKind.SERVICE:
+                own.registration(placed.proxy_id)
+            await parts.contexts.first()
+            if parts.public is not None:
+                await parts.intentions.first()
+            following.listeners.open()
+        except BindFailed as error:
+            raise Exit(error.code, str(error)) from error
+        return placed
+
+    async def _first_registration(self) -> Registration:
+        parts = self.parts
+        if parts.settings.identity is IdentityKind.SERVICE:
+            return from_settings(parts.settings)
+        start = Start(
+            consul=parts.consul,
+            settings=parts.settings,
+            rng=parts.rng,
+            on_failure=parts.journal.watch_failed,
+            status=parts.start,
+            clock=parts.clock,
+        )
+        return await start.registration(await start.proxy_id())
+
+    def _following(
+        self, relay: Relay, own: OwnWatches, connections: trio.Nursery, listeners: trio.Nursery
+    ) -> Following:
+        parts = self.parts
+        handlers = Handlers(parts, relay)
+        parts.listeners = Listeners(listeners, connections, parts.journal)
+        parts.feeds = EndpointFeeds(
+            parts.consul,
+            own.nursery,
+            clock=parts.clock,
+            rng=parts.rng,
+            on_failure=parts.journal.watch_failed,
+            on_recovery=parts.journal.watch_recovered,
+        )
+        parts.upstreams = UpstreamListeners(
+            listeners=parts.listeners,
+            feeds=parts.feeds,
+            ledger=parts.ledger,
+            serve=handlers.outbound,
+            default_limit=parts.settings.max_connections or None,
+            current={},
+        )
+        return Following(
+            parts=parts,
+            listeners=parts.listeners,
+            upstreams=parts.upstreams,
+            handlers=handlers,
+            connections=connections,
+            inherited=public_socket(tuple(self.inherited)),
+            watch_intentions=own.intentions,
+        )
+
+    def _now_ready(self, seconds: float) -> None:
+        self.parts.phase = Phase.SERVING
+        self.parts.journal.ready(seconds)
+        self.notifier.send("READY=1", "STATUS=ready")
+        # What was made so far lives to the end: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+
+    # --- serve ---
+
+    async def _serve(self, placed: Registration, following: Following) -> None:
+        """Until told to end."""
+        own = self._self_registration(placed)
+        async with trio.open_nursery() as serving:
+            serving.start_soon(following.follow, placed, 1)
+            serving.start_soon(following.listeners.retry_failed)
+            serving.start_soon(self._observe)
+            if own is not None:
+                serving.start_soon(own.keep)
+            await self._drain.wait()
+            serving.cancel_scope.cancel()
+
+    def _self_registration(self, placed: Registration) -> SelfRegistration | None:
+        parts = self.parts
+        if not parts.settings.register:
+            return None
+        return SelfRegistration(
+            consul=parts.consul,
+            registration=placed,
+            missing=lambda: missing(parts),
+            failed=parts.journal.self_registration_failed,
+        )
+
+    async def _observe(self) -> None:
+        """Tell the log and the service manager when readiness comes and goes."""
+        before: list[str] = []
+        while True:
+            pieces = missing(self.parts)
+            if pieces != before:
+                if pieces:
+                    self.parts.journal.unready(pieces)
+                else:
+                    self.parts.journal.ready()
+                self.notifier.send(f"STATUS={'; '.join(pieces) or 'ready'}")
+                before = pieces
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _serve_admin(self, watches: trio.Nursery) -> list[Bound]:
+        parts = self.parts
+        bound: list[Bound] = []
+        try:
+            for address in parts.settings.admin_bind:
+                bound.append(await bind(address, "the admin endpoint", ADMIN_MODE))
+                bound[-1].listen()
+        except BindFailed as error:
+            for earlier in bound:
+                earlier.close()
+            raise Exit(error.code, str(error)) from error
+        parts.admin_addresses = [one.address for one in bound]
+        for address_text in parts.admin_addresses:
+            parts.journal.listening("the admin endpoint", address_text)
+        admin = Admin(routes(parts, self.drain))
+        if bound:
+            watches.start_soon(admin.serve, [one.sock for one in bound])
+        return bound
+
+    async def _hear_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                self.drain(signal.Signals(number).name)
+
+    async def _alive(self) -> bool:
+        """For the watchdog: that this runs says trio does; the relay is asked."""
+        assert self.parts.relay is not None  # made before the watchdog is fed
+        await self.parts.relay.ping()
+        return True
+
+    # --- end ---
+
+    async def _end(self, listeners: Listeners, placed: Registration) -> ExitCode:
+        parts = self.parts
+        seconds = parts.settings.drain_seconds
+        self.notifier.send("STOPPING=1", "STATUS=draining")
+        parts.journal.draining(self._why, len(parts.ledger.live()), seconds)
+        await listeners.close(PUBLIC)
+        own = self._self_registration(placed)
+        if own is not None:
+            await own.end()
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as draining:
+                draining.start_soon(_cancel_on, self._hurry, draining)
+                await parts.ledger.empty()
+                draining.cancel_scope.cancel()
+        await listeners.close_all()
+        cut = parts.ledger.close_all(CloseReason.DRAIN_DEADLINE)
+        with trio.move_on_after(CUT_SECONDS):
+            await parts.ledger.empty()
+        parts.journal.drained(cut)
+        return ExitCode.FAILED if cut else ExitCode.CLEAN
+
+
+async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:
+    await event.wait()
+    nursery.cancel_scope.cancel()
+
+
+def _require_app(placed: Registration) -> None:
+    for problem in placed.problems:
+        if problem.reason is ProblemReason.NO_LOCAL_APP and placed.local_app is None:
+            text = f"the registration of {placed.proxy_id!r}: {problem.detail}; or give -service-addr"
+            raise Exit(ExitCode.CONFIGURATION, text)

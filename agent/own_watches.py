@@ -1,0 +1,98 @@
+"""What the agent watches about itself: its registration, its credentials, who may call it.
+
+Until the agent serves, a refusal by Consul ends it; afterwards the watches ask on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from agent.consul import ConsulError
+from agent.exits import Exit, ExitCode
+from agent.feeds import intentions_watch, registration_watch
+from agent.intentions import Intentions
+from agent.parts import Parts, Phase
+from agent.placement import laid_over
+from agent.readiness import is_gone
+from agent.registration import Registration
+from agent.rotation import Rotation
+from agent.starting import raise_if_fatal
+from agent.watch import WatchStatus
+
+
+@dataclass(slots=True, kw_only=True)
+class OwnWatches:
+    """Starts them in one nursery, each once."""
+
+    parts: Parts
+    nursery: trio.Nursery
+
+    def credentials(self, registration: Registration) -> None:
+        """Watch roots and leaf."""
+        parts = self.parts
+        parts.rotation = rotation = Rotation(
+            parts.consul,
+            service=registration.service,
+            datacenter=registration.datacenter,
+            contexts=parts.contexts,
+            events=parts.journal,
+            clock=parts.clock,
+            rng=parts.rng,
+        )
+        for status_of in (rotation.roots_watch, rotation.leaf_watch):
+            status_of.on_failure, status_of.on_recovery = self._failed, parts.journal.watch_recovered
+        self.nursery.start_soon(rotation.run)
+
+    def intentions(self) -> None:
+        """Watch who may call us, from the first public listener on."""
+        parts = self.parts
+        registration = parts.placement.value
+        if parts.intentions_watch is not None or registration is None:
+            return
+        parts.intentions_watch = watch = intentions_watch(
+            parts.consul, registration.service, self._take_intentions
+        )
+        watch.on_failure, watch.on_recovery = self._failed, parts.journal.watch_recovered
+        self.nursery.start_soon(watch.follow, parts.clock, parts.rng)
+
+    def registration(self, proxy_id: str) -> None:
+        """Watch what Consul says we are."""
+        parts = self.parts
+        parts.registration_watch = watch = registration_watch(parts.consul, proxy_id, self.take)
+        watch.on_failure, watch.on_recovery = self._registration_failed, parts.journal.watch_recovered
+        self.nursery.start_soon(watch.follow, parts.clock, parts.rng)
+
+    def take(self, registration: Registration) -> None:
+        """A registration, published with the settings laid over it. Raises Exit."""
+        parts = self.parts
+        placed, before = laid_over(registration, parts.settings), parts.placement.value
+        if before == placed:
+            return
+        if before is not None and before.service != placed.service:
+            # Leaf, intentions and metrics are the service's: another service is another agent.
+            text = f"proxy {placed.proxy_id!r} now stands for {placed.service!r}, not {before.service!r}"
+            raise Exit(ExitCode.FAILED, f"{text}; starting again takes it up")
+        parts.placement.publish(placed)
+        parts.journal.registration_changed(placed.proxy_id, list(map(str, placed.problems)))
+
+    def token_changed(self) -> None:
+        """The token file has another token: whatever waits for its next try tries now."""
+        self.parts.journal.token_changed()
+        self.parts.ask_again()
+
+    def _take_intentions(self, intentions: Intentions) -> None:
+        self.parts.intentions.publish(intentions)
+        self.parts.journal.intentions_changed(len(intentions.rules), intentions.default_allow)
+
+    def _failed(self, status: WatchStatus) -> None:
+        self.parts.journal.watch_failed(status)
+        if self.parts.phase is Phase.STARTING and isinstance(status.failing, ConsulError):
+            raise_if_fatal(status.failing, self.parts.settings)
+
+    def _registration_failed(self, status: WatchStatus) -> None:
+        self.parts.journal.watch_failed(status)
+        if is_gone(status) and (status.failures_in_row == 1 or status.reason_changed):
+            placed = self.parts.placement.value
+            self.parts.journal.registration_gone(placed.proxy_id if placed else "")

@@ -1,0 +1,98 @@
+"""What a running agent is made of: filled in as it starts, read by readiness, status and metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from random import Random
+
+from agent.consul import Consul
+from agent.endpoint_feeds import EndpointFeeds
+from agent.intentions import Intentions
+from agent.journal import Journal
+from agent.latest import Latest
+from agent.ledger import Ledger
+from agent.listeners import Listeners, Opening
+from agent.registration import Registration
+from agent.relay import Relay
+from agent.rotation import Rotation
+from agent.settings import Settings
+from agent.transport import TokenSource
+from agent.upstream_listeners import UpstreamListeners
+from agent.watch import Watch, WatchStatus
+from certs.contexts import Contexts
+from upstreams.ejection import FailureMemory
+from upstreams.endpoints import EndpointKey
+
+PUBLIC = "public"  # the key of the public listener
+
+Clock = Callable[[], datetime]
+
+
+class Phase(StrEnum):
+    """Where in its life the agent is."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """One agent. What is None has not come to be yet."""
+
+    settings: Settings
+    clock: Clock
+    rng: Random
+    journal: Journal
+    consul: Consul
+    token: TokenSource
+    ledger: Ledger
+    failures: FailureMemory  # of all endpoints, by their key, as are their loads
+    loads: Counter[EndpointKey] = field(default_factory=Counter)
+    started: datetime
+    placement: Latest[Registration] = field(default_factory=Latest)
+    contexts: Latest[Contexts] = field(default_factory=Latest)
+    intentions: Latest[Intentions] = field(default_factory=Latest)
+    phase: Phase = Phase.STARTING
+    start: WatchStatus = field(default_factory=lambda: WatchStatus(name="start"))
+    registration_watch: Watch[dict[str, object], Registration] | None = None
+    intentions_watch: Watch[list[object] | None, Intentions] | None = None
+    rotation: Rotation | None = None
+    relay: Relay | None = None
+    feeds: EndpointFeeds | None = None
+    listeners: Listeners | None = None
+    upstreams: UpstreamListeners | None = None
+    admin_addresses: list[str] = field(default_factory=list)
+
+    @property
+    def public(self) -> Opening | None:
+        """The public listener."""
+        return None if self.listeners is None else self.listeners.get(PUBLIC)
+
+    def watches(self) -> Iterator[WatchStatus]:
+        """How every watch fares."""
+        if self.registration_watch is not None:
+            yield self.registration_watch.status
+        if self.rotation is not None:
+            yield self.rotation.roots_watch.status
+            yield self.rotation.leaf_watch.status
+        if self.intentions_watch is not None:
+            yield self.intentions_watch.status
+        if self.feeds is not None:
+            yield from self.feeds.statuses()
+
+    def ask_again(self) -> None:
+        """Whatever waits for its next try tries now: the token has changed."""
+        if self.registration_watch is not None:
+            self.registration_watch.kick()
+        if self.rotation is not None:
+            self.rotation.roots_watch.kick()
+            self.rotation.leaf_watch.kick()
+        if self.intentions_watch is not None:
+            self.intentions_watch.kick()
+        if self.feeds is not None:
+            self.feeds.refresh_all()

@@ -1,0 +1,45 @@
+"""What the admin endpoint answers: live, ready, metrics, status; and drain, over the unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from agent.admin import JSON, Reply, Route, text_reply
+from agent.metrics import CONTENT_TYPE, Metrics
+from agent.parts import Parts
+from agent.readiness import missing
+from agent.status import document
+
+
+def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
+    """The routes of one agent."""
+    numbers = Metrics(parts)
+
+    async def live(_body: bytes) -> Reply:
+        return text_reply(200, "live")
+
+    async def ready(_body: bytes) -> Reply:
+        pieces = missing(parts)
+        return text_reply(503, "\n".join(pieces)) if pieces else text_reply(200, "ready")
+
+    async def metrics(_body: bytes) -> Reply:
+        return Reply(content_type=CONTENT_TYPE, body=numbers.text())
+
+    async def status(_body: bytes) -> Reply:
+        return Reply(
+            content_type=JSON, body=msgspec.json.format(msgspec.json.encode(document(parts)), indent=1)
+        )
+
+    async def begin_drain(_body: bytes) -> Reply:
+        drain("the admin endpoint")
+        return text_reply(202, f"draining; connections have {parts.settings.drain_seconds:g} s")
+
+    return (
+        Route(method="GET", path="/live", answer=live),
+        Route(method="GET", path="/ready", answer=ready),
+        Route(method="GET", path="/metrics", answer=metrics),
+        Route(method="GET", path="/status", answer=status),
+        Route(method="POST", path="/drain", answer=begin_drain, changes=True),
+    )

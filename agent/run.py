@@ -1,0 +1,141 @@
+"""`sidecar run`: settings to a running agent, and every reason not to run to one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import resource
+import ssl
+import traceback
+from collections.abc import Callable, Iterator, MutableMapping
+from datetime import UTC, datetime
+from random import Random
+
+import trio
+
+from agent import VERSION
+from agent.console import Console, run_usage
+from agent.consul import Consul
+from agent.exits import Exit, ExitCode
+from agent.handlers import Reactions
+from agent.http1 import Client
+from agent.journal import Journal
+from agent.ledger import Ledger
+from agent.lifecycle import Lifecycle
+from agent.parts import Parts
+from agent.settings import Settings
+from agent.systemd import inherited_sockets, notifier
+from agent.told import exit_code, read_settings
+from agent.transport import TokenSource, dialler, tls_context
+from upstreams.ejection import FailureMemory
+
+SAYS = "run the agent beside a service"
+
+
+def main(console: Console, environ: MutableMapping[str, str]) -> int:
+    """Run until the end. systemd's variables are taken out of the environment."""
+    resolution = read_settings(console)
+    if resolution is None:
+        console.say(run_usage("run", SAYS))
+        return ExitCode.CLEAN
+    settings = resolution.settings
+    if settings is None:
+        console.complain_of(resolution.mistakes)
+        return exit_code(resolution)
+    try:
+        parts, reactions = assemble(settings, console, now)
+    except Exit as error:
+        console.complain(error.message)
+        return error.code
+    for note in resolution.notes:
+        parts.journal.note(note)
+    life = Lifecycle(
+        parts=parts,
+        reactions=reactions,
+        notifier=notifier(environ, os.getpid()),
+        inherited=inherited_sockets(environ, os.getpid()),
+    )
+    return _live(life, console)
+
+
+def now() -> datetime:
+    """The wall clock; the only place the agent gets it from."""
+    return datetime.now(UTC)
+
+
+def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]) -> tuple[Parts, Reactions]:
+    """The parts of an agent before it starts. Raises Exit for files that cannot be used."""
+    journal = Journal(console.err, clock, level=settings.log_level, form=settings.log_format)
+    token = TokenSource(settings.token, settings.token_file)
+    reactions = Reactions()
+    parts = Parts(
+        settings=settings,
+        clock=clock,
+        rng=Random(),  # noqa: S311 - jitter and the choice of endpoints, nothing secret
+        journal=journal,
+        consul=_consul(settings, token),
+        token=token,
+        ledger=Ledger(clock, reactions),
+        failures=FailureMemory(clock),
+        started=clock(),
+    )
+    if settings.http_addr.tls and not settings.http_ssl_verify:
+        journal.unverified()
+    who = settings.identity
+    identity = "" if who is None else f"{who.value}={getattr(settings, who.value)}"
+    _raise_file_limit(journal)
+    journal.started(VERSION, os.getpid(), identity, str(settings.http_addr))
+    return parts, reactions
+
+
+def _consul(settings: Settings, token: TokenSource) -> Consul:
+    try:
+        context = tls_context(settings)
+    except (ssl.SSLError, OSError) as error:
+        text = f"the TLS files for {settings.http_addr} cannot be used: {error}"
+        raise Exit(ExitCode.CONFIGURATION, text) from error
+    address = settings.http_addr
+    dial = dialler(address, context, settings.tls_server_name)
+    host = "localhost" if address.socket is not None else str(address).partition("://")[2]
+    scope = {"ns": settings.namespace, "partition": settings.partition}
+    return Consul(
+        Client(dial, host=host),
+        token,
+        scope={name: value for name, value in scope.items() if value is not None},
+        http_auth=settings.http_auth,
+    )
+
+
+def _raise_file_limit(journal: Journal) -> None:
+    """As many files as we may have: each connection takes two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        journal.note(f"the limit of open files stays at {soft}: {error}")
+
+
+def _live(life: Lifecycle, console: Console) -> int:
+    """Run it; one message for each expected end, a traceback for a bug alone."""
+    try:
+        return trio.run(life.run)
+    except BaseException as error:
+        failures = list(_leaves(error))
+        exits = [failure for failure in failures if isinstance(failure, Exit)]
+        if exits and len(exits) == len(failures):
+            worst = exits[0]
+            console.complain(worst.message)
+            return worst.code
+        if not all(isinstance(failure, Exception) for failure in failures):
+            raise
+        life.parts.journal.crashed("".join(traceback.format_exception(error)))
+        return ExitCode.FAILED
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error

@@ -1,0 +1,280 @@
+"""`/status`: the whole truth about one agent as one JSON document, built of printed values, never of secrets.
+
+What an operator reads while something is wrong must not make it worse: rows of connections are bounded, and
+how many are left out is said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+
+from agent import VERSION
+from agent.ledger import Connection, Direction, Finished
+from agent.listeners import Opening
+from agent.parts import Parts
+from agent.placement import origins
+from agent.readiness import missing
+from agent.watch import WatchStatus
+from upstreams.endpoints import Endpoint
+from upstreams.reach import Unreachable, reach
+from upstreams.spec import Upstream
+
+MOST_ROWS = 1000  # connections, and endpoints per upstream, in one answer
+
+Row = dict[str, object]
+
+
+def document(parts: Parts) -> Row:
+    """Everything, as it is now."""
+    now = parts.clock()
+    pieces = missing(parts)
+    live = parts.ledger.live()
+    return {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "phase": parts.phase.value,
+        "ready": not pieces,
+        "missing": pieces,
+        "started": _time(parts.started),
+        "uptime_seconds": round((now - parts.started).total_seconds(), 3),
+        "settings": _settings(parts),
+        "placement": _placement(parts),
+        "credentials": _credentials(parts, now),
+        "intentions": _intentions(parts),
+        "watches": [_watch(status, now) for status in parts.watches()],
+        "public": _opening(parts.public),
+        "upstreams": _upstreams(parts),
+        "connections": [_connection(connection) for connection in live[-MOST_ROWS:]],
+        "connections_not_shown": max(0, len(live) - MOST_ROWS),
+        "recent": [_finished(finished) for finished in parts.ledger.recent()],
+        "counters": _counters(parts),
+        "admin": parts.admin_addresses,
+    }
+
+
+def _settings(parts: Parts) -> Row:
+    rows: dict[str, object] = {
+        name: {"value": value, "origin": str(origin)} for name, value, origin in parts.settings.effective()
+    }
+    registration = parts.placement.value
+    if registration is not None:
+        for name, (value, origin) in origins(registration, parts.settings).items():
+            rows[name] = {"value": value, "origin": str(origin)}
+    return rows
+
+
+def _placement(parts: Parts) -> Row | None:
+    registration = parts.placement.value
+    if registration is None:
+        return None
+    return {
+        "proxy_id": registration.proxy_id,
+        "service": registration.service,
+        "service_id": registration.service_id,
+        "datacenter": registration.datacenter,
+        "public_bind": _text(registration.public_bind),
+        "local_app": _text(registration.local_app),
+        "protocol": registration.protocol,
+        "handshake_timeout_seconds": registration.handshake_timeout,
+        "local_connect_timeout_seconds": registration.local_connect_timeout,
+        "problems": [str(problem) for problem in registration.problems],
+    }
+
+
+def _credentials(parts: Parts, now: datetime) -> Row | None:
+    contexts, rotation = parts.contexts.value, parts.rotation
+    row: Row = {}
+    if contexts is not None:
+        leaf, bundle = contexts.credentials.leaf, contexts.credentials.bundle
+        row |= {
+            "id": str(leaf.id),
+            "serial": leaf.serial,
+            "not_before": _time(leaf.not_before),
+            "not_after": _time(leaf.not_after),
+            "expires_in_seconds": round((leaf.not_after - now).total_seconds()),
+            "generation": contexts.generation,
+            "trust_domain": str(bundle.trust_domain),
+            "roots": [
+                {"id": root.id, "active": root.active, "not_after": _time(root.not_after)}
+                for root in bundle.roots
+            ],
+        }
+    if rotation is not None:
+        status = rotation.status
+        row["renewal_due"] = _time(status.renewal_due)
+        row["rejected"] = (
+            {
+                "reason": status.rejected_reason,
+                "detail": status.rejected_detail,
+                "at": _time(status.rejected_at),
+            }
+            if status.rejected_reason
+            else None
+        )
+    return row or None
+
+
+def _intentions(parts: Parts) -> Row | None:
+    intentions = parts.intentions.value
+    if intentions is None:
+        return None
+    return {
+        "default": "allow" if intentions.default_allow else "deny",
+        "rules": [str(rule) for rule in intentions.rules],
+    }
+
+
+def _watch(status: WatchStatus, now: datetime) -> Row:
+    age = None if status.answered_at is None else round((now - status.answered_at).total_seconds(), 3)
+    failing: Row | None = None
+    if status.failing is not None:
+        failing = {
+            "reason": str(status.failing.reason),
+            "detail": str(status.failing),
+            "since": _time(status.failing_since),
+            "in_row": status.failures_in_row,
+        }
+    return {
+        "name": status.name,
+        "answers": status.answers,
+        "changes": status.changes,
+        "answered_seconds_ago": age,
+        "failing": failing,
+        "failures": dict(status.failures),
+    }
+
+
+def _opening(opening: Opening | None) -> Row | None:
+    if opening is None:
+        return None
+    admission = opening.admission
+    return {
+        "addresses": opening.addresses,
+        "listening": opening.listening,
+        "problem": opening.problem,
+        "live": admission.live,
+        "limit": admission.limit,
+        "most": admission.most,
+        "admitted": admission.admitted,
+        "overflow": admission.overflow,
+    }
+
+
+def _upstreams(parts: Parts) -> list[Row]:
+    if parts.upstreams is None:
+        return []
+    return [_upstream(parts, upstream) for upstream in list(parts.upstreams.current.values())]
+
+
+def _upstream(parts: Parts, upstream: Upstream) -> Row:
+    assert parts.upstreams is not None  # it is one of them
+    newest = parts.upstreams.feeds.endpoints(upstream).value
+    endpoints = () if newest is None else newest.endpoints
+    return {
+        "destination": str(upstream.destination),
+        "bind": str(upstream.bind),
+        "connect_timeout_seconds": upstream.connect_timeout,
+        "listener": _opening(parts.upstreams.listeners.get(upstream.bind)),
+        "source": None if newest is None else newest.source,
+        "endpoints": [_endpoint(parts, endpoint) for endpoint in endpoints[:MOST_ROWS]],
+        "endpoints_not_shown": max(0, len(endpoints) - MOST_ROWS),
+        "unusable": [] if newest is None else [f"{u.instance}: {u.reason.value}" for u in newest.unusable],
+    }
+
+
+def _endpoint(parts: Parts, endpoint: Endpoint) -> Row:
+    ejected = parts.failures.ejected().get(endpoint.key)
+    return {
+        "instance": str(endpoint),
+        "status": endpoint.status.value,
+        "weight": endpoint.weight,
+        "expects": str(endpoint.expected),
+        "live": parts.loads.get(endpoint.key, 0),
+        "ejected_until": _time(ejected),
+        **_dialling(parts, endpoint),
+    }
+
+
+def _dialling(parts: Parts, endpoint: Endpoint) -> Row:
+    """The address it would be dialled at now, and why that one."""
+    contexts = parts.contexts.value
+    if contexts is None:
+        return {"address": None, "why": "our datacenter is not known yet"}
+    own = contexts.credentials.leaf.id.datacenter
+    try:
+        dialling = reach(endpoint, own_datacenter=own, wan=parts.settings.wan_addresses)
+    except Unreachable as error:
+        return {"address": None, "why": error.reason.value}
+    host = f"[{dialling.host}]" if ":" in dialling.host else dialling.host
+    return {"address": f"{host}:{dialling.port}", "why": dialling.reason.value}
+
+
+def _connection(connection: Connection) -> Row:
+    address, why = _address_and_why(connection.dialled)
+    return {
+        "id": connection.id,
+        "direction": connection.direction.value,
+        "caller": connection.caller,
+        "upstream": connection.upstream,
+        "peer": "" if connection.peer is None else str(connection.peer.id),
+        "peer_serial": "" if connection.peer is None else connection.peer.serial,
+        "address": address,
+        "why": why,
+        "opened": connection.opened,
+        "since": _time(connection.since),
+        "to_plain": connection.progress.to_plain,
+        "to_tls": connection.progress.to_tls,
+    }
+
+
+def _finished(finished: Finished) -> Row:
+    address, why = _address_and_why(finished.dialled)
+    return {
+        "id": finished.id,
+        "direction": finished.direction.value,
+        "reason": finished.reason.value,
+        "detail": finished.detail,
+        "caller": finished.caller,
+        "upstream": finished.upstream,
+        "peer": finished.peer,
+        "address": address,
+        "why": why,
+        "opened": finished.opened,
+        "since": _time(finished.since),
+        "until": _time(finished.until),
+        "to_plain": finished.to_plain,
+        "to_tls": finished.to_tls,
+    }
+
+
+def _address_and_why(dialled: str) -> tuple[str, str]:
+    """`host:port (reason)`, as a Dialling prints itself; a local app has no reason."""
+    address, _, why = dialled.partition(" (")
+    return address, why.removesuffix(")")
+
+
+def _counters(parts: Parts) -> Mapping[str, object]:
+    ledger = parts.ledger
+    endings: dict[str, dict[str, int]] = {direction.value: {} for direction in Direction}
+    for (direction, reason), count in sorted(ledger.counters().items()):
+        endings[direction.value][reason] = count
+    return {
+        "endings": endings,
+        "attempts_failed": dict(ledger.failed_attempts()),
+        "probes": ledger.probes,
+        "bytes": {
+            direction.value: dict(zip(("to_plain", "to_tls"), ledger.bytes(direction), strict=True))
+            for direction in Direction
+        },
+        "credentials_rejected": {} if parts.rotation is None else dict(parts.rotation.status.rejections),
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text(value: object | None) -> str | None:
+    return None if value is None else str(value)

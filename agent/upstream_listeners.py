@@ -1,0 +1,94 @@
+"""The listeners our app calls: followed as the registration changes, each without a touch to the others."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from agent.endpoint_feeds import EndpointFeeds
+from agent.latest import Latest
+from agent.ledger import CloseReason, Direction, Ledger
+from agent.listener import Admission
+from agent.listeners import Listeners, Opening
+from agent.registration import Address, TcpAddress, UnixAddress
+from upstreams.endpoints import EndpointSet
+from upstreams.plan import plan
+from upstreams.spec import Bind, LocalBind, Upstream
+
+Serve = Callable[[socket.socket, Upstream, Latest[EndpointSet]], Awaitable[None]]
+
+
+@dataclass(slots=True, kw_only=True)
+class UpstreamListeners:
+    """The upstreams in force. `serve` serves one connection of our app to its end."""
+
+    listeners: Listeners
+    feeds: EndpointFeeds
+    ledger: Ledger
+    serve: Serve
+    default_limit: int | None
+    current: dict[Bind, Upstream]
+
+    async def bind(self, upstreams: Sequence[Upstream]) -> None:
+        """At start: take every address. Raises BindFailed."""
+        self.feeds.want(upstreams)
+        for upstream in upstreams:
+            self.current[upstream.bind] = upstream
+            await self.listeners.bind(upstream.bind, self._opening(upstream))
+
+    async def follow(self, upstreams: Sequence[Upstream], grace: float, connections: trio.Nursery) -> None:
+        """Go over to these. Connections of an upstream that is gone have `grace` seconds to end."""
+        steps = plan(list(self.current.values()), upstreams)
+        for upstream in steps.close:
+            await self.listeners.close(upstream.bind)
+            del self.current[upstream.bind]
+        self.feeds.want(upstreams)
+        for upstream in steps.retarget:
+            self.current[upstream.bind] = upstream
+            opening = self.listeners.get(upstream.bind)
+            if opening is not None:
+                opening.purpose = _purpose(upstream)
+                opening.admission.limit = upstream.max_connections or self.default_limit
+        for upstream in steps.open:
+            self.current[upstream.bind] = upstream
+            await self.listeners.add(upstream.bind, self._opening(upstream))
+        served = {str(upstream.destination) for upstream in upstreams}
+        for upstream in steps.close:
+            if str(upstream.destination) not in served:
+                connections.start_soon(self._retire, str(upstream.destination), grace)
+
+    async def _retire(self, destination: str, grace: float) -> None:
+        last = [c for c in self.ledger.live(Direction.OUTBOUND) if c.upstream == destination]
+        if last:
+            await trio.sleep(grace)
+        for connection in last:
+            connection.close(CloseReason.UPSTREAM_REMOVED)
+
+    def _opening(self, upstream: Upstream) -> Opening:
+        return Opening(
+            purpose=_purpose(upstream),
+            address=_address(upstream.bind),
+            mode=None if isinstance(upstream.bind, LocalBind) else upstream.bind.mode,
+            handler=partial(self._serve, upstream.bind),
+            admission=Admission(upstream.max_connections or self.default_limit),
+        )
+
+    async def _serve(self, bind: Bind, sock: socket.socket) -> None:
+        """Serve a connection by what the bind stands for at this moment."""
+        upstream = self.current.get(bind)
+        if upstream is None:  # accepted as the listener was closing
+            sock.close()
+            return
+        await self.serve(sock, upstream, self.feeds.endpoints(upstream))
+
+
+def _purpose(upstream: Upstream) -> str:
+    return f"upstream {upstream.destination}"
+
+
+def _address(bind: Bind) -> Address:
+    return TcpAddress(bind.host, bind.port) if isinstance(bind, LocalBind) else UnixAddress(bind.path)
