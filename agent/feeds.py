@@ -11,7 +11,8 @@ from agent.registration import Registration, RegistrationRejected, parse_registr
 from agent.watch import AnswerRejected, Cursor, Watch
 from certs.bundle import BundleRejected, TrustBundle, parse_roots
 from certs.leaf import Leaf, LeafRejected, parse_leaf
-from upstreams.endpoints import EndpointSet, InvalidAnswer, parse_health, parse_query
+from upstreams.answers import InvalidAnswer, parse_health, parse_query
+from upstreams.endpoints import EndpointSet
 from upstreams.spec import Destination, ServiceDestination
 
 POLL_SECONDS = 30.0  # prepared queries; Envoy's integration polls as often (contract §7)

@@ -31,8 +31,8 @@ from certs.spiffe import DEFAULT, TrustDomain
 from upstreams.choose import candidates
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity
-from upstreams.reach import Dialling, Unreachable, WanMode, reach
-from upstreams.spec import Upstream
+from upstreams.reach import Dialling, Unreachable, reach
+from upstreams.spec import Upstream, WanMode
 
 MAX_ATTEMPTS = 8  # candidates tried for one connection: our app has long given up by then
 

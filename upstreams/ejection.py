@@ -32,6 +32,9 @@ class EjectionPolicy:
     slow_start: float = 10.0
 
 
+EAGER = EjectionPolicy()
+
+
 class _Record:
     """What one endpoint has done lately."""
 
@@ -49,7 +52,7 @@ class FailureMemory:
 
     __slots__ = ("_clock", "_policy", "_records")
 
-    def __init__(self, clock: Callable[[], datetime], policy: EjectionPolicy = EjectionPolicy()) -> None:
+    def __init__(self, clock: Callable[[], datetime], policy: EjectionPolicy = EAGER) -> None:
         self._clock = clock
         self._policy = policy
         self._records: dict[EndpointKey, _Record] = {}
@@ -104,8 +107,6 @@ class FailureMemory:
             for key, record in self._records.items()
             if record.until is not None and now < record.until
         }
-
-    recent = ejected
 
     def _eject(self, record: _Record, now: datetime) -> None:
         policy = self._policy

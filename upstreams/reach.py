@@ -7,21 +7,14 @@ with a WAN port. So address and port are taken as one pair from the `wan` tag, n
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
 
 from upstreams.endpoints import Endpoint, HostPort
+from upstreams.spec import WanMode
 
 _LAN_TAGS = ("lan", "lan_ipv4", "lan_ipv6")
-
-
-class WanMode(StrEnum):
-    """When to dial WAN addresses."""
-
-    AUTO = "auto"  # for endpoints in another datacenter
-    PREFER = "prefer"  # for every endpoint that has one
-    REQUIRE = "require"  # as auto, and no other datacenter's endpoint without one
-    NEVER = "never"  # one flat network: LAN addresses everywhere
 
 
 class ReachReason(StrEnum):
@@ -53,6 +46,13 @@ class Unreachable(Exception):
         self.reason = reason
 
 
+class Doubt(StrEnum):
+    """What an operator should look at, though something is dialled."""
+
+    MIXED_PAIR = "mixed_pair"  # the agent answers with the address of one pair and the port of another
+    PRIVATE_ADDRESS = "private_address"  # of another datacenter, and nobody said it is reached from here
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialling:
     """What to dial. `host` may be a name."""
@@ -80,6 +80,32 @@ def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUT
     if not choice.port:
         raise Unreachable(UnreachableReason.NO_PORT, endpoint)
     return choice
+
+
+def doubt(endpoint: Endpoint, dialling: Dialling) -> Doubt | None:
+    """What is odd about the address of an endpoint, if anything."""
+    if _is_mixed(endpoint):
+        return Doubt.MIXED_PAIR
+    untold = dialling.reason in {ReachReason.REMOTE_SERVICE, ReachReason.REMOTE_NODE}
+    return Doubt.PRIVATE_ADDRESS if untold and _is_private(dialling.host) else None
+
+
+def _is_mixed(endpoint: Endpoint) -> bool:
+    """Whether the address is of the LAN pair and the port of the WAN pair (contract §5.1)."""
+    wan = _tag(endpoint, "wan")
+    if wan is None or not wan.port:
+        return False
+    lan = [pair for name in _LAN_TAGS if (pair := _tag(endpoint, name)) is not None]
+    return endpoint.port == wan.port and any(
+        pair.host == endpoint.service_address != wan.host and pair.port != wan.port for pair in lan
+    )
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:  # a name
+        return False
 
 
 def _wan(endpoint: Endpoint, *, remote: bool, required: bool) -> Dialling:

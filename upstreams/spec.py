@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from upstreams.ejection import EAGER, EjectionPolicy
+
 LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT = 5.0  # seconds; Envoy's default (contract §9)
+DEADLINE = 15.0  # seconds for all candidates together, before the first byte
+HOLD = 30.0  # seconds a better target must live before traffic goes back to it
 
 _QUERY_PREFIX = "prepared_query:"
 _UNIX_PREFIX = "unix:"
@@ -36,13 +40,20 @@ class InvalidUpstream(ValueError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ServiceDestination:
-    """A service by name; None is our own datacenter."""
+    """A service by name; None is our own datacenter.
+
+    `filter` is an expression of Consul's that instances must match. `near` is a node's name or `_agent`: the
+    nearest instance by network coordinates has everything while it can.
+    """
 
     name: str
     datacenter: str | None = None
+    filter: str = ""
+    near: str = ""
 
     def __str__(self) -> str:
-        return self.name if self.datacenter is None else f"{self.name}@{self.datacenter}"
+        where = self.name if self.datacenter is None else f"{self.name}@{self.datacenter}"
+        return where + (f" [{self.filter}]" if self.filter else "") + _near(self.near)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,10 +62,15 @@ class QueryDestination:
 
     name: str
     datacenter: str | None = None
+    near: str = ""  # as of a service
 
     def __str__(self) -> str:
         where = "" if self.datacenter is None else f"@{self.datacenter}"
-        return f"{_QUERY_PREFIX}{self.name}{where}"
+        return f"{_QUERY_PREFIX}{self.name}{where}{_near(self.near)}"
+
+
+def _near(node: str) -> str:
+    return f" near {node}" if node else ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -79,30 +95,65 @@ class SocketBind:
         return f"{_UNIX_PREFIX}{self.path}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Gateways:
+    """The mesh gateways of a datacenter; None is our own. On the way to an upstream, never one itself."""
+
+    datacenter: str | None = None
+
+    def __str__(self) -> str:
+        return "mesh gateways" if self.datacenter is None else f"mesh gateways@{self.datacenter}"
+
+
 Destination: TypeAlias = ServiceDestination | QueryDestination
+Lookup: TypeAlias = Destination | Gateways  # whatever can be asked for endpoints
 Bind: TypeAlias = LocalBind | SocketBind
 
 
 class MeshGatewayMode(StrEnum):
-    """How the user wants to cross to another datacenter; kept as said, dialling is direct today."""
+    """How to cross to another datacenter."""
 
-    UNSET = ""
-    NONE = "none"
-    LOCAL = "local"
-    REMOTE = "remote"
+    UNSET = ""  # as the registration of the proxy says
+    NONE = "none"  # straight to the instance
+    LOCAL = "local"  # through a gateway of our own datacenter
+    REMOTE = "remote"  # through a gateway of the other one
+
+
+class WanMode(StrEnum):
+    """When to dial WAN addresses."""
+
+    AUTO = "auto"  # for endpoints in another datacenter
+    PREFER = "prefer"  # for every endpoint that has one
+    REQUIRE = "require"  # as auto, and no other datacenter's endpoint without one
+    NEVER = "never"  # one flat network: LAN addresses everywhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """One destination behind one local bind. Times in seconds."""
+    """One destination behind one local bind. Times in seconds; a limit of None is none.
+
+    `failover` are the destinations to go to when this one is dead, in order. `wan` None is as the agent's own
+    setting says.
+    """
 
     destination: Destination
     bind: Bind
     connect_timeout: float = CONNECT_TIMEOUT
+    deadline: float = DEADLINE
     max_connections: int | None = None
+    max_pending: int | None = None  # connections that wait to be served
     poll_interval: float | None = None  # prepared queries only; None leaves it to the poller
     protocol: str = "tcp"
     mesh_gateway: MeshGatewayMode = MeshGatewayMode.UNSET
+    wan: WanMode | None = None
+    ejection: EjectionPolicy = EAGER
+    failover: tuple[Destination, ...] = ()
+    hold: float = HOLD
+
+    @property
+    def targets(self) -> tuple[Destination, ...]:
+        """Where it may lead, the preferred one first."""
+        return (self.destination, *self.failover)
 
     def __str__(self) -> str:
         return f"{self.destination} on {self.bind}"

@@ -45,7 +45,7 @@ def test_the_ejected_come_last_and_everybody_once(
         if number < len(group):
             (memory.failed if failed else memory.succeeded)(group[number])
         clock.now += timedelta(seconds=seconds)
-    answer = EndpointSet(endpoints=tuple(group), home="dc1", nearest_first=nearest_first)
+    answer = EndpointSet(endpoints=tuple(group), nearest_first=nearest_first)
     loads = {e.key: count for e, count in zip(group, counts, strict=False)}
     tried = list(candidates(answer, memory, rng, loads))
     usable = [e for e in group if e.status is not Status.CRITICAL]

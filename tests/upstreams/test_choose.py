@@ -175,14 +175,6 @@ def test_nothing_is_in_favour_of_an_empty_answer() -> None:
     assert not any_in_favour(empty, memory)
 
 
-def test_our_own_datacenter_comes_first() -> None:
-    far, near = endpoint("far", weight=1000, datacenter="dc2"), endpoint("near")
-    group = EndpointSet(endpoints=(far, near), home="dc1")
-    for seed in range(20):
-        tried = candidates(group, FailureMemory(Clock()), Random(seed))
-        assert [e.service_id for e in tried] == ["near", "far"]
-
-
 def test_sorted_by_distance_the_nearest_has_everything_until_it_fails() -> None:
     answer = tuple(endpoint(name, weight=weight) for name, weight in (("a", 1), ("b", 9), ("c", 99)))
     group = EndpointSet(endpoints=answer, nearest_first=True)

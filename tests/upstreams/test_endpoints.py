@@ -1,183 +1,42 @@
-"""Recorded health and query answers become endpoints with the identity each must prove."""
+"""Endpoints as values: tiers, identities, keys."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from certs.spiffe import ServiceId, TrustDomain
-from tests.recorded import body
-from upstreams.endpoints import (
-    EndpointKey,
-    ExpectedIdentity,
-    HostPort,
-    InvalidAnswer,
-    Status,
-    UnusableReason,
-    parse_health,
-    parse_query,
-)
+from tests.upstreams.test_choose import endpoint
+from upstreams.endpoints import EndpointSet, ExpectedIdentity, Status
 
 
-def entry(**changes: Any) -> dict[str, Any]:
-    """One health entry; a change names its part, as in Service__Port=1."""
-    answer: dict[str, Any] = {
-        "Node": {"Node": "n1", "Address": "10.0.0.1", "Datacenter": "dc2", "TaggedAddresses": None},
-        "Service": {
-            "Kind": "connect-proxy",
-            "ID": "db-proxy",
-            "Service": "db-sidecar-proxy",
-            "Address": "",
-            "Port": 21000,
-            "Proxy": {"DestinationServiceName": "db"},
-        },
-        "Checks": [],
-    }
-    for path, value in changes.items():
-        *parents, key = path.split("__")
-        target = answer
-        for parent in parents:
-            target = target[parent]
-        target[key] = value
-    return answer
+def tiers(*statuses: Status, nearest_first: bool = False) -> list[list[str]]:
+    endpoints = tuple(endpoint(str(number), status) for number, status in enumerate(statuses))
+    group = EndpointSet(endpoints=endpoints, nearest_first=nearest_first)
+    return [[e.service_id for e in tier.endpoints] for tier in group.tiers]
 
 
-def test_recorded_health_answer() -> None:
-    endpoints = parse_health(body("wanmatrix-on-health-connect"), "db@dc2").endpoints
-    assert [endpoint.service_id for endpoint in endpoints] == [f"db{x}-sidecar-proxy" for x in "ABCDE"]
-    first = endpoints[0]
-    assert first.expected == ExpectedIdentity(datacenter="dc2", service="db")
-    assert (first.node, first.node_address, first.service_address, first.port) == (
-        "b2",
-        "127.0.0.22",
-        "127.0.0.22",
-        31010,
-    )
-    assert first.tagged["wan"] == HostPort("127.0.0.122", 31010)
-    assert first.tagged["lan_ipv4"] == HostPort("127.0.0.22", 21010)
-    assert first.node_tagged["wan"] == "127.0.0.22"
-    assert (first.weight, first.status) == (1, Status.PASSING)
-    assert first.key == EndpointKey(datacenter="dc2", node="b2", service_id="dbA-sidecar-proxy")
-    assert str(first) == "dbA-sidecar-proxy on b2 in dc2"
-    assert endpoints[2].tagged == {}
+P, W, C = Status.PASSING, Status.WARNING, Status.CRITICAL
 
 
-def test_recorded_critical_instance_keeps_its_status() -> None:
-    (endpoint,) = parse_health(body("wan-off-health-connect")).endpoints
-    assert endpoint.status is Status.CRITICAL
+def test_passing_before_warning_and_critical_nowhere() -> None:
+    assert tiers(W, P, C, P, W) == [["1", "3"], ["0", "4"]]
+    assert tiers(W, C) == [["0"]]
+    assert tiers(C) == []
 
 
-def test_recorded_query_failover_expects_the_other_datacenter() -> None:
-    answer = parse_query(body("query-execute-failover"))
-    assert {str(endpoint.expected) for endpoint in answer.endpoints} == {"/ns/default/dc/dc2/svc/db"}
-    assert answer.source == "query for db, answered by dc2, 1 failovers"
-    local = parse_query(body("query-execute-local"))
-    assert {endpoint.datacenter for endpoint in local.endpoints} == {"dc1"}
+def test_sorted_by_distance_each_is_a_tier_of_its_own() -> None:
+    assert tiers(W, P, C, P, nearest_first=True) == [["1"], ["3"], ["0"]]
 
 
-@pytest.mark.parametrize("answer", [None, []])
-def test_no_instances(answer: list[object] | None) -> None:
-    assert parse_health(answer, "s").endpoints == ()
+def test_totals_add_up_the_odds() -> None:
+    group = EndpointSet(endpoints=(endpoint("a", weight=3), endpoint("b", weight=0), endpoint("c", weight=5)))
+    assert group.tiers[0].totals == pytest.approx((3, 3, 8), abs=1e-5)
 
 
-def test_recorded_empty_answers() -> None:
-    assert parse_health(body("health-connect-empty")).endpoints == ()
-    assert parse_query(body("query-execute-template-nomatch")).endpoints == ()
-    assert parse_query({"Service": "db", "Nodes": None, "Datacenter": "dc1"}).endpoints == ()
-
-
-def test_native_service_speaks_for_itself() -> None:
-    native = entry(Service__Proxy=None, Service__Service="db", Service__Connect={"Native": True})
-    assert parse_health([native]).endpoints[0].expected.service == "db"
-    both = entry(Service__Connect={"Native": True})
-    assert parse_health([both]).endpoints[0].expected.service == "db-sidecar-proxy"
-
-
-def test_namespace_and_partition_of_the_instance_are_expected() -> None:
-    (endpoint,) = parse_health([entry(Service__Namespace="team", Service__Partition="sales")]).endpoints
-    assert (endpoint.expected.namespace, endpoint.expected.partition) == ("team", "sales")
-
-
-@pytest.mark.parametrize(
-    ("flaw", "reason"),
-    [
-        ({"Service__Proxy": {"DestinationServiceName": ""}}, UnusableReason.NO_DESTINATION),
-        ({"Service__Proxy": {}}, UnusableReason.NO_DESTINATION),
-        ({"Service__Proxy": None}, UnusableReason.NO_DESTINATION),
-        ({"Service__Proxy": None, "Service__Connect": {}}, UnusableReason.NO_DESTINATION),
-        ({"Node__Datacenter": ""}, UnusableReason.NO_DATACENTER),
-    ],
-)
-def test_instances_nobody_could_identify_are_named_and_left_out(
-    flaw: dict[str, Any], reason: UnusableReason
-) -> None:
-    answer = parse_health([entry(**flaw), entry()])
-    assert len(answer.endpoints) == 1
-    assert [(bad.instance, bad.reason) for bad in answer.unusable] == [("db-proxy on n1", reason)]
-
-
-@pytest.mark.parametrize(
-    ("statuses", "worst", "weight"),
-    [
-        ([], Status.PASSING, 10),
-        (["passing", "passing"], Status.PASSING, 10),
-        (["passing", "warning"], Status.WARNING, 2),
-        (["warning", "critical", "passing"], Status.CRITICAL, 2),
-        (["passing", "maintenance"], Status.CRITICAL, 2),
-    ],
-)
-def test_worst_check_decides_status_and_weight(statuses: list[str], worst: Status, weight: int) -> None:
-    checks = [{"CheckID": str(i), "Status": status} for i, status in enumerate(statuses)]
-    answer = entry(Checks=checks, Service__Weights={"Passing": 10, "Warning": 2})
-    (endpoint,) = parse_health([answer]).endpoints
-    assert (endpoint.status, endpoint.weight) == (worst, weight)
-
-
-@pytest.mark.parametrize(("weights", "weight"), [(None, 1), ({}, 1), ({"Passing": -3}, 0)])
-def test_weights_may_be_missing(weights: dict[str, int] | None, weight: int) -> None:
-    assert parse_health([entry(Service__Weights=weights)]).endpoints[0].weight == weight
-
-
-def test_null_checks_and_addresses_are_tolerated() -> None:
-    (endpoint,) = parse_health([entry(Checks=None, Service__TaggedAddresses=None)]).endpoints
-    assert (endpoint.status, endpoint.tagged, endpoint.node_tagged) == (Status.PASSING, {}, {})
-
-
-@pytest.mark.parametrize(
-    ("answer", "path"),
-    [
-        ([entry(Service__Port="x")], r"\$\[0\]\.Service\.Port"),
-        ([entry(), {"Node": {}}], r"Service"),
-        ([entry(Service__TaggedAddresses={"wan": {"Port": "9"}})], r"TaggedAddresses"),
-        ({}, r"array"),
-    ],
-)
-def test_errors_name_the_path_of_the_field(answer: Any, path: str) -> None:
-    with pytest.raises(InvalidAnswer, match=path):
-        parse_health(answer)
-
-
-def test_query_errors_name_the_path_of_the_field() -> None:
-    with pytest.raises(InvalidAnswer, match=r"query answer: .*\$\.Nodes\[0\]\.Node\.Datacenter"):
-        parse_query({"Nodes": [entry(Node__Datacenter=2)]})
-
-
-def service(**changes: str) -> ServiceId:
-    names = {"datacenter": "dc2", "service": "db", **changes}
-    return ServiceId(trust_domain=TrustDomain("x.consul"), **names)
-
-
-@pytest.mark.parametrize(
-    ("peer", "matches"),
-    [
-        (service(), True),
-        (service(service="DB"), False),
-        (service(service="web"), False),
-        (service(datacenter="dc1"), False),
-        (service(namespace="other"), False),
-        (service(partition="other"), False),
-    ],
-)
-def test_expected_identity(peer: ServiceId, matches: bool) -> None:
-    assert ExpectedIdentity(datacenter="dc2", service="db").matches(peer) is matches
+def test_identity_matches_in_every_part_and_prints_as_a_path() -> None:
+    expected = ExpectedIdentity(datacenter="dc2", service="db")
+    domain = TrustDomain("x.consul")
+    assert expected.matches(ServiceId(trust_domain=domain, datacenter="dc2", service="db"))
+    assert not expected.matches(ServiceId(trust_domain=domain, datacenter="dc1", service="db"))
+    assert not expected.matches(ServiceId(trust_domain=domain, datacenter="dc2", service="web"))
+    assert str(expected) == "/ns/default/dc/dc2/svc/db"

@@ -1,0 +1,183 @@
+"""Health and prepared-query answers (contract §5, §7), read into endpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from certs.spiffe import DEFAULT
+from upstreams.endpoints import (
+    Endpoint,
+    EndpointSet,
+    ExpectedIdentity,
+    HostPort,
+    Status,
+    Unusable,
+    UnusableReason,
+)
+
+GATEWAY_KIND = "mesh-gateway"
+
+_TTL = re.compile(r"(?P<number>\d+)(?P<unit>ms|s|m|h)", re.ASCII)  # as people write them; "" is none
+_TTL_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class InvalidAnswer(ValueError):
+    """An answer of the wrong shape; the text names the path of the field."""
+
+
+class _HostPortAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    address: str = ""
+    port: int = 0
+
+
+class _WeightsAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    passing: int = 1
+    warning: int = 1
+
+
+class _ProxyAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    destination_service_name: str = ""
+
+
+class _ConnectAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    native: bool = False
+
+
+class _CheckAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    status: str = ""
+
+
+class _NodeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    node: str = ""
+    address: str = ""
+    datacenter: str = ""
+    tagged_addresses: dict[str, str] | None = None
+
+
+class _ServiceAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    kind: str = ""
+    id: str = msgspec.field(name="ID", default="")
+    service: str = ""
+    address: str = ""
+    port: int = 0
+    tagged_addresses: dict[str, _HostPortAnswer] | None = None
+    weights: _WeightsAnswer | None = None
+    proxy: _ProxyAnswer | None = None
+    connect: _ConnectAnswer | None = None
+    namespace: str = ""
+    partition: str = ""
+
+
+class _Entry(msgspec.Struct, frozen=True, rename="pascal"):
+    node: _NodeAnswer
+    service: _ServiceAnswer
+    checks: list[_CheckAnswer] | None = None
+
+
+class _DnsAnswer(msgspec.Struct, frozen=True):
+    ttl: str = msgspec.field(name="TTL", default="")
+
+
+class _QueryAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    service: str = ""
+    nodes: list[_Entry] | None = None
+    datacenter: str = ""
+    failovers: int = 0
+    dns: _DnsAnswer | None = msgspec.field(name="DNS", default=None)
+
+
+def parse_health(
+    answer: Sequence[object] | None, source: str = "health", *, nearest_first: bool = False
+) -> EndpointSet:
+    """Read a decoded answer of `/v1/health/connect/:name`, or of gateways; raise InvalidAnswer."""
+    try:
+        entries = msgspec.convert(answer, list[_Entry] | None)
+    except msgspec.ValidationError as error:
+        raise InvalidAnswer(f"health answer: {error}") from error
+    return _endpoint_set(entries or (), source, nearest_first=nearest_first)
+
+
+def parse_query(answer: Mapping[str, object], *, nearest_first: bool = False) -> EndpointSet:
+    """Read a decoded answer of `/v1/query/:name/execute`; raise InvalidAnswer."""
+    try:
+        parsed = msgspec.convert(answer, _QueryAnswer)
+    except msgspec.ValidationError as error:
+        raise InvalidAnswer(f"query answer: {error}") from error
+    source = f"query for {parsed.service}, answered by {parsed.datacenter}, {parsed.failovers} failovers"
+    # A failover's answer is shuffled whatever was asked for (contract §7).
+    sorted_by_distance = nearest_first and not parsed.failovers
+    return _endpoint_set(parsed.nodes or (), source, nearest_first=sorted_by_distance, ttl=_ttl(parsed.dns))
+
+
+def _ttl(dns: _DnsAnswer | None) -> float | None:
+    """Seconds; a hint that cannot be read is none."""
+    found = _TTL.fullmatch(dns.ttl) if dns is not None else None
+    if found is None:
+        return None
+    return float(found["number"]) * _TTL_UNITS[found["unit"]] or None
+
+
+def _endpoint_set(
+    entries: Iterable[_Entry], source: str, *, nearest_first: bool, ttl: float | None = None
+) -> EndpointSet:
+    endpoints: list[Endpoint] = []
+    unusable: list[Unusable] = []
+    for entry in entries:
+        name = _destination(entry.service)
+        instance = f"{entry.service.id} on {entry.node.node}"
+        if not name:
+            unusable.append(Unusable(instance=instance, reason=UnusableReason.NO_DESTINATION))
+        elif not entry.node.datacenter:
+            unusable.append(Unusable(instance=instance, reason=UnusableReason.NO_DATACENTER))
+        else:
+            endpoints.append(_endpoint(entry, name))
+    return EndpointSet(
+        endpoints=tuple(endpoints),
+        unusable=tuple(unusable),
+        source=source,
+        nearest_first=nearest_first,
+        ttl=ttl,
+    )
+
+
+def _destination(service: _ServiceAnswer) -> str:
+    """Whom the instance speaks for: itself if native or a gateway, else whom its proxy stands before."""
+    if service.kind == GATEWAY_KIND or (service.connect is not None and service.connect.native):
+        return service.service
+    return service.proxy.destination_service_name if service.proxy is not None else ""
+
+
+def _endpoint(entry: _Entry, name: str) -> Endpoint:
+    node, service = entry.node, entry.service
+    status = _worst(entry.checks or ())
+    weights = service.weights or _WeightsAnswer()
+    tagged = (service.tagged_addresses or {}).items()
+    return Endpoint(
+        node=node.node,
+        service_id=service.id,
+        datacenter=node.datacenter,
+        expected=ExpectedIdentity(
+            datacenter=node.datacenter,
+            service=name,
+            namespace=service.namespace or DEFAULT,
+            partition=service.partition or DEFAULT,
+        ),
+        service_address=service.address,
+        port=service.port,
+        node_address=node.address,
+        tagged={tag: HostPort(pair.address, pair.port) for tag, pair in tagged},
+        node_tagged=node.tagged_addresses or {},
+        weight=max(0, weights.passing if status is Status.PASSING else weights.warning),
+        status=status,
+    )
+
+
+def _worst(checks: Iterable[_CheckAnswer]) -> Status:
+    """No checks is passing, as in Consul; a status we do not know is as bad as critical."""
+    statuses = {check.status for check in checks}
+    if statuses <= {Status.PASSING}:
+        return Status.PASSING
+    return Status.WARNING if statuses <= {Status.PASSING, Status.WARNING} else Status.CRITICAL
