@@ -83,6 +83,7 @@ class World:
 
     sites: dict[str, Site] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
+    noted: dict[str, str] = field(default_factory=dict)  # what one step leaves for another, by name
 
     @property
     def dc1(self) -> Site:
