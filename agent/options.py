@@ -13,8 +13,7 @@ from enum import StrEnum
 from agent import values
 from agent.arguments import Flag
 from agent.registration import TcpAddress
-from upstreams.reach import WanMode
-from upstreams.spec import parse_upstream_flag
+from upstreams.spec import WanMode, parse_upstream_flag
 
 
 class LogLevel(StrEnum):
