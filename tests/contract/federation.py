@@ -74,7 +74,9 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def _embedded(directory: Path) -> tuple[list[list[str]], list[str], float]:
     urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    jitter = 3
     common = [sys.executable, "-m", "agent", "datacenter", "-translate-wan-addrs"]
+    common += ["-leaf-rotation-jitter", f"{jitter}s"]
     dc1 = [*common, "-name", "dc1", "-http-addr", urls[0].removeprefix("http://")]
     dc2 = [*common, "-name", "dc2", "-http-addr", urls[1].removeprefix("http://")]
     dc2 += ["-primary-datacenter", "dc1", "-primary-addr", urls[0]]

@@ -21,7 +21,7 @@ def expect(api: Api, case: Case) -> None:
     """Ask, and hold the answer to the case: status, bare text, and the headers even an error has."""
     method, path, body, status, text = case
     answer = api.call(method, path, body)
-    assert (answer.status, answer.text) == (status, text)
+    assert (answer.status, answer.text) == (status, text), f"{answer.status}: {answer.text}"
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["x-consul-default-acl-policy"] == "allow"
     assert answer.headers["x-consul-translate-addresses"] == "true"
