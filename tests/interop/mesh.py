@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,16 @@ class Sidecar:
         """`/status`, decoded."""
         return json.loads(self.get("/status")[1])
 
+    def addresses(self) -> set[str]:
+        """Every address it would dial just now."""
+        upstreams = self.status()["upstreams"]
+        return {endpoint["address"] for upstream in upstreams for endpoint in upstream["endpoints"]}
+
+    def endings(self, direction: str) -> Mapping[str, int]:
+        """How many connections have ended for which reason."""
+        counters: Mapping[str, int] = self.status()["counters"]["endings"][direction]
+        return counters
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
@@ -87,8 +97,8 @@ class Mesh:
         """A new directory."""
         return self.directory / f"{name}-{next(_numbers)}"
 
-    def register_peer(self, service: str, datacenter: str, port: int) -> None:
-        """Register a service whose mesh listener is a foreign peer at this port, no health check."""
+    def register_peer(self, service: str, datacenter: str, port: int, seen_by: Sidecar) -> None:
+        """Register a service whose listener is a foreign peer at this port; return when a sidecar knows."""
         proxy = {
             "Kind": "connect-proxy",
             "Name": f"{service}-proxy",
@@ -98,6 +108,7 @@ class Mesh:
         }
         answer = self.api(datacenter).put("/v1/agent/service/register", proxy)
         assert answer.status == 200, answer.text
+        _until(lambda: f"127.0.0.1:{port}" in seen_by.addresses(), "the peer among the endpoints")
 
     @contextmanager
     def sidecar(self, service: str, datacenter: str, upstreams: Sequence[Upstream] = ()) -> Iterator[Sidecar]:
@@ -129,6 +140,13 @@ class Mesh:
             process.terminate()
             process.wait(timeout=20)
             api.put(f"/v1/agent/service/deregister/{service}")
+
+
+def _until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.02)
 
 
 def _ready(process: subprocess.Popen[bytes], sidecar: Sidecar) -> Sidecar:

@@ -53,7 +53,7 @@ def test_we_originate_and_envoy_terminates(
     upstream = PEERS[callee]
     who = mesh.holder(upstream.destination, callee)
     with envoy.terminating(mesh.place("envoy"), who, mesh.origin.port, version) as peer:
-        mesh.register_peer(upstream.destination, callee, peer.port)
+        mesh.register_peer(upstream.destination, callee, peer.port, sidecar[1])
         assert [ask(upstream.port, b"bye") for _ in range(CALLS)] == [b"BYE" + GOODBYE] * CALLS
         seen = peer.counters("listener")
     assert seen["handshake"] == CALLS
@@ -80,15 +80,16 @@ def test_envoy_with_the_leaf_of_another_service_gets_no_byte(
     impostor = mesh.holder("somebody-else", "dc2")
     accepted = mesh.origin.accepted
     with envoy.terminating(mesh.place("envoy"), impostor, mesh.origin.port) as peer:
-        mesh.register_peer(upstream.destination, "dc2", peer.port)
+        mesh.register_peer(upstream.destination, "dc2", peer.port, sidecar[1])
         with pytest.raises(ConnectionError):
             ask(upstream.port, b"secret")
         assert peer.counters("tcp.p").get("downstream_cx_rx_bytes_total", 0) == 0
+    assert sidecar[1].status()["counters"]["attempts_failed"].get("wrong_identity", 0) > 0
     assert mesh.origin.accepted == accepted
 
 
 def test_envoy_that_expects_another_identity_refuses_us(mesh: Mesh, sidecar: tuple[str, Sidecar]) -> None:
-    _, ours = sidecar
+    ours = sidecar[1]
     who = mesh.holder("envoy-caller", "dc2")
     other = mesh.holder("somebody-else", "dc2").uri
     accepted = mesh.origin.accepted

@@ -60,7 +60,7 @@ def test_we_call_s_server_again_and_again(mesh: Mesh, ours: Sidecar, tmp_path: P
     files = mesh.holder(PEER.destination, "dc2").files(mesh.place("server"))
     log = tmp_path / "server.log"
     with s_server(files, log, version) as port:
-        mesh.register_peer(PEER.destination, "dc2", port)
+        mesh.register_peer(PEER.destination, "dc2", port, ours)
         for _ in range(3):
             with socket.create_connection(("127.0.0.1", PEER.port), timeout=SECONDS) as app:
                 app.sendall(b"stressed\n")

@@ -41,7 +41,7 @@ def test_python_calls_us_and_no_session_is_resumed(
 def test_we_call_python(mesh: Mesh, ours: Sidecar, version: str) -> None:
     files = mesh.holder(PEER.destination, PEER.datacenter).files(mesh.place("server"))
     with shouting(context(files, server=True, version=version)) as port:
-        mesh.register_peer(PEER.destination, PEER.datacenter, port)
+        mesh.register_peer(PEER.destination, PEER.datacenter, port, ours)
         assert [ask(PEER.port, b"hello") for _ in range(3)] == [b"HELLO"] * 3
 
 

@@ -1,5 +1,7 @@
 """Callers for the private machine: one new connection after the other until SIGTERM, then a report as JSON.
 
+Says "steady" once a few have been served, so that what happens then happens under load.
+
 load.py http://ADDRESS:PORT/    a request each; anything but its answer is a failure
 load.py tcp://ADDRESS:PORT      connect and leave; anything but a connection is a failure
 """
@@ -15,6 +17,7 @@ from types import FrameType
 from urllib.parse import SplitResult, urlsplit
 
 SECONDS = 30.0  # of patience for one caller
+STEADY = 20  # callers
 PAUSE = 0.005  # seconds between two callers: enough to see every moment of a restart, and no busy loop
 _stopped = False
 
@@ -52,6 +55,9 @@ def main() -> None:
         longest = max(longest, time.monotonic() - began)
         if failure:
             failures.append(failure)
+        if calls == STEADY:
+            sys.stdout.write("steady\n")
+            sys.stdout.flush()
         time.sleep(PAUSE)
     report = {"calls": calls, "longest": longest, "failed": len(failures), "failures": failures[:10]}
     sys.stdout.write(json.dumps(report) + "\n")

@@ -31,6 +31,7 @@ translate_wan_addrs = true
 primary_datacenter = "dc1"
 primary_addr = "http://127.0.1.1:8500"
 """
+# Without checks of its own a sidecar gets Consul's default, a probe of 127.0.0.1, where these do not listen.
 WEB = {
     "Name": "web",
     "Address": "127.0.1.10",
@@ -39,7 +40,7 @@ WEB = {
         "SidecarService": {
             "Address": "127.0.1.10",
             "Port": PUBLIC_PORT,
-            "Checks": [],
+            "Checks": [{"Name": "the workload's", "AliasService": "web"}],
             "Proxy": {
                 "Upstreams": [{"DestinationName": "db", "Datacenter": "dc2", "LocalBindPort": 9191}],
                 "LocalServiceAddress": "127.0.1.10",
@@ -57,7 +58,7 @@ DB = {
             "Address": "127.0.2.99",
             "Port": 9,
             "TaggedAddresses": {"wan": {"Address": WAN_HOST, "Port": PUBLIC_PORT}},
-            "Checks": [],
+            "Checks": [{"Name": "the workload's", "AliasService": "db"}],
             "Proxy": {
                 "LocalServiceAddress": "127.0.2.10",
                 "Config": {"bind_address": WAN_HOST, "bind_port": PUBLIC_PORT},
@@ -130,6 +131,12 @@ def workloads(mesh: Mesh, token: str = "") -> None:
         )
     socket = f"[Socket]\nListenStream=\nListenStream={WAN_HOST}:{PUBLIC_PORT}\n"
     mesh.machine.add_unit("sidecar@db.socket.d/listen.conf", socket)
+
+
+def start_load(machine: Machine, name: str) -> None:
+    """Start the callers of unit `load-…`, and wait until some have been served."""
+    machine.start(name)
+    until(lambda: "steady" in machine.journal(name) or None, f"callers of {name}")
 
 
 def load(machine: Machine, name: str) -> dict[str, Any]:

