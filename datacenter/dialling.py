@@ -34,5 +34,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _causes(inner)
-    if error.__cause__ is not None:
-        yield from _causes(error.__cause__)
+    # The HTTP library raises its errors `from None`; what it hides is still the context.
+    before = error.__cause__ or error.__context__
+    if before is not None:
+        yield from _causes(before)

@@ -94,6 +94,7 @@ class Frame:
             reply = await self._block(route, request)
         headers = {**self._meta_headers(request, reply), **reply.headers}
         if route.cached and request.flag("cached"):
+            headers.pop("Age", None)  # of the other datacenter's cache
             headers |= self._cache_headers(raw)
         return replace(reply, headers=headers)
 

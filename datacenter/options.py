@@ -236,4 +236,4 @@ def _host(address: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)

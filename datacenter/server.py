@@ -155,4 +155,5 @@ def _answers(path: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+    # Not its strerror, to which the socket module has added an address of its own.
+    return os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
