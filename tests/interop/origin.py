@@ -16,7 +16,7 @@ SECONDS = 20.0
 
 
 class Origin(socketserver.ThreadingTCPServer):
-    """Counts whom it let in."""
+    """Counts whom it let in, and what they sent."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -25,6 +25,7 @@ class Origin(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Shout)
         self.accepted = 0
+        self.received = 0  # bytes; Envoy dials its app before it has heard anything
 
     @property
     def port(self) -> int:
@@ -39,10 +40,13 @@ class Origin(socketserver.ThreadingTCPServer):
 
 
 class _Shout(socketserver.BaseRequestHandler):
+    server: Origin
+
     def handle(self) -> None:
         last = b""
         try:
             while part := self.request.recv(65536):
+                self.server.received += len(part)
                 self.request.sendall(part.upper())
                 last = part
             if last.endswith(b"bye"):

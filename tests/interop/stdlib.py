@@ -39,8 +39,10 @@ class Call:
 
 def call(tls: ssl.SSLContext, port: int, sends: bytes, session: ssl.SSLSession | None = None) -> Call:
     """Send, read as much as was sent, close in both directions; offer a session of an earlier call."""
-    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as sock:
-        connection = tls.wrap_socket(sock, server_hostname="peer.consul", session=session)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as sock,
+        tls.wrap_socket(sock, server_hostname="peer.consul", session=session) as connection,
+    ):
         connection.sendall(sends)
         received = b""
         while len(received) < len(sends) and (part := connection.recv(65536)):
@@ -81,7 +83,8 @@ def _serve(listener: socket.socket, tls: ssl.SSLContext, ended: threading.Event)
         with sock:
             sock.settimeout(SECONDS)
             try:
-                _shout(tls.wrap_socket(sock, server_side=True))
+                with tls.wrap_socket(sock, server_side=True) as connection:
+                    _shout(connection)
             except (ssl.SSLError, OSError):
                 continue  # refused, by one side or the other: the tests look at the sidecar for it
 

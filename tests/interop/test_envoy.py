@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -78,14 +79,13 @@ def test_envoy_with_the_leaf_of_another_service_gets_no_byte(
 ) -> None:
     upstream = PEERS["dc2"]
     impostor = mesh.holder("somebody-else", "dc2")
-    accepted = mesh.origin.accepted
+    received = mesh.origin.received
     with envoy.terminating(mesh.place("envoy"), impostor, mesh.origin.port) as peer:
         mesh.register_peer(upstream.destination, "dc2", peer.port, sidecar[1])
         with pytest.raises(ConnectionError):
             ask(upstream.port, b"secret")
-        assert peer.counters("tcp.p").get("downstream_cx_rx_bytes_total", 0) == 0
-    assert sidecar[1].status()["counters"]["attempts_failed"].get("wrong_identity", 0) > 0
-    assert mesh.origin.accepted == accepted
+    assert mesh.origin.received == received
+    assert sidecar[1].status()["counters"]["attempts_failed"]["wrong_identity"] > 0
 
 
 def test_envoy_that_expects_another_identity_refuses_us(mesh: Mesh, sidecar: tuple[str, Sidecar]) -> None:
@@ -94,6 +94,7 @@ def test_envoy_that_expects_another_identity_refuses_us(mesh: Mesh, sidecar: tup
     other = mesh.holder("somebody-else", "dc2").uri
     accepted = mesh.origin.accepted
     with envoy.originating(mesh.place("envoy"), who, ours.port, other) as peer:
-        assert ask(peer.port, b"secret") == b""
+        with suppress(ConnectionError):  # an end or a reset: Envoy's choice
+            assert ask(peer.port, b"secret") == b""
         assert peer.counters("cluster.to.ssl")["fail_verify_san"] > 0
     assert mesh.origin.accepted == accepted
