@@ -26,6 +26,8 @@ _PASSED = (
     "X-Consul-Query-Backend",
     "X-Consul-Effective-Consistency",
     "X-Consul-Contenthash",
+    "X-Cache",
+    "Age",
 )
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0

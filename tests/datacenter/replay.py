@@ -31,6 +31,7 @@ Step = Callable[[World], Awaitable[None]]
 _SERVER_HEADERS = {"date", "content-length", "transfer-encoding"}
 _SHAPED_HEADERS = {"x-consul-index", "x-consul-contenthash", "age"}
 _INDEXES = {"CreateIndex", "ModifyIndex", "Index"}
+_UNORDERED = {"Roots"}  # sorted by ID, and IDs are other ones every time: contract §3.1
 _NUMBERS = {"Vec", "Error", "Adjustment", "Height"}  # measured round trips
 _SHAPES = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<uuid>"),
@@ -132,7 +133,8 @@ def shape(value: Any, by_shape: frozenset[str] = frozenset(), key: str = "") -> 
     if isinstance(value, list):
         if key in _NUMBERS:
             return [f"<{len(value)} numbers>"]
-        return [shape(item, by_shape, key) for item in value]
+        shaped = [shape(item, by_shape, key) for item in value]
+        return sorted(shaped, key=json.dumps) if key in _UNORDERED else shaped
     if key in _INDEXES and value:
         return "<index>"
     if key in _NUMBERS:

@@ -154,7 +154,13 @@ def settings(name: str, **changes: Any) -> Settings:
 
 def world_a() -> World:
     """ACLs on, default deny."""
-    return _pair(("a1", "127.0.0.11"), ("a2", "127.0.0.12"), default_policy_allows=False, tokens=TOKENS)
+    return _pair(
+        ("a1", "127.0.0.11"),
+        ("a2", "127.0.0.12"),
+        default_policy_allows=False,
+        tokens=TOKENS,
+        replication_token=MANAGEMENT,
+    )
 
 
 def world_b() -> World:
