@@ -3,6 +3,7 @@
     mesh.py     which processes, addresses and registrations
     origin.py   the workload, a plain HTTP server
     story.py    the steps, each of which looks before it says that it held
+    looking.py  waiting until something is so; requests that never stop
     http.py     one request, one connection
 
 It uses only what a user would: processes, HTTP, TCP.
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datacenter.demo.http import Unanswered
+from datacenter.demo.looking import StepFailed
 from datacenter.demo.mesh import (
     UPSTREAM_PORTS,
     Addresses,
@@ -32,7 +34,7 @@ from datacenter.demo.mesh import (
     commands,
     free_addresses,
 )
-from datacenter.demo.story import STEPS, StepFailed, Story, Told
+from datacenter.demo.story import STEPS, Story, Told
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:

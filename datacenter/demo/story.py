@@ -10,7 +10,17 @@ from typing import Any
 
 import trio
 
-from datacenter.demo.http import Answer, Unanswered, call, get, put
+from datacenter.demo.http import Unanswered, call, get, put
+from datacenter.demo.looking import (
+    StepFailed,
+    Tally,
+    answered,
+    ask_forever,
+    ask_on,
+    connect,
+    hold_open,
+    until,
+)
 from datacenter.demo.mesh import (
     LAN_PORT,
     NEAREST_QUERY,
@@ -21,9 +31,8 @@ from datacenter.demo.mesh import (
     web_registration,
 )
 
-
-class StepFailed(Exception):
-    """What the step promises was not seen; the text says what was seen instead."""
+ASKERS = 4  # at each upstream, each request over a connection of its own
+ENOUGH = 100  # requests before and after a rotation that is to prove something
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +76,11 @@ class Story:
         Returns:
             web's outbound row and db's inbound row of their ledgers.
         """
-        host, port = self.addresses.upstream(upstream).removeprefix("http://").split(":")
-        stream = await trio.open_tcp_stream(host, int(port))
-        async with stream:
-            await stream.send_all(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
-            text = bytes(await stream.receive_some(4096)).decode()
-            datacenter = "dc2" if "in dc2" in text else "dc1"
+        async with await connect(self.addresses.upstream(upstream)) as stream:
+            line = await ask_on(stream)
+            if line is None:
+                raise StepFailed(f"no answer through {upstream}")
+            datacenter = "dc2" if "in dc2" in line else "dc1"
             out = [
                 row
                 for row in (await self.status("web", "dc1"))["connections"]
@@ -86,35 +94,6 @@ class Story:
         if not out or not into:
             raise StepFailed(f"the connection is in no ledger: web {out}, db {into}")
         return out[-1], into[-1]
-
-
-# --- waiting ------------------------------------------------------------------------------------
-
-
-async def until(what: str, seconds: float, look: Callable[[], Awaitable[bool]]) -> None:
-    """Look again and again until it is so.
-
-    Raises:
-        StepFailed: it was not so within `seconds`.
-    """
-    last = ""
-    with trio.move_on_after(seconds):
-        while True:
-            try:
-                if await look():
-                    return
-            except (Unanswered, ValueError, KeyError) as error:
-                last = f" ({error})"
-            await trio.sleep(0.05)
-    raise StepFailed(f"not within {seconds:.0f} s: {what}{last}")
-
-
-async def answered(url: str) -> Answer | None:
-    """The answer of a GET, or None when there was none."""
-    try:
-        return await get(url)
-    except Unanswered:
-        return None
 
 
 # --- the steps ----------------------------------------------------------------------------------
@@ -229,10 +208,14 @@ async def deny(story: Story) -> str:
 async def rotate(story: Story) -> str:
     """A new root in dc1 while requests run: dc2 re-keys, every leaf is re-issued, nothing fails."""
     old_root = (await _roots(story, "dc2"))["ActiveRootID"]
-    tally = {"asked": 0, "failed": 0}
+    tally = Tally()
     async with trio.open_nursery() as nursery:
         for upstream in ("db in dc1", "db in dc2"):
-            nursery.start_soon(_ask_forever, story.addresses.upstream(upstream), tally)
+            url = story.addresses.upstream(upstream)
+            nursery.start_soon(hold_open, url, tally)
+            for _ in range(ASKERS):
+                nursery.start_soon(ask_forever, url, tally)
+        await until("requests run", 5, tally.reaches(ENOUGH))
         await _put(f"{story.addresses.api('dc1')}/v1/connect/ca/rotate", {})
 
         async def switched() -> bool:
@@ -240,17 +223,16 @@ async def rotate(story: Story) -> str:
             return all(fresh[name] != serial for name, serial in story.leaves_before.items())
 
         await until("every sidecar has a leaf under the new root", 12, switched)
-        asked = tally["asked"]
-        await until("50 requests more", 5, lambda: _at_least(tally, asked + 50))
+        await until("requests run on", 5, tally.reaches(tally.asked + ENOUGH))
         nursery.cancel_scope.cancel()
     new = await _roots(story, "dc2")
     if new["ActiveRootID"] == old_root or len(new["Roots"]) < 2:
         raise StepFailed("dc2 has not taken over the new root, or dropped the old one too soon")
-    if tally["failed"]:
-        raise StepFailed(f"{tally['failed']} of {tally['asked']} requests failed")
+    if tally.failed:
+        raise StepFailed(f"{tally.failed} of {tally.asked} requests failed")
     after = await story.leaves()
     changes = ", ".join(f"{name} {serial} → {after[name]}" for name, serial in story.leaves_before.items())
-    return f"0 failed of {tally['asked']}; leaf serials {changes}"
+    return f"0 failed of {tally.asked} requests, 2 connections held all through; leaf serials {changes}"
 
 
 STEPS: dict[str, Callable[[Story], Awaitable[str]]] = {
@@ -334,15 +316,3 @@ def _expect_ids(out: dict[str, Any], into: dict[str, Any], datacenter: str) -> N
         raise StepFailed(f"web's sidecar saw {out['peer']}")
     if not into["peer"].endswith("/ns/default/dc/dc1/svc/web"):
         raise StepFailed(f"db's sidecar saw {into['peer']}")
-
-
-async def _ask_forever(url: str, tally: dict[str, int]) -> None:
-    while True:
-        answer = await answered(url)
-        tally["asked"] += 1
-        tally["failed"] += answer is None or answer.status != 200
-        await trio.sleep(0.005)
-
-
-async def _at_least(tally: dict[str, int], asked: int) -> bool:
-    return tally["asked"] >= asked
