@@ -6,6 +6,7 @@ is one of its own, so that its only root rotation is the one seen here. `--log-c
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -60,6 +61,11 @@ def denials(mesh: Mesh, sidecar: str) -> int:
 
 def test_an_upstream_reaches_the_other_datacenter_at_its_wan_address(mesh: Mesh) -> None:
     assert ask(mesh.upstreams["dc2"]) == "dc2 hello"
+    status = json.loads(mesh.sidecars["web"].ask("/status")[1])
+    (upstream,) = (item for item in status["upstreams"] if item["destination"] == "db@dc2")
+    (endpoint,) = upstream["endpoints"]
+    host, port = mesh.sidecars["db-dc2"].public
+    assert (endpoint["address"], endpoint["why"]) == (f"{host}:{port}", "wan_tag")
 
 
 def test_an_upstream_reaches_its_own_datacenter(mesh: Mesh) -> None:
