@@ -16,7 +16,9 @@ from OpenSSL import SSL
 
 from agent.splice import NONE, READ, WRITE, Ending, Progress, Splice, Step
 
-RECORD = 16 * 1024  # the most plain text a TLS record holds, and so the most one read returns
+# The most plain text a TLS record holds. A read of that size leaves nothing decrypted behind in OpenSSL,
+# which epoll would not know of; and it costs no more than a smaller one.
+RECORD = 16 * 1024
 COLLECT = 128 * 1024  # what is gathered from TLS before one write to the plain leg
 BUFFER = 64 * 1024  # what is read from the plain leg at once: four records
 BURSTS = 4  # buffers per direction per event, so that one stream cannot starve the others
@@ -40,7 +42,6 @@ class TlsLeg(Protocol):
 
     def recv(self, size: int, /) -> bytes: ...
     def send(self, data: memoryview, /) -> int: ...
-    def pending(self) -> int: ...
     def shutdown(self) -> bool: ...
 
 
@@ -126,7 +127,7 @@ class Pump:
             except BlockingIOError:
                 return False
             except OSError as error:
-                self._splice.fail(Ending.PLAIN_RESET, _system(error))
+                self._splice.fail(Ending.PLAIN_RESET, explain_system(error))
                 return True
             if not size:
                 self._splice.plain_gave_end()
@@ -157,10 +158,7 @@ class Pump:
         return False
 
     def _collect(self, chunks: list[bytes]) -> SSL.Error | None:
-        """Read on up to COLLECT; return what stopped it, unless that was a short read.
-
-        Nothing decrypted stays behind in OpenSSL: epoll would not know of it.
-        """
+        """Read on up to COLLECT; return what stopped it, unless that was a short read."""
         recv = self._tls.recv
         try:
             for _ in range(COLLECT // RECORD - 1):
@@ -168,8 +166,6 @@ class Pump:
                 chunks.append(data)
                 if len(data) < RECORD:
                     return None
-            if pending := self._tls.pending():
-                chunks.append(recv(pending))
         except SSL.Error as error:
             return error
         return None
@@ -250,7 +246,7 @@ class Pump:
         elif isinstance(error, SSL.ZeroReturnError):
             self._splice.tls_gave_end()
         else:
-            self._splice.fail(*_explain(error))
+            self._splice.fail(*explain(error))
         return True
 
     def _plain_write_failed(self, error: OSError) -> None:
@@ -259,7 +255,7 @@ class Pump:
         if not self._dying and self._splice.reads_plain:
             self._dying = True
             self._plain_to_tls()
-        self._splice.fail(Ending.PLAIN_RESET, _system(error))
+        self._splice.fail(Ending.PLAIN_RESET, explain_system(error))
 
     def _tls_write_failed(self, error: SSL.Error) -> None:
         """The TLS leg is gone. Its last words, an alert most likely, tell more than the failed write."""
@@ -267,7 +263,7 @@ class Pump:
         if not self._dying and self._splice.reads_tls:
             self._dying = True
             self._tls_to_plain()
-        self._splice.fail(*_explain(error))
+        self._splice.fail(*explain(error))
 
     def _plain_hung_up(self, events: int) -> None:
         """Error or hang-up while nothing can be read: these wake epoll whatever is watched for."""
@@ -302,7 +298,7 @@ class Pump:
         try:
             self._plain.shutdown(socket.SHUT_WR)
         except OSError as error:  # reset in the meantime
-            self._splice.shut_failed(Ending.PLAIN_RESET, _system(error))
+            self._splice.shut_failed(Ending.PLAIN_RESET, explain_system(error))
         else:
             self._splice.plain_was_shut()
 
@@ -314,12 +310,12 @@ class Pump:
         except SSL.WantReadError:
             self._splice.tls_blocked(b"", READ)
         except SSL.Error as error:
-            self._splice.shut_failed(*_explain(error))
+            self._splice.shut_failed(*explain(error))
         else:
             self._splice.tls_was_shut()
 
 
-def _explain(error: SSL.Error) -> tuple[Ending, str]:
+def explain(error: SSL.Error) -> tuple[Ending, str]:
     if isinstance(error, SSL.SysCallError):
         code = error.args[0]
         if code == _UNEXPECTED_EOF:
@@ -329,7 +325,7 @@ def _explain(error: SSL.Error) -> tuple[Ending, str]:
     return Ending.TLS_FAILED, "; ".join(reasons) or "OpenSSL gave no reason"
 
 
-def _system(error: OSError) -> str:
+def explain_system(error: OSError) -> str:
     return _name(error.errno or errno.EIO)
 
 

@@ -44,7 +44,7 @@ from OpenSSL import SSL
 from agent.pump import BUFFER, Pump
 from agent.splice import NONE, Progress, Splice, Transfer
 
-_PARKED = -1
+_ABSENT = -1  # not in the epoll
 
 
 class RelayClosed(Exception):
@@ -58,30 +58,31 @@ class _RaiseCancel(Protocol):
 class _Watch:
     """One descriptor's place in the epoll."""
 
-    __slots__ = ("_epoll", "_fd", "_mask")
+    __slots__ = ("_epoll", "_fd", "_mask", "_parked")
 
     def __init__(self, epoll: select.epoll, fd: int) -> None:
         self._epoll = epoll
         self._fd = fd
-        self._mask = _PARKED
+        self._mask = _ABSENT
+        self._parked = False
 
     def want(self, mask: int) -> None:
-        """Watch for `mask`. A parked descriptor comes back only when something is wanted of it."""
-        if mask == self._mask:
+        """Watch for `mask`, or for errors alone. A parked one returns only when something is wanted."""
+        if mask == self._mask or (self._parked and mask == NONE):
             return
-        if self._mask != _PARKED:
-            self._epoll.modify(self._fd, mask)
-        elif mask == NONE:
-            return
-        else:
+        if self._mask == _ABSENT:
             self._epoll.register(self._fd, mask)
+            self._parked = False
+        else:
+            self._epoll.modify(self._fd, mask)
         self._mask = mask
 
     def park(self) -> None:
         """Watch for nothing, not even errors."""
-        if self._mask != _PARKED:
+        self._parked = True
+        if self._mask != _ABSENT:
             self._epoll.unregister(self._fd)
-            self._mask = _PARKED
+            self._mask = _ABSENT
 
 
 class _Run:
