@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +72,8 @@ def parse_arguments(words: Sequence[str], flags: Collection[Flag]) -> Arguments:
 
 def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
     """`; did you mean X?` for the closest known name, else nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake
+
     spelled = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(name.lower(), list(spelled), n=1, cutoff=0.6)
     return f"; did you mean {prefix}{spelled[close[0]]}?" if close else ""

@@ -6,11 +6,12 @@ never objects: nothing here can reach a key or a token.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TextIO
+
+import msgspec
 
 from agent.ledger import Connection, FailedAttempt, Finished
 from agent.listener import Admission
@@ -18,6 +19,9 @@ from agent.options import LogFormat, LogLevel
 from agent.splice import Ending
 from agent.watch import WatchStatus
 from certs.contexts import Contexts
+from upstreams.endpoints import Endpoint
+from upstreams.reach import Dialling, Doubt
+from upstreams.spec import Destination, Upstream
 
 _RANK = {level: rank for rank, level in enumerate(LogLevel)}
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")
@@ -51,7 +55,7 @@ class Journal:
         ts = self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         said = {name: value for name, value in fields.items() if value is not None and value != ""}
         if self._form is LogFormat.JSON:
-            line = json.dumps({"ts": ts, "level": level.value, "event": event, **said}, ensure_ascii=False)
+            line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **said}).decode()
         else:
             words = (f"{name}={_word(value)}" for name, value in said.items())
             line = " ".join((ts, f"{level.value.upper():5}", event, *words))
@@ -216,6 +220,41 @@ class Journal:
             hidden=hidden or None,
         )
 
+    # --- upstreams (agent.targets.TargetEvents) ---
+
+    def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
+        """New connections go to another target of an upstream."""
+        self.write(
+            LogLevel.WARN,
+            "upstream.target_changed",
+            upstream=str(upstream.destination),
+            bind=str(upstream.bind),
+            before=str(before),
+            after=str(after),
+        )
+
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, until: datetime, /) -> None:
+        """An endpoint that fails is left out for a while."""
+        self.write(
+            LogLevel.INFO,
+            "upstream.ejected",
+            upstream=str(upstream.destination),
+            endpoint=str(endpoint),
+            until=until.isoformat(),
+        )
+
+    def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
+        """An address is odd, though it is dialled: told once."""
+        self.write(
+            LogLevel.WARN,
+            "upstream.address_doubt",
+            upstream=str(upstream.destination),
+            endpoint=str(endpoint),
+            doubt=found.value,
+            answered=f"{endpoint.service_address or endpoint.node_address}:{endpoint.port}",
+            dialled=str(dialling),
+        )
+
     def overflowed(self, admission: Admission, /) -> None:
         """A listener is full; callers are turned away until one leaves."""
         self.write(LogLevel.WARN, "admission.full", limit=admission.limit, live=admission.live)
@@ -266,4 +305,4 @@ class _Flood:
 def _word(value: Field) -> str:
     """A value in a line of text: bare if it is one plain word, else quoted as JSON does."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if text and _PLAIN.issuperset(text) else json.dumps(text, ensure_ascii=False)
+    return text if text and _PLAIN.issuperset(text) else msgspec.json.encode(text).decode()

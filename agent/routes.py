@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from agent.admin import JSON, Reply, Route, text_reply
-from agent.metrics import CONTENT_TYPE, Metrics
+from agent.exposition import CONTENT_TYPE, text
+from agent.metrics import families
 from agent.parts import Parts
 from agent.readiness import missing
 from agent.status import document
@@ -15,7 +16,6 @@ from agent.status import document
 
 def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
     """The routes of one agent."""
-    numbers = Metrics(parts)
 
     async def live(_body: bytes) -> Reply:
         return text_reply(200, "live")
@@ -25,7 +25,7 @@ def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
         return text_reply(503, "\n".join(pieces)) if pieces else text_reply(200, "ready")
 
     async def metrics(_body: bytes) -> Reply:
-        return Reply(content_type=CONTENT_TYPE, body=numbers.text())
+        return Reply(content_type=CONTENT_TYPE, body=text(families(parts)).encode())
 
     async def status(_body: bytes) -> Reply:
         return Reply(

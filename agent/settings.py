@@ -10,7 +10,6 @@ and is laid under these settings by `agent.placement`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -159,6 +158,8 @@ def resolve(
 
 
 def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, tuple[Origin, Sequence[str]]]:
+    import tomllib  # noqa: PLC0415 - many agents have no file
+
     origin = Origin(Rank.FILE, str(path))
     try:
         with path.open("rb") as file:
