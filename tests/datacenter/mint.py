@@ -17,7 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from certs.spiffe import ServiceId, TrustDomain
@@ -123,6 +125,32 @@ class Secondary(Authority):
         intermediate = certificate_pem(self._primary.sign(request, at=at))
         self.trust = signed(self.trust if self._joined else None, theirs, intermediate, at)
         self.key, self._joined = key, True
+
+
+def external_root(
+    key: SigningKey,
+    *,
+    ca: bool = True,
+    path_length: int | None = None,
+    issuer_key: SigningKey | None = None,
+    constraints: bool = True,
+    begin: datetime = NOW - HOUR,
+) -> x509.Certificate:
+    """A root as another tool would make it: another name, no SAN, no key identifiers."""
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example Corp Root")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + YEAR)
+    )
+    if constraints:
+        length = path_length if ca else None
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=length), critical=True)
+    return builder.sign(issuer_key or key, hashes.SHA256())
 
 
 def refusals(leaf: MintedLeaf, roots: Iterable[Root]) -> dict[str, str]:

@@ -13,22 +13,26 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import trio
+from cryptography import x509
+from cryptography.x509.verification import PolicyBuilder, VerificationError
+from cryptography.x509.verification import Store as Trusted
 
-from datacenter import ca_api, federation
-from datacenter.api import Answer, Datacenter, Reply, Request, Route
+from datacenter import federation
+from datacenter.api import Datacenter
+from datacenter.assembly import all_routes
 from datacenter.ca import CertificateAuthority
 from datacenter.errors import ApiError
-from datacenter.forward import KnownDatacenters
-from datacenter.frame import FORWARDED, TEXT, Frame, RawReply, RawRequest
+from datacenter.forward import KnownDatacenters, Received, WireForwarder
+from datacenter.frame import Frame, RawReply, RawRequest
 from datacenter.secondary import standing
 from datacenter.settings import Policy, Settings, Token
 from datacenter.store import Store
@@ -36,8 +40,11 @@ from datacenter.trust import Trust
 from tests.datacenter.mint import NOW
 
 MANAGEMENT = "management-secret"
-SERVICES: tuple[Callable[[Datacenter], list[Route]], ...] = (ca_api.routes, federation.routes)
 REFUSED = "rpc error getting client: failed to get conn: dial tcp {}: connect: connection refused"
+
+
+class Killed(BaseException):
+    """The process dies here."""
 
 
 def now() -> datetime:
@@ -69,7 +76,6 @@ class Site:
 
     dc: Datacenter
     frame: Frame
-    wan: Wan = field(repr=False)
 
     @property
     def ca(self) -> CertificateAuthority:
@@ -107,6 +113,26 @@ class Site:
         answered = await self.call("PUT", path, body, token=token)
         assert answered.status == 200, answered
         return answered.body
+
+
+def accepts(trust: Trust, leaf: Mapping[str, str]) -> bool:
+    """Whether a peer that holds these roots accepts this leaf now; `cryptography` is asked."""
+    store = Trusted([root.certificate for root in trust.roots])
+    certificate, *others = x509.load_pem_x509_certificates(leaf["CertPEM"].encode())
+    try:
+        PolicyBuilder().store(store).time(now()).build_client_verifier().verify(certificate, others)
+    except VerificationError:
+        return False
+    return True
+
+
+async def assert_mutual_trust(*sites: Site) -> None:
+    """Every datacenter accepts every other's new leaves, and they agree who they are."""
+    path = "/v1/agent/connect/ca/leaf/web"
+    leaves = [await site.get(path, token=str(trio.current_time())) for site in sites]
+    assert all(accepts(site.trust, leaf) for site in sites for leaf in leaves)
+    assert len({site.trust.trust_domain for site in sites}) == 1
+    assert len({site.trust.active.id for site in sites}) == 1
 
 
 @asynccontextmanager
@@ -156,10 +182,9 @@ class Wan:
             clock=now,
             rng=random.Random(len(self.sites)),
             federation=federation,
-            forwarder=_MemoryForwarder(self, name, federation),
+            forwarder=WireForwarder(name, federation, MemoryWire(wan=self, own=name)),
         )
-        routes = [route for service in SERVICES for route in service(dc)]
-        site = Site(dc=dc, frame=Frame(dc, routes), wan=self)
+        site = Site(dc=dc, frame=Frame(dc, all_routes(dc)))
         self.sites[name] = site
         return site
 
@@ -173,22 +198,27 @@ class Wan:
         """As before the cut."""
         self._cut.discard(name)
 
-    async def carry(self, origin: str, url: str, raw: RawRequest) -> RawReply:
+    async def carry(
+        self, own: str, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> Received:
         """One exchange over the WAN. Raises ApiError as the real one does."""
-        host = urlsplit(url).netloc
-        name = host.partition(".")[0]
-        if {origin, name} & self._cut or name not in self.sites:
+        parts = urlsplit(url)
+        name = parts.netloc.partition(".")[0]
+        if {own, name} & self._cut or name not in self.sites:
             await trio.lowlevel.checkpoint()
-            raise ApiError(500, REFUSED.format(host))
-        self.crossed.append(raw.body)
+            raise ApiError(500, REFUSED.format(parts.netloc))
+        self.crossed.append(body)
+        lower = {key.lower(): value for key, value in headers.items()}
+        raw = RawRequest(method=method, path=parts.path, query=parts.query, headers=lower, body=body)
         answers: list[RawReply] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer, name, raw, answers, nursery.cancel_scope)
-            nursery.start_soon(self._break_off, {origin, name}, nursery.cancel_scope)
+            nursery.start_soon(self._break_off, {own, name}, nursery.cancel_scope)
         if not answers:
             raise ApiError(500, "rpc error making call: EOF")
         self.crossed.append(answers[0].body)
-        return answers[0]
+        received = {key.lower(): value for key, value in answers[0].headers.items()}
+        return Received(status=answers[0].status, headers=received, body=answers[0].body)
 
     async def _answer(
         self, name: str, raw: RawRequest, answers: list[RawReply], scope: trio.CancelScope
@@ -202,60 +232,19 @@ class Wan:
         scope.cancel()
 
 
-class _MemoryForwarder:
-    """What HttpForwarder does, without HTTP."""
+@dataclass(kw_only=True)
+class MemoryWire:
+    """The end of the wires in one datacenter."""
 
-    def __init__(self, wan: Wan, own: str, federation: KnownDatacenters) -> None:
-        self._wan, self._own, self._federation = wan, own, federation
+    wan: Wan
+    own: str
 
-    async def forward(self, request: Request, datacenter: str) -> Reply:
-        base_url = self._federation.base_url(datacenter)
-        if base_url is None:
-            raise ApiError(500, "No path to datacenter")
-        query = urlencode(
-            [
-                (name, value)
-                for name, values in request.query_lists.items()
-                for value in values
-                if name not in {"dc", "token"}
-            ]
-        )
-        url = f"{base_url}{quote(request.path)}?{query}"
-        raw = await self._exchange(request.method, url, request.body, request.token)
-        if raw.headers.get("Content-Type") == "application/json":
-            return Reply(value=json.loads(raw.body))
-        return (
-            Reply(value=raw.body, content_type=raw.headers.get("Content-Type", TEXT)) if raw.body else Reply()
-        )
-
-    async def call(
-        self,
-        method: str,
-        url: str,
-        *,
-        body: dict[str, Any] | None = None,
-        token: str = "",
-        patience: float = 30.0,
-    ) -> Answer:
-        content = b"" if body is None else json.dumps(body).encode()
+    async def exchange(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, patience: float
+    ) -> Received:
         with trio.move_on_after(patience):
-            raw = await self._exchange(method, url, content, token)
-            index = int(raw.headers.get("X-Consul-Index", "0"))
-            return Answer(value=json.loads(raw.body) if raw.body else None, index=index)
+            return await self.wan.carry(self.own, method, url, headers, body)
         raise ApiError(500, "rpc error making call: i/o timeout")
-
-    async def _exchange(self, method: str, url: str, body: bytes, token: str) -> RawReply:
-        parts = urlsplit(url)
-        headers = {FORWARDED: self._own} | ({"x-consul-token": token} if token else {})
-        raw = await self._wan.carry(
-            self._own,
-            url,
-            RawRequest(method=method, path=parts.path, query=parts.query, headers=headers, body=body),
-        )
-        if raw.status >= 400:
-            prefix = "" if raw.status == 400 else "rpc error making call: "
-            raise ApiError(raw.status, f"{prefix}{raw.body.decode()}")
-        return raw
 
 
 def _address(name: str) -> str:

@@ -26,7 +26,7 @@ from datacenter.authority import (
     subject_key_id,
 )
 from datacenter.keys import KeyKind, SigningKey, generate_key, key_id
-from tests.datacenter.mint import HOUR, NOW, TRUST_DOMAIN, YEAR, Primary, Secondary, refusals
+from tests.datacenter.mint import HOUR, NOW, TRUST_DOMAIN, YEAR, Primary, Secondary, external_root, refusals
 
 SIGNS_LEAVES = x509.BasicConstraints(ca=True, path_length=0)
 KINDS = [KeyKind("ec", 256), KeyKind("ec", 384), KeyKind("ec", 521), KeyKind("rsa", 2048)]
@@ -204,43 +204,17 @@ def test_a_request_signed_by_another_key_is_refused() -> None:
         Primary().sign(x509.load_der_x509_csr(bytes(der)))
 
 
-def external(
-    key: SigningKey,
-    *,
-    ca: bool = True,
-    path_length: int | None = None,
-    issuer_key: SigningKey | None = None,
-    constraints: bool = True,
-    begin: datetime = NOW - HOUR,
-) -> x509.Certificate:
-    """A root as another tool would make it: another name, no SAN, no key identifiers."""
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example Corp Root")])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + YEAR)
-    )
-    if constraints:
-        length = path_length if ca else None
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=length), critical=True)
-    return builder.sign(issuer_key or key, hashes.SHA256())
-
-
 def test_an_external_root_is_checked() -> None:
     key = generate_key()
-    check_external_root(external(key), key, NOW)
+    check_external_root(external_root(key), key, NOW)
     for root, reason in [
-        (external(generate_key()), "does not belong"),
-        (external(key, ca=False), "not a CA"),
-        (external(key, constraints=False), "not a CA"),
-        (external(key, path_length=0), "path length"),
-        (external(key, issuer_key=generate_key()), "not self-signed"),
-        (external(key, begin=NOW + HOUR), "not valid now"),
-        (external(key, begin=NOW - 2 * YEAR), "not valid now"),
+        (external_root(generate_key()), "does not belong"),
+        (external_root(key, ca=False), "not a CA"),
+        (external_root(key, constraints=False), "not a CA"),
+        (external_root(key, path_length=0), "path length"),
+        (external_root(key, issuer_key=generate_key()), "not self-signed"),
+        (external_root(key, begin=NOW + HOUR), "not valid now"),
+        (external_root(key, begin=NOW - 2 * YEAR), "not valid now"),
     ]:
         with pytest.raises(RequestRefused, match=reason):
             check_external_root(root, key, NOW)
@@ -248,7 +222,7 @@ def test_an_external_root_is_checked() -> None:
 
 def test_an_external_root_without_key_ids_can_be_cross_signed_and_sign() -> None:
     key, old = generate_key(), Primary().signer
-    root = external(key)
+    root = external_root(key)
     bridge = cross_sign(root, old, serial=9, at=NOW)
     assert subject_key_id(bridge) == subject_key_id(root) == key_id(key.public_key())
     identity = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc1", service="web")

@@ -1,60 +1,38 @@
-"""Two and three datacenters: joining, signing, rotation, cuts, deaths between the steps."""
+"""Two and three datacenters: who knows whom, who trusts whom, what crosses the wires."""
 
 from __future__ import annotations
 
 import logging
 import re
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.verification import PolicyBuilder, VerificationError
-from cryptography.x509.verification import Store as Trusted
 from trio.testing import MockClock
 
-from datacenter import federation
-from datacenter.api import Answer
 from datacenter.authority import intermediate_request
 from datacenter.keys import generate_key, key_pem
 from datacenter.secondary import State
-from datacenter.settings import Access, Policy, Settings
-from datacenter.store import Store
-from datacenter.trust import Trust
-from tests.datacenter.sites import Site, Wan, now, running, token
+from datacenter.settings import Settings
+from tests.datacenter.sites import (
+    Site,
+    Wan,
+    accepts,
+    assert_mutual_trust,
+    running,
+)
 
 ROOTS = "/v1/agent/connect/ca/roots"
 LEAF = "/v1/agent/connect/ca/leaf"
 ROTATE = "/v1/connect/ca/rotate"
 STATUS = "/v1/internal/federation/status"
-OPERATOR = Policy(operator=Access.WRITE)
-
-
-def accepts(trust: Trust, leaf: dict[str, str]) -> bool:
-    """Whether a peer that holds these roots accepts this leaf now."""
-    store = Trusted([root.certificate for root in trust.roots])
-    certificate, *others = x509.load_pem_x509_certificates(leaf["CertPEM"].encode())
-    try:
-        PolicyBuilder().store(store).time(now()).build_client_verifier().verify(certificate, others)
-    except VerificationError:
-        return False
-    return True
 
 
 def start(site: Site) -> None:
     """The authority without the background services."""
     site.ca.start()
-
-
-async def assert_mutual_trust(*sites: Site) -> None:
-    """Every datacenter accepts every other's leaves, and they agree who they are."""
-    leaves = [await site.get(f"{LEAF}/web", token=str(trio.current_time())) for site in sites]
-    assert all(accepts(site.trust, leaf) for site in sites for leaf in leaves)
-    assert len({site.trust.trust_domain for site in sites}) == 1
-    assert len({site.trust.active.id for site in sites}) == 1
 
 
 async def test_a_secondary_joins_and_signs_under_the_primarys_root(autojump_clock: MockClock) -> None:
@@ -89,28 +67,6 @@ async def test_addresses_outlive_a_restart(autojump_clock: MockClock, tmp_path: 
     again = wan.site("dc2", path=tmp_path / "dc2")
     assert again.dc.federation.base_url("dc1") == "http://dc1.example:8500"
     again.dc.store.close()
-
-
-async def test_before_it_has_joined_a_secondary_says_so(autojump_clock: MockClock) -> None:
-    wan = Wan()
-    dc2 = wan.site("dc2")
-    async with running(dc2):
-        for path in (ROOTS, f"{LEAF}/web", "/v1/connect/ca/roots"):
-            answered = await dc2.call("GET", path)
-            assert (answered.status, answered.body) == (500, "CA has not finished initializing")
-        assert (await dc2.call("PUT", ROTATE)).body == "No path to datacenter"
-        state, detail = dc2.standing
-        assert state == State.UNREACHABLE
-        assert "dc1.example:8500: connect: connection refused" in detail
-        await trio.sleep(300)
-        await running_later(wan, dc2)
-
-
-async def running_later(wan: Wan, dc2: Site) -> None:
-    """The primary appears at last; the pause between attempts is bounded."""
-    async with running(wan.site("dc1"), settle=40):
-        assert dc2.standing == (State.JOINED, "")
-        await assert_mutual_trust(*wan.sites.values())
 
 
 async def test_rotation_reaches_the_secondary_and_every_mix_of_old_and_new_verifies(
@@ -176,256 +132,6 @@ async def test_leaves_change_only_after_the_roots(autojump_clock: MockClock) -> 
     assert events == ["roots", "leaf", "leaf", "leaf"]
 
 
-async def test_a_cut_secondary_goes_on_signing_and_catches_up(autojump_clock: MockClock) -> None:
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
-    async with running(dc1, dc2):
-        wan.cut("dc2")
-        await trio.sleep(1)
-        assert dc2.standing[0] == State.UNREACHABLE
-        old = dc2.trust.active.id
-        await dc1.put(ROTATE)
-        await trio.sleep(3600)
-        leaf = await dc2.get(f"{LEAF}/brand-new")
-        assert dc2.trust.active.id == old
-        assert accepts(dc1.trust, leaf)
-        assert accepts(dc2.trust, await dc1.get(f"{LEAF}/web"))  # through the cross-signature
-        wan.heal("dc2")
-        await trio.sleep(40)
-        assert dc2.standing == (State.JOINED, "")
-        await assert_mutual_trust(dc1, dc2)
-        assert accepts(dc1.trust, leaf)
-
-
-async def test_two_rotations_missed_are_made_up_for(autojump_clock: MockClock) -> None:
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
-    async with running(dc1, dc2):
-        wan.cut("dc1")
-        await dc1.put(ROTATE)
-        await dc1.put(ROTATE)
-        await trio.sleep(60)
-        wan.heal("dc1")
-        await trio.sleep(40)
-        await assert_mutual_trust(dc1, dc2)
-        assert len(dc2.trust.roots) == 3
-
-
-async def test_the_intermediate_is_renewed_at_half_its_life(autojump_clock: MockClock) -> None:
-    config = {"LeafCertTTL": "1h", "IntermediateCertTTL": "4h"}
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1", leaf_ttl=3600.0), wan.site("dc2", leaf_ttl=3600.0)
-    start(dc1)
-    await dc1.put("/v1/connect/ca/configuration", {"Provider": "consul", "Config": config})
-    async with running(dc1, dc2):
-        first = dc2.trust.active
-        await trio.sleep(2 * 3600 + 120)
-        second = dc2.trust.active
-        assert (second.id, len(second.intermediates)) == (first.id, 2)
-        assert second.signing_key_id != first.signing_key_id
-        await assert_mutual_trust(dc1, dc2)
-
-
-async def test_leaves_end_with_an_intermediate_that_cannot_be_renewed(autojump_clock: MockClock) -> None:
-    """The WAN stays cut too long: no leaf outlives its issuer, then there are none, then it heals."""
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2", leaf_ttl=6 * 3600.0)
-    start(dc1)
-    config = {"LeafCertTTL": "4h", "IntermediateCertTTL": "12h"}
-    await dc1.put("/v1/connect/ca/configuration", {"Provider": "consul", "Config": config})
-    async with running(dc1, dc2):
-        wan.cut("dc2")
-        end = dc2.trust.active.signing_certificate.not_valid_after_utc
-        await trio.sleep((end - now() - timedelta(hours=1)).total_seconds())
-        leaf = await dc2.get(f"{LEAF}/web", token="late")
-        assert x509.load_pem_x509_certificate(leaf["CertPEM"].encode()).not_valid_after_utc == end
-        await trio.sleep(3600)
-        answered = await dc2.call("GET", f"{LEAF}/web", token="late")
-        assert (answered.status, answered.body) == (
-            500,
-            "error signing: the signing certificate has expired",
-        )
-        wan.heal("dc2")
-        await trio.sleep(40)
-        await assert_mutual_trust(dc1, dc2)
-
-
-@pytest.fixture
-def guarded() -> dict[str, Any]:
-    """ACLs on, with a replication token."""
-    return {"default_policy_allows": False, "tokens": (token("repl", OPERATOR), token("weak", Policy()))}
-
-
-async def test_with_acls_on_the_replication_token_opens(
-    autojump_clock: MockClock, guarded: dict[str, Any]
-) -> None:
-    wan = Wan()
-    dc1 = wan.site("dc1", **guarded)
-    dc2 = wan.site("dc2", **guarded, replication_token="repl")
-    async with running(dc1, dc2):
-        assert dc2.trust.active.id == dc1.trust.active.id
-        assert (await dc2.call("GET", STATUS)).status == 403
-        status = await dc2.get(STATUS, token="repl")
-        assert status["State"] == "joined"
-        assert status["Datacenters"] == ["dc2", "dc1"]
-
-
-@pytest.mark.parametrize(
-    ("secret", "text"),
-    [
-        ("", "rpc error making call: Permission denied"),
-        ("weak", "rpc error making call: Permission denied"),
-        ("unknown", "rpc error making call: ACL not found"),
-    ],
-)
-async def test_a_refused_token_is_a_visible_reason(
-    autojump_clock: MockClock,
-    guarded: dict[str, Any],
-    secret: str,
-    text: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1", **guarded), wan.site("dc2", replication_token=secret)
-    with caplog.at_level(logging.WARNING):
-        async with running(dc1, dc2, settle=600):
-            assert dc2.standing == (State.REFUSED, text)
-            assert (await dc2.get(STATUS))["Detail"] == text
-            assert (await dc2.call("GET", f"{LEAF}/web")).status == 500
-    assert sum(text in record.getMessage() for record in caplog.records) == 2  # once per loop, not per try
-
-
-async def test_a_token_revoked_later_leaves_it_signing_and_trusting_new_roots(
-    autojump_clock: MockClock, guarded: dict[str, Any]
-) -> None:
-    wan = Wan()
-    dc1 = wan.site("dc1", **guarded)
-    dc2 = wan.site("dc2", replication_token="repl")
-    async with running(dc1, dc2):
-        old = dc2.trust.active.id
-        dc1 = wan.site("dc1", store=dc1.dc.store, default_policy_allows=False, tokens=())
-        dc1.ca.rotate(generate_key())
-        await trio.sleep(61)
-        assert dc2.standing[0] == State.REFUSED
-        assert dc2.trust.active.id == old
-        assert dc2.trust.find(dc1.trust.active.id) is not None
-        leaf = await dc2.get(f"{LEAF}/web")
-        assert accepts(dc1.trust, leaf)
-
-
-async def test_joining_replaces_a_trust_domain_of_its_own(autojump_clock: MockClock) -> None:
-    """A datacenter that was its own primary is restarted as a secondary of another."""
-    wan = Wan()
-    alone = wan.site("dc2", primary="dc2")
-    start(alone)
-    before = alone.trust.trust_domain
-    leaf = await alone.get(f"{LEAF}/web")
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2", store=alone.dc.store)
-    start(dc2)
-    assert (await dc2.get(f"{LEAF}/web"))["ServiceURI"].startswith(
-        f"spiffe://{before}/"
-    )  # until it has joined
-    async with running(dc1, dc2):
-        assert dc2.trust.trust_domain == dc1.trust.trust_domain != before
-        assert len(dc2.trust.roots) == 1
-        assert not accepts(dc2.trust, leaf)
-        await assert_mutual_trust(dc1, dc2)
-
-
-async def test_a_primary_that_lost_its_memory_is_followed(autojump_clock: MockClock) -> None:
-    """New data directory, new trust domain: the secondary adopts it, and announces itself again."""
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
-    async with trio.open_nursery() as first:
-        await first.start(federation.run, dc1.dc)
-        await first.start(federation.run, dc2.dc)
-        await trio.sleep(1)
-        wan.cut("dc1")
-        reborn = wan.site("dc1")
-        await first.start(federation.run, reborn.dc)
-        wan.heal("dc1")
-        await trio.sleep(40)
-        assert dc2.trust.trust_domain == reborn.trust.trust_domain != dc1.trust.trust_domain
-        assert reborn.dc.federation.datacenters() == ["dc1", "dc2"]
-        await assert_mutual_trust(reborn, dc2)
-        first.cancel_scope.cancel()
-
-
-class Killed(BaseException):
-    """The process dies here."""
-
-
-@pytest.mark.parametrize("moment", ["before the request", "after the request", "inside the transaction"])
-@pytest.mark.parametrize("situation", ["joining", "rotating"])
-async def test_killed_between_the_steps_it_comes_back_legal_and_converges(
-    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, situation: str
-) -> None:
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2", path=tmp_path / "dc2")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(federation.run, dc1.dc)
-        if situation == "rotating":
-            async with running(dc2):
-                assert dc2.standing == (State.JOINED, "")
-            await dc1.put(ROTATE)
-        _arm(monkeypatch, moment)
-        with pytest.raises(BaseExceptionGroup) as caught:
-            await federation.run(dc2.dc)
-        assert caught.group_contains(Killed)
-        monkeypatch.undo()
-        dc2.dc.store.close()
-        dc2 = wan.site("dc2", path=tmp_path / "dc2")
-        _assert_legal(dc2, situation)
-        await nursery.start(federation.run, dc2.dc)
-        await trio.sleep(1)
-        await assert_mutual_trust(dc1, dc2)
-        nursery.cancel_scope.cancel()
-    dc2.dc.store.close()
-
-
-def _arm(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    def die(*_: object, **__: object) -> None:
-        raise Killed
-
-    match moment:
-        case "before the request":
-            monkeypatch.setattr("datacenter.secondary.intermediate_request", die)
-        case "after the request":
-            monkeypatch.setattr("datacenter.secondary.check_intermediate", die)
-        case _:
-            monkeypatch.setattr(Store, "put_private", die)
-
-
-def _assert_legal(site: Site, situation: str) -> None:
-    """Empty, or signing with the key of its signing certificate: nothing else is legal on disk."""
-    if situation == "joining":
-        assert site.ca.trust is None
-        return
-    signer = site.ca.signer()
-    assert signer.key.public_key() == signer.certificate.public_key()
-
-
-async def test_a_primary_killed_within_its_rotation_has_rotated_or_not(
-    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1", path=tmp_path / "dc1"), wan.site("dc2")
-    async with running(dc1, dc2):
-        before = dc1.trust.active.id
-        _arm(monkeypatch, "inside the transaction")
-        with pytest.raises(Killed):
-            dc1.ca.rotate(generate_key())
-        monkeypatch.undo()
-    dc1.dc.store.close()
-    dc1 = wan.site("dc1", path=tmp_path / "dc1")
-    async with running(dc1, dc2):
-        assert dc1.trust.active.id == before
-        await dc1.put(ROTATE)
-        await trio.sleep(1)
-        await assert_mutual_trust(dc1, dc2)
-    dc1.dc.store.close()
-
-
 KEY_TEXT = re.compile(rb"PRIVATE KEY")
 
 
@@ -480,45 +186,6 @@ async def test_keys_are_not_spoken_of(
     assert "PRIVATE KEY" not in shown[secret_place]
 
 
-BAD_ANSWERS: list[tuple[dict[str, Any], str]] = [
-    ({"Certificate": "rubbish"}, "ValueError"),
-    ({"Roots": {}}, "KeyError"),
-    ({"Certificate": "another key"}, "not for our key"),
-]
-
-
-@pytest.mark.parametrize(("changed", "reason"), BAD_ANSWERS, ids=["rubbish", "no roots", "another's"])
-async def test_a_primary_that_answers_nonsense_is_not_installed(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], reason: str
-) -> None:
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
-    async with running(dc1, dc2):
-        before = dc2.trust
-        if changed.get("Certificate") == "another key":
-            csr = intermediate_request(generate_key(), trust_domain=before.trust_domain, uid="x")
-            changed = {"Certificate": dc1.ca.sign_request(csr)}
-        honest = dc2.dc.forwarder.call
-
-        async def lie(method: str, url: str, **more: Any) -> Answer:
-            answer = await honest(method, url, **more)
-            if url.endswith("/sign"):
-                assert isinstance(answer.value, dict)
-                return Answer(value=answer.value | changed, index=answer.index)
-            return answer
-
-        monkeypatch.setattr(dc2.dc.forwarder, "call", lie)
-        await dc1.put(ROTATE)
-        await trio.sleep(5)
-        state, detail = dc2.standing
-        assert state == State.BAD_ANSWER
-        assert reason in detail
-        assert dc2.trust.active == before.active
-        monkeypatch.undo()
-        await trio.sleep(40)
-        await assert_mutual_trust(dc1, dc2)
-
-
 @pytest.mark.parametrize(
     ("path", "body", "text"),
     [
@@ -559,27 +226,6 @@ async def test_only_the_primary_signs(autojump_clock: MockClock) -> None:
     for method, path in (("PUT", "join"), ("PUT", "sign"), ("GET", "state"), ("GET", "config-entries")):
         answered = await dc2.call(method, f"/v1/internal/federation/{path}", {})
         assert (answered.status, answered.body) == (400, "dc2 is not the primary datacenter")
-
-
-async def test_a_hung_primary_is_given_up_and_asked_again(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
-    async with running(dc1, dc2):
-        carry = wan.carry
-
-        async def hang(*_: object) -> object:
-            await trio.sleep_forever()
-            raise AssertionError
-
-        monkeypatch.setattr(wan, "carry", hang)
-        await trio.sleep(160)
-        assert dc2.standing == (State.UNREACHABLE, "rpc error making call: i/o timeout")
-        monkeypatch.setattr(wan, "carry", carry)
-        await dc1.put(ROTATE)
-        await trio.sleep(110)
-        await assert_mutual_trust(dc1, dc2)
 
 
 async def test_a_primary_has_no_standing(autojump_clock: MockClock) -> None:
