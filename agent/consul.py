@@ -17,6 +17,7 @@ import msgspec
 
 from agent.http1 import Client, ExchangeFailed, ExchangeFailure, Request, Response
 from agent.transport import TokenSource
+from upstreams.spec import QueryDestination, ServiceDestination
 
 T = TypeVar("T")
 
@@ -149,17 +150,22 @@ class Consul:
             value=answer.value.get(service), index=answer.index, default_policy=answer.default_policy
         )
 
-    async def endpoints(
-        self, service: str, datacenter: str | None, at: Blocking = IMMEDIATE
-    ) -> Answer[list[object]]:
-        """The passing proxies and native instances of a service."""
-        params = {"passing": "1"} | _dc(datacenter)
-        return await self._get(f"/v1/health/connect/{_segment(service)}", at, list[object], params)
+    async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[list[object]]:
+        """The proxies and native instances of a service, whatever their health: that is for us to judge."""
+        chosen = {"filter": service.filter, "near": service.near}
+        params = _dc(service.datacenter) | {name: value for name, value in chosen.items() if value}
+        return await self._get(f"/v1/health/connect/{_segment(service.name)}", at, list[object], params)
 
-    async def execute(self, query: str, datacenter: str | None) -> Answer[Json]:
+    async def gateways(self, datacenter: str | None, at: Blocking = IMMEDIATE) -> Answer[list[object]]:
+        """The mesh gateways of a datacenter, known by the usual name of their service."""
+        path = "/v1/health/service/mesh-gateway"
+        return await self._get(path, at, list[object], _dc(datacenter))
+
+    async def execute(self, query: QueryDestination) -> Answer[Json]:
         """What a prepared query answers now; it cannot block. `connect` asks for proxies only."""
-        path = f"/v1/query/{_segment(query)}/execute"
-        return await self._get(path, IMMEDIATE, Json, {"connect": "true"} | _dc(datacenter))
+        path = f"/v1/query/{_segment(query.name)}/execute"
+        params = {"connect": "true"} | _dc(query.datacenter) | ({"near": query.near} if query.near else {})
+        return await self._get(path, IMMEDIATE, Json, params)
 
     async def register(self, service: Json) -> None:
         """Register a service with the agent."""

@@ -1,4 +1,4 @@
-"""Where the upstreams are, kept up to date: one watch per destination, however many upstreams share it."""
+"""Where the upstreams are, kept up to date: one watch per lookup, however many upstreams share it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import trio
 from agent.consul import Consul
 from agent.feeds import EndpointsWatch, endpoints_watch
 from agent.latest import Latest
+from agent.targets import Source
 from agent.watch import WatchStatus
 from upstreams.endpoints import EndpointSet
-from upstreams.spec import Destination, Upstream
+from upstreams.spec import Gateways, Lookup, MeshGatewayMode, QueryDestination, Upstream
 
-Key = tuple[Destination, float | None]  # a query's poll interval is part of what is watched
+_CROSSING = frozenset({MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE})
+
+Key = tuple[Lookup, float | None]  # a query's poll interval is part of what is watched
 
 
 @dataclass(slots=True, kw_only=True)
 class _Feed:
     watch: EndpointsWatch
-    endpoints: Latest[EndpointSet]
+    source: Source
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -47,49 +50,56 @@ class EndpointFeeds:
         self._on_recovery = on_recovery
         self._feeds: dict[Key, _Feed] = {}
 
-    def endpoints(self, upstream: Upstream) -> Latest[EndpointSet]:
-        """The newest endpoints of an upstream that was among those `want`ed last."""
-        return self._feeds[_key(upstream)].endpoints
-
-    def status(self, upstream: Upstream) -> WatchStatus:
-        """How the watch behind it fares."""
-        return self._feeds[_key(upstream)].watch.status
+    def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
+        """The source of that lookup (agent.targets.Sources), watched from now on if it was not."""
+        key = _key(lookup, poll_interval)
+        feed = self._feeds.get(key)
+        if feed is None:
+            self._feeds[key] = feed = self._open(key)
+            self._nursery.start_soon(self._follow, feed)
+        return feed.source
 
     def statuses(self) -> list[WatchStatus]:
         """How all of them fare."""
         return [feed.watch.status for feed in self._feeds.values()]
 
     def want(self, upstreams: Iterable[Upstream]) -> None:
-        """Watch what these need and nothing else; what was watched already goes on undisturbed."""
-        wanted = {_key(upstream): upstream for upstream in upstreams}
-        for key in [key for key in self._feeds if key not in wanted]:
-            self._feeds.pop(key).scope.cancel()
-        for key, upstream in wanted.items():
-            if key not in self._feeds:
-                self._feeds[key] = feed = self._open(upstream)
-                self._nursery.start_soon(self._follow, feed)
+        """Watch what these need and nothing else; what was watched already goes on undisturbed.
 
-    def refresh(self, destination: str) -> None:
-        """Ask again soon: every candidate of that destination has failed. Only a polled one can be asked."""
-        for (known, _), feed in self._feeds.items():
-            if str(known) == destination:
-                feed.watch.kick()
+        Gateways are watched from when one is looked for: a query's answer says late where it leads.
+        """
+        wanted = list(upstreams)
+        keys = {_key(target, upstream.poll_interval) for upstream in wanted for target in upstream.targets}
+        crossing = any(upstream.mesh_gateway in _CROSSING for upstream in wanted)
+        for key in list(self._feeds):
+            if key not in keys and not (crossing and isinstance(key[0], Gateways)):
+                self._feeds.pop(key).scope.cancel()
+        for lookup, poll_interval in keys:
+            self.source(lookup, poll_interval)
 
     def refresh_all(self) -> None:
         """Ask again soon, all of them: the token has changed."""
         for feed in self._feeds.values():
             feed.watch.kick()
 
-    def _open(self, upstream: Upstream) -> _Feed:
+    def _open(self, key: Key) -> _Feed:
+        lookup, poll_interval = key
         endpoints: Latest[EndpointSet] = Latest()
-        watch = endpoints_watch(self._consul, upstream.destination, endpoints.publish, upstream.poll_interval)
+        watch = endpoints_watch(self._consul, lookup, endpoints.publish, poll_interval)
         watch.on_failure, watch.on_recovery = self._on_failure, self._on_recovery
-        return _Feed(watch=watch, endpoints=endpoints)
+        source = Source(
+            endpoints=endpoints,
+            status=watch.status,
+            ask_again=watch.kick,
+            polled=isinstance(lookup, QueryDestination),
+        )
+        return _Feed(watch=watch, source=source)
 
     async def _follow(self, feed: _Feed) -> None:
         with feed.scope:
             await feed.watch.follow(self._clock, self._rng)
 
 
-def _key(upstream: Upstream) -> Key:
-    return upstream.destination, upstream.poll_interval
+def _key(lookup: Lookup, poll_interval: float | None) -> Key:
+    """Only a query is polled: whatever interval its neighbours have, a service is watched once."""
+    return lookup, poll_interval if isinstance(lookup, QueryDestination) else None

@@ -13,9 +13,10 @@ from certs.bundle import BundleRejected, TrustBundle, parse_roots
 from certs.leaf import Leaf, LeafRejected, parse_leaf
 from upstreams.answers import InvalidAnswer, parse_health, parse_query
 from upstreams.endpoints import EndpointSet
-from upstreams.spec import Destination, ServiceDestination
+from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
 
 POLL_SECONDS = 30.0  # prepared queries; Envoy's integration polls as often (contract §7)
+LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 10.0, 60.0  # what a query's TTL can make of it
 
 RegistrationWatch = Watch[Json, Registration]
 RootsWatch = Watch[Json, TrustBundle]
@@ -52,24 +53,48 @@ def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions
 
 def endpoints_watch(
     consul: Consul,
-    destination: Destination,
+    lookup: Lookup,
     publish: Callable[[EndpointSet], None],
     poll_interval: float | None = None,
 ) -> EndpointsWatch:
-    """Where an upstream's instances are; a prepared query is polled."""
-    name = f"endpoints {destination}"
-    if isinstance(destination, ServiceDestination):
-        ask = partial(consul.endpoints, destination.name, destination.datacenter)
-        read = partial(_read_health, destination)
-        return Watch(name=name, cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+    """Where an upstream's instances are, or the gateways to them; a prepared query is polled."""
+    if isinstance(lookup, QueryDestination):
+        return _query_watch(consul, lookup, publish, poll_interval)
+    if isinstance(lookup, Gateways):
+        ask = partial(consul.gateways, lookup.datacenter)
+    else:
+        ask = partial(consul.endpoints, lookup)
+    read = partial(_read_health, lookup)
+    return Watch(name=f"endpoints {lookup}", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+
+
+def _query_watch(
+    consul: Consul,
+    query: QueryDestination,
+    publish: Callable[[EndpointSet], None],
+    poll_interval: float | None,
+) -> Watch[Json, EndpointSet]:
+    """Asked again after the interval that was set, else after the query's own TTL within bounds."""
 
     async def execute(_at: Blocking) -> Answer[Json]:
-        return await consul.execute(destination.name, destination.datacenter)
+        return await consul.execute(query)
 
-    interval = poll_interval or POLL_SECONDS
-    return Watch(
-        name=name, cursor=Cursor.POLL, ask=execute, read=_read_query, publish=publish, poll_interval=interval
+    def read(answer: Answer[Json]) -> EndpointSet:
+        endpoints = _read_query(query, answer)
+        if poll_interval is None:
+            hint = endpoints.ttl or POLL_SECONDS
+            watch.poll_interval = min(MOST_POLL_SECONDS, max(LEAST_POLL_SECONDS, hint))
+        return endpoints
+
+    watch = Watch(
+        name=f"endpoints {query}",
+        cursor=Cursor.POLL,
+        ask=execute,
+        read=read,
+        publish=publish,
+        poll_interval=poll_interval or POLL_SECONDS,
     )
+    return watch
 
 
 def read_registration(answer: Answer[Json]) -> Registration:
@@ -103,15 +128,16 @@ def _read_intentions(service: str, answer: Answer[list[object] | None]) -> Inten
         raise AnswerRejected("malformed", str(error)) from error
 
 
-def _read_health(destination: Destination, answer: Answer[list[object]]) -> EndpointSet:
+def _read_health(lookup: ServiceDestination | Gateways, answer: Answer[list[object]]) -> EndpointSet:
+    nearest_first = isinstance(lookup, ServiceDestination) and bool(lookup.near)
     try:
-        return parse_health(answer.value, f"health of {destination}")
+        return parse_health(answer.value, f"health of {lookup}", nearest_first=nearest_first)
     except InvalidAnswer as error:
         raise AnswerRejected("malformed", str(error)) from error
 
 
-def _read_query(answer: Answer[Json]) -> EndpointSet:
+def _read_query(query: QueryDestination, answer: Answer[Json]) -> EndpointSet:
     try:
-        return parse_query(answer.value)
+        return parse_query(answer.value, nearest_first=bool(query.near))
     except InvalidAnswer as error:
         raise AnswerRejected("malformed", str(error)) from error

@@ -6,13 +6,11 @@ import socket
 
 from agent.inbound import serve_inbound
 from agent.judge import Judge
-from agent.latest import Latest
-from agent.ledger import Connection, Direction, FailedAttempt, Finished
+from agent.ledger import Connection, FailedAttempt, Finished
 from agent.outbound import serve_outbound
 from agent.parts import Parts
 from agent.relay import Relay
-from upstreams.endpoints import EndpointSet
-from upstreams.spec import Upstream
+from agent.targets import Targets
 
 
 class Handlers:
@@ -41,26 +39,19 @@ class Handlers:
             connect_timeout=registration.local_connect_timeout,
         )
 
-    async def outbound(self, sock: socket.socket, upstream: Upstream, endpoints: Latest[EndpointSet]) -> None:
+    async def outbound(self, sock: socket.socket, targets: Targets) -> None:
         """Our app."""
         parts = self._parts
-        registration, contexts = parts.placement.value, parts.contexts.value
+        registration = parts.placement.value
         assert registration is not None  # an upstream comes out of one
-        assert contexts is not None  # no listener opens before
         await serve_outbound(
             sock,
-            upstream=upstream,
-            endpoints=endpoints,
+            targets=targets,
             contexts=parts.contexts,
-            own_datacenter=contexts.credentials.leaf.id.datacenter,
-            failures=parts.failures,
-            loads=parts.loads,
             relay=self._relay,
             ledger=parts.ledger,
-            rng=parts.rng,
             clock=parts.clock,
             handshake_timeout=registration.handshake_timeout,
-            wan=parts.settings.wan_addresses,
         )
 
 
@@ -88,12 +79,9 @@ class Reactions:
             self._parts.journal.closed(finished)
 
     def refused(self, finished: Finished, /) -> None:
-        """When no candidate serves, a polled upstream is asked about early."""
-        if self._parts is None:
-            return
-        self._parts.journal.refused(finished)
-        if finished.direction is Direction.OUTBOUND and self._parts.feeds is not None:
-            self._parts.feeds.refresh(finished.upstream)
+        """It has ended before it began."""
+        if self._parts is not None:
+            self._parts.journal.refused(finished)
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         """A candidate does not serve."""

@@ -38,6 +38,7 @@ from agent.self_registration import SelfRegistration
 from agent.settings import IdentityKind
 from agent.starting import Start
 from agent.systemd import Inherited, Notifier, public_socket
+from agent.targets import Surroundings
 from agent.upstream_listeners import UpstreamListeners
 
 ADMIN_MODE = 0o600
@@ -171,7 +172,16 @@ class Lifecycle:
             feeds=parts.feeds,
             ledger=parts.ledger,
             serve=handlers.outbound,
-            default_limit=parts.settings.max_connections or None,
+            around=Surroundings(
+                sources=parts.feeds,
+                own_datacenter=parts.own_datacenter,
+                wan=parts.settings.wan_addresses,
+                clock=parts.clock,
+                rng=parts.rng,
+                loads=parts.loads,
+                events=parts.journal,
+            ),
+            limit=parts.settings.max_connections or None,
             current={},
         )
         return Following(

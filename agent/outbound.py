@@ -7,14 +7,11 @@ the next; after it, never: nobody knows what the far side has done with the byte
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from itertools import islice
-from random import Random
 
 from OpenSSL import SSL
 
@@ -24,17 +21,15 @@ from agent.ledger import Connection, Direction, FailedAttempt, Ledger
 from agent.legs import DialFailed, dial, part, remote, reset, tune
 from agent.registration import TcpAddress
 from agent.relay import Relay
+from agent.search import Search
 from agent.splice import Ending, Transfer
+from agent.targets import Targets
 from certs.contexts import Contexts
 from certs.peer import Peer, PeerRejected, verify_peer
 from certs.spiffe import DEFAULT, TrustDomain
-from upstreams.choose import candidates
-from upstreams.ejection import FailureMemory
-from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity
-from upstreams.reach import Dialling, Unreachable, reach
-from upstreams.spec import Upstream, WanMode
-
-MAX_ATTEMPTS = 8  # candidates tried for one connection: our app has long given up by then
+from upstreams.endpoints import EndpointKey, ExpectedIdentity
+from upstreams.reach import Dialling, Unreachable
+from upstreams.route import Approach
 
 Clock = Callable[[], datetime]
 
@@ -45,9 +40,13 @@ class OutboundReason(StrEnum):
     NO_CREDENTIALS_YET = "no_credentials_yet"
     NO_ENDPOINTS_YET = "no_endpoints_yet"  # the first answer has not come
     NO_ENDPOINTS = "no_endpoints"
+    NO_GATEWAYS = "no_gateways"
     WRONG_IDENTITY = "wrong_identity"
     REFUSED_BY_PEER = "refused_by_peer"
     ALL_FAILED = "all_failed"
+    DEADLINE = "upstream_deadline"
+    OVERFLOW = "upstream_overflow"  # max_connections
+    PENDING_OVERFLOW = "upstream_pending_overflow"  # max_pending_requests
 
 
 class NotServed(Exception):
@@ -63,14 +62,9 @@ class NotServed(Exception):
 class _Route:
     """What every attempt of one connection shares."""
 
-    upstream: Upstream
-    endpoints: Latest[EndpointSet]
+    targets: Targets
+    search: Search
     contexts: Latest[Contexts]
-    own_datacenter: str
-    wan: WanMode
-    failures: FailureMemory
-    loads: Counter[EndpointKey]
-    rng: Random
     clock: Clock
     relay: Relay
     ledger: Ledger
@@ -80,113 +74,103 @@ class _Route:
 async def serve_outbound(
     sock: socket.socket,
     *,
-    upstream: Upstream,
-    endpoints: Latest[EndpointSet],
+    targets: Targets,
     contexts: Latest[Contexts],
-    own_datacenter: str,
-    failures: FailureMemory,
-    loads: Counter[EndpointKey],
     relay: Relay,
     ledger: Ledger,
-    rng: Random,
     clock: Clock,
     handshake_timeout: float,
-    wan: WanMode = WanMode.AUTO,
 ) -> None:
-    """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds.
-
-    `failures` and `loads` are shared by all connections of the upstream; this keeps both.
-    """
-    route = _Route(
-        upstream=upstream,
-        endpoints=endpoints,
-        contexts=contexts,
-        own_datacenter=own_datacenter,
-        wan=wan,
-        failures=failures,
-        loads=loads,
-        rng=rng,
-        clock=clock,
-        relay=relay,
-        ledger=ledger,
-        handshake_timeout=handshake_timeout,
-    )
+    """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds."""
     try:
-        destination = str(upstream.destination)
+        destination = str(targets.upstream.destination)
         with ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
             try:
                 tune(sock)
-                await _serve(sock, route, connection)
+                with _admitted(connection, targets):
+                    route = _Route(
+                        targets=targets,
+                        search=Search(targets),
+                        contexts=contexts,
+                        clock=clock,
+                        relay=relay,
+                        ledger=ledger,
+                        handshake_timeout=handshake_timeout,
+                    )
+                    await _serve(sock, route, connection)
             except NotServed as failure:
                 connection.end(failure.reason, failure.detail)
     finally:
         reset(sock)  # unless it has been closed: our app must not take a failure for an end
 
 
+@contextmanager
+def _admitted(connection: Connection, targets: Targets) -> Iterator[None]:
+    """Count the connection, if the upstream's limits let it in; else raise NotServed."""
+    upstream, live = targets.upstream, len(targets.connections)
+    if upstream.max_connections is not None and live >= upstream.max_connections:
+        raise NotServed(OutboundReason.OVERFLOW, f"max_connections is {upstream.max_connections}")
+    if upstream.max_pending is not None and targets.pending >= upstream.max_pending:
+        raise NotServed(OutboundReason.PENDING_OVERFLOW, f"max_pending_requests is {upstream.max_pending}")
+    targets.connections.add(connection)
+    try:
+        yield
+    finally:
+        targets.connections.remove(connection)
+
+
 async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> None:
+    if route.contexts.value is None:
+        raise NotServed(OutboundReason.NO_CREDENTIALS_YET, "there is no certificate to show yet")
     failed: list[FailedAttempt] = []
-    for endpoint in _candidates(route):
+    while (approach := await route.search.next()) is not None:
         address = "no address"
         try:
-            dialling = reach(endpoint, own_datacenter=route.own_datacenter, wan=route.wan)
+            dialling = route.targets.address(approach)
             address = str(dialling)
-            await _attempt(sock, route, connection, endpoint, dialling)
+            await _attempt(sock, route, connection, approach, dialling)
         except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
-            route.failures.failed(endpoint)
+            route.targets.failed(approach)
             detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
             attempt = FailedAttempt(
-                endpoint=str(endpoint), address=address, reason=failure.reason, detail=detail
+                endpoint=str(approach), address=address, reason=failure.reason, detail=detail
             )
             failed.append(attempt)
             route.ledger.attempt_failed(connection, attempt)
         else:
             return
-    raise _none_left(failed)
-
-
-def _candidates(route: _Route) -> Iterator[Endpoint]:
-    endpoints = route.endpoints.value
-    if endpoints is None:
-        raise NotServed(OutboundReason.NO_ENDPOINTS_YET, "where the upstream is, is not known yet")
-    if route.contexts.value is None:
-        raise NotServed(OutboundReason.NO_CREDENTIALS_YET, "there is no certificate to show yet")
-    return islice(_each_once(candidates(endpoints, route.failures, route.rng, route.loads)), MAX_ATTEMPTS)
-
-
-def _each_once(endpoints: Iterator[Endpoint]) -> Iterator[Endpoint]:
-    """The order is found out as we go, and one that has just failed may come up again as a last resort."""
-    tried: set[EndpointKey] = set()
-    for endpoint in endpoints:
-        if endpoint.key not in tried:
-            tried.add(endpoint.key)
-            yield endpoint
+    raise _none_left(failed, route)
 
 
 async def _attempt(
-    sock: socket.socket, route: _Route, connection: Connection, endpoint: Endpoint, dialling: Dialling
+    sock: socket.socket, route: _Route, connection: Connection, approach: Approach, dialling: Dialling
 ) -> None:
     """Serve the connection by this candidate. If this raises, not a byte of our app has been taken."""
     connection.peer = None
     ending: Ending | None = None
-    with _counted(route.loads, endpoint.key), ExitStack() as last:
-        tcp = await dial(TcpAddress(dialling.host, dialling.port), route.upstream.connect_timeout)
+    expected = approach.endpoint.expected
+    with _counted(route.targets, approach.hop.key), ExitStack() as last:
+        seconds = route.search.seconds(approach, route.targets.upstream.connect_timeout)
+        tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds)
         last.callback(lambda: part(None, tcp, ending))
-        tls = await _handshake(tcp, route, endpoint.expected)
-        connection.peer = _identify(tls, route, endpoint.expected)
-        connection.dialled = str(dialling)
-        route.failures.succeeded(endpoint)
+        tls = await _handshake(tcp, route, approach)
+        connection.peer = _identify(tls, route, expected)
+        connection.dialled = _dialled(approach, dialling)
+        route.targets.succeeded(approach)
         connection.relaying()
         transfer = await route.relay.run(sock, tls, connection.progress)
+        route.search.served()
         ending = transfer.ending
         if _refused(transfer):
-            _take_refusal(transfer, connection, route, endpoint)
+            _take_refusal(transfer, connection, route, approach)
         else:
             connection.end(transfer.ending, transfer.detail)
         part(sock, None, ending)
 
 
 @contextmanager
-def _counted(loads: Counter[EndpointKey], key: EndpointKey) -> Iterator[None]:
+def _counted(targets: Targets, key: EndpointKey) -> Iterator[None]:
+    loads = targets.loads
     loads[key] += 1
     try:
         yield
@@ -196,10 +180,17 @@ def _counted(loads: Counter[EndpointKey], key: EndpointKey) -> Iterator[None]:
             del loads[key]  # endpoints come and go
 
 
-async def _handshake(tcp: socket.socket, route: _Route, expected: ExpectedIdentity) -> SSL.Connection:
+def _dialled(approach: Approach, dialling: Dialling) -> str:
+    """The address and why, in the form of a Dialling."""
+    text = str(dialling)
+    return f"{text[:-1]}, mesh gateway)" if approach.through_gateway else text
+
+
+async def _handshake(tcp: socket.socket, route: _Route, approach: Approach) -> SSL.Connection:
     current = _newest(route.contexts)
-    name = server_name(expected, current.credentials.bundle.trust_domain)
-    return await client_handshake(tcp, current.client, name, route.handshake_timeout)
+    name = server_name(approach.endpoint.expected, current.credentials.bundle.trust_domain)
+    seconds = route.search.seconds(approach, route.handshake_timeout)
+    return await client_handshake(tcp, current.client, name, seconds)
 
 
 def _identify(tls: SSL.Connection, route: _Route, expected: ExpectedIdentity) -> Peer:
@@ -228,12 +219,12 @@ def _refused(transfer: Transfer) -> bool:
     return transfer.ending is not Ending.CLEAN and transfer.tls_ended_first and transfer.to_plain == 0
 
 
-def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, endpoint: Endpoint) -> None:
+def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, approach: Approach) -> None:
     """Leave it to the next candidate if nothing was said yet; else name the ending."""
     detail = f"{transfer.ending.value}: {transfer.detail}"
     if transfer.untouched:
         raise NotServed(OutboundReason.REFUSED_BY_PEER, detail)
-    route.failures.failed(endpoint)
+    route.targets.failed(approach)
     connection.end(OutboundReason.REFUSED_BY_PEER, detail)
 
 
@@ -243,9 +234,17 @@ def _newest(contexts: Latest[Contexts]) -> Contexts:
     return current
 
 
-def _none_left(failed: list[FailedAttempt]) -> NotServed:
-    if not failed:
-        return NotServed(OutboundReason.NO_ENDPOINTS, "no instance is passing or warning")
-    refused = all(attempt.reason is OutboundReason.REFUSED_BY_PEER for attempt in failed)
-    reason = OutboundReason.REFUSED_BY_PEER if refused else OutboundReason.ALL_FAILED
-    return NotServed(reason, "; ".join(map(str, failed)))
+def _none_left(failed: list[FailedAttempt], route: _Route) -> NotServed:
+    detail = "; ".join(map(str, failed))
+    if route.search.late:
+        told = f"not served within {route.targets.upstream.deadline:g} s"
+        return NotServed(OutboundReason.DEADLINE, f"{told}; {detail}" if detail else told)
+    if failed:
+        refused = all(attempt.reason is OutboundReason.REFUSED_BY_PEER for attempt in failed)
+        return NotServed(OutboundReason.REFUSED_BY_PEER if refused else OutboundReason.ALL_FAILED, detail)
+    known = [source.endpoints.value for source in route.targets.sources()]
+    if all(endpoints is None for endpoints in known):
+        return NotServed(OutboundReason.NO_ENDPOINTS_YET, "where the upstream is, is not known yet")
+    if any(endpoints is not None and endpoints.tiers for endpoints in known):
+        return NotServed(OutboundReason.NO_GATEWAYS, "no mesh gateway is known on the way")
+    return NotServed(OutboundReason.NO_ENDPOINTS, "no instance is passing or warning")

@@ -24,7 +24,6 @@ from agent.transport import TokenSource
 from agent.upstream_listeners import UpstreamListeners
 from agent.watch import Watch, WatchStatus
 from certs.contexts import Contexts
-from upstreams.ejection import FailureMemory
 from upstreams.endpoints import EndpointKey
 
 PUBLIC = "public"  # the key of the public listener
@@ -51,7 +50,6 @@ class Parts:
     consul: Consul
     token: TokenSource
     ledger: Ledger
-    failures: FailureMemory  # of all endpoints, by their key, as are their loads
     loads: Counter[EndpointKey] = field(default_factory=Counter)
     started: datetime
     placement: Latest[Registration] = field(default_factory=Latest)
@@ -72,6 +70,13 @@ class Parts:
     def public(self) -> Opening | None:
         """The public listener."""
         return None if self.listeners is None else self.listeners.get(PUBLIC)
+
+    def own_datacenter(self) -> str:
+        """Ours: as the leaf says, until there is one as the registration says."""
+        contexts, placed = self.contexts.value, self.placement.value
+        if contexts is not None:
+            return contexts.credentials.leaf.id.datacenter
+        return (placed.datacenter if placed is not None else None) or ""
 
     def watches(self) -> Iterator[WatchStatus]:
         """How every watch fares."""

@@ -26,7 +26,6 @@ from agent.settings import Settings
 from agent.systemd import inherited_sockets, notifier
 from agent.told import exit_code, read_settings
 from agent.transport import TokenSource, dialler, tls_context
-from upstreams.ejection import FailureMemory
 
 SAYS = "run the agent beside a service"
 
@@ -75,7 +74,6 @@ def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]
         consul=_consul(settings, token),
         token=token,
         ledger=Ledger(clock, reactions),
-        failures=FailureMemory(clock),
         started=clock(),
     )
     if settings.http_addr.tls and not settings.http_ssl_verify:

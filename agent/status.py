@@ -10,18 +10,14 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 
-from agent import VERSION
+from agent import VERSION, upstream_status
 from agent.ledger import Connection, Direction, Finished
-from agent.listeners import Opening
 from agent.parts import Parts
 from agent.placement import origins
 from agent.readiness import missing
 from agent.watch import WatchStatus
-from upstreams.endpoints import Endpoint
-from upstreams.reach import Unreachable, reach
-from upstreams.spec import Upstream
 
-MOST_ROWS = 1000  # connections, and endpoints per upstream, in one answer
+MOST_ROWS = 1000  # connections in one answer
 
 Row = dict[str, object]
 
@@ -44,8 +40,8 @@ def document(parts: Parts) -> Row:
         "credentials": _credentials(parts, now),
         "intentions": _intentions(parts),
         "watches": [_watch(status, now) for status in parts.watches()],
-        "public": _opening(parts.public),
-        "upstreams": _upstreams(parts),
+        "public": upstream_status.opening_row(parts.public),
+        "upstreams": upstream_status.rows(parts),
         "connections": [_connection(connection) for connection in live[-MOST_ROWS:]],
         "connections_not_shown": max(0, len(live) - MOST_ROWS),
         "recent": [_finished(finished) for finished in parts.ledger.recent()],
@@ -144,71 +140,6 @@ def _watch(status: WatchStatus, now: datetime) -> Row:
         "failing": failing,
         "failures": dict(status.failures),
     }
-
-
-def _opening(opening: Opening | None) -> Row | None:
-    if opening is None:
-        return None
-    admission = opening.admission
-    return {
-        "addresses": opening.addresses,
-        "listening": opening.listening,
-        "problem": opening.problem,
-        "live": admission.live,
-        "limit": admission.limit,
-        "most": admission.most,
-        "admitted": admission.admitted,
-        "overflow": admission.overflow,
-    }
-
-
-def _upstreams(parts: Parts) -> list[Row]:
-    if parts.upstreams is None:
-        return []
-    return [_upstream(parts, upstream) for upstream in list(parts.upstreams.current.values())]
-
-
-def _upstream(parts: Parts, upstream: Upstream) -> Row:
-    assert parts.upstreams is not None  # it is one of them
-    newest = parts.upstreams.feeds.endpoints(upstream).value
-    endpoints = () if newest is None else newest.endpoints
-    return {
-        "destination": str(upstream.destination),
-        "bind": str(upstream.bind),
-        "connect_timeout_seconds": upstream.connect_timeout,
-        "listener": _opening(parts.upstreams.listeners.get(upstream.bind)),
-        "source": None if newest is None else newest.source,
-        "endpoints": [_endpoint(parts, endpoint) for endpoint in endpoints[:MOST_ROWS]],
-        "endpoints_not_shown": max(0, len(endpoints) - MOST_ROWS),
-        "unusable": [] if newest is None else [f"{u.instance}: {u.reason.value}" for u in newest.unusable],
-    }
-
-
-def _endpoint(parts: Parts, endpoint: Endpoint) -> Row:
-    ejected = parts.failures.ejected().get(endpoint.key)
-    return {
-        "instance": str(endpoint),
-        "status": endpoint.status.value,
-        "weight": endpoint.weight,
-        "expects": str(endpoint.expected),
-        "live": parts.loads.get(endpoint.key, 0),
-        "ejected_until": _time(ejected),
-        **_dialling(parts, endpoint),
-    }
-
-
-def _dialling(parts: Parts, endpoint: Endpoint) -> Row:
-    """The address it would be dialled at now, and why that one."""
-    contexts = parts.contexts.value
-    if contexts is None:
-        return {"address": None, "why": "our datacenter is not known yet"}
-    own = contexts.credentials.leaf.id.datacenter
-    try:
-        dialling = reach(endpoint, own_datacenter=own, wan=parts.settings.wan_addresses)
-    except Unreachable as error:
-        return {"address": None, "why": error.reason.value}
-    host = f"[{dialling.host}]" if ":" in dialling.host else dialling.host
-    return {"address": f"{host}:{dialling.port}", "why": dialling.reason.value}
 
 
 def _connection(connection: Connection) -> Row:

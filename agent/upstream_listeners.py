@@ -10,16 +10,15 @@ from functools import partial
 import trio
 
 from agent.endpoint_feeds import EndpointFeeds
-from agent.latest import Latest
 from agent.ledger import CloseReason, Direction, Ledger
 from agent.listener import Admission
 from agent.listeners import Listeners, Opening
 from agent.registration import Address, TcpAddress, UnixAddress
-from upstreams.endpoints import EndpointSet
+from agent.targets import Surroundings, Targets
 from upstreams.plan import plan
 from upstreams.spec import Bind, LocalBind, Upstream
 
-Serve = Callable[[socket.socket, Upstream, Latest[EndpointSet]], Awaitable[None]]
+Serve = Callable[[socket.socket, Targets], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,31 +29,31 @@ class UpstreamListeners:
     feeds: EndpointFeeds
     ledger: Ledger
     serve: Serve
-    default_limit: int | None
-    current: dict[Bind, Upstream]
+    around: Surroundings
+    limit: int | None  # of a listener; an upstream's own limit refuses by name instead
+    current: dict[Bind, Targets]
 
     async def bind(self, upstreams: Sequence[Upstream]) -> None:
         """At start: take every address. Raises BindFailed."""
         self.feeds.want(upstreams)
         for upstream in upstreams:
-            self.current[upstream.bind] = upstream
+            self.current[upstream.bind] = Targets(upstream, self.around)
             await self.listeners.bind(upstream.bind, self._opening(upstream))
 
     async def follow(self, upstreams: Sequence[Upstream], grace: float, connections: trio.Nursery) -> None:
         """Go over to these. Connections of an upstream that is gone have `grace` seconds to end."""
-        steps = plan(list(self.current.values()), upstreams)
+        steps = plan([targets.upstream for targets in self.current.values()], upstreams)
         for upstream in steps.close:
             await self.listeners.close(upstream.bind)
             del self.current[upstream.bind]
         self.feeds.want(upstreams)
         for upstream in steps.retarget:
-            self.current[upstream.bind] = upstream
+            self.current[upstream.bind].become(upstream)
             opening = self.listeners.get(upstream.bind)
             if opening is not None:
                 opening.purpose = _purpose(upstream)
-                opening.admission.limit = upstream.max_connections or self.default_limit
         for upstream in steps.open:
-            self.current[upstream.bind] = upstream
+            self.current[upstream.bind] = Targets(upstream, self.around)
             await self.listeners.add(upstream.bind, self._opening(upstream))
         served = {str(upstream.destination) for upstream in upstreams}
         for upstream in steps.close:
@@ -74,16 +73,16 @@ class UpstreamListeners:
             address=_address(upstream.bind),
             mode=None if isinstance(upstream.bind, LocalBind) else upstream.bind.mode,
             handler=partial(self._serve, upstream.bind),
-            admission=Admission(upstream.max_connections or self.default_limit),
+            admission=Admission(self.limit),
         )
 
     async def _serve(self, bind: Bind, sock: socket.socket) -> None:
         """Serve a connection by what the bind stands for at this moment."""
-        upstream = self.current.get(bind)
-        if upstream is None:  # accepted as the listener was closing
+        targets = self.current.get(bind)
+        if targets is None:  # accepted as the listener was closing
             sock.close()
             return
-        await self.serve(sock, upstream, self.feeds.endpoints(upstream))
+        await self.serve(sock, targets)
 
 
 def _purpose(upstream: Upstream) -> str:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from random import Random
 
 import trio
 import trio.testing
@@ -27,17 +26,21 @@ from agent.handshake import HandshakeFailed, client_handshake, server_handshake
 from agent.inbound import serve_inbound
 from agent.intentions import Intentions, parse_match
 from agent.latest import Latest
-from agent.ledger import Connection, FailedAttempt, Finished, Ledger
+from agent.ledger import Finished, Ledger
 from agent.listener import Admission, accept_all
 from agent.outbound import serve_outbound
 from agent.registration import Address, TcpAddress, UnixAddress
 from agent.relay import Relay
+from agent.targets import Source, Targets
+from agent.watch import WatchStatus
 from certs.contexts import Contexts
+from tests.agent.surroundings import Told, surroundings
 from tests.agent.wires import contexts_of, listener
 from tests.certs.authority import Issuer
+from tests.scenarios.recorder import Recorder
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity, Status
-from upstreams.spec import parse_upstream_flag
+from upstreams.spec import Lookup, parse_upstream_flag
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 UPSTREAM = parse_upstream_flag("db@dc2:9191")
@@ -52,36 +55,6 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that nobody announces: it is looked at again and again."""
     while not condition():  # noqa: ASYNC110 - see above
         await trio.sleep(0.001)
-
-
-@dataclass(slots=True)
-class Recorder:
-    """What the ledgers and listeners told."""
-
-    opened_ids: list[int] = field(default_factory=list)
-    closed_ones: list[Finished] = field(default_factory=list)
-    refused_ones: list[Finished] = field(default_factory=list)
-    attempts: list[FailedAttempt] = field(default_factory=list)
-    overflows: int = 0
-    shortages: list[OSError] = field(default_factory=list)
-
-    def opened(self, connection: Connection, /) -> None:
-        self.opened_ids.append(connection.id)
-
-    def closed(self, finished: Finished, /) -> None:
-        self.closed_ones.append(finished)
-
-    def refused(self, finished: Finished, /) -> None:
-        self.refused_ones.append(finished)
-
-    def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
-        self.attempts.append(attempt)
-
-    def overflowed(self, admission: Admission, /) -> None:
-        self.overflows += 1
-
-    def exhausted(self, error: OSError, /) -> None:
-        self.shortages.append(error)
 
 
 @dataclass(slots=True)
@@ -118,10 +91,23 @@ class Mesh:
     db: Side
     intentions: Latest[Intentions]
     endpoints: Latest[EndpointSet]
-    failures: FailureMemory
     loads: Counter[EndpointKey]
     upstream: Address
     public: TcpAddress
+    told: Told = field(default_factory=Told)
+    targets: Targets = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.targets = Targets(UPSTREAM, surroundings(self, self.told, now, self.loads))
+
+    def source(self, _lookup: Lookup, _poll_interval: float | None, /) -> Source:
+        """Where the upstream is, for whoever asks."""
+        return Source(endpoints=self.endpoints, status=WatchStatus(name="endpoints"), ask_again=lambda: None)
+
+    @property
+    def failures(self) -> FailureMemory:
+        """Which endpoints are ejected."""
+        return self.targets.failures
 
     async def connect(self) -> trio.SocketStream:
         """As web's app: connect to the local bind of the upstream."""
@@ -236,7 +222,6 @@ async def mesh(
             db=db,
             intentions=Latest(allow_all()),
             endpoints=Latest(one(endpoint(public.port))),
-            failures=FailureMemory(now),
             loads=Counter(),
             upstream=upstream_address,
             public=public,
@@ -300,15 +285,10 @@ async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5
     """web's sidecar serves its app once."""
     await serve_outbound(
         sock,
-        upstream=UPSTREAM,
-        endpoints=m.endpoints,
+        targets=m.targets,
         contexts=m.web.contexts,
-        own_datacenter="dc1",
-        failures=m.failures,
-        loads=m.loads,
         relay=m.relay,
         ledger=m.web.ledger,
-        rng=Random(1),
         clock=now,
         handshake_timeout=handshake_timeout,
     )

@@ -1,0 +1,149 @@
+"""What `/status` and `/metrics` say of the upstreams: targets, limits, endpoints, and what is ejected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+
+from agent.exposition import Family, counter, gauge
+from agent.listeners import Opening
+from agent.parts import Parts
+from agent.targets import Source, Targets
+from upstreams.endpoints import Endpoint
+from upstreams.reach import Unreachable
+from upstreams.spec import Upstream
+
+MOST_ENDPOINTS = 1000  # of one target, in one answer
+
+Row = dict[str, object]
+
+
+def rows(parts: Parts) -> list[Row]:
+    """Every upstream, as it is now."""
+    upstreams = parts.upstreams
+    if upstreams is None:
+        return []
+    now = parts.clock()
+    return [
+        _upstream(targets, upstreams.listeners.get(bind), now)
+        for bind, targets in list(upstreams.current.items())
+    ]
+
+
+def opening_row(opening: Opening | None) -> Row | None:
+    """One listener."""
+    if opening is None:
+        return None
+    admission = opening.admission
+    return {
+        "addresses": opening.addresses,
+        "listening": opening.listening,
+        "problem": opening.problem,
+        "live": admission.live,
+        "limit": admission.limit,
+        "most": admission.most,
+        "admitted": admission.admitted,
+        "overflow": admission.overflow,
+    }
+
+
+def families(parts: Parts) -> Iterator[Family]:
+    """Metrics. An upstream is labelled by its destination and its bind: two may lead to one place."""
+    known = gauge("sidecar_upstream_endpoints", "Known instances.")
+    ejected = gauge("sidecar_upstream_ejected", "Endpoints and gateways left out for a while.")
+    active = gauge("sidecar_upstream_active", "1 for the target that new connections go to, 0 for others.")
+    live = gauge("sidecar_upstream_connections", "Connections of our app, waiting ones included.")
+    changes = counter("sidecar_upstream_target_changes_total", "How often another target became active.")
+    for targets in [] if parts.upstreams is None else list(parts.upstreams.current.values()):
+        labels = {"upstream": str(targets.upstream.destination), "bind": str(targets.upstream.bind)}
+        chosen = targets.active()
+        for target, source in zip(targets.upstream.targets, targets.sources(), strict=True):
+            active.add(float(target == chosen), target=str(target), **labels)
+            for (datacenter, status), count in _places(source).items():
+                known.add(count, target=str(target), datacenter=datacenter, status=status, **labels)
+        ejected.add(len(targets.failures.ejected()), **labels)
+        live.add(len(targets.connections), **labels)
+        changes.add(targets.changes, **labels)
+    yield from (known, ejected, active, live, changes)
+
+
+def _places(source: Source) -> Counter[tuple[str, str]]:
+    newest = source.endpoints.value
+    return Counter((e.datacenter, e.status.value) for e in (newest.endpoints if newest else ()))
+
+
+def _upstream(targets: Targets, opening: Opening | None, now: datetime) -> Row:
+    upstream = targets.upstream
+    active = targets.active()
+    sources = zip(upstream.targets, targets.sources(), strict=True)
+    return {
+        "destination": str(upstream.destination),
+        "bind": str(upstream.bind),
+        "listener": opening_row(opening),
+        "active": str(active),
+        "active_since": _time(targets.failover.since),
+        "targets": [{"target": str(target), **_source(targets, source, now)} for target, source in sources],
+        "gateways": [_source(targets, gateways, now) for gateways in targets.gateways()],
+        "mesh_gateway": upstream.mesh_gateway.value or "none",
+        "wan": targets.wan.value,
+        "connections": len(targets.connections),
+        "waiting": targets.pending,
+        "limits": _limits(upstream),
+    }
+
+
+def _limits(upstream: Upstream) -> Row:
+    """Every one of them, defaults too; null is none."""
+    ejection = upstream.ejection
+    return {
+        "connect_timeout_seconds": upstream.connect_timeout,
+        "deadline_seconds": upstream.deadline,
+        "max_connections": upstream.max_connections,
+        "max_pending_requests": upstream.max_pending,
+        "failover_hold_seconds": upstream.hold,
+        "passive_health_check": {
+            "interval_seconds": ejection.interval,
+            "max_failures": ejection.max_failures,
+            "base_ejection_seconds": ejection.ejection_time,
+            "longest_ejection_seconds": ejection.longest,
+            "slow_start_seconds": ejection.slow_start,
+        },
+    }
+
+
+def _source(targets: Targets, source: Source, now: datetime) -> Row:
+    newest, status = source.endpoints.value, source.status
+    endpoints = () if newest is None else newest.endpoints
+    age = None if status.answered_at is None else round((now - status.answered_at).total_seconds(), 3)
+    return {
+        "watch": status.name,
+        "answered_seconds_ago": age,
+        "failing": None if status.failing is None else str(status.failing),
+        "source": None if newest is None else newest.source,
+        "endpoints": [_endpoint(targets, endpoint) for endpoint in endpoints[:MOST_ENDPOINTS]],
+        "endpoints_not_shown": max(0, len(endpoints) - MOST_ENDPOINTS),
+        "unusable": [] if newest is None else [f"{u.instance}: {u.reason.value}" for u in newest.unusable],
+    }
+
+
+def _endpoint(targets: Targets, endpoint: Endpoint) -> Row:
+    """With the address it would be dialled at now, and why that one."""
+    row: Row = {
+        "instance": str(endpoint),
+        "status": endpoint.status.value,
+        "weight": endpoint.weight,
+        "expects": str(endpoint.expected),
+        "live": targets.loads.get(endpoint.key, 0),
+        "ejected_until": _time(targets.failures.ejected().get(endpoint.key)),
+    }
+    try:
+        dialling = targets.dialling(endpoint)
+    except Unreachable as error:
+        return row | {"address": None, "why": error.reason.value}
+    host = f"[{dialling.host}]" if ":" in dialling.host else dialling.host
+    return row | {"address": f"{host}:{dialling.port}", "why": dialling.reason.value}
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

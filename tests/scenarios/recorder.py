@@ -1,0 +1,38 @@
+"""What the ledgers and listeners of a scenario told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.ledger import Connection, FailedAttempt, Finished
+from agent.listener import Admission
+
+
+@dataclass(slots=True)
+class Recorder:
+    """What the ledgers and listeners told."""
+
+    opened_ids: list[int] = field(default_factory=list)
+    closed_ones: list[Finished] = field(default_factory=list)
+    refused_ones: list[Finished] = field(default_factory=list)
+    attempts: list[FailedAttempt] = field(default_factory=list)
+    overflows: int = 0
+    shortages: list[OSError] = field(default_factory=list)
+
+    def opened(self, connection: Connection, /) -> None:
+        self.opened_ids.append(connection.id)
+
+    def closed(self, finished: Finished, /) -> None:
+        self.closed_ones.append(finished)
+
+    def refused(self, finished: Finished, /) -> None:
+        self.refused_ones.append(finished)
+
+    def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
+        self.attempts.append(attempt)
+
+    def overflowed(self, admission: Admission, /) -> None:
+        self.overflows += 1
+
+    def exhausted(self, error: OSError, /) -> None:
+        self.shortages.append(error)
