@@ -108,7 +108,8 @@ class Client:
             if not keep:
                 with trio.CancelScope(shield=True):  # closing forcefully does not wait
                     await trio.aclose_forcefully(connection.stream)
-        self._idle.append(connection)
+        if keep:
+            self._idle.append(connection)
         return response
 
 
@@ -188,7 +189,7 @@ class _Connection:
 def _tls_text(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not accepted: {error.verify_message}"
-    return str(error.reason or error)
+    return str(error)
 
 
 def _os_text(error: OSError) -> str:
