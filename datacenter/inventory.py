@@ -165,7 +165,7 @@ class Inventory:
         row = self.check(self.own_node, definition["CheckID"])
         if row is None:
             return False
-        status, output = self._aliased(definition["AliasNode"], definition["AliasService"])
+        status, output = self._aliased(row.key, definition["AliasNode"], definition["AliasService"])
         if (row.value["Status"], row.value["Output"]) == (status, output):
             return False
         value = {**row.value, "Status": status, "Output": output}
@@ -175,11 +175,12 @@ class Inventory:
             self._touch_check(self.own_node, value["ServiceID"])
         return True
 
-    def _aliased(self, node: str, service: str) -> tuple[str, str]:
+    def _aliased(self, own_key: str, node: str, service: str) -> tuple[str, str]:
         checks = self.node_checks(node) if node not in {"", self.own_node} else self.agent_checks()
         status, output = "passing", "No checks found."
         for check in checks:
-            if check.value["ServiceID"] not in {"", service}:
+            # An alias that belongs to the node would otherwise hold itself critical.
+            if check.value["ServiceID"] not in {"", service} or check.key == own_key:
                 continue
             if check.value["Status"] == "passing":
                 output = output if status != "passing" else "All checks passing."
