@@ -68,8 +68,7 @@ class Sidecar:
 
     def addresses(self) -> set[str]:
         """Every address it would dial just now."""
-        upstreams = self.status()["upstreams"]
-        return {endpoint["address"] for upstream in upstreams for endpoint in upstream["endpoints"]}
+        return set(_values_of("address", self.status()["upstreams"]))
 
     def endings(self, direction: str) -> Mapping[str, int]:
         """How many connections have ended for which reason."""
@@ -140,6 +139,16 @@ class Mesh:
             process.terminate()
             process.wait(timeout=20)
             api.put(f"/v1/agent/service/deregister/{service}")
+
+
+def _values_of(key: str, within: Any) -> Iterator[Any]:
+    """The values of a key, however deep."""
+    if isinstance(within, dict):
+        yield from ([within[key]] if key in within else [])
+        within = list(within.values())
+    if isinstance(within, list):
+        for each in within:
+            yield from _values_of(key, each)
 
 
 def _until(true: Callable[[], bool], what: str) -> None:
