@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from agent.durations import InvalidDuration, parse_duration
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class ProblemReason(StrEnum):
@@ -107,6 +110,34 @@ class ConfigReader:
             return default
         return value
 
+    def choice(self, key: str, kind: type[E]) -> E | None:
+        """One of the values of an enumeration."""
+        value = self.config.get(key)
+        if value is None:
+            return None
+        try:
+            return kind(value)
+        except ValueError:
+            self._wrong(key, value, f"not one of {', '.join(kind)}; ignored")
+            return None
+
+    def tables(self, key: str) -> list[ConfigReader]:
+        """A reader of each map in the list under `key`, sharing the list of problems."""
+        value = self.config.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            self._wrong(key, value, "not a list of maps; ignored")
+            return []
+        return [
+            ConfigReader(where=f"{self.where}.{key}[{number}]", config=item, problems=self.problems)
+            for number, item in enumerate(value)
+        ]
+
+    def spelt(self, *keys: str) -> str:
+        """Which of several spellings of one key is there; the first if none is."""
+        return next((key for key in keys if key in self.config), keys[0])
+
     def within(self, key: str) -> ConfigReader:
         """A reader of the map under `key`, sharing the list of problems."""
         value = self.config.get(key)
@@ -117,11 +148,13 @@ class ConfigReader:
             self._wrong(key, value, "not a map; ignored")
         return ConfigReader(where=f"{self.where}.{key}", config=inner, problems=self.problems)
 
-    def _wrong(self, key: str, value: object, remedy: str) -> None:
+    def problem(self, key: str, detail: str) -> None:
+        """What is under `key` cannot be honoured."""
         where = f"{self.where}.{key}"
-        self.problems.append(
-            Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=f"{value!r} is {remedy}")
-        )
+        self.problems.append(Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=detail))
+
+    def _wrong(self, key: str, value: object, remedy: str) -> None:
+        self.problem(key, f"{value!r} is {remedy}")
 
 
 def _milliseconds(value: object) -> float | None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from agent.proxy_config import ConfigReader, Problem, ProblemReason
+from agent.upstream_config import configured
 from certs.spiffe import DEFAULT
 from upstreams.spec import (
-    CONNECT_TIMEOUT,
     LOOPBACK,
     Bind,
     Destination,
@@ -56,8 +56,13 @@ class _Unserved(Exception):
         self.detail = detail
 
 
-def read_upstreams(answers: Sequence[UpstreamAnswer]) -> tuple[tuple[Upstream, ...], list[Problem]]:
-    """Every upstream with a bind of its own; the first of those that share one."""
+def read_upstreams(
+    answers: Sequence[UpstreamAnswer], default_mode: MeshGatewayMode = MeshGatewayMode.UNSET
+) -> tuple[tuple[Upstream, ...], list[Problem]]:
+    """Every upstream with a bind of its own; the first of those that share one.
+
+    `default_mode` is the proxy's own, for upstreams that do not say how to cross to another datacenter.
+    """
     problems: list[Problem] = []
     readable: list[Upstream] = []
     for number, answer in enumerate(answers):
@@ -65,7 +70,7 @@ def read_upstreams(answers: Sequence[UpstreamAnswer]) -> tuple[tuple[Upstream, .
             continue  # defaults for upstreams nobody bound; of use to transparent proxies only
         where = f"Upstreams[{number}]"
         try:
-            readable.append(_upstream(answer, where, problems))
+            readable.append(_upstream(answer, where, problems, default_mode))
         except _Unserved as fault:
             label = f"{where} ({answer.destination_name})"
             problems.append(Problem(where=label, reason=fault.reason, detail=fault.detail))
@@ -77,26 +82,21 @@ def read_upstreams(answers: Sequence[UpstreamAnswer]) -> tuple[tuple[Upstream, .
 
 
 def gateway_mode(answer: MeshGatewayAnswer | None) -> MeshGatewayMode:
-    """The mode as said; one we do not know is as good as unset, since dialling is direct."""
+    """The mode as said; one we do not know is as good as unset."""
     try:
         return MeshGatewayMode(answer.mode if answer else "")
     except ValueError:
         return MeshGatewayMode.UNSET
 
 
-def _upstream(answer: UpstreamAnswer, where: str, problems: list[Problem]) -> Upstream:
+def _upstream(
+    answer: UpstreamAnswer, where: str, problems: list[Problem], default_mode: MeshGatewayMode
+) -> Upstream:
     _refuse_elsewhere(answer)
     destination, bind = _destination(answer), _bind(answer)
     config = ConfigReader(where=f"{where}.Config", config=answer.config or {}, problems=problems)
-    return Upstream(
-        destination=destination,
-        bind=bind,
-        connect_timeout=config.seconds("connect_timeout_ms", CONNECT_TIMEOUT),
-        max_connections=config.within("limits").count("max_connections"),
-        poll_interval=config.duration("poll_interval"),
-        protocol=config.text("protocol", "tcp"),
-        mesh_gateway=gateway_mode(answer.mesh_gateway),
-    )
+    mode = gateway_mode(answer.mesh_gateway) or default_mode
+    return configured(Upstream(destination=destination, bind=bind, mesh_gateway=mode), config)
 
 
 def _refuse_elsewhere(answer: UpstreamAnswer) -> None:

@@ -135,7 +135,8 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
     config = ConfigReader(where="Proxy.Config", config=proxy.config or {})
     public_bind = _public_bind(service, config)
     local_app = _local_app(proxy, config)
-    upstreams, upstream_problems = read_upstreams(proxy.upstreams or ())
+    mesh_gateway = gateway_mode(proxy.mesh_gateway)
+    upstreams, upstream_problems = read_upstreams(proxy.upstreams or (), mesh_gateway)
     # Envoy's reading of 0 is "not set", which is how many a template spells it.
     max_inbound = (
         config.count("max_inbound_connections") if config.config.get("max_inbound_connections") else None
@@ -152,7 +153,7 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
         local_connect_timeout=config.seconds("local_connect_timeout_ms", LOCAL_CONNECT_TIMEOUT),
         handshake_timeout=config.seconds("handshake_timeout_ms", HANDSHAKE_TIMEOUT),
         max_inbound_connections=max_inbound,
-        mesh_gateway=gateway_mode(proxy.mesh_gateway),
+        mesh_gateway=mesh_gateway,
         problems=(*_shortcomings(proxy, public_bind, local_app), *config.problems, *upstream_problems),
         content_hash=service.content_hash,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import pytest
 
 from agent.proxy_config import ConfigReader, Problem, ProblemReason
@@ -94,3 +96,31 @@ def test_inner_maps_share_the_problems() -> None:
 def test_problem_prints_where_why_and_what() -> None:
     problem = Problem(where="Upstreams[1]", reason=ProblemReason.NO_BIND, detail="no port")
     assert str(problem) == "Upstreams[1]: no_bind: no port"
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+def test_choices() -> None:
+    config = reader(a="red", b="blue", c=["red"])
+    assert config.choice("a", Colour) is Colour.RED
+    assert config.choice("absent", Colour) is None
+    assert config.problems == []
+    assert [config.choice(key, Colour) for key in "bc"] == [None, None]
+    assert [problem.detail for problem in config.problems] == [
+        "'blue' is not one of red; ignored",
+        "['red'] is not one of red; ignored",
+    ]
+
+
+def test_tables_are_read_one_by_one() -> None:
+    config = reader(a=[{"n": 3}, {"n": "x"}], b=[3], c={})
+    assert [table.count("n") for table in config.tables("a")] == [3, None]
+    assert config.tables("b") == config.tables("c") == config.tables("absent") == []
+    assert [problem.where for problem in config.problems] == ["Config.a[1].n", "Config.b", "Config.c"]
+
+
+def test_of_several_spellings_the_one_that_is_there() -> None:
+    assert reader(MaxFailures=3).spelt("max_failures", "MaxFailures") == "MaxFailures"
+    assert reader().spelt("max_failures", "MaxFailures") == "max_failures"

@@ -117,11 +117,19 @@ def test_centrally_configured_entries_are_left_alone() -> None:
 def test_a_wrong_setting_is_a_problem_and_the_upstream_is_served() -> None:
     served, problems = read(entry(Config={"connect_timeout_ms": "soon", "limits": 3}))
     assert served[0].connect_timeout == 5.0
-    assert [problem.where for problem in problems] == [
+    assert {problem.where for problem in problems} == {
         "Upstreams[0].Config.connect_timeout_ms",
         "Upstreams[0].Config.limits",
-    ]
+    }
 
 
 def test_unknown_gateway_mode_is_unset() -> None:
     assert gateway_mode(MeshGatewayAnswer("sideways")) is MeshGatewayMode.UNSET
+
+
+def test_the_mode_of_the_proxy_is_the_default_of_its_upstreams() -> None:
+    answers = msgspec.convert(
+        [entry(), entry(LocalBindPort=9192, MeshGateway={"Mode": "none"})], list[UpstreamAnswer]
+    )
+    upstreams, _ = read_upstreams(answers, MeshGatewayMode.LOCAL)
+    assert [u.mesh_gateway for u in upstreams] == [MeshGatewayMode.LOCAL, MeshGatewayMode.NONE]
