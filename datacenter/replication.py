@@ -29,7 +29,7 @@ async def replicate(dc: Datacenter) -> None:
     while True:
         try:
             entries, index = await _ask(dc, index)
-        except (ApiError, KeyError, TypeError, ValueError) as error:
+        except (ApiError, AttributeError, KeyError, TypeError, ValueError) as error:
             text = error.text if isinstance(error, ApiError) else f"unexpected answer: {error!r}"
             if text != complaint:
                 _LOG.warning("replication from %s: %s", dc.settings.primary_datacenter, text)

@@ -214,7 +214,7 @@ class Wan:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer, name, raw, answers, nursery.cancel_scope)
             nursery.start_soon(self._break_off, {own, name}, nursery.cancel_scope)
-        if not answers:
+        if not answers or {own, name} & self._cut:
             raise ApiError(500, "rpc error making call: EOF")
         self.crossed.append(answers[0].body)
         received = {key.lower(): value for key, value in answers[0].headers.items()}
