@@ -113,9 +113,9 @@ async def _keep(console: Console, processes: Processes, addresses: Addresses) ->
     for name in UPSTREAM_PORTS:
         console.print(f"  curl {addresses.upstream(name)}/    # {name}")
     console.print("\nKill any one of these, start it again with its command, and the story goes on:")
-    for name, process in processes.running.items():
-        console.print(f"  {name} (pid {process.pid}, log {processes.log(name)})")
-        console.print(f"    {shlex.join(processes.commands[name])}")
+    for name, command in processes.commands.items():
+        console.print(f"  {name} (pid {processes.running[name].pid}, log {processes.log(name)})")
+        console.print(f"    {shlex.join(command)}")
     await trio.sleep_forever()
 
 
