@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.systemd.boot import Machine, until
+from tests.systemd.mesh import API, Mesh, federation, workloads
 
 pytestmark = pytest.mark.root
 
@@ -30,6 +31,18 @@ def test_wrong_settings_fail_once_with_78_and_say_why(machine: Machine) -> None:
 def test_a_missing_settings_file_fails_once_with_78(machine: Machine) -> None:
     assert stubborn(machine, "absent") == ("78", "failed", "0")
     assert "/etc/connect-sidecar/absent.toml" in machine.journal("sidecar@absent")
+
+
+def test_it_is_not_started_before_it_can_serve(machine: Machine) -> None:
+    machine.write("/etc/connect-sidecar/web.toml", f'sidecar_for = "web"\nhttp_addr = "{API["dc1"]}"\n')
+    machine.systemctl("start", "--no-block", "sidecar@web")
+    until(lambda: "listening" in machine.journal("sidecar@web") or None, "the admin endpoint")
+    early = Mesh(machine=machine)
+    assert early.admin("web", "/ready")[0] == 503
+    assert machine.show("sidecar@web", "ActiveState") == "activating"
+    workloads(federation(machine))
+    until(lambda: machine.show("sidecar@web", "ActiveState") == "active" or None, "a started sidecar")
+    assert early.admin("web", "/ready")[0] == 200
 
 
 def test_without_consul_it_ends_with_69_and_is_tried_again(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -41,6 +42,14 @@ def test_started_means_serving(mesh: Mesh) -> None:
     # No waiting here: systemctl returned when READY=1 was sent.
     assert mesh.admin("web", "/ready")[0] == 200
     assert mesh.get(UPSTREAM) == HELLO
+
+
+def test_a_request_crosses_by_the_wan_address_under_the_identities_of_both_ends(mesh: Mesh) -> None:
+    assert mesh.get(UPSTREAM) == HELLO
+    out, back = (json.loads(mesh.admin(name, "/status")[1])["recent"][-1] for name in ("web", "db"))
+    assert (out["address"], out["why"]) == (f"{WAN_HOST}:{PUBLIC_PORT}", "wan_tag")
+    assert out["peer"].endswith("/ns/default/dc/dc2/svc/db")
+    assert back["peer"].endswith("/ns/default/dc/dc1/svc/web")
 
 
 @pytest.mark.parametrize("instance", ["web", "db"])
