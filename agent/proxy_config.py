@@ -100,6 +100,13 @@ class ConfigReader:
             return None
         return number
 
+    def flag(self, key: str) -> bool:
+        """True or false; false when absent."""
+        value = self.config.get(key)
+        if not isinstance(value, bool | None):
+            self._wrong(key, value, "neither true nor false; false is used")
+        return value is True
+
     def text(self, key: str, default: str) -> str:
         """A string that is not empty."""
         value = self.config.get(key)
@@ -115,11 +122,10 @@ class ConfigReader:
         value = self.config.get(key)
         if value is None:
             return None
-        try:
-            return kind(value)
-        except ValueError:
+        found = next((member for member in kind if member.value == value), None)
+        if found is None:
             self._wrong(key, value, f"not one of {', '.join(kind)}; ignored")
-            return None
+        return found
 
     def tables(self, key: str) -> list[ConfigReader]:
         """A reader of each map in the list under `key`, sharing the list of problems."""

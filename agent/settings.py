@@ -19,6 +19,7 @@ from typing import Any
 from agent.arguments import did_you_mean
 from agent.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option
 from agent.registration import Address, TcpAddress
+from agent.upstream_tables import read_tables
 from agent.values import ConsulAddress
 from upstreams.spec import Upstream, WanMode, first_of_each_bind
 
@@ -140,8 +141,9 @@ def resolve(
     """Put the sources together. `flags` are by flag name, as `parse_arguments` returns them."""
     mistakes: list[Mistake] = []
     given: dict[str, tuple[Origin, Sequence[str]]] = {}
+    tables: list[Upstream] = []
     if config is not None:
-        given |= _from_file(Path(config), mistakes)
+        given |= _from_file(Path(config), mistakes, tables)
     given |= _from_environment(environ)
     given |= _from_flags(flags)
     values: dict[str, Any] = {option.name: option.default for option in OPTIONS}
@@ -149,6 +151,9 @@ def resolve(
     for name, (origin, texts) in given.items():
         read = _read(BY_NAME[name], origin, texts, mistakes)
         values[name], origins[name] = read, origin
+    if tables and origins["upstream"].rank <= Rank.FILE:
+        values["upstream"] = (*(values["upstream"] or ()), *tables)
+        origins["upstream"] = Origin(Rank.FILE, config or "")
     _settle_identity(values, origins, mistakes, required=identity_required)
     _check_together(values, origins, mistakes)
     if values["http_ssl"] and values["http_addr"] is not None:
@@ -157,7 +162,10 @@ def resolve(
     return Resolution(settings=settings, mistakes=tuple(mistakes), notes=_notes(environ))
 
 
-def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, tuple[Origin, Sequence[str]]]:
+def _from_file(
+    path: Path, mistakes: list[Mistake], tables: list[Upstream]
+) -> dict[str, tuple[Origin, Sequence[str]]]:
+    """The texts of the settings; `tables` takes the upstreams, which have settings of their own."""
     import tomllib  # noqa: PLC0415 - many agents have no file
 
     origin = Origin(Rank.FILE, str(path))
@@ -172,8 +180,13 @@ def _from_file(path: Path, mistakes: list[Mistake]) -> dict[str, tuple[Origin, S
         return {}
     given: dict[str, tuple[Origin, Sequence[str]]] = {}
     for key, value in table.items():
+        if key == "upstreams":
+            found, wrong = read_tables(value)
+            tables += found
+            mistakes += [Mistake(origin=origin, text=text) for text in wrong]
+            continue
         if key not in BY_NAME:
-            hint = did_you_mean(key.replace("-", "_"), BY_NAME)
+            hint = did_you_mean(key.replace("-", "_"), [*BY_NAME, "upstreams"])
             mistakes.append(Mistake(origin=origin, text=f"unknown key {key!r}{hint}"))
             continue
         texts = _texts(BY_NAME[key], value)

@@ -11,8 +11,11 @@ import pytest
 
 from agent.options import OPTIONS
 from agent.settings import resolve
+from agent.upstream_config import KEYS
+from agent.upstream_tables import read_tables
 from agent.values import parse_directory, parse_file
 from tests.systemd.boot import CHECKOUT
+from upstreams.spec import parse_upstream_flag
 
 UNITS = CHECKOUT / "systemd"
 SAMPLE = UNITS / "sidecar.toml"
@@ -20,9 +23,16 @@ OF_THE_READER = (parse_file, parse_directory)  # files that must exist on the re
 
 
 def shown() -> dict[str, str]:
-    """Key to value text of every setting in the sample, commented out or not."""
-    lines = re.findall(r"^(?:# )?([a-z_]+) = (.+)$", SAMPLE.read_text(), flags=re.MULTILINE)
-    return dict(lines)
+    """Key to value text of every setting in the sample, commented out or not; without the tables."""
+    settings = SAMPLE.read_text().partition("# [[")[0]
+    return dict(re.findall(r"^(?:# )?([a-z_]+) = (.+)$", settings, flags=re.MULTILINE))
+
+
+def tables() -> object:
+    """The upstreams of the sample, taken out of their comments."""
+    text = "".join(SAMPLE.read_text().partition("# [[")[1:])
+    lines = re.findall(r"^# (\[\[.+|[a-z_]+ = .+)$", text, flags=re.MULTILINE)
+    return tomllib.loads("\n".join(lines))["upstreams"]
 
 
 def property_of(unit: str, name: str) -> str:
@@ -40,6 +50,18 @@ def test_a_sample_is_accepted_as_it_stands(name: str) -> None:
 
 def test_the_sample_shows_every_setting_and_no_other() -> None:
     assert set(shown()) == {option.name for option in OPTIONS}
+
+
+def test_the_sample_shows_every_setting_of_an_upstream() -> None:
+    sample = tables()
+    assert isinstance(sample, list)
+    (table,) = sample
+    assert set(table) == KEYS - {"poll_interval", "protocol"} | {"spec"}
+    (upstream,), wrong = read_tables(sample)
+    assert wrong == []
+    plain = parse_upstream_flag(table["spec"])
+    for name in ("connect_timeout", "deadline", "hold", "ejection"):
+        assert getattr(upstream, name) == getattr(plain, name)
 
 
 @pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.read not in OF_THE_READER])
