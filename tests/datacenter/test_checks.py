@@ -46,8 +46,8 @@ def found(site: Site, check: str = "c") -> tuple[str, str]:
 async def until(site: Site, wanted: Callable[[str, str], bool]) -> None:
     """Wait until the check has found something like this."""
     with trio.fail_after(10):
-        while not wanted(*found(site)):
-            await trio.sleep(0.01)  # noqa: ASYNC110  a new output alone touches no topic to wait for
+        while not wanted(*found(site)):  # noqa: ASYNC110  a new output alone touches no topic to wait for
+            await trio.sleep(0.01)
 
 
 async def test_a_ttl_that_passes_in_silence_is_critical(autojump_clock: object) -> None:
