@@ -1,17 +1,21 @@
-"""Who may call us: Consul's intentions, evaluated here for each connection (contract §6).
+"""Who may call us: Consul's intentions, evaluated here for each connection or request (contract §6).
 
 The match answer is read once per change. Its order is not trusted: precedence is computed anew, as Consul
-does. Whatever cannot be judged at this layer is denied, with that reason.
+does. Three questions can be asked of them: `authorize` of a connection whose bytes are not looked at,
+`authorize_caller` of one whose requests will be judged each, `authorize_request` of one such request.
+Whatever cannot be judged is denied, with that reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
 
+from agent.permissions import Permissions, Unreadable, parse_permissions, unreadable_permissions
+from agent.request_rules import HttpRequest
 from certs.spiffe import DEFAULT, ServiceId
 
 WILDCARD = "*"
@@ -22,11 +26,11 @@ class InvalidIntentions(ValueError):
 
 
 class Effect(StrEnum):
-    """What an intention does to a connection at layer 4."""
+    """What an intention does to a connection."""
 
     ALLOW = "allow"
     DENY = "deny"
-    BY_REQUEST = "by_request"  # Permissions decide per HTTP request; a TCP listener cannot, so it denies
+    BY_REQUEST = "by_request"  # Permissions decide per HTTP request; where nobody can, it denies
 
 
 class VerdictReason(StrEnum):
@@ -37,6 +41,10 @@ class VerdictReason(StrEnum):
     INTENTION_BY_REQUEST = "intention_by_request"
     DEFAULT_ALLOW = "default_allow"
     DEFAULT_DENY = "default_deny"
+    PERMISSION_ALLOW = "permission_allow"
+    PERMISSION_DENY = "permission_deny"
+    UNSUPPORTED_PATTERN = "unsupported_pattern"
+    UNSUPPORTED_PERMISSION = "unsupported_permission"
 
 
 _DECIDED = {
@@ -44,15 +52,23 @@ _DECIDED = {
     Effect.DENY: VerdictReason.INTENTION_DENY,
     Effect.BY_REQUEST: VerdictReason.INTENTION_BY_REQUEST,
 }
+_UNREADABLE = {
+    Unreadable.PATTERN: VerdictReason.UNSUPPORTED_PATTERN,
+    Unreadable.PERMISSION: VerdictReason.UNSUPPORTED_PERMISSION,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intention:
-    """One rule. `precedence` is 9 (exact to exact) down to 1; a higher one decides first."""
+    """One rule. `precedence` is 9 (exact to exact) down to 1; a higher one decides first.
+
+    `permissions` decide about each request where the effect is BY_REQUEST, and are None where it is not.
+    """
 
     source: str
     destination: str
     effect: Effect
+    permissions: Permissions | None = None
     source_namespace: str = DEFAULT
     destination_namespace: str = DEFAULT
 
@@ -73,7 +89,7 @@ class Intention:
         }
 
     def __str__(self) -> str:
-        verb = "deny: permissions need HTTP" if self.effect is Effect.BY_REQUEST else self.effect.value
+        verb = self.effect.value.replace("_", " ")
         return f"{self.source} => {self.destination} ({verb}, precedence {self.precedence})"
 
 
@@ -84,6 +100,22 @@ class Intentions:
     destination: str
     rules: tuple[Intention, ...]
     default_allow: bool
+
+    @property
+    def by_request(self) -> bool:
+        """Whether any caller's requests have to be looked at."""
+        return any(rule.effect is Effect.BY_REQUEST for rule in self.rules)
+
+    @property
+    def header_names(self) -> frozenset[str]:
+        """The headers, folded, that any permission looks at."""
+        return frozenset().union(*(rule.permissions.header_names for rule in self.rules if rule.permissions))
+
+    def deciding(self, source: ServiceId) -> Intention | None:
+        """The first rule, by precedence, that covers the source; None leaves it to the default policy."""
+        if source.partition != DEFAULT:  # wildcards do not cross partitions
+            return None
+        return next((rule for rule in self.rules if rule.covers(source)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +138,7 @@ class _IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     source_sameness_group: str = ""
     action: str = ""
     permissions: list[object] | None = None
+    jwt: object = msgspec.field(name="JWT", default=None)
 
 
 def parse_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Intentions:
@@ -125,14 +158,43 @@ def parse_match(answer: Sequence[object] | None, destination: str, *, default_al
 
 
 def authorize(intentions: Intentions, source: ServiceId) -> Verdict:
-    """The first rule, by precedence, that covers the source decides; else the default policy does.
+    """Whether a connection may carry whatever it likes; one to be judged by request may not.
 
     The source's trust domain must have been checked: intentions do not look at it, nor at its datacenter.
     """
-    at_home = source.partition == DEFAULT  # wildcards do not cross partitions
-    for rule in intentions.rules if at_home else ():
-        if rule.covers(source):
-            return Verdict(allowed=rule.effect is Effect.ALLOW, reason=_DECIDED[rule.effect], rule=str(rule))
+    rule = intentions.deciding(source)
+    if rule is None:
+        return _by_default(intentions)
+    return Verdict(allowed=rule.effect is Effect.ALLOW, reason=_DECIDED[rule.effect], rule=str(rule))
+
+
+def authorize_caller(intentions: Intentions, source: ServiceId) -> Verdict:
+    """Whether a connection may be made whose requests are then judged one by one."""
+    verdict = authorize(intentions, source)
+    return replace(verdict, allowed=verdict.allowed or verdict.reason is VerdictReason.INTENTION_BY_REQUEST)
+
+
+def authorize_request(intentions: Intentions, source: ServiceId, request: HttpRequest) -> Verdict:
+    """Whether that request may be made.
+
+    Where the deciding intention has permissions and none of them matches, the default policy holds, not an
+    intention of lower precedence.
+    """
+    rule = intentions.deciding(source)
+    if rule is None or rule.permissions is None:
+        return authorize(intentions, source)
+    if rule.permissions.unreadable is not None:
+        reason = _UNREADABLE[rule.permissions.unreadable]
+        return Verdict(allowed=False, reason=reason, rule=f"{rule}, {rule.permissions.detail}")
+    permission = rule.permissions.first(request)
+    if permission is None:
+        verdict = _by_default(intentions)
+        return replace(verdict, rule=f"{rule}, no permission matches, {verdict.rule}")
+    reason = VerdictReason.PERMISSION_ALLOW if permission.allow else VerdictReason.PERMISSION_DENY
+    return Verdict(allowed=permission.allow, reason=reason, rule=f"{rule}, {permission}")
+
+
+def _by_default(intentions: Intentions) -> Verdict:
     if intentions.default_allow:
         return Verdict(allowed=True, reason=VerdictReason.DEFAULT_ALLOW, rule="default policy (allow)")
     return Verdict(allowed=False, reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)")
@@ -157,7 +219,8 @@ def _can_decide(item: _IntentionAnswer, destination: str) -> bool:
 
 
 def _intention(item: _IntentionAnswer) -> Intention:
-    if item.permissions:
+    permissions = _permissions(item)
+    if permissions is not None:
         effect = Effect.BY_REQUEST
     else:
         effect = Effect.ALLOW if item.action == "allow" else Effect.DENY  # an action we do not know denies
@@ -165,9 +228,16 @@ def _intention(item: _IntentionAnswer) -> Intention:
         source=item.source_name,
         destination=item.destination_name,
         effect=effect,
+        permissions=permissions,
         source_namespace=item.source_ns or DEFAULT,
         destination_namespace=item.destination_ns or DEFAULT,
     )
+
+
+def _permissions(item: _IntentionAnswer) -> Permissions | None:
+    if item.jwt:
+        return unreadable_permissions("JSON web tokens are not verified here")
+    return parse_permissions(item.permissions) if item.permissions else None
 
 
 def _deciding_order(rule: Intention) -> tuple[int, str, str, str, str, bool]:

@@ -75,7 +75,7 @@ def test_recorded_permissions_deny_at_layer_4() -> None:
     assert found == Verdict(
         allowed=False,
         reason=VerdictReason.INTENTION_BY_REQUEST,
-        rule="web => httpsvc (deny: permissions need HTTP, precedence 9)",
+        rule="web => httpsvc (by request, precedence 9)",
     )
 
 

@@ -1,0 +1,137 @@
+"""The head of an HTTP/1.1 request as raw bytes: where it ends, and whether everybody would read it alike.
+
+h11 parses requests, and forgives what the RFC lets it forgive: bare line feeds, folded lines, a length given
+twice, a length beside a transfer coding. A proxy may not: the app behind it may forgive differently, and then
+one sees a request where the other sees a body (request smuggling). So the bytes are held to the grammar here,
+before h11 gets them. Nothing is repaired.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+MAX_HEAD = 32 * 1024  # bytes of request line and headers
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_LINE = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/1\.[01]")
+_FIELD = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
+_HEAD = re.compile(_LINE.pattern + rb"\r\n(?:" + _FIELD.pattern + rb"\r\n)*+\r\n")
+_VERSION = re.compile(rb"\S+ \S+ HTTP/\d\.\d")
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
+_FRAMING = re.compile(rb"\r\n(?i:(content-length|transfer-encoding|host)):([^\r]*)")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_END = b"\r\n\r\n"
+_BEGINS = frozenset(b"!#$%&'*+.^_`|~-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+class HeadReason(StrEnum):
+    """Why a request is refused by its head alone."""
+
+    TOO_LARGE = "head_too_large"
+    BARE_LINE_END = "bare_cr_or_lf"
+    REQUEST_LINE = "malformed_request_line"
+    VERSION = "http_version"
+    FOLDED = "folded_header"
+    SPACE_BEFORE_COLON = "space_before_colon"
+    HEADER = "malformed_header"
+    LENGTH_AND_CODING = "length_and_transfer_encoding"
+    LENGTH_TWICE = "repeated_content_length"
+    LENGTH = "bad_content_length"
+    CODING = "bad_transfer_encoding"
+    HOST = "bad_host"
+    CONNECT = "connect_method"
+    EXPECTATION = "unknown_expectation"
+    NOMINATED = "nominated_header"  # Connection would take away a header that is not its to take
+    DISGUISED = "disguised_header"  # content_length, host spelled with an underscore…
+    UNREADABLE = "malformed_request"  # by h11
+
+
+_STATUS = {
+    HeadReason.TOO_LARGE: 431,
+    HeadReason.VERSION: 505,
+    HeadReason.CONNECT: 405,
+    HeadReason.EXPECTATION: 417,
+}
+
+
+class HeadRefused(ValueError):
+    """The request is not passed on as it stands: `reason` for machines, `detail` for a person."""
+
+    def __init__(self, reason: HeadReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def status(self) -> int:
+        """The answer's status."""
+        return _STATUS.get(self.reason, 400)
+
+
+def find_end(received: bytes | bytearray) -> int | None:
+    """The length of the head these bytes begin with; None if it has not all come. Raises HeadRefused.
+
+    What cannot become a head is refused before it is complete: nobody has to wait for the rest.
+    """
+    end = received.find(_END, 0, MAX_HEAD)
+    if end >= 0:
+        return end + len(_END)
+    if received and received[0] not in _BEGINS:
+        raise HeadRefused(HeadReason.REQUEST_LINE, f"a request does not begin with byte 0x{received[0]:02x}")
+    bare = _BARE.search(received)
+    if bare is not None and received[bare.start() :] != b"\r":  # that may become a CR LF
+        raise HeadRefused(HeadReason.BARE_LINE_END, "lines end with CR LF")
+    if len(received) >= MAX_HEAD:
+        raise HeadRefused(HeadReason.TOO_LARGE, f"request line and headers are over {MAX_HEAD} bytes")
+    return None
+
+
+def check_head(head: bytes) -> None:
+    """Hold a whole head, empty line included, to the grammar and its framing to one reading."""
+    if _HEAD.fullmatch(head) is None:
+        raise _diagnosis(head)
+    old = head.split(b"\r\n", 1)[0].endswith(b"1.0")
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in _FRAMING.findall(head):
+        values.setdefault(name.lower(), []).append(value.strip(b" \t"))
+    _check_framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []), old=old)
+    _check_host(values.get(b"host", []), old=old)
+
+
+def _check_framing(lengths: list[bytes], codings: list[bytes], *, old: bool) -> None:
+    if lengths and codings:
+        raise HeadRefused(HeadReason.LENGTH_AND_CODING, "Content-Length beside Transfer-Encoding")
+    if len(lengths) > 1:
+        raise HeadRefused(HeadReason.LENGTH_TWICE, "Content-Length more than once")
+    if lengths and not _LENGTH.fullmatch(lengths[0]):
+        raise HeadRefused(HeadReason.LENGTH, "Content-Length is not a plain number")
+    if codings and (old or len(codings) > 1 or codings[0].lower() != b"chunked"):
+        raise HeadRefused(HeadReason.CODING, "Transfer-Encoding is not exactly chunked, in HTTP/1.1")
+
+
+def _check_host(hosts: list[bytes], *, old: bool) -> None:
+    if len(hosts) > 1 or (not hosts and not old):
+        raise HeadRefused(HeadReason.HOST, f"{len(hosts)} Host headers, not one")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise HeadRefused(HeadReason.HOST, "Host is not a name or address with an optional port")
+
+
+def _diagnosis(head: bytes) -> HeadRefused:
+    """Which rule a head breaks, the plainest first."""
+    if _BARE.search(head):
+        return HeadRefused(HeadReason.BARE_LINE_END, "lines end with CR LF")
+    line, *fields = head[: -len(_END)].split(b"\r\n")
+    if not _LINE.fullmatch(line):
+        if _VERSION.fullmatch(line):
+            return HeadRefused(HeadReason.VERSION, "HTTP/1.1 and HTTP/1.0 are spoken here")
+        return HeadRefused(HeadReason.REQUEST_LINE, "not `method target version`")
+    for field in fields:
+        if field.startswith((b" ", b"\t")):
+            return HeadRefused(HeadReason.FOLDED, "a header goes on in the next line")
+        if re.match(_TOKEN + rb"[ \t]+:", field):
+            return HeadRefused(HeadReason.SPACE_BEFORE_COLON, "white space between a header's name and colon")
+        if not _FIELD.fullmatch(field):
+            return HeadRefused(HeadReason.HEADER, "not `name: value`, or a control character in it")
+    return HeadRefused(HeadReason.REQUEST_LINE, "not `method target version`")
