@@ -6,7 +6,7 @@ import socket
 
 from agent.inbound import serve_inbound
 from agent.judge import Judge
-from agent.ledger import Connection, FailedAttempt, Finished
+from agent.ledger import Connection, FailedAttempt, Finished, RefusedRequest
 from agent.outbound import serve_outbound
 from agent.parts import Parts
 from agent.relay import Relay
@@ -37,6 +37,7 @@ class Handlers:
             clock=parts.clock,
             handshake_timeout=registration.handshake_timeout,
             connect_timeout=registration.local_connect_timeout,
+            http=registration.http,
         )
 
     async def outbound(self, sock: socket.socket, targets: Targets) -> None:
@@ -82,6 +83,11 @@ class Reactions:
         """It has ended before it began."""
         if self._parts is not None:
             self._parts.journal.refused(finished)
+
+    def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
+        """An HTTP request was answered here."""
+        if self._parts is not None:
+            self._parts.journal.request_refused(connection, refused)
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         """A candidate does not serve."""

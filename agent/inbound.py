@@ -1,6 +1,10 @@
 """One inbound connection, from top to bottom: handshake, identity, intention, and only then our app.
 
 Whoever is refused has cost the app nothing: it is dialled after the verdict, never before.
+
+HTTP/1.1 is parsed, and judged request by request, as soon as any intention for us has permissions, or when
+the app is to be told who calls (`HttpMode.ALWAYS`). While neither is so, its bytes are relayed like any
+others, at a multiple of the speed.
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from enum import StrEnum
 from OpenSSL import SSL
 
 from agent.handshake import HandshakeFailed, HandshakeReason, server_handshake, verified_chain
-from agent.intentions import Intentions, authorize
+from agent.http_front import HttpFront, Site
+from agent.http_streams import TlsStream
+from agent.intentions import Intentions, VerdictReason, authorize, authorize_caller
 from agent.latest import Latest
-from agent.ledger import Connection, Direction, Ledger
+from agent.ledger import Connection, Direction, Handling, Ledger
 from agent.legs import DialFailed, dial, dismiss, part, remote, tune
-from agent.registration import Address
+from agent.registration import Address, HttpMode
 from agent.relay import Relay
+from agent.request_headers import identity_value
 from agent.splice import Ending
 from certs.contexts import Contexts
 from certs.peer import Peer, PeerRejected, verify_peer
@@ -31,6 +38,7 @@ class InboundReason(StrEnum):
 
     NO_CREDENTIALS_YET = "no_credentials_yet"
     NO_INTENTIONS_YET = "no_intentions_yet"
+    UNSUPPORTED_PROTOCOL = "l7_unsupported_protocol"  # permissions for HTTP/2, which is not parsed here
 
 
 class Denied(Exception):
@@ -53,23 +61,32 @@ async def serve_inbound(
     clock: Clock,
     handshake_timeout: float,
     connect_timeout: float,
+    http: HttpMode = HttpMode.NEVER,
 ) -> None:
     """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds."""
     plain: socket.socket | None = None
     ending: Ending | None = None
+    site = Site(intentions=intentions, app=app, connect_timeout=connect_timeout, relay=relay, ledger=ledger)
     try:
         with ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
                 tune(sock)
                 tls = await _handshake(sock, contexts, handshake_timeout)
-                connection.peer = _identify(tls, contexts, clock())
-                _authorize(intentions.value, connection.peer)
-                plain = await dial(app, connect_timeout)
-                connection.dialled = str(app)
-                connection.relaying()
-                transfer = await relay.run(plain, tls, connection.progress)
-                connection.end(transfer.ending, transfer.detail)
-                ending = transfer.ending
+                peer = connection.peer = _identify(tls, contexts, clock())
+                connection.handling = _admit(intentions.value, peer, http)
+                if connection.handling is Handling.BY_REQUEST:
+                    stream = TlsStream(tls, sock, connection.progress)
+                    identity = _identity(contexts, peer)
+                    connection.relaying()
+                    front = HttpFront(stream, site, peer=peer, identity=identity, connection=connection)
+                    ending = await front.serve()
+                else:
+                    plain = await dial(app, connect_timeout)
+                    connection.dialled = str(app)
+                    connection.relaying()
+                    transfer = await relay.run(plain, tls, connection.progress)
+                    connection.end(transfer.ending, transfer.detail)
+                    ending = transfer.ending
             except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:
                 _refuse(sock, refusal, connection, ledger)
     finally:
@@ -90,12 +107,30 @@ def _identify(tls: SSL.Connection, contexts: Latest[Contexts], at: datetime) -> 
     return verify_peer(verified_chain(tls), current.credentials.bundle, at)
 
 
-def _authorize(intentions: Intentions | None, peer: Peer) -> None:
+def _admit(intentions: Intentions | None, peer: Peer, http: HttpMode) -> Handling:
+    """What is to be done with the caller's bytes; raise Denied if nothing is."""
     if intentions is None:
         raise Denied(InboundReason.NO_INTENTIONS_YET, f"{peer.id}: intentions are not known yet")
-    verdict = authorize(intentions, peer.id)
-    if not verdict.allowed:
-        raise Denied(verdict.reason, f"{peer.id}: {verdict.rule}")
+    handling = _handling(intentions, http)
+    judge = authorize_caller if handling is Handling.BY_REQUEST else authorize
+    verdict = judge(intentions, peer.id)
+    if verdict.allowed:
+        return handling
+    if verdict.reason is VerdictReason.INTENTION_BY_REQUEST and http is HttpMode.UNSUPPORTED:
+        raise Denied(InboundReason.UNSUPPORTED_PROTOCOL, f"{peer.id}: {verdict.rule}")
+    raise Denied(verdict.reason, f"{peer.id}: {verdict.rule}")
+
+
+def _handling(intentions: Intentions, http: HttpMode) -> Handling:
+    if http is HttpMode.ALWAYS or (http is HttpMode.IF_NEEDED and intentions.by_request):
+        return Handling.BY_REQUEST
+    return Handling.RELAYED_HTTP if http is HttpMode.IF_NEEDED else Handling.RELAYED
+
+
+def _identity(contexts: Latest[Contexts], peer: Peer) -> bytes:
+    current = contexts.value
+    assert current is not None  # the handshake was made with them
+    return identity_value(current.credentials.leaf.id, peer.id)
 
 
 def _refuse(

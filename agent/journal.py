@@ -13,7 +13,7 @@ from typing import TextIO
 
 import msgspec
 
-from agent.ledger import Connection, FailedAttempt, Finished
+from agent.ledger import Connection, FailedAttempt, Finished, RefusedRequest
 from agent.listener import Admission
 from agent.options import LogFormat, LogLevel
 from agent.splice import Ending
@@ -202,6 +202,24 @@ class Journal:
         hidden = self._flood.hidden(finished.reason.value, finished.until)
         if hidden is not None:
             self._ended(LogLevel.WARN, "connection.refused", finished, hidden)
+
+    def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
+        """One HTTP request of a connection was answered here instead of by our app."""
+        hidden = self._flood.hidden(f"request {refused.reason.value}", self._clock())
+        if hidden is None:
+            return
+        self.write(
+            LogLevel.WARN,
+            "request.refused",
+            id=connection.id,
+            peer="" if connection.peer is None else str(connection.peer.id),
+            method=refused.method,
+            target=refused.target,
+            status=refused.status,
+            reason=refused.reason.value,
+            detail=refused.detail,
+            hidden=hidden or None,
+        )
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         """One candidate of an outbound connection did not serve."""

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import trio
 
+from agent.request_rules import HttpRequest
 from agent.splice import Progress
 from certs.peer import Peer
 
@@ -37,6 +38,7 @@ class CloseReason(StrEnum):
     INTENTION_DENIED = "intention_denied"
     ROOT_REMOVED = "root_removed"
     PEER_EXPIRED = "peer_expired"
+    BY_REQUEST_NOW = "by_request_now"  # its requests must be looked at from now on
     UPSTREAM_REMOVED = "upstream_removed"
     DRAIN_DEADLINE = "drain_deadline"
     SHUTDOWN = "shutdown"
@@ -54,6 +56,25 @@ class FailedAttempt:
 
     def __str__(self) -> str:
         return f"{self.endpoint} at {self.address}: {self.reason.value}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRequest:
+    """An HTTP request that was answered here instead of by our app."""
+
+    method: str
+    target: str
+    status: int
+    reason: StrEnum
+    detail: str
+
+
+class Handling(StrEnum):
+    """What is done with a connection's bytes."""
+
+    RELAYED = "relayed"
+    RELAYED_HTTP = "relayed_http"  # HTTP that nobody looks at, for no intention asks for it
+    BY_REQUEST = "by_request"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +115,9 @@ class ConnectionEvents(Protocol):
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         """A candidate did not serve an outbound connection; the next one is tried, if there is one."""
 
+    def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
+        """One request of a connection was not passed on; the connection may go on."""
+
 
 class Connection:
     """A live connection, filled in as it comes to be known."""
@@ -105,11 +129,13 @@ class Connection:
         "detail",
         "dialled",
         "direction",
+        "handling",
         "id",
         "opened",
         "peer",
         "progress",
         "reason",
+        "request",
         "scope",
         "since",
         "upstream",
@@ -133,6 +159,8 @@ class Connection:
         self.peer: Peer | None = None  # once its identity is proven
         self.dialled = ""  # the address and why, once connected
         self.opened = False
+        self.handling = Handling.RELAYED
+        self.request: HttpRequest | None = None  # that our app is serving now, or has been upgraded by
         self.progress = Progress()
         self.scope = trio.CancelScope()
         self.closing: CloseReason | None = None
@@ -174,6 +202,7 @@ class Ledger:
         self._departure: trio.Event | None = None
         self._endings: Counter[tuple[Direction, str]] = Counter()
         self._attempts: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._bytes = {direction: Progress() for direction in Direction}
         self._recent: deque[Finished] = deque(maxlen=RECENT)
         self.probes = 0  # TCP health checks: neither callers nor refusals
@@ -215,6 +244,15 @@ class Ledger:
         self._attempts[attempt.reason.value] += 1
         self._events.attempt_failed(connection, attempt)
 
+    def request_passed(self, reason: StrEnum) -> None:
+        """Count an HTTP request that goes to our app, by what let it through."""
+        self._requests[reason.value] += 1
+
+    def request_refused(self, connection: Connection, refused: RefusedRequest) -> None:
+        """Count an HTTP request that does not."""
+        self._requests[refused.reason.value] += 1
+        self._events.request_refused(connection, refused)
+
     def live(self, direction: Direction | None = None) -> tuple[Connection, ...]:
         """The live connections, oldest first."""
         return tuple(c for c in self._live.values() if direction in {None, c.direction})
@@ -230,6 +268,10 @@ class Ledger:
     def failed_attempts(self) -> Mapping[str, int]:
         """Candidates of outbound connections that did not serve, by reason."""
         return dict(self._attempts)
+
+    def requests(self) -> Mapping[str, int]:
+        """HTTP requests that were judged, by what decided."""
+        return dict(self._requests)
 
     def bytes(self, direction: Direction) -> tuple[int, int]:
         """Written to the plain legs and to the TLS legs so far, live connections included."""

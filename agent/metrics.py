@@ -65,8 +65,11 @@ def _connections(parts: Parts) -> Iterator[Family]:
     attempts = counter("sidecar_attempts_failed_total", "Candidates of upstreams that did not serve.")
     for reason, count in sorted(ledger.failed_attempts().items()):
         attempts.add(count, reason=reason)
+    requests = counter("sidecar_http_requests_total", "HTTP requests that were judged, by what decided.")
+    for reason, count in sorted(ledger.requests().items()):
+        requests.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks: neither callers nor refusals.")
-    yield from (live, moved, ended, attempts, probes.add(ledger.probes))
+    yield from (live, moved, ended, attempts, requests, probes.add(ledger.probes))
 
 
 def _listeners(parts: Parts) -> Iterator[Family]:

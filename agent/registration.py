@@ -39,6 +39,15 @@ class RegistrationRejected(Exception):
         self.detail = detail
 
 
+class HttpMode(StrEnum):
+    """How much of a caller's HTTP is looked at."""
+
+    NEVER = "never"  # it is not HTTP
+    IF_NEEDED = "if_needed"  # while any intention has permissions
+    ALWAYS = "always"
+    UNSUPPORTED = "unsupported"  # HTTP/2, gRPC: permissions for it deny
+
+
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
     """A host, by address or name, and a port."""
@@ -67,7 +76,8 @@ Address: TypeAlias = TcpAddress | UnixAddress
 class Registration:
     """One sidecar: whom it stands for, where it listens, where its app is, whom the app calls.
 
-    Times in seconds. `public_bind` is None when nothing may come in; `local_app` when nobody said where the
+    `identity_header`: the app is told of each HTTP request who makes it, and can rely on it. Times in
+    seconds. `public_bind` is None when nothing may come in; `local_app` when nobody said where the
     app is; `datacenter` with agents before 1.9.
     """
 
@@ -79,12 +89,22 @@ class Registration:
     local_app: Address | None = None
     upstreams: tuple[Upstream, ...] = ()
     protocol: str = "tcp"
+    identity_header: bool = False
     local_connect_timeout: float = LOCAL_CONNECT_TIMEOUT
     handshake_timeout: float = HANDSHAKE_TIMEOUT
     max_inbound_connections: int | None = None
     mesh_gateway: MeshGatewayMode = MeshGatewayMode.UNSET
     problems: tuple[Problem, ...] = ()
     content_hash: str = ""
+
+    @property
+    def http(self) -> HttpMode:
+        """What the protocol asks of the public listener."""
+        if self.protocol in {"http2", "grpc"}:
+            return HttpMode.UNSUPPORTED
+        if self.protocol != "http":
+            return HttpMode.NEVER
+        return HttpMode.ALWAYS if self.identity_header else HttpMode.IF_NEEDED
 
 
 class _ExposeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
@@ -149,7 +169,8 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
         public_bind=public_bind,
         local_app=local_app,
         upstreams=upstreams,
-        protocol=config.text("protocol", "tcp"),
+        protocol=config.text("protocol", "tcp").lower(),
+        identity_header=config.flag("identity_header"),
         local_connect_timeout=config.seconds("local_connect_timeout_ms", LOCAL_CONNECT_TIMEOUT),
         handshake_timeout=config.seconds("handshake_timeout_ms", HANDSHAKE_TIMEOUT),
         max_inbound_connections=max_inbound,

@@ -194,6 +194,7 @@ def _counters(parts: Parts) -> Mapping[str, object]:
     return {
         "endings": endings,
         "attempts_failed": dict(ledger.failed_attempts()),
+        "requests": dict(ledger.requests()),
         "probes": ledger.probes,
         "bytes": {
             direction.value: dict(zip(("to_plain", "to_tls"), ledger.bytes(direction), strict=True))

@@ -1,6 +1,10 @@
 """Verdicts are live: open connections are judged again whenever what they were judged by has changed.
 
 Run after each change of intentions, of the trust bundle, and when the earliest peer certificate expires.
+
+An HTTP connection is judged by the request our app is serving, or has been upgraded by; between two requests
+only by whether its caller may ask at all. One whose HTTP was relayed unread, while no intention asked for
+more, is closed once one does: its caller comes back, and is looked at.
 """
 
 from __future__ import annotations
@@ -8,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.intentions import Intentions, authorize
-from agent.ledger import CloseReason, Connection, Direction, Ledger
+from agent.intentions import Intentions, Verdict, authorize, authorize_caller, authorize_request
+from agent.ledger import CloseReason, Connection, Direction, Handling, Ledger
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts
 from certs.peer import Peer
@@ -58,7 +62,17 @@ def _objection(
     if bundle is not None and (peer.id.trust_domain != bundle.trust_domain or bundle.root(peer.root) is None):
         return CloseReason.ROOT_REMOVED, f"{peer.id} ends in a root that is no longer trusted"
     if connection.direction is Direction.INBOUND and intentions is not None:
-        verdict = authorize(intentions, peer.id)
+        verdict = _verdict(connection, peer, intentions)
         if not verdict.allowed:
             return CloseReason.INTENTION_DENIED, f"{peer.id}: {verdict.rule}"
+        if intentions.by_request and connection.handling is Handling.RELAYED_HTTP:
+            return CloseReason.BY_REQUEST_NOW, f"{peer.id}: HTTP requests are judged from now on"
     return None
+
+
+def _verdict(connection: Connection, peer: Peer, intentions: Intentions) -> Verdict:
+    if connection.request is not None:
+        return authorize_request(intentions, peer.id, connection.request)
+    if connection.handling is Handling.RELAYED:
+        return authorize(intentions, peer.id)
+    return authorize_caller(intentions, peer.id)

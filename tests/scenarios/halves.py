@@ -29,7 +29,7 @@ from agent.latest import Latest
 from agent.ledger import Finished, Ledger
 from agent.listener import Admission, accept_all
 from agent.outbound import serve_outbound
-from agent.registration import Address, TcpAddress, UnixAddress
+from agent.registration import Address, HttpMode, TcpAddress, UnixAddress
 from agent.relay import Relay
 from agent.targets import Source, Targets
 from agent.watch import WatchStatus
@@ -204,6 +204,7 @@ async def mesh(
     app_socket: Path | None = None,
     upstream_socket: Path | None = None,
     limit: int | None = None,
+    http: HttpMode = HttpMode.NEVER,
 ) -> AsyncIterator[Mesh]:
     """web in dc1 with an upstream db, db in dc2, everything allowed."""
     root = Issuer.root()
@@ -229,7 +230,7 @@ async def mesh(
         async with trio.open_nursery() as connections, trio.open_nursery() as listeners:
             listeners.start_soon(_serve_app, app_sock, m.app, handler, connections)
             start = partial(_start, listeners, connections)
-            start(public_sock, db, partial(inbound, m, handshake_timeout=handshake_timeout))
+            start(public_sock, db, partial(inbound, m, handshake_timeout=handshake_timeout, http=http))
             start(upstream_sock, web, partial(outbound, m, handshake_timeout=handshake_timeout))
             await trio.testing.wait_all_tasks_blocked()  # everybody listens
             yield m
@@ -266,7 +267,9 @@ def _start(
     listeners.start_soon(task)
 
 
-async def inbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0) -> None:
+async def inbound(
+    m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0, http: HttpMode = HttpMode.NEVER
+) -> None:
     """db's sidecar serves one caller."""
     await serve_inbound(
         sock,
@@ -278,6 +281,7 @@ async def inbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.
         clock=now,
         handshake_timeout=handshake_timeout,
         connect_timeout=2.0,
+        http=http,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.ledger import Connection, FailedAttempt, Finished
+from agent.ledger import Connection, FailedAttempt, Finished, RefusedRequest
 from agent.listener import Admission
 
 
@@ -16,6 +16,7 @@ class Recorder:
     closed_ones: list[Finished] = field(default_factory=list)
     refused_ones: list[Finished] = field(default_factory=list)
     attempts: list[FailedAttempt] = field(default_factory=list)
+    refused_requests: list[RefusedRequest] = field(default_factory=list)
     overflows: int = 0
     shortages: list[OSError] = field(default_factory=list)
 
@@ -27,6 +28,9 @@ class Recorder:
 
     def refused(self, finished: Finished, /) -> None:
         self.refused_ones.append(finished)
+
+    def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
+        self.refused_requests.append(refused)
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         self.attempts.append(attempt)

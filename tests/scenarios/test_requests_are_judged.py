@@ -1,0 +1,32 @@
+"""HTTP by request: what the intentions let through reaches the app, what they do not never does."""
+
+from __future__ import annotations
+
+from tests.scenarios.http_front import allow, deny, front, request
+
+
+async def test_a_request_that_is_allowed_reaches_the_app_and_its_answer_comes_back() -> None:
+    async with front(allow(PathPrefix="/api")) as f:
+        reply = await f.ask(request("GET /api/x?q=1"))
+        assert reply is not None
+        assert (reply.status, reply.body) == (200, b"ok")
+        (reached,) = f.app.reached
+        assert (reached.method, reached.target) == ("GET", "/api/x?q=1")
+        assert reached.header("x-forwarded-client-cert")[0].endswith("/ns/default/dc/dc1/svc/web")
+        assert f.mesh.db.ledger.requests() == {"permission_allow": 1}
+
+
+async def test_a_request_that_is_denied_gets_words_and_the_connection_goes_on() -> None:
+    async with front(deny(PathExact="/admin"), allow(PathPrefix="/")) as f, f.caller() as caller:
+        await caller.send(request("GET /admin") + request("GET /fine"))
+        reply = await caller.reply()
+        assert reply is not None
+        assert reply.status == 403
+        assert reply.text == "403 Forbidden: web may not make this request (permission_deny)\n"
+        after = await caller.reply()
+        assert after is not None
+        assert after.status == 200
+        assert [r.target for r in f.app.reached] == ["/fine"]
+        (refused,) = f.mesh.db.events.refused_requests
+        assert (refused.method, refused.target, refused.status) == ("GET", "/admin", 403)
+        assert "permission 1: deny any method /admin" in refused.detail
