@@ -29,6 +29,8 @@ from certs.renewal import next_ask
 
 _LOOK_SECONDS = 60.0  # the wall clock may be set while we sleep on another one
 
+_REJECTED_RETRY = timedelta(seconds=30)
+
 
 class RotationEvents(Protocol):
     """Who hears of it."""
@@ -118,12 +120,19 @@ class Rotation:
     async def _renew(self) -> None:
         """The alarm: sleep until the newest leaf is due, then read it without an index."""
         while True:
-            leaf, version = await self._leaf.newer(0)
-            now = self._clock()
-            due = now + next_ask(leaf.not_before, leaf.not_after, now, self._rng)
-            self.status.renewal_due = due
+            version = self._leaf.version
+            self.status.renewal_due = due = self._due(self._clock())
             if await self._sleep_until(due, version):
                 await self._ask()
+
+    def _due(self, now: datetime) -> datetime:
+        """By the leaf in force; soon while the newest one is rejected: what does not fit now may fit then."""
+        soon = now + _REJECTED_RETRY
+        if self.contexts.value is None:
+            return soon
+        leaf = self.contexts.value.credentials.leaf
+        due = now + next_ask(leaf.not_before, leaf.not_after, now, self._rng)
+        return min(due, soon) if self.status.rejected_reason else due
 
     async def _sleep_until(self, due: datetime, version: int) -> bool:
         """True when it is due; False when another leaf came first."""
