@@ -47,8 +47,24 @@ EFFECTS = frozenset(
 QUIET = {"certs": EFFECTS, "upstreams": EFFECTS | {"OpenSSL", "cryptography"}}
 
 # One thread copies bytes, one poll wakes it; everything else is trio's. The pump is the relay's other half.
-THREADS = {"threading": {"agent.relay"}, "_thread": set[str](), "selectors": set[str]()}
-POLLS = {"select": {"agent.relay", "agent.pump"}}
+# Web frameworks and databases stay out of the agent's memory, and certificates are read in one room.
+RESERVED: dict[str, tuple[str, ...]] = {
+    "threading": ("agent.relay",),
+    "_thread": (),
+    "selectors": (),
+    "select": ("agent.relay", "agent.pump"),
+    "sqlite3": ("datacenter.store",),
+    "starlette": ("datacenter",),
+    "hypercorn": ("datacenter",),
+    "httpcore2": ("datacenter",),
+    "rich": ("datacenter.demo",),
+    "h11": ("agent",),
+    "OpenSSL": ("agent", "certs"),
+    "cryptography": ("certs", "datacenter"),
+}
+
+# Wall time enters here, and goes on as a function handed in.
+CLOCKS = ("agent.run", "datacenter.__main__")
 
 # Modules that stand on nothing of ours: values and mechanisms anybody may use.
 STAND_ALONE = (
@@ -177,10 +193,16 @@ def test_a_quiet_room_has_no_effects(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sources(*ROOMS), ids=listed)
-def test_only_the_relay_has_a_thread_and_a_poll(path: Path) -> None:
-    reserved = {**THREADS, **POLLS}
-    found = {name for _, name in imports(path) if name in reserved}
-    assert {name for name in found if module(path) not in reserved[name]} == set()
+def test_a_file_imports_no_module_that_is_reserved_for_others(path: Path) -> None:
+    found = {name.partition(".")[0] for _, name in imports(path)} & RESERVED.keys()
+    assert {name for name in found if not within(module(path), RESERVED[name])} == set()
+
+
+@pytest.mark.parametrize("path", sources(*ROOMS), ids=listed)
+def test_wall_time_enters_at_the_top_alone(path: Path) -> None:
+    asked = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
+    found = asked & {"datetime.now", "datetime.datetime.now", "time.time", "date.today"}
+    assert found == set() or within(module(path), CLOCKS)
 
 
 @pytest.mark.parametrize("name", STAND_ALONE)
