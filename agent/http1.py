@@ -6,6 +6,7 @@ a half.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -193,10 +194,13 @@ def _tls_text(error: ssl.SSLError) -> str:
 
 
 def _os_text(error: OSError) -> str:
-    """trio gathers the failures of several addresses into one error; the causes say more."""
-    if error.errno is not None:
-        return error.strerror or str(error)
-    cause: BaseException | None = error.__cause__
-    while isinstance(cause, BaseExceptionGroup) and cause.exceptions:
-        cause = cause.exceptions[0]
-    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(error)
+    """trio gathers the failures of several addresses into one error; the first cause says more."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        elif isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+            return os.strerror(cause.errno)
+        else:
+            cause = cause.__cause__
+    return str(error)
