@@ -1,0 +1,116 @@
+"""Which open connections no longer may be: a table over what can change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent.intentions import Intentions, parse_match
+from agent.ledger import CloseReason, Connection, Direction, Ledger
+from agent.verdicts import Rejudged, rejudge
+from certs.bundle import fingerprint_of
+from certs.contexts import Contexts
+from certs.peer import Peer
+from certs.spiffe import ServiceId, TrustDomain
+from tests.agent.test_ledger import Told
+from tests.agent.wires import contexts_of
+from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN, Issuer, der
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+EXPIRY = NOW + timedelta(hours=1)
+ROOT = Issuer.root()
+ALLOW = parse_match(None, "db", default_allow=True)
+DENY = parse_match(None, "db", default_allow=False)
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Contexts:
+    return contexts_of(ROOT.leaf(), ROOT)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger(lambda: NOW, Told())
+
+
+def peer(service: str = "web", *, trust_domain: str = TRUST_DOMAIN, root: Issuer = ROOT) -> Peer:
+    return Peer(
+        id=ServiceId(trust_domain=TrustDomain.parse(trust_domain), datacenter="dc1", service=service),
+        serial="0d",
+        not_after=EXPIRY,
+        root=fingerprint_of(der(root.certificate)),
+    )
+
+
+@pytest.fixture(params=list(Direction))
+def connection(ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    connection = Connection(
+        number=1, direction=request.param, caller="", upstream="", since=NOW, events=Told()
+    )
+    ledger._live[1] = connection
+    connection.peer = peer()
+    yield connection
+    del ledger._live[1]
+
+
+def judged(
+    ledger: Ledger,
+    contexts: Contexts | None,
+    intentions: Intentions | None = ALLOW,
+    at: datetime = NOW,
+) -> Rejudged:
+    return rejudge(ledger, intentions, contexts, at)
+
+
+def test_nothing_lives(ledger: Ledger, contexts: Contexts) -> None:
+    assert judged(ledger, contexts) == Rejudged(closed=0, next_expiry=None)
+
+
+def test_still_allowed(ledger: Ledger, connection: Connection, contexts: Contexts) -> None:
+    assert judged(ledger, contexts) == Rejudged(closed=0, next_expiry=EXPIRY)
+    assert judged(ledger, None, None) == Rejudged(
+        closed=0, next_expiry=EXPIRY
+    )  # nothing is known, nothing changed
+    assert connection.closing is None
+
+
+def test_denied_by_intentions_inbound_only(
+    ledger: Ledger, connection: Connection, contexts: Contexts
+) -> None:
+    result = judged(ledger, contexts, DENY)
+    if connection.direction is Direction.INBOUND:
+        assert (result.closed, connection.closing) == (1, CloseReason.INTENTION_DENIED)
+        assert "default policy (deny)" in connection.detail
+        assert judged(ledger, contexts, DENY).closed == 0  # once
+    else:
+        assert (result.closed, connection.closing) == (0, None)
+
+
+@pytest.mark.parametrize(("seconds", "closed"), [(-1, 0), (0, 0), (0.001, 1)])
+def test_expired(
+    ledger: Ledger, connection: Connection, contexts: Contexts, seconds: float, closed: int
+) -> None:
+    assert judged(ledger, contexts, at=EXPIRY + timedelta(seconds=seconds)).closed == closed
+    assert connection.closing is (CloseReason.PEER_EXPIRED if closed else None)
+
+
+def test_its_root_is_gone(ledger: Ledger, connection: Connection) -> None:
+    new = Issuer.root()
+    assert judged(ledger, contexts_of(new.leaf(), new, ROOT)).closed == 0
+    assert judged(ledger, contexts_of(new.leaf(), new)).closed == 1
+    assert connection.closing is CloseReason.ROOT_REMOVED
+
+
+def test_its_trust_domain_is_ours_no_longer(
+    ledger: Ledger, connection: Connection, contexts: Contexts
+) -> None:
+    connection.peer = peer(trust_domain=OTHER_TRUST_DOMAIN)
+    assert judged(ledger, contexts).closed == 1
+    assert connection.closing is CloseReason.ROOT_REMOVED
+
+
+def test_not_identified_yet(ledger: Ledger, connection: Connection, contexts: Contexts) -> None:
+    connection.peer = None
+    assert judged(ledger, contexts, DENY) == Rejudged(closed=0, next_expiry=None)
