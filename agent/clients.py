@@ -154,11 +154,19 @@ def _upstream_lines(upstream: Mapping[str, Any]) -> list[str]:
     lines = [
         f"upstream    {upstream['destination']} on {upstream['bind']}{f': {problem}' if problem else ''}"
     ]
-    if upstream["source"] is None:
-        return [*lines, "              where it is, is not known yet"]
-    for endpoint in upstream["endpoints"]:
-        at = endpoint["address"] or "no address"
-        lines.append(
-            f"              {endpoint['instance']} at {at} ({endpoint['why']}), {endpoint['status']}"
-        )
-    return lines if upstream["endpoints"] else [*lines, "              no instance"]
+    for target in upstream["targets"]:
+        if len(upstream["targets"]) > 1:
+            active = ", where new connections go" if target["target"] == upstream["active"] else ""
+            lines.append(f"            {target['target']}{active}")
+        lines += [f"              {line}" for line in _instance_lines(target)]
+    return lines
+
+
+def _instance_lines(target: Mapping[str, Any]) -> list[str]:
+    if target["source"] is None:
+        return ["where it is, is not known yet"]
+    return [
+        f"{endpoint['instance']} at {endpoint['address'] or 'no address'} ({endpoint['why']}),"
+        f" {endpoint['status']}"
+        for endpoint in target["endpoints"]
+    ] or ["no instance"]

@@ -23,6 +23,7 @@ from tests.systemd.mesh import (
 
 pytestmark = pytest.mark.root
 
+SIDECAR = "/opt/connect-sidecar/bin/sidecar"
 HELLO = "hello from db\n"
 
 
@@ -96,6 +97,18 @@ def test_a_stop_lets_the_running_request_end_and_nobody_in(mesh: Mesh) -> None:
     assert mesh.get(UPSTREAM) == ""
     machine.start("sidecar@db.socket")
     machine.start("sidecar@db")
+    assert mesh.get(UPSTREAM) == HELLO
+
+
+def test_the_operators_commands_reach_it_over_its_own_socket(mesh: Mesh) -> None:
+    machine = mesh.machine
+    admin = ("-admin-bind", "unix:/run/connect-sidecar/web/admin.sock")
+    assert "svc/web" in machine.run(SIDECAR, "status", *admin)
+    machine.run(SIDECAR, "wait", *admin)
+    machine.run(SIDECAR, "drain", *admin)
+    until(lambda: machine.show("sidecar@web", "ActiveState") == "inactive" or None, "the end of the drain")
+    assert machine.show("sidecar@web", "ExecMainStatus") == "0"
+    machine.start("sidecar@web")
     assert mesh.get(UPSTREAM) == HELLO
 
 
