@@ -60,12 +60,12 @@ def denials(mesh: Mesh, sidecar: str) -> int:
 
 
 def test_an_upstream_reaches_the_other_datacenter_at_its_wan_address(mesh: Mesh) -> None:
-    assert ask(mesh.upstreams["dc2"]) == "dc2 hello"
-    status = json.loads(mesh.sidecars["web"].ask("/status")[1])
-    (upstream,) = (item for item in status["upstreams"] if item["destination"] == "db@dc2")
-    (endpoint,) = upstream["endpoints"]
     host, port = mesh.sidecars["db-dc2"].public
-    assert (endpoint["address"], endpoint["why"]) == (f"{host}:{port}", "wan_tag")
+    with Conversation(mesh.upstreams["dc2"]) as conversation:
+        assert conversation.ask("hello") == "dc2 hello"
+        (live,) = json.loads(mesh.sidecars["web"].ask("/status")[1])["connections"]
+    assert (live["address"], live["why"]) == (f"{host}:{port}", "wan_tag")
+    assert live["peer"].endswith("/ns/default/dc/dc2/svc/db")
 
 
 def test_an_upstream_reaches_its_own_datacenter(mesh: Mesh) -> None:
