@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from datacenter.frame import TEXT, Frame, RawRequest
 
 LARGEST_BODY = 1 << 20  # bytes; a registration of a thousand upstreams is a tenth of this
+_LARGEST_DISCARD = 16 * LARGEST_BODY  # read on after the bound, so that the refusal is not lost in a reset
 _DRAIN_SECONDS = 0.5
 
 
@@ -121,11 +122,10 @@ async def _read_body(receive: Receive) -> bytes | None:
         message = await receive()
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > LARGEST_BODY:
-            return None
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+        if size <= LARGEST_BODY:
+            chunks.append(chunk)
+        if not message.get("more_body", False) or size > _LARGEST_DISCARD:
+            return b"".join(chunks) if size <= LARGEST_BODY else None
 
 
 async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:

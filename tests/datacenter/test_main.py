@@ -1,0 +1,152 @@
+"""The datacenter as a process: start, kill, start again, stop; messages and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datacenter.__main__ import main
+
+START_SECONDS = 30
+
+
+@contextlib.contextmanager
+def started(data: Path, *words: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process and the address it says it listens on."""
+    command = [sys.executable, "-m", "datacenter", "-name", "dc1", "-data-dir", str(data), *words]
+    if "-http-addr" not in words:
+        command += ["-http-addr", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ or None) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            match = re.fullmatch(r"datacenter dc1 listening on (\S+)\n", line)
+            assert match, line
+            yield process, match[1]
+        finally:
+            process.kill()
+
+
+def call(address: str, method: str, path: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://{address}{path}", data, method=method)
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        text = reply.read()
+    return json.loads(text) if text else None
+
+
+def test_a_killed_datacenter_goes_on_where_it_was(tmp_path: Path) -> None:
+    registration = {
+        "Name": "web",
+        "Port": 1,
+        "Checks": [
+            {"CheckID": "ttl", "TTL": "1h"},
+            {"CheckID": "tcp", "TCP": "127.0.0.1:1", "Interval": "1s"},
+        ],
+        "Connect": {"SidecarService": {}},
+    }
+    with started(tmp_path) as (process, address):
+        call(address, "PUT", "/v1/agent/service/register", registration)
+        call(address, "PUT", "/v1/agent/check/pass/ttl")
+        query = call(address, "POST", "/v1/query", {"Name": "q", "Service": {"Service": "web"}})
+        before = call(address, "GET", "/v1/agent/service/web-sidecar-proxy")
+        roots = call(address, "GET", "/v1/agent/connect/ca/roots")
+        process.send_signal(signal.SIGKILL)
+        process.wait(START_SECONDS)
+    with started(tmp_path) as (_, address):
+        assert call(address, "GET", "/v1/agent/service/web-sidecar-proxy") == before
+        assert call(address, "GET", f"/v1/query/{query['ID']}")[0]["Name"] == "q"
+        assert call(address, "GET", "/v1/agent/connect/ca/roots")["ActiveRootID"] == roots["ActiveRootID"]
+        checks = call(address, "GET", "/v1/agent/checks")
+        assert (checks["ttl"]["Status"], checks["ttl"]["Output"]) == ("critical", "TTL expired")
+        call(address, "PUT", "/v1/agent/check/pass/ttl")
+        assert call(address, "GET", "/v1/agent/checks")["ttl"]["Status"] == "passing"
+
+
+def test_sigterm_ends_it_cleanly_even_with_requests_blocked(tmp_path: Path) -> None:
+    with started(tmp_path) as (process, address):
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET /v1/catalog/nodes?index=99&wait=5m HTTP/1.1\r\nHost: x\r\n\r\n")
+            call(address, "GET", "/v1/catalog/nodes")  # by now the first has been read
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_systemd_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        path = str(tmp_path / "notify")
+        manager.bind(path)
+        manager.settimeout(START_SECONDS)
+        with started(tmp_path / "data", NOTIFY_SOCKET=path) as (process, _):
+            assert manager.recv(100) == b"READY=1"
+            process.send_signal(signal.SIGINT)
+            assert manager.recv(100) == b"STOPPING=1"
+            assert process.wait(10) == 0
+
+
+def test_a_manager_that_is_gone_is_a_warning(tmp_path: Path) -> None:
+    with started(tmp_path / "data", NOTIFY_SOCKET=str(tmp_path / "nobody")) as (process, address):
+        assert call(address, "GET", "/v1/status/leader") == "127.0.0.1:8300"
+        assert process.stderr is not None
+        assert "systemd cannot be notified" in process.stderr.readline()
+
+
+def test_on_a_unix_socket(tmp_path: Path) -> None:
+    words = ("-http-addr", f"unix://{tmp_path}/api.sock")
+    with started(tmp_path / "data", *words) as (_, address), socket.socket(socket.AF_UNIX) as client:
+        client.connect(address.removeprefix("unix://"))
+        client.sendall(b"GET /v1/agent/services HTTP/1.1\r\nHost: any\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def refused(*words: str) -> tuple[int, list[str]]:
+    """Exit code and lines of the message of a process that does not come up."""
+    command = [sys.executable, "-m", "datacenter", *words]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    assert "Traceback" not in result.stderr
+    return result.returncode, result.stderr.splitlines()
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, lines = refused("-name", "dc1", "-data-dir", str(tmp_path), "-http-addr", address)
+    assert (code, lines) == (78, [f"sidecar datacenter: cannot listen on {address}: address already in use"])
+
+
+def test_a_data_directory_in_use(tmp_path: Path) -> None:
+    with started(tmp_path):
+        code, lines = refused("-name", "dc1", "-data-dir", str(tmp_path), "-http-addr", "127.0.0.1:0")
+    assert code == 78
+    assert len(lines) == 1
+    assert lines[0].endswith("is in use by another datacenter process")
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-help"], {}) == 0
+    assert "-primary-addr URL" in capsys.readouterr().out
+    assert main(["-bogus"], {}) == 64
+    assert capsys.readouterr().err == (
+        "sidecar datacenter: unknown argument '-bogus'; see `sidecar help datacenter`\n"
+    )
+
+
+def test_every_mistake_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-log-level", "loud"], {}) == 78
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("sidecar datacenter: ") for line in lines)
