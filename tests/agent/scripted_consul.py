@@ -107,6 +107,12 @@ class ScriptedConsul:
         self._nursery = nursery
         return Consul(Client(self.dial, host="consul"), TokenSource(token, None))
 
+    async def listen(self, nursery: trio.Nursery) -> str:
+        """Serve on a loopback port as well, for an agent in another process; its `host:port`."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, self._serve, [listener])
+        return f"127.0.0.1:{listener.socket.getsockname()[1]}"
+
     async def dial(self) -> trio.abc.Stream:
         """Connect, in memory."""
         if self.down:
