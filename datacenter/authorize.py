@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from certs.spiffe import AgentId, InvalidSpiffeId, ServiceId, SigningId, parse
 from datacenter.acl import require
 from datacenter.api import Datacenter, Reply, Request, Route
-from datacenter.decode import Fields, decode
-from datacenter.errors import ApiError
+from datacenter.decode import Fields, decode_or_bad_request
+from datacenter.errors import bad_request
 from datacenter.intentions import decide, match_destination
 
 _SHAPE = Fields("ConnectAuthorizeRequest", {"Target": str, "ClientCertURI": str, "ClientCertSerial": str})
@@ -54,13 +54,10 @@ class _Authorize:
         return Reply(value=value, headers=self._cache_headers(target))
 
     def _read(self, request: Request) -> tuple[str, ServiceId]:
-        try:
-            body = decode(request.body, _SHAPE)
-        except ApiError as error:
-            raise _bad_request(error.text) from error
+        body = decode_or_bad_request(request.body, _SHAPE)
         target, uri = body.get("Target", ""), body.get("ClientCertURI", "")
         if not target:
-            raise _bad_request("Target service must be specified")
+            raise bad_request("Target service must be specified")
         return target, _caller(uri)
 
     def _cache_headers(self, target: str) -> dict[str, str]:
@@ -75,14 +72,10 @@ def _caller(uri: str) -> ServiceId:
     try:
         identity = parse(uri)
     except InvalidSpiffeId as error:
-        raise _bad_request("ClientCertURI not a valid Connect identifier") from error
+        raise bad_request("ClientCertURI not a valid Connect identifier") from error
     known_to_1_10 = isinstance(identity, ServiceId | AgentId | SigningId)
     if not known_to_1_10 or urlsplit(uri).path.startswith("/ap/"):
-        raise _bad_request("ClientCertURI not a valid Connect identifier")
+        raise bad_request("ClientCertURI not a valid Connect identifier")
     if not isinstance(identity, ServiceId):
-        raise _bad_request("ClientCertURI not a valid Service identifier")
+        raise bad_request("ClientCertURI not a valid Service identifier")
     return identity
-
-
-def _bad_request(text: str) -> ApiError:
-    return ApiError(400, f"Bad request: {text}")

@@ -11,7 +11,7 @@ from functools import partial
 from datacenter.acl import require
 from datacenter.api import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.ca import CONFIG, ROOTS, CertificateAuthority
-from datacenter.decode import ANYTHING, Fields, Mapped, decode
+from datacenter.decode import ANYTHING, Fields, Mapped, decode_or_bad_request
 from datacenter.errors import UNANSWERED, ApiError
 from datacenter.keys import InvalidKey, KeyKind, generate_key_aside
 from datacenter.leaves import Leaves
@@ -111,7 +111,7 @@ async def _read_configuration(dc: Datacenter, request: Request) -> Reply:
 
 async def _write_configuration(dc: Datacenter, request: Request) -> Reply:
     require(request.authorizer.operator_write())
-    CertificateAuthority(dc).configure(decode(request.body, _CONFIGURATION))
+    CertificateAuthority(dc).configure(decode_or_bad_request(request.body, _CONFIGURATION))
     return Reply()
 
 
@@ -120,7 +120,7 @@ async def _rotate(dc: Datacenter, request: Request) -> Reply:
         return await dc.forwarder.forward(request, dc.settings.primary_datacenter)
     require(request.authorizer.operator_write())
     ca = CertificateAuthority(dc)
-    wanted = decode(request.body or b"{}", _ROTATION)
+    wanted = decode_or_bad_request(request.body or b"{}", _ROTATION)
     kind = ca.config.kind
     try:
         kind = KeyKind(wanted.get("PrivateKeyType", kind.type), wanted.get("PrivateKeyBits", kind.bits))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from datacenter.durations import parse_duration
-from datacenter.errors import ApiError
+from datacenter.errors import ApiError, bad_request
 from datacenter.store import Document
 
 
@@ -72,6 +72,14 @@ def decode(body: bytes, shape: Fields) -> Document:
         return _object(_a_dict(value, f"Go value of type {shape.name}"), shape)
     except ValueError as error:
         raise ApiError(400, f"Request decode failed: {error}") from error
+
+
+def decode_or_bad_request(body: bytes, shape: Fields) -> Document:
+    """As `decode`, for the endpoints that say `Bad request: ` before what is wrong."""
+    try:
+        return decode(body, shape)
+    except ApiError as error:
+        raise bad_request(error.text) from error
 
 
 def _load(body: bytes) -> object:

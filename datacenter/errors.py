@@ -20,6 +20,11 @@ def permission_denied(detail: str = "") -> ApiError:
     return ApiError(403, f"Permission denied: {detail}" if detail else "Permission denied")
 
 
+def bad_request(text: str) -> ApiError:
+    """400 as the newer endpoints word it."""
+    return ApiError(400, f"Bad request: {text}")
+
+
 # An error raised inside a server's read carries the query headers of an answer that never was.
 UNANSWERED = {
     "X-Consul-Index": "1",

@@ -17,7 +17,7 @@ from datacenter.api import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.authorize import default_verdict
 from datacenter.central import CONFIG_ENTRIES
 from datacenter.config_entries import delete_entry, write_entry
-from datacenter.decode import Fields, Mapped, decode
+from datacenter.decode import Fields, Mapped, decode_or_bad_request
 from datacenter.errors import UNANSWERED, ApiError
 from datacenter.intentions import (
     NAMESPACE,
@@ -127,7 +127,7 @@ async def _read_exact(dc: Datacenter, request: Request) -> Reply:
 async def _write_exact(dc: Datacenter, request: Request) -> Reply:
     source, destination = _ends(request)
     require(request.authorizer.intention_write(destination))
-    body = decode(request.body, _SHAPE)
+    body = decode_or_bad_request(request.body, _SHAPE)
     if body.get("ID"):
         raise ApiError(500, "ID must not be specified")
     row = entry_of(dc.store, destination)
@@ -152,7 +152,7 @@ async def _delete_exact(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _create(dc: Datacenter, request: Request) -> Reply:
-    body = decode(request.body, _SHAPE)
+    body = decode_or_bad_request(request.body, _SHAPE)
     destination = body.get("DestinationName", "")
     require(request.authorizer.intention_write(destination))
     if body.get("ID"):
@@ -182,7 +182,7 @@ async def _read(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _update(dc: Datacenter, request: Request) -> Reply:
-    intention_id, body = request.params["id"], decode(request.body, _SHAPE)
+    intention_id, body = request.params["id"], decode_or_bad_request(request.body, _SHAPE)
     found = _found(dc, intention_id)
     if found is None:
         raise ApiError(500, f"Cannot modify non-existent intention: '{intention_id}'")

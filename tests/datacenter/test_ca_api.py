@@ -154,7 +154,7 @@ async def test_the_configuration_needs_operator_rights(autojump_clock: MockClock
 async def test_malformed_bodies_are_400(autojump_clock: MockClock, site: Site) -> None:
     assert (await site.call("PUT", CONFIGURATION, b"{")).status == 400
     assert (await site.call("PUT", ROTATE, {"Kind": "ec"})).body == (
-        'Request decode failed: json: unknown field "Kind"'
+        'Bad request: Request decode failed: json: unknown field "Kind"'
     )
 
 

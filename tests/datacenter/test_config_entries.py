@@ -34,12 +34,15 @@ TCP = 'service "db" has protocol "tcp", which is incompatible with L7 intentions
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b"", "Request decode failed: EOF"),
-        (b"{", "Request decode failed: unexpected EOF"),
-        (b"[]", "Request decode failed: json: cannot unmarshal array into Go value"),
-        (b"{}", "Bad request: Request decoding failed: Payload does not contain a Kind/kind key"),
+        (b"", "Bad request: Request decoding failed: EOF"),
+        (b"{", "Bad request: Request decoding failed: unexpected EOF"),
+        (b"[]", "Bad request: Request decoding failed: json: cannot unmarshal array into Go value"),
+        (b"{}", "Bad request: Request decoding failed: Payload does not contain a kind/Kind key"),
         (b'{"Kind":"nope"}', "Bad request: Request decoding failed: invalid config entry kind: nope"),
-        (b'{"Kind":"service-defaults","X":1}', 'Request decode failed: json: unknown field "X"'),
+        (
+            b'{"Kind":"service-defaults","X":1}',
+            'Bad request: Request decoding failed: 1 error occurred:\n\t* invalid config key "X"\n\n',
+        ),
     ],
 )
 def test_a_body_that_is_no_entry_is_400(body: bytes, text: str) -> None:
@@ -82,7 +85,7 @@ def test_proxy_defaults_are_always_global() -> None:
 @pytest.mark.parametrize(
     ("entry", "text"),
     [
-        ({"Kind": "service-defaults"}, "Name is required."),
+        ({"Kind": "service-defaults"}, "Name is required"),
         (
             {"Kind": "proxy-defaults", "MeshGateway": {"Mode": "far"}},
             "Invalid Mesh Gateway Mode: far",
