@@ -49,14 +49,21 @@ class EndpointFeeds:
         self._on_failure = on_failure
         self._on_recovery = on_recovery
         self._feeds: dict[Key, _Feed] = {}
+        self._wanted: set[Key] = set()
+        self._crossing = False
 
     def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
-        """The source of that lookup (agent.targets.Sources), watched from now on if it was not."""
+        """The source of that lookup (agent.targets.Sources), watched from now on if it was not.
+
+        What no upstream needs any more stays unwatched, though a connection of one that is gone may ask.
+        """
         key = _key(lookup, poll_interval)
         feed = self._feeds.get(key)
         if feed is None:
-            self._feeds[key] = feed = self._open(key)
-            self._nursery.start_soon(self._follow, feed)
+            feed = self._make(key)
+            if key in self._wanted or (self._crossing and isinstance(lookup, Gateways)):
+                self._feeds[key] = feed
+                self._nursery.start_soon(self._follow, feed)
         return feed.source
 
     def statuses(self) -> list[WatchStatus]:
@@ -69,12 +76,14 @@ class EndpointFeeds:
         Gateways are watched from when one is looked for: a query's answer says late where it leads.
         """
         wanted = list(upstreams)
-        keys = {_key(target, upstream.poll_interval) for upstream in wanted for target in upstream.targets}
-        crossing = any(upstream.mesh_gateway in _CROSSING for upstream in wanted)
+        self._wanted = {
+            _key(target, upstream.poll_interval) for upstream in wanted for target in upstream.targets
+        }
+        self._crossing = any(upstream.mesh_gateway in _CROSSING for upstream in wanted)
         for key in list(self._feeds):
-            if key not in keys and not (crossing and isinstance(key[0], Gateways)):
+            if key not in self._wanted and not (self._crossing and isinstance(key[0], Gateways)):
                 self._feeds.pop(key).scope.cancel()
-        for lookup, poll_interval in keys:
+        for lookup, poll_interval in self._wanted:
             self.source(lookup, poll_interval)
 
     def refresh_all(self) -> None:
@@ -82,7 +91,7 @@ class EndpointFeeds:
         for feed in self._feeds.values():
             feed.watch.kick()
 
-    def _open(self, key: Key) -> _Feed:
+    def _make(self, key: Key) -> _Feed:
         lookup, poll_interval = key
         endpoints: Latest[EndpointSet] = Latest()
         watch = endpoints_watch(self._consul, lookup, endpoints.publish, poll_interval)

@@ -76,10 +76,10 @@ class Search:
         hopeful = [(source, version) for source, version in self._seen if source.may_have_news] + unknown
         if not hopeful:
             return False
-        for source, _ in hopeful:
-            source.ask_again()
         if self._news_until is None:
             self._news_until = trio.current_time() + NEWS_SECONDS
+            for source, _ in hopeful:
+                source.ask_again()
         with trio.move_on_at(min(self._news_until, self._deadline)):
             await _any_newer([*self._seen, *unknown])
             return True
