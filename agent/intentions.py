@@ -15,7 +15,7 @@ from enum import StrEnum
 import msgspec
 
 from agent.permissions import Permissions, Unreadable, parse_permissions, unreadable_permissions
-from agent.request_rules import HttpRequest
+from agent.request_rules import OVERRIDING, HttpRequest
 from certs.spiffe import DEFAULT, ServiceId
 
 WILDCARD = "*"
@@ -45,6 +45,7 @@ class VerdictReason(StrEnum):
     PERMISSION_DENY = "permission_deny"
     UNSUPPORTED_PATTERN = "unsupported_pattern"
     UNSUPPORTED_PERMISSION = "unsupported_permission"
+    OVERRIDING_HEADER = "overriding_header"  # asks the app to see another method or path than was judged
 
 
 _DECIDED = {
@@ -186,6 +187,9 @@ def authorize_request(intentions: Intentions, source: ServiceId, request: HttpRe
     if rule.permissions.unreadable is not None:
         reason = _UNREADABLE[rule.permissions.unreadable]
         return Verdict(allowed=False, reason=reason, rule=f"{rule}, {rule.permissions.detail}")
+    if overriding := OVERRIDING & request.headers.keys():
+        detail = f"{rule}, {min(overriding)} would change the request after it was judged"
+        return Verdict(allowed=False, reason=VerdictReason.OVERRIDING_HEADER, rule=detail)
     permission = rule.permissions.first(request)
     if permission is None:
         verdict = _by_default(intentions)

@@ -15,9 +15,9 @@ MAX_HEAD = 32 * 1024  # bytes of request line and headers
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LINE = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/1\.[01]")
+_OTHER_VERSION = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/[0-9]\.[0-9]")
 _FIELD = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
 _HEAD = re.compile(_LINE.pattern + rb"\r\n(?:" + _FIELD.pattern + rb"\r\n)*+\r\n")
-_VERSION = re.compile(rb"\S+ \S+ HTTP/\d\.\d")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _FRAMING = re.compile(rb"\r\n(?i:(content-length|transfer-encoding|host)):([^\r]*)")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -124,7 +124,7 @@ def _diagnosis(head: bytes) -> HeadRefused:
         return HeadRefused(HeadReason.BARE_LINE_END, "lines end with CR LF")
     line, *fields = head[: -len(_END)].split(b"\r\n")
     if not _LINE.fullmatch(line):
-        if _VERSION.fullmatch(line):
+        if _OTHER_VERSION.fullmatch(line):
             return HeadRefused(HeadReason.VERSION, "HTTP/1.1 and HTTP/1.0 are spoken here")
         return HeadRefused(HeadReason.REQUEST_LINE, "not `method target version`")
     for field in fields:
