@@ -9,9 +9,8 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from time import monotonic, sleep
 from typing import Literal
 
 from tests.contract.client import Api
+from tests.contract.processes import Process, process
 
 Kind = Literal["embedded", "consul"]
 START_SECONDS = 60.0
@@ -32,6 +32,7 @@ class Federation:
     kind: Kind
     dc1: Api
     dc2: Api
+    processes: tuple[Process, Process]
     jitter: float
 
     def __iter__(self) -> Iterator[Api]:
@@ -49,13 +50,13 @@ def running(kind: Kind, directory: Path) -> Iterator[Federation]:
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=24, thread_name_prefix="held-read"))
         commands, urls, jitter = _embedded(directory) if kind == "embedded" else _consul(directory)
-        processes = [
+        first, second = (
             stack.enter_context(process(command, directory / f"dc{number}.log"))
             for number, command in enumerate(commands, start=1)
-        ]
+        )
         dc1, dc2 = (Api(f"dc{number}", url, threads) for number, url in enumerate(urls, start=1))
-        federation = Federation(kind=kind, dc1=dc1, dc2=dc2, jitter=jitter)
-        _wait_until_ready(federation, processes, directory)
+        federation = Federation(kind=kind, dc1=dc1, dc2=dc2, processes=(first, second), jitter=jitter)
+        wait_until_ready(federation)
         yield federation
 
 
@@ -127,31 +128,13 @@ def _consul(directory: Path) -> tuple[list[list[str]], list[str], float]:
     return commands, [f"http://127.0.0.1:{port}" for port in http], 30
 
 
-@contextmanager
-def process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose output goes to a file; ended by SIGTERM, by SIGKILL if need be."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_ready(
-    federation: Federation, processes: Sequence[subprocess.Popen[bytes]], directory: Path
-) -> None:
+def wait_until_ready(federation: Federation) -> None:
+    """Wait until both see each other, sign leaves and have a node."""
     deadline = monotonic() + START_SECONDS
     while missing := _missing(federation):
-        for process, api in zip(processes, federation, strict=True):
-            log = (directory / f"{api.name}.log").read_text()[-2000:]
-            assert process.poll() is None, f"{api.name} ended with {process.returncode}:\n{log}"
-            assert monotonic() < deadline, f"not ready, {missing}:\n{log}"
+        for member in federation.processes:
+            member.must_live()
+            assert monotonic() < deadline, f"not ready, {missing}:\n{member.last_words()}"
         sleep(0.1)  # a poll of two other processes' readiness; there is nothing to wait on
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -23,7 +22,8 @@ from cryptography import x509
 
 from tests.contract.apps import App, serving
 from tests.contract.client import Api
-from tests.contract.federation import Federation, free_port, process
+from tests.contract.federation import Federation, free_port
+from tests.contract.processes import Process, process
 from tests.contract.services import tcp, ttl
 
 SECONDS = 30.0  # for a process to be ready
@@ -35,12 +35,11 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """One running sidecar: its admin endpoint, its public listener, what it has written."""
+    """One running sidecar: where its admin endpoint and its public listener are."""
 
     admin: Address
     public: Address
-    log: Path
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def ask(self, path: str) -> tuple[int, str]:
         """Status and body of an admin path; status 0 while nobody listens."""
@@ -148,13 +147,12 @@ def _sidecar(name: str, api: Api, public: Address, directory: Path) -> Iterator[
     command += ["-http-addr", api.url, "-admin-bind", f"{admin[0]}:{admin[1]}"]
     command += ["-listen", f"{public[0]}:{public[1]}", "-drain-seconds", "1"]
     with process(command, log) as started:
-        yield Sidecar(admin=admin, public=public, log=log, process=started)
+        yield Sidecar(admin=admin, public=public, process=started)
 
 
 def _wait_until_ready(sidecar: Sidecar) -> None:
     deadline = monotonic() + SECONDS
     while (answer := sidecar.ask("/ready"))[0] != 200:
-        log = sidecar.log.read_text()[-3000:]
-        assert sidecar.process.poll() is None, f"ended with {sidecar.process.returncode}:\n{log}"
-        assert monotonic() < deadline, f"not ready, {answer}:\n{log}"
+        sidecar.process.must_live()
+        assert monotonic() < deadline, f"not ready, {answer}:\n{sidecar.process.last_words()}"
         sleep(0.1)  # a poll of another process; there is nothing to wait on

@@ -160,7 +160,7 @@ def test_a_rotation_of_the_root_fails_no_request(mesh: Mesh) -> None:
 
 def test_nothing_went_wrong_on_the_way(mesh: Mesh) -> None:
     for sidecar in mesh.sidecars.values():
-        assert sidecar.process.poll() is None
-        log = sidecar.log.read_text()
+        sidecar.process.must_live()
+        log = sidecar.process.log.read_text()
         assert "Traceback" not in log
         assert "PRIVATE KEY" not in log
