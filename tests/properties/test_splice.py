@@ -81,8 +81,8 @@ class Story:
         if moment.tls_room is not None:
             bench.tls.room = moment.tls_room
         bench.tls.read_wants_write = moment.read_wants_write
-        if not bench.tls.in_ended:  # a write that wants a read needs a peer who still says something
-            bench.tls.write_wants_read = moment.write_wants_read
+        # A write that wants a read needs a peer who still says something.
+        bench.tls.write_wants_read = 0 if bench.tls.in_ended else moment.write_wants_read
         bench.turn(("tls", "plain") if moment.tls_first else ("plain", "tls"))
 
     def finish(self) -> None:

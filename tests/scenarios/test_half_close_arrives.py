@@ -6,7 +6,7 @@ import trio
 
 from agent.ledger import Ledger
 from agent.splice import Ending
-from tests.scenarios.halves import mesh, receive_all
+from tests.scenarios.halves import mesh, receive_all, until
 
 
 async def test_the_client_ends_first_and_still_gets_its_answer() -> None:
@@ -41,6 +41,7 @@ async def test_the_app_ends_first_and_still_hears_the_client() -> None:
                 await client.send_all(word)
             await client.send_eof()
             await m.quiet()
+        await until(lambda: heard != [])
         assert heard == [b"but not from me"]
         assert m.web.ledger.recent()[-1].reason is Ending.CLEAN
         assert m.db.ledger.recent()[-1].reason is Ending.CLEAN
@@ -69,6 +70,7 @@ async def test_an_end_behind_a_full_pipe_is_not_lost() -> None:
             may_read.set()
             assert await receive_all(client) == b""
         await m.quiet()
+        await until(lambda: heard != [])
         assert heard == [payload]
 
 
