@@ -11,8 +11,9 @@ from functools import partial
 from datacenter.acl import require
 from datacenter.api import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.ca import CONFIG, ROOTS, CertificateAuthority
+from datacenter.ca_config import handed_in
 from datacenter.decode import ANYTHING, Fields, Mapped, decode_or_bad_request
-from datacenter.errors import UNANSWERED, ApiError
+from datacenter.errors import UNANSWERED, ApiError, bad_request
 from datacenter.keys import InvalidKey, KeyKind, generate_key_aside
 from datacenter.leaves import Leaves
 from datacenter.trust import timestamp
@@ -42,7 +43,7 @@ def routes(dc: Datacenter) -> list[Route]:
         Route("GET", "/v1/agent/connect/ca/leaf/{service:path}", api.leaf),
         Route("GET", "/v1/connect/ca/roots", partial(_server_roots, dc)),
         Route("GET", "/v1/connect/ca/configuration", partial(_read_configuration, dc)),
-        Route("PUT", "/v1/connect/ca/configuration", partial(_write_configuration, dc)),
+        Route("PUT", "/v1/connect/ca/configuration", partial(_write_configuration, dc), forwards=False),
         Route("PUT", "/v1/connect/ca/rotate", partial(_rotate, dc)),
     ]
 
@@ -110,8 +111,15 @@ async def _read_configuration(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _write_configuration(dc: Datacenter, request: Request) -> Reply:
+    """Sent on with `?dc=` like any other, but for a private key: none crosses a wire between datacenters."""
     require(request.authorizer.operator_write())
-    CertificateAuthority(dc).configure(decode_or_bad_request(request.body, _CONFIGURATION))
+    document = decode_or_bad_request(request.body, _CONFIGURATION)
+    elsewhere = request.query.get("dc", "")
+    if elsewhere not in {"", dc.settings.name}:
+        if handed_in(document)[0]:
+            raise bad_request(f"a private key is not sent to another datacenter; ask {elsewhere} itself")
+        return await dc.forwarder.forward(request, elsewhere)
+    CertificateAuthority(dc).configure(document)
     return Reply()
 
 

@@ -9,7 +9,8 @@ The primary serves its federation under `/v1/internal/federation/`:
   carries the roots of that very moment, so that a rotation in between cannot part the two.
 - `GET config-entries` (blocks): the source of replication.
 
-All but `state` need operator:write, which the replication token has. No key is part of any of them.
+All but `state` need operator:write, which the replication token has; with ACLs off, whoever reaches the HTTP
+API has it, here as everywhere. No key is part of any of them.
 `GET status` is served everywhere: how it stands with the primary, in one word and one reason.
 """
 

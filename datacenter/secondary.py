@@ -116,7 +116,8 @@ class Secondary:
 
     async def _join(self) -> None:
         settings = self._dc.settings
-        await self._ask("PUT", "join", {"Datacenter": settings.name, "Address": settings.advertise_addr})
+        if settings.advertise_addr:  # one that listens on a unix socket alone cannot be reached by others
+            await self._ask("PUT", "join", {"Datacenter": settings.name, "Address": settings.advertise_addr})
         self._joined = True
 
     def _must_be_signed(self, theirs: Trust) -> bool:

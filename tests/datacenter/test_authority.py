@@ -17,6 +17,7 @@ from datacenter.authority import (
     Signer,
     certificate_pem,
     check_external_root,
+    check_intermediate,
     cross_sign,
     intermediate_request,
     leaf_name,
@@ -279,3 +280,25 @@ def test_a_p224_root_signs_for_those_verifiers_that_know_the_curve() -> None:
 
 def test_certificates_end_in_a_newline() -> None:
     assert certificate_pem(Primary().trust.active.certificate).endswith("-----END CERTIFICATE-----\n")
+
+
+def test_what_a_primary_sends_back_is_checked() -> None:
+    primary, other, key = Primary(), Primary(), generate_key()
+    root = primary.trust.active.certificate
+    csr = intermediate_request(key, trust_domain=TRUST_DOMAIN, uid="x")
+    honest = primary.sign(csr)
+    check_intermediate(honest, key, root, TRUST_DOMAIN)
+    for certificate, its_key, domain, reason in [
+        (honest, generate_key(), TRUST_DOMAIN, "not for our key"),
+        (other.sign(csr), key, TRUST_DOMAIN, "not signed by the active root"),
+        (honest, key, TrustDomain("other.consul"), "not for the trust domain other.consul"),
+        (_without_limits(primary, key), key, TRUST_DOMAIN, "not a CA of path length 0"),
+    ]:
+        with pytest.raises(RequestRefused, match=reason):
+            check_intermediate(certificate, its_key, root, domain)
+
+
+def _without_limits(primary: Primary, key: SigningKey) -> x509.Certificate:
+    """The secondary's key as if it were a root of its own: any number of authorities below it."""
+    root = make_root(key, trust_domain=TRUST_DOMAIN, serial=9, uid="free", at=NOW)
+    return cross_sign(root, primary.signer, serial=10, at=NOW)

@@ -7,9 +7,9 @@ import trio
 from cryptography import x509
 from trio.testing import MockClock
 
-from datacenter.keys import generate_key
+from datacenter.keys import generate_key, key_pem
 from datacenter.store import Store
-from tests.datacenter.mint import Primary, Secondary
+from tests.datacenter.mint import HOUR, Primary, Secondary
 from tests.datacenter.sites import (
     Killed,
     Site,
@@ -112,3 +112,24 @@ async def test_rotation_survives_an_expired_root(autojump_clock: MockClock, site
     await site.put(ROTATE)
     assert site.trust.active.intermediates == ()
     await site.get(LEAF)
+
+
+async def test_a_configuration_before_the_first_start_is_that_of_the_settings(
+    autojump_clock: MockClock,
+) -> None:
+    site = Wan().site("dc2", leaf_ttl=7200.0)
+    assert site.ca.config.leaf_ttl == 2 * HOUR
+    assert (await site.get(CONFIGURATION))["ModifyIndex"] == 0
+
+
+async def test_without_its_key_an_authority_is_not_initialised(autojump_clock: MockClock, site: Site) -> None:
+    site.dc.store.put_private("connect-ca-signer", None)
+    assert (await site.call("GET", LEAF)).body == "CA has not finished initializing"
+
+
+async def test_keys_and_roots_are_the_primarys_to_take() -> None:
+    dc2 = Wan().site("dc2")
+    body = {"Provider": "consul", "Config": {"PrivateKey": key_pem(generate_key())}}
+    answered = await dc2.call("PUT", CONFIGURATION, body)
+    assert answered.status == 500
+    assert answered.body.endswith("PrivateKey and RootCert belong to the primary datacenter")

@@ -26,6 +26,7 @@ from tests.datacenter.sites import (
 
 ROOTS = "/v1/agent/connect/ca/roots"
 LEAF = "/v1/agent/connect/ca/leaf"
+CONFIGURATION = "/v1/connect/ca/configuration"
 ROTATE = "/v1/connect/ca/rotate"
 STATUS = "/v1/internal/federation/status"
 
@@ -241,3 +242,27 @@ def test_settings_do_not_print_the_replication_token() -> None:
         name="dc2", http_addr="", data_dir=None, primary_datacenter="dc1", replication_token="s3cret"
     )
     assert "s3cret" not in repr(settings)
+
+
+async def test_a_configuration_is_sent_on_but_a_private_key_is_not(autojump_clock: MockClock) -> None:
+    wan = Wan()
+    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
+    async with running(dc1, dc2):
+        wan.crossed.clear()
+        answered = await dc2.call("PUT", f"{CONFIGURATION}?dc=dc1", _with_a_key())
+        assert answered.status == 400
+        assert answered.body.startswith("Bad request: a private key is not sent to another datacenter")
+        assert wan.crossed == []
+        config = {"Provider": "consul", "Config": {"LeafCertTTL": "70h"}}
+        await dc2.put(f"{CONFIGURATION}?dc=dc1", config)
+        assert (await dc1.get(CONFIGURATION))["Config"]["LeafCertTTL"] == "70h"
+        assert (await dc2.get(CONFIGURATION))["Config"]["LeafCertTTL"] == "72h"
+
+
+async def test_one_that_cannot_be_reached_joins_without_an_address(autojump_clock: MockClock) -> None:
+    """It listens on a unix socket alone."""
+    wan = Wan()
+    dc1, dc2 = wan.site("dc1"), wan.site("dc2", advertise_addr="")
+    async with running(dc1, dc2):
+        assert dc2.trust.active.id == dc1.trust.active.id
+        assert dc1.dc.federation.datacenters() == ["dc1"]

@@ -294,3 +294,33 @@ async def test_a_hung_primary_is_given_up_and_asked_again(
         await dc1.put(ROTATE)
         await trio.sleep(110)
         await assert_mutual_trust(dc1, dc2)
+
+
+async def test_an_intermediate_that_begins_past_its_half_is_not_asked_for_in_a_loop(
+    autojump_clock: MockClock,
+) -> None:
+    """The root has little left: the intermediate ends with it, and would be renewed at once, for ever."""
+    wan = Wan()
+    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
+    start(dc1)
+    await trio.sleep((dc1.trust.active.certificate.not_valid_after_utc - now()).total_seconds() - 30)
+    async with running(dc1, dc2, settle=20):
+        assert dc2.standing == (
+            State.BAD_ANSWER,
+            "the intermediate certificate has less than half of its life before it",
+        )
+        assert sum(b"CSR" in body for body in wan.crossed) < 20
+
+
+async def test_a_primary_that_is_not_one_is_a_bad_answer(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wan = Wan()
+    dc2 = wan.site("dc2")
+
+    async def answer(*_: object, **__: object) -> Answer:
+        return Answer(value=["hello"], index=0)
+
+    monkeypatch.setattr(dc2.dc.forwarder, "call", answer)
+    async with running(dc2):
+        assert dc2.standing == (State.BAD_ANSWER, "the primary did not answer with an object")
