@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from agent.splice import Ending
-from tests.scenarios.halves import Mesh, echo, mesh, receive_all, until, until
+from tests.scenarios.halves import Mesh, echo, mesh, receive_all, until
 
 BLOCK = bytes(range(256)) * 1024  # 256 KiB; numbered below, so that a repeated or lost block shows
 MIB = 1 << 20
