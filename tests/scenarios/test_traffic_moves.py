@@ -1,0 +1,186 @@
+"""Faults of a whole mesh: traffic moves to the failover target within two seconds, and back after the hold.
+
+New connections one after the other all the while. A connection whose request was under way when its instance
+was killed is lost, as it must be; no other is. `--log-cli-level=INFO` shows the figures.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+from tests.contract.apps import Conversation, Traffic, ask
+from tests.scenarios.spread import Spread, spread, wait_until_ready
+
+figures = logging.getLogger("scenarios.figures")
+
+HOLD = 2.0
+SOON = 2.0  # seconds within which traffic has moved
+CONFIG: dict[str, Any] = {
+    "failover": [{"datacenter": "dc2"}],
+    "failover_hold": f"{HOLD:g}s",
+    "passive_health_check": {"interval": "10s", "max_failures": 1, "base_ejection_time": "1s"},
+}
+UPSTREAMS: dict[str, dict[str, Any]] = {
+    "db": {"DestinationName": "db", "Config": CONFIG},
+    "db1": {"DestinationName": "db", "Datacenter": "dc1"},
+    "db2": {"DestinationName": "db", "Datacenter": "dc2"},
+    "query1": {"DestinationName": "near", "DestinationType": "prepared_query"},
+    "query2": {"DestinationName": "near", "DestinationType": "prepared_query"},
+    "query3": {"DestinationName": "near", "DestinationType": "prepared_query"},
+}
+LOCAL = ("db-1", "db-2")
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
+    """Two instances here, one there, one query for all of them."""
+    instances = {"db-1": "dc1", "db-2": "dc1", "db-far": "dc2"}
+    with spread(tmp_path_factory.mktemp("spread"), instances, UPSTREAMS) as started:
+        query = {"Service": "db", "Failover": {"Datacenters": ["dc2"]}, "Connect": True}
+        answer = started.federation.dc1.post("/v1/query", {"Name": "near", "Service": query})
+        assert answer.status == 200
+        yield started
+
+
+def until(true: Callable[[], bool], seconds: float) -> float:
+    """Poll other processes until it is so; how long it took."""
+    began = monotonic()
+    while not true():
+        assert monotonic() < began + seconds, f"not within {seconds} s"
+        sleep(0.01)
+    return monotonic() - began
+
+
+def served_by(mesh: Spread, *names: str) -> Callable[[], bool]:
+    return lambda: ask(mesh.ports["db"]) in {f"{name} hello" for name in names}
+
+
+def lost(traffic: Traffic) -> int:
+    return traffic.answers[""]
+
+
+def come_back(mesh: Spread) -> None:
+    """Everything as at the beginning: passing in the catalog, active in web."""
+    for name in LOCAL:
+        wait_until_ready(mesh.instances[name].sidecar)
+        mesh.instances[name].check("pass")
+    mesh.federation.dc1.until("/v1/health/connect/db?passing", lambda rows: len(rows) == len(LOCAL))
+    until(served_by(mesh, *LOCAL), 20)
+
+
+def test_same_service_in_two_datacenters_and_one_query_behind_three_ports(mesh: Spread) -> None:
+    assert ask(mesh.ports["db2"]) == "db-far hello"
+    for name in ("db", "db1", "query1", "query2", "query3"):
+        until(lambda port=mesh.ports[name]: ask(port) in {"db-1 hello", "db-2 hello"}, 5)  # type: ignore[misc]
+    shown = {}
+    for name in UPSTREAMS:
+        (first, *_) = mesh.upstream(name)["targets"]
+        shown[name] = {endpoint["instance"].split()[0] for endpoint in first["endpoints"]}
+    here = {"db-1-sidecar-proxy", "db-2-sidecar-proxy"}
+    assert shown == {
+        "db": here,
+        "db1": here,
+        "db2": {"db-far-sidecar-proxy"},
+        "query1": here,
+        "query2": here,
+        "query3": here,
+    }
+
+
+def test_load_is_shared_by_the_instances(mesh: Spread) -> None:
+    with Traffic(mesh.ports["db"]) as traffic:
+        until(lambda: traffic.answers.total() > 100, 20)
+    assert lost(traffic) == 0
+    assert min(traffic.answers["db-1 hello"], traffic.answers["db-2 hello"]) > 20
+
+
+def test_one_instance_is_killed(mesh: Spread) -> None:
+    victim = mesh.instances["db-1"].sidecar
+    with Traffic(mesh.ports["db"]) as traffic:
+        until(lambda: traffic.answers.total() > 20, 20)
+        victim.process.kill()
+        before = traffic.answers.total()
+        until(lambda: traffic.answers.total() > before + 100, 20)
+    assert lost(traffic) <= 1
+    assert traffic.answers["db-far hello"] == 0
+    victim.process.restart()
+    come_back(mesh)
+
+
+def test_all_local_instances_are_killed(mesh: Spread) -> None:
+    with Traffic(mesh.ports["db"]) as traffic:
+        until(lambda: traffic.answers.total() > 20, 20)
+        for name in LOCAL:
+            mesh.instances[name].sidecar.process.kill()
+        moved = until(lambda: traffic.answers["db-far hello"] > 0, SOON)
+        assert mesh.upstream("db")["active"] == "db@dc2"
+        for name in LOCAL:
+            mesh.instances[name].sidecar.process.restart()
+        returned = until(lambda: mesh.upstream("db")["active"] == "db", 30)
+        until(served_by(mesh, *LOCAL), SOON)
+    assert lost(traffic) <= len(LOCAL)
+    assert returned >= HOLD
+    figures.info("killed: moved after %.2f s, back %.2f s after the restart", moved, returned)
+    come_back(mesh)
+
+
+def test_checks_turn_critical(mesh: Spread) -> None:
+    with Traffic(mesh.ports["db"]) as traffic:
+        until(lambda: traffic.answers.total() > 20, 20)
+        for name in LOCAL:
+            mesh.instances[name].check("fail")
+        moved = until(lambda: mesh.upstream("db")["active"] == "db@dc2", SOON)
+        until(lambda: traffic.answers["db-far hello"] > 0, SOON)
+        for name in LOCAL:
+            mesh.instances[name].check("pass")
+        returned = until(lambda: mesh.upstream("db")["active"] == "db", 20)
+    assert lost(traffic) == 0
+    assert returned >= HOLD
+    figures.info("critical: moved after %.2f s, back after %.2f s", moved, returned)
+    come_back(mesh)
+
+
+def test_a_warning_is_served_when_there_is_nothing_better(mesh: Spread) -> None:
+    with Traffic(mesh.ports["db1"]) as traffic:
+        mesh.instances["db-1"].check("warn")
+        until(lambda: _status(mesh, "db1", "db-1-sidecar-proxy") == "warning", 5)
+        seen = traffic.answers["db-1 hello"]
+        before = traffic.answers.total()
+        until(lambda: traffic.answers.total() > before + 50, 20)
+        assert traffic.answers["db-1 hello"] <= seen + 1
+        mesh.instances["db-2"].check("fail")
+        until(lambda: ask(mesh.ports["db1"]) == "db-1 hello", SOON)
+    assert lost(traffic) == 0
+    come_back(mesh)
+
+
+def _status(mesh: Spread, upstream: str, instance: str) -> str:
+    (target, *_) = mesh.upstream(upstream)["targets"]
+    statuses = {row["instance"].split()[0]: row["status"] for row in target["endpoints"]}
+    return str(statuses.get(instance))
+
+
+def test_the_control_planes_are_killed(mesh: Spread) -> None:
+    first, second = mesh.federation.processes
+    with (
+        Traffic(mesh.ports["db"]) as near,
+        Traffic(mesh.ports["db2"]) as far,
+        Conversation(mesh.ports["db2"]) as kept,
+    ):
+        for control_plane in (second, first):
+            control_plane.kill()
+            before = near.answers.total(), far.answers.total()
+            until(lambda: near.answers.total() > before[0] + 50 and far.answers.total() > before[1] + 50, 20)  # noqa: B023
+        assert kept.ask("still") == "db-far still"
+        mesh.instances["db-1"].sidecar.process.kill()
+        mesh.instances["db-2"].sidecar.process.kill()
+        moved = until(lambda: near.answers["db-far hello"] > 0, SOON)
+    assert lost(far) == 0
+    assert lost(near) <= len(LOCAL)
+    assert mesh.upstream("db")["targets"][0]["failing"]
+    figures.info("without control planes: moved after %.2f s", moved)
