@@ -41,7 +41,7 @@ def define_check(dc: Datacenter, check: Document, service: Document | None, *, o
             "Definition": {},
         }
         inventory.put_check(node, value)
-        inventory.settle_aliases()
+        inventory.settle_alias(identifier)
 
 
 def set_check(dc: Datacenter, identifier: str, status: str, output: str) -> None:

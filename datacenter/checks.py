@@ -1,7 +1,7 @@
 """Running the agent's checks: TTL alarms, TCP and HTTP probes, and removal of what stays critical.
 
 One task per check, started and ended as definitions come and go. Alias checks have none: they are settled
-with each write (`Inventory.settle_aliases`).
+with each write (`Inventory`).
 """
 
 from __future__ import annotations

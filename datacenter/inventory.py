@@ -7,6 +7,7 @@ one of its checks, or to its node touches them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from datacenter.store import Document, Row, Store
 
 NODES, SERVICES, CHECKS, DEFINITIONS = "nodes", "services", "checks", "check_definitions"
 SERF_HEALTH = "serfHealth"
+_MOST_TURNS = 3  # how often one change may settle one alias
 SERVER_SERVICE = "consul"  # every server registers itself under this name; no agent lists it
 
 
@@ -37,6 +39,13 @@ class Inventory:
         self.services = store.table(SERVICES)
         self.checks = store.table(CHECKS)
         self.definitions = store.table(DEFINITIONS)
+        self._services_by_node = self.services.grouped(lambda service: (service["Node"],))
+        self._services_by_topic = self.services.grouped(_topics)
+        self._checks_by_owner = self.checks.grouped(
+            lambda check: (_owner(check["Node"], check["ServiceID"]),)
+        )
+        self._checks_by_node = self.checks.grouped(lambda check: (check["Node"],))
+        self._aliases = self.definitions.grouped(self._aliased_owners)
 
     def put_node(self, name: str, node: Document) -> None:
         """Register or change a node."""
@@ -56,7 +65,7 @@ class Inventory:
             self.services.put(key, value)
             self.store.touch(*_topics(value), *(_topics(before.value) if before else ()))
             self._rename_checks(node, value)
-            self.settle_aliases()
+            self._settle_after(node, value["ID"])
 
     def remove_service(self, node: str, identifier: str) -> bool:
         """Deregister an instance, its checks and their definitions. False when there is none."""
@@ -64,12 +73,11 @@ class Inventory:
         if row is None:
             return False
         with self.store.transaction():
-            for check in self.node_checks(node):
-                if check.value["ServiceID"] == identifier:
-                    self.remove_check(node, check.value["CheckID"])
+            for check in self._service_checks(node, identifier):
+                self.remove_check(node, check.value["CheckID"])
             self.services.delete(row.key)
             self.store.touch(*_topics(row.value))
-            self.settle_aliases()
+            self._settle_after(node, identifier)
         return True
 
     def put_check(self, node: str, check: Document) -> None:
@@ -83,7 +91,9 @@ class Inventory:
             self.checks.put(key, value, quiet=quiet)
             if not quiet:
                 self._touch_check(node, value["ServiceID"])
-            self.settle_aliases()
+            self._settle_after(node, value["ServiceID"])
+            if node == self.own_node:
+                self.settle_alias(value["CheckID"])
 
     def remove_check(self, node: str, identifier: str) -> bool:
         """Deregister a check and, on our own node, its definition. False when there is none."""
@@ -95,7 +105,7 @@ class Inventory:
             if node == self.own_node:
                 self.definitions.delete(identifier)
             self._touch_check(node, row.value["ServiceID"])
-            self.settle_aliases()
+            self._settle_after(node, row.value["ServiceID"])
         return True
 
     def remove_node(self, name: str) -> bool:
@@ -120,7 +130,7 @@ class Inventory:
 
     def node_services(self, node: str) -> list[Row]:
         """The instances on a node."""
-        return [row for row in self.services.rows() if row.value["Node"] == node]
+        return self._services_by_node.rows(node)
 
     def agent_services(self) -> list[Row]:
         """The instances registered with this agent."""
@@ -128,8 +138,7 @@ class Inventory:
 
     def node_checks(self, node: str) -> list[Row]:
         """The checks on a node, those of the node itself first."""
-        rows = [row for row in self.checks.rows() if row.value["Node"] == node]
-        return sorted(rows, key=lambda row: (row.value["ServiceID"] != "", row.key))
+        return sorted(self._checks_by_node.rows(node), key=_node_first)
 
     def agent_checks(self) -> list[Row]:
         """The checks registered with this agent."""
@@ -137,13 +146,11 @@ class Inventory:
 
     def instances(self, name: str) -> list[Instance]:
         """The instances of a service, by its name."""
-        return [self._instance(row) for row in self.services.rows() if row.value["Service"] == name]
+        return [self._instance(row) for row in self._services_by_topic.rows(f"service:{name}")]
 
     def connect_instances(self, name: str) -> list[Instance]:
         """The instances that answer for a service in the mesh."""
-        return [
-            self._instance(row) for row in self.services.rows() if f"connect:{name}" in _topics(row.value)
-        ]
+        return [self._instance(row) for row in self._services_by_topic.rows(f"connect:{name}")]
 
     def instance_topics(self, kind: str, name: str) -> tuple[str, ...]:
         """What a watcher of `service` or `connect` instances of this name waits for.
@@ -153,34 +160,55 @@ class Inventory:
         topic = f"{kind}:{name}"
         return (topic,) if self.store.known(topic) else (SERVICES,)
 
-    def settle_aliases(self) -> None:
-        """Bring every alias check in line with what it stands for; aliases of aliases included."""
-        aliases = [row for row in self.definitions.rows() if row.value["Kind"] == "alias"]
-        for _ in aliases:
-            settled = [self._settle(row.value) for row in aliases]  # all of them, not up to the first change
-            if not any(settled):
-                return
+    def settle_alias(self, identifier: str) -> None:
+        """Bring a check in line with what it stands for, if it is an alias; then those that stand for it."""
+        definition = self.definitions.get(identifier)
+        if definition is not None and definition.value["Kind"] == "alias":
+            owner = self._settle(definition.value)
+            if owner is not None:
+                self._settle_after(self.own_node, owner)
 
-    def _settle(self, definition: Document) -> bool:
+    def _settle_after(self, node: str, service: str) -> None:
+        """Settle the aliases of a service whose checks have changed ("": the node's), and theirs."""
+        changed = [(node, service)]
+        settled: Counter[str] = Counter()
+        while changed:
+            for alias in self._aliases.rows(_owner(*changed.pop())):
+                if settled[alias.key] == _MOST_TURNS:
+                    continue  # aliases in a ring would go on for ever
+                owner = self._settle(alias.value)
+                if owner is not None:
+                    settled[alias.key] += 1
+                    changed.append((self.own_node, owner))
+
+    def _aliased_owners(self, definition: Document) -> Iterator[str]:
+        """Whose checks an alias stands for: a service's, and its node's."""
+        if definition["Kind"] == "alias":
+            node = definition["AliasNode"] or self.own_node
+            yield from {_owner(node, ""), _owner(node, definition["AliasService"])}
+
+    def _settle(self, definition: Document) -> str | None:
+        """The service whose alias this has changed, "" for the node's; None when it was right already."""
         row = self.check(self.own_node, definition["CheckID"])
         if row is None:
-            return False
-        status, output = self._aliased(row.key, definition["AliasNode"], definition["AliasService"])
+            return None
+        node = definition["AliasNode"] or self.own_node
+        status, output = self._aliased(row.key, node, definition["AliasService"])
         if (row.value["Status"], row.value["Output"]) == (status, output):
-            return False
-        value = {**row.value, "Status": status, "Output": output}
+            return None
         quiet = row.value["Status"] == status
-        self.checks.put(row.key, value, quiet=quiet)
+        self.checks.put(row.key, {**row.value, "Status": status, "Output": output}, quiet=quiet)
+        owner: str = row.value["ServiceID"]
         if not quiet:
-            self._touch_check(self.own_node, value["ServiceID"])
-        return True
+            self._touch_check(self.own_node, owner)
+        return owner
 
     def _aliased(self, own_key: str, node: str, service: str) -> tuple[str, str]:
-        checks = self.node_checks(node) if node not in {"", self.own_node} else self.agent_checks()
         status, output = "passing", "No checks found."
-        for check in checks:
-            # An alias that belongs to the node would otherwise hold itself critical.
-            if check.value["ServiceID"] not in {"", service} or check.key == own_key:
+        for check in [*self._service_checks(node, ""), *self._service_checks(node, service)]:
+            # An alias that belongs to the node would otherwise hold itself critical; and an agent does not
+            # ask the cluster how its own node is.
+            if check.key in {own_key, f"{self.own_node}/{SERF_HEALTH}"}:
                 continue
             if check.value["Status"] == "passing":
                 output = output if status != "passing" else "All checks passing."
@@ -189,24 +217,26 @@ class Inventory:
             output = f'Aliased check "{check.value["Name"]}" failing: {check.value["Output"]}'
             if status == "critical":
                 break
-        if service and self.service(node or self.own_node, service) is None:
-            return "critical", f"Service {service} could not be found on node {node or self.own_node}"
+        if service and self.service(node, service) is None:
+            return "critical", f"Service {service} could not be found on node {node}"
         return status, output
 
     def _instance(self, service: Row) -> Instance:
-        node = self.nodes.get(service.value["Node"])
+        name = service.value["Node"]
+        node = self.nodes.get(name)
         assert node is not None, "a service is only ever written with its node"
-        checks = self.node_checks(service.value["Node"])
-        own = tuple(row for row in checks if row.value["ServiceID"] in {"", service.value["ID"]})
-        return Instance(node=node, service=service, checks=own)
+        checks = (*self._service_checks(name, ""), *self._service_checks(name, service.value["ID"]))
+        return Instance(node=node, service=service, checks=checks)
+
+    def _service_checks(self, node: str, service: str) -> list[Row]:
+        return self._checks_by_owner.rows(_owner(node, service))
 
     def _rename_checks(self, node: str, service: Document) -> None:
         """Checks repeat the name and tags of their service."""
-        for row in self.node_checks(node):
-            if row.value["ServiceID"] == service["ID"]:
-                named = {"ServiceName": service["Service"], "ServiceTags": service["Tags"]}
-                if {**row.value, **named} != row.value:
-                    self.checks.put(row.key, {**row.value, **named})
+        named = {"ServiceName": service["Service"], "ServiceTags": service["Tags"]}
+        for row in self._service_checks(node, service["ID"]):
+            if {**row.value, **named} != row.value:
+                self.checks.put(row.key, {**row.value, **named})
 
     def _touch_check(self, node: str, service_id: str) -> None:
         if not service_id:
@@ -217,6 +247,15 @@ class Inventory:
     def _touch_node(self, node: str) -> None:
         for service in self.node_services(node):
             self.store.touch(*_topics(service.value))
+
+
+def _owner(node: str, service: str) -> str:
+    """Of a check: a service on a node, or with "" the node."""
+    return f"{node}/{service}"
+
+
+def _node_first(check: Row) -> tuple[bool, str]:
+    return check.value["ServiceID"] != "", check.key
 
 
 def _topics(service: Document) -> tuple[str, ...]:

@@ -16,8 +16,10 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,12 +55,13 @@ class Row:
 class Table:
     """One bucket of documents, sorted by key. Writes outside a transaction are one of their own."""
 
-    __slots__ = ("_name", "_store", "contents")
+    __slots__ = ("_groupings", "_name", "_rows", "_store")
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
-        self.contents: dict[str, Row] = {}  # the store's own; others use the methods
+        self._rows: dict[str, Row] = {}
+        self._groupings: list[Grouping] = []
 
     @property
     def name(self) -> str:
@@ -72,11 +75,19 @@ class Table:
 
     def get(self, key: str) -> Row | None:
         """The row under this key."""
-        return self.contents.get(key)
+        return self._rows.get(key)
 
     def rows(self) -> list[Row]:
         """Every row, sorted by key."""
-        return [self.contents[key] for key in sorted(self.contents)]
+        return _by_key(self._rows.values())
+
+    def grouped(self, by: Callable[[Document], Iterable[str]]) -> Grouping:
+        """An index over the rows: `by` names the groups of a document. Ask for it once, at the start."""
+        grouping = Grouping(by)
+        for row in self._rows.values():
+            grouping.move(None, row)
+        self._groupings.append(grouping)
+        return grouping
 
     def put(self, key: str, value: Document, *, quiet: bool = False) -> int:
         """Create or replace; returns the index of the change. The value is copied.
@@ -87,10 +98,48 @@ class Table:
 
     def delete(self, key: str) -> bool:
         """Remove; False, and no new index, when there is nothing under this key."""
-        if key not in self.contents:
+        if key not in self._rows:
             return False
         self._store.write(self, key, None)
         return True
+
+    def set(self, key: str, row: Row | None) -> None:
+        """The store's own: what is in memory under this key, and in the groupings. Others `put`."""
+        before = self._rows.pop(key, None)
+        if row is not None:
+            self._rows[key] = row
+        for grouping in self._groupings:
+            grouping.move(before, row)
+
+
+class Grouping:
+    """The rows of a table by something in them, kept up to date with every write."""
+
+    __slots__ = ("_by", "_groups")
+
+    def __init__(self, by: Callable[[Document], Iterable[str]]) -> None:
+        self._by = by
+        self._groups: dict[str, dict[str, Row]] = {}
+
+    def rows(self, group: str) -> list[Row]:
+        """The rows of this group, sorted by key."""
+        return _by_key(self._groups.get(group, {}).values())
+
+    def move(self, before: Row | None, after: Row | None) -> None:
+        """The store's own: a row has become another, begun or ended."""
+        if before is not None:
+            for group in self._by(before.value):
+                rows = self._groups[group]
+                rows.pop(before.key, None)
+                if not rows:
+                    del self._groups[group]
+        if after is not None:
+            for group in self._by(after.value):
+                self._groups.setdefault(group, {})[after.key] = after
+
+
+def _by_key(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=attrgetter("key"))
 
 
 class Store:
@@ -182,11 +231,10 @@ class Store:
     def write(self, table: Table, key: str, value: Document | None, *, quiet: bool = False) -> int:
         """What `Table.put` and `Table.delete` do; use those."""
         with self.transaction() as index:
-            rows = table.contents
-            before = rows.get(key)
-            self._undo.append(_restore(rows, key))
+            before = table.get(key)
+            self._undo.append(partial(table.set, key, before))
             if value is None:
-                rows.pop(key, None)
+                table.set(key, None)
                 self._connection.execute(
                     "DELETE FROM documents WHERE bucket = ? AND key = ?", (table.name, key)
                 )
@@ -194,7 +242,8 @@ class Store:
                 text = json.dumps(value)
                 created = before.create_index if before else index
                 modified = before.modify_index if before and quiet else index
-                rows[key] = Row(key=key, value=json.loads(text), create_index=created, modify_index=modified)
+                row = Row(key=key, value=json.loads(text), create_index=created, modify_index=modified)
+                table.set(key, row)
                 self._connection.execute(
                     "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
                     (table.name, key, text, created, modified),
@@ -228,7 +277,7 @@ class Store:
     def _load(self) -> None:
         for bucket, key, text, created, modified in self._connection.execute("SELECT * FROM documents"):
             row = Row(key=key, value=json.loads(text), create_index=created, modify_index=modified)
-            self.table(bucket).contents[key] = row
+            self.table(bucket).set(key, row)
         self._topics = dict(self._connection.execute("SELECT name, modified FROM topics"))
         self._private = {
             key: json.loads(text) for key, text in self._connection.execute("SELECT * FROM private")
