@@ -81,7 +81,7 @@ class Caller:
         http.send(h11.EndOfMessage())
         http.receive_data(self.received) if self.received else None
         head: h11.Response | h11.InformationalResponse | None = None
-        body, interim = b"", []
+        body, interim = bytearray(), list[int]()
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
@@ -107,7 +107,9 @@ class Caller:
         self.received = http.trailing_data[0]
         headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
         trailers = list(event.headers) if isinstance(event, h11.EndOfMessage) else []
-        return Reply(status=head.status_code, headers=headers, body=body, trailers=trailers, interim=interim)
+        return Reply(
+            status=head.status_code, headers=headers, body=bytes(body), trailers=trailers, interim=interim
+        )
 
     async def ended(self) -> bool:
         """Whether the sidecar has ended the connection in order, without another byte."""
