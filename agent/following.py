@@ -54,8 +54,7 @@ class Following:
             return
         await self.listeners.close(PUBLIC)
         if wanted:
-            self.watch_intentions()
-            await self.parts.intentions.first()
+            self.watch_intentions()  # until they are known callers are refused by name
             await self.listeners.add(PUBLIC, self._public(after))
 
     def _same_place(self, before: Registration, after: Registration) -> bool:

@@ -40,7 +40,10 @@ class Start:
         if self.settings.identity is IdentityKind.PROXY_ID:
             return self.settings.proxy_id or ""
         service_id = self.settings.sidecar_for or ""
-        found = find_sidecar(await self._ask(self.consul.services), service_id)
+        try:
+            found = find_sidecar(await self._ask(self.consul.services), service_id)
+        except ConsulError as error:
+            raise Exit(ExitCode.CONFIGURATION, _not_consul(error, self.settings)) from error
         if len(found) == 1:
             return found[0]
         if found:
@@ -98,8 +101,11 @@ def raise_if_fatal(error: ConsulError, settings: Settings) -> None:
     if error.reason is ConsulReason.DENIED:
         raise Exit(ExitCode.PERMISSION, _denied(error, settings)) from error
     if error.reason is ConsulReason.MALFORMED:
-        text = f"{settings.http_addr} does not answer as a Consul agent does: {error}"
-        raise Exit(ExitCode.CONFIGURATION, text) from error
+        raise Exit(ExitCode.CONFIGURATION, _not_consul(error, settings)) from error
+
+
+def _not_consul(error: ConsulError, settings: Settings) -> str:
+    return f"{settings.http_addr} does not answer as a Consul agent does: {error}"
 
 
 def _denied(error: ConsulError, settings: Settings) -> str:

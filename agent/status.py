@@ -47,6 +47,7 @@ def document(parts: Parts) -> Row:
         "recent": [_finished(finished) for finished in parts.ledger.recent()],
         "counters": _counters(parts),
         "admin": parts.admin_addresses,
+        "complaints": [complaint for complaint in (parts.token.complaint,) if complaint],
     }
 
 

@@ -1,0 +1,305 @@
+"""One agent's life in this process: real sockets and a real relay, a scripted Consul."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.exits import Exit, ExitCode
+from agent.ledger import Direction
+from agent.readiness import missing
+from agent.systemd import Inherited
+from tests.agent.assembled import MATCH, PROXY, SERVICE, proxy_answer
+from tests.agent.living import SECONDS, App, Caller, life, live, public_life
+
+
+async def test_it_becomes_ready_and_ends(nursery: trio.Nursery) -> None:
+    one = public_life(nursery)
+    one.bench.well()
+
+    async def act() -> None:
+        assert missing(one.bench.parts) == []
+        assert one.bench.parts.own_datacenter() == "dc1"
+
+    await live(one, act)
+    assert one.code is ExitCode.CLEAN
+    assert missing(one.bench.parts) == ["draining"]
+    events = one.bench.events()
+    assert events.index("credentials.published") < events.index("listening", 2) < events.index("ready")
+
+
+async def test_nobody_is_let_in_before_credentials_and_intentions_are_there(nursery: trio.Nursery) -> None:
+    one = public_life(nursery)
+    one.bench.well()
+    one.bench.consul.replace(MATCH)
+    one.bench.consul.answer(MATCH, text="No cluster leader", status=500)
+    async with trio.open_nursery() as inner:
+        inner.start_soon(one.run)
+        await one.until(lambda: one.bench.parts.contexts.value)
+        await one.until(lambda: "watch.failed" in one.bench.events())
+        with socket.socket() as caller:
+            assert caller.connect_ex(one.address()) != 0
+        (piece,) = missing(one.bench.parts)
+        assert piece.startswith("intentions: ")
+        one.bench.consul.answer(MATCH, {"web": None}, index=7)
+        await one.ready()
+        socket.create_connection(one.address()).close()
+        one.cycle.drain("the test")
+    assert one.code is ExitCode.CLEAN
+
+
+async def test_without_a_public_listener_intentions_are_not_needed(nursery: trio.Nursery) -> None:
+    one = life(nursery, service="web")
+    one.bench.well()
+
+    async def act() -> None:
+        assert one.bench.parts.public is None
+        assert not one.bench.consul.questions(MATCH)
+        assert not one.bench.consul.questions(SERVICE)
+
+    await live(one, act)
+
+
+async def test_a_caller_is_served_and_has_time_to_finish(nursery: trio.Nursery) -> None:
+    app = App()
+    nursery.start_soon(app.serve)
+    one = public_life(nursery, service_addr=app.address)
+    caller = Caller(one.bench.well())
+    async with trio.open_nursery() as inner:
+        inner.start_soon(one.run)
+        await one.ready()
+        await caller.connect(one.address())
+        assert await caller.say(b"hello") == b"hello"
+        address = one.address()
+        one.cycle.drain("the test")
+        await one.until(lambda: "listening.ended" in one.bench.events())
+        with socket.socket() as late:
+            assert late.connect_ex(address) != 0, "nobody is let in any more"
+        assert await caller.say(b"still here") == b"still here"
+        caller.close()
+    assert one.code is ExitCode.CLEAN
+    assert app.accepted == 1
+
+
+@pytest.mark.parametrize("how", ["deadline", "second signal"])
+async def test_who_does_not_finish_in_time_is_cut(nursery: trio.Nursery, how: str) -> None:
+    app = App()
+    nursery.start_soon(app.serve)
+    one = public_life(nursery, service_addr=app.address, drain_seconds="0.2" if how == "deadline" else "60")
+    caller = Caller(one.bench.well())
+    async with trio.open_nursery() as inner:
+        inner.start_soon(one.run)
+        await one.ready()
+        await caller.connect(one.address())
+        await caller.say(b"hello")
+        os.kill(os.getpid(), signal.SIGTERM)
+        if how == "second signal":
+            await one.until(lambda: "draining" in one.bench.events())
+            os.kill(os.getpid(), signal.SIGTERM)
+        await one.until(lambda: not one.bench.parts.ledger.live())
+        assert await caller.say(b"cut") == b""
+        caller.close()
+    assert one.code is ExitCode.FAILED
+    assert one.bench.parts.ledger.counters()[Direction.INBOUND, "drain_deadline"] == 1
+
+
+async def test_a_deny_cuts_a_live_connection_within_a_second(nursery: trio.Nursery) -> None:
+    app = App()
+    nursery.start_soon(app.serve)
+    one = public_life(nursery, service_addr=app.address)
+    caller = Caller(one.bench.well())
+
+    async def act() -> None:
+        await caller.connect(one.address())
+        assert await caller.say(b"hello") == b"hello"
+        rule = {"SourceName": "client", "DestinationName": "web", "Action": "deny", "SourceNS": "default",
+                "DestinationNS": "default", "SourceType": "consul", "Precedence": 9}  # fmt: skip
+        one.bench.consul.answer(MATCH, {"web": [rule]}, index=8)
+        with trio.fail_after(1):
+            await one.bench.parts.ledger.empty()
+        assert await caller.say(b"denied") == b""
+        caller.close()
+
+    await live(one, act)
+    assert "rejudged" in one.bench.events()
+
+
+def upstream(name: str, port: int, **extra: object) -> dict[str, object]:
+    return {"DestinationName": name, "LocalBindPort": port, **extra}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_upstreams_come_and_go_without_a_touch_to_the_others(nursery: trio.Nursery) -> None:
+    kept, gone, new = free_port(), free_port(), free_port()
+    one = public_life(nursery)
+    for name in ("a", "b", "c", "d"):
+        one.bench.consul.answer(f"/v1/health/connect/{name}", [], index=3)
+    one.bench.well(upstream("a", kept), upstream("b", gone))
+
+    async def act() -> None:
+        upstreams = one.bench.parts.upstreams
+        assert upstreams is not None
+        before = {bind.port: upstreams.listeners.get(bind) for bind in upstreams.current}  # type: ignore[union-attr]
+        changed = proxy_answer(upstream("c", kept), upstream("d", new))
+        one.bench.consul.answer(SERVICE, changed, content_hash="h2")
+        await one.until(lambda: any("d on" in str(t.upstream) for t in upstreams.current.values()))
+        await one.until(lambda: _answers(new))
+        after = {bind.port: upstreams.listeners.get(bind) for bind in upstreams.current}  # type: ignore[union-attr]
+        assert after[kept] is before[kept], "the same listener, with another destination behind it"
+        assert [str(t.upstream.destination) for t in upstreams.current.values()] == ["c", "d"]
+        assert not _answers(gone)
+
+    await live(one, act)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_an_address_that_is_taken_later_is_told_and_tried_again(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.listeners.RETRY_SECONDS", 0.05)
+    one = public_life(nursery)
+    one.bench.consul.answer("/v1/health/connect/db", [], index=3)
+    one.bench.well()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        async def act() -> None:
+            one.bench.consul.answer(SERVICE, proxy_answer(upstream("db", port)), content_hash="h2")
+            await one.until(lambda: missing(one.bench.parts))
+            (piece,) = missing(one.bench.parts)
+            assert piece.startswith(
+                f"listener: cannot listen on 127.0.0.1:{port} for upstream db: it is in use"
+            )
+            other.close()
+            await one.until(lambda: not missing(one.bench.parts))
+            assert _answers(port)
+
+        await live(one, act)
+    assert one.bench.events().count("listening.failed") == 1
+
+
+async def test_the_public_listener_moves(nursery: trio.Nursery) -> None:
+    one = life(nursery)
+    first, second = free_port(), free_port()
+    one.bench.well(port=first)
+
+    async def act() -> None:
+        assert _answers(first)
+        one.bench.consul.answer(SERVICE, proxy_answer(port=second), content_hash="h2")
+        await one.until(lambda: _answers(second))
+        assert not _answers(first)
+        one.bench.consul.answer(SERVICE, proxy_answer(port=0), content_hash="h3")
+        await one.until(lambda: not _answers(second))
+
+    await live(one, act)
+
+
+async def test_another_service_behind_the_proxy_is_another_agent(nursery: trio.Nursery) -> None:
+    one = public_life(nursery)
+    one.bench.well()
+
+    async def act() -> None:
+        one.bench.consul.answer(SERVICE, proxy_answer(service="api"), content_hash="h2")
+        await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await live(one, act)
+    (exit_,) = _leaves(caught.value)
+    assert isinstance(exit_, Exit)
+    assert exit_.code is ExitCode.FAILED
+    assert exit_.message == f"proxy '{PROXY}' now stands for 'api', not 'web'; starting again takes it up"
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in _leaves(one)]
+    return [error]
+
+
+async def test_a_registration_that_vanishes_leaves_everything_as_it_is(nursery: trio.Nursery) -> None:
+    one = public_life(nursery)
+    one.bench.well()
+
+    async def act() -> None:
+        one.bench.consul.answer(SERVICE, text=f"unknown service ID: {PROXY}", status=404)
+        await one.until(lambda: "registration.gone" in one.bench.events())
+        socket.create_connection(one.address()).close()
+        assert missing(one.bench.parts) == []
+
+    await live(one, act)
+
+
+async def test_a_socket_that_was_handed_in_is_the_public_listener(nursery: trio.Nursery) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    handed = sock.getsockname()
+    one = life(nursery, Inherited(name="public", sock=sock))
+    bench = one.bench
+    bench.well(port=free_port())
+
+    async def act() -> None:
+        assert one.address() == handed
+        socket.create_connection(handed).close()
+        changed = proxy_answer(port=free_port())
+        bench.consul.answer(SERVICE, changed, content_hash="h2")
+        await one.until(lambda: bench.events().count("registration.changed") == 2)
+        socket.create_connection(handed).close()
+
+    await live(one, act)
+
+
+async def test_it_registers_itself_and_says_goodbye(nursery: trio.Nursery) -> None:
+    one = public_life(nursery, service="web", service_addr="127.0.0.1:8080", register="true")
+    one.bench.well()
+    for path in ("service/register", "check/update/web-proxy-ttl", "service/deregister/web-proxy"):
+        one.bench.consul.answer(f"/v1/agent/{path}", text="")
+
+    async def act() -> None:
+        await one.until(lambda: one.bench.consul.questions("/v1/agent/check/update/web-proxy-ttl"))
+
+    await live(one, act)
+    assert b"connect-proxy" in one.bench.consul.questions("/v1/agent/service/register")[0].body
+    assert one.bench.consul.questions("/v1/agent/service/deregister/web-proxy")
+
+
+async def test_the_admin_endpoint_is_there_from_the_start_and_removed_at_the_end(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    one = public_life(nursery, admin_bind=[f"unix:{tmp_path}/admin.sock", "127.0.0.1:0"])
+    one.bench.consul.down = True
+    async with trio.open_nursery() as inner:
+        inner.start_soon(one.run)
+        await one.until(lambda: one.bench.parts.admin_addresses)
+        stream = await trio.open_unix_socket(str(tmp_path / "admin.sock"))
+        async with stream:
+            await stream.send_all(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"503" in await stream.receive_some()
+            await stream.send_all(b"POST /drain HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            assert b"202" in await stream.receive_some()
+    assert one.code is ExitCode.CLEAN
+    assert not (tmp_path / "admin.sock").exists()
+
+
+async def test_it_is_alive_while_its_relay_answers(nursery: trio.Nursery) -> None:
+    one = public_life(nursery)
+    one.bench.well()
+
+    async def act() -> None:
+        with trio.fail_after(SECONDS):
+            assert await one.cycle._alive()
+
+    await live(one, act)
