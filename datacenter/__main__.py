@@ -52,12 +52,12 @@ def _serve(settings: Settings, notify_address: str) -> int:
     store = Store(settings.data_dir / _DATABASE)
     try:
         listener = open_listener(settings.http_addr)
-        return trio.run(_run, _as_bound(settings, listener), store, listener, notify_address)
+        return trio.run(_run, as_bound(settings, listener), store, listener, notify_address)
     finally:
         store.close()
 
 
-def _as_bound(settings: Settings, listener: socket.socket) -> Settings:
+def as_bound(settings: Settings, listener: socket.socket) -> Settings:
     """With the port that port 0 has become, and the address others are told."""
     bound = bound_address(listener)
     port = bound.rpartition(":")[2]
@@ -73,9 +73,9 @@ async def _run(settings: Settings, store: Store, listener: socket.socket, notify
                 await nursery.start(serve_http, alive.frame, listener)
                 # This line is what scripts wait for; it is not a log event and has no level.
                 sys.stderr.write(f"datacenter {settings.name} listening on {settings.http_addr}\n")
-                _notify(notify_address, "READY=1")
+                notify(notify_address, "READY=1")
                 await anext(signals)
-                _notify(notify_address, "STOPPING=1")
+                notify(notify_address, "STOPPING=1")
                 nursery.cancel_scope.cancel()
     return _CLEAN
 
@@ -84,7 +84,7 @@ def _wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def _notify(address: str, message: str) -> None:
+def notify(address: str, message: str) -> None:
     """Tell systemd, if it asked: sd_notify(3)."""
     if not address:
         return

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +19,9 @@ from typing import Any
 
 import pytest
 
-from datacenter.__main__ import main
+from datacenter.__main__ import as_bound, main, notify
+from datacenter.server import open_listener
+from tests.datacenter.world import settings
 
 START_SECONDS = 30
 
@@ -150,3 +155,66 @@ def test_every_mistake_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("sidecar datacenter: ") for line in lines)
+
+
+@pytest.fixture
+def root_handlers() -> Iterator[None]:
+    """The process sets up logging for itself; here it is one of many."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("root_handlers")
+def test_a_whole_life_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the others, where coverage sees it: a thread plays the manager and asks for the end."""
+    answers: list[Any] = []
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(START_SECONDS)
+
+        def manage() -> None:
+            answers.append(manager.recv(100))
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "api.sock"))
+                client.sendall(b"GET /v1/agent/services HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n")
+                answers.append(client.recv(65536)[:12])
+            os.kill(os.getpid(), signal.SIGTERM)  # trio takes it: READY comes after its receiver is open
+
+        thread = threading.Thread(target=manage)
+        thread.start()
+        words = ["-name", "dc1", "-data-dir", str(tmp_path / "data")]
+        code = main([*words, "-http-addr", f"unix://{tmp_path}/api.sock"], {"NOTIFY_SOCKET": path})
+        thread.join()
+    assert (code, answers) == (0, [b"READY=1", b"HTTP/1.1 200"])
+    assert capsys.readouterr().err == f"datacenter dc1 listening on unix://{tmp_path}/api.sock\n"
+
+
+@pytest.mark.usefixtures("root_handlers")
+def test_what_cannot_be_had_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-name", "dc1", "-data-dir", str(tmp_path)]
+    assert main([*words, "-http-addr", "unix:///nowhere/api.sock"], {}) == 78
+    assert capsys.readouterr().err == (
+        "sidecar datacenter: cannot listen on unix:///nowhere/api.sock: no such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "advertised"), [("0.0.0.0", "http://10.0.0.9:{}"), ("127.0.0.1", "http://10.0.0.9:{}")]
+)
+def test_port_0_is_advertised_as_what_it_became(address: str, advertised: str) -> None:
+    with open_listener(f"{address}:0") as listener:
+        bound = as_bound(settings("dc1", advertise_addr="", node_address="10.0.0.9"), listener)
+        port = listener.getsockname()[1]
+    assert (bound.http_addr, bound.advertise_addr) == (f"{address}:{port}", advertised.format(port))
+
+
+def test_a_notification_to_an_abstract_address() -> None:
+    name = f"\0connect-sidecar-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name)
+        notify("@" + name[1:], "READY=1")
+        assert manager.recv(100) == b"READY=1"
