@@ -31,7 +31,7 @@ Field = str | int | float | bool | None
 
 
 class Journal:
-    """The log. `fresh` events of a level below `level` are not written."""
+    """The log. Events less important than `level` are not written."""
 
     def __init__(
         self,

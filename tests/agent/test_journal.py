@@ -1,0 +1,231 @@
+"""Lines of the log: one per event, text or JSON, nothing that could hold a secret."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trio
+
+from agent.consul import ConsulError, ConsulReason
+from agent.journal import LINES_PER_SECOND, Journal
+from agent.ledger import Direction, FailedAttempt, Ledger
+from agent.legs import DialReason
+from agent.listener import Admission
+from agent.options import LogFormat, LogLevel
+from agent.outbound import OutboundReason
+from agent.splice import Ending
+from agent.watch import WatchStatus
+from certs.contexts import build_contexts
+from tests.certs import fitting
+
+START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def journal(
+    level: LogLevel = LogLevel.DEBUG, form: LogFormat = LogFormat.TEXT
+) -> tuple[Journal, io.StringIO]:
+    written = io.StringIO()
+    return Journal(written, Clock(), level=level, form=form), written
+
+
+def lines(written: io.StringIO) -> list[str]:
+    return [line.partition("Z ")[2] for line in written.getvalue().splitlines()]
+
+
+def test_a_line_of_text() -> None:
+    log, written = journal()
+    log.write(
+        LogLevel.INFO, "event", plain="a-b.c:1", spaced="two words", number=3, yes=True, none=None, empty=""
+    )
+    assert written.getvalue() == (
+        '2031-05-17T12:00:00.123Z INFO  event plain=a-b.c:1 spaced="two words" number=3 yes=true\n'
+    )
+
+
+def test_a_line_of_text_stays_one_line() -> None:
+    log, written = journal()
+    log.write(LogLevel.WARN, "event", hostile='a\nb"c\x1b[31m')
+    assert lines(written) == ['WARN  event hostile="a\\nb\\"c\\u001b[31m"']
+
+
+def test_a_line_of_json() -> None:
+    log, written = journal(form=LogFormat.JSON)
+    log.write(LogLevel.ERROR, "event", text="a\nb", number=3, none=None)
+    assert json.loads(written.getvalue()) == {
+        "ts": "2031-05-17T12:00:00.123Z",
+        "level": "error",
+        "event": "event",
+        "text": "a\nb",
+        "number": 3,
+    }
+
+
+def test_what_is_less_important_than_wanted_is_not_written() -> None:
+    log, written = journal(LogLevel.WARN)
+    log.write(LogLevel.INFO, "quiet")
+    log.write(LogLevel.WARN, "loud")
+    assert lines(written) == ["WARN  loud"]
+
+
+def test_a_broken_standard_error_is_counted_and_survived() -> None:
+    log, written = journal()
+    written.close()
+    log.note("nobody hears")
+    assert log.lost == 1
+
+
+def test_the_life_of_the_process() -> None:
+    log, written = journal()
+    log.started("0.1.0", 7, "sidecar_for=web", "http://127.0.0.1:8500")
+    log.note("odd")
+    log.unverified()
+    log.ready(0.12345)
+    log.unready(["a", "b"])
+    log.ready()
+    log.draining("SIGTERM", 3, 30.0)
+    log.drained(0)
+    log.drained(2)
+    log.crashed("trace")
+    assert lines(written) == [
+        'INFO  started version=0.1.0 pid=7 identity="sidecar_for=web" consul=http://127.0.0.1:8500',
+        "WARN  settings.note text=odd",
+        'WARN  consul.unverified detail="CONSUL_HTTP_SSL_VERIFY is off"',
+        "INFO  ready seconds=0.123",
+        'WARN  unready missing="a, b"',
+        "INFO  ready",
+        "INFO  draining why=SIGTERM live=3 seconds=30.0",
+        "INFO  drained cut=0",
+        "WARN  drained cut=2",
+        "ERROR crashed trace=trace",
+    ]
+
+
+def test_what_consul_says() -> None:
+    log, written = journal()
+    log.token_changed()
+    log.registration_changed("web-sidecar-proxy", ["a problem"])
+    log.registration_gone("web-sidecar-proxy")
+    log.self_registration_failed("no")
+    log.intentions_changed(2, default_allow=False)
+    log.credentials_rejected("expired", "too old")
+    log.renewal_failed("no", START)
+    log.rejudged(3)
+    assert lines(written) == [
+        "INFO  token.changed",
+        "INFO  registration.changed proxy_id=web-sidecar-proxy",
+        'WARN  registration.problem detail="a problem"',
+        "WARN  registration.gone proxy_id=web-sidecar-proxy",
+        "WARN  registration.own_failed detail=no",
+        "INFO  intentions.changed rules=2 default=deny",
+        'ERROR credentials.rejected reason=expired detail="too old"',
+        "WARN  renewal.failed detail=no not_after=2031-05-17T12:00:00.123456+00:00",
+        "INFO  rejudged closed=3",
+    ]
+
+
+def test_published_credentials_show_no_key() -> None:
+    log, written = journal()
+    root = fitting.root()
+    minted = root.leaf(service="web")
+    log.credentials_published(build_contexts(fitting.credentials(minted, fitting.bundle(root)), 4))
+    (line,) = lines(written)
+    assert line.startswith("INFO  credentials.published generation=4 id=spiffe://")
+    assert "serial=0d" in line
+    assert "KEY" not in line
+
+
+def test_listeners() -> None:
+    log, written = journal()
+    log.listening("upstream db", "127.0.0.1:1")
+    log.listening_ended("upstream db", "127.0.0.1:1")
+    log.listening_failed("upstream db", "in use")
+    log.overflowed(Admission(5))
+    log.exhausted(OSError(24, "Too many open files"))
+    assert lines(written) == [
+        'INFO  listening purpose="upstream db" address=127.0.0.1:1',
+        'INFO  listening.ended purpose="upstream db" address=127.0.0.1:1',
+        'ERROR listening.failed purpose="upstream db" detail="in use"',
+        "WARN  admission.full limit=5 live=0",
+        'ERROR admission.exhausted detail="Too many open files"',
+    ]
+
+
+def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> None:
+    log, written = journal(LogLevel.INFO)
+    status = WatchStatus(name="roots")
+    log.watch_failed(status)  # nothing has failed
+    for reason in (ConsulReason.UNAVAILABLE, ConsulReason.UNAVAILABLE, ConsulReason.DENIED):
+        status.failed(ConsulError(reason, "/v1/x", "no", status=500), START)
+        log.watch_failed(status)
+    log.watch_recovered(status)
+    assert lines(written) == [
+        'WARN  watch.failed watch=roots reason=unavailable detail="/v1/x answered 500: no"',
+        'WARN  watch.failed watch=roots reason=denied detail="/v1/x answered 500: no"',
+        "INFO  watch.recovered watch=roots",
+    ]
+
+
+async def test_connections() -> None:
+    log, written = journal()
+    ledger = Ledger(Clock(), log)
+    await trio.lowlevel.checkpoint()
+    with ledger.open(Direction.OUTBOUND, "unix", "db@dc2") as connection:
+        attempt = FailedAttempt(endpoint="db1", address="a:1", reason=DialReason.REFUSED, detail="a:1: no")
+        ledger.attempt_failed(connection, attempt)
+        connection.relaying()
+        connection.progress.to_plain = 5
+        connection.end(Ending.CLEAN)
+    with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        connection.relaying()
+        connection.end(Ending.TLS_TRUNCATED, "gone")
+    with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+        connection.end(OutboundReason.NO_ENDPOINTS, "none")
+    assert [line.split()[:2] for line in lines(written)] == [
+        ["INFO", "attempt.failed"],
+        ["DEBUG", "connection.opened"],
+        ["DEBUG", "connection.closed"],
+        ["DEBUG", "connection.opened"],
+        ["INFO", "connection.closed"],
+        ["WARN", "connection.refused"],
+    ]
+    assert lines(written)[2] == (
+        "DEBUG connection.closed id=1 direction=outbound reason=clean caller=unix upstream=db@dc2 to_plain=5"
+    )
+    assert "reason=no_endpoints detail=none" in lines(written)[5]
+
+
+@pytest.mark.parametrize("kind", ["refused", "attempt"])
+async def test_a_flood_of_one_reason_is_told_in_part(kind: str) -> None:
+    clock, written = Clock(), io.StringIO()
+    log = Journal(written, clock)
+    ledger = Ledger(clock, log)
+
+    def one() -> None:
+        with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+            if kind == "refused":
+                connection.end(OutboundReason.NO_ENDPOINTS)
+            else:
+                attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
+                ledger.attempt_failed(connection, attempt)
+                connection.end(Ending.CLEAN)
+
+    event = "connection.refused" if kind == "refused" else "attempt.failed"
+    for _ in range(LINES_PER_SECOND + 5):
+        one()
+    told = [line for line in lines(written) if event in line]
+    assert len(told) == LINES_PER_SECOND
+    clock.now += timedelta(seconds=1)
+    one()
+    last = [line for line in lines(written) if event in line][-1]
+    assert last.endswith("hidden=5")
