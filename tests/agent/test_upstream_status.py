@@ -1,0 +1,192 @@
+"""What status and metrics say of an upstream: everything that decides where its next connection goes."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+import trio.lowlevel
+
+from agent import upstream_status
+from agent.exposition import text
+from agent.listener import Admission
+from agent.listeners import Listeners, Opening
+from agent.targets import Targets
+from agent.upstream_listeners import UpstreamListeners
+from tests.agent.assembled import Assembled, assembled
+from tests.agent.surroundings import Lookups, Told, surroundings
+from tests.upstreams.test_choose import endpoint
+from upstreams.endpoints import EndpointSet, HostPort, Unusable, UnusableReason
+from upstreams.route import Approach
+from upstreams.spec import LocalBind, MeshGatewayMode, ServiceDestination, Upstream
+
+BIND = LocalBind("127.0.0.1", 9191)
+DB = Upstream(
+    destination=ServiceDestination("db"),
+    bind=BIND,
+    failover=(ServiceDestination("db", "dc2"),),
+    max_pending=7,
+)
+
+
+async def nobody(_sock: socket.socket, _targets: Targets) -> None:
+    """Serve nobody."""
+
+
+class Story:
+    """An agent with one upstream, its lookups in the test's hands."""
+
+    def __init__(self, agent: Assembled, nursery: trio.Nursery, upstream: Upstream) -> None:
+        self.parts = agent.parts
+        self.lookups = Lookups()
+        around = surroundings(self.lookups, Told(), self.parts.clock, self.parts.loads)
+        self.targets = Targets(upstream, around)
+        self.targets.sources()
+        listeners = Listeners(nursery, nursery, self.parts.journal)
+        self.parts.upstreams = UpstreamListeners(
+            listeners=listeners,
+            feeds=None,  # type: ignore[arg-type]  # nothing is followed here
+            ledger=self.parts.ledger,
+            serve=nobody,
+            around=around,
+            limit=None,
+            current={BIND: self.targets},
+        )
+
+    def row(self) -> dict[str, Any]:
+        """As it arrives in JSON."""
+        (row,) = msgspec.json.decode(msgspec.json.encode(upstream_status.rows(self.parts)))
+        assert isinstance(row, dict)
+        return row
+
+    def page(self) -> str:
+        return text(upstream_status.families(self.parts))
+
+
+async def story(nursery: trio.Nursery, upstream: Upstream = DB) -> Story:
+    return Story(assembled(nursery), nursery, upstream)
+
+
+async def test_without_upstreams_there_is_nothing_to_say(nursery: trio.Nursery) -> None:
+    parts = assembled(nursery).parts
+    assert upstream_status.rows(parts) == []
+    assert text(upstream_status.families(parts)).strip() == ""
+
+
+async def test_every_limit_is_shown_defaults_too(nursery: trio.Nursery) -> None:
+    told = await story(nursery)
+    assert told.row()["limits"] == {
+        "connect_timeout_seconds": 5.0,
+        "deadline_seconds": 15.0,
+        "max_connections": None,
+        "max_pending_requests": 7,
+        "failover_hold_seconds": 30.0,
+        "passive_health_check": {
+            "interval_seconds": 10.0,
+            "max_failures": 1,
+            "base_ejection_seconds": 10.0,
+            "longest_ejection_seconds": 300.0,
+            "slow_start_seconds": 10.0,
+        },
+    }
+
+
+async def test_each_target_with_its_age_and_its_endpoints(nursery: trio.Nursery) -> None:
+    told = await story(nursery)
+    near = endpoint("near")
+    nameless = Unusable(instance="x on n1", reason=UnusableReason.NO_DESTINATION)
+    source = told.lookups.made["db"]
+    source.endpoints.publish(EndpointSet(endpoints=(near,), unusable=(nameless,), source="health of db"))
+    source.status.succeeded(told.parts.clock())
+    told.parts.loads[near.key] = 3
+    row = told.row()
+    assert (row["active"], row["wan"], row["mesh_gateway"]) == ("db", "auto", "none")
+    assert [target["target"] for target in row["targets"]] == ["db", "db@dc2"]
+    first, second = row["targets"]
+    assert first["answered_seconds_ago"] == pytest.approx(0, abs=1)
+    assert first["source"] == "health of db"
+    assert first["unusable"] == ["x on n1: no_destination"]
+    assert first["endpoints"] == [
+        {
+            "instance": "near on n1 in dc1",
+            "status": "passing",
+            "weight": 1,
+            "expects": "/ns/default/dc/dc1/svc/db",
+            "live": 3,
+            "ejected_until": None,
+            "address": "10.0.0.1:1",
+            "why": "local_service_address",
+        }
+    ]
+    assert (second["answered_seconds_ago"], second["source"], second["endpoints"]) == (None, None, [])
+
+
+async def test_addresses_and_the_lack_of_one(nursery: trio.Nursery) -> None:
+    told = await story(nursery)
+    six = replace(
+        endpoint("six", datacenter="dc2"), tagged={"wan": HostPort("2001:db8::1", 9)}, service_address="::1"
+    )
+    told.lookups.answer("db", six, replace(endpoint("none"), port=0))
+    shown = [(e["address"], e["why"]) for e in told.row()["targets"][0]["endpoints"]]
+    assert shown == [("[2001:db8::1]:9", "wan_tag"), (None, "no_port")]
+
+
+async def test_what_is_ejected_and_which_target_is_active(nursery: trio.Nursery) -> None:
+    told = await story(nursery)
+    near, far = endpoint("near"), endpoint("far", datacenter="dc2")
+    told.lookups.answer("db", near)
+    told.lookups.answer("db@dc2", far)
+    told.targets.failed(Approach(target=0, endpoint=near, hop=near))
+    row = told.row()
+    assert row["active"] == "db@dc2"
+    assert row["targets"][0]["endpoints"][0]["ejected_until"].endswith("Z")
+    page = told.page()
+    labels = 'upstream="db",bind="127.0.0.1:9191"'
+    for line in (
+        f'sidecar_upstream_active{{target="db",{labels}}} 0',
+        f'sidecar_upstream_active{{target="db@dc2",{labels}}} 1',
+        f"sidecar_upstream_ejected{{{labels}}} 1",
+        f"sidecar_upstream_target_changes_total{{{labels}}} 1",
+        f"sidecar_upstream_connections{{{labels}}} 0",
+        f'sidecar_upstream_endpoints{{target="db",datacenter="dc1",status="passing",{labels}}} 1',
+    ):
+        assert line in page.splitlines()
+
+
+async def test_long_lists_are_cut_and_say_so(nursery: trio.Nursery) -> None:
+    told = await story(nursery)
+    told.lookups.answer("db", *(endpoint(str(number)) for number in range(1003)))
+    target = told.row()["targets"][0]
+    assert (len(target["endpoints"]), target["endpoints_not_shown"]) == (1000, 3)
+
+
+async def test_gateways_on_the_way(nursery: trio.Nursery) -> None:
+    told = await story(nursery, replace(DB, mesh_gateway=MeshGatewayMode.LOCAL, failover=()))
+    told.lookups.answer("db", endpoint("far", datacenter="dc2"))
+    assert told.row()["gateways"] == []
+    list(told.targets.approaches())
+    told.lookups.answer("mesh gateways", endpoint("gate"))
+    row = told.row()
+    assert row["mesh_gateway"] == "local"
+    assert [e["instance"] for e in row["gateways"][0]["endpoints"]] == ["gate on n1 in dc1"]
+
+
+async def test_the_listener(nursery: trio.Nursery) -> None:
+    admission = Admission(5)
+    admission.enter()
+    opening = Opening(purpose="x", address=None, handler=trio.sleep, admission=admission)  # type: ignore[arg-type]
+    assert upstream_status.opening_row(None) is None
+    assert upstream_status.opening_row(opening) == {
+        "addresses": [],
+        "listening": False,
+        "problem": "",
+        "live": 1,
+        "limit": 5,
+        "most": 1,
+        "admitted": 1,
+        "overflow": 0,
+    }
