@@ -6,10 +6,7 @@ import gc
 import socket
 import struct
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
@@ -17,11 +14,11 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
-from agent.handshake import client_handshake, server_handshake
 from agent.relay import Relay, RelayClosed
 from agent.splice import Ending, Progress, Transfer
 from certs.contexts import Contexts
-from tests.agent.wires import contexts_of, tcp_pair
+from tests.agent.relayed import Wire, Wiring, relaying, wirings
+from tests.agent.wires import contexts_of
 from tests.certs.authority import Issuer
 
 
@@ -41,82 +38,10 @@ def contexts() -> Contexts:
     return contexts_of(root.leaf(), root)
 
 
-@dataclass
-class Wire:
-    """app ↔ plain ══relay══ tls ↔ peer: the outer two are the test's, the inner two the relay's."""
-
-    app: socket.socket
-    plain: socket.socket
-    tls: SSL.Connection
-    tls_sock: socket.socket
-    peer: SSL.Connection
-    peer_sock: socket.socket
-
-    def close(self) -> None:
-        for sock in (self.app, self.plain, self.tls_sock, self.peer_sock):
-            sock.close()
-
-    async def from_app(self, size: int = 65536) -> bytes:
-        await trio.lowlevel.wait_readable(self.app)
-        return self.app.recv(size)
-
-    async def all_from_peer(self) -> bytes:
-        """Up to its close_notify."""
-        heard = bytearray()
-        while True:
-            try:
-                heard += await self.from_peer()
-            except SSL.ZeroReturnError:
-                return bytes(heard)
-
-    async def from_peer(self, size: int = 65536) -> bytes:
-        while True:
-            try:
-                return self.peer.recv(size)
-            except SSL.WantReadError:
-                await trio.lowlevel.wait_readable(self.peer_sock)
-
-
-Wiring = Callable[..., Awaitable[Wire]]
-
-
 @pytest.fixture
 async def wiring(contexts: Contexts) -> AsyncIterator[Wiring]:
-    wires: list[Wire] = []
-
-    async def make(*, unix: bool = False) -> Wire:
-        app, plain = socket.socketpair() if unix else tcp_pair()
-        ours, theirs = tcp_pair()
-        for sock in (app, plain):
-            sock.setblocking(False)
-        ends: dict[str, SSL.Connection] = {}
-
-        async def answer() -> None:
-            ends["peer"] = await server_handshake(theirs, contexts.server, 5)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(answer)
-            ends["tls"] = await client_handshake(ours, contexts.client, "db.test", 5)
-        wire = Wire(app, plain, ends["tls"], ours, ends["peer"], theirs)
-        wires.append(wire)
-        return wire
-
-    yield make
-    for wire in wires:
-        wire.close()
-
-
-@asynccontextmanager
-async def relaying(relay: Relay, wire: Wire) -> AsyncIterator[list[Transfer]]:
-    """The wire is relayed during the block, which must bring it to an end; then here is the transfer."""
-    transfers: list[Transfer] = []
-
-    async def run() -> None:
-        transfers.append(await relay.run(wire.plain, wire.tls))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        yield transfers
+    async with wirings(contexts) as make:
+        yield make
 
 
 @pytest.mark.parametrize("unix", [False, True])
@@ -393,77 +318,3 @@ async def test_one_broken_connection_does_not_poison_the_errors_of_another(wirin
                 good.app.send(b"fine")
                 assert await good.from_peer() == b"fine"
             good.peer_sock.close()
-
-
-@pytest.mark.parametrize("seed", range(12))
-async def test_random_traffic_through_the_kernel(wiring: Wiring, seed: int) -> None:
-    """Random chunks, pauses, small kernel buffers and half-closes: both sides get all, in order."""
-    rng = Random(seed)
-    wire = await wiring(unix=seed % 3 == 0)
-    for sock in (wire.app, wire.plain, wire.tls_sock, wire.peer_sock):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, rng.choice([4608, 65536, 1 << 20]))
-    words = {name: rng.randbytes(rng.randrange(1, 600_000)) for name in ("app", "peer")}
-    heard = {"app": bytearray(), "peer": bytearray()}
-    with Relay() as relay:
-        async with relaying(relay, wire) as transfers, trio.open_nursery() as nursery:
-            nursery.start_soon(app_talks, wire, words["app"], Random(seed + 1))
-            nursery.start_soon(partial(app_hears, wire, heard["app"], Random(seed + 2)))
-            nursery.start_soon(peer_talks_and_hears, wire, words["peer"], heard["peer"], Random(seed + 3))
-    assert heard == {"app": words["peer"], "peer": words["app"]}
-    assert transfers[0].ending is Ending.CLEAN
-
-
-async def app_talks(wire: Wire, words: bytes, rng: Random) -> None:
-    while words:
-        chunk = words[: rng.choice([1, 100, 5000, 70_000])]
-        try:
-            words = words[wire.app.send(chunk) :]
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(wire.app)
-        await pause(rng)
-    wire.app.shutdown(socket.SHUT_WR)
-
-
-async def app_hears(wire: Wire, heard: bytearray, rng: Random) -> None:
-    while data := await wire.from_app(rng.choice([10, 5000, 100_000])):
-        heard += data
-        await pause(rng)
-
-
-async def peer_talks_and_hears(wire: Wire, words: bytes, heard: bytearray, rng: Random) -> None:
-    """One task, since a TLS connection is for one at a time."""
-    said = told_end = heard_end = False
-    pending = b""
-    while not (told_end and heard_end):
-        progress = False
-        if not said:
-            pending = pending or words[: rng.choice([1, 100, 5000, 70_000])]
-            try:
-                sent = wire.peer.send(pending)
-                words, pending, progress = words[sent:], b"", True
-                said = not words
-            except SSL.WantWriteError:
-                pass
-        elif not told_end:
-            with suppress(SSL.WantWriteError):
-                wire.peer.shutdown()
-                told_end = progress = True
-        if not heard_end:
-            try:
-                heard += wire.peer.recv(rng.choice([10, 5000, 100_000]))
-                progress = True
-            except SSL.WantReadError:
-                pass
-            except SSL.ZeroReturnError:
-                heard_end = True
-        if progress:
-            await pause(rng)
-        elif not (told_end and heard_end):
-            await trio.sleep(0.0005)
-
-
-async def pause(rng: Random) -> None:
-    if rng.random() < 0.05:
-        await trio.sleep(rng.random() / 1000)
-    elif rng.random() < 0.3:
-        await trio.lowlevel.checkpoint()
