@@ -9,10 +9,9 @@ still call out, then the watches end, then the relay is joined.
 
 from __future__ import annotations
 
-import gc
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -54,6 +53,7 @@ class Lifecycle:
     reactions: Reactions
     notifier: Notifier
     inherited: Sequence[Inherited] = ()
+    on_ready: Callable[[], None] = lambda: None
     _drain: trio.Event = field(default_factory=trio.Event)
     _hurry: trio.Event = field(default_factory=trio.Event)
     _why: str = ""
@@ -97,7 +97,11 @@ class Lifecycle:
         judge = Judge(parts.ledger, parts.intentions, parts.contexts, parts.clock, parts.journal.rejudged)
         self.reactions.attach(parts, judge)
         following = self._following(relay, own, connections, listeners)
-        placed = await self._start_in_time(own, following)
+        try:
+            placed = await self._start_in_time(own, following)
+        finally:
+            if self.parts.phase is not Phase.SERVING:
+                following.listeners.release()
         if placed is None:
             return ExitCode.CLEAN  # told to end before it served anybody
         watches.start_soon(judge.run)
@@ -198,9 +202,7 @@ class Lifecycle:
         self.parts.phase = Phase.SERVING
         self.parts.journal.ready(seconds)
         self.notifier.send("READY=1", "STATUS=ready")
-        # What was made so far lives to the end: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        self.on_ready()
 
     # --- serve ---
 

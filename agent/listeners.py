@@ -123,6 +123,12 @@ class Listeners:
         if opening is not None:
             await _stop(opening)
 
+    def release(self) -> None:
+        """Give back what was bound and never opened: the start has failed."""
+        for opening in self._openings.values():
+            if opening.ended is None:
+                _release(opening)
+
     async def close_all(self) -> None:
         """Close every listener."""
         for key in list(self._openings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import ssl
@@ -52,6 +53,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         reactions=reactions,
         notifier=notifier(environ, os.getpid()),
         inherited=inherited_sockets(environ, os.getpid()),
+        on_ready=_settle,
     )
     return _live(life, console)
 
@@ -101,6 +103,12 @@ def _consul(settings: Settings, token: TokenSource) -> Consul:
         scope={name: value for name, value in scope.items() if value is not None},
         http_auth=settings.http_auth,
     )
+
+
+def _settle() -> None:
+    """What was made until now lives to the end: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _raise_file_limit(journal: Journal) -> None:

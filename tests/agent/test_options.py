@@ -17,7 +17,8 @@ def test_flags_of_the_contract() -> None:
     assert flags >= {
         "sidecar-for", "proxy-id", "service", "listen", "service-addr", "upstream", "register", "config",
         "http-addr", "token", "token-file", "ca-file", "ca-path", "client-cert", "client-key",
-        "tls-server-name", "namespace", "partition", "admin-bind", "log-level", "log-format", "drain-seconds", "start-timeout",
+        "tls-server-name", "namespace", "partition", "admin-bind", "log-level", "log-format", "drain-seconds",
+        "start-timeout",
     }  # fmt: skip
 
 

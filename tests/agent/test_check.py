@@ -1,0 +1,61 @@
+"""`sidecar check`: all mistakes, or what is in force and why."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from agent.check import main
+from agent.console import Console
+
+
+def check(*words: str, **environ: str) -> tuple[int, str, str]:
+    console = Console(words=words, environ=environ, out=io.StringIO(), err=io.StringIO())
+    code = main("check", console)
+    assert isinstance(console.out, io.StringIO)
+    assert isinstance(console.err, io.StringIO)
+    return code, console.out.getvalue(), console.err.getvalue()
+
+
+def test_effective_settings_with_their_origins(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text('service = "web"\nupstream = ["db@dc2:9191"]\n')
+    code, out, err = check(str(file), CONSUL_HTTP_ADDR="consul:8500", CONSUL_HTTP_TOKEN="s3cret")
+    assert (code, err) == (0, "")
+    rows = {line.partition(" = ")[0]: line for line in out.splitlines()}
+    assert rows["upstream"].endswith(f"# file {file}")
+    assert rows["http_addr"].startswith("http_addr = http://consul:8500 ")
+    assert rows["http_addr"].endswith("# environment CONSUL_HTTP_ADDR")
+    assert rows["drain_seconds"].endswith("# default")
+    assert "s3cret" not in out
+
+
+def test_every_mistake_at_once() -> None:
+    code, out, err = check("-nonsense", "-log-level", "loud", CONSUL_HTTP_SSL_VERIFY="perhaps")
+    assert (code, out) == (78, "")
+    assert err.splitlines() == [
+        "sidecar: 3 settings are wrong",
+        "  unknown flag -nonsense",
+        "  environment CONSUL_HTTP_SSL_VERIFY: 'perhaps' is neither true nor false",
+        "  flag -log-level: 'loud' is not one of debug, info, warn, error",
+    ]
+
+
+def test_one_mistake_has_no_heading() -> None:
+    assert check("-log-level", "loud")[2].startswith("sidecar: flag -log-level: ")
+
+
+def test_whom_to_run_beside_may_be_missing() -> None:
+    assert check()[0] == 0
+
+
+def test_a_note_is_no_mistake() -> None:
+    code, _, err = check(SIDECAR_TOKEN="x")
+    assert code == 0
+    assert err.startswith("sidecar: note: environment SIDECAR_TOKEN is not one of our variables")
+
+
+def test_help() -> None:
+    code, out, _ = check("-help")
+    assert code == 0
+    assert out.startswith("usage: sidecar check [FLAGS] [FILE]")
