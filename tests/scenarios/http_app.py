@@ -11,6 +11,8 @@ import trio
 
 Pairs = list[tuple[str, str]]
 
+HOP_BY_HOP = {"te", "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate"}
+
 
 class Malformed(AssertionError):
     """The sidecar sent the app what it never may."""
@@ -63,7 +65,12 @@ class AppSide:
         match = re.fullmatch(r"([A-Za-z!#$%&'*+.^_`|~0-9-]+) ([\x21-\x7e]+) HTTP/1\.1", line)
         if match is None:
             raise Malformed(f"request line {line!r}")
-        return Reached(method=match[1], target=match[2], headers=await self._fields())
+        reached = Reached(method=match[1], target=match[2], headers=await self._fields())
+        names = {name.lower() for name, _ in reached.headers}
+        switching = reached.header("connection") == ["Upgrade"] and reached.header("upgrade") == ["websocket"]
+        if names & HOP_BY_HOP or (names & {"connection", "upgrade"} and not switching):
+            raise Malformed(f"hop by hop: {reached.headers}")
+        return reached
 
     async def body(self, request: Reached) -> None:
         """What follows the head."""
