@@ -33,16 +33,32 @@ def test_a_missing_settings_file_fails_once_with_78(machine: Machine) -> None:
     assert "/etc/connect-sidecar/absent.toml" in machine.journal("sidecar@absent")
 
 
-def test_it_is_not_started_before_it_can_serve(machine: Machine) -> None:
-    machine.write("/etc/connect-sidecar/web.toml", f'sidecar_for = "web"\nhttp_addr = "{API["dc1"]}"\n')
+@pytest.fixture(scope="module")
+def mesh(machine: Machine) -> Mesh:
+    """Both datacenters with the workloads; no sidecar."""
+    made = federation(machine)
+    workloads(made)
+    return made
+
+
+def test_it_is_not_started_before_it_can_serve(mesh: Mesh) -> None:
+    machine = mesh.machine
+    machine.systemctl("stop", "sidecar-datacenter@dc1")
     machine.systemctl("start", "--no-block", "sidecar@web")
     until(lambda: "listening" in machine.journal("sidecar@web") or None, "the admin endpoint")
-    early = Mesh(machine=machine)
-    assert early.admin("web", "/ready")[0] == 503
+    assert mesh.admin("web", "/ready")[0] == 503
     assert machine.show("sidecar@web", "ActiveState") == "activating"
-    workloads(federation(machine))
+    machine.start("sidecar-datacenter@dc1")
     until(lambda: machine.show("sidecar@web", "ActiveState") == "active" or None, "a started sidecar")
-    assert early.admin("web", "/ready")[0] == 200
+    assert mesh.admin("web", "/ready")[0] == 200
+
+
+def test_a_service_nobody_has_registered_fails_once_with_78(mesh: Mesh) -> None:
+    machine = mesh.machine
+    settings = f'sidecar_for = "nobody"\nhttp_addr = "{API["dc1"]}"\n'
+    machine.write("/etc/connect-sidecar/nobody.toml", settings)
+    assert stubborn(machine, "nobody") == ("78", "failed", "0")
+    assert "'nobody'" in machine.journal("sidecar@nobody")
 
 
 def test_without_consul_it_ends_with_69_and_is_tried_again(machine: Machine) -> None:
