@@ -38,6 +38,7 @@ class OutboundReason(StrEnum):
     """Why an app's connection to an upstream was not served."""
 
     NO_CREDENTIALS_YET = "no_credentials_yet"
+    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
     NO_ENDPOINTS_YET = "no_endpoints_yet"  # the first answer has not come
     NO_ENDPOINTS = "no_endpoints"
     NO_GATEWAYS = "no_gateways"
@@ -122,6 +123,10 @@ def _admitted(connection: Connection, targets: Targets) -> Iterator[None]:
 async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> None:
     if route.contexts.value is None:
         raise NotServed(OutboundReason.NO_CREDENTIALS_YET, "there is no certificate to show yet")
+    not_after = route.contexts.value.credentials.leaf.not_after
+    if route.clock() > not_after:
+        detail = f"our certificate expired at {not_after.isoformat()}"
+        raise NotServed(OutboundReason.CREDENTIALS_EXPIRED, detail)
     failed: list[FailedAttempt] = []
     while (approach := await route.search.next()) is not None:
         address = "no address"
@@ -156,7 +161,6 @@ async def _attempt(
         tls = await _handshake(tcp, route, approach)
         connection.peer = _identify(tls, route, expected)
         connection.dialled = _dialled(approach, dialling)
-        route.targets.succeeded(approach)
         connection.relaying()
         transfer = await route.relay.run(sock, tls, connection.progress)
         route.search.served()
@@ -164,6 +168,7 @@ async def _attempt(
         if _refused(transfer):
             _take_refusal(transfer, connection, route, approach)
         else:
+            route.targets.succeeded(approach)
             connection.end(transfer.ending, transfer.detail)
         part(sock, None, ending)
 

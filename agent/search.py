@@ -18,6 +18,7 @@ from upstreams.route import Approach
 
 MOST_ATTEMPTS = 16  # ways tried for one connection
 NEWS_SECONDS = 2.0  # how long to wait for a newer answer once everything known has failed
+ASK_SECONDS = 0.5  # how often it is asked for meanwhile; the watch has a rate of its own beneath this
 
 _Tried = tuple[ExpectedIdentity, EndpointKey, str, int, str]
 
@@ -29,6 +30,7 @@ class Search:
         self._targets = targets
         self._deadline = trio.current_time() + targets.upstream.deadline
         self._news_until: float | None = None
+        self._ask_at = trio.current_time()
         self._tried: set[_Tried] = set()
         self._begin()
 
@@ -51,6 +53,7 @@ class Search:
     def served(self) -> None:
         """Somebody answered. Should the search have to go on, it has its whole time again."""
         self._deadline = trio.current_time() + self._targets.upstream.deadline
+        self._news_until = None
 
     @property
     def late(self) -> bool:
@@ -77,12 +80,15 @@ class Search:
         if not hopeful:
             return False
         if self._news_until is None:
-            self._news_until = trio.current_time() + NEWS_SECONDS
-            for source, _ in hopeful:
-                source.ask_again()
-        with trio.move_on_at(min(self._news_until, self._deadline)):
-            await _any_newer([*self._seen, *unknown])
-            return True
+            self._news_until = min(trio.current_time() + NEWS_SECONDS, self._deadline)
+        while trio.current_time() < self._news_until:
+            if trio.current_time() >= self._ask_at:
+                self._ask_at = trio.current_time() + ASK_SECONDS
+                for source, _ in hopeful:
+                    source.ask_again()
+            with trio.move_on_at(min(self._news_until, self._ask_at)):
+                await _any_newer([*self._seen, *unknown])
+                return True
         return False
 
 

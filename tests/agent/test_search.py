@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.search import MOST_ATTEMPTS, NEWS_SECONDS, Search
+from agent.search import ASK_SECONDS, MOST_ATTEMPTS, NEWS_SECONDS, Search
 from agent.targets import Targets
 from tests.agent.surroundings import Lookups, Told, surroundings
 from tests.upstreams.test_choose import Clock, endpoint
@@ -54,7 +54,7 @@ async def test_a_polled_lookup_is_asked_at_once_and_its_answer_used(autojump_clo
     story.lookups.answer("db", endpoint("old"))
     story.lookups.answers["db"] = lambda: EndpointSet(endpoints=(endpoint("new"),))
     assert await story.through() == ["old", "new"]
-    assert story.lookups.asked == {"db": 1}
+    assert 1 <= story.lookups.asked["db"] <= 1 + NEWS_SECONDS / ASK_SECONDS
 
 
 async def test_news_is_not_waited_for_longer_than_a_moment(autojump_clock: MockClock) -> None:

@@ -165,6 +165,22 @@ def _status(mesh: Spread, upstream: str, instance: str) -> str:
     return str(statuses.get(instance))
 
 
+def test_a_query_that_is_polled_slowly_recovers_soon_from_a_total_failure(mesh: Spread) -> None:
+    """Asked every thirty seconds at rest, and at once when all it knows has failed."""
+    port = mesh.ports["query1"]
+    until(lambda: ask(port) in {"db-1 hello", "db-2 hello"}, 40)
+    for name in LOCAL:
+        mesh.instances[name].check("fail")
+        mesh.instances[name].sidecar.process.kill()
+    with Traffic(port) as traffic:
+        recovered = until(lambda: traffic.answers["db-far hello"] > 0, SOON)
+    assert lost(traffic) == 0
+    figures.info("total failure of a query's answer: recovered after %.2f s", recovered)
+    for name in LOCAL:
+        mesh.instances[name].sidecar.process.restart()
+    come_back(mesh)
+
+
 def test_the_control_planes_are_killed(mesh: Spread) -> None:
     first, second = mesh.federation.processes
     with (
