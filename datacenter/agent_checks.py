@@ -11,7 +11,7 @@ from datacenter.decode import Fields, decode
 from datacenter.definitions import CHECK
 from datacenter.errors import ApiError, permission_denied
 from datacenter.filter import CHECK_SHAPE, compile_filter
-from datacenter.registration import check_mistake
+from datacenter.mistakes import check_mistake
 from datacenter.store import Document
 from datacenter.views import agent_check
 

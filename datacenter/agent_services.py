@@ -13,7 +13,8 @@ from datacenter.definitions import SERVICE
 from datacenter.errors import ApiError, permission_denied
 from datacenter.filter import SERVICE_SHAPE, compile_filter, service_document
 from datacenter.inventory import SERVER_SERVICE, SERVICES
-from datacenter.registration import PROXY_KIND, Invalid, Registered, expand
+from datacenter.mistakes import PROXY_KIND
+from datacenter.registration import Invalid, Registered, expand
 from datacenter.store import Document, Row
 from datacenter.views import agent_health_check, agent_service
 
@@ -69,7 +70,7 @@ async def _register(dc: Datacenter, request: Request) -> Reply:
     try:
         registered = expand(definition, ports)
     except Invalid as error:
-        raise ApiError(400, str(error)) from error
+        raise ApiError(error.status, str(error)) from error
     for each in registered:
         _require_register(dc, request, each.service)
     with dc.store.transaction():
@@ -107,6 +108,10 @@ def _store(dc: Datacenter, registered: Registered, *, replace_checks: bool) -> N
 
 
 async def _deregister(dc: Datacenter, request: Request) -> Reply:
+    if not request.params["id"]:
+        raise ApiError(500, "ServiceID missing")
+    if not dc.settings.acls_enabled and _known(dc, request.params["id"]) is None:
+        return Reply()  # Consul looks the service up only to judge who may remove it
     row = _required(dc, request, 500, 'Unknown service "{}"')
     with dc.store.transaction():
         dc.inventory.remove_service(dc.settings.node_name, row.value["ID"])

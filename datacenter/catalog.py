@@ -20,7 +20,8 @@ from datacenter.filter import (
 )
 from datacenter.health import visible
 from datacenter.inventory import NODES, SERVICES
-from datacenter.registration import normal_service, service_mistakes
+from datacenter.mistakes import service_mistakes
+from datacenter.registration import normal_service
 from datacenter.store import Document
 from datacenter.views import catalog_service, flat_service, health_check, health_node
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from datacenter.registration import PROXY_KIND
+from datacenter.mistakes import PROXY_KIND
 from datacenter.store import Document, Store
 
 CONFIG_ENTRIES = "config_entries"  # table: "kind/name" -> entry

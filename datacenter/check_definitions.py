@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datacenter.api import Datacenter
 from datacenter.durations import format_duration
-from datacenter.registration import check_kind
+from datacenter.mistakes import check_kind
 from datacenter.store import Document
 
 STATUSES = ("passing", "warning", "critical")

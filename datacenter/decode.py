@@ -28,6 +28,13 @@ class Special(Enum):
 _GO_NAMES = {str: "string", int: "int", float: "float64", bool: "bool"}
 _JSON_NAMES = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
+_SYNTAX = {  # Python's complaint -> Go's
+    "Expecting property name": "looking for beginning of object key string",
+    "Expecting ':' delimiter": "after object key",
+    "Expecting ',' delimiter": "after object key:value pair",
+    "": "looking for beginning of value",
+}
+
 ANYTHING = Special.ANYTHING
 DURATION = Special.DURATION
 
@@ -40,7 +47,10 @@ class Mapped:
 
 
 class Fields:
-    """An object of known keys. `name` is what Go calls it; `also` adds spellings: other -> canonical."""
+    """An object of known keys; `also` adds spellings: other -> canonical.
+
+    `name` is what Go calls it, empty for what Go decodes into a type without a name.
+    """
 
     __slots__ = ("_canonical", "name", "shapes")
 
@@ -69,7 +79,9 @@ def decode(body: bytes, shape: Fields) -> Document:
     """The object in a request's body. Raises ApiError 400 `Request decode failed: …`."""
     try:
         value = _load(body)
-        return _object(_a_dict(value, f"Go value of type {shape.name}"), shape)
+        if value is None:
+            return {}
+        return _object(_a_dict(value, f"Go value of type {shape.name or 'struct'}"), shape)
     except ValueError as error:
         raise ApiError(400, f"Request decode failed: {error}") from error
 
@@ -83,16 +95,18 @@ def decode_or_bad_request(body: bytes, shape: Fields) -> Document:
 
 
 def _load(body: bytes) -> object:
-    text = body.decode("utf-8", "replace")
+    """The first value in the body; what follows it is not looked at, as Go's decoder does not."""
+    text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
     try:
-        return json.loads(text)
+        return json.JSONDecoder().raw_decode(text)[0]
     except json.JSONDecodeError as error:
         if not text.strip():
             raise Malformed("EOF") from error
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             raise Malformed("unexpected EOF") from error
         found = text[error.pos].replace("'", "\\'")
-        raise Malformed(f"invalid character '{found}' looking for beginning of value") from error
+        where = next((after for said, after in _SYNTAX.items() if error.msg.startswith(said)), _SYNTAX[""])
+        raise Malformed(f"invalid character '{found}' {where}") from error
 
 
 def _object(value: Mapping[str, object], shape: Fields) -> Document:

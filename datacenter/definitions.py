@@ -30,6 +30,7 @@ _CHECK_KINDS: dict[str, Shape] = {
 }
 _CHECK_ALSO = {"args": "ScriptArgs"}
 
+# What is decoded into an alias has no name in Go's complaints: SERVICE and CHECK.
 # Inside a service the field is CheckID, in a registration of its own it is ID: contract §2.
 SERVICE_CHECK = Fields(
     "CheckType",
@@ -45,7 +46,7 @@ SERVICE_CHECK = Fields(
     _CHECK_ALSO | {"id": "CheckID"},
 )
 CHECK = Fields(
-    "CheckDefinition",
+    "",
     {"ID": str, "Name": str, "Notes": str, "ServiceID": str, "Token": str, "Status": str, **_CHECK_KINDS},
     _CHECK_ALSO,
 )
@@ -127,7 +128,7 @@ _SERVICE: dict[str, Shape] = {
 _INNER_CONNECT = Fields("ServiceConnect", {"Native": bool, "SidecarService": ANYTHING})
 _SIDECAR = Fields("ServiceDefinition", {**_SERVICE, "Connect": _INNER_CONNECT})
 SERVICE = Fields(
-    "ServiceDefinition",
+    "",
     {**_SERVICE, "Connect": Fields("ServiceConnect", {"Native": bool, "SidecarService": _SIDECAR})},
 )
 

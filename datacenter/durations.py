@@ -7,6 +7,7 @@ import re
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
 _WHOLE = re.compile(rf"[+-]?(?:{_PART.pattern})+")
+_UNFINISHED = re.compile(rf"[+-]?(?:{_PART.pattern})*(?:\d+\.?\d*|\.\d+)(?P<unit>[^\d.]*)")
 
 
 def parse_duration(text: str) -> float:
@@ -14,9 +15,19 @@ def parse_duration(text: str) -> float:
     if text.lstrip("+-") == "0":
         return 0.0
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f'time: invalid duration "{text}"')
+        raise ValueError(_complaint(text))
     seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     return -seconds if text.startswith("-") else seconds
+
+
+def _complaint(text: str) -> str:
+    """What Go says of a text that is no duration."""
+    unfinished = _UNFINISHED.match(text)
+    if unfinished is None:
+        return f'time: invalid duration "{text}"'
+    if unfinished["unit"]:
+        return f'time: unknown unit "{unfinished["unit"]}" in duration "{text}"'
+    return f'time: missing unit in duration "{text}"'
 
 
 def format_duration(seconds: float) -> str:

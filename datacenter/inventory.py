@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from datacenter.registration import PROXY_KIND
+from datacenter.mistakes import PROXY_KIND
 from datacenter.store import Document, Row, Store
 
 NODES, SERVICES, CHECKS, DEFINITIONS = "nodes", "services", "checks", "check_definitions"

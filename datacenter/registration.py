@@ -7,17 +7,30 @@ with it comes out as the text Consul answers.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from datacenter.mistakes import (
+    PROXY_KIND,
+    check_mistake,
+    meta_mistake,
+    multierror,
+    service_mistakes,
+    sidecar_mistakes,
+    status_mistake,
+    weights_mistake,
+)
 from datacenter.store import Document
 
 SIDECAR_PORTS = range(21000, 21256)
-PROXY_KIND = "connect-proxy"
 
 
 class Invalid(Exception):
-    """The registration is refused with a 400 and this text."""
+    """The registration is refused with this text, and a 400: but 500 where Consul expands a sidecar."""
+
+    def __init__(self, text: str, status: int = 400) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,26 +50,23 @@ def expand(definition: Document, used_ports: Mapping[str, int]) -> list[Register
         raise Invalid("Missing service name")
     if definition.get("Address") in {"0.0.0.0", "::", "[::]"}:  # noqa: S104  refused, not bound
         raise Invalid("Invalid service address")
+    if mistake := weights_mistake(definition.get("Weights")):
+        raise Invalid(f"Invalid Weights: {mistake}")
     service = _node_service(definition)
     inner = definition.get("Connect", {}).get("SidecarService")
-    mistakes = [*service_mistakes(service), *_sidecar_mistakes(inner)]
+    if mistake := meta_mistake(service["Meta"]):
+        raise Invalid(f"Invalid Service Meta: {mistake}")
+    mistakes = [*service_mistakes(service), *sidecar_mistakes(inner)]
     if mistakes:
         raise Invalid(multierror(mistakes))
     registered = [Registered(service=service, checks=_checks(definition, service))]
     if inner is not None:
-        sidecar, checks = _sidecar(inner, service, used_ports)
-        mistakes = service_mistakes(sidecar)
-        if mistakes:
-            raise Invalid(f"Invalid SidecarService: {multierror(mistakes)}")
-        registered.append(Registered(service=sidecar, checks=checks))
+        # Of a sidecar Consul looks at no more than this: its upstreams may be ones that nobody can serve.
+        sidecar = _sidecar(inner, service, used_ports)
+        if mistake := meta_mistake(sidecar["Meta"]):
+            raise Invalid(f"Bad request: Invalid SidecarService: {mistake}", 500)
+        registered.append(Registered(service=sidecar, checks=_sidecar_checks(inner, sidecar, service)))
     return registered
-
-
-def multierror(mistakes: Collection[str]) -> str:
-    """Several mistakes in one text, as go-multierror prints them."""
-    count = "1 error" if len(mistakes) == 1 else f"{len(mistakes)} errors"
-    lines = "\n".join(f"\t* {mistake}" for mistake in mistakes)
-    return f"{count} occurred:\n{lines}\n\n"
 
 
 def normal_service(given: Document) -> Document:
@@ -75,72 +85,12 @@ def normal_service(given: Document) -> Document:
         "Meta": given.get("Meta", {}),
         "Port": given.get("Port", 0),
         "SocketPath": given.get("SocketPath", ""),
-        "Weights": {"Passing": 1, "Warning": 1, **given.get("Weights", {})},
+        "Weights": {"Passing": 0, "Warning": 0, **given.get("Weights", {"Passing": 1, "Warning": 1})},
         "EnableTagOverride": given.get("EnableTagOverride", False),
         "Proxy": proxy,
         "Native": given.get("Connect", {}).get("Native", False),
         "Sidecar": False,  # registered by its parent, and deregistered with it
     }
-
-
-def service_mistakes(service: Document) -> list[str]:
-    """What Consul's NodeService.Validate finds."""
-    if service["Kind"] != PROXY_KIND:
-        return []
-    proxy, mistakes = service["Proxy"], []
-    name = proxy.get("DestinationServiceName", "").strip()
-    if not name:
-        mistakes.append("Proxy.DestinationServiceName must be non-empty for Connect proxy services")
-    if name == "*":
-        mistakes.append("Proxy.DestinationServiceName must not be a wildcard for Connect proxy services")
-    if not service["Port"] and not service["SocketPath"]:
-        mistakes.append("Port or SocketPath must be set for a Connect proxy")
-    if service["Native"]:
-        mistakes.append("A Proxy cannot also be Connect Native, only typical services")
-    return [*mistakes, *_upstream_mistakes(proxy["Upstreams"])]
-
-
-def _upstream_mistakes(upstreams: list[Document]) -> Iterator[str]:
-    binds: set[str] = set()
-    for upstream in upstreams:
-        mistake = _upstream_mistake(upstream)
-        if mistake:
-            yield mistake
-            continue
-        address = upstream.get("LocalBindAddress") or "127.0.0.1"
-        bind = upstream.get("LocalBindSocketPath") or f"{address}:{upstream.get('LocalBindPort')}"
-        if bind in binds:
-            yield (
-                "upstreams cannot contain duplicates by local bind address and port; "
-                f'"{bind}" is specified twice'
-            )
-        binds.add(bind)
-
-
-def _upstream_mistake(upstream: Document) -> str:
-    if upstream["DestinationType"] not in {"service", "prepared_query"}:
-        return f'unknown upstream destination type: "{upstream["DestinationType"]}"'
-    if not upstream.get("DestinationName"):
-        return "upstream destination name cannot be empty"
-    if upstream["DestinationName"] == "*" and not upstream.get("CentrallyConfigured"):
-        return "upstream destination name cannot be a wildcard"
-    port, path = upstream.get("LocalBindPort", 0), upstream.get("LocalBindSocketPath", "")
-    if not port and not path and not upstream.get("CentrallyConfigured"):
-        return "upstream local bind port or local socket path must be defined and nonzero"
-    if port and path:
-        return "only one of upstream local bind port or local socket path can be defined and nonzero"
-    return ""
-
-
-def _sidecar_mistakes(inner: Document | None) -> list[str]:
-    if inner is None:
-        return []
-    mistakes = []
-    if inner.get("ID"):
-        mistakes.append("A SidecarService cannot specify an ID as this is managed by the agent")
-    if inner.get("Connect", {}).get("SidecarService") is not None:
-        mistakes.append("A SidecarService cannot have a nested SidecarService")
-    return mistakes
 
 
 def _node_service(definition: Document) -> Document:
@@ -159,9 +109,7 @@ def _tag_addresses(service: Document) -> Document:
     return {**service, "TaggedAddresses": {**tags, **service["TaggedAddresses"]}}
 
 
-def _sidecar(
-    inner: Document, parent: Document, used_ports: Mapping[str, int]
-) -> tuple[Document, tuple[Document, ...]]:
+def _sidecar(inner: Document, parent: Document, used_ports: Mapping[str, int]) -> Document:
     identifier = f"{parent['ID']}-sidecar-proxy"
     proxy = {**inner.get("Proxy", {})}
     proxy["DestinationServiceName"] = proxy.get("DestinationServiceName") or parent["Service"]
@@ -180,18 +128,25 @@ def _sidecar(
         "EnableTagOverride": inner.get("EnableTagOverride", parent["EnableTagOverride"]),
         "Proxy": proxy,
     }
-    if not definition.get("Check") and not definition.get("Checks"):
-        definition["Checks"] = [
-            {
-                "Name": "Connect Sidecar Listening",
-                # The local address, not the service's: a sidecar must answer there to be healthy.
-                "TCP": f"{proxy['LocalServiceAddress']}:{definition['Port']}",
-                "Interval": 10.0,
-            },
-            {"Name": f"Connect Sidecar Aliasing {parent['ID']}", "AliasService": parent["ID"]},
-        ]
-    service = {**_node_service(definition), "Sidecar": True}
-    return service, _checks(definition, service)
+    return {**_node_service(definition), "Sidecar": True}
+
+
+def _sidecar_checks(inner: Document, sidecar: Document, parent: Document) -> tuple[Document, ...]:
+    """Its own, else that it listens and that its service is well."""
+    if not inner.get("Check") and not inner.get("Checks"):
+        listening = {
+            "Name": "Connect Sidecar Listening",
+            # The local address, not the service's: a sidecar must answer there to be healthy.
+            "TCP": f"{sidecar['Proxy']['LocalServiceAddress']}:{sidecar['Port']}",
+            "Interval": 10.0,
+        }
+        alias = {"Name": f"Connect Sidecar Aliasing {parent['ID']}", "AliasService": parent["ID"]}
+        inner = {"Checks": [listening, alias]}
+    try:
+        return _checks(inner, sidecar)
+    except Invalid as error:
+        where = "Invalid check in sidecar_service"
+        raise Invalid(f"Bad request: {str(error).replace('Invalid check', where, 1)}", 500) from error
 
 
 def _free_port(identifier: str, used_ports: Mapping[str, int]) -> int:
@@ -217,6 +172,8 @@ def _checks(definition: Document, service: Document) -> tuple[Document, ...]:
         mistake = check_mistake(check)
         if mistake:
             raise Invalid(f"Invalid check: {mistake}")
+        if mistake := status_mistake(check.get("Status", "")):
+            raise Invalid(mistake)
         suffix = f":{number}" if len(given) > 1 else ""
         named = {
             "CheckID": check.get("CheckID") or f"service:{service['ID']}{suffix}",
@@ -224,32 +181,3 @@ def _checks(definition: Document, service: Document) -> tuple[Document, ...]:
         }
         checks.append({**check, **named})
     return tuple(checks)
-
-
-def check_kind(check: Document) -> str:
-    """`ttl`, `tcp`, `http`, `alias`; "" for the kinds only a real Consul agent runs."""
-    if check.get("AliasService") or check.get("AliasNode"):
-        return "alias"
-    kinds = {"TCP": "tcp", "HTTP": "http"}
-    for key, kind in kinds.items():
-        if check.get(key):
-            return kind
-    return "" if any(check.get(key) for key in ("ScriptArgs", "GRPC", "H2PING")) else "ttl"
-
-
-def check_mistake(check: Document) -> str:
-    """What Consul's CheckType.Validate finds first."""
-    kind, interval, ttl = check_kind(check), check.get("Interval", 0), check.get("TTL", 0)
-    if not kind:
-        return "the embedded datacenter runs TTL, TCP, HTTP and alias checks only"
-    if interval > 0 and ttl > 0:
-        return "Interval and TTL cannot both be specified"
-    if kind in {"tcp", "http"} and interval <= 0:
-        return "Interval must be > 0 for Script, HTTP, H2PING, or TCP checks"
-    if kind == "alias" and interval > 0:
-        return "Interval cannot be set for Alias checks"
-    if kind == "alias" and ttl > 0:
-        return "TTL must be not be set for Alias checks"
-    if kind == "ttl" and ttl <= 0:
-        return "TTL must be > 0 for TTL checks"
-    return ""

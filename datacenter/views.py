@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from datacenter.inventory import Instance
-from datacenter.registration import PROXY_KIND
+from datacenter.mistakes import PROXY_KIND
 from datacenter.store import Document, Row
 
 _DEFINITION_ZERO = {

@@ -36,6 +36,7 @@ def test_another_name_for_a_key() -> None:
 
 
 def test_null_is_as_good_as_absent() -> None:
+    assert _decoded(None) == {}
     assert _decoded({"Name": None, "Meta": {"a": None, "b": "c"}}) == {"Meta": {"b": "c"}}
 
 
@@ -59,9 +60,12 @@ REFUSED = {
     "  ": "EOF",
     '{"Name":': "unexpected EOF",
     '{"Name":"x': "unexpected EOF",
-    '{"Name" "x"}': "invalid character '\"' looking for beginning of value",
+    '{"Name" "x"}': "invalid character '\"' after object key",
+    '{"Name":"x" "Port":1}': "invalid character '\"' after object key:value pair",
+    '{"Name":"x",}': "invalid character '}' looking for beginning of object key string",
+    "{'Name':1}": "invalid character '\\'' looking for beginning of object key string",
+    '{"Name":x}': "invalid character 'x' looking for beginning of value",
     "[]": "json: cannot unmarshal array into Go value of type Thing",
-    "null": "json: cannot unmarshal null into Go value of type Thing",
     '{"Bogus":1}': 'json: unknown field "Bogus"',
     '{"InnerThing":{"x":1}}': 'json: unknown field "x"',
     '{"Port":"1"}': FIELD.format("string", "Port", "int"),
@@ -82,6 +86,21 @@ def test_mistakes(body: str, text: str) -> None:
     with pytest.raises(ApiError) as caught:
         decode(body.encode(), THING)
     assert (caught.value.status, caught.value.text) == (400, f"Request decode failed: {text}")
+
+
+def test_what_follows_the_first_value_is_not_looked_at() -> None:
+    assert decode(b' {"Name":"x"} trailing', THING) == {"Name": "x"}
+
+
+def test_a_type_without_a_name() -> None:
+    nameless = Fields("", {"Port": int})
+    for body, text in (
+        (b'{"Port":"1"}', "json: cannot unmarshal string into Go struct field .Port of type int"),
+        (b"[]", "json: cannot unmarshal array into Go value of type struct"),
+    ):
+        with pytest.raises(ApiError) as caught:
+            decode(body, nameless)
+        assert caught.value.text == f"Request decode failed: {text}"
 
 
 def test_bytes_that_are_no_text() -> None:

@@ -26,9 +26,21 @@ def test_parse(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "10", "s", "1x", "1s ", "one hour", "1h30", "--1s"])
-def test_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="time: invalid duration"):
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "invalid duration"),
+        ("s", "invalid duration"),
+        ("one hour", "invalid duration"),
+        ("--1s", "invalid duration"),
+        ("10", "missing unit in duration"),
+        ("1h30", "missing unit in duration"),
+        ("1x", 'unknown unit "x" in duration'),
+        ("1s ", 'unknown unit "s " in duration'),
+    ],
+)
+def test_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=f'^time: {complaint} "{text}"$'):
         parse_duration(text)
 
 

@@ -1,4 +1,4 @@
-"""Expanding registrations: defaults, ports, tagged addresses, checks, and every mistake."""
+"""Expanding registrations: defaults, ports, tagged addresses, checks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from datacenter.registration import Invalid, Registered, check_mistake, expand, multierror
-
-PROXY = {"Kind": "connect-proxy", "Name": "p", "Port": 1}
+from datacenter.registration import Invalid, Registered, expand
 
 
 def sidecar(
@@ -17,10 +15,6 @@ def sidecar(
     """The sidecar of `web`, with this inner definition."""
     given = {"Name": "web", "Port": 8080, **parent, "Connect": {"SidecarService": definition or {}}}
     return expand(given, ports or {})[1]
-
-
-def proxy(**changes: Any) -> dict[str, Any]:
-    return {**PROXY, "Proxy": {"DestinationServiceName": "web", **changes}}
 
 
 def test_a_service_by_itself() -> None:
@@ -143,86 +137,44 @@ def test_upstreams_are_of_services_unless_they_say_so() -> None:
         {"DestinationName": "b", "DestinationType": "", "LocalBindPort": 2},
         {"DestinationName": "c", "DestinationType": "prepared_query", "LocalBindPort": 3},
     ]
-    made = expand(proxy(Upstreams=upstreams), {})[0].service["Proxy"]["Upstreams"]
+    made = sidecar({"Proxy": {"Upstreams": upstreams}}).service["Proxy"]["Upstreams"]
     assert [upstream["DestinationType"] for upstream in made] == ["service", "service", "prepared_query"]
 
 
-REFUSED: dict[str, dict[str, Any]] = {
-    "Missing service name": {"Port": 1},
-    "Invalid service address": {"Name": "web", "Address": "0.0.0.0"},
-    "Proxy.DestinationServiceName must be non-empty for Connect proxy services": PROXY,
-    "Proxy.DestinationServiceName must not be a wildcard for Connect proxy services": proxy(
-        DestinationServiceName="*"
-    ),
-    "Port or SocketPath must be set for a Connect proxy": {**proxy(), "Port": 0},
-    "A Proxy cannot also be Connect Native, only typical services": {**proxy(), "Connect": {"Native": True}},
-    'unknown upstream destination type: "x"': proxy(
-        Upstreams=[{"DestinationType": "x", "DestinationName": "a", "LocalBindPort": 1}]
-    ),
-    "upstream destination name cannot be empty": proxy(Upstreams=[{"LocalBindPort": 1}]),
-    "upstream destination name cannot be a wildcard": proxy(
-        Upstreams=[{"DestinationName": "*", "LocalBindPort": 1}]
-    ),
-    "upstream local bind port or local socket path must be defined and nonzero": proxy(
-        Upstreams=[{"DestinationName": "a"}]
-    ),
-    "only one of upstream local bind port or local socket path can be defined and nonzero": proxy(
-        Upstreams=[{"DestinationName": "a", "LocalBindPort": 1, "LocalBindSocketPath": "/s"}]
-    ),
-    'upstreams cannot contain duplicates by local bind address and port; "127.0.0.1:1" is specified twice': (
-        proxy(
-            Upstreams=[
-                {"DestinationName": "a", "LocalBindPort": 1},
-                {"DestinationName": "b", "LocalBindAddress": "127.0.0.1", "LocalBindPort": 1},
-            ]
-        )
-    ),
-    "A SidecarService cannot specify an ID as this is managed by the agent": {
-        "Name": "web",
-        "Connect": {"SidecarService": {"ID": "x"}},
-    },
-    "A SidecarService cannot have a nested SidecarService": {
-        "Name": "web",
-        "Connect": {"SidecarService": {"Connect": {"SidecarService": {}}}},
-    },
-    "Invalid check: TTL must be > 0 for TTL checks": {"Name": "web", "Check": {"Name": "x"}},
-    "Invalid SidecarService: 1 error occurred:\n\t* upstream destination name cannot be empty": {
-        "Name": "web",
-        "Connect": {"SidecarService": {"Proxy": {"Upstreams": [{"LocalBindPort": 1}]}}},
-    },
-}
+def test_weights_that_are_given_are_all_there_is() -> None:
+    service = expand({"Name": "web", "Weights": {"Passing": 5}}, {})[0].service
+    assert service["Weights"] == {"Passing": 5, "Warning": 0}
 
 
-@pytest.mark.parametrize(("text", "definition"), REFUSED.items())
-def test_refused(text: str, definition: dict[str, Any]) -> None:
+def test_the_upstreams_of_a_sidecar_are_taken_as_they_are() -> None:
+    """Consul validates those of a stand-alone proxy only: what comes of them is the sidecar's business."""
+    hopeless: list[dict[str, Any]] = [
+        {"LocalBindPort": 1},
+        {"DestinationName": "a"},
+        {"DestinationName": "*", "LocalBindPort": 1},
+    ]
+    kept = sidecar({"Proxy": {"Upstreams": hopeless}, "Connect": {"Native": True}}).service
+    assert [item | {"DestinationType": "service"} for item in hopeless] == kept["Proxy"]["Upstreams"]
+
+
+@pytest.mark.parametrize(
+    ("inner", "text"),
+    [
+        (
+            {"Check": {"Name": "x"}},
+            "Bad request: Invalid check in sidecar_service: TTL must be > 0 for TTL checks",
+        ),
+        (
+            {"Check": {"TTL": 1, "Status": "well"}},
+            "Bad request: Status for checks must 'passing', 'warning', 'critical'",
+        ),
+        (
+            {"Meta": {"": "c"}},
+            "Bad request: Invalid SidecarService: Couldn't load metadata pair ('', 'c'): Key cannot be blank",
+        ),
+    ],
+)
+def test_mistakes_in_a_sidecar_are_a_servers_error(inner: dict[str, Any], text: str) -> None:
     with pytest.raises(Invalid) as caught:
-        expand(definition, {})
-    assert text in str(caught.value)
-
-
-def test_several_mistakes_are_told_together() -> None:
-    with pytest.raises(Invalid) as caught:
-        expand({**PROXY, "Port": 0}, {})
-    assert str(caught.value).startswith("2 errors occurred:\n\t* ")
-    assert multierror(["a"]) == "1 error occurred:\n\t* a\n\n"
-
-
-CHECKS: dict[str, dict[str, Any]] = {
-    "": {"TTL": 1},
-    "TTL must be > 0 for TTL checks": {},
-    "Interval and TTL cannot both be specified": {"TTL": 1, "Interval": 1},
-    "Interval must be > 0 for Script, HTTP, H2PING, or TCP checks": {"TCP": "a:1"},
-    "Interval cannot be set for Alias checks": {"AliasService": "a", "Interval": 1},
-    "TTL must be not be set for Alias checks": {"AliasService": "a", "TTL": 1},
-    "the embedded datacenter runs TTL, TCP, HTTP and alias checks only": {"ScriptArgs": ["x"], "Interval": 1},
-}
-
-
-@pytest.mark.parametrize(("text", "check"), CHECKS.items())
-def test_checks(text: str, check: dict[str, Any]) -> None:
-    assert check_mistake(check) == text
-
-
-@pytest.mark.parametrize("kind", [{"HTTP": "http://a"}, {"TCP": "a:1"}])
-def test_probes(kind: dict[str, Any]) -> None:
-    assert check_mistake({**kind, "Interval": 1}) == ""
+        sidecar(inner)
+    assert (caught.value.status, str(caught.value)) == (500, text)
