@@ -1,0 +1,62 @@
+"""What happens with a connection before there is anything to serve it with, and who hears of it."""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+
+from agent.handlers import Handlers, Reactions
+from agent.judge import Judge
+from agent.ledger import Direction, FailedAttempt, Ledger
+from agent.legs import DialReason
+from agent.outbound import OutboundReason
+from agent.splice import Ending
+from tests.agent.assembled import assembled, registration
+
+
+async def test_a_caller_who_comes_when_the_app_has_gone_from_the_registration_is_let_go(
+    nursery: trio.Nursery,
+) -> None:
+    parts = assembled(nursery).parts
+    handlers = Handlers(parts, None)  # type: ignore[arg-type]  # nothing gets as far as the relay
+    for placed in (None, registration(local_app=None)):
+        if placed is not None:
+            parts.placement.publish(placed)
+        ours, theirs = socket.socketpair()
+        await handlers.inbound(ours)
+        assert theirs.recv(1) == b""
+        theirs.close()
+
+
+async def test_the_log_and_the_judge_hear_of_every_connection(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery)
+    parts = bench.parts
+    heard: list[int] = []
+    judge = Judge(parts.ledger, parts.intentions, parts.contexts, parts.clock, heard.append)
+    bench.reactions.attach(parts, judge)
+    with parts.ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+        attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
+        parts.ledger.attempt_failed(connection, attempt)
+        connection.relaying()
+        connection.end(Ending.CLEAN)
+    with parts.ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+        connection.end(OutboundReason.NO_ENDPOINTS)
+    assert bench.events() == [
+        "attempt.failed",
+        "connection.opened",
+        "connection.closed",
+        "connection.refused",
+    ]
+
+
+async def test_before_there_is_anybody_to_tell_nobody_is_told(nursery: trio.Nursery) -> None:
+    ledger = Ledger(assembled(nursery).parts.clock, Reactions())
+    with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+        attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
+        ledger.attempt_failed(connection, attempt)
+        connection.relaying()
+        connection.end(Ending.CLEAN)
+    with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+        connection.end(OutboundReason.NO_ENDPOINTS)
+    assert len(ledger.recent()) == 2

@@ -1,0 +1,144 @@
+"""The agent's own watches: fatal before it serves, weather afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent.exits import Exit, ExitCode
+from agent.own_watches import OwnWatches
+from agent.parts import Phase
+from tests.agent.assembled import (
+    LEAF,
+    MATCH,
+    PROXY,
+    SERVICE,
+    Assembled,
+    assembled,
+    proxy_answer,
+    registration,
+    settings,
+)
+
+
+def own(bench: Assembled, nursery: trio.Nursery) -> OwnWatches:
+    return OwnWatches(parts=bench.parts, nursery=nursery)
+
+
+async def test_everything_is_watched_and_published(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    bench = assembled(nursery)
+    bench.well()
+    watches = own(bench, nursery)
+    watches.take(registration())
+    watches.credentials(registration())
+    watches.intentions()
+    watches.intentions()  # once is enough
+    watches.registration(PROXY)
+    await trio.sleep(1)
+    parts = bench.parts
+    assert parts.contexts.value is not None
+    assert parts.intentions.value is not None
+    assert parts.own_datacenter() == "dc1"
+    assert [status.name for status in parts.watches()] == ["registration", "roots", "leaf", "intentions"]
+    assert len(bench.consul.questions(MATCH)) == 2
+
+
+async def test_before_there_is_a_registration_there_is_nothing_to_watch_intentions_of(
+    nursery: trio.Nursery,
+) -> None:
+    bench = assembled(nursery)
+    own(bench, nursery).intentions()
+    assert bench.parts.intentions_watch is None
+    assert bench.parts.own_datacenter() == ""
+
+
+async def test_a_registration_is_taken_when_it_differs(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery, settings(listen="10.0.0.1:1"))
+    watches = own(bench, nursery)
+    watches.take(registration())
+    watches.take(registration())
+    assert bench.parts.placement.version == 1
+    assert bench.parts.own_datacenter() == "dc1"
+    watches.take(registration(protocol="http"))
+    assert bench.parts.placement.version == 2
+    with pytest.raises(Exit) as caught:
+        watches.take(registration(service="api"))
+    assert caught.value.code is ExitCode.FAILED
+
+
+@pytest.mark.parametrize("path", [LEAF, MATCH])
+async def test_a_refusal_before_it_serves_ends_it(
+    nursery: trio.Nursery, autojump_clock: MockClock, path: str
+) -> None:
+    bench = assembled(nursery)
+    bench.well()
+    bench.consul.replace(path)
+    bench.consul.answer(path, text="Permission denied", status=403)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await watch_for_a_while(bench)
+    error: BaseException = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, Exit)
+    assert error.code is ExitCode.PERMISSION
+
+
+async def watch_for_a_while(bench: Assembled, seconds: float = 100) -> None:
+    async with trio.open_nursery() as watching:
+        watches = own(bench, watching)
+        watches.take(registration())
+        watches.credentials(registration())
+        watches.intentions()
+        await trio.sleep(seconds)
+        watching.cancel_scope.cancel()
+
+
+async def test_the_same_refusal_afterwards_is_asked_about_again(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = assembled(nursery)
+    bench.well()
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, text="Permission denied", status=403)
+    bench.parts.phase = Phase.SERVING
+    await watch_for_a_while(bench, 300)
+    assert len(bench.consul.questions(MATCH)) > 3
+
+
+async def test_a_registration_that_is_gone_is_told_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = assembled(nursery)
+    bench.consul.answer(SERVICE, text="unknown service ID", status=404)
+    bench.parts.placement.publish(registration())
+    own(bench, nursery).registration(PROXY)
+    await trio.sleep(100)
+    assert bench.events().count("registration.gone") == 1
+    bench.consul.answer(SERVICE, proxy_answer(), content_hash="h1")
+    await trio.sleep(20)
+    assert bench.events()[-1] in {"registration.changed", "watch.recovered"}
+
+
+async def test_a_new_token_is_tried_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    bench = assembled(nursery)
+    bench.well()
+    bench.parts.phase = Phase.SERVING
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, text="Permission denied", status=403)
+    watches = own(bench, nursery)
+    watches.take(registration())
+    watches.credentials(registration())
+    watches.intentions()
+    watches.registration(PROXY)
+    await trio.sleep(100)
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, {"web": None}, index=7)
+    watches.token_changed()
+    await trio.sleep(0.1)
+    assert bench.parts.intentions.value is not None
+    assert "token.changed" in bench.events()
