@@ -1,4 +1,9 @@
-"""Where the upstreams are, kept up to date: one watch per lookup, however many upstreams share it."""
+"""Where the upstreams are, kept up to date: one watch per lookup, however many upstreams share it.
+
+A prepared query cannot block, so it is polled, slowly. What it answers follows from the health of the service
+it names: that is watched beside it, here and where it was found, and when a check flips the query is asked
+again at once.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,18 @@ import trio
 
 from agent.consul import Consul
 from agent.feeds import EndpointsWatch, endpoints_watch
-from agent.latest import Latest
+from agent.latest import Latest, any_newer
 from agent.targets import Source
 from agent.watch import WatchStatus
 from upstreams.endpoints import EndpointSet
-from upstreams.spec import Gateways, Lookup, MeshGatewayMode, QueryDestination, Upstream
+from upstreams.spec import (
+    Gateways,
+    Lookup,
+    MeshGatewayMode,
+    QueryDestination,
+    ServiceDestination,
+    Upstream,
+)
 
 _CROSSING = frozenset({MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE})
 
@@ -37,6 +49,7 @@ class EndpointFeeds:
         consul: Consul,
         nursery: trio.Nursery,
         *,
+        own_datacenter: Callable[[], str],
         clock: Callable[[], datetime],
         rng: Random,
         on_failure: Callable[[WatchStatus], None],
@@ -44,12 +57,14 @@ class EndpointFeeds:
     ) -> None:
         self._consul = consul
         self._nursery = nursery
+        self._own_datacenter = own_datacenter
         self._clock = clock
         self._rng = rng
         self._on_failure = on_failure
         self._on_recovery = on_recovery
         self._feeds: dict[Key, _Feed] = {}
         self._wanted: set[Key] = set()
+        self._behind: dict[Key, frozenset[Key]] = {}  # a query's key to those of the services behind it
         self._crossing = False
 
     def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
@@ -61,9 +76,9 @@ class EndpointFeeds:
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._make(key)
-            if key in self._wanted or (self._crossing and isinstance(lookup, Gateways)):
+            if self._needs(key):
                 self._feeds[key] = feed
-                self._nursery.start_soon(self._follow, feed)
+                self._nursery.start_soon(self._follow, key, feed)
         return feed.source
 
     def statuses(self) -> list[WatchStatus]:
@@ -80,11 +95,8 @@ class EndpointFeeds:
             _key(target, upstream.poll_interval) for upstream in wanted for target in upstream.targets
         }
         self._crossing = any(upstream.mesh_gateway in _CROSSING for upstream in wanted)
-        for key in list(self._feeds):
-            if key not in self._wanted and not (self._crossing and isinstance(key[0], Gateways)):
-                self._feeds.pop(key).scope.cancel()
-        for lookup, poll_interval in self._wanted:
-            self.source(lookup, poll_interval)
+        self._behind = {key: behind for key, behind in self._behind.items() if key in self._wanted}
+        self._settle()
 
     def refresh_all(self) -> None:
         """Ask again soon, all of them: the token has changed."""
@@ -104,9 +116,45 @@ class EndpointFeeds:
         )
         return _Feed(watch=watch, source=source)
 
-    async def _follow(self, feed: _Feed) -> None:
+    def _needs(self, key: Key) -> bool:
+        if isinstance(key[0], Gateways):
+            return self._crossing
+        return key in self._wanted or any(key in behind for behind in self._behind.values())
+
+    def _settle(self) -> None:
+        """End what is no longer needed, begin what is not watched yet."""
+        for key in [key for key in self._feeds if not self._needs(key)]:
+            self._feeds.pop(key).scope.cancel()
+        for lookup, poll_interval in self._wanted.union(*self._behind.values()):
+            self.source(lookup, poll_interval)
+
+    async def _follow(self, key: Key, feed: _Feed) -> None:
         with feed.scope:
-            await feed.watch.follow(self._clock, self._rng)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed.watch.follow, self._clock, self._rng)
+                if isinstance(key[0], QueryDestination):
+                    nursery.start_soon(self._ask_on_flips, key, key[0], feed.source)
+
+    async def _ask_on_flips(self, key: Key, query: QueryDestination, source: Source) -> None:
+        while True:
+            answer, version = await source.endpoints.newer(0)
+            lookups = _services_behind(query, answer, self._own_datacenter())
+            self._behind[key] = frozenset(_key(lookup, None) for lookup in lookups)
+            self._settle()
+            health = [self.source(lookup, None).endpoints for lookup in lookups]
+            seen = [(cell, cell.version) for cell in health]
+            await any_newer([(source.endpoints, version), *seen])
+            if any(cell.version > before > 0 for cell, before in seen):
+                source.ask_again()
+
+
+def _services_behind(query: QueryDestination, answer: EndpointSet, own: str) -> list[ServiceDestination]:
+    """Where the query looks first, and where it has found something instead."""
+    if not answer.service:
+        return []
+    found_in = None if answer.datacenter == own else answer.datacenter or query.datacenter
+    where = dict.fromkeys((query.datacenter, found_in))
+    return [ServiceDestination(answer.service, datacenter) for datacenter in where]
 
 
 def _key(lookup: Lookup, poll_interval: float | None) -> Key:

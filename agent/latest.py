@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 import trio
@@ -52,3 +53,15 @@ class Latest(Generic[T]):
     async def first(self) -> T:
         """The newest value, as soon as there is one."""
         return (await self.newer(0))[0]
+
+
+async def any_newer(cells: Iterable[tuple[Latest[T], int]]) -> None:
+    """Wait until one of the cells has a value newer than the version beside it."""
+
+    async def wait(cell: Latest[T], version: int) -> None:
+        await cell.newer(version)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for cell, version in cells:
+            nursery.start_soon(wait, cell, version)

@@ -166,6 +166,7 @@ class Lifecycle:
         parts.feeds = EndpointFeeds(
             parts.consul,
             own.nursery,
+            own_datacenter=parts.own_datacenter,
             clock=parts.clock,
             rng=parts.rng,
             on_failure=parts.journal.watch_failed,

@@ -7,13 +7,13 @@ first answer under way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import trio
 
-from agent.latest import Latest
-from agent.targets import Source, Targets
-from upstreams.endpoints import EndpointKey, EndpointSet, ExpectedIdentity
+from agent.latest import any_newer
+from agent.targets import Targets
+from upstreams.endpoints import EndpointKey, ExpectedIdentity
 from upstreams.route import Approach
 
 MOST_ATTEMPTS = 16  # ways tried for one connection
@@ -87,16 +87,6 @@ class Search:
                 for source, _ in hopeful:
                     source.ask_again()
             with trio.move_on_at(min(self._news_until, self._ask_at)):
-                await _any_newer([*self._seen, *unknown])
+                await any_newer((source.endpoints, version) for source, version in (*self._seen, *unknown))
                 return True
         return False
-
-
-async def _any_newer(seen: Sequence[tuple[Source, int]]) -> None:
-    async def wait(cell: Latest[EndpointSet], version: int) -> None:
-        await cell.newer(version)
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for source, version in seen:
-            nursery.start_soon(wait, source.endpoints, version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -97,7 +98,7 @@ def parse_health(
         entries = msgspec.convert(answer, list[_Entry] | None)
     except msgspec.ValidationError as error:
         raise InvalidAnswer(f"health answer: {error}") from error
-    return _endpoint_set(entries or (), source, nearest_first=nearest_first)
+    return replace(_endpoint_set(entries or (), nearest_first=nearest_first), source=source)
 
 
 def parse_query(answer: Mapping[str, object], *, nearest_first: bool = False) -> EndpointSet:
@@ -109,7 +110,13 @@ def parse_query(answer: Mapping[str, object], *, nearest_first: bool = False) ->
     source = f"query for {parsed.service}, answered by {parsed.datacenter}, {parsed.failovers} failovers"
     # A failover's answer is shuffled whatever was asked for (contract §7).
     sorted_by_distance = nearest_first and not parsed.failovers
-    return _endpoint_set(parsed.nodes or (), source, nearest_first=sorted_by_distance, ttl=_ttl(parsed.dns))
+    return replace(
+        _endpoint_set(parsed.nodes or (), nearest_first=sorted_by_distance),
+        source=source,
+        ttl=_ttl(parsed.dns),
+        service=parsed.service,
+        datacenter=parsed.datacenter,
+    )
 
 
 def _ttl(dns: _DnsAnswer | None) -> float | None:
@@ -120,9 +127,8 @@ def _ttl(dns: _DnsAnswer | None) -> float | None:
     return float(found["number"]) * _TTL_UNITS[found["unit"]] or None
 
 
-def _endpoint_set(
-    entries: Iterable[_Entry], source: str, *, nearest_first: bool, ttl: float | None = None
-) -> EndpointSet:
+def _endpoint_set(entries: Iterable[_Entry], *, nearest_first: bool) -> EndpointSet:
+    """In a fixed order unless it means something: Consul shuffles, and a shuffle is no news."""
     endpoints: list[Endpoint] = []
     unusable: list[Unusable] = []
     for entry in entries:
@@ -134,13 +140,9 @@ def _endpoint_set(
             unusable.append(Unusable(instance=instance, reason=UnusableReason.NO_DATACENTER))
         else:
             endpoints.append(_endpoint(entry, name))
-    return EndpointSet(
-        endpoints=tuple(endpoints),
-        unusable=tuple(unusable),
-        source=source,
-        nearest_first=nearest_first,
-        ttl=ttl,
-    )
+    if not nearest_first:
+        endpoints.sort(key=lambda endpoint: (endpoint.datacenter, endpoint.node, endpoint.service_id))
+    return EndpointSet(endpoints=tuple(endpoints), unusable=tuple(unusable), nearest_first=nearest_first)
 
 
 def _destination(service: _ServiceAnswer) -> str:

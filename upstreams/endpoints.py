@@ -125,7 +125,7 @@ class EndpointSet:
 
     All of one answer are of one datacenter: Consul mixes none. `nearest_first`: the answer is sorted by
     distance, and the nearest is to have everything while it can. `ttl`: seconds between questions, as its
-    author hints.
+    author hints. `service` and `datacenter` are a query's own word for what it has found and where.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -133,6 +133,8 @@ class EndpointSet:
     source: str = ""
     nearest_first: bool = False
     ttl: float | None = None
+    service: str = ""
+    datacenter: str = ""
     tiers: tuple[Tier, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -65,6 +65,7 @@ async def story() -> AsyncIterator[Story]:
         feeds = EndpointFeeds(
             consul.client(nursery),
             nursery,
+            own_datacenter=lambda: "dc1",
             clock=clock,
             rng=Random(1),
             on_failure=lambda _: None,
@@ -84,8 +85,9 @@ async def test_upstreams_with_one_lookup_share_one_watch(autojump_clock: MockClo
         await first(told, DB)
         await first(told, NEAR)
         await trio.sleep(10)
-        assert (told.asked(HEALTH), told.asked(QUERY)) == (2, 1)  # one answered, one held
-        assert len(told.feeds.statuses()) == 2
+        names = [status.name for status in told.feeds.statuses()]
+        assert sorted(names) == ["endpoints db", "endpoints db@dc2", "endpoints prepared_query:near"]
+        assert (told.asked(HEALTH), told.asked(QUERY)) == (4, 1)  # of each one answered, one held
 
 
 async def test_a_filter_is_another_lookup_and_is_asked_for(autojump_clock: MockClock) -> None:
@@ -201,3 +203,52 @@ async def test_everything_is_asked_again_when_the_token_changes(autojump_clock: 
         told.feeds.refresh_all()
         await trio.sleep(1.5)
         assert told.asked(QUERY) == before + 1
+
+
+async def test_when_a_check_flips_behind_a_query_it_is_asked_again_at_once(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(NEAR)])
+        source = told.feeds.source(NEAR, None)
+        await first(told, NEAR)
+        await trio.sleep(5)
+        before, version = told.asked(QUERY), source.endpoints.version
+        told.consul.answer(QUERY, {"Service": "db", "Nodes": [], "Datacenter": "dc1"})
+        told.consul.answer(HEALTH, [entry(status="critical")], index=6)
+        began = trio.current_time()
+        answer, _ = await source.endpoints.newer(version)
+        assert trio.current_time() - began < 0.5
+        assert answer.endpoints == ()
+        assert told.asked(QUERY) == before + 1
+
+
+async def test_the_services_behind_a_query_are_left_with_it(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(NEAR)])
+        await first(told, NEAR)
+        await trio.sleep(1)
+        assert len(told.feeds.statuses()) == 3
+        told.feeds.want([upstream(DB)])
+        assert [status.name for status in told.feeds.statuses()] == ["endpoints db@dc2"]
+        told.feeds.want([])
+        assert told.feeds.statuses() == []
+
+
+async def test_a_query_answered_at_home_watches_one_service(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.consul.replace(QUERY)
+        told.consul.answer(QUERY, {"Service": "db", "Nodes": [entry()], "Datacenter": "dc1"})
+        told.feeds.want([upstream(NEAR)])
+        await trio.sleep(5)
+        assert len(told.feeds.statuses()) == 2
+
+
+async def test_a_shuffled_answer_is_no_news(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.consul.replace(QUERY)
+        nodes = [entry("a"), entry("b")]
+        for _ in range(3):
+            told.consul.answer(QUERY, {"Service": "db", "Nodes": nodes, "Datacenter": "dc2"})
+            told.consul.answer(QUERY, {"Service": "db", "Nodes": nodes[::-1], "Datacenter": "dc2"})
+        told.feeds.want([upstream(NEAR)])
+        await trio.sleep(600)
+        assert told.feeds.source(NEAR, None).endpoints.version == 1

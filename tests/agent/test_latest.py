@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from agent.latest import Latest
+from agent.latest import Latest, any_newer
 
 
 async def test_a_reader_waits_for_the_first_value(autojump_clock: trio.testing.MockClock) -> None:
@@ -62,3 +62,15 @@ async def test_newer_waits_although_there_is_a_value(autojump_clock: trio.testin
 
 def test_the_value_does_not_show_in_the_repr() -> None:
     assert "secret" not in repr(Latest("secret"))
+
+
+async def test_any_newer_waits_for_the_first_of_several(autojump_clock: trio.testing.MockClock) -> None:
+    one, other = Latest(1), Latest(1)
+    with trio.move_on_after(5) as waited:
+        await any_newer([(one, one.version), (other, other.version)])
+    assert waited.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(any_newer, [(one, one.version), (other, other.version)])
+        await trio.testing.wait_all_tasks_blocked()
+        other.publish(2)
+    await any_newer([(one, one.version), (other, 1)])
