@@ -2,7 +2,8 @@
 
 Two tasks: one takes the request's body to the app and then listens for the caller leaving, the other takes
 the answer to the caller. The answer decides when the exchange is over: an app may answer before it has read
-the whole request, and then what is left of it is not waited for.
+the whole request, and then what is left of it is not waited for. A short request with a prompt answer, which
+is most of them, needs no second task: if the caller leaves, the answer's sending shows it.
 
 The framing of both sides is written anew by h11: no length, chunk or trailer of one side reaches the other as
 the bytes it was. Memory per exchange: what one read brings, and a burst of the caller's next requests.
@@ -20,6 +21,8 @@ from agent.app_connection import AppConnection
 from agent.http_streams import CHUNK, StreamBroken, TlsStream
 from agent.request_headers import Fields, response_fields, trailer_fields
 from agent.splice import Ending
+
+PROMPT_SECONDS = 0.5  # an answer that begins within this time needs no second task
 
 _SWITCH: Fields = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
 
@@ -78,14 +81,21 @@ class Exchange:
         """Raise ExchangeFailed. Afterwards the states of both HTTP connections tell what can be reused."""
         if not await self._send_head():
             return Outcome.STALE
+        sent_whole = self._http.their_state is not h11.SEND_BODY
+        if sent_whole and await self._app.stream.readable_within(PROMPT_SECONDS):
+            await self._download()
+        else:
+            await self._both_ways()
+        if self._failure is not None:
+            raise self._failure
+        return self._outcome
+
+    async def _both_ways(self) -> None:
         async with trio.open_nursery() as nursery:
             self._scope = nursery.cancel_scope
             nursery.start_soon(self._upload)
             await self._download()
             nursery.cancel_scope.cancel()
-        if self._failure is not None:
-            raise self._failure
-        return self._outcome
 
     async def _send_head(self) -> bool:
         """The head, and with it what has come of the body; False when a kept connection is stale."""

@@ -98,6 +98,7 @@ class HttpFront:
         self._identity = identity
         self._connection = connection
         self._received = b""
+        self._head = b""  # of the request in hand, as it came
         self._app: AppConnection | None = None
 
     async def serve(self) -> Ending:
@@ -131,23 +132,29 @@ class HttpFront:
 
     async def _next_head(self) -> int | None:
         """The length of the next head, which is then in the buffer; None at the end of the connection."""
+        self._head = b""
         if not self._received and not await self._next_byte():
             return None
         if self._received.startswith(b"\r\n"):  # some clients end a body with a line too many (RFC 9112 §2.2)
             self._received = self._received[2:]
-        with trio.move_on_after(HEAD_SECONDS):
-            while (end := find_end(self._received)) is None:
-                data = await self._tls.receive()
-                if not data:
-                    if self._received:
-                        self._connection.end(
-                            FrontReason.HEAD_CUT_OFF, f"{len(self._received)} bytes of a head"
-                        )
-                    return None
-                self._received += data
+        end = find_end(self._received)
+        if end is not None:
             return end
+        with trio.move_on_after(HEAD_SECONDS):
+            return await self._rest_of_head()
         await self._refuse_unread(408, FrontReason.HEAD_TIMEOUT, f"no whole head within {HEAD_SECONDS:g} s")
         return None
+
+    async def _rest_of_head(self) -> int | None:
+        end = None
+        while end is None:
+            data = await self._tls.receive()
+            if not data:
+                self._connection.end(FrontReason.HEAD_CUT_OFF, f"after {len(self._received)} bytes of a head")
+                return None
+            self._received += data
+            end = find_end(self._received)
+        return end
 
     async def _next_byte(self) -> bool:
         with trio.move_on_after(IDLE_SECONDS):
@@ -158,7 +165,8 @@ class HttpFront:
 
     def _read(self, length: int) -> _Call:
         """Raise HeadRefused or TargetRefused."""
-        check_head(self._received[:length])
+        self._head = self._received[:length]
+        check_head(self._head)
         http = h11.Connection(h11.SERVER)
         http.receive_data(self._received)
         self._received = b""
@@ -276,7 +284,7 @@ class HttpFront:
 
     async def _refuse_unread(self, status: int, reason: StrEnum, detail: str) -> None:
         """Answer what is not a request; nothing more is read of it."""
-        line = self._received[:SHOWN].partition(b"\r\n")[0].decode("latin-1").split(" ")
+        line = (self._head or self._received)[:SHOWN].partition(b"\r\n")[0].decode("latin-1").split(" ")
         method, target = line[0], " ".join(line[1:2])
         self._tell(method, target, status, reason, detail)
         self._connection.end(reason, detail)

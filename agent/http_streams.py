@@ -49,14 +49,21 @@ class PlainStream:
 
     async def receive(self) -> bytes:
         """Bytes, or none at the end of the stream; raise StreamBroken."""
-        await trio.lowlevel.checkpoint()
         while True:
+            await trio.lowlevel.wait_readable(self.sock)
             try:
                 return self.sock.recv(CHUNK)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.sock)
+                continue
             except OSError as error:
                 raise StreamBroken(Ending.PLAIN_RESET, explain_system(error)) from error
+
+    async def readable_within(self, seconds: float) -> bool:
+        """Whether bytes, or the end, come within that time."""
+        with trio.move_on_after(seconds):
+            await trio.lowlevel.wait_readable(self.sock)
+            return True
+        return False
 
     async def send(self, data: bytes) -> None:
         """All of it; raise StreamBroken."""
@@ -96,7 +103,10 @@ class TlsStream:
 
     async def receive(self) -> bytes:
         """Bytes, or none after close_notify; raise StreamBroken."""
-        await trio.lowlevel.checkpoint()
+        if self.connection.pending():  # decrypted already: the socket will not tell of it
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._readable.wait()
         while True:
             try:
                 return self.connection.recv(CHUNK)

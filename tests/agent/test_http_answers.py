@@ -1,0 +1,81 @@
+"""Answers of our own: words, a reason, and whether the connection can go on."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+import trio
+
+from agent.http_answers import DRAIN_BYTES, answer, drained, linger, worth_draining
+from agent.intentions import VerdictReason
+from tests.agent.test_http_streams import tls_pair
+
+REASON = VerdictReason.PERMISSION_DENY
+
+
+def server(raw: bytes) -> tuple[h11.Connection, h11.Request]:
+    http = h11.Connection(h11.SERVER)
+    http.receive_data(raw)
+    request = http.next_event()
+    assert isinstance(request, h11.Request)
+    return http, request
+
+
+def test_an_answer_says_why() -> None:
+    http, _ = server(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
+    assert answer(http, 403, REASON, "web may not", close=False) == (
+        b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 45\r\n\r\n"
+        b"403 Forbidden: web may not (permission_deny)\n"
+    )
+
+
+def test_one_to_head_has_no_body() -> None:
+    http, _ = server(b"HEAD / HTTP/1.1\r\nHost: db\r\n\r\n")
+    assert answer(http, 403, REASON, "web may not", close=False, bodiless=True).endswith(b": 45\r\n\r\n")
+
+
+def test_one_to_nothing_readable_closes() -> None:
+    raw = answer(h11.Connection(h11.SERVER), 405, REASON, "no tunnels", close=True)
+    assert b"Connection: close\r\n" in raw
+    assert b"Allow: GET" in raw
+
+
+@pytest.mark.parametrize(
+    ("headers", "worth"),
+    [
+        (b"", True),
+        (b"Content-Length: %d\r\n" % DRAIN_BYTES, True),
+        (b"Content-Length: %d\r\n" % (DRAIN_BYTES + 1), False),
+        (b"Transfer-Encoding: chunked\r\n", False),
+        (b"Content-Length: 5\r\nExpect: 100-continue\r\n", False),
+    ],
+)
+def test_a_short_body_that_must_come_is_worth_reading(headers: bytes, worth: bool) -> None:
+    assert worth_draining(server(b"POST / HTTP/1.1\r\nHost: db\r\n" + headers + b"\r\n")[1]) is worth
+
+
+@pytest.mark.parametrize(("body", "whole"), [(b"hello", True), (b"hel", False)])
+async def test_draining(body: bytes, whole: bool) -> None:
+    async with tls_pair() as (caller, sidecar, _):
+        http, _ = server(b"POST / HTTP/1.1\r\nHost: db\r\nContent-Length: 5\r\n\r\n")
+        await caller.send(body)
+        await caller.send_end()
+        assert await drained(http, sidecar) is whole
+
+
+async def test_draining_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.http_answers.DRAIN_SECONDS", 0.01)
+    async with tls_pair() as (_, sidecar, _):
+        http, _ = server(b"POST / HTTP/1.1\r\nHost: db\r\nContent-Length: 5\r\n\r\n")
+        assert not await drained(http, sidecar)
+
+
+async def test_lingering_reads_what_still_comes_for_a_time() -> None:
+    async with tls_pair() as (caller, sidecar, _):
+        await caller.send(b"x" * 100_000)
+        with trio.fail_after(5):
+            await linger(sidecar, 0.05)
+        assert await caller.receive() == b""
+    async with tls_pair() as (_, sidecar, sock):
+        sock.close()
+        await linger(sidecar, 5)
