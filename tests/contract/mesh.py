@@ -20,7 +20,7 @@ from typing import Any
 
 from cryptography import x509
 
-from tests.contract.apps import App, serving
+from tests.contract.apps import App, ask, serving
 from tests.contract.client import Api
 from tests.contract.federation import Federation, free_port
 from tests.contract.processes import Process, process
@@ -96,6 +96,8 @@ def running_mesh(federation: Federation, directory: Path) -> Iterator[Mesh]:
             _wait_until_ready(sidecar)
         for api, service in ((dc1, "web"), (dc1, "db"), (dc2, "db")):
             api.until(f"/v1/health/connect/{service}?passing", len)
+        for port in upstreams.values():
+            _wait_until_answered(port)
         yield mesh
 
 
@@ -156,3 +158,11 @@ def _wait_until_ready(sidecar: Sidecar) -> None:
         sidecar.process.must_live()
         assert monotonic() < deadline, f"not ready, {answer}:\n{sidecar.process.last_words()}"
         sleep(0.1)  # a poll of another process; there is nothing to wait on
+
+
+def _wait_until_answered(port: int) -> None:
+    """Until web's sidecar has heard what Consul says already."""
+    deadline = monotonic() + SECONDS
+    while not ask(port):
+        assert monotonic() < deadline, f"nobody answers on upstream port {port}"
+        sleep(0.1)
