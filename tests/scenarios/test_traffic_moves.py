@@ -145,6 +145,22 @@ def test_checks_turn_critical(mesh: Spread) -> None:
     come_back(mesh)
 
 
+def test_checks_turn_critical_behind_a_query(mesh: Spread) -> None:
+    """The datacenter's own failover; the query is asked again when a check flips, not half a minute later."""
+    port = mesh.ports["query2"]
+    until(lambda: ask(port) in {"db-1 hello", "db-2 hello"}, 40)
+    with Traffic(port) as traffic:
+        for name in LOCAL:
+            mesh.instances[name].check("fail")
+        moved = until(lambda: traffic.answers["db-far hello"] > 0, SOON)
+        for name in LOCAL:
+            mesh.instances[name].check("pass")
+        returned = until(lambda: ask(port) in {"db-1 hello", "db-2 hello"}, 2 * SOON)
+    assert lost(traffic) == 0
+    figures.info("critical behind a query: moved after %.2f s, back after %.2f s", moved, returned)
+    come_back(mesh)
+
+
 def test_a_warning_is_served_when_there_is_nothing_better(mesh: Spread) -> None:
     with Traffic(mesh.ports["db1"]) as traffic:
         mesh.instances["db-1"].check("warn")
