@@ -4,6 +4,9 @@ The match answer is read once per change. Its order is not trusted: precedence i
 does. Three questions can be asked of them: `authorize` of a connection whose bytes are not looked at,
 `authorize_caller` of one whose requests will be judged each, `authorize_request` of one such request.
 Whatever cannot be judged is denied, with that reason.
+
+What they allow may be narrowed by datacenter (`narrowing.py`), by an intention's Meta or by our settings: as
+the last step, and never the other way round.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from enum import StrEnum
 
 import msgspec
 
+from agent.narrowing import Narrowing, parse_meta
 from agent.permissions import Permissions, Unreadable, parse_permissions, unreadable_permissions
 from agent.request_rules import OVERRIDING, HttpRequest
 from certs.spiffe import DEFAULT, ServiceId
@@ -45,6 +49,7 @@ class VerdictReason(StrEnum):
     PERMISSION_DENY = "permission_deny"
     UNSUPPORTED_PATTERN = "unsupported_pattern"
     UNSUPPORTED_PERMISSION = "unsupported_permission"
+    NARROWED = "narrowed_by_datacenter"
     OVERRIDING_HEADER = "overriding_header"  # asks the app to see another method or path than was judged
 
 
@@ -53,6 +58,7 @@ _DECIDED = {
     Effect.DENY: VerdictReason.INTENTION_DENY,
     Effect.BY_REQUEST: VerdictReason.INTENTION_BY_REQUEST,
 }
+_STRICTEST_FIRST = (Effect.DENY, Effect.BY_REQUEST, Effect.ALLOW)
 _UNREADABLE = {
     Unreadable.PATTERN: VerdictReason.UNSUPPORTED_PATTERN,
     Unreadable.PERMISSION: VerdictReason.UNSUPPORTED_PERMISSION,
@@ -72,6 +78,7 @@ class Intention:
     permissions: Permissions | None = None
     source_namespace: str = DEFAULT
     destination_namespace: str = DEFAULT
+    narrowings: tuple[Narrowing, ...] = ()
 
     @property
     def precedence(self) -> int:
@@ -91,16 +98,22 @@ class Intention:
 
     def __str__(self) -> str:
         verb = self.effect.value.replace("_", " ")
-        return f"{self.source} => {self.destination} ({verb}, precedence {self.precedence})"
+        only = "".join(f", only {narrowing}" for narrowing in self.narrowings)
+        return f"{self.source} => {self.destination} ({verb}, precedence {self.precedence}{only})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intentions:
-    """The rules for one destination, in deciding order, and what holds when none of them speaks."""
+    """The rules for one destination, in deciding order, and what holds when none of them speaks.
+
+    `narrowings` are those of our settings; `datacenter` is the destination's, ours, empty while unknown.
+    """
 
     destination: str
     rules: tuple[Intention, ...]
     default_allow: bool
+    narrowings: tuple[Narrowing, ...] = ()
+    datacenter: str = ""
 
     @property
     def by_request(self) -> bool:
@@ -139,6 +152,7 @@ class _IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     source_sameness_group: str = ""
     action: str = ""
     permissions: list[object] | None = None
+    meta: dict[str, object] | None = None
     jwt: object = msgspec.field(name="JWT", default=None)
 
 
@@ -161,18 +175,16 @@ def parse_match(answer: Sequence[object] | None, destination: str, *, default_al
 def authorize(intentions: Intentions, source: ServiceId) -> Verdict:
     """Whether a connection may carry whatever it likes; one to be judged by request may not.
 
-    The source's trust domain must have been checked: intentions do not look at it, nor at its datacenter.
+    The source's trust domain must have been checked: intentions do not look at it.
     """
-    rule = intentions.deciding(source)
-    if rule is None:
-        return _by_default(intentions)
-    return Verdict(allowed=rule.effect is Effect.ALLOW, reason=_DECIDED[rule.effect], rule=str(rule))
+    return _narrowed(intentions, source, _of_connection(intentions, source))
 
 
 def authorize_caller(intentions: Intentions, source: ServiceId) -> Verdict:
     """Whether a connection may be made whose requests are then judged one by one."""
-    verdict = authorize(intentions, source)
-    return replace(verdict, allowed=verdict.allowed or verdict.reason is VerdictReason.INTENTION_BY_REQUEST)
+    verdict = _of_connection(intentions, source)
+    allowed = verdict.allowed or verdict.reason is VerdictReason.INTENTION_BY_REQUEST
+    return _narrowed(intentions, source, replace(verdict, allowed=allowed))
 
 
 def authorize_request(intentions: Intentions, source: ServiceId, request: HttpRequest) -> Verdict:
@@ -181,9 +193,20 @@ def authorize_request(intentions: Intentions, source: ServiceId, request: HttpRe
     Where the deciding intention has permissions and none of them matches, the default policy holds, not an
     intention of lower precedence.
     """
+    return _narrowed(intentions, source, _of_request(intentions, source, request))
+
+
+def _of_connection(intentions: Intentions, source: ServiceId) -> Verdict:
+    rule = intentions.deciding(source)
+    if rule is None:
+        return _by_default(intentions)
+    return Verdict(allowed=rule.effect is Effect.ALLOW, reason=_DECIDED[rule.effect], rule=str(rule))
+
+
+def _of_request(intentions: Intentions, source: ServiceId, request: HttpRequest) -> Verdict:
     rule = intentions.deciding(source)
     if rule is None or rule.permissions is None:
-        return authorize(intentions, source)
+        return _of_connection(intentions, source)
     if rule.permissions.unreadable is not None:
         reason = _UNREADABLE[rule.permissions.unreadable]
         return Verdict(allowed=False, reason=reason, rule=f"{rule}, {rule.permissions.detail}")
@@ -196,6 +219,20 @@ def authorize_request(intentions: Intentions, source: ServiceId, request: HttpRe
         return replace(verdict, rule=f"{rule}, no permission matches, {verdict.rule}")
     reason = VerdictReason.PERMISSION_ALLOW if permission.allow else VerdictReason.PERMISSION_DENY
     return Verdict(allowed=permission.allow, reason=reason, rule=f"{rule}, {permission}")
+
+
+def _narrowed(intentions: Intentions, source: ServiceId, verdict: Verdict) -> Verdict:
+    """What is allowed, unless the deciding rule or our settings exclude the caller's datacenter or ours."""
+    if not verdict.allowed:
+        return verdict
+    rule = intentions.deciding(source)
+    for narrowing in (*(rule.narrowings if rule else ()), *intentions.narrowings):
+        if narrowing.covers(source.service):
+            objection = narrowing.objection(source.datacenter, intentions.datacenter)
+            if objection:
+                detail = f"{verdict.rule}, {objection}"
+                return Verdict(allowed=False, reason=VerdictReason.NARROWED, rule=detail)
+    return verdict
 
 
 def _by_default(intentions: Intentions) -> Verdict:
@@ -235,6 +272,7 @@ def _intention(item: _IntentionAnswer) -> Intention:
         permissions=permissions,
         source_namespace=item.source_ns or DEFAULT,
         destination_namespace=item.destination_ns or DEFAULT,
+        narrowings=parse_meta(item.meta or {}, item.source_name),
     )
 
 
@@ -244,7 +282,7 @@ def _permissions(item: _IntentionAnswer) -> Permissions | None:
     return parse_permissions(item.permissions) if item.permissions else None
 
 
-def _deciding_order(rule: Intention) -> tuple[int, str, str, str, str, bool]:
-    """Consul's order; of two rules that differ only in effect, which it should never answer, the denial."""
+def _deciding_order(rule: Intention) -> tuple[int, str, str, str, str, int, str]:
+    """Consul's order; of two rules for the same pair, which it should never answer, the stricter."""
     names = (rule.source_namespace, rule.source, rule.destination_namespace, rule.destination)
-    return (-rule.precedence, *names, rule.effect is Effect.ALLOW)
+    return (-rule.precedence, *names, _STRICTEST_FIRST.index(rule.effect), str(rule))
