@@ -38,6 +38,7 @@ class InboundReason(StrEnum):
 
     NO_CREDENTIALS_YET = "no_credentials_yet"
     NO_INTENTIONS_YET = "no_intentions_yet"
+    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
     UNSUPPORTED_PROTOCOL = "l7_unsupported_protocol"  # permissions for HTTP/2, which is not parsed here
 
 
@@ -71,7 +72,7 @@ async def serve_inbound(
         with ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
                 tune(sock)
-                tls = await _handshake(sock, contexts, handshake_timeout)
+                tls = await _handshake(sock, contexts, clock(), handshake_timeout)
                 peer = connection.peer = _identify(tls, contexts, clock())
                 connection.handling = _admit(intentions.value, peer, http)
                 if connection.handling is Handling.BY_REQUEST:
@@ -93,10 +94,16 @@ async def serve_inbound(
         part(plain, sock, ending)
 
 
-async def _handshake(sock: socket.socket, contexts: Latest[Contexts], deadline: float) -> SSL.Connection:
+async def _handshake(
+    sock: socket.socket, contexts: Latest[Contexts], at: datetime, deadline: float
+) -> SSL.Connection:
     current = contexts.value
     if current is None:
         raise Denied(InboundReason.NO_CREDENTIALS_YET, "there is no certificate to answer with yet")
+    not_after = current.credentials.leaf.not_after
+    if at > not_after:
+        detail = f"our certificate expired at {not_after.isoformat()}"
+        raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
     return await server_handshake(sock, current.server, deadline)
 
 

@@ -159,6 +159,15 @@ class Journal:
         """The leaf is due and Consul gives no new one."""
         self.write(LogLevel.WARN, "renewal.failed", detail=detail, not_after=not_after.isoformat())
 
+    def leaf_churning(self, detail: str) -> None:
+        """The leaf is issued again and again."""
+        self.write(LogLevel.ERROR, "leaf.churning", detail=detail)
+
+    def clock_skewed(self, seconds: float, notable: bool) -> None:
+        """Consul's clock and ours are apart, or agree again."""
+        level, event = (LogLevel.WARN, "clock.skewed") if notable else (LogLevel.INFO, "clock.agrees")
+        self.write(level, event, seconds=round(seconds, 1))
+
     def rejudged(self, closed: int) -> None:
         """Connections were closed because what they were admitted by has changed; each has its own line."""
         self.write(LogLevel.INFO, "rejudged", closed=closed)

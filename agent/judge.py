@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -27,12 +28,15 @@ class Judge:
         contexts: Latest[Contexts],
         clock: Callable[[], datetime],
         told: Callable[[int], None],
+        *,
+        grace: float = 0.0,
     ) -> None:
         self._ledger = ledger
         self._intentions = intentions
         self._contexts = contexts
         self._clock = clock
         self._told = told
+        self._grace = grace  # seconds a connection may outlive its peer's certificate
         self._wake = trio.Event()
         self._next_expiry: datetime | None = None
 
@@ -44,7 +48,7 @@ class Judge:
             while True:
                 self._wake = trio.Event()
                 now = self._clock()
-                result = rejudge(self._ledger, self._intentions.value, self._contexts.value, now)
+                result = rejudge(self._ledger, self._intentions.value, self._contexts.value, now, self._grace)
                 self._next_expiry = result.next_expiry
                 if result.closed:
                     self._told(result.closed)
@@ -54,9 +58,10 @@ class Judge:
 
     def opened(self, connection: Connection) -> None:
         """A connection has a peer: it may be the one that expires first."""
-        if connection.peer is None:
+        if connection.peer is None or self._grace == math.inf:
             return
-        if self._next_expiry is None or connection.peer.not_after < self._next_expiry:
+        expiry = connection.peer.not_after + timedelta(seconds=self._grace)
+        if self._next_expiry is None or expiry < self._next_expiry:
             self._wake.set()
 
     async def _wake_on(self, cell: Latest[Intentions] | Latest[Contexts]) -> None:

@@ -94,7 +94,14 @@ class Lifecycle:
         parts = self.parts
         own = OwnWatches(parts=parts, nursery=watches)
         parts.token.on_change = own.token_changed
-        judge = Judge(parts.ledger, parts.intentions, parts.contexts, parts.clock, parts.journal.rejudged)
+        judge = Judge(
+            parts.ledger,
+            parts.intentions,
+            parts.contexts,
+            parts.clock,
+            parts.journal.rejudged,
+            grace=parts.settings.expired_peer_grace,
+        )
         self.reactions.attach(parts, judge)
         following = self._following(relay, own, connections, listeners)
         try:

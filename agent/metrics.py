@@ -10,7 +10,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent import VERSION, upstream_status
+from agent import VERSION, credential_status, upstream_status
 from agent.exposition import Family, counter, gauge
 from agent.ledger import Direction
 from agent.parts import Parts
@@ -22,7 +22,7 @@ def families(parts: Parts) -> Iterator[Family]:
     yield from _process(parts)
     yield from _connections(parts)
     yield from _listeners(parts)
-    yield from _credentials(parts)
+    yield from credential_status.families(parts)
     yield from _watches(parts)
     yield from upstream_status.families(parts)
 
@@ -87,21 +87,6 @@ def _listeners(parts: Parts) -> Iterator[Family]:
         if admission.limit is not None:
             limit.add(admission.limit, listener=name)
     yield from (limit, live, most, is_open, overflow)
-
-
-def _credentials(parts: Parts) -> Iterator[Family]:
-    contexts = parts.contexts.value
-    if contexts is not None:
-        leaf, bundle = contexts.credentials.leaf, contexts.credentials.bundle
-        expiry = gauge("sidecar_leaf_expiry_timestamp_seconds", "When the leaf in force ends.")
-        yield expiry.add(leaf.not_after.timestamp())
-        yield gauge("sidecar_roots", "Trusted roots.").add(len(bundle.roots))
-        yield counter("sidecar_credentials_total", "Credentials published.").add(contexts.generation)
-    if parts.rotation is not None:
-        rejected = counter("sidecar_credentials_rejected_total", "Leaf and roots that did not fit.")
-        for reason, count in sorted(parts.rotation.status.rejections.items()):
-            rejected.add(count, reason=reason)
-        yield rejected
 
 
 def _watches(parts: Parts) -> Iterator[Family]:

@@ -123,6 +123,8 @@ OURS = (
            says="the admin endpoint; what changes the agent needs a unix socket"),
     Option(name="drain_seconds", read=values.parse_seconds, default=30.0, example="SECONDS",
            says="how long live connections may go on after SIGTERM"),
+    Option(name="expired_peer_grace", read=values.parse_grace, default=0.0, example="SECONDS|never",
+           says="how long a connection may outlive its peer's certificate before it is closed"),
     Option(name="wan_addresses", read=values.one_of(WanMode), default=WanMode.AUTO, example="MODE",
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
     Option(name="max_connections", read=values.parse_count, default=0, example="N",

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from random import Random
 
+from agent.clock_skew import ClockSkew
 from agent.consul import Consul
 from agent.endpoint_feeds import EndpointFeeds
 from agent.intentions import Intentions
@@ -55,6 +56,7 @@ class Parts:
     placement: Latest[Registration] = field(default_factory=Latest)
     contexts: Latest[Contexts] = field(default_factory=Latest)
     intentions: Latest[Intentions] = field(default_factory=Latest)
+    skew: ClockSkew = field(init=False)
     phase: Phase = Phase.STARTING
     start: WatchStatus = field(default_factory=lambda: WatchStatus(name="start"))
     registration_watch: Watch[dict[str, object], Registration] | None = None
@@ -65,6 +67,10 @@ class Parts:
     listeners: Listeners | None = None
     upstreams: UpstreamListeners | None = None
     admin_addresses: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.skew = ClockSkew(self.clock, self.journal.clock_skewed)
+        self.consul.on_date = self.skew.take
 
     @property
     def public(self) -> Opening | None:

@@ -1,35 +1,64 @@
 """Roots and leaf, watched, proven to fit, and published together as TLS contexts.
 
 Roots come first: the leaf is asked for once they are known, and a new leaf is proven against the newest
-roots. A pair that does not fit changes nothing; why it does not is kept for status and metrics. Beside the
-watches runs an alarm that reads the leaf without an index as two thirds of its life are over: it does not
-depend on the watch, on the agent's cache or on anybody having asked before.
+roots. A pair that does not fit changes nothing; why it does not is kept for status and metrics. New roots
+never wait for a leaf: when the newest leaf is rejected, the one in force is proven against them. What counts
+is content: an answer that lists the same roots, whatever its index, order or signing key ids, is no change.
+
+Beside the watches runs an alarm that reads the leaf without an index as two thirds of its life are over: it
+does not depend on the watch, on the agent's cache or on anybody having asked before. An answer to a question
+without an index may come out of a cache, so a leaf that is older than ours is refused. Once our leaf has
+expired the alarm asks twice a second, impatiently: whatever comes back is found within a second.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from random import Random
 from typing import Protocol
 
 import trio
 
+from agent.churn import Churn
 from agent.consul import Consul, ConsulError
 from agent.feeds import leaf_watch, read_leaf, roots_watch
 from agent.latest import Latest
 from agent.watch import AnswerRejected
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts, build_contexts
-from certs.credentials import CredentialsRejected, prove
+from certs.credentials import Credentials, CredentialsReason, CredentialsRejected, prove
 from certs.leaf import Leaf
 from certs.renewal import next_ask
 
-_LOOK_SECONDS = 60.0  # the wall clock may be set while we sleep on another one
+STALE = "stale_leaf"  # beside the reasons of `prove`: an older leaf than the one in force
 
+_LOOK_SECONDS = 60.0  # the wall clock may be set while we sleep on another one
 _REJECTED_RETRY = timedelta(seconds=30)
+_EXPIRED_RETRY = timedelta(seconds=0.5)
+_EXPIRED_PATIENCE = 1.0  # seconds for an answer; a hung agent that wakes is noticed by the next question
+
+
+class Asker(StrEnum):
+    """Who asked for a leaf."""
+
+    WATCH = "watch"
+    ALARM = "alarm"
+    OPERATOR = "operator"
+
+
+class Refresh(StrEnum):
+    """What came of an answer about the leaf."""
+
+    NEW = "new"
+    SAME = "same"
+    STALE = "stale"
+    REJECTED = "rejected"
+    FAILED = "failed"
 
 
 class RotationEvents(Protocol):
@@ -38,6 +67,7 @@ class RotationEvents(Protocol):
     def credentials_published(self, contexts: Contexts) -> None: ...
     def credentials_rejected(self, reason: str, detail: str) -> None: ...
     def renewal_failed(self, detail: str, not_after: datetime) -> None: ...
+    def leaf_churning(self, detail: str) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,6 +79,8 @@ class RotationStatus:
     rejected_at: datetime | None = None
     rejections: Counter[str] = field(default_factory=Counter)  # by reason, ever
     renewal_due: datetime | None = None
+    refreshes: Counter[tuple[Asker, Refresh]] = field(default_factory=Counter)
+    refresh_failed: str = ""  # why the last question of the alarm or the operator brought no leaf
 
 
 class Rotation:
@@ -71,12 +103,23 @@ class Rotation:
         self._events = events
         self._clock = clock
         self._rng = rng
+        self._churn = Churn()
         self.contexts = contexts
         self.status = RotationStatus()
         self._bundle: Latest[TrustBundle] = Latest()
         self._leaf: Latest[Leaf] = Latest()
         self.roots_watch = roots_watch(consul, self._take_bundle)
-        self.leaf_watch = leaf_watch(consul, service, self._take_leaf)
+        self.leaf_watch = leaf_watch(consul, service, self._take_watched)
+
+    @property
+    def bundle(self) -> TrustBundle | None:
+        """The newest roots as Consul lists them; those in force trust the same, or wait for a leaf."""
+        return self._bundle.value
+
+    @property
+    def churning(self) -> str:
+        """What is wrong when leaves come too often; empty while they do not."""
+        return self._churn.alarm(self._clock())
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -87,52 +130,140 @@ class Rotation:
             await self._leaf.first()
             nursery.start_soon(self._renew)
 
+    async def refresh(self, by: Asker, *, reissue: bool = False) -> Refresh:
+        """Ask for the leaf now, without an index; with `reissue` for another than the one we have."""
+        try:
+            with trio.fail_after(_EXPIRED_PATIENCE if self._expired else math.inf):
+                leaf = read_leaf(await self._consul.leaf(self._service, reissue=reissue))
+        except (ConsulError, AnswerRejected, trio.TooSlowError) as error:
+            self._failed(by, str(error) or "no answer in time")
+            return Refresh.FAILED
+        self.status.refresh_failed = ""
+        self._wake_watches()
+        return self._take_leaf(leaf, by)
+
+    # --- what comes ---
+
     def _take_bundle(self, bundle: TrustBundle) -> None:
         self._bundle.publish(bundle)
         self._prove()
 
-    def _take_leaf(self, leaf: Leaf) -> None:
+    def _take_watched(self, leaf: Leaf) -> None:
+        self._take_leaf(leaf, Asker.WATCH)
+
+    def _take_leaf(self, leaf: Leaf, by: Asker) -> Refresh:
+        result = self._offer(leaf)
+        self.status.refreshes[by, result] += 1
+        return result
+
+    def _offer(self, leaf: Leaf) -> Refresh:
         """From the watch or from the alarm, whichever is first; the other one's is then no news."""
         if leaf == self._leaf.value and not self.status.rejected_reason:
-            return
+            return Refresh.SAME
+        if self._is_stale(leaf):
+            detail = f"certificate {leaf.serial} of {leaf.not_before.isoformat()} is older than ours"
+            self._rejected(STALE, detail)
+            return Refresh.STALE
+        version = self.contexts.version
+        if leaf != self._leaf.value and self._churn.taken(self._clock(), leaf.not_after - leaf.not_before):
+            self._events.leaf_churning(self.churning)
         self._leaf.publish(leaf)
-        self._prove()
+        if not self._prove():
+            return Refresh.REJECTED
+        return Refresh.NEW if self.contexts.version > version else Refresh.SAME
 
-    def _prove(self) -> None:
+    def _is_stale(self, leaf: Leaf) -> bool:
+        """Issued before ours and ending no later: of no use, unless ours does not fit the newest roots."""
+        before, bundle = self.contexts.value, self._bundle.value
+        if before is None or bundle is None:
+            return False
+        ours = before.credentials.leaf
+        if leaf.not_before >= ours.not_before or leaf.not_after > ours.not_after:
+            return False
+        return before.credentials.bundle.same_trust(bundle)
+
+    def _prove(self) -> bool:
+        """Publish the newest leaf and roots if they fit, else at least the newest roots."""
         leaf, bundle = self._leaf.value, self._bundle.value
         if leaf is None or bundle is None:
-            return
-        now = self._clock()
+            return False
         try:
-            credentials = prove(leaf, bundle, service=self._service, datacenter=self._datacenter, at=now)
+            self._publish(leaf, bundle)
         except CredentialsRejected as error:
-            self.status.rejected_reason, self.status.rejected_detail = error.reason.value, error.detail
-            self.status.rejected_at = now
-            self.status.rejections[error.reason.value] += 1
-            self._events.credentials_rejected(error.reason.value, error.detail)
-            return
+            self._rejected(error.reason.value, error.detail)
+            self._prove_former(leaf, bundle)
+            return False
         self.status.rejected_reason = self.status.rejected_detail = ""
         self.status.rejected_at = None
+        return True
+
+    def _prove_former(self, newest: Leaf, bundle: TrustBundle) -> None:
+        former = self.contexts.value
+        if former is None or former.credentials.leaf == newest:
+            return
+        try:
+            self._publish(former.credentials.leaf, bundle)
+        except CredentialsRejected:
+            return  # the pair in force stays whole; the newest pair's reason is the one to tell
+
+    def _publish(self, leaf: Leaf, bundle: TrustBundle) -> None:
+        """A new generation, if it differs from the one in force. Raises CredentialsRejected."""
+        at = self._clock()
+        credentials = prove(leaf, bundle, service=self._service, datacenter=self._datacenter, at=at)
+        former = self.contexts.value
+        if former is not None and _is_the_same(former.credentials, leaf, bundle):
+            return
         contexts = build_contexts(credentials, self.contexts.version + 1)
         self.contexts.publish(contexts)
         self._events.credentials_published(contexts)
 
+    def _rejected(self, reason: str, detail: str) -> None:
+        status = self.status
+        status.rejections[reason] += 1
+        if (status.rejected_reason, status.rejected_detail) == (reason, detail):
+            return  # asked again, told the same
+        status.rejected_reason, status.rejected_detail = reason, detail
+        status.rejected_at = self._clock()
+        self._events.credentials_rejected(reason, detail)
+
+    # --- the alarm ---
+
     async def _renew(self) -> None:
-        """The alarm: sleep until the newest leaf is due, then read it without an index."""
+        """Sleep until the newest leaf is due, then read it without an index."""
         while True:
             version = self._leaf.version
             self.status.renewal_due = due = self._due(self._clock())
-            if await self._sleep_until(due, version):
-                await self._ask()
+            if await self._sleep_until(due, version) and not self._held_is_valid():
+                await self.refresh(Asker.ALARM)
 
     def _due(self, now: datetime) -> datetime:
         """By the leaf in force; soon while the newest one is rejected: what does not fit now may fit then."""
         soon = now + _REJECTED_RETRY
+        newest = self._leaf.value
+        if self._holds() and newest is not None:
+            soon = min(soon, newest.not_before)
+        if self._expired:
+            return min(soon, now + _EXPIRED_RETRY)
         if self.contexts.value is None:
             return soon
         leaf = self.contexts.value.credentials.leaf
         due = now + next_ask(leaf.not_before, leaf.not_after, now, self._rng)
+        due = min(due, leaf.not_after + _EXPIRED_RETRY)  # from when on it is asked for twice a second
         return min(due, soon) if self.status.rejected_reason else due
+
+    def _holds(self) -> bool:
+        """Whether the newest leaf waits for its time to begin."""
+        return self.status.rejected_reason == CredentialsReason.NOT_YET_VALID.value
+
+    def _held_is_valid(self) -> bool:
+        """Whether the leaf that was not valid yet is now, and in force: nobody needs to be asked."""
+        return self._holds() and self._prove()
+
+    @property
+    def _expired(self) -> bool:
+        """Whether there was a leaf in force and its time is over."""
+        current = self.contexts.value
+        return current is not None and self._clock() > current.credentials.leaf.not_after
 
     async def _sleep_until(self, due: datetime, version: int) -> bool:
         """True when it is due; False when another leaf came first."""
@@ -142,12 +273,19 @@ class Rotation:
                 return False
         return True
 
-    async def _ask(self) -> None:
-        try:
-            leaf = read_leaf(await self._consul.leaf(self._service))
-        except (ConsulError, AnswerRejected) as error:
-            newest = self._leaf.value
-            assert newest is not None  # the alarm is set for one
-            self._events.renewal_failed(str(error), newest.not_after)
-            return
-        self._take_leaf(leaf)
+    def _failed(self, by: Asker, detail: str) -> None:
+        self.status.refreshes[by, Refresh.FAILED] += 1
+        newest = self._leaf.value
+        if detail != self.status.refresh_failed and newest is not None:
+            self._events.renewal_failed(detail, newest.not_after)
+        self.status.refresh_failed = detail
+
+    def _wake_watches(self) -> None:
+        """An answer came: a watch that waits out a failure need not wait longer."""
+        for watch in (self.roots_watch, self.leaf_watch):
+            if watch.status.failing is not None:
+                watch.kick()
+
+
+def _is_the_same(former: Credentials, leaf: Leaf, bundle: TrustBundle) -> bool:
+    return former.leaf == leaf and former.bundle.same_trust(bundle)

@@ -1,4 +1,4 @@
-"""What the admin endpoint answers: live, ready, metrics, status; and drain, over the unix socket."""
+"""What the admin endpoint answers: live, ready, metrics, status; over the unix socket drain and rotate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from agent.exposition import CONTENT_TYPE, text
 from agent.metrics import families
 from agent.parts import Parts
 from agent.readiness import missing
+from agent.rotation import Asker, Refresh, RotationStatus
 from agent.status import document
 
 
@@ -36,10 +37,34 @@ def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
         drain("the admin endpoint")
         return text_reply(202, f"draining; connections have {parts.settings.drain_seconds:g} s")
 
+    async def rotate(_body: bytes) -> Reply:
+        if parts.rotation is None or parts.contexts.value is None:
+            return text_reply(503, "there is no leaf to replace yet")
+        result = await parts.rotation.refresh(Asker.OPERATOR, reissue=True)
+        current = parts.contexts.value
+        told = {
+            "result": result.value,
+            "detail": _why(parts.rotation.status, result),
+            "generation": current.generation,
+            "serial": current.credentials.leaf.serial,
+            "not_after": current.credentials.leaf.not_after,
+        }
+        status = 200 if result in (Refresh.NEW, Refresh.SAME) else 502
+        return Reply(status=status, content_type=JSON, body=msgspec.json.encode(told))
+
     return (
         Route(method="GET", path="/live", answer=live),
         Route(method="GET", path="/ready", answer=ready),
         Route(method="GET", path="/metrics", answer=metrics),
         Route(method="GET", path="/status", answer=status),
         Route(method="POST", path="/drain", answer=begin_drain, changes=True),
+        Route(method="POST", path="/rotate", answer=rotate, changes=True),
     )
+
+
+def _why(status: RotationStatus, result: Refresh) -> str:
+    if result is Refresh.SAME:
+        return "Consul hands out the leaf we have"
+    if result is Refresh.FAILED:
+        return status.refresh_failed
+    return f"{status.rejected_reason}: {status.rejected_detail}" if status.rejected_reason else ""

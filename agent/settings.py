@@ -10,6 +10,7 @@ and is laid under these settings by `agent.placement`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -95,6 +96,7 @@ class Settings:
     start_timeout: float
     admin_bind: tuple[Address, ...]
     drain_seconds: float
+    expired_peer_grace: float  # infinite: never
     wan_addresses: WanMode
     max_connections: int
     log_level: LogLevel
@@ -128,7 +130,9 @@ def printed(option: Option, value: object) -> str:
         return ", ".join(map(str, value)) or "(none)"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "never" if value == math.inf else f"{value:g}"
+    return str(value)
 
 
 def resolve(

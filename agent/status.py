@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 
-from agent import VERSION, upstream_status
+from agent import VERSION, credential_status, upstream_status
 from agent.ledger import Connection, Direction, Finished
 from agent.parts import Parts
 from agent.placement import origins
@@ -37,7 +37,7 @@ def document(parts: Parts) -> Row:
         "uptime_seconds": round((now - parts.started).total_seconds(), 3),
         "settings": _settings(parts),
         "placement": _placement(parts),
-        "credentials": _credentials(parts, now),
+        "credentials": credential_status.row(parts, now),
         "intentions": _intentions(parts),
         "watches": [_watch(status, now) for status in parts.watches()],
         "public": upstream_status.opening_row(parts.public),
@@ -78,39 +78,6 @@ def _placement(parts: Parts) -> Row | None:
         "local_connect_timeout_seconds": registration.local_connect_timeout,
         "problems": [str(problem) for problem in registration.problems],
     }
-
-
-def _credentials(parts: Parts, now: datetime) -> Row | None:
-    contexts, rotation = parts.contexts.value, parts.rotation
-    row: Row = {}
-    if contexts is not None:
-        leaf, bundle = contexts.credentials.leaf, contexts.credentials.bundle
-        row |= {
-            "id": str(leaf.id),
-            "serial": leaf.serial,
-            "not_before": _time(leaf.not_before),
-            "not_after": _time(leaf.not_after),
-            "expires_in_seconds": round((leaf.not_after - now).total_seconds()),
-            "generation": contexts.generation,
-            "trust_domain": str(bundle.trust_domain),
-            "roots": [
-                {"id": root.id, "active": root.active, "not_after": _time(root.not_after)}
-                for root in bundle.roots
-            ],
-        }
-    if rotation is not None:
-        status = rotation.status
-        row["renewal_due"] = _time(status.renewal_due)
-        row["rejected"] = (
-            {
-                "reason": status.rejected_reason,
-                "detail": status.rejected_detail,
-                "at": _time(status.rejected_at),
-            }
-            if status.rejected_reason
-            else None
-        )
-    return row or None
 
 
 def _intentions(parts: Parts) -> Row | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -49,6 +50,11 @@ def parse_bool(text: str) -> bool:
 def parse_seconds(text: str) -> float:
     """`30`, `1.5`, `90s`, `1m30s`: seconds, zero or more."""
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else parse_duration(text)
+
+
+def parse_grace(text: str) -> float:
+    """Seconds as `parse_seconds` reads them; `never` is for ever."""
+    return math.inf if text == "never" else parse_seconds(text)
 
 
 def parse_count(text: str) -> int:

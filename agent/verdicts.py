@@ -9,8 +9,9 @@ more, is closed once one does: its caller comes back, and is looked at.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from agent.intentions import Intentions, Verdict, authorize, authorize_caller, authorize_request
 from agent.ledger import CloseReason, Connection, Direction, Handling, Ledger
@@ -21,18 +22,23 @@ from certs.peer import Peer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejudged:
-    """How many connections were closed, and when the next peer expires: judge again right after that."""
+    """How many connections were closed, and when the next has to be for its age: judge right after that."""
 
     closed: int
     next_expiry: datetime | None
 
 
 def rejudge(
-    ledger: Ledger, intentions: Intentions | None, contexts: Contexts | None, now: datetime
+    ledger: Ledger,
+    intentions: Intentions | None,
+    contexts: Contexts | None,
+    now: datetime,
+    grace: float = 0.0,
 ) -> Rejudged:
     """Close every live connection that would not be let through at this moment, with the reason.
 
-    A connection whose peer has not been identified yet is judged by its own task, by the same values.
+    A connection whose peer has not been identified yet is judged by its own task, by the same values. One
+    that is open may outlive its peer's certificate by `grace` seconds, which may be infinite.
     """
     bundle = None if contexts is None else contexts.credentials.bundle
     closed = 0
@@ -41,9 +47,10 @@ def rejudge(
         peer = connection.peer
         if peer is None or connection.closing is not None:
             continue
-        objection = _objection(connection, peer, intentions, bundle, now)
+        objection = _objection(connection, peer, intentions, bundle, now=now, grace=grace)
         if objection is None:
-            expiries.append(peer.not_after)
+            if grace < math.inf:
+                expiries.append(peer.not_after + timedelta(seconds=grace))
         else:
             connection.close(*objection)
             closed += 1
@@ -55,9 +62,11 @@ def _objection(
     peer: Peer,
     intentions: Intentions | None,
     bundle: TrustBundle | None,
+    *,
     now: datetime,
+    grace: float,
 ) -> tuple[CloseReason, str] | None:
-    if now > peer.not_after:
+    if (now - peer.not_after).total_seconds() > grace:
         return CloseReason.PEER_EXPIRED, f"{peer.id} expired at {peer.not_after.isoformat()}"
     if bundle is not None and (peer.id.trust_domain != bundle.trust_domain or bundle.root(peer.root) is None):
         return CloseReason.ROOT_REMOVED, f"{peer.id} ends in a root that is no longer trusted"

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs.rejection import Rejection
 from certs.spiffe import InvalidSpiffeId, TrustDomain
 
+MOST_ROOTS = 256  # one for each rotation within twice the life of a leaf
+
 
 class BundleReason(StrEnum):
     """Why an answer of the roots endpoint is not a trust bundle."""
@@ -28,6 +30,7 @@ class BundleReason(StrEnum):
     NO_ROOTS = "no_roots"
     NO_ACTIVE_ROOT = "no_active_root"
     SEVERAL_ACTIVE_ROOTS = "several_active_roots"
+    TOO_MANY_ROOTS = "too_many_roots"
 
 
 class BundleRejected(Rejection[BundleReason]):
@@ -102,6 +105,9 @@ def parse_roots(answer: Mapping[str, object]) -> TrustBundle:
         raise BundleRejected(BundleReason.MALFORMED, str(error)) from error
     except InvalidSpiffeId as error:
         raise BundleRejected(BundleReason.BAD_TRUST_DOMAIN, str(error)) from error
+    if len(parsed.roots or ()) > MOST_ROOTS:
+        detail = f"the answer lists {len(parsed.roots or ())} roots; at most {MOST_ROOTS}"
+        raise BundleRejected(BundleReason.TOO_MANY_ROOTS, detail)
     roots = _distinct(map(_root, parsed.roots or ()))
     if not roots:
         raise BundleRejected(BundleReason.NO_ROOTS, "the answer lists no roots")

@@ -8,11 +8,16 @@ from enum import StrEnum
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from certs.identity import NoIdentity, service_of
 from certs.rejection import Rejection
 from certs.spiffe import ServiceId
+
+# OpenSSL refuses a peer's chain of more than 100 KiB (SSL_CTX_set_max_cert_list). Consul's has three or four
+# certificates, and each renewal of an intermediate adds one.
+MOST_CERTIFICATES = 32
+MOST_BYTES = 64 << 10
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
@@ -27,6 +32,7 @@ class LeafReason(StrEnum):
     SEVERAL_URIS = "several_uris"
     INVALID_ID = "invalid_id"
     NOT_A_SERVICE = "not_a_service"
+    OVERSIZED_CHAIN = "oversized_chain"
 
 
 class LeafRejected(Rejection[LeafReason]):
@@ -48,11 +54,12 @@ class Leaf:
     serial: str  # colon hex, as Consul prints it; unique within one CA only
     not_before: datetime
     not_after: datetime
+    chain_bytes: int = 0  # of DER, as each handshake sends them
 
 
 def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
     """Read `CertPEM` and `PrivateKeyPEM`; raise LeafRejected. Whether they fit is for `credentials.prove`."""
-    certificate, *extra = _certificates(cert_pem)
+    certificate, *extra = chain = _certificates(cert_pem)
     try:
         identity = service_of(certificate)
     except NoIdentity as error:
@@ -65,6 +72,7 @@ def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
         serial=serial_text(certificate.serial_number),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
+        chain_bytes=_bounded(chain),
     )
 
 
@@ -74,7 +82,19 @@ def serial_text(number: int) -> str:
     return number.to_bytes(size, "big").hex(":")
 
 
+def _bounded(chain: list[x509.Certificate]) -> int:
+    """The size of what every handshake would send; raise LeafRejected when a peer would not take it."""
+    size = sum(len(certificate.public_bytes(Encoding.DER)) for certificate in chain)
+    if len(chain) > MOST_CERTIFICATES or size > MOST_BYTES:
+        detail = f"{len(chain)} certificates of {size} bytes; at most {MOST_CERTIFICATES} of {MOST_BYTES}"
+        raise LeafRejected(LeafReason.OVERSIZED_CHAIN, detail)
+    return size
+
+
 def _certificates(cert_pem: str) -> list[x509.Certificate]:
+    if len(cert_pem) > 2 * MOST_BYTES:  # not even read
+        detail = f"CertPEM has {len(cert_pem)} characters; at most {2 * MOST_BYTES}"
+        raise LeafRejected(LeafReason.OVERSIZED_CHAIN, detail)
     try:
         return x509.load_pem_x509_certificates(cert_pem.encode())
     except ValueError as error:

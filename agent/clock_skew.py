@@ -1,0 +1,56 @@
+"""How far our clock is from that of the Consul agent, read off the Date of its answers.
+
+Certificates are dated by the servers' clocks and judged by ours. A skew of more than a minute makes a new
+leaf not valid yet, one of a day makes every peer look expired: the reason is then in no certificate, so it
+is measured and said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+TOLERATED = 5.0  # seconds; Consul dates a leaf a minute back
+
+_DATE = re.compile(r"\w{3}, (\d{2}) (\w{3}) (\d{4}) (\d{2}):(\d{2}):(\d{2}) GMT", re.ASCII)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_HALF = 0.5  # a Date has no fractions: on average it is half a second old
+
+
+class ClockSkew:
+    """`seconds` is their clock minus ours at the last answer; None before the first that had a date."""
+
+    def __init__(self, clock: Callable[[], datetime], told: Callable[[float, bool], None]) -> None:
+        self._clock = clock
+        self._told = told
+        self.seconds: float | None = None
+
+    @property
+    def notable(self) -> bool:
+        """Whether it is more than certificates and networks explain."""
+        return self.seconds is not None and abs(self.seconds) > TOLERATED
+
+    def take(self, date: str) -> None:
+        """The Date header of an answer that has just come; one that is none is left aside."""
+        theirs = parse_date(date)
+        if theirs is None:
+            return
+        before = self.notable
+        self.seconds = (theirs - self._clock()).total_seconds() + _HALF
+        if self.notable != before:
+            self._told(self.seconds, self.notable)
+
+
+def parse_date(text: str) -> datetime | None:
+    """`Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7), whatever the locale; None for anything else."""
+    match = _DATE.fullmatch(text)
+    if match is None or match[2] not in _MONTHS:
+        return None
+    month = _MONTHS.index(match[2]) + 1
+    try:
+        return datetime(
+            int(match[3]), month, int(match[1]), int(match[4]), int(match[5]), int(match[6]), tzinfo=UTC
+        )
+    except ValueError:  # the 31st of February
+        return None

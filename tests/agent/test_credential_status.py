@@ -1,0 +1,84 @@
+"""What status and metrics say of credentials, at each stage of their life."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import cast
+
+import trio
+from cryptography.hazmat.primitives.serialization import Encoding
+from trio.testing import MockClock
+
+from agent.credential_status import families, row
+from agent.exposition import text
+from agent.own_watches import OwnWatches
+from agent.rotation import Asker, Refresh
+from tests.agent.assembled import LEAF, START, Assembled, assembled, registration, virtual
+from tests.certs.authority import Issuer
+
+DATE = "Sat, 17 May 2031 13:00:00 GMT"
+
+
+async def begin(nursery: trio.Nursery) -> tuple[Assembled, Issuer]:
+    bench = assembled(nursery)
+    root = bench.well()
+    OwnWatches(parts=bench.parts, nursery=nursery).credentials(registration())
+    await trio.sleep(1)
+    return bench, root
+
+
+async def test_nothing_is_known_yet(nursery: trio.Nursery) -> None:
+    parts = assembled(nursery).parts
+    assert row(parts, virtual()) is None
+    assert list(families(parts)) == []
+
+
+async def test_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    bench, _ = await begin(nursery)
+    told = row(bench.parts, virtual())
+    assert told is not None
+    assert (told["generation"], told["serial"], told["churning"], told["rejected"]) == (1, "0d", None, None)
+    assert told["chain"] == {
+        "certificates": 1,
+        "bytes": len(bench.parts.contexts.value.credentials.leaf.certificate.public_bytes(Encoding.DER)),  # type: ignore[union-attr]
+    }
+    assert told["refreshes"] == {"watch_new": 1}
+    (listed,) = cast("list[dict[str, str]]", told["roots"])
+    assert listed["not_after"].startswith(
+        (START + timedelta(days=3650) - timedelta(minutes=1)).isoformat()[:19]
+    )
+    written = text(families(bench.parts))
+    leaf_end = (START + timedelta(hours=72) - timedelta(minutes=1)).timestamp()
+    assert f"sidecar_leaf_expiry_timestamp_seconds {leaf_end:.0f}" in written.replace(".0\n", "\n")
+    assert 'sidecar_leaf_info{serial="0d",id="spiffe://' in written
+    assert 'sidecar_leaf_refreshes_total{by="watch",result="new"} 1' in written
+    assert "sidecar_root_expiry_timestamp_seconds{" in written
+    assert "sidecar_leaf_churning 0" in written
+    assert "sidecar_clock_skew_seconds" not in written
+
+
+async def test_what_went_wrong(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    bench, root = await begin(nursery)
+    rotation = bench.parts.rotation
+    assert rotation is not None
+    bench.consul.answer(LEAF, root.leaf(service="db").answer(), index=50)
+    await trio.sleep(5)
+    bench.consul.replace(LEAF)
+    bench.consul.answer(LEAF, text="Rate limit reached, try again later", status=429)
+    assert await rotation.refresh(Asker.OPERATOR) is Refresh.FAILED
+    for number in range(6):
+        rotation._take_leaf(rotation._leaf.value, Asker.WATCH)  # type: ignore[arg-type]
+        rotation._churn.taken(virtual() + timedelta(seconds=number), timedelta(hours=72))
+    bench.parts.skew.take(DATE)
+    told = row(bench.parts, virtual())
+    assert told is not None
+    assert told["rejected"]["reason"] == "wrong_service"  # type: ignore[index]
+    assert "429" in str(told["refresh_failed"])
+    assert str(told["churning"]).startswith("6 leaves within")
+    assert told["clock_skew_notable"] is True
+    written = text(families(bench.parts))
+    assert 'sidecar_credentials_rejected_total{reason="wrong_service"}' in written
+    assert 'sidecar_leaf_refreshes_total{by="operator",result="failed"} 1' in written
+    assert "sidecar_leaf_churning 1" in written
+    assert "sidecar_clock_skew_seconds 3" in written
+    assert "clock.skewed" in bench.events()
