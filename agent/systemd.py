@@ -40,7 +40,9 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.setblocking(False)
-                sock.sendto("\n".join(lines).encode(), self._address)
+                # One assignment a line: a line break within one would begin another.
+                text = "\n".join(line.replace("\n", " ") for line in lines)
+                sock.sendto(text.encode(), self._address)
             self.complaint = ""
         except OSError as error:
             self.complaint = f"systemd cannot be notified: {error.strerror}"

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pytest
 import trio
 from OpenSSL import SSL
 
-from agent.exits import ExitCode
+from agent.exits import Exit, ExitCode
 from agent.lifecycle import Lifecycle
 from agent.parts import Phase
 from agent.systemd import Inherited, Notifier
@@ -136,3 +137,26 @@ class Caller:
         with contextlib.suppress(SSL.Error):
             self.tls.shutdown()
         self._sock.close()
+
+
+def exit_of(caught: pytest.ExceptionInfo[BaseExceptionGroup[BaseException]]) -> Exit:
+    """The one exit in the groups."""
+    (exit_,) = _leaves(caught.value)
+    assert isinstance(exit_, Exit)
+    return exit_
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in _leaves(one)]
+    return [error]
+
+
+def upstream(name: str, port: int, **extra: object) -> dict[str, object]:
+    return {"DestinationName": name, "LocalBindPort": port, **extra}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port

@@ -10,12 +10,22 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.exits import Exit, ExitCode
+from agent.exits import ExitCode
 from agent.ledger import Direction
 from agent.readiness import missing
 from agent.systemd import Inherited
 from tests.agent.assembled import MATCH, PROXY, SERVICE, proxy_answer
-from tests.agent.living import SECONDS, App, Caller, life, live, public_life
+from tests.agent.living import (
+    SECONDS,
+    App,
+    Caller,
+    exit_of,
+    free_port,
+    life,
+    live,
+    public_life,
+    upstream,
+)
 
 
 async def test_it_becomes_ready_and_ends(nursery: trio.Nursery) -> None:
@@ -129,16 +139,6 @@ async def test_a_deny_cuts_a_live_connection_within_a_second(nursery: trio.Nurse
     assert "rejudged" in one.bench.events()
 
 
-def upstream(name: str, port: int, **extra: object) -> dict[str, object]:
-    return {"DestinationName": name, "LocalBindPort": port, **extra}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
 async def test_upstreams_come_and_go_without_a_touch_to_the_others(nursery: trio.Nursery) -> None:
     kept, gone, new = free_port(), free_port(), free_port()
     one = public_life(nursery)
@@ -218,16 +218,11 @@ async def test_another_service_behind_the_proxy_is_another_agent(nursery: trio.N
 
     with pytest.raises(BaseExceptionGroup) as caught:
         await live(one, act)
-    (exit_,) = _leaves(caught.value)
-    assert isinstance(exit_, Exit)
-    assert exit_.code is ExitCode.FAILED
-    assert exit_.message == f"proxy '{PROXY}' now stands for 'api', not 'web'; starting again takes it up"
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for one in error.exceptions for leaf in _leaves(one)]
-    return [error]
+    assert exit_of(caught).code is ExitCode.FAILED
+    assert (
+        exit_of(caught).message
+        == f"proxy '{PROXY}' now stands for 'api', not 'web'; starting again takes it up"
+    )
 
 
 async def test_a_registration_that_vanishes_leaves_everything_as_it_is(nursery: trio.Nursery) -> None:
@@ -301,5 +296,26 @@ async def test_it_is_alive_while_its_relay_answers(nursery: trio.Nursery) -> Non
     async def act() -> None:
         with trio.fail_after(SECONDS):
             assert await one.cycle._alive()
+
+    await live(one, act)
+
+
+async def test_readiness_that_comes_and_goes_is_told(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("agent.lifecycle.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("agent.listeners.RETRY_SECONDS", 0.05)
+    one = public_life(nursery)
+    one.bench.consul.answer("/v1/health/connect/db", [], index=3)
+    one.bench.well()
+    blocked = tmp_path / "db"
+    blocked.write_text("in the way")
+
+    async def act() -> None:
+        changed = proxy_answer({"DestinationName": "db", "LocalBindSocketPath": str(blocked)})
+        one.bench.consul.answer(SERVICE, changed, content_hash="h2")
+        await one.until(lambda: "unready" in one.bench.events())
+        blocked.unlink()
+        await one.until(lambda: one.bench.events().count("ready") == 2)
 
     await live(one, act)

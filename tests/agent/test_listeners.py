@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.binding import BindFailed
+from agent.binding import BindFailed, Bound, bind
 from agent.listener import Admission
 from agent.listeners import CHECK, Listeners, Opening
 from agent.registration import Address, TcpAddress, UnixAddress
@@ -144,14 +144,25 @@ async def test_what_cannot_be_had_is_told_once_and_tried_again(monkeypatch: pyte
 async def test_one_that_is_closed_while_it_is_being_bound_stays_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def slowly(address: Address, purpose: str, mode: int | None = None) -> Bound:
+        begun.set()
+        await go_on.wait()
+        return await bind(address, purpose, mode)
+
+    monkeypatch.setattr("agent.listeners.bind", slowly)
     async with bench() as b:
         b.listeners.open()
         opening = b.opening(ANY)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(b.listeners.add, "a", opening)
-            nursery.start_soon(b.listeners.close, "a")
+            await begun.wait()
+            await b.listeners.close("a")
+            go_on.set()
         assert b.listeners.get("a") is None
         assert not opening.listening
+        assert not opening.bound
 
 
 @pytest.mark.parametrize(("host", "twin"), [("127.0.0.1", False), ("127.0.0.9", False), ("0.0.0.0", False)])

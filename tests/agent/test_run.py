@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
+import io
 import socket
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.agent.processes import command, environment, lines_until, sidecar
+from agent.console import Console
+from agent.exits import Exit, ExitCode
+from agent.run import main
+from tests.agent.beside_consul import QUIET, everything, unused
+from tests.agent.processes import sidecar
 from tests.agent.scripted_consul import ScriptedConsul
-from tests.certs.authority import Issuer, roots_answer
-
-QUIET = ("-admin-bind", "127.0.0.1:0")
-PROXY = "web-sidecar-proxy"
-
-
-def proxy(port: object = 0, **extra: object) -> dict[str, object]:
-    """The registration of web's sidecar."""
-    return {
-        "Kind": "connect-proxy",
-        "ID": PROXY,
-        "Service": PROXY,
-        "Address": "127.0.0.1",
-        "Port": port,
-        "Datacenter": "dc1",
-        "ContentHash": "h1",
-        "Proxy": {
-            "DestinationServiceName": "web",
-            "DestinationServiceID": "web",
-            "LocalServiceAddress": "127.0.0.1",
-            "LocalServicePort": 8080,
-        },
-        **extra,
-    }
-
-
-def listed(*proxies: str) -> dict[str, object]:
-    return {
-        name: {"ID": name, "Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "web"}}
-        for name in proxies
-    }
-
-
-def everything(consul: ScriptedConsul, **extra: object) -> None:
-    """All that a sidecar of web needs."""
-    root = Issuer.root()
-    consul.answer("/v1/agent/services", listed(PROXY))
-    consul.answer(f"/v1/agent/service/{PROXY}", proxy(**extra), content_hash="h1")
-    consul.answer("/v1/agent/connect/ca/roots", roots_answer(root), index=5)
-    consul.answer("/v1/agent/connect/ca/leaf/web", root.leaf().answer(), index=6)
-    consul.answer("/v1/connect/intentions/match", {"web": None}, index=7)
 
 
 @pytest.fixture
 async def consul(nursery: trio.Nursery) -> ScriptedConsul:
     return ScriptedConsul()
-
-
-def unused() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return f"127.0.0.1:{sock.getsockname()[1]}"
 
 
 async def test_nothing_to_run_beside() -> None:
@@ -97,12 +50,6 @@ async def test_a_missing_settings_file() -> None:
     ended = await sidecar("run", "-config", "/nowhere/web.toml")
     assert ended.code == 78
     assert ended.complaints[1] == "  file /nowhere/web.toml: cannot be read: No such file or directory"
-
-
-async def test_a_missing_token_file() -> None:
-    ended = await sidecar("run", "-sidecar-for", "web", "-token-file", "/nowhere/token")
-    assert ended.code == 78
-    assert ended.complaints == ["sidecar: flag -token-file: there is no file /nowhere/token"]
 
 
 async def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
@@ -145,17 +92,6 @@ async def test_the_public_port_is_in_use(consul: ScriptedConsul, nursery: trio.N
     )
 
 
-async def test_an_upstream_port_is_in_use(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    everything(consul)
-    at = await consul.listen(nursery)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        ended = await sidecar("run", "-service", "web", "-upstream", f"db:{port}", "-http-addr", at, *QUIET)
-    assert ended.code == 78
-    (line,) = ended.complaints
-    assert line.startswith(f"sidecar: cannot listen on 127.0.0.1:{port} for upstream db: it is in use")
-
-
 async def test_the_control_plane_is_unreachable() -> None:
     address = unused()
     words = ("-sidecar-for", "web", "-http-addr", address, "-start-timeout", "1", *QUIET)
@@ -164,18 +100,6 @@ async def test_the_control_plane_is_unreachable() -> None:
     (line,) = ended.complaints
     assert line.startswith("sidecar: not able to serve within 1 s: registration: /v1/agent/services")
     assert "unreachable: Connection refused" in line
-
-
-async def test_the_control_plane_has_no_roots_yet(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    everything(consul)
-    consul.replace("/v1/agent/connect/ca/roots")
-    consul.answer("/v1/agent/connect/ca/roots", text="CA has not finished initializing", status=500)
-    at = await consul.listen(nursery)
-    ended = await sidecar("run", "-sidecar-for", "web", "-http-addr", at, "-start-timeout", "1", *QUIET)
-    assert ended.code == 69
-    (line,) = ended.complaints
-    assert "credentials: roots: " in line
-    assert "answered 500: CA has not finished initializing" in line
 
 
 async def test_an_unknown_service_id(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
@@ -192,49 +116,7 @@ async def test_an_unknown_service_id(consul: ScriptedConsul, nursery: trio.Nurse
     )
 
 
-async def test_an_unknown_proxy_id(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    consul.answer("/v1/agent/service/nope", text="unknown service ID: nope", status=404)
-    ended = await sidecar("run", "-proxy-id", "nope", "-http-addr", await consul.listen(nursery), *QUIET)
-    assert ended.code == 78
-    (line,) = ended.complaints
-    assert line.startswith("sidecar: the Consul agent knows no service with the id 'nope'")
-
-
-async def test_several_sidecars_of_one_service(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    consul.answer("/v1/agent/services", listed("a-proxy", "b-proxy"))
-    ended = await sidecar("run", "-sidecar-for", "web", "-http-addr", await consul.listen(nursery), *QUIET)
-    assert ended.code == 78
-    assert ended.complaints == [
-        "sidecar: service 'web' has 2 sidecars: a-proxy, b-proxy; choose one with -proxy-id"
-    ]
-
-
-@pytest.mark.parametrize(
-    "registration", [{"Kind": "", "Proxy": None}, {"Proxy": {"DestinationServiceName": ""}}]
-)
-async def test_a_registration_that_is_none_of_a_proxy(
-    consul: ScriptedConsul, nursery: trio.Nursery, registration: dict[str, object]
-) -> None:
-    consul.answer(f"/v1/agent/service/{PROXY}", proxy(**registration), content_hash="h1")
-    ended = await sidecar("run", "-proxy-id", PROXY, "-http-addr", await consul.listen(nursery), *QUIET)
-    assert ended.code == 78
-    (line,) = ended.complaints
-    assert line.startswith(f"sidecar: the registration of '{PROXY}' cannot be served")
-
-
-async def test_nobody_said_where_the_app_is(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    everything(consul, port=21000, Proxy={"DestinationServiceName": "web", "DestinationServiceID": "web"})
-    ended = await sidecar("run", "-proxy-id", PROXY, "-http-addr", await consul.listen(nursery), *QUIET)
-    assert ended.code == 78
-    assert "-service-addr" in ended.complaints[0]
-
-
-REFUSED = [
-    "/v1/agent/services",
-    f"/v1/agent/service/{PROXY}",
-    "/v1/agent/connect/ca/leaf/web",
-    "/v1/connect/intentions/match",
-]
+REFUSED = ["/v1/agent/services", "/v1/agent/connect/ca/leaf/web"]
 
 
 @pytest.mark.parametrize("path", REFUSED)
@@ -260,130 +142,65 @@ async def test_the_token_is_refused(consul: ScriptedConsul, nursery: trio.Nurser
     assert "s3cret-token" not in ended.err
 
 
-async def test_no_token_is_refused(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    consul.answer("/v1/agent/services", {})
-    consul.answer(f"/v1/agent/service/{PROXY}", text="Permission denied", status=403)
-    ended = await sidecar("run", "-sidecar-for", "web", "-http-addr", await consul.listen(nursery), *QUIET)
-    assert ended.code == 77
-    assert "no token is set; give one with -token-file or CONSUL_HTTP_TOKEN" in ended.complaints[0]
+# --- the same in this process, for what a process does not show ---
 
 
-async def test_something_that_is_not_consul(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    consul.answer("/v1/agent/services", text="<html>It works!</html>")
-    at = await consul.listen(nursery)
-    ended = await sidecar("run", "-sidecar-for", "web", "-http-addr", at, *QUIET)
-    assert ended.code == 78
-    assert ended.complaints[0].startswith(f"sidecar: http://{at} does not answer as a Consul agent does")
+def run(*words: str) -> tuple[int, str]:
+    """Code and standard error of a run."""
+    err = io.StringIO()
+    environ = {"NOTIFY_SOCKET": "/nowhere", "LISTEN_FDS": "1"}
+    code = main(Console(words=words, environ=environ, out=io.StringIO(), err=err), environ)
+    return code, err.getvalue()
 
 
-# --- runs ---
+def test_mistakes_and_help_end_it_before_anything_is_begun() -> None:
+    assert run("-help") == (0, "")
+    assert run("-nonsense")[0] == 64
+    code, err = run("-sidecar-for", "web", "-http-addr", "https://x", "-ca-file", "/etc/hostname")
+    assert code == 78
+    assert "cannot be used" in err
 
 
-class Running:
-    """A sidecar that runs."""
-
-    def __init__(self, process: trio.Process, log: str) -> None:
-        self.process = process
-        self.log = log
-
-    async def end(self, *, by: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to end; its exit code."""
-        self.process.send_signal(by)
-        with trio.fail_after(20):
-            assert self.process.stderr is not None
-            async for chunk in self.process.stderr:
-                self.log += chunk.decode()
-            return await self.process.wait()
+def test_an_end_that_was_expected_is_one_message() -> None:
+    code, err = run("-sidecar-for", "web", "-http-addr", unused(), "-start-timeout", "0.2", *QUIET)
+    assert code == 69
+    assert err.splitlines()[-1].startswith("sidecar: not able to serve within 0.2 s: registration: ")
 
 
-@asynccontextmanager
-async def running(
-    *words: str, environ: dict[str, str] | None = None, until: str = " ready "
-) -> AsyncIterator[Running]:
-    """The sidecar, from ready on; killed at the end if it is still there."""
-    process = await trio.lowlevel.open_process(
-        command("run", *words), env=environment(environ), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        assert process.stderr is not None
-        yield Running(process, await lines_until(process.stderr, until))
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+def test_verification_that_is_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("-sidecar-for", "web", "-http-addr", f"https://{unused()}", "-start-timeout", "0.2")
+    code, err = run(*words, "-http-ssl-verify=false", *QUIET)
+    assert code == 69
+    assert " consul.unverified " in err
 
 
-async def test_it_runs_until_it_is_told_to_end(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    everything(consul)
-    at = await consul.listen(nursery)
-    words = ("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET, "-log-format", "json")
-    async with running(*words, until='"event":"ready"') as sidecar_:
-        assert await sidecar_.end() == 0
-        assert "Traceback" not in sidecar_.log
-        events = [json.loads(line)["event"] for line in sidecar_.log.splitlines()]
-    assert events[0] == "started"
-    assert events[-1] == "drained"
-
-
-async def test_told_to_end_before_it_is_ready_it_ends_cleanly() -> None:
-    words = ("-sidecar-for", "web", "-http-addr", unused(), *QUIET)
-    async with running(*words, until="watch.failed") as sidecar_:
-        assert await sidecar_.end(by=signal.SIGINT) == 0
-
-
-async def test_keys_and_tokens_are_in_no_line_and_no_answer(
-    consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path
-) -> None:
-    everything(consul)
-    at = await consul.listen(nursery)
-    admin = f"unix:{tmp_path}/admin.sock"
-    words = ("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, "-log-level", "debug")
-    async with running(
-        *words, "-admin-bind", admin, environ={"CONSUL_HTTP_TOKEN": "s3cret-token"}
-    ) as sidecar_:
-        told = [await sidecar("status", "-admin-bind", admin, *extra) for extra in ((), ("-json",))]
-        await sidecar_.end()
-    for text in (sidecar_.log, *(one.out + one.err for one in told)):
-        assert "s3cret-token" not in text
-        assert "PRIVATE KEY" not in text
-    assert json.loads(told[1].out)["settings"]["token"] == {
-        "value": "(set, not shown)",
-        "origin": "environment CONSUL_HTTP_TOKEN",
+@pytest.mark.parametrize("failure", ["bug", "bug beside an exit", "exits"])
+def test_a_bug_leaves_a_trace_in_the_log(monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
+    exit_ = Exit(ExitCode.PERMISSION, "told to go")
+    errors: dict[str, list[Exception]] = {
+        "bug": [ValueError("a bug")],
+        "bug beside an exit": [exit_, ExceptionGroup("inner", [ValueError("a bug")])],
+        "exits": [exit_, exit_],
     }
-    assert not (tmp_path / "admin.sock").exists()
+
+    async def fails(_life: object) -> ExitCode:
+        raise ExceptionGroup("outer", errors[failure])
+
+    monkeypatch.setattr("agent.lifecycle.Lifecycle.run", fails)
+    code, err = run("-sidecar-for", "web")
+    if failure == "exits":
+        assert (code, err.splitlines()[-1]) == (77, "sidecar: told to go")
+    else:
+        assert code == 1
+        assert " ERROR crashed trace=" in err
+        assert "ValueError: a bug" in err
+        assert len(err.splitlines()) == 2, "the trace is one line"
 
 
-async def test_the_service_manager_hears_of_it(
-    consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path
-) -> None:
-    everything(consul)
-    at = await consul.listen(nursery)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
-        words = ("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET)
-        async with running(*words, environ=environ) as sidecar_:
-            await sidecar_.end()
-        manager.setblocking(False)
-        heard = []
-        while True:
-            try:
-                heard.append(manager.recv(4096).decode())
-            except BlockingIOError:
-                break
-    assert "WATCHDOG=1" in heard
-    ready = next(n for n, text in enumerate(heard) if text.startswith("READY=1"))
-    stopping = next(n for n, text in enumerate(heard) if text.startswith("STOPPING=1"))
-    assert ready < stopping
+def test_what_is_no_exception_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(_life: object) -> ExitCode:
+        raise KeyboardInterrupt
 
-
-async def test_an_idle_agent_stays_within_its_memory(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
-    """In resident megabytes; the interpreter's own share differs by two between builds of Python 3.11."""
-    everything(consul)
-    at = await consul.listen(nursery)
-    async with running("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET) as sidecar_:
-        await trio.sleep(0.2)
-        pages = int(Path(f"/proc/{sidecar_.process.pid}/statm").read_text().split()[1])
-        resident = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-        await sidecar_.end()
-    assert resident <= 48, f"{resident:.1f} MB"
+    monkeypatch.setattr("agent.lifecycle.Lifecycle.run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("-sidecar-for", "web")

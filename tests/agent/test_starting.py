@@ -122,3 +122,29 @@ def test_what_waiting_may_mend(reason: ConsulReason) -> None:
 def test_a_token_that_was_given_is_not_told_to_be_missing() -> None:
     with pytest.raises(Exit, match="the token needs service:write"):
         raise_if_fatal(ConsulError(ConsulReason.DENIED, "/x", "no", status=403), settings(token="s3cret"))
+
+
+async def test_several_sidecars_of_one_service(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery)
+    listed = {"Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "web"}}
+    bench.consul.answer(SERVICES, {name: {"ID": name, **listed} for name in ("a-proxy", "b-proxy")})
+    await ends(bench, ExitCode.CONFIGURATION, "has 2 sidecars: a-proxy, b-proxy; choose one with -proxy-id")
+
+
+async def test_an_unknown_proxy_id(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery)
+    bench.consul.answer(SERVICE, text=f"unknown service ID: {PROXY}", status=404)
+    with pytest.raises(Exit, match="knows no service with the id 'web-sidecar-proxy'") as caught:
+        await start(bench).registration(PROXY)
+    assert caught.value.code is ExitCode.CONFIGURATION
+
+
+@pytest.mark.parametrize("extra", [{"Kind": "", "Proxy": None}, {"Proxy": {"DestinationServiceName": ""}}])
+async def test_a_registration_that_is_none_of_a_proxy(
+    nursery: trio.Nursery, extra: dict[str, object]
+) -> None:
+    bench = assembled(nursery)
+    bench.consul.answer(SERVICE, proxy_answer(**extra), content_hash="h1")  # type: ignore[arg-type]
+    with pytest.raises(Exit, match="the registration of 'web-sidecar-proxy' cannot be served") as caught:
+        await start(bench).registration(PROXY)
+    assert caught.value.code is ExitCode.CONFIGURATION

@@ -33,8 +33,8 @@ def test_messages_arrive(manager: tuple[socket.socket, str]) -> None:
     sock, address = manager
     environ = {"NOTIFY_SOCKET": address, "OTHER": "x"}
     talk = notifier(environ, 1)
-    talk.send("READY=1", "STATUS=serving")
-    assert sock.recv(4096) == b"READY=1\nSTATUS=serving"
+    talk.send("READY=1", "STATUS=serving\nMAINPID=1")
+    assert sock.recv(4096) == b"READY=1\nSTATUS=serving MAINPID=1"
     assert environ == {"OTHER": "x"}, "children are not asked"
     assert talk.watchdog_seconds is None
 

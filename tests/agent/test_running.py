@@ -1,0 +1,134 @@
+"""`sidecar run` as a process that serves: how it ends, what it says and to whom, what it weighs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.agent.beside_consul import QUIET, everything, unused
+from tests.agent.processes import command, environment, lines_until, sidecar
+from tests.agent.scripted_consul import ScriptedConsul
+
+
+@pytest.fixture
+async def consul(nursery: trio.Nursery) -> ScriptedConsul:
+    return ScriptedConsul()
+
+
+class Running:
+    """A sidecar that runs."""
+
+    def __init__(self, process: trio.Process, log: str) -> None:
+        self.process = process
+        self.log = log
+
+    async def end(self, *, by: signal.Signals = signal.SIGTERM) -> int:
+        """Tell it to end; its exit code."""
+        self.process.send_signal(by)
+        with trio.fail_after(20):
+            assert self.process.stderr is not None
+            async for chunk in self.process.stderr:
+                self.log += chunk.decode()
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def running(
+    *words: str, environ: dict[str, str] | None = None, until: str = " ready "
+) -> AsyncIterator[Running]:
+    """The sidecar, from ready on; killed at the end if it is still there."""
+    process = await trio.lowlevel.open_process(
+        command("run", *words), env=environment(environ), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stderr is not None
+        yield Running(process, await lines_until(process.stderr, until))
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_it_runs_until_it_is_told_to_end(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+    everything(consul)
+    at = await consul.listen(nursery)
+    words = ("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET, "-log-format", "json")
+    async with running(*words, until='"event":"ready"') as sidecar_:
+        assert await sidecar_.end() == 0
+        assert "Traceback" not in sidecar_.log
+        events = [json.loads(line)["event"] for line in sidecar_.log.splitlines()]
+    assert events[0] == "started"
+    assert events[-1] == "drained"
+
+
+async def test_told_to_end_before_it_is_ready_it_ends_cleanly() -> None:
+    words = ("-sidecar-for", "web", "-http-addr", unused(), *QUIET)
+    async with running(*words, until="watch.failed") as sidecar_:
+        assert await sidecar_.end(by=signal.SIGINT) == 0
+
+
+async def test_keys_and_tokens_are_in_no_line_and_no_answer(
+    consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    everything(consul)
+    at = await consul.listen(nursery)
+    admin = f"unix:{tmp_path}/admin.sock"
+    words = ("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, "-log-level", "debug")
+    async with running(
+        *words, "-admin-bind", admin, environ={"CONSUL_HTTP_TOKEN": "s3cret-token"}
+    ) as sidecar_:
+        told = [await sidecar("status", "-admin-bind", admin, *extra) for extra in ((), ("-json",))]
+        await sidecar_.end()
+    for text in (sidecar_.log, *(one.out + one.err for one in told)):
+        assert "s3cret-token" not in text
+        assert "PRIVATE KEY" not in text
+    assert json.loads(told[1].out)["settings"]["token"] == {
+        "value": "(set, not shown)",
+        "origin": "environment CONSUL_HTTP_TOKEN",
+    }
+    assert not (tmp_path / "admin.sock").exists()
+
+
+async def test_the_service_manager_hears_of_it(
+    consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    everything(consul)
+    at = await consul.listen(nursery)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        words = ("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET)
+        async with running(*words, environ=environ) as sidecar_:
+            await sidecar_.end()
+        manager.setblocking(False)
+        heard = []
+        while True:
+            try:
+                heard.append(manager.recv(4096).decode())
+            except BlockingIOError:
+                break
+    assert "WATCHDOG=1" in heard
+    ready = next(n for n, text in enumerate(heard) if text.startswith("READY=1"))
+    stopping = next(n for n, text in enumerate(heard) if text.startswith("STOPPING=1"))
+    assert ready < stopping
+
+
+async def test_an_idle_agent_stays_within_its_memory(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+    """In resident megabytes; the interpreter's own share differs by two between builds of Python 3.11."""
+    everything(consul)
+    at = await consul.listen(nursery)
+    async with running("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET) as sidecar_:
+        await trio.sleep(0.2)
+        pages = int(Path(f"/proc/{sidecar_.process.pid}/statm").read_text().split()[1])
+        resident = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        await sidecar_.end()
+    assert resident <= 48, f"{resident:.1f} MB"
