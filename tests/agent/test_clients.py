@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +11,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from agent import clients
+from agent.admin import Admin
+from agent.binding import bind
 from agent.clients import summary
+from agent.console import Console
 from agent.exits import ExitCode
 from agent.status import document
+from agent.values import parse_admin
 from tests.agent.assembled import MATCH
 from tests.agent.living import Life, public_life
 from tests.agent.processes import sidecar
@@ -102,3 +108,88 @@ async def test_the_page_says_what_is_wrong(nursery: trio.Nursery, tmp_path: Path
         page = summary(document(life.bench.parts))
     assert page.startswith("starting, not ready: intentions: ")
     assert "\nfailing     intentions since " in page
+
+
+# --- the same in this process ---
+
+
+class Terminal:
+    """A console, and what was written to it."""
+
+    def __init__(self) -> None:
+        self.console = Console(words=(), environ={}, out=io.StringIO(), err=io.StringIO())
+
+    @property
+    def out(self) -> str:
+        assert isinstance(self.console.out, io.StringIO)
+        return self.console.out.getvalue()
+
+    @property
+    def err(self) -> str:
+        assert isinstance(self.console.err, io.StringIO)
+        return self.console.err.getvalue()
+
+    async def talk(self, name: str, admin: str, **told: object) -> int:
+        words = {"json": False, "timeout": 0.3, **told, "admin_bind": parse_admin(admin)}
+        return await clients._talk(name, self.console, words)
+
+
+async def test_every_command_in_one_life(nursery: trio.Nursery, tmp_path: Path) -> None:
+    async with beside(nursery, tmp_path) as (life, admin):
+        tcp = life.bench.parts.admin_addresses[1]
+        for name, at, code in (
+            ("status", admin, ExitCode.CLEAN),
+            ("status", tcp, ExitCode.CLEAN),
+            ("wait", tcp, ExitCode.CLEAN),
+            ("drain", tcp, ExitCode.PERMISSION),
+            ("drain", admin, ExitCode.CLEAN),
+        ):
+            assert await Terminal().talk(name, at) == code, (name, at)
+    assert life.code is ExitCode.CLEAN
+
+
+async def test_nobody_is_there_in_any_case(tmp_path: Path) -> None:
+    for name in ("status", "wait", "drain"):
+        terminal = Terminal()
+        assert await terminal.talk(name, f"unix:{tmp_path}/none") == ExitCode.UNAVAILABLE
+        assert "no agent answers" in terminal.err
+
+
+async def test_an_agent_of_another_kind_is_told_as_such(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Something answers, and not what was asked."""
+    bound = await bind(parse_admin(f"unix:{tmp_path}/s"), "x")
+    bound.listen()
+    nursery.start_soon(Admin(()).serve, [bound.sock])
+    terminal = Terminal()
+    assert await terminal.talk("status", f"unix:{tmp_path}/s") == ExitCode.FAILED
+    assert terminal.err.startswith("sidecar: the agent answered 404: ")
+    bound.close()
+
+
+def test_words_are_read_before_anybody_is_asked() -> None:
+    terminal = Terminal()
+    for words, code in ((("-help",), ExitCode.CLEAN), (("-nonsense",), ExitCode.USAGE)):
+        console = Console(words=words, environ={}, out=terminal.console.out, err=terminal.console.err)
+        assert clients.main("wait", console) == code
+    assert terminal.out.startswith("usage: sidecar wait")
+
+
+def test_the_page_shows_upstreams_and_what_is_rejected() -> None:
+    page = summary(
+        {
+            "phase": "serving",
+            "ready": True,
+            "missing": [],
+            "credentials": {"rejected": {"reason": "expired", "detail": "long ago"}},
+            "public": None,
+            "watches": [],
+            "counters": {"endings": {"inbound": {"clean": 2, "probe": 1}, "outbound": {}}},
+            "upstreams": [],
+        }
+    )
+    assert page.splitlines() == [
+        "serving, ready",
+        "rejected    expired: long ago",
+        "inbound     clean 2, probe 1",
+        "outbound    nothing yet",
+    ]
