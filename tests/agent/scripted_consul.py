@@ -62,6 +62,8 @@ class ScriptedConsul:
         self.connections = 0
         self._scripts: dict[str, _Script] = {}
         self._nursery: trio.Nursery | None = None
+        self._hung: set[str] = set()
+        self._dropped = trio.Event()
 
     # --- the script ---
 
@@ -96,6 +98,15 @@ class ScriptedConsul:
         """Forget what is scripted for that path."""
         self._scripts.pop(path, None)
 
+    def hang_blocking(self, path: str) -> None:
+        """From now on a question there that blocks is never answered; one without an index is."""
+        self._hung.add(path)
+
+    def drop(self) -> None:
+        """Break every connection."""
+        self._dropped.set()
+        self._dropped = trio.Event()
+
     def questions(self, path: str) -> list[Asked]:
         """What was asked of that path."""
         return [asked for asked in self.asked if asked.path == path]
@@ -124,6 +135,16 @@ class ScriptedConsul:
         return ours
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._break_off, self._dropped, nursery.cancel_scope)
+            await self._converse(stream)
+            nursery.cancel_scope.cancel()
+
+    async def _break_off(self, dropped: trio.Event, scope: trio.CancelScope) -> None:
+        await dropped.wait()
+        scope.cancel()
+
+    async def _converse(self, stream: trio.abc.Stream) -> None:
         http = h11.Connection(h11.SERVER)
         try:
             while True:
@@ -155,6 +176,8 @@ class ScriptedConsul:
         script = self._scripts.get(split.path)
         if script is None:
             return Scripted(status=404, body=b"nothing is scripted for this path")
+        if split.path in self._hung and "index" in query:
+            return Scripted(hang=True)
         if not script.coming and script.standing is not None and _blocks(script.standing, query):
             with trio.move_on_after(float(query["wait"].removesuffix("s"))):
                 await script.changed.wait()

@@ -1,6 +1,6 @@
 """Twelve answers not to be believed: each leaves the old generation serving, with a named reason.
 
-While each stands, in virtual time, peers of both directions shake hands with whatever is in force: none fails.
+While each stands, in virtual time, peers of both directions shake hands with what is in force: none fails.
 """
 
 from __future__ import annotations
