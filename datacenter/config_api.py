@@ -10,7 +10,14 @@ from functools import partial
 from datacenter.acl import require
 from datacenter.api import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.central import CONFIG_ENTRIES
-from datacenter.config_entries import PROXY_DEFAULTS, delete_entry, read_entry, require_kind, write_entry
+from datacenter.config_entries import (
+    GLOBAL,
+    PROXY_DEFAULTS,
+    delete_entry,
+    read_entry,
+    require_kind,
+    write_entry,
+)
 from datacenter.errors import ApiError
 from datacenter.frame import TEXT
 from datacenter.intentions_api import in_primary
@@ -64,7 +71,9 @@ async def _write(dc: Datacenter, request: Request) -> Reply:
 
 async def _delete(dc: Datacenter, request: Request) -> Reply:
     kind, name = request.params["kind"], request.params["name"]
-    require_kind(kind)
+    require_kind(kind, 400)
+    if kind == PROXY_DEFAULTS:
+        name = GLOBAL  # whatever it was called
     require(_may_write(request, kind, name))
     delete_entry(dc.store, kind, name)
     return Reply(value={})
@@ -73,7 +82,7 @@ async def _delete(dc: Datacenter, request: Request) -> Reply:
 def _is_current(dc: Datacenter, entry: Document, cas: str) -> bool:
     """Whether the entry is as its writer last saw it: by index, 0 for not there at all."""
     if not (cas.isascii() and cas.isdigit()):
-        raise ApiError(400, f'strconv.ParseUint: parsing "{cas}": invalid syntax')
+        raise ApiError(500, f'strconv.ParseUint: parsing "{cas}": invalid syntax')
     row = dc.store.table(CONFIG_ENTRIES).get(f"{entry['Kind']}/{entry['Name']}")
     return (row.modify_index if row else 0) == int(cas)
 

@@ -7,13 +7,12 @@ need a destination whose protocol is HTTP-like, whichever of the entries changes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from datacenter import service_intentions
 from datacenter.central import CONFIG_ENTRIES
-from datacenter.decode import ANYTHING, Fields, Mapped, decode
+from datacenter.decode import ANYTHING, Fields, Malformed, Mapped, decode, first_value
 from datacenter.errors import ApiError, bad_request
 from datacenter.service_intentions import EntryRefused, without_empty
 from datacenter.store import Document, Store
@@ -22,7 +21,7 @@ SERVICE_DEFAULTS = "service-defaults"
 PROXY_DEFAULTS = "proxy-defaults"
 GLOBAL = "global"  # the only name of proxy-defaults; 1.10 silently renames any other
 
-_MESH_MODES = ("", "none", "local", "remote")
+_GO_KINDS = {list: "slice", str: "string", bool: "bool", int: "float64", float: "float64"}
 _HTTP_LIKE = ("http", "http2", "grpc")
 
 _COMMON: dict[str, Any] = {
@@ -44,14 +43,13 @@ _SHAPES = {
     ),
     PROXY_DEFAULTS: Fields("ProxyConfigEntry", {**_COMMON, "Config": Mapped(ANYTHING)}),
 }
-_FIRST = {SERVICE_DEFAULTS: ("Protocol",), PROXY_DEFAULTS: ("Config",)}
 _LAST = ("ExternalSNI", "UpstreamConfig", "Meta")
 
 
-def require_kind(kind: str) -> None:
-    """Raises ApiError 500 for a kind that is not served."""
+def require_kind(kind: str, status: int = 500) -> None:
+    """Raises ApiError for a kind that is not served."""
     if kind not in _SHAPES:
-        raise ApiError(500, f"invalid config entry kind: {kind}")
+        raise ApiError(status, f"invalid config entry kind: {kind}")
 
 
 def read_entry(body: bytes) -> Document:
@@ -92,16 +90,17 @@ def delete_entry(store: Store, kind: str, name: str) -> None:
 def _kind(body: bytes) -> str:
     """The kind decides the shape, so it is looked for first, in whatever spelling."""
     try:
-        value = json.loads(body)
-    except ValueError:
-        value = None
-    if not isinstance(value, Mapping):
-        _decode(body, Fields("map[string]interface {}", {}))  # says what is wrong with it
-        value = {}
-    kinds = [item for key, item in value.items() if key.lower() == "kind"]
+        value = first_value(body)
+    except Malformed as error:
+        raise _undecodable(str(error)) from error
+    if value is not None and not isinstance(value, Mapping):
+        raise _undecodable(f"'' expected a map, got '{_GO_KINDS[type(value)]}'")
+    kinds = [item for key, item in (value or {}).items() if key.lower() == "kind"]
     if not kinds:
         raise _undecodable("Payload does not contain a kind/Kind key at the top level")
-    return str(kinds[0])
+    if not isinstance(kinds[0], str):
+        raise _undecodable("Kind value in payload is not a string")
+    return kinds[0]
 
 
 def _decode(body: bytes, shape: Fields) -> Document:
@@ -123,12 +122,13 @@ def _undecodable(text: str) -> ApiError:
 def _defaults(kind: str, entry: Document) -> Document:
     """service-defaults or proxy-defaults as they are shown: three parts are always there."""
     name = GLOBAL if kind == PROXY_DEFAULTS else entry.get("Name", "")
-    if "Protocol" in entry:
-        entry = {**entry, "Protocol": entry["Protocol"].lower()}
+    # service-defaults always show their protocol, also when they say nothing about it.
+    first = {"Protocol": entry.get("Protocol", "").lower()} if kind == SERVICE_DEFAULTS else {}
     return {
         "Kind": kind,
         "Name": name,
-        **without_empty({key: entry.get(key) for key in (*_FIRST[kind], "Mode")}),
+        **first,
+        **without_empty({key: entry.get(key) for key in ("Config", "Mode")}),
         "TransparentProxy": entry.get("TransparentProxy", {}),
         "MeshGateway": without_empty(entry.get("MeshGateway", {})),
         "Expose": without_empty(entry.get("Expose", {})),
@@ -139,9 +139,8 @@ def _defaults(kind: str, entry: Document) -> Document:
 def _validate_defaults(entry: Document) -> None:
     if not entry["Name"]:
         raise EntryRefused("Name is required")
-    mode = entry["MeshGateway"].get("Mode", "")
-    if mode not in _MESH_MODES:
-        raise EntryRefused(f"Invalid Mesh Gateway Mode: {mode}")
+    if entry["Kind"] == SERVICE_DEFAULTS and entry["Name"] == service_intentions.WILDCARD:
+        raise EntryRefused("service-defaults name must be the name of a service, and not a wildcard")
 
 
 def _check_protocols(store: Store) -> None:

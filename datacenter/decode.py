@@ -78,7 +78,7 @@ class Malformed(ValueError):
 def decode(body: bytes, shape: Fields) -> Document:
     """The object in a request's body. Raises ApiError 400 `Request decode failed: …`."""
     try:
-        value = _load(body)
+        value = first_value(body)
         if value is None:
             return {}
         return _object(_a_dict(value, f"Go value of type {shape.name or 'struct'}"), shape)
@@ -94,8 +94,8 @@ def decode_or_bad_request(body: bytes, shape: Fields) -> Document:
         raise bad_request(error.text) from error
 
 
-def _load(body: bytes) -> object:
-    """The first value in the body; what follows it is not looked at, as Go's decoder does not."""
+def first_value(body: bytes) -> object:
+    """The first value in the body; what follows it is not looked at, as Go does not. Raises Malformed."""
     text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
     try:
         return json.JSONDecoder().raw_decode(text)[0]

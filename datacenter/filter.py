@@ -49,6 +49,11 @@ NODE_SHAPE: dict[str, Shape] = {
     "TaggedAddresses": MAP,
     "Meta": MAP,
 }
+INTENTION_SHAPE: dict[str, Shape] = {
+    **dict.fromkeys(("ID", "Description", "SourceNS", "SourceName", "SourceType", "Action")),
+    **dict.fromkeys(("DestinationNS", "DestinationName", "Precedence")),
+    "Meta": MAP,
+}
 HEALTH_SHAPE: dict[str, Shape] = {"Node": NODE_SHAPE, "Service": SERVICE_SHAPE, "Checks": CHECK_SHAPE}
 CATALOG_SERVICE_SHAPE: dict[str, Shape] = {
     **NODE_SHAPE,

@@ -49,6 +49,10 @@ class RawReply:
     body: bytes
 
 
+class _NoSuchPath(Exception):
+    """Nothing is served there."""
+
+
 class Frame:
     """All routes of one datacenter behind one call."""
 
@@ -69,6 +73,8 @@ class Frame:
             common["X-Consul-Translate-Addresses"] = "true"
         try:
             reply = await self._dispatch(raw)
+        except _NoSuchPath:
+            return RawReply(status=404, headers={}, body=b"")  # not a word more, as Go's own server answers
         except ApiError as error:
             reply = Reply(value=error.text, status=error.status, content_type=TEXT, headers=error.headers)
         body, content_type = _encode(reply, pretty="pretty" in raw.query)
@@ -102,7 +108,7 @@ class Frame:
         for pattern, methods in self._paths.values():
             if match := pattern.match(path):
                 return methods, match.groupdict()
-        raise ApiError(404, "404 page not found\n")
+        raise _NoSuchPath
 
     def _parse(self, raw: RawRequest, params: dict[str, str]) -> Request:
         lists = parse_qs(raw.query, keep_blank_values=True)

@@ -7,7 +7,7 @@ edited through the legacy endpoints is theirs until its last legacy source is go
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -17,8 +17,9 @@ from datacenter.api import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.authorize import default_verdict
 from datacenter.central import CONFIG_ENTRIES
 from datacenter.config_entries import delete_entry, write_entry
-from datacenter.decode import Fields, Mapped, decode_or_bad_request
-from datacenter.errors import UNANSWERED, ApiError
+from datacenter.decode import Fields, Mapped, decode, decode_or_bad_request
+from datacenter.errors import UNANSWERED, ApiError, bad_request
+from datacenter.filter import INTENTION_SHAPE, compile_filter
 from datacenter.intentions import (
     NAMESPACE,
     all_intentions,
@@ -29,6 +30,7 @@ from datacenter.intentions import (
     match_destination,
     match_source,
 )
+from datacenter.query_definitions import is_uuid
 from datacenter.service_intentions import KIND, PERMISSION, normalised
 from datacenter.store import Document, Row
 
@@ -54,6 +56,7 @@ _SHAPE = Fields(
     },
 )
 _ROOT = "/v1/connect/intentions"
+_NO_UUID = "failed config entry lookup: index error: UUID must be 36 characters"
 
 _Handler = Callable[[Datacenter, Request], Awaitable[Reply]]
 
@@ -87,27 +90,32 @@ def in_primary(dc: Datacenter, handler: _Handler) -> Callable[[Request], Awaitab
 
 
 async def _list(dc: Datacenter, request: Request) -> Reply:
-    shown = [each for each in all_intentions(dc.store) if _may_read(request, each)]
+    keep = compile_filter(request.query.get("filter", ""), INTENTION_SHAPE)
+    shown = [each for each in all_intentions(dc.store) if _may_read(request, each) and keep(each)]
     return Reply(value=shown, topics=(CONFIG_ENTRIES,), meta=QueryMeta.PLAIN)
 
 
 async def _match(dc: Datacenter, request: Request) -> Reply:
-    side = _required(request, "by")
+    for needed in ("by", "name"):  # an empty one will do, and matches nothing
+        if needed not in request.query:
+            raise ApiError(500, f"required query parameter '{needed}' not set")
+    side = request.query["by"]
     if side not in {"source", "destination"}:
         raise ApiError(500, "'by' parameter must be one of 'source' or 'destination'")
-    _required(request, "name")
-    names = [_name(name) for name in request.query_lists["name"]]
     find = match_destination if side == "destination" else match_source
     answer: dict[str, list[Document] | None] = {}
-    for name in names:
+    for asked in request.query_lists["name"]:
+        name = _name(asked, "name", "match entry namespace", UNANSWERED)
         if not request.authorizer.intention_read(name):
             raise ApiError(403, "Permission denied", UNANSWERED)
-        answer[name] = find(dc.store, name) or None  # Go's nil, not its empty list
+        answer[asked] = find(dc.store, name) or None  # Go's nil, not its empty list
     return Reply(value=answer, topics=(CONFIG_ENTRIES,), meta=QueryMeta.CONSISTENT)
 
 
 async def _check(dc: Datacenter, request: Request) -> Reply:
-    source, destination = _ends(request)
+    source, destination = _ends(request, "source namespace", "destination namespace")
+    if (kind := request.query.get("source-type", "consul")) != "consul":
+        raise ApiError(500, f'unsupported SourceType: "{kind}"')
     require(request.authorizer.service_read(destination))
     allows, reason = default_verdict(dc)
     rules = match_destination(dc.store, destination)
@@ -116,7 +124,7 @@ async def _check(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _read_exact(dc: Datacenter, request: Request) -> Reply:
-    source, destination = _ends(request)
+    source, destination = _ends(request, "SourceNS", "DestinationNS")
     row = entry_of(dc.store, destination)
     found = [each for each in (row.value["Sources"] if row else []) if each["Name"] == source]
     if row is None or not found:
@@ -128,8 +136,6 @@ async def _write_exact(dc: Datacenter, request: Request) -> Reply:
     source, destination = _ends(request)
     require(request.authorizer.intention_write(destination))
     body = decode_or_bad_request(request.body, _SHAPE)
-    if body.get("ID"):
-        raise ApiError(500, "ID must not be specified")
     row = entry_of(dc.store, destination)
     known_meta = row.value.get("Meta", {}) if row else {}
     if body.get("Meta") and body["Meta"] != known_meta:
@@ -152,7 +158,11 @@ async def _delete_exact(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _create(dc: Datacenter, request: Request) -> Reply:
-    body = decode_or_bad_request(request.body, _SHAPE)
+    try:
+        body = decode(request.body, _SHAPE)
+    except ApiError as error:
+        detail = error.text.removeprefix("Request decode failed: ")
+        raise ApiError(500, f"Failed to decode request body: {detail}") from error
     destination = body.get("DestinationName", "")
     require(request.authorizer.intention_write(destination))
     if body.get("ID"):
@@ -175,6 +185,8 @@ async def _create(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _read(dc: Datacenter, request: Request) -> Reply:
+    if not is_uuid(request.params["id"]):
+        raise bad_request(_NO_UUID)
     found = _found(dc, request.params["id"])
     if found is None:
         raise ApiError(404, "Intention not found")
@@ -262,8 +274,8 @@ def _require_legacy(row: Row) -> None:
 
 
 def _found(dc: Datacenter, intention_id: str) -> tuple[Row, Document] | None:
-    if len(intention_id) != len(str(uuid.UUID(int=0))):
-        raise ApiError(500, "failed intention lookup: index error: UUID must be 36 characters")
+    if not is_uuid(intention_id):
+        raise ApiError(500, f"Intention lookup failed: {_NO_UUID}")
     return find_by_id(dc.store, intention_id)
 
 
@@ -279,8 +291,12 @@ def _may_read(request: Request, intention: Document) -> bool:
     return any(request.authorizer.intention_read(end) for end in ends)
 
 
-def _ends(request: Request) -> tuple[str, str]:
-    return _name(_required(request, "source")), _name(_required(request, "destination"))
+def _ends(request: Request, of_source: str = "", of_destination: str = "") -> tuple[str, str]:
+    """Source and destination; where their namespaces have no name they are not looked at, as in writes."""
+    return (
+        _name(_required(request, "source"), "source", of_source),
+        _name(_required(request, "destination"), "destination", of_destination),
+    )
 
 
 def _required(request: Request, name: str) -> str:
@@ -290,13 +306,14 @@ def _required(request: Request, name: str) -> str:
     return value
 
 
-def _name(text: str) -> str:
+def _name(text: str, where: str, what: str, headers: Mapping[str, str] | None = None) -> str:
     """`web` or `default/web`; other namespaces are Enterprise's."""
-    namespace, slash, name = text.partition("/")
-    if not slash:
-        return text
-    if namespace != NAMESPACE:
-        raise ApiError(500, f"Invalid namespace {namespace!r}: namespaces are a Consul Enterprise feature")
+    namespace, _, name = text.rpartition("/")
+    if "/" in namespace:
+        raise ApiError(500, f"{where} \"{text}\" is invalid: input can contain at most one '/'")
+    if what and namespace not in {"", NAMESPACE}:
+        detail = f'Invalid {what} "{namespace}": Namespaces is a Consul Enterprise feature'
+        raise ApiError(500, detail, headers)
     return name
 
 

@@ -12,6 +12,7 @@ from datacenter.errors import UNANSWERED, ApiError
 from datacenter.query_definitions import QUERIES, QUERY, InvalidQuery, is_uuid, normal_query, resolve
 from datacenter.store import Document, Row
 
+_NO_UUID = "failed prepared query lookup: index error: UUID must be 36 characters"
 HIDDEN_TOKEN = "<hidden>"  # noqa: S105  what is shown instead of a token
 
 
@@ -80,8 +81,7 @@ async def _list(dc: Datacenter, request: Request) -> Reply:
 async def _get(dc: Datacenter, request: Request) -> Reply:
     identifier = request.params["id"]
     if not is_uuid(identifier):
-        text = "failed prepared query lookup: index error: UUID must be 36 characters"
-        raise ApiError(500, text, UNANSWERED)
+        raise ApiError(500, _NO_UUID, UNANSWERED)
     row = dc.store.table(QUERIES).get(identifier)
     if row is None:
         raise ApiError(404, "Query not found")
@@ -114,6 +114,8 @@ def _put(dc: Datacenter, given: Document, identifier: str) -> None:
 
 
 def _existing(dc: Datacenter, identifier: str) -> Row:
+    if not is_uuid(identifier):
+        raise ApiError(500, f"Prepared Query lookup failed: {_NO_UUID}")
     row = dc.store.table(QUERIES).get(identifier)
     if row is None:
         raise ApiError(500, f"Cannot modify non-existent prepared query: '{identifier}'")

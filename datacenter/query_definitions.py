@@ -52,7 +52,9 @@ class InvalidQuery(Exception):
 
 def normal_query(given: Document, identifier: str) -> Document:
     """The stored form, every key there. Raises InvalidQuery."""
-    service = given.get("Service", {})
+    service, session = given.get("Service", {}), given.get("Session", "")
+    if not (session or given.get("Name") or given.get("Template", {}).get("Type")):
+        raise InvalidQuery("Invalid prepared query: Must be bound to a session")
     if not service.get("Service"):
         raise InvalidQuery("Invalid prepared query: Must provide a Service name to query")
     failover, template = service.get("Failover", {}), given.get("Template", {})
@@ -61,10 +63,14 @@ def normal_query(given: Document, identifier: str) -> Document:
         raise InvalidQuery(f"Invalid prepared query: Bad NearestN '{nearest}', must be >= 0")
     _check_ttl(given.get("DNS", {}).get("TTL", ""))
     _check_template(template)
+    if session:
+        # There are no sessions here, so none is valid.
+        why = f' "{session}"' if is_uuid(session) else ": index error: UUID must be 36 characters"
+        raise InvalidQuery(f"raft apply failed: invalid session{why}")
     return {
         "ID": identifier,
         "Name": given.get("Name", ""),
-        "Session": given.get("Session", ""),
+        "Session": "",
         "Token": given.get("Token", ""),
         "Template": {"Type": "", "Regexp": "", "RemoveEmptyTags": False, **template},
         "Service": {
@@ -148,7 +154,7 @@ def _check_ttl(text: str) -> None:
     except ValueError as error:
         raise InvalidQuery(f"Invalid prepared query: Bad DNS TTL '{text}': {error}") from error
     if seconds < 0:
-        raise InvalidQuery(f"Invalid prepared query: DNS TTL '{text}', must be >=0")
+        raise InvalidQuery(f"Invalid prepared query: DNS TTL '{round(seconds * 1e9)}', must be >=0")
 
 
 def _check_template(template: Document) -> None:
@@ -156,8 +162,9 @@ def _check_template(template: Document) -> None:
     if not kind:
         return
     if kind != "name_prefix_match":
-        raise InvalidQuery(f"raft apply failed: Bad Template.Type '{kind}'")
+        raise InvalidQuery(f"raft apply failed: failed compiling template: Bad Template.Type '{kind}'")
     try:
         re.compile(template.get("Regexp", ""))
     except re.error as error:
-        raise InvalidQuery(f"raft apply failed: Bad Regexp: {error}") from error
+        where = "raft apply failed: failed compiling template: Bad Regexp"
+        raise InvalidQuery(f"{where}: error parsing regexp: {error}") from error

@@ -54,7 +54,7 @@ async def test_a_conditional_write_needs_the_index_last_seen() -> None:
     index = (await site.get("/v1/config/service-defaults/web"))["ModifyIndex"]
     assert await site.put("/v1/config?cas=0", WEB) is False
     assert await site.put(f"/v1/config?cas={index}", {**WEB, "Protocol": "grpc"}) is True
-    assert (await site.call("PUT", "/v1/config?cas=x", WEB)).status == 400
+    assert (await site.call("PUT", "/v1/config?cas=x", WEB)).status == 500
 
 
 async def test_each_kind_has_its_own_rights() -> None:
@@ -77,6 +77,13 @@ async def test_each_kind_has_its_own_rights() -> None:
 
 async def test_unknown_kinds_are_refused_everywhere() -> None:
     site = Wan().site("dc1")
-    for method, path in (("GET", "nope"), ("GET", "nope/x"), ("DELETE", "nope/x")):
+    for method, path, status in (("GET", "nope", 500), ("GET", "nope/x", 500), ("DELETE", "nope/x", 400)):
         answered = await site.call(method, f"/v1/config/{path}")
-        assert (answered.status, answered.body) == (500, "invalid config entry kind: nope")
+        assert (answered.status, answered.body) == (status, "invalid config entry kind: nope")
+
+
+async def test_proxy_defaults_are_deleted_by_any_name() -> None:
+    site = Wan().site("dc1")
+    await site.put("/v1/config", PROXY)
+    assert (await site.call("DELETE", "/v1/config/proxy-defaults/other")).body == {}
+    assert await site.get("/v1/config/proxy-defaults") == []

@@ -36,7 +36,10 @@ TCP = 'service "db" has protocol "tcp", which is incompatible with L7 intentions
     [
         (b"", "Bad request: Request decoding failed: EOF"),
         (b"{", "Bad request: Request decoding failed: unexpected EOF"),
-        (b"[]", "Bad request: Request decoding failed: json: cannot unmarshal array into Go value"),
+        (b"[]", "Bad request: Request decoding failed: '' expected a map, got 'slice'"),
+        (b"5", "Bad request: Request decoding failed: '' expected a map, got 'float64'"),
+        (b"null", "Bad request: Request decoding failed: Payload does not contain a kind/Kind key"),
+        (b'{"Kind":5}', "Bad request: Request decoding failed: Kind value in payload is not a string"),
         (b"{}", "Bad request: Request decoding failed: Payload does not contain a kind/Kind key"),
         (b'{"Kind":"nope"}', "Bad request: Request decoding failed: invalid config entry kind: nope"),
         (
@@ -71,6 +74,11 @@ def test_service_defaults_are_shown_with_three_parts_and_a_lower_case_protocol()
     }
 
 
+def test_service_defaults_show_their_protocol_when_they_have_none() -> None:
+    shown = read(Kind="service-defaults", Name="web", MeshGateway={"Mode": "far"})
+    assert (shown["Protocol"], shown["MeshGateway"]) == ("", {"Mode": "far"})  # the mode is nobody's concern
+
+
 def test_proxy_defaults_are_always_global() -> None:
     assert read(Kind="proxy-defaults", Name="x", Config={"protocol": "http"}) == {
         "Kind": "proxy-defaults",
@@ -87,8 +95,8 @@ def test_proxy_defaults_are_always_global() -> None:
     [
         ({"Kind": "service-defaults"}, "Name is required"),
         (
-            {"Kind": "proxy-defaults", "MeshGateway": {"Mode": "far"}},
-            "Invalid Mesh Gateway Mode: far",
+            {"Kind": "service-defaults", "Name": "*"},
+            "service-defaults name must be the name of a service, and not a wildcard",
         ),
         (L7, TCP),
     ],

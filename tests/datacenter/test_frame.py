@@ -66,7 +66,7 @@ async def test_path_parameters() -> None:
 
 async def test_an_unknown_path() -> None:
     reply = await site().call("GET", "/v1/nothing")
-    assert (reply.status, reply.body) == (404, b"404 page not found\n")
+    assert (reply.status, reply.headers, reply.body) == (404, {}, b"")
 
 
 async def test_a_wrong_method_is_told_the_right_ones() -> None:
@@ -271,10 +271,12 @@ async def test_the_streaming_backend_knows_no_leader() -> None:
 
 
 async def test_settings_show_in_every_reply() -> None:
-    served = site(translate_wan_addrs=True, default_policy_allows=False)
-    headers = (await served.call("GET", "/nothing")).headers
-    assert headers["X-Consul-Translate-Addresses"] == "true"
-    assert headers["X-Consul-Default-Acl-Policy"] == "deny"
+    served = site(Route("GET", "/v1/a", echo()), translate_wan_addrs=True, default_policy_allows=False)
+    for method, status in (("GET", 200), ("PUT", 405)):
+        reply = await served.call(method, "/v1/a")
+        assert reply.status == status
+        assert reply.headers["X-Consul-Translate-Addresses"] == "true"
+        assert reply.headers["X-Consul-Default-Acl-Policy"] == "deny"
 
 
 async def test_json_is_escaped_as_go_escapes_it() -> None:

@@ -14,6 +14,9 @@ from tests.datacenter.sites import Site, Wan, token
 ROOT = "/v1/connect/intentions"
 EXACT = f"{ROOT}/exact?source=web&destination=db"
 LEGACY = {"SourceName": "web", "DestinationName": "db", "Action": "allow"}
+NOBODY = "00000000-0000-0000-0000-000000000000"
+NO_UUID = "failed config entry lookup: index error: UUID must be 36 characters"
+NAMESPACES = "Namespaces is a Consul Enterprise feature"
 OLD_RULES_ONLY = (
     'cannot use legacy intention API to edit intentions with a destination of "db" '
     "after editing them via a service-intentions config entry"
@@ -64,13 +67,41 @@ async def test_a_legacy_intention_lives_from_creation_to_deletion(
         ),
         ("POST", ROOT, {}, "3 errors occurred:\n\t* SourceName must be set\n\t* DestinationName must"),
         ("POST", ROOT, {**LEGACY, "SourceType": "x"}, "Sources[0].Type must be set to 'consul'"),
-        ("GET", f"{ROOT}/short", None, "failed intention lookup: index error: UUID must be 36 characters"),
-        ("PUT", f"{ROOT}/{'0' * 36}", LEGACY, f"Cannot modify non-existent intention: '{'0' * 36}'"),
-        ("DELETE", f"{ROOT}/{'0' * 36}", None, f"Cannot delete non-existent intention: '{'0' * 36}'"),
-        ("PUT", EXACT, {"Action": "deny", "ID": "x"}, "ID must not be specified"),
+        ("PUT", f"{ROOT}/short", LEGACY, f"Intention lookup failed: {NO_UUID}"),
+        ("DELETE", f"{ROOT}/short", None, f"Intention lookup failed: {NO_UUID}"),
+        ("PUT", f"{ROOT}/{NOBODY}", LEGACY, f"Cannot modify non-existent intention: '{NOBODY}'"),
+        ("DELETE", f"{ROOT}/{NOBODY}", None, f"Cannot delete non-existent intention: '{NOBODY}'"),
+        ("POST", ROOT, b"{", "Failed to decode request body: unexpected EOF"),
+        ("POST", ROOT, {"Bogus": 1}, 'Failed to decode request body: json: unknown field "Bogus"'),
         ("PUT", EXACT, {"Action": "deny", "Meta": {"k": "v"}}, "Meta must not be specified"),
         ("PUT", EXACT, {}, "Sources[0].Action must be set to 'allow' or 'deny'"),
-        ("PUT", f"{ROOT}/exact?source=foo/web&destination=db", {}, "Invalid namespace 'foo'"),
+        (
+            "PUT",
+            f"{ROOT}/exact?source=a/b/c&destination=db",
+            {},
+            "source \"a/b/c\" is invalid: input can contain at most one '/'",
+        ),
+        ("GET", f"{ROOT}/exact?source=foo/web&destination=db", None, f'Invalid SourceNS "foo": {NAMESPACES}'),
+        (
+            "GET",
+            f"{ROOT}/exact?source=web&destination=foo/db",
+            None,
+            f'Invalid DestinationNS "foo": {NAMESPACES}',
+        ),
+        (
+            "GET",
+            f"{ROOT}/check?source=foo/web&destination=db",
+            None,
+            f'Invalid source namespace "foo": {NAMESPACES}',
+        ),
+        (
+            "GET",
+            f"{ROOT}/match?by=source&name=foo/db",
+            None,
+            f'Invalid match entry namespace "foo": {NAMESPACES}',
+        ),
+        ("GET", f"{ROOT}/check?source=a&destination=b&source-type=x", None, 'unsupported SourceType: "x"'),
+        ("GET", f"{ROOT}?filter=x", None, "Failed to create boolean expression evaluator: "),
         ("GET", f"{ROOT}/match?name=db", None, "required query parameter 'by' not set"),
     ],
 )
@@ -83,7 +114,29 @@ async def test_mistakes_are_500(site: Site, method: str, path: str, body: object
 
 async def test_a_body_that_does_not_fit_is_400(site: Site) -> None:
     assert (await site.call("PUT", EXACT, {"Bogus": 1})).status == 400
-    assert (await site.call("POST", ROOT, b"{")).status == 400
+    looked_up = await site.call("GET", f"{ROOT}/short")
+    assert (looked_up.status, looked_up.body) == (400, f"Bad request: {NO_UUID}")
+
+
+async def test_a_namespace_is_not_looked_at_in_writes(site: Site) -> None:
+    assert await site.put(f"{ROOT}/exact?source=foo/web&destination=bar/db", {"Action": "deny", "ID": "x"})
+    assert (await site.get(EXACT))["Action"] == "deny"
+    assert (await site.call("DELETE", f"{ROOT}/exact?source=foo/web&destination=db")).body is True
+    assert await site.get(ROOT) == []
+
+
+async def test_match_answers_under_the_name_that_was_asked(site: Site) -> None:
+    await site.put(EXACT, {"Action": "deny"})
+    matched = await site.get(f"{ROOT}/match?by=destination&name=default/db&name=")
+    assert (list(matched), matched[""]) == (["default/db", ""], None)
+    assert matched["default/db"][0]["SourceName"] == "web"
+
+
+async def test_the_list_can_be_filtered(site: Site) -> None:
+    for source in ("web", "api"):
+        await site.put(f"{ROOT}/exact?source={source}&destination=db", {"Action": "deny"})
+    found = await site.get(f"{ROOT}?filter=SourceName==api+and+Precedence==9")
+    assert [each["SourceName"] for each in found] == ["api"]
 
 
 async def test_an_updated_intention_keeps_its_destination(site: Site) -> None:

@@ -56,9 +56,14 @@ async def test_what_was_read_can_be_sent_back() -> None:
 
 async def test_what_is_not_there_cannot_be_changed() -> None:
     dc1 = site()
-    text = "Cannot modify non-existent prepared query: 'x'"
-    assert await refused(dc1, "PUT", "/v1/query/x", QUERY) == (500, text)
-    assert await refused(dc1, "DELETE", "/v1/query/x") == (500, text)
+    nobody = "00000000-0000-0000-0000-000000000000"
+    no_uuid = (
+        "Prepared Query lookup failed: failed prepared query lookup: index error: UUID must be 36 characters"
+    )
+    absent = f"Cannot modify non-existent prepared query: '{nobody}'"
+    for identifier, text in ((nobody, absent), ("x", no_uuid)):
+        assert await refused(dc1, "PUT", f"/v1/query/{identifier}", QUERY) == (500, text)
+        assert await refused(dc1, "DELETE", f"/v1/query/{identifier}") == (500, text)
 
 
 async def test_an_id_is_given_and_not_taken() -> None:
@@ -77,8 +82,10 @@ async def test_names_do_not_hide_ids_or_each_other() -> None:
         500,
         f"raft apply failed: name '{first}' aliases an existing query ID",
     )
-    for _ in range(2):
-        await create(dc1, {"Service": {"Service": "db"}})  # several may have no name
+    assert await refused(dc1, "POST", "/v1/query", {"Service": {"Service": "db"}}) == (
+        500,
+        "Invalid prepared query: Must be bound to a session",
+    )
 
 
 async def test_who_may_what() -> None:

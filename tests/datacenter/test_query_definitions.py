@@ -23,9 +23,16 @@ REFUSED: dict[str, dict[str, Any]] = {
         "Service": {"Service": "db", "Failover": {"NearestN": -1}}
     },
     "Invalid prepared query: Bad DNS TTL 'x': ": {"DNS": {"TTL": "x"}},
-    "Invalid prepared query: DNS TTL '-1s', must be >=0": {"DNS": {"TTL": "-1s"}},
-    "raft apply failed: Bad Template.Type 'x'": {"Template": {"Type": "x"}},
-    "raft apply failed: Bad Regexp: ": {"Template": {"Type": "name_prefix_match", "Regexp": "("}},
+    "Invalid prepared query: DNS TTL '-1000000000', must be >=0": {"DNS": {"TTL": "-1s"}},
+    "raft apply failed: failed compiling template: Bad Template.Type 'x'": {"Template": {"Type": "x"}},
+    "raft apply failed: failed compiling template: Bad Regexp: error parsing regexp: ": {
+        "Template": {"Type": "name_prefix_match", "Regexp": "("}
+    },
+    "raft apply failed: invalid session: index error: UUID must be 36 characters": {"Session": "x"},
+    'raft apply failed: invalid session "00000000-0000-0000-0000-000000000000"': {
+        "Session": "00000000-0000-0000-0000-000000000000"
+    },
+    "Invalid prepared query: Must be bound to a session": {"Name": ""},
 }
 
 
