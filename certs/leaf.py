@@ -60,6 +60,7 @@ class Leaf:
 def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
     """Read `CertPEM` and `PrivateKeyPEM`; raise LeafRejected. Whether they fit is for `credentials.prove`."""
     certificate, *extra = chain = _certificates(cert_pem)
+    size = _bounded(chain)
     try:
         identity = service_of(certificate)
     except NoIdentity as error:
@@ -72,7 +73,7 @@ def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
         serial=serial_text(certificate.serial_number),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
-        chain_bytes=_bounded(chain),
+        chain_bytes=size,
     )
 
 

@@ -19,19 +19,20 @@ from agent.console import Console
 from agent.exits import ExitCode
 from agent.status import document
 from agent.values import parse_admin
-from tests.agent.assembled import MATCH
+from tests.agent.assembled import LEAF, MATCH
 from tests.agent.living import Life, public_life
 from tests.agent.processes import sidecar
+from tests.certs.authority import Issuer
 
 
 @asynccontextmanager
 async def beside(
-    nursery: trio.Nursery, tmp_path: Path, *, ready: bool = True
+    nursery: trio.Nursery, tmp_path: Path, *, ready: bool = True, root: Issuer | None = None
 ) -> AsyncIterator[tuple[Life, str]]:
     """An agent with an admin socket; its address."""
     admin = f"unix:{tmp_path}/admin.sock"
     life = public_life(nursery, admin_bind=[admin, "127.0.0.1:0"])
-    life.bench.well()
+    life.bench.well(root=root)
     if not ready:
         life.bench.consul.replace(MATCH)
         life.bench.consul.answer(MATCH, text="No cluster leader", status=500)
@@ -66,6 +67,44 @@ async def test_wait_in_vain(nursery: trio.Nursery, tmp_path: Path) -> None:
     assert ended.code == 69
     (line,) = ended.complaints
     assert line.startswith("sidecar: not ready within 0.5 s: intentions: ")
+
+
+async def test_rotate(nursery: trio.Nursery, tmp_path: Path) -> None:
+    async with beside(nursery, tmp_path) as (life, admin):
+        over_tcp = await sidecar("rotate", "-admin-bind", life.bench.parts.admin_addresses[1])
+        same = await sidecar("rotate", "-admin-bind", admin)
+        root = Issuer.root()
+        life.bench.consul.replace(LEAF)
+        life.bench.consul.answer(LEAF, root.leaf(serial=0x0E).answer(), index=30)
+        foreign = await sidecar("rotate", "-admin-bind", admin)
+        life.bench.consul.answer(LEAF, text="Rate limit reached, try again later", status=429)
+        failed = await sidecar("rotate", "-admin-bind", admin)
+        asked = life.bench.consul.questions(LEAF)[-1]
+    assert over_tcp.code == 77
+    assert same.out.startswith("Consul hands out the leaf we have: 0d until ")
+    assert same.out.endswith(", generation 1\n")
+    assert (foreign.code, failed.code) == (69, 69)
+    assert "untrusted_chain" in foreign.complaints[0]
+    assert "Rate limit reached" in failed.complaints[0]
+    assert dict(asked.query) == {"reissue": "true"}
+
+
+async def test_rotate_brings_a_new_leaf(nursery: trio.Nursery, tmp_path: Path) -> None:
+    root = Issuer.root()
+    async with beside(nursery, tmp_path, root=root) as (life, admin):
+        life.bench.consul.answer(LEAF, root.leaf(serial=0x0E).answer(), index=30)
+        ended = await sidecar("rotate", "-admin-bind", admin)
+    assert ended.code == 0
+    assert ": 0e until " in ended.out
+
+
+async def test_rotate_before_there_is_a_leaf(nursery: trio.Nursery, tmp_path: Path) -> None:
+    async with beside(nursery, tmp_path) as (life, admin):
+        rotation, life.bench.parts.rotation = life.bench.parts.rotation, None
+        ended = await sidecar("rotate", "-admin-bind", admin)
+        life.bench.parts.rotation = rotation
+    assert ended.code == 1
+    assert "no leaf to replace yet" in ended.complaints[0]
 
 
 async def test_drain(nursery: trio.Nursery, tmp_path: Path) -> None:

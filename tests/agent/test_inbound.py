@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 
 import pytest
 import trio
@@ -12,8 +13,10 @@ import trio.testing
 from OpenSSL import SSL
 
 from agent.handshake import client_handshake
+from agent.inbound import InboundReason
 from agent.ledger import CloseReason
 from agent.legs import DialReason
+from agent.outbound import OutboundReason
 from agent.registration import TcpAddress
 from agent.verdicts import rejudge
 from certs.peer import PeerReason
@@ -122,3 +125,24 @@ async def test_a_bug_in_a_connection_is_raised_and_leaves_nothing(monkeypatch: p
         assert len(raised) == 1
         assert m.db.ledger.recent()[-1].reason is CloseReason.INTERNAL_ERROR
         assert far.fileno() == -1
+
+
+async def test_with_an_expired_certificate_of_ours_nobody_is_let_in_and_that_is_the_reason() -> None:
+    async with no_descriptor_leaked(), mesh(echo) as m:
+        ended = now() - timedelta(seconds=1)
+        minted = m.root.leaf(service="db", datacenter="dc2", not_after=ended)
+        m.db.contexts.publish(contexts_of(minted, m.root, generation=2))
+        with m.raw():
+            finished = await m.db.finished()
+        assert finished.reason is InboundReason.CREDENTIALS_EXPIRED
+        assert ended.isoformat()[:16] in finished.detail
+        assert m.app.accepts == 0
+
+
+async def test_with_an_expired_certificate_of_ours_nobody_is_called() -> None:
+    async with no_descriptor_leaked(), mesh(echo) as m:
+        minted = m.root.leaf(not_after=now() - timedelta(seconds=1))
+        m.web.contexts.publish(contexts_of(minted, m.root, generation=2))
+        async with await m.connect():
+            assert (await m.web.finished()).reason is OutboundReason.CREDENTIALS_EXPIRED
+        assert m.app.accepts == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -24,7 +26,7 @@ from tests.certs.authority import Issuer
 class Bench:
     """A judge, and connections that are open until it closes them."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, grace: float = 0.0) -> None:
         self.nursery = nursery
         self.root = Issuer.root(now=START)
         self.intentions: Latest[Intentions] = Latest()
@@ -32,7 +34,9 @@ class Bench:
         self.closed: list[int] = []
         bench = assembled(nursery)
         self.ledger = Ledger(virtual, bench.reactions)
-        self.judge = Judge(self.ledger, self.intentions, self.contexts, virtual, self.closed.append)
+        self.judge = Judge(
+            self.ledger, self.intentions, self.contexts, virtual, self.closed.append, grace=grace
+        )
         bench.reactions.attach(bench.parts, self.judge)
         self.trust(self.root)
         self.allow(default=True)
@@ -65,8 +69,8 @@ class Bench:
 LATE = START + timedelta(days=2)
 
 
-async def running(nursery: trio.Nursery) -> Bench:
-    bench = Bench(nursery)
+async def running(nursery: trio.Nursery, grace: float = 0.0) -> Bench:
+    bench = Bench(nursery, grace)
     nursery.start_soon(bench.judge.run)
     await wait_all_tasks_blocked()
     return bench
@@ -107,3 +111,15 @@ async def test_each_peer_is_closed_when_its_own_certificate_ends(
     assert bench.reasons == {"sooner": "peer_expired"}
     await trio.sleep(9 * 60)
     assert bench.reasons == {"sooner": "peer_expired", "later": "peer_expired"}
+
+
+@pytest.mark.parametrize(("grace", "closed"), [(600.0, {"old": "peer_expired"}), (math.inf, {})])
+async def test_a_grace_puts_off_the_end(
+    nursery: trio.Nursery, autojump_clock: MockClock, grace: float, closed: dict[str, str]
+) -> None:
+    bench = await running(nursery, grace)
+    bench.connect("old", virtual() + timedelta(minutes=1))
+    await trio.sleep(9 * 60)
+    assert bench.reasons == {}
+    await trio.sleep(3 * 60)
+    assert bench.reasons == closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,13 @@ def test_names_fit_into_a_url() -> None:
     for text in ("", "a/b", "a b", "a?b", "a%2f", "a\x07"):
         with pytest.raises(ValueError, match="not a name"):
             values.parse_name(text)
+
+
+def test_a_grace_may_be_for_ever() -> None:
+    assert values.parse_grace("1m30s") == 90
+    assert values.parse_grace("never") == math.inf
+    with pytest.raises(ValueError, match="duration"):
+        values.parse_grace("always")
 
 
 def test_counts_and_texts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -94,6 +95,22 @@ def test_expired(
 ) -> None:
     assert judged(ledger, contexts, at=EXPIRY + timedelta(seconds=seconds)).closed == closed
     assert connection.closing is (CloseReason.PEER_EXPIRED if closed else None)
+
+
+@pytest.mark.parametrize(("grace", "seconds", "closed"), [(60, 59, 0), (60, 61, 1), (math.inf, 10**6, 0)])
+def test_expired_but_within_its_grace(
+    ledger: Ledger,
+    connection: Connection,
+    contexts: Contexts,
+    *,
+    grace: float,
+    seconds: float,
+    closed: int,
+) -> None:
+    result = rejudge(ledger, ALLOW, contexts, EXPIRY + timedelta(seconds=seconds), grace)
+    assert result.closed == closed
+    if not closed:
+        assert result.next_expiry == (None if grace == math.inf else EXPIRY + timedelta(seconds=grace))
 
 
 def test_its_root_is_gone(ledger: Ledger, connection: Connection) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from certs.bundle import BundleReason, BundleRejected, parse_roots
+from certs.bundle import MOST_ROOTS, BundleReason, BundleRejected, parse_roots
 from tests.certs.authority import TRUST_DOMAIN, pem, roots_answer
 from tests.certs.fitting import bundle, root
 from tests.recorded import body
@@ -121,6 +121,7 @@ def broken_root(**changes: object) -> dict[str, Any]:
         (broken(TrustDomain="not a domain"), BundleReason.BAD_TRUST_DOMAIN),
         (broken(Roots=[]), BundleReason.NO_ROOTS),
         (broken(Roots=None), BundleReason.NO_ROOTS),
+        (broken(Roots=[{"RootCert": ""}] * (MOST_ROOTS + 1)), BundleReason.TOO_MANY_ROOTS),
         (broken_root(RootCert=""), BundleReason.BAD_CERTIFICATE),
         (broken_root(RootCert=pem(root().certificate) * 2), BundleReason.BAD_CERTIFICATE),
         (broken_root(RootCert=pem(root().certificate).replace("M", "N", 3)), BundleReason.BAD_CERTIFICATE),

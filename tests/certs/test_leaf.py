@@ -8,7 +8,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa, x25519
 
-from certs.leaf import LeafReason, LeafRejected, PrivateKey, parse_leaf, serial_text
+from certs.leaf import (
+    MOST_BYTES,
+    MOST_CERTIFICATES,
+    LeafReason,
+    LeafRejected,
+    PrivateKey,
+    parse_leaf,
+    serial_text,
+)
 from tests.certs.authority import Issuer, key_pem, new_key, service_uri
 from tests.certs.fitting import AT, leaf_of, recorded_leaf, root
 from tests.recorded import body
@@ -74,6 +82,8 @@ def minted(**flaws: object) -> str:
         (minted(uris=["spiffe://x y"]), "", LeafReason.INVALID_ID),
         (minted(uris=["spiffe://x.consul"]), "", LeafReason.NOT_A_SERVICE),
         (minted(), "", LeafReason.BAD_KEY),
+        (minted() * (MOST_CERTIFICATES + 1), "", LeafReason.OVERSIZED_CHAIN),
+        (minted() + "\n" * 2 * MOST_BYTES, "", LeafReason.OVERSIZED_CHAIN),
         (minted(), "-----BEGIN EC PRIVATE KEY-----\n-----END EC PRIVATE KEY-----\n", LeafReason.BAD_KEY),
         (minted(), pkcs8(x25519.X25519PrivateKey.generate()), LeafReason.BAD_KEY),
     ],
