@@ -72,7 +72,8 @@ def expand(definition: Document, used_ports: Mapping[str, int]) -> list[Register
 def normal_service(given: Document) -> Document:
     """A NodeService in the stored form: every key there, defaults filled in, addresses tagged."""
     proxy = {**given.get("Proxy", {})}
-    proxy["Upstreams"] = [{"DestinationType": "service", **each} for each in proxy.get("Upstreams", [])]
+    blank = {"DestinationType": "service", "DestinationName": ""}
+    proxy["Upstreams"] = [blank | each for each in proxy.get("Upstreams", [])]
     for upstream in proxy["Upstreams"]:
         upstream["DestinationType"] = upstream["DestinationType"] or "service"
     return {

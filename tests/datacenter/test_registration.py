@@ -154,7 +154,9 @@ def test_the_upstreams_of_a_sidecar_are_taken_as_they_are() -> None:
         {"DestinationName": "*", "LocalBindPort": 1},
     ]
     kept = sidecar({"Proxy": {"Upstreams": hopeless}, "Connect": {"Native": True}}).service
-    assert [item | {"DestinationType": "service"} for item in hopeless] == kept["Proxy"]["Upstreams"]
+    assert kept["Proxy"]["Upstreams"] == [
+        {"DestinationType": "service", "DestinationName": "", **item} for item in hopeless
+    ]
 
 
 @pytest.mark.parametrize(
