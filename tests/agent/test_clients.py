@@ -213,7 +213,32 @@ def test_words_are_read_before_anybody_is_asked() -> None:
     assert terminal.out.startswith("usage: sidecar wait")
 
 
-def test_the_page_shows_upstreams_and_what_is_rejected() -> None:
+async def test_the_page_shows_where_upstreams_are(nursery: trio.Nursery, tmp_path: Path) -> None:
+    life = public_life(nursery)
+    entry = {
+        "Node": {"Node": "n1", "Address": "10.0.0.1", "Datacenter": "dc1"},
+        "Service": {"ID": "db-1-proxy", "Port": 21000, "Proxy": {"DestinationServiceName": "db"}},
+        "Checks": [{"Status": "passing"}],
+    }
+    life.bench.consul.answer("/v1/health/connect/db", [entry], index=3)
+    life.bench.consul.answer("/v1/health/connect/cache", [], index=3)
+    life.bench.well(
+        {"DestinationName": "db", "LocalBindSocketPath": f"{tmp_path}/db"},
+        {"DestinationName": "cache", "LocalBindSocketPath": f"{tmp_path}/cache"},
+    )
+    async with trio.open_nursery() as inner:
+        inner.start_soon(life.run)
+        await life.ready()
+        assert life.bench.parts.feeds is not None
+        await life.until(lambda: all(watch.answers for watch in life.bench.parts.watches()))
+        page = summary(document(life.bench.parts))
+        life.cycle.drain("the test")
+    assert f"upstream    db on unix:{tmp_path}/db\n" in page
+    assert "db-1-proxy on n1 in dc1 at 10.0.0.1:21000 (local_node_address), passing" in page
+    assert f"upstream    cache on unix:{tmp_path}/cache\n              no instance" in page
+
+
+def test_the_page_shows_what_is_rejected() -> None:
     page = summary(
         {
             "phase": "serving",

@@ -134,6 +134,18 @@ def test_sockets_are_taken_over(names: str, expected: int | None) -> None:
     assert child.stdout.strip() == f"{names.split(':')} {port} False {{}}"
 
 
+def test_sockets_are_taken_over_from_the_first_descriptor_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process descriptor 3 is somebody else's: so from another number on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address, descriptor = sock.getsockname(), sock.detach()
+    monkeypatch.setattr("agent.systemd.FIRST_FD", descriptor)
+    environ = {"LISTEN_PID": "7", "LISTEN_FDS": "1", "OTHER": "x"}
+    (found,) = inherited_sockets(environ, 7)
+    assert (found.name, found.sock.getsockname(), found.sock.getblocking()) == ("", address, False)
+    assert environ == {"OTHER": "x"}
+    found.sock.close()
+
+
 @pytest.mark.parametrize(
     "environ", [{}, {"LISTEN_PID": "8", "LISTEN_FDS": "1"}, {"LISTEN_PID": "7", "LISTEN_FDS": "x"}]
 )
