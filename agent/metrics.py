@@ -95,7 +95,8 @@ def _watches(parts: Parts) -> Iterator[Family]:
     changes = counter("sidecar_watch_changes_total", "Values published.")
     failing = gauge("sidecar_watch_failing", "Failures in a row.")
     failures = counter("sidecar_watch_failures_total", "Failures by reason.")
-    for status in parts.watches():
+    # One query polled at two paces is two watches of one name; a page must not have a sample twice.
+    for status in {status.name: status for status in parts.watches()}.values():
         if status.answered_at is not None:
             age.add((now - status.answered_at).total_seconds(), watch=status.name)
         changes.add(status.changes, watch=status.name)
