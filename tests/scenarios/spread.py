@@ -1,4 +1,4 @@
-"""Sidecars as processes beside two embedded datacenters: web of dc1, instances of db where a test wants.
+"""Sidecars as processes beside two datacenters: web of dc1, instances of db where a test wants.
 
 Every instance has its app, its sidecar on an address of its own, a TCP check on its door and a TTL check that
 a test can fail. Those of dc2 are registered under a LAN address where nobody listens, and a WAN address.
@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.contract.apps import App, serving
 from tests.contract.client import Api
-from tests.contract.federation import Federation, free_port, running
+from tests.contract.federation import Federation, Kind, free_port, running
 from tests.contract.mesh import Sidecar, put
 from tests.contract.processes import process
 from tests.contract.services import tcp, ttl
@@ -63,11 +63,14 @@ class Spread:
 
 @contextmanager
 def spread(
-    directory: Path, instances: dict[str, str], upstreams: dict[str, dict[str, Any]]
+    directory: Path,
+    instances: dict[str, str],
+    upstreams: dict[str, dict[str, Any]],
+    kind: Kind = "embedded",
 ) -> Iterator[Spread]:
     """`instances`: name to datacenter. `upstreams`: name to registration; each gets a port."""
     with ExitStack() as stack:
-        federation = stack.enter_context(running("embedded", directory))
+        federation = stack.enter_context(running(kind, directory))
         apis = {api.name: api for api in federation}
         ports = {name: free_port() for name in upstreams}
         made = {
@@ -103,8 +106,8 @@ def _instance(stack: ExitStack, name: str, api: Api, directory: Path) -> Instanc
     if api.name == "dc2":
         registered = (NOBODY, public[1])
         more["TaggedAddresses"] = {"wan": {"Address": public[0], "Port": public[1]}}
-    checks = [tcp(f"door-{name}", *public), {"Name": f"{name} itself", "AliasService": name}]
-    service = {"ID": name, "Name": "db", "Port": app.port, "Check": ttl(f"pulse-{name}")}
+    checks = [tcp(f"door-{name}", *public), ttl(f"pulse-{name}")]
+    service = {"ID": name, "Name": "db", "Port": app.port}
     put(api, service | _sidecar_service(registered, {"Checks": checks, **more}))
     sidecar = stack.enter_context(_sidecar(name, api, public, directory))
     return Instance(name=name, api=api, app=app, sidecar=sidecar)

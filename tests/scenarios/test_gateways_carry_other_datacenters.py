@@ -13,6 +13,7 @@ import pytest
 
 from tests.contract.apps import Conversation, ask
 from tests.contract.client import Api
+from tests.contract.conftest import KINDS, skip_without
 from tests.contract.mesh import put
 from tests.contract.services import ttl
 from tests.scenarios.spread import NOBODY, Spread, spread
@@ -69,16 +70,19 @@ def gateway(api: Api, host: str, target: tuple[str, int], *, wan: bool) -> Itera
     if wan:
         service["TaggedAddresses"] = {"wan": {"Address": host, "Port": port}}
     put(api, service | {"Check": ttl(f"gateway-{api.name}")})
+    api.until("/v1/health/service/mesh-gateway?passing", len)
     try:
         yield carrier
     finally:
         carrier.close()
 
 
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
+@pytest.fixture(scope="module", params=KINDS)
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
     """db in dc2 alone, sought in three ways."""
-    with spread(tmp_path_factory.mktemp("gateways"), {"db-far": "dc2"}, UPSTREAMS) as started:
+    skip_without(request.param)
+    directory = tmp_path_factory.mktemp("gateways")
+    with spread(directory, {"db-far": "dc2"}, UPSTREAMS, request.param) as started:
         yield started
 
 
