@@ -79,6 +79,20 @@ READS: list[Case] = [
     ),
     (
         "GET",
+        "/v1/connect/intentions/check?source=foo/a&destination=x",
+        None,
+        500,
+        'Invalid source namespace "foo": Namespaces is a Consul Enterprise feature',
+    ),
+    (
+        "GET",
+        "/v1/connect/intentions/nope",
+        None,
+        400,
+        "Bad request: failed config entry lookup: index error: UUID must be 36 characters",
+    ),
+    (
+        "GET",
         "/v1/connect/intentions/check?destination=x",
         None,
         500,
@@ -119,6 +133,13 @@ def test_a_wrong_question_is_refused_with_this_text(dc1: Api, case: Case) -> Non
 def test_a_wrong_method_names_the_right_ones(dc1: Api) -> None:
     answer = dc1.post("/v1/health/connect/x")
     assert set(answer.headers["allow"].split(",")) == {"OPTIONS", "GET"}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_where_nothing_is_there_is_a_bare_404(dc1: Api, method: str) -> None:
+    answer = dc1.call(method, "/v1/nope")
+    assert (answer.status, answer.text) == (404, "")
+    assert not any(name.startswith("x-consul") for name in answer.headers)
 
 
 def test_a_bad_filter_is_the_servers_error(dc1: Api) -> None:

@@ -9,9 +9,11 @@ from tests.contract.refusals import AUTHORIZE, EXACT, NO_QUERY, REGISTER, Case, 
 
 URI = "spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/web"
 
-NO_DESTINATION = (
-    "1 error occurred:\n\t* Proxy.DestinationServiceName must be non-empty for Connect proxy services\n\n"
-)
+
+def told_once(text: str) -> str:
+    """One mistake, as Consul lists them."""
+    return f"1 error occurred:\n\t* {text}\n\n"
+
 
 REGISTRATIONS: list[Case] = [
     ("PUT", REGISTER, '{"Name":', 400, "Request decode failed: unexpected EOF"),
@@ -31,7 +33,7 @@ REGISTRATIONS: list[Case] = [
         REGISTER,
         {"Name": "x", "Kind": "connect-proxy", "Port": 1},
         400,
-        NO_DESTINATION,
+        told_once("Proxy.DestinationServiceName must be non-empty for Connect proxy services"),
     ),
     (
         "PUT",
@@ -76,6 +78,87 @@ REGISTRATIONS: list[Case] = [
         404,
         'No service registered with ID "nope"',
     ),
+]
+
+PROXY = {"Name": "x", "Kind": "connect-proxy", "Port": 1}
+
+
+def proxied(*upstreams: object) -> dict[str, object]:
+    """A stand-alone proxy with these upstreams."""
+    return {**PROXY, "Proxy": {"DestinationServiceName": "d", "Upstreams": list(upstreams)}}
+
+
+D7 = {"DestinationName": "d", "LocalBindPort": 7}
+VALUES: list[Case] = [
+    ("PUT", REGISTER, body, status, text)
+    for body, status, text in (
+        ({"Name": "x", "Weights": {}}, 400, "Invalid Weights: Passing must be greater than 0"),
+        (
+            {"Name": "x", "Weights": {"Passing": 1, "Warning": -1}},
+            400,
+            "Invalid Weights: Warning must be greater or equal than 0",
+        ),
+        (
+            {"Name": "x", "Weights": {"Passing": 70000}},
+            400,
+            "Invalid Weights: DNS Weight must be between 0 and 65535",
+        ),
+        (
+            {"Name": "x", "Meta": {"a b": "c"}},
+            400,
+            "Invalid Service Meta: Couldn't load metadata pair ('a b', 'c'): Key contains invalid characters",
+        ),
+        (
+            {"Name": "x", "Check": {"TTL": "9s", "Status": "zip"}},
+            400,
+            "Status for checks must 'passing', 'warning', 'critical'",
+        ),
+        (
+            {"Name": "x", "Check": {"TTL": "10"}},
+            400,
+            'Request decode failed: time: missing unit in duration "10"',
+        ),
+        (
+            {"Name": "x", "Connect": {"SidecarService": {"ID": "y"}}},
+            400,
+            told_once("A SidecarService cannot specify an ID as this is managed by the agent"),
+        ),
+        (
+            {"Name": "x", "Connect": {"SidecarService": {"Check": {"Name": "y"}}}},
+            500,
+            "Bad request: Invalid check in sidecar_service: TTL must be > 0 for TTL checks",
+        ),
+        (
+            PROXY | {"Port": 0, "Proxy": {"DestinationServiceName": "d"}},
+            400,
+            told_once("Port or SocketPath must be set for a Connect proxy"),
+        ),
+        (proxied({"LocalBindPort": 1}), 400, told_once("upstream destination name cannot be empty")),
+        (
+            proxied({"DestinationName": "d"}),
+            400,
+            told_once("upstream local bind port or local socket path must be defined and nonzero"),
+        ),
+        (
+            proxied(D7 | {"DestinationType": "zip"}),
+            400,
+            told_once('unknown upstream destination type: "zip"'),
+        ),
+        (
+            proxied(D7, D7 | {"DestinationName": "e"}),
+            400,
+            told_once(
+                "upstreams cannot contain duplicates by local bind address and port or unix path; "
+                '"127.0.0.1:7" is specified twice'
+            ),
+        ),
+        (
+            "{'Name':'x'}",
+            400,
+            "Request decode failed: invalid character '\\'' looking for beginning of object key string",
+        ),
+        ("null", 400, "Missing service name"),
+    )
 ]
 
 CHECKS: list[Case] = [
@@ -145,6 +228,13 @@ INTENTIONS: list[Case] = [
         500,
         "required query parameter 'source' not set",
     ),
+    (
+        "POST",
+        "/v1/connect/intentions",
+        "{",
+        500,
+        "Failed to decode request body: unexpected EOF",
+    ),
     ("POST", AUTHORIZE, {}, 400, "Bad request: Target service must be specified"),
     ("POST", AUTHORIZE, "{", 400, "Bad request: Request decode failed: unexpected EOF"),
     (
@@ -203,6 +293,22 @@ DOCUMENTS: list[Case] = [
         "Invalid prepared query: Must provide a Service name to query",
     ),
     (
+        "POST",
+        "/v1/query",
+        {"Service": {"Service": "x"}},
+        500,
+        "Invalid prepared query: Must be bound to a session",
+    ),
+    (
+        "PUT",
+        "/v1/config",
+        {"Kind": 5},
+        400,
+        "Bad request: Request decoding failed: Kind value in payload is not a string",
+    ),
+    ("PUT", "/v1/config", "[]", 400, "Bad request: Request decoding failed: '' expected a map, got 'slice'"),
+    ("DELETE", "/v1/config/nope/x", None, 400, "invalid config entry kind: nope"),
+    (
         "DELETE",
         f"/v1/query/{NO_QUERY}",
         None,
@@ -233,6 +339,6 @@ DOCUMENTS: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize("case", [*REGISTRATIONS, *CHECKS, *INTENTIONS, *DOCUMENTS], ids=told)
+@pytest.mark.parametrize("case", [*REGISTRATIONS, *VALUES, *CHECKS, *INTENTIONS, *DOCUMENTS], ids=told)
 def test_wrong_input_is_refused_with_this_text(dc1: Api, case: Case) -> None:
     expect(dc1, case)

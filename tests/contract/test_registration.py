@@ -124,6 +124,19 @@ def test_a_sidecar_is_probed_where_it_listens_and_follows_its_parent(
     dc1.until(f"/v1/health/connect/{name}", followed)
 
 
+def test_the_upstreams_of_a_sidecar_are_taken_as_they_are(dc1: Api, register: Register, name: str) -> None:
+    hopeless = [
+        {"LocalBindPort": 1},
+        {"DestinationName": "a"},
+        {"DestinationName": "b", "DestinationType": "zip", "LocalBindPort": 7},
+        {"DestinationName": "c", "LocalBindPort": 7},
+    ]
+    register(dc1, sidecar(name, {"Upstreams": hopeless}))
+    kept = dc1.get(f"{SERVICE}/{name}-sidecar-proxy").json["Proxy"]["Upstreams"]
+    assert [item.get("DestinationName", "") for item in kept] == ["", "a", "b", "c"]
+    assert [item.get("LocalBindPort") for item in kept] == [1, None, 7, 7]
+
+
 def test_the_agents_list_can_be_filtered(dc1: Api, register: Register, name: str) -> None:
     register(dc1, sidecar(name))
     services = dc1.get("/v1/agent/services").json
