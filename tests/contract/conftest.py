@@ -12,18 +12,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.contract.client import Api
-from tests.contract.federation import Federation, Kind, consul_binary, running
+from tests.contract.federation import Federation, consul_binary, running
 
 _numbers = itertools.count(1)
 
 
-KINDS = ["embedded", pytest.param("consul", marks=pytest.mark.consul)]
-
-
-def skip_without(kind: Kind) -> None:
-    """Skip, saying why, when there is no such datacenter on this machine."""
-    if kind == "consul" and consul_binary() is None:
-        pytest.skip("no real Consul: neither CONSUL_BIN nor `consul` on PATH")
+# Without a real Consul its half is left out here, and test_real_consul.py says so, once and visibly.
+KINDS = ["embedded", *([pytest.param("consul", marks=pytest.mark.consul)] if consul_binary() else [])]
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -31,7 +26,6 @@ def federation(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Federation]:
     """Two datacenters with nothing in them."""
-    skip_without(request.param)
     with running(request.param, tmp_path_factory.mktemp(request.param)) as started:
         yield started
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.chains import certificates, roots_of, trusted
-from tests.contract.conftest import KINDS, skip_without
+from tests.contract.conftest import KINDS
 from tests.contract.federation import Federation, running, wait_until_ready
 from tests.contract.services import proxy, sidecar, ttl
 
@@ -32,7 +32,6 @@ class Cut:
 @pytest.fixture(scope="module", params=KINDS)
 def cut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cut]:
     """Fill a federation of its own, then kill dc1."""
-    skip_without(request.param)
     with running(request.param, tmp_path_factory.mktemp(f"cut-{request.param}")) as federation:
         dc1, dc2 = federation
         for api in federation:

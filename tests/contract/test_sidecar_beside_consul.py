@@ -18,7 +18,7 @@ import pytest
 from tests.contract.apps import Conversation, Traffic, ask
 from tests.contract.chains import new_key
 from tests.contract.client import Api
-from tests.contract.conftest import KINDS, skip_without
+from tests.contract.conftest import KINDS
 from tests.contract.federation import running
 from tests.contract.mesh import Mesh, running_mesh
 
@@ -31,7 +31,6 @@ CONFIGURATION = "/v1/connect/ca/configuration"
 @pytest.fixture(scope="module", params=KINDS)
 def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """A federation and a mesh of its own."""
-    skip_without(request.param)
     directory = tmp_path_factory.mktemp(f"mesh-{request.param}")
     with running(request.param, directory) as federation, running_mesh(federation, directory) as started:
         yield started
