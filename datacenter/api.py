@@ -34,6 +34,7 @@ from functools import cached_property
 from typing import Protocol
 
 from datacenter.acl import Acl, Authorizer
+from datacenter.csr_limit import CsrLimit
 from datacenter.heartbeats import Heartbeats
 from datacenter.inventory import Inventory
 from datacenter.settings import Settings
@@ -188,6 +189,11 @@ class Datacenter:
     def inventory(self) -> Inventory:
         """Nodes, services and checks."""
         return Inventory(self.store, self.settings.node_name)
+
+    @cached_property
+    def csr_limit(self) -> CsrLimit:
+        """How many certificates are signed in a second."""
+        return CsrLimit()
 
     @cached_property
     def heartbeats(self) -> Heartbeats:

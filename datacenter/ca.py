@@ -36,15 +36,24 @@ from datacenter.authority import (
     RequestRefused,
     Signer,
     certificate_pem,
-    check_external_root,
     cross_sign,
     make_root,
     serial_hex,
     sign_intermediate,
     sign_leaf,
 )
-from datacenter.ca_config import CaConfig, ConfigRefused, handed_in, parse_config, starting_config
+from datacenter.ca_config import (
+    CaConfig,
+    ConfigRefused,
+    handed_in,
+    lingering,
+    longest_life,
+    parse_config,
+    starting_config,
+)
 from datacenter.errors import ApiError
+from datacenter.external import successor
+from datacenter.forward import DATACENTERS
 from datacenter.keys import InvalidKey, SigningKey, generate_key, key_pem, load_key
 from datacenter.trust import (
     ROTATED_OUT_AT,
@@ -52,7 +61,6 @@ from datacenter.trust import (
     Trust,
     new_root,
     parse_certificate,
-    pruned,
     root_of_stored,
     rotated,
     stored_root,
@@ -63,7 +71,9 @@ CONFIG = "connect-ca-config"  # table: "config" -> CaConfig.document()
 SERIAL = "connect-ca-serial"  # table: "last" -> the newest serial number given out
 
 _SIGNER = "connect-ca-signer"  # private document: {"PrivateKey": PEM}
+_LINGERING = "Lingering"  # ca_config.lingering
 _LEAF_SETTING = "LeafTTLSetting"  # seconds; a changed setting at start overrides the configuration once
+_MOST_BRIDGES = 6  # so many rotations may be missed; verifiers bound the depth of a chain
 _UID = string.ascii_lowercase + string.digits
 
 
@@ -114,6 +124,13 @@ class CertificateAuthority:
         if row is None:
             return starting_config(timedelta(seconds=self._dc.settings.leaf_ttl))
         return parse_config(row.value)
+
+    @property
+    def leaf_life(self) -> timedelta:
+        """The longest life of a leaf of this datacenter that may be alive."""
+        row = self._store.table(CONFIG).get("config")
+        told = row.value.get(_LINGERING, {}) if row else {}
+        return longest_life(self.config, told, self._dc.clock())
 
     def require_trust(self) -> Trust:
         """What is trusted here. Raises ApiError 500 before the first root."""
@@ -173,7 +190,7 @@ class CertificateAuthority:
         """Take a decoded PUT body. A new key rotates the root. Raises ApiError 500 in Consul's words."""
         try:
             config = parse_config(document)
-            key, root = self._handed_in(document)
+            key, root = self._successor(document)
         except ConfigRefused as error:
             raise ApiError(500, str(error)) from error
         except (InvalidKey, RequestRefused) as error:
@@ -184,30 +201,16 @@ class CertificateAuthority:
             if key is not None:
                 self.rotate(key, root)
 
-    def _handed_in(self, document: Mapping[str, Any]) -> tuple[SigningKey | None, x509.Certificate | None]:
-        """The key and root to rotate to; no key when there is nothing to rotate to."""
-        key_text, root_text = handed_in(document)
-        if not key_text and not root_text:
+    def _successor(
+        self, document: Mapping[str, Any]
+    ) -> tuple[SigningKey, x509.Certificate | None] | tuple[None, None]:
+        if not any(handed_in(document)):
             return None, None
         if not self._dc.settings.is_primary:
             raise ConfigRefused(
                 "error configuring provider: PrivateKey and RootCert belong to the primary datacenter"
             )
-        try:
-            root = parse_certificate(root_text) if root_text else None
-        except ValueError as error:
-            raise ConfigRefused("error configuring provider: RootCert is not a PEM certificate") from error
-        active = self.require_trust().active.certificate
-        if not key_text:
-            if root == active:
-                return None, None
-            raise ConfigRefused("error configuring provider: RootCert needs its PrivateKey")
-        key = load_key(key_text)
-        if root is not None:
-            check_external_root(root, key, self._dc.clock())
-        if key.public_key() == active.public_key() and root in {None, active}:
-            return None, None
-        return key, root
+        return successor(document, self.require_trust().active.certificate, self._dc.clock())
 
     def rotate(self, key: SigningKey, root: x509.Certificate | None = None) -> None:
         """Make this key's root the active one, in the primary: its own certificate, or one made here."""
@@ -220,8 +223,20 @@ class CertificateAuthority:
                 successor = new_root(certificate_pem(root))
             if not self.config.force_without_cross_signing and old.certificate.not_valid_after_utc > at:
                 bridge = cross_sign(successor.certificate, old, serial=self._next_serial(), at=at)
-                successor = new_root(successor.pem, cross_signed_pem=certificate_pem(bridge))
+                bridges = [certificate_pem(bridge), *self._bridges_needed(trust.active)]
+                successor = new_root(successor.pem, bridges=bridges[:_MOST_BRIDGES])
             self._write(rotated(trust, successor, at), key)
+
+    def _bridges_needed(self, active: Root) -> list[str]:
+        """Those to the root in force, if a datacenter lags behind: it trusts neither that one nor the next.
+
+        Consul sends the newest alone, and whoever missed two rotations is cut off.
+        """
+        rows = self._store.table(DATACENTERS).rows()
+        if all(row.value.get("RootID", "") in {"", active.id} for row in rows):
+            return []
+        at = self._dc.clock()
+        return [pem for pem in active.intermediates if parse_certificate(pem).not_valid_after_utc > at]
 
     def install(self, trust: Trust, key: SigningKey) -> None:
         """A secondary's new intermediate with its key, and all roots that come with it."""
@@ -231,12 +246,6 @@ class CertificateAuthority:
         """A secondary's roots without a new intermediate."""
         if trust != self.trust:
             self._write(trust, None)
-
-    def prune(self) -> None:
-        """Drop the roots under which no leaf can be alive."""
-        trust = self.trust
-        if trust is not None:
-            self.trust_more(pruned(trust, self._dc.clock(), self.config.root_lifetime))
 
     def sign_request(self, request: x509.CertificateSigningRequest) -> str:
         """Sign a secondary's intermediate; PEM. Raises RequestRefused."""
@@ -317,8 +326,13 @@ class CertificateAuthority:
                 self._store.put_private(_SIGNER, {"PrivateKey": key_pem(key)})
 
     def _put_config(self, config: CaConfig) -> None:
-        setting = {_LEAF_SETTING: self._dc.settings.leaf_ttl}
-        self._store.table(CONFIG).put("config", config.document() | setting)
+        row = self._store.table(CONFIG).get("config")
+        before, told = (self.config, row.value.get(_LINGERING, {})) if row else (None, {})
+        beside = {
+            _LEAF_SETTING: self._dc.settings.leaf_ttl,
+            _LINGERING: lingering(before, told, config, self._dc.clock()),
+        }
+        self._store.table(CONFIG).put("config", config.document() | beside)
 
     @contextmanager
     def _serial(self) -> Iterator[int]:

@@ -64,11 +64,18 @@ class _AgentEndpoints:
         return Reply(value=answer, topics=(ROOTS,), meta=QueryMeta.PLAIN, headers=_cache_headers(hit, 0))
 
     async def leaf(self, request: Request) -> Reply:
-        """Needs service:write. Blocks on an index of its own, so the frame does not."""
+        """Needs service:write. Blocks on an index of its own, so the frame does not.
+
+        `?reissue` is our own: another leaf, whatever the age of the one in the cache.
+        """
         service = request.params["service"]
         require(request.authorizer.service_write(service))
         fetched = await self._leaves.fetch(
-            service, token=request.token, index=request.index, wait=request.wait
+            service,
+            token=request.token,
+            index=request.index,
+            wait=request.wait,
+            reissue=request.flag("reissue") and not request.index,
         )
         leaf = fetched.leaf
         value = {

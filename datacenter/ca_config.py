@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from datacenter.durations import format_duration, parse_duration
@@ -19,6 +19,7 @@ PROVIDER = "consul"
 SHORTEST_LEAF = timedelta(hours=1)
 LONGEST_LEAF = timedelta(days=365)
 DEFAULT_LEAF = timedelta(hours=72)
+DEFAULT_CSR_PER_SECOND = 50.0
 DEFAULT_INTERMEDIATE = timedelta(hours=8760)
 
 _SECRET = "PrivateKey"  # noqa: S105  the name of a field
@@ -30,6 +31,7 @@ _KNOWN = (
     "PrivateKeyType",
     "PrivateKeyBits",
     "SkipValidate",
+    "CSRMaxPerSecond",
 )
 
 
@@ -45,12 +47,8 @@ class CaConfig:
     leaf_ttl: timedelta = DEFAULT_LEAF
     intermediate_ttl: timedelta = DEFAULT_INTERMEDIATE
     kind: KeyKind = DEFAULT_KIND
+    csr_per_second: float = DEFAULT_CSR_PER_SECOND  # 0: no limit
     force_without_cross_signing: bool = False
-
-    @property
-    def root_lifetime(self) -> timedelta:
-        """How long a root stays listed after it was rotated out: twice the life of a leaf."""
-        return 2 * self.leaf_ttl
 
     def document(self) -> dict[str, Any]:
         """The answer to GET, without its indexes."""
@@ -85,6 +83,7 @@ def parse_config(document: Mapping[str, Any]) -> CaConfig:
             leaf_ttl=_duration(given, "LeafCertTTL", DEFAULT_LEAF),
             intermediate_ttl=_duration(given, "IntermediateCertTTL", DEFAULT_INTERMEDIATE),
             kind=_kind(given),
+            csr_per_second=_rate(given),
             force_without_cross_signing=document.get("ForceWithoutCrossSigning") is True,
         )
         if given.get("SkipValidate") is not True:
@@ -92,6 +91,26 @@ def parse_config(document: Mapping[str, Any]) -> CaConfig:
     except ValueError as error:
         raise ConfigRefused(f"error configuring provider: {error}") from error
     return config
+
+
+def lingering(
+    before: CaConfig | None, told: Mapping[str, Any], after: CaConfig, at: datetime
+) -> dict[str, Any]:
+    """What to keep beside `after`: until when leaves of a longer life, issued before, may be alive.
+
+    `told` is what was kept beside `before`; empty when there was nothing.
+    """
+    life = timedelta(0) if before is None else longest_life(before, told, at)
+    if life <= after.leaf_ttl:
+        return {}
+    return {"Seconds": life.total_seconds(), "Until": (at + life).isoformat()}
+
+
+def longest_life(config: CaConfig, told: Mapping[str, Any], at: datetime) -> timedelta:
+    """The longest life of a leaf that may be alive."""
+    if not told or at >= datetime.fromisoformat(told["Until"]):
+        return config.leaf_ttl
+    return max(config.leaf_ttl, timedelta(seconds=told["Seconds"]))
 
 
 def handed_in(document: Mapping[str, Any]) -> tuple[str, str]:
@@ -119,6 +138,15 @@ def _kind(given: Mapping[str, Any]) -> KeyKind:
     if not isinstance(bits, int) or not isinstance(named, str):
         raise InvalidKey("PrivateKeyType must be a string and PrivateKeyBits a number")
     return KeyKind(named or DEFAULT_KIND.type, bits or DEFAULT_KIND.bits)
+
+
+def _rate(given: Mapping[str, Any]) -> float:
+    value = given.get("CSRMaxPerSecond")
+    if value is None:
+        return DEFAULT_CSR_PER_SECOND
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError("CSRMaxPerSecond must be a number, 0 for no limit")
+    return float(value)
 
 
 def _duration(given: Mapping[str, Any], key: str, default: timedelta) -> timedelta:

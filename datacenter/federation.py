@@ -2,9 +2,10 @@
 
 The primary serves its federation under `/v1/internal/federation/`:
 
-- `PUT join`: a secondary says its name and the address at which the others reach it.
-- `GET state` (blocks): the roots answer, and every datacenter that has joined with its address. No token,
-  as with roots.
+- `PUT join`: a secondary says its name, the address at which the others reach it ("" for none), how long its
+  leaves live and under which root it signs; again whenever one of them changes.
+- `GET state` (blocks): the roots answer, every datacenter that has joined with its address, and how long the
+  longest-lived leaf of them all may live. No token, as with roots.
 - `PUT sign`: a secondary's certificate request becomes an intermediate under the active root. The answer
   carries the roots of that very moment, so that a rotation in between cannot part the two.
 - `GET config-entries` (blocks): the source of replication.
@@ -31,11 +32,12 @@ from datacenter.decode import Fields, decode
 from datacenter.errors import ApiError
 from datacenter.forward import DATACENTERS
 from datacenter.replication import replicate
+from datacenter.retirement import longest_leaf_life, retire, take_report
 from datacenter.secondary import Secondary, standing
 
 LONGEST_BETWEEN_PRUNINGS = 3600.0
 
-_JOIN = Fields("Join", {"Datacenter": str, "Address": str})
+_JOIN = Fields("Join", {"Datacenter": str, "Address": str, "LeafTTL": int, "RootID": str})
 _SIGN = Fields("Sign", {"CSR": str})
 _PREFIX = "/v1/internal/federation"
 
@@ -55,18 +57,18 @@ async def run(dc: Datacenter, *, task_status: trio.TaskStatus[None] = trio.TASK_
     """Start the authority, prune its roots, and in a secondary follow the primary, for ever."""
     CertificateAuthority(dc).start()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_prune, dc)
+        nursery.start_soon(_retire, dc)
         if not dc.settings.is_primary:
             nursery.start_soon(Secondary(dc).follow)
             nursery.start_soon(replicate, dc)
         task_status.started()
 
 
-async def _prune(dc: Datacenter) -> None:
+async def _retire(dc: Datacenter) -> None:
     """Hourly as Consul does it, oftener where leaves live less than an hour."""
     ca = CertificateAuthority(dc)
     while True:
-        ca.prune()
+        retire(dc)
         await trio.sleep(min(LONGEST_BETWEEN_PRUNINGS, ca.config.leaf_ttl.total_seconds()))
 
 
@@ -77,20 +79,25 @@ async def _join(dc: Datacenter, request: Request) -> Reply:
     if not name or name == dc.settings.name:
         raise ApiError(400, f"a datacenter cannot join {dc.settings.name!r} under the name {name!r}")
     parts = urlsplit(address)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
+    if address and (parts.scheme not in {"http", "https"} or not parts.netloc):
         raise ApiError(400, f"not an HTTP address: {address!r}")
-    table, value = dc.store.table(DATACENTERS), {"Address": address}
-    row = table.get(name)
-    if row is None or row.value != value:
-        table.put(name, value)
+    take_report(
+        dc,
+        name,
+        address=address,
+        leaf_ttl=float(body.get("LeafTTL", 0)),
+        root_id=body.get("RootID", ""),
+    )
     return Reply(value={})
 
 
 async def _state(dc: Datacenter, request: Request) -> Reply:  # noqa: ARG001  a handler takes a request
     _check_primary(dc)
+    rows = dc.store.table(DATACENTERS).rows()
     value = {
         "Roots": CertificateAuthority(dc).answer(),
-        "Datacenters": {row.key: row.value["Address"] for row in dc.store.table(DATACENTERS).rows()},
+        "Datacenters": {row.key: row.value["Address"] for row in rows if row.value["Address"]},
+        "LeafTTL": longest_leaf_life(dc).total_seconds(),
     }
     return Reply(value=value, topics=(ROOTS, DATACENTERS), meta=QueryMeta.PLAIN)
 
@@ -100,6 +107,7 @@ async def _sign(dc: Datacenter, request: Request) -> Reply:
     ca = CertificateAuthority(dc)
     try:
         csr = x509.load_pem_x509_csr(decode(request.body, _SIGN).get("CSR", "").encode())
+        await dc.csr_limit.wait(ca.config.csr_per_second)
         certificate = ca.sign_request(csr)
     except ValueError as error:
         raise ApiError(400, "not a PEM certificate request") from error

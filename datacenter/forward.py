@@ -17,7 +17,7 @@ from datacenter.errors import ApiError
 from datacenter.frame import FORWARDED, TEXT
 from datacenter.store import Document, Store
 
-DATACENTERS = "datacenters"  # table: datacenter name -> {"Address": base URL}; the federation writes it
+DATACENTERS = "datacenters"  # table: datacenter name -> {"Address": base URL, …}; the federation writes it
 
 _PASSED = (
     "X-Consul-Index",
@@ -45,11 +45,14 @@ class KnownDatacenters:
     def base_url(self, datacenter: str) -> str | None:
         """The HTTP address of another datacenter, None when there is no path to it."""
         row = self._table.get(datacenter)
-        return str(row.value["Address"]) if row else None
+        return str(row.value["Address"]) or None if row else None
 
     def datacenters(self) -> list[str]:
         """Every known datacenter, our own first."""
-        return [self._own, *(row.key for row in self._table.rows() if row.key != self._own)]
+        return [
+            self._own,
+            *(row.key for row in self._table.rows() if row.key != self._own and row.value["Address"]),
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ its roots are trusted here all the same.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -29,6 +30,7 @@ from datacenter.ca import CertificateAuthority
 from datacenter.errors import ApiError
 from datacenter.forward import DATACENTERS
 from datacenter.keys import generate_key_aside
+from datacenter.retirement import take_listing
 from datacenter.trust import Trust, followed, past_half_life, signed, timestamp, trust_of_answer
 
 WATCH_SECONDS = 60
@@ -76,7 +78,9 @@ class Secondary:
     def __init__(self, dc: Datacenter) -> None:
         self._dc = dc
         self._ca = CertificateAuthority(dc)
-        self._joined = False  # since it was last out of reach: it may have forgotten us
+        self._reported: dict[str, Any] | None = (
+            None  # since it was last out of reach: it may have forgotten us
+        )
 
     async def follow(self) -> None:
         """Never returns."""
@@ -85,7 +89,7 @@ class Secondary:
             try:
                 index = await self._round(index)
             except ApiError as error:
-                refused = error.status in {400, 403}
+                refused = error.status in {400, 403, 429}
                 self._note(State.REFUSED if refused else State.UNREACHABLE, error.text)
             except (BadAnswer, RequestRefused) as error:
                 self._note(State.BAD_ANSWER, str(error))
@@ -93,7 +97,7 @@ class Secondary:
                 self._note(State.JOINED, "")
                 backoff.reset()
                 continue
-            self._joined, index = False, 0
+            self._reported, index = None, 0
             await trio.sleep(backoff.next())
 
     async def _round(self, index: int) -> int:
@@ -103,10 +107,10 @@ class Secondary:
         with _as_bad_answer():
             theirs = trust_of_answer(state["Roots"])
             addresses = {str(name): str(address) for name, address in state["Datacenters"].items()}
+            take_listing(self._dc, [root.id for root in theirs.roots], float(state.get("LeafTTL", 0)))
         self._learn_addresses(addresses)
         try:
-            if not self._joined:
-                await self._join()
+            await self._report()
             if self._must_be_signed(theirs):
                 await self._renew(theirs)
                 return 0  # what we have just been told may be newer than what we waited for
@@ -114,11 +118,18 @@ class Secondary:
             self._trust_more(theirs)
         return new_index
 
-    async def _join(self) -> None:
-        settings = self._dc.settings
-        if settings.advertise_addr:  # one that listens on a unix socket alone cannot be reached by others
-            await self._ask("PUT", "join", {"Datacenter": settings.name, "Address": settings.advertise_addr})
-        self._joined = True
+    async def _report(self) -> None:
+        """Join, or say what has changed: the primary keeps a root for as long as its leaves may be alive."""
+        settings, ours = self._dc.settings, self._ca.trust
+        report = {
+            "Datacenter": settings.name,
+            "Address": settings.advertise_addr,  # "": on a unix socket alone it is not reached by others
+            "LeafTTL": math.ceil(self._ca.leaf_life.total_seconds()),
+            "RootID": ours.active.id if ours is not None else "",
+        }
+        if report != self._reported:
+            await self._ask("PUT", "join", report)
+            self._reported = report
 
     def _must_be_signed(self, theirs: Trust) -> bool:
         ours = self._ca.trust

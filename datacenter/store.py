@@ -153,6 +153,7 @@ class Store:
         self._depth = 0
         self._undo: list[Callable[[], None]] = []
         self._private: dict[str, Document] = {}
+        self._forget = False  # a private document was replaced
         self._connection = _open(path)
         self._load()
 
@@ -219,6 +220,7 @@ class Store:
     def put_private(self, key: str, value: Document | None) -> None:
         """Write or, with None, remove a private document; joins a running transaction."""
         with self.transaction():
+            self._forget = True
             self._undo.append(_restore(self._private, key))
             if value is None:
                 self._private.pop(key, None)
@@ -263,6 +265,10 @@ class Store:
             self._roll_back()
             raise
         self._undo.clear()
+        if self._forget:
+            # What a replaced key was made of is overwritten in the database, and must not stay in its log.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._forget = False
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
@@ -314,6 +320,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         # NORMAL survives the death of the process at any moment; only a power cut can lose commits.
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA secure_delete = ON")
         connection.executescript(_SCHEMA)
     except sqlite3.OperationalError as error:
         if "locked" in str(error):

@@ -8,7 +8,7 @@ certificate travels in `intermediates` and is never trusted by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -86,11 +86,11 @@ class Trust:
         return next((root for root in self.roots if root.id == root_id), None)
 
 
-def new_root(certificate_pem: str, *, cross_signed_pem: str | None = None) -> Root:
-    """A root whose own key signs: the primary's."""
+def new_root(certificate_pem: str, *, bridges: Sequence[str] = ()) -> Root:
+    """A root whose own key signs: the primary's. `bridges` (PEM) lead to it from earlier roots."""
     return Root(
         pem=certificate_pem,
-        intermediates=() if cross_signed_pem is None else (cross_signed_pem,),
+        intermediates=tuple(bridges),
         signing_key_id=colon_hex(subject_key_id(parse_certificate(certificate_pem))),
         active=True,
     )
@@ -102,11 +102,16 @@ def rotated(trust: Trust, successor: Root, at: datetime) -> Trust:
     return replace(trust, roots=(successor, *others))
 
 
-def pruned(trust: Trust, at: datetime, keep: timedelta) -> Trust:
-    """Without the roots rotated out longer than `keep` ago, which is twice the life of a leaf."""
+def pruned(trust: Trust, at: datetime, keep: timedelta, held: Collection[str] = ()) -> Trust:
+    """Without the roots rotated out longer than `keep` ago, which is twice the life of a leaf.
+
+    Those whose IDs are `held` stay.
+    """
 
     def alive(root: Root) -> bool:
-        return root.active or root.rotated_out_at is None or at - root.rotated_out_at <= keep
+        if root.active or root.id in held:
+            return True
+        return root.rotated_out_at is None or at - root.rotated_out_at <= keep
 
     return replace(trust, roots=tuple(root for root in trust.roots if alive(root)))
 

@@ -95,7 +95,7 @@ class Primary(Authority):
         uid = f"next{self.serial:04d}"
         root = make_root(key, trust_domain=TRUST_DOMAIN, serial=self.next_serial(), uid=uid, at=at)
         bridge = cross_sign(root, old, serial=self.next_serial(), at=at)
-        successor = new_root(certificate_pem(root), cross_signed_pem=certificate_pem(bridge))
+        successor = new_root(certificate_pem(root), bridges=[certificate_pem(bridge)])
         self.trust, self.key = rotated(self.trust, successor, at), key
 
     def sign(self, request: x509.CertificateSigningRequest, *, at: datetime = NOW) -> x509.Certificate:

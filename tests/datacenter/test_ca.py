@@ -8,6 +8,7 @@ from cryptography import x509
 from trio.testing import MockClock
 
 from datacenter.keys import generate_key, key_pem
+from datacenter.retirement import retire
 from datacenter.store import Store
 from tests.datacenter.mint import HOUR, Primary, Secondary
 from tests.datacenter.sites import (
@@ -38,10 +39,10 @@ async def test_retired_roots_are_pruned_after_twice_the_leafs_life(
 ) -> None:
     await site.put(ROTATE)
     await trio.sleep(144 * 3600)
-    site.ca.prune()
+    retire(site.dc)
     assert len(site.trust.roots) == 2
     await trio.sleep(1)
-    site.ca.prune()
+    retire(site.dc)
     assert len(site.trust.roots) == 1
 
 
@@ -81,7 +82,7 @@ async def test_a_secondary_started_as_primary_makes_a_root_of_its_own(autojump_c
 async def test_before_there_is_a_root_everything_says_so(autojump_clock: MockClock) -> None:
     site = Wan().site("dc2", primary="dc1")
     site.ca.start()
-    site.ca.prune()
+    retire(site.dc)
     for path in (ROOTS, LEAF, "/v1/connect/ca/roots", "/v1/connect/ca/roots?pem=true"):
         answered = await site.call("GET", path)
         assert (answered.status, answered.body) == (500, "CA has not finished initializing")

@@ -169,6 +169,20 @@ def test_private_documents_can_be_removed() -> None:
     assert store.private("key") is None
 
 
+@pytest.mark.parametrize("successor", [{"n": "another"}, None])
+def test_nothing_of_a_replaced_private_document_stays_on_disk(
+    tmp_path: Path, successor: dict[str, str] | None
+) -> None:
+    store = Store(tmp_path / "db")
+    secret = "once-upon-a-key" * 300  # several pages
+    store.put_private("key", {"n": secret})
+    store.table("things").put("a", {})
+    assert any(b"once-upon-a-key" in path.read_bytes() for path in tmp_path.iterdir())
+    store.put_private("key", successor)
+    assert not any(b"once-upon-a-key" in path.read_bytes() for path in tmp_path.iterdir())
+    store.close()
+
+
 async def test_a_write_wakes_who_waits_for_it() -> None:
     store = Store()
     woken: list[str] = []
