@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.console import Console, effective_text, run_usage
+from agent.deny_file import DenyFile, DenyFileUnusable
 from agent.exits import ExitCode
 from agent.told import read_settings
 
@@ -19,6 +20,11 @@ def main(_name: str, console: Console) -> int:
         console.complain(f"note: {note}")
     if resolution.settings is None:
         console.complain_of(resolution.mistakes)
+        return ExitCode.CONFIGURATION
+    try:
+        DenyFile(resolution.settings.deny_file).load()
+    except DenyFileUnusable as error:
+        console.complain(f"deny_file: {error}")
         return ExitCode.CONFIGURATION
     console.say(effective_text(resolution.settings.effective()))
     return ExitCode.CLEAN

@@ -145,6 +145,7 @@ def summary(document: Mapping[str, Any]) -> str:
     """The page a person wants first; `-json` has the rest."""
     missing = "; ".join(document["missing"])
     lines = [f"{document['phase']}, {'ready' if document['ready'] else f'not ready: {missing}'}"]
+    lines += [f"attention   {complaint}" for complaint in document["complaints"]]
     credentials = document["credentials"] or {}
     if "id" in credentials:
         lines.append(f"identity    {credentials['id']}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from agent.options import CONFIG, CONSUL, OURS, WHO, Option
+from agent.options import CONFIG, CONSUL, OURS, POLICY, WHO, Option
 from agent.settings import Mistake, Origin
 
 _USAGE = """\
@@ -63,7 +63,12 @@ def flag_usage(command: str, says: str, groups: Mapping[str, Sequence[Option]], 
 
 def run_usage(command: str, says: str, form: str = "") -> str:
     """The flags of `run` and `check`."""
-    groups = {"whom to run beside": WHO, "Consul": CONSUL, "the agent itself": (CONFIG, *OURS)}
+    groups = {
+        "whom to run beside": WHO,
+        "Consul": CONSUL,
+        "the agent itself": (CONFIG, *OURS),
+        "who is let in": POLICY,
+    }
     return flag_usage(command, says, groups, form)
 
 

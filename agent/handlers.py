@@ -6,8 +6,10 @@ import socket
 
 from agent.inbound import serve_inbound
 from agent.judge import Judge
-from agent.ledger import Connection, FailedAttempt, Finished, RefusedRequest
+from agent.ledger import Connection, Finished
+from agent.options import ProxyProtocol
 from agent.outbound import serve_outbound
+from agent.particulars import Audited, FailedAttempt, RefusedRequest
 from agent.parts import Parts
 from agent.relay import Relay
 from agent.targets import Targets
@@ -38,6 +40,8 @@ class Handlers:
             handshake_timeout=registration.handshake_timeout,
             connect_timeout=registration.local_connect_timeout,
             http=registration.http,
+            deny_list=parts.deny_file.latest,
+            proxy_protocol=parts.settings.proxy_protocol is ProxyProtocol.V2,
         )
 
     async def outbound(self, sock: socket.socket, targets: Targets) -> None:
@@ -53,6 +57,7 @@ class Handlers:
             ledger=parts.ledger,
             clock=parts.clock,
             handshake_timeout=registration.handshake_timeout,
+            deny_list=parts.deny_file.latest,
         )
 
 
@@ -88,6 +93,11 @@ class Reactions:
         """An HTTP request was answered here."""
         if self._parts is not None:
             self._parts.journal.request_refused(connection, refused)
+
+    def audited(self, connection: Connection, audited: Audited, /) -> None:
+        """What would have been denied was let through."""
+        if self._parts is not None:
+            self._parts.journal.audited(connection, audited)
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         """A candidate does not serve."""

@@ -29,10 +29,11 @@ from agent.app_connection import AppConnection
 from agent.http_answers import answer, drained, linger, worth_draining
 from agent.http_exchange import Exchange, ExchangeFailed, ExchangeReason, Outcome
 from agent.http_streams import StreamBroken, TlsStream
-from agent.intentions import Intentions, authorize_request
+from agent.intentions import Intentions, Verdict, authorize_request
 from agent.latest import Latest
-from agent.ledger import Connection, Ledger, RefusedRequest
+from agent.ledger import Connection, Ledger
 from agent.legs import DialFailed, dial, part
+from agent.particulars import Audited, RefusedRequest
 from agent.registration import Address, TcpAddress
 from agent.relay import Relay
 from agent.request_head import HeadReason, HeadRefused, check_head, find_end
@@ -67,6 +68,7 @@ class Site:
     connect_timeout: float
     relay: Relay
     ledger: Ledger
+    greeting: bytes = b""  # what a connection to the app begins with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +192,10 @@ class HttpFront:
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
             return await self._refuse(call, 403, verdict.reason, text, verdict.rule)
-        self._site.ledger.request_passed(verdict.reason)
+        if verdict.audited:
+            self._audit(call, verdict)
+        else:
+            self._site.ledger.request_passed(verdict.reason)
         try:
             return await self._pass_on(call)
         except DialFailed as failure:
@@ -239,7 +244,7 @@ class HttpFront:
             self._app.next_exchange()
             return self._app
         self._drop_app()
-        sock = await dial(self._site.app, self._site.connect_timeout)
+        sock = await dial(self._site.app, self._site.connect_timeout, self._site.greeting)
         self._app = AppConnection(sock, self._connection.progress)
         self._connection.dialled = str(self._site.app)
         return self._app
@@ -289,6 +294,11 @@ class HttpFront:
         self._tell(method, target, status, reason, detail)
         self._connection.end(reason, detail)
         await self._tls.send(answer(h11.Connection(h11.SERVER), status, reason, detail, close=True))
+
+    def _audit(self, call: _Call, verdict: Verdict) -> None:
+        asked = f"{call.request.method.decode()} {call.request.target.decode()}"[:SHOWN]
+        audited = Audited(reason=verdict.reason, rule=verdict.rule, request=asked)
+        self._site.ledger.audit(self._connection, audited)
 
     def _tell(self, method: str, target: str, status: int, reason: StrEnum, detail: str) -> None:
         refused = RefusedRequest(

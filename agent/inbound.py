@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
 from OpenSSL import SSL
 
+from agent.deny_list import NOBODY, DenyList
 from agent.handshake import HandshakeFailed, HandshakeReason, server_handshake, verified_chain
 from agent.http_front import HttpFront, Site
 from agent.http_streams import TlsStream
@@ -23,6 +25,8 @@ from agent.intentions import Intentions, VerdictReason, authorize, authorize_cal
 from agent.latest import Latest
 from agent.ledger import Connection, Direction, Handling, Ledger
 from agent.legs import DialFailed, dial, dismiss, part, remote, tune
+from agent.particulars import Audited, Party
+from agent.proxy_protocol import Introduction, header, places
 from agent.registration import Address, HttpMode
 from agent.relay import Relay
 from agent.request_headers import identity_value
@@ -39,6 +43,7 @@ class InboundReason(StrEnum):
     NO_CREDENTIALS_YET = "no_credentials_yet"
     NO_INTENTIONS_YET = "no_intentions_yet"
     CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
+    DENY_LISTED = "deny_listed"
     UNSUPPORTED_PROTOCOL = "l7_unsupported_protocol"  # permissions for HTTP/2, which is not parsed here
 
 
@@ -63,8 +68,13 @@ async def serve_inbound(
     handshake_timeout: float,
     connect_timeout: float,
     http: HttpMode = HttpMode.NEVER,
+    deny_list: Latest[DenyList] | None = None,
+    proxy_protocol: bool = False,
 ) -> None:
-    """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds."""
+    """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds.
+
+    `proxy_protocol`: every connection to the app begins with a header that says who calls.
+    """
     plain: socket.socket | None = None
     ending: Ending | None = None
     site = Site(intentions=intentions, app=app, connect_timeout=connect_timeout, relay=relay, ledger=ledger)
@@ -72,17 +82,20 @@ async def serve_inbound(
         with ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
                 tune(sock)
-                tls = await _handshake(sock, contexts, clock(), handshake_timeout)
+                tls = await _handshake(sock, connection, contexts, clock(), handshake_timeout)
                 peer = connection.peer = _identify(tls, contexts, clock())
-                connection.handling = _admit(intentions.value, peer, http)
+                _look_up(peer, deny_list)
+                connection.handling = _admit(connection, intentions.value, peer, http, ledger)
+                greeting = _greeting(sock, tls, peer) if proxy_protocol else b""
                 if connection.handling is Handling.BY_REQUEST:
                     stream = TlsStream(tls, sock, connection.progress)
                     identity = _identity(contexts, peer)
                     connection.relaying()
+                    site = replace(site, greeting=greeting)
                     front = HttpFront(stream, site, peer=peer, identity=identity, connection=connection)
                     ending = await front.serve()
                 else:
-                    plain = await dial(app, connect_timeout)
+                    plain = await dial(app, connect_timeout, greeting)
                     connection.dialled = str(app)
                     connection.relaying()
                     transfer = await relay.run(plain, tls, connection.progress)
@@ -95,7 +108,7 @@ async def serve_inbound(
 
 
 async def _handshake(
-    sock: socket.socket, contexts: Latest[Contexts], at: datetime, deadline: float
+    sock: socket.socket, connection: Connection, contexts: Latest[Contexts], at: datetime, deadline: float
 ) -> SSL.Connection:
     current = contexts.value
     if current is None:
@@ -104,6 +117,8 @@ async def _handshake(
     if at > not_after:
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
+    leaf = current.credentials.leaf
+    connection.ours = Party(id=leaf.id, serial=leaf.serial)
     return await server_handshake(sock, current.server, deadline)
 
 
@@ -114,13 +129,25 @@ def _identify(tls: SSL.Connection, contexts: Latest[Contexts], at: datetime) -> 
     return verify_peer(verified_chain(tls), current.credentials.bundle, at)
 
 
-def _admit(intentions: Intentions | None, peer: Peer, http: HttpMode) -> Handling:
+def _look_up(peer: Peer, deny_list: Latest[DenyList] | None) -> None:
+    """Raise Denied if the operator wants nothing to do with it, whatever else is allowed or only audited."""
+    denied = (deny_list.value or NOBODY).objection(peer) if deny_list is not None else ""
+    if denied:
+        raise Denied(InboundReason.DENY_LISTED, f"{peer.id}: {denied}")
+
+
+def _admit(
+    connection: Connection, intentions: Intentions | None, peer: Peer, http: HttpMode, ledger: Ledger
+) -> Handling:
     """What is to be done with the caller's bytes; raise Denied if nothing is."""
     if intentions is None:
         raise Denied(InboundReason.NO_INTENTIONS_YET, f"{peer.id}: intentions are not known yet")
     handling = _handling(intentions, http)
     judge = authorize_caller if handling is Handling.BY_REQUEST else authorize
     verdict = judge(intentions, peer.id)
+    connection.rule = verdict.rule
+    if verdict.audited:
+        ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
     if verdict.allowed:
         return handling
     if verdict.reason is VerdictReason.INTENTION_BY_REQUEST and http is HttpMode.UNSUPPORTED:
@@ -132,6 +159,16 @@ def _handling(intentions: Intentions, http: HttpMode) -> Handling:
     if http is HttpMode.ALWAYS or (http is HttpMode.IF_NEEDED and intentions.by_request):
         return Handling.BY_REQUEST
     return Handling.RELAYED_HTTP if http is HttpMode.IF_NEEDED else Handling.RELAYED
+
+
+def _greeting(sock: socket.socket, tls: SSL.Connection, peer: Peer) -> bytes:
+    source, destination = places(sock)
+    version, cipher = tls.get_protocol_version_name(), tls.get_cipher_name() or ""
+    return header(
+        Introduction(
+            caller=peer.id, tls_version=version, cipher=cipher, source=source, destination=destination
+        )
+    )
 
 
 def _identity(contexts: Latest[Contexts], peer: Peer) -> bytes:

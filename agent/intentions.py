@@ -107,6 +107,7 @@ class Intentions:
     """The rules for one destination, in deciding order, and what holds when none of them speaks.
 
     `narrowings` are those of our settings; `datacenter` is the destination's, ours, empty while unknown.
+    With `audit` what would be denied is allowed, and the verdict says so.
     """
 
     destination: str
@@ -114,6 +115,7 @@ class Intentions:
     default_allow: bool
     narrowings: tuple[Narrowing, ...] = ()
     datacenter: str = ""
+    audit: bool = False
 
     @property
     def by_request(self) -> bool:
@@ -134,11 +136,15 @@ class Intentions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The decision on one caller; `rule` is the deciding rule for a person to read."""
+    """The decision on one caller; `rule` is the deciding rule for a person to read.
+
+    `audited`: it is denied for that reason, and allowed because nothing is enforced.
+    """
 
     allowed: bool
     reason: VerdictReason
     rule: str
+    audited: bool = False
 
 
 class _IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal"):
@@ -177,14 +183,14 @@ def authorize(intentions: Intentions, source: ServiceId) -> Verdict:
 
     The source's trust domain must have been checked: intentions do not look at it.
     """
-    return _narrowed(intentions, source, _of_connection(intentions, source))
+    return _settled(intentions, source, _of_connection(intentions, source))
 
 
 def authorize_caller(intentions: Intentions, source: ServiceId) -> Verdict:
     """Whether a connection may be made whose requests are then judged one by one."""
     verdict = _of_connection(intentions, source)
     allowed = verdict.allowed or verdict.reason is VerdictReason.INTENTION_BY_REQUEST
-    return _narrowed(intentions, source, replace(verdict, allowed=allowed))
+    return _settled(intentions, source, replace(verdict, allowed=allowed))
 
 
 def authorize_request(intentions: Intentions, source: ServiceId, request: HttpRequest) -> Verdict:
@@ -193,7 +199,7 @@ def authorize_request(intentions: Intentions, source: ServiceId, request: HttpRe
     Where the deciding intention has permissions and none of them matches, the default policy holds, not an
     intention of lower precedence.
     """
-    return _narrowed(intentions, source, _of_request(intentions, source, request))
+    return _settled(intentions, source, _of_request(intentions, source, request))
 
 
 def _of_connection(intentions: Intentions, source: ServiceId) -> Verdict:
@@ -221,10 +227,17 @@ def _of_request(intentions: Intentions, source: ServiceId, request: HttpRequest)
     return Verdict(allowed=permission.allow, reason=reason, rule=f"{rule}, {permission}")
 
 
+def _settled(intentions: Intentions, source: ServiceId, verdict: Verdict) -> Verdict:
+    """The verdict after what comes last: narrowing, which takes away, and audit, which enforces nothing."""
+    if verdict.allowed:
+        verdict = _narrowed(intentions, source, verdict)
+    if intentions.audit and not verdict.allowed:
+        return replace(verdict, allowed=True, audited=True)
+    return verdict
+
+
 def _narrowed(intentions: Intentions, source: ServiceId, verdict: Verdict) -> Verdict:
     """What is allowed, unless the deciding rule or our settings exclude the caller's datacenter or ours."""
-    if not verdict.allowed:
-        return verdict
     rule = intentions.deciding(source)
     for narrowing in (*(rule.narrowings if rule else ()), *intentions.narrowings):
         if narrowing.covers(source.service):

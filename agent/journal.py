@@ -6,16 +6,18 @@ never objects: nothing here can reach a key or a token.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TextIO
 
 import msgspec
 
-from agent.ledger import Connection, FailedAttempt, Finished, RefusedRequest
+from agent.connection_log import fields
+from agent.flood import Flood
+from agent.ledger import Connection, Finished
 from agent.listener import Admission
 from agent.options import LogFormat, LogLevel
+from agent.particulars import Audited, FailedAttempt, RefusedRequest
 from agent.splice import Ending
 from agent.watch import WatchStatus
 from certs.contexts import Contexts
@@ -26,7 +28,6 @@ from upstreams.spec import Destination, Upstream
 _RANK = {level: rank for rank, level in enumerate(LogLevel)}
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")
 
-LINES_PER_SECOND = 10  # of one reason of refusal
 Field = str | int | float | bool | None
 
 
@@ -40,12 +41,14 @@ class Journal:
         *,
         level: LogLevel = LogLevel.INFO,
         form: LogFormat = LogFormat.TEXT,
+        connections: bool = False,
     ) -> None:
         self._stream = stream
         self._clock = clock
         self._form = form
+        self._connections = connections  # every one, also those that end in order
         self.level = level
-        self._flood = _Flood()
+        self._flood = Flood()
         self.lost = 0  # lines nobody could be told
 
     def write(self, level: LogLevel, event: str, **fields: Field) -> None:
@@ -138,6 +141,18 @@ class Journal:
         default = "allow" if default_allow else "deny"
         self.write(LogLevel.INFO, "intentions.changed", rules=rules, default=default)
 
+    def audit_mode(self) -> None:
+        """Intentions are not enforced, as asked for."""
+        self.write(LogLevel.WARN, "audit.on", detail="what intentions deny is logged, and let through")
+
+    def deny_list_changed(self, entries: int) -> None:
+        """Another deny list is in force."""
+        self.write(LogLevel.WARN, "deny_list.changed", entries=entries)
+
+    def deny_list_unusable(self, detail: str) -> None:
+        """The deny list cannot be read; the last good one stays."""
+        self.write(LogLevel.ERROR, "deny_list.unusable", detail=detail)
+
     def credentials_published(self, contexts: Contexts) -> None:
         """New credentials were proven and are in force."""
         leaf = contexts.credentials.leaf
@@ -202,13 +217,14 @@ class Journal:
         )
 
     def closed(self, finished: Finished, /) -> None:
-        """A connection has ended; one that ended in order is for debugging."""
-        level = LogLevel.DEBUG if finished.reason.value == Ending.CLEAN.value else LogLevel.INFO
+        """A connection has ended; one that ended in order is for debugging, unless every one is wanted."""
+        usual = finished.reason.value == Ending.CLEAN.value and not self._connections
+        level = LogLevel.DEBUG if usual else LogLevel.INFO
         self._ended(level, "connection.closed", finished)
 
     def refused(self, finished: Finished, /) -> None:
         """A connection was never opened. A flood of one reason is told in part, and how much was not."""
-        hidden = self._flood.hidden(finished.reason.value, finished.until)
+        hidden = 0 if self._connections else self._flood.hidden(finished.reason.value, finished.until)
         if hidden is not None:
             self._ended(LogLevel.WARN, "connection.refused", finished, hidden)
 
@@ -227,6 +243,22 @@ class Journal:
             status=refused.status,
             reason=refused.reason.value,
             detail=refused.detail,
+            hidden=hidden or None,
+        )
+
+    def audited(self, connection: Connection, audited: Audited, /) -> None:
+        """What intentions would deny was let through."""
+        hidden = self._flood.hidden(f"audit {audited.reason.value}", self._clock())
+        if hidden is None:
+            return
+        self.write(
+            LogLevel.WARN,
+            "audit.would_deny",
+            id=connection.id,
+            peer="" if connection.peer is None else str(connection.peer.id),
+            reason=audited.reason.value,
+            rule=audited.rule,
+            request=audited.request,
             hidden=hidden or None,
         )
 
@@ -291,42 +323,7 @@ class Journal:
         self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror)
 
     def _ended(self, level: LogLevel, event: str, finished: Finished, hidden: int = 0) -> None:
-        self.write(
-            level,
-            event,
-            id=finished.id,
-            direction=finished.direction.value,
-            reason=finished.reason.value,
-            detail=finished.detail,
-            caller=finished.caller,
-            upstream=finished.upstream,
-            peer=finished.peer,
-            dialled=finished.dialled,
-            to_plain=finished.to_plain or None,
-            to_tls=finished.to_tls or None,
-            hidden=hidden or None,
-        )
-
-
-class _Flood:
-    """At most so many lines of one reason per second; the rest is counted and told with the next one."""
-
-    def __init__(self) -> None:
-        self._second: dict[str, int] = {}
-        self._told: Counter[str] = Counter()
-        self._hidden: Counter[str] = Counter()
-
-    def hidden(self, reason: str, at: datetime) -> int | None:
-        """None: do not tell. Else how many were not told before."""
-        second = int(at.timestamp())
-        if self._second.get(reason) != second:
-            self._second[reason] = second
-            self._told[reason] = 0
-        self._told[reason] += 1
-        if self._told[reason] > LINES_PER_SECOND:
-            self._hidden[reason] += 1
-            return None
-        return self._hidden.pop(reason, 0)
+        self.write(level, event, **fields(finished), hidden=hidden or None)
 
 
 def _word(value: Field) -> str:

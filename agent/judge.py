@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import trio
 
+from agent.deny_list import NOBODY, DenyList
 from agent.intentions import Intentions
 from agent.latest import Latest
 from agent.ledger import Connection, Ledger
@@ -30,6 +31,7 @@ class Judge:
         told: Callable[[int], None],
         *,
         grace: float = 0.0,
+        deny_list: Latest[DenyList] | None = None,
     ) -> None:
         self._ledger = ledger
         self._intentions = intentions
@@ -37,6 +39,7 @@ class Judge:
         self._clock = clock
         self._told = told
         self._grace = grace  # seconds a connection may outlive its peer's certificate
+        self._deny_list = deny_list or Latest(NOBODY)
         self._wake = trio.Event()
         self._next_expiry: datetime | None = None
 
@@ -45,10 +48,18 @@ class Judge:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wake_on, self._intentions)
             nursery.start_soon(self._wake_on, self._contexts)
+            nursery.start_soon(self._wake_on, self._deny_list)
             while True:
                 self._wake = trio.Event()
                 now = self._clock()
-                result = rejudge(self._ledger, self._intentions.value, self._contexts.value, now, self._grace)
+                result = rejudge(
+                    self._ledger,
+                    self._intentions.value,
+                    self._contexts.value,
+                    now,
+                    self._grace,
+                    deny_list=self._deny_list.value or NOBODY,
+                )
                 self._next_expiry = result.next_expiry
                 if result.closed:
                     self._told(result.closed)
@@ -64,7 +75,7 @@ class Judge:
         if self._next_expiry is None or expiry < self._next_expiry:
             self._wake.set()
 
-    async def _wake_on(self, cell: Latest[Intentions] | Latest[Contexts]) -> None:
+    async def _wake_on(self, cell: Latest[Intentions] | Latest[Contexts] | Latest[DenyList]) -> None:
         version = cell.version
         while True:
             _, version = await cell.newer(version)

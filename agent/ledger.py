@@ -18,6 +18,7 @@ from typing import Protocol
 
 import trio
 
+from agent.particulars import Audited, FailedAttempt, Party, RefusedRequest
 from agent.request_rules import HttpRequest
 from agent.splice import Progress
 from certs.peer import Peer
@@ -36,6 +37,8 @@ class CloseReason(StrEnum):
     """Why the sidecar itself ended a connection."""
 
     INTENTION_DENIED = "intention_denied"
+    NARROWED = "narrowed_by_datacenter"
+    DENY_LISTED = "deny_listed"
     ROOT_REMOVED = "root_removed"
     PEER_EXPIRED = "peer_expired"
     BY_REQUEST_NOW = "by_request_now"  # its requests must be looked at from now on
@@ -43,30 +46,6 @@ class CloseReason(StrEnum):
     DRAIN_DEADLINE = "drain_deadline"
     SHUTDOWN = "shutdown"
     INTERNAL_ERROR = "internal_error"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedAttempt:
-    """One candidate of an outbound connection that did not serve it."""
-
-    endpoint: str
-    address: str
-    reason: StrEnum
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.endpoint} at {self.address}: {self.reason.value}: {self.detail}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusedRequest:
-    """An HTTP request that was answered here instead of by our app."""
-
-    method: str
-    target: str
-    status: int
-    reason: StrEnum
-    detail: str
 
 
 class Handling(StrEnum):
@@ -94,6 +73,9 @@ class Finished:
     until: datetime
     to_plain: int
     to_tls: int
+    ours: Party | None = None
+    theirs: Peer | None = None
+    rule: str = ""  # the intention, or the default, that let it in or kept it out
 
 
 class _Probe(StrEnum):
@@ -118,12 +100,16 @@ class ConnectionEvents(Protocol):
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         """One request of a connection was not passed on; the connection may go on."""
 
+    def audited(self, connection: Connection, audited: Audited, /) -> None:
+        """What would have been denied was let through."""
+
 
 class Connection:
     """A live connection, filled in as it comes to be known."""
 
     __slots__ = (
         "_events",
+        "audited",
         "caller",
         "closing",
         "detail",
@@ -132,10 +118,12 @@ class Connection:
         "handling",
         "id",
         "opened",
+        "ours",
         "peer",
         "progress",
         "reason",
         "request",
+        "rule",
         "scope",
         "since",
         "upstream",
@@ -156,7 +144,10 @@ class Connection:
         self.caller = caller
         self.upstream = upstream  # the destination, of an outbound connection
         self.since = since
+        self.ours: Party | None = None  # whom we are in it, once the handshake has begun
         self.peer: Peer | None = None  # once its identity is proven
+        self.rule = ""  # by which it was let in or kept out
+        self.audited = ""  # the rule that would keep it out, were the agent not only auditing
         self.dialled = ""  # the address and why, once connected
         self.opened = False
         self.handling = Handling.RELAYED
@@ -203,6 +194,7 @@ class Ledger:
         self._endings: Counter[tuple[Direction, str]] = Counter()
         self._attempts: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
+        self._audits: Counter[str] = Counter()
         self._bytes = {direction: Progress() for direction in Direction}
         self._recent: deque[Finished] = deque(maxlen=RECENT)
         self.probes = 0  # TCP health checks: neither callers nor refusals
@@ -252,6 +244,19 @@ class Ledger:
         """Count an HTTP request that does not."""
         self._requests[refused.reason.value] += 1
         self._events.request_refused(connection, refused)
+
+    def audit(self, connection: Connection, audited: Audited) -> None:
+        """Count what would have been denied; of one connection each rule once, but every request."""
+        if not audited.request:
+            if connection.audited == audited.rule:
+                return
+            connection.audited = audited.rule
+        self._audits[audited.reason.value] += 1
+        self._events.audited(connection, audited)
+
+    def audits(self) -> Mapping[str, int]:
+        """What would have been denied, by reason."""
+        return dict(self._audits)
 
     def live(self, direction: Direction | None = None) -> tuple[Connection, ...]:
         """The live connections, oldest first."""
@@ -332,4 +337,7 @@ def _finished(connection: Connection, reason: StrEnum, until: datetime) -> Finis
         until=until,
         to_plain=connection.progress.to_plain,
         to_tls=connection.progress.to_tls,
+        ours=connection.ours,
+        theirs=connection.peer,
+        rule=connection.rule,
     )

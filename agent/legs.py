@@ -72,13 +72,16 @@ class DialFailed(Exception):
         self.detail = detail
 
 
-async def dial(address: Address, timeout_seconds: float) -> socket.socket:
-    """Connect within the time, name resolution included; raise DialFailed.
+async def dial(address: Address, timeout_seconds: float, greeting: bytes = b"") -> socket.socket:
+    """Connect within the time, name resolution included, and say `greeting`; raise DialFailed.
 
     A name with several addresses: each has a head start before the next is tried beside it.
     """
     with trio.move_on_after(timeout_seconds):
-        return await _dial(address)
+        sock = await _dial(address)
+        if greeting:
+            await _greet(sock, greeting, str(address))
+        return sock
     raise DialFailed(DialReason.TIMEOUT, f"{address}: no answer within {timeout_seconds:g} s")
 
 
@@ -159,6 +162,20 @@ async def _dial(address: Address) -> socket.socket:
     if len(places) == 1:
         return await _connected(*places[0], str(address))
     return await _Race(str(address)).run(_alternating(places))
+
+
+async def _greet(sock: socket.socket, data: bytes, shown: str) -> None:
+    """Send the first bytes; raise DialFailed, the socket closed."""
+    try:
+        while data:
+            await trio.lowlevel.wait_writable(sock)
+            data = data[sock.send(data) :]
+    except OSError as error:
+        sock.close()
+        raise _failure(error.errno, shown) from error
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _alternating(places: Sequence[_Place]) -> list[_Place]:

@@ -66,6 +66,7 @@ class Lifecycle:
                 admin = await self._serve_admin(watches)
                 try:
                     watches.start_soon(self._hear_signals)
+                    watches.start_soon(self._follow_deny_file)
                     watches.start_soon(self.notifier.feed_watchdog, self._alive)
                     async with trio.open_nursery() as connections:
                         async with trio.open_nursery() as listeners:
@@ -101,6 +102,7 @@ class Lifecycle:
             parts.clock,
             parts.journal.rejudged,
             grace=parts.settings.expired_peer_grace,
+            deny_list=parts.deny_file.latest,
         )
         self.reactions.attach(parts, judge)
         following = self._following(relay, own, connections, listeners)
@@ -269,6 +271,10 @@ class Lifecycle:
         if bound:
             watches.start_soon(admin.serve, [one.sock for one in bound])
         return bound
+
+    async def _follow_deny_file(self) -> None:
+        journal = self.parts.journal
+        await self.parts.deny_file.follow(journal.deny_list_changed, journal.deny_list_unusable)
 
     async def _hear_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -47,6 +47,10 @@ def _process(parts: Parts) -> Iterator[Family]:
     yield gauge("process_resident_memory_bytes", "Resident memory.").add(resident_bytes())
     yield gauge("process_open_fds", "Open files.").add(open_files())
     yield gauge("process_max_fds", "The limit of open files.").add(limit)
+    yield gauge("sidecar_audit_mode", "Whether intentions are only audited.").add(parts.settings.audit)
+    yield gauge("sidecar_deny_list_entries", "Entries of the deny list.").add(len(parts.deny_file.list))
+    unusable = gauge("sidecar_deny_list_unusable", "Whether the deny file cannot be read any more.")
+    yield unusable.add(bool(parts.deny_file.complaint))
     yield counter("sidecar_log_lines_lost_total", "Log lines nobody could be told.").add(parts.journal.lost)
 
 
@@ -68,8 +72,11 @@ def _connections(parts: Parts) -> Iterator[Family]:
     requests = counter("sidecar_http_requests_total", "HTTP requests that were judged, by what decided.")
     for reason, count in sorted(ledger.requests().items()):
         requests.add(count, reason=reason)
+    audited = counter("sidecar_audited_total", "What intentions would deny, let through by audit.")
+    for reason, count in sorted(ledger.audits().items()):
+        audited.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks: neither callers nor refusals.")
-    yield from (live, moved, ended, attempts, requests, probes.add(ledger.probes))
+    yield from (live, moved, ended, attempts, requests, audited, probes.add(ledger.probes))
 
 
 def _listeners(parts: Parts) -> Iterator[Family]:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from agent import values
 from agent.arguments import Flag
+from agent.narrowing import parse_setting
 from agent.registration import TcpAddress
 from upstreams.spec import WanMode, parse_upstream_flag
 
@@ -23,6 +24,13 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARN = "warn"
     ERROR = "error"
+
+
+class ProxyProtocol(StrEnum):
+    """Whether our app is told who calls before the first byte."""
+
+    OFF = "off"
+    V2 = "v2"
 
 
 class LogFormat(StrEnum):
@@ -135,6 +143,21 @@ OURS = (
            says="text or json"),
 )  # fmt: skip
 
-OPTIONS = (*WHO, *CONSUL, *OURS)
+POLICY = (
+    Option(name="narrow", read=parse_setting, repeatable=True, example="SOURCE@DC,DC",
+           says="let SOURCE (* is any) in from these datacenters only, whatever the intentions allow"),
+    Option(name="deny_file", read=values.parse_path, example="FILE",
+           says="SPIFFE IDs and certificate serials that are let in by nobody; read again when it changes"),
+    Option(name="audit", read=values.parse_bool, default=False,
+           says="log and count what intentions would deny, and let it through"),
+    Option(name="strict", read=values.parse_bool, default=False,
+           says="this is production: refuse to start with -audit"),
+    Option(name="connection_log", read=values.parse_bool, default=False,
+           says="a line in the log for every connection, also those that end in order"),
+    Option(name="proxy_protocol", read=values.one_of(ProxyProtocol), default=ProxyProtocol.OFF,
+           example="off|v2", says="tell the app who calls, in a PROXY protocol header with the SPIFFE ID"),
+)  # fmt: skip
+
+OPTIONS = (*WHO, *CONSUL, *OURS, *POLICY)
 CONFIG = Option(name="config", read=values.parse_text, example="FILE", says="read settings from this TOML")
 BY_NAME = {option.name: option for option in OPTIONS}

@@ -15,10 +15,12 @@ from enum import StrEnum
 
 from OpenSSL import SSL
 
+from agent.deny_list import NOBODY, DenyList
 from agent.handshake import HandshakeFailed, client_handshake, verified_chain
 from agent.latest import Latest
-from agent.ledger import Connection, Direction, FailedAttempt, Ledger
+from agent.ledger import Connection, Direction, Ledger
 from agent.legs import DialFailed, dial, part, remote, reset, tune
+from agent.particulars import FailedAttempt, Party
 from agent.registration import TcpAddress
 from agent.relay import Relay
 from agent.search import Search
@@ -45,6 +47,7 @@ class OutboundReason(StrEnum):
     WRONG_IDENTITY = "wrong_identity"
     REFUSED_BY_PEER = "refused_by_peer"
     ALL_FAILED = "all_failed"
+    DENY_LISTED = "deny_listed"
     DEADLINE = "upstream_deadline"
     OVERFLOW = "upstream_overflow"  # max_connections
     PENDING_OVERFLOW = "upstream_pending_overflow"  # max_pending_requests
@@ -70,6 +73,7 @@ class _Route:
     relay: Relay
     ledger: Ledger
     handshake_timeout: float
+    deny_list: Latest[DenyList] | None
 
 
 async def serve_outbound(
@@ -81,6 +85,7 @@ async def serve_outbound(
     ledger: Ledger,
     clock: Clock,
     handshake_timeout: float,
+    deny_list: Latest[DenyList] | None = None,
 ) -> None:
     """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds."""
     try:
@@ -97,6 +102,7 @@ async def serve_outbound(
                         relay=relay,
                         ledger=ledger,
                         handshake_timeout=handshake_timeout,
+                        deny_list=deny_list,
                     )
                     await _serve(sock, route, connection)
             except NotServed as failure:
@@ -158,7 +164,7 @@ async def _attempt(
         seconds = route.search.seconds(approach, route.targets.upstream.connect_timeout)
         tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds)
         last.callback(lambda: part(None, tcp, ending))
-        tls = await _handshake(tcp, route, approach)
+        tls = await _handshake(tcp, route, connection, approach)
         connection.peer = _identify(tls, route, expected)
         connection.dialled = _dialled(approach, dialling)
         connection.relaying()
@@ -191,8 +197,12 @@ def _dialled(approach: Approach, dialling: Dialling) -> str:
     return f"{text[:-1]}, mesh gateway)" if approach.through_gateway else text
 
 
-async def _handshake(tcp: socket.socket, route: _Route, approach: Approach) -> SSL.Connection:
+async def _handshake(
+    tcp: socket.socket, route: _Route, connection: Connection, approach: Approach
+) -> SSL.Connection:
     current = _newest(route.contexts)
+    leaf = current.credentials.leaf
+    connection.ours = Party(id=leaf.id, serial=leaf.serial)
     name = server_name(approach.endpoint.expected, current.credentials.bundle.trust_domain)
     seconds = route.search.seconds(approach, route.handshake_timeout)
     return await client_handshake(tcp, current.client, name, seconds)
@@ -205,6 +215,9 @@ def _identify(tls: SSL.Connection, route: _Route, expected: ExpectedIdentity) ->
     if not expected.matches(peer.id):
         detail = f"expected spiffe://{bundle.trust_domain}{expected}, it is {peer.id}"
         raise NotServed(OutboundReason.WRONG_IDENTITY, detail)
+    denied = (route.deny_list.value or NOBODY).objection(peer) if route.deny_list is not None else ""
+    if denied:
+        raise NotServed(OutboundReason.DENY_LISTED, f"{peer.id}: {denied}")
     return peer
 
 

@@ -5,7 +5,7 @@ Until the agent serves, a refusal by Consul ends it; afterwards the watches ask 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -56,6 +56,7 @@ class OwnWatches:
         )
         watch.on_failure, watch.on_recovery = self._failed, parts.journal.watch_recovered
         self.nursery.start_soon(watch.follow, parts.clock, parts.rng)
+        self.nursery.start_soon(self._tell_datacenter)
 
     def registration(self, proxy_id: str) -> None:
         """Watch what Consul says we are."""
@@ -83,8 +84,24 @@ class OwnWatches:
         self.parts.ask_again()
 
     def _take_intentions(self, intentions: Intentions) -> None:
-        self.parts.intentions.publish(intentions)
+        self.parts.intentions.publish(self._with_settings(intentions))
         self.parts.journal.intentions_changed(len(intentions.rules), intentions.default_allow)
+
+    def _with_settings(self, intentions: Intentions) -> Intentions:
+        told = self.parts.settings
+        return replace(
+            intentions,
+            narrowings=told.narrow or (),
+            audit=told.audit,
+            datacenter=self.parts.own_datacenter(),
+        )
+
+    async def _tell_datacenter(self) -> None:
+        """Intentions may come before the leaf, which says where we are."""
+        await self.parts.contexts.first()
+        known = self.parts.intentions.value
+        if known is not None and known.datacenter != self.parts.own_datacenter():
+            self.parts.intentions.publish(self._with_settings(known))
 
     def _failed(self, status: WatchStatus) -> None:
         self.parts.journal.watch_failed(status)

@@ -11,6 +11,7 @@ from random import Random
 
 from agent.clock_skew import ClockSkew
 from agent.consul import Consul
+from agent.deny_file import DenyFile
 from agent.endpoint_feeds import EndpointFeeds
 from agent.intentions import Intentions
 from agent.journal import Journal
@@ -47,6 +48,7 @@ class Parts:
     settings: Settings
     clock: Clock
     rng: Random
+    deny_file: DenyFile = field(init=False)
     journal: Journal
     consul: Consul
     token: TokenSource
@@ -69,6 +71,7 @@ class Parts:
     admin_addresses: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.deny_file = DenyFile(self.settings.deny_file)
         self.skew = ClockSkew(self.clock, self.journal.clock_skewed)
         self.consul.on_date = self.skew.take
 

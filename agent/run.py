@@ -16,6 +16,7 @@ import trio
 from agent import VERSION
 from agent.console import Console, run_usage
 from agent.consul import Consul
+from agent.deny_file import DenyFileUnusable
 from agent.exits import Exit, ExitCode
 from agent.handlers import Reactions
 from agent.http1 import Client
@@ -65,7 +66,13 @@ def now() -> datetime:
 
 def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]) -> tuple[Parts, Reactions]:
     """The parts of an agent before it starts. Raises Exit for files that cannot be used."""
-    journal = Journal(console.err, clock, level=settings.log_level, form=settings.log_format)
+    journal = Journal(
+        console.err,
+        clock,
+        level=settings.log_level,
+        form=settings.log_format,
+        connections=settings.connection_log,
+    )
     token = TokenSource(settings.token, settings.token_file)
     reactions = Reactions()
     parts = Parts(
@@ -78,6 +85,9 @@ def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]
         ledger=Ledger(clock, reactions),
         started=clock(),
     )
+    _load_deny_file(parts)
+    if settings.audit:
+        journal.audit_mode()
     if settings.http_addr.tls and not settings.http_ssl_verify:
         journal.unverified()
     who = settings.identity
@@ -103,6 +113,14 @@ def _consul(settings: Settings, token: TokenSource) -> Consul:
         scope={name: value for name, value in scope.items() if value is not None},
         http_auth=settings.http_auth,
     )
+
+
+def _load_deny_file(parts: Parts) -> None:
+    """Who must not be let in is known before anybody is."""
+    try:
+        parts.deny_file.load()
+    except DenyFileUnusable as error:
+        raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
 
 
 def _settle() -> None:

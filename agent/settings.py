@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.arguments import did_you_mean
-from agent.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option
+from agent.narrowing import Narrowing
+from agent.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option, ProxyProtocol
 from agent.registration import Address, TcpAddress
 from agent.upstream_tables import read_tables
 from agent.values import ConsulAddress
@@ -101,6 +102,12 @@ class Settings:
     max_connections: int
     log_level: LogLevel
     log_format: LogFormat
+    narrow: tuple[Narrowing, ...] | None
+    deny_file: Path | None
+    audit: bool
+    strict: bool
+    connection_log: bool
+    proxy_protocol: ProxyProtocol
     origins: Mapping[str, Origin]
 
     def effective(self) -> list[tuple[str, str, Origin]]:
@@ -276,6 +283,8 @@ def _check_together(values: dict[str, Any], origins: dict[str, Origin], mistakes
         wrong("register", "only with -service; the other forms are registered already")
     if values["register"] and values["listen"] is None:
         wrong("register", "needs -listen and -service-addr: there is nothing to register without them")
+    if values["audit"] and values["strict"]:
+        wrong("audit", "excludes strict: in production what is denied is not let through")
     if values["register_id"] is not None and not values["register"]:
         wrong("register_id", "only with -register")
     for name, other in (("client_cert", "client_key"), ("client_key", "client_cert")):

@@ -39,6 +39,7 @@ def document(parts: Parts) -> Row:
         "placement": _placement(parts),
         "credentials": credential_status.row(parts, now),
         "intentions": _intentions(parts),
+        "policy": _policy(parts),
         "watches": [_watch(status, now) for status in parts.watches()],
         "public": upstream_status.opening_row(parts.public),
         "upstreams": upstream_status.rows(parts),
@@ -47,7 +48,7 @@ def document(parts: Parts) -> Row:
         "recent": [_finished(finished) for finished in parts.ledger.recent()],
         "counters": _counters(parts),
         "admin": parts.admin_addresses,
-        "complaints": [complaint for complaint in (parts.token.complaint,) if complaint],
+        "complaints": _complaints(parts),
     }
 
 
@@ -90,6 +91,27 @@ def _intentions(parts: Parts) -> Row | None:
     }
 
 
+def _policy(parts: Parts) -> Row:
+    """What else decides about callers, beside intentions."""
+    told = parts.settings
+    return {
+        "audit": told.audit,
+        "strict": told.strict,
+        "narrow": [str(narrowing) for narrowing in told.narrow or ()],
+        "deny_file": _text(told.deny_file),
+        "deny_entries": len(parts.deny_file.list),
+    }
+
+
+def _complaints(parts: Parts) -> list[str]:
+    """What an operator must not overlook."""
+    audit = "AUDIT MODE: intentions are not enforced" if parts.settings.audit else ""
+    deny_file = (
+        parts.deny_file.complaint and f"deny_file: {parts.deny_file.complaint}; the old list is in force"
+    )
+    return [complaint for complaint in (audit, deny_file, parts.token.complaint) if complaint]
+
+
 def _watch(status: WatchStatus, now: datetime) -> Row:
     age = None if status.answered_at is None else round((now - status.answered_at).total_seconds(), 3)
     failing: Row | None = None
@@ -119,6 +141,7 @@ def _connection(connection: Connection) -> Row:
         "upstream": connection.upstream,
         "peer": "" if connection.peer is None else str(connection.peer.id),
         "peer_serial": "" if connection.peer is None else connection.peer.serial,
+        "rule": connection.rule,
         "address": address,
         "why": why,
         "opened": connection.opened,
@@ -138,6 +161,8 @@ def _finished(finished: Finished) -> Row:
         "caller": finished.caller,
         "upstream": finished.upstream,
         "peer": finished.peer,
+        "peer_serial": "" if finished.theirs is None else finished.theirs.serial,
+        "rule": finished.rule,
         "address": address,
         "why": why,
         "opened": finished.opened,
@@ -163,6 +188,7 @@ def _counters(parts: Parts) -> Mapping[str, object]:
         "endings": endings,
         "attempts_failed": dict(ledger.failed_attempts()),
         "requests": dict(ledger.requests()),
+        "audited": dict(ledger.audits()),
         "probes": ledger.probes,
         "bytes": {
             direction.value: dict(zip(("to_plain", "to_tls"), ledger.bytes(direction), strict=True))

@@ -100,6 +100,11 @@ def parse_file(text: str) -> Path:
     return path
 
 
+def parse_path(text: str) -> Path:
+    """A path; whether there is anything is for whoever reads it."""
+    return Path(parse_text(text))
+
+
 def parse_directory(text: str) -> Path:
     """The path of a directory that exists."""
     path = Path(text)

@@ -1,6 +1,7 @@
 """Verdicts are live: open connections are judged again whenever what they were judged by has changed.
 
-Run after each change of intentions, of the trust bundle, and when the earliest peer certificate expires.
+Run after each change of intentions, of the deny list, of the trust bundle, and when the earliest peer
+certificate expires.
 
 An HTTP connection is judged by the request our app is serving, or has been upgraded by; between two requests
 only by whether its caller may ask at all. One whose HTTP was relayed unread, while no intention asked for
@@ -12,12 +13,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
-from agent.intentions import Intentions, Verdict, authorize, authorize_caller, authorize_request
+from agent.deny_list import NOBODY, DenyList
+from agent.intentions import (
+    Intentions,
+    Verdict,
+    VerdictReason,
+    authorize,
+    authorize_caller,
+    authorize_request,
+)
 from agent.ledger import CloseReason, Connection, Direction, Handling, Ledger
+from agent.particulars import Audited
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts
 from certs.peer import Peer
+
+_Objection: TypeAlias = tuple[CloseReason, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +47,27 @@ def rejudge(
     contexts: Contexts | None,
     now: datetime,
     grace: float = 0.0,
+    *,
+    deny_list: DenyList = NOBODY,
 ) -> Rejudged:
     """Close every live connection that would not be let through at this moment, with the reason.
 
     A connection whose peer has not been identified yet is judged by its own task, by the same values. One
     that is open may outlive its peer's certificate by `grace` seconds, which may be infinite.
     """
-    bundle = None if contexts is None else contexts.credentials.bundle
+    trust = _Trust(
+        bundle=None if contexts is None else contexts.credentials.bundle,
+        deny_list=deny_list,
+        now=now,
+        grace=grace,
+    )
     closed = 0
     expiries = []
     for connection in ledger.live():
         peer = connection.peer
         if peer is None or connection.closing is not None:
             continue
-        objection = _objection(connection, peer, intentions, bundle, now=now, grace=grace)
+        objection = trust.objection(peer) or _by_intentions(ledger, connection, peer, intentions)
         if objection is None:
             if grace < math.inf:
                 expiries.append(peer.not_after + timedelta(seconds=grace))
@@ -57,25 +77,41 @@ def rejudge(
     return Rejudged(closed=closed, next_expiry=min(expiries, default=None))
 
 
-def _objection(
-    connection: Connection,
-    peer: Peer,
-    intentions: Intentions | None,
-    bundle: TrustBundle | None,
-    *,
-    now: datetime,
-    grace: float,
-) -> tuple[CloseReason, str] | None:
-    if (now - peer.not_after).total_seconds() > grace:
-        return CloseReason.PEER_EXPIRED, f"{peer.id} expired at {peer.not_after.isoformat()}"
-    if bundle is not None and (peer.id.trust_domain != bundle.trust_domain or bundle.root(peer.root) is None):
-        return CloseReason.ROOT_REMOVED, f"{peer.id} ends in a root that is no longer trusted"
-    if connection.direction is Direction.INBOUND and intentions is not None:
-        verdict = _verdict(connection, peer, intentions)
-        if not verdict.allowed:
-            return CloseReason.INTENTION_DENIED, f"{peer.id}: {verdict.rule}"
-        if intentions.by_request and connection.handling is Handling.RELAYED_HTTP:
-            return CloseReason.BY_REQUEST_NOW, f"{peer.id}: HTTP requests are judged from now on"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trust:
+    """Whether a peer is still who it has proven to be: no intention, and no audit, has a say in it."""
+
+    bundle: TrustBundle | None
+    deny_list: DenyList
+    now: datetime
+    grace: float
+
+    def objection(self, peer: Peer) -> _Objection | None:
+        bundle = self.bundle
+        if denied := self.deny_list.objection(peer):
+            return CloseReason.DENY_LISTED, f"{peer.id}: {denied}"
+        if (self.now - peer.not_after).total_seconds() > self.grace:
+            return CloseReason.PEER_EXPIRED, f"{peer.id} expired at {peer.not_after.isoformat()}"
+        if bundle and (peer.id.trust_domain != bundle.trust_domain or bundle.root(peer.root) is None):
+            return CloseReason.ROOT_REMOVED, f"{peer.id} ends in a root that is no longer trusted"
+        return None
+
+
+def _by_intentions(
+    ledger: Ledger, connection: Connection, peer: Peer, intentions: Intentions | None
+) -> _Objection | None:
+    if connection.direction is Direction.OUTBOUND or intentions is None:
+        return None
+    verdict = _verdict(connection, peer, intentions)
+    if not verdict.allowed:
+        connection.rule = verdict.rule
+        narrowed = verdict.reason is VerdictReason.NARROWED
+        reason = CloseReason.NARROWED if narrowed else CloseReason.INTENTION_DENIED
+        return reason, f"{peer.id}: {verdict.rule}"
+    if verdict.audited:
+        ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
+    if intentions.by_request and connection.handling is Handling.RELAYED_HTTP:
+        return CloseReason.BY_REQUEST_NOW, f"{peer.id}: HTTP requests are judged from now on"
     return None
 
 

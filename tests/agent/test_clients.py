@@ -249,10 +249,12 @@ def test_the_page_shows_what_is_rejected() -> None:
             "watches": [],
             "counters": {"endings": {"inbound": {"clean": 2, "probe": 1}, "outbound": {}}},
             "upstreams": [],
+            "complaints": ["AUDIT MODE: intentions are not enforced"],
         }
     )
     assert page.splitlines() == [
         "serving, ready",
+        "attention   AUDIT MODE: intentions are not enforced",
         "rejected    expired: long ago",
         "inbound     clean 2, probe 1",
         "outbound    nothing yet",

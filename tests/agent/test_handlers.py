@@ -8,9 +8,10 @@ import trio
 
 from agent.handlers import Handlers, Reactions
 from agent.judge import Judge
-from agent.ledger import Direction, FailedAttempt, Ledger
+from agent.ledger import Direction, Ledger
 from agent.legs import DialReason
 from agent.outbound import OutboundReason
+from agent.particulars import FailedAttempt
 from agent.splice import Ending
 from tests.agent.assembled import assembled, registration
 

@@ -10,12 +10,14 @@ import pytest
 import trio
 
 from agent.consul import ConsulError, ConsulReason
-from agent.journal import LINES_PER_SECOND, Journal
-from agent.ledger import Direction, FailedAttempt, Ledger
+from agent.flood import LINES_PER_SECOND
+from agent.journal import Journal
+from agent.ledger import Direction, Ledger
 from agent.legs import DialReason
 from agent.listener import Admission
 from agent.options import LogFormat, LogLevel
 from agent.outbound import OutboundReason
+from agent.particulars import FailedAttempt
 from agent.splice import Ending
 from agent.watch import WatchStatus
 from certs.contexts import build_contexts
@@ -201,6 +203,7 @@ async def test_connections() -> None:
     ]
     assert lines(written)[2] == (
         "DEBUG connection.closed id=1 direction=outbound reason=clean caller=unix upstream=db@dc2 to_plain=5"
+        " seconds=0.0"
     )
     assert "reason=no_endpoints detail=none" in lines(written)[5]
 

@@ -9,16 +9,9 @@ import trio
 import trio.testing
 
 from agent.handshake import HandshakeReason
-from agent.ledger import (
-    RECENT,
-    CloseReason,
-    Connection,
-    Direction,
-    FailedAttempt,
-    Finished,
-    Ledger,
-)
+from agent.ledger import RECENT, CloseReason, Connection, Direction, Finished, Ledger
 from agent.legs import DialReason
+from agent.particulars import Audited, FailedAttempt
 from agent.splice import Ending
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,6 +44,9 @@ class Told:
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         self.events.append(("attempt_failed", attempt.reason))
+
+    def audited(self, connection: Connection, audited: Audited, /) -> None:
+        self.events.append(("audited", audited.reason))
 
     def request_refused(self, connection: Connection, refused: object, /) -> None:
         self.events.append(("request_refused", connection.id))

@@ -9,10 +9,11 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.exposition import text
-from agent.ledger import Direction, FailedAttempt
+from agent.ledger import Direction
 from agent.legs import DialReason
 from agent.metrics import families, open_files, resident_bytes
 from agent.outbound import OutboundReason
+from agent.particulars import FailedAttempt
 from agent.parts import Parts
 from agent.splice import Ending
 from tests.agent.assembled import assembled

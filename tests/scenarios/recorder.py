@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.ledger import Connection, FailedAttempt, Finished, RefusedRequest
+from agent.ledger import Connection, Finished
 from agent.listener import Admission
+from agent.particulars import Audited, FailedAttempt, RefusedRequest
 
 
 @dataclass(slots=True)
@@ -17,6 +18,7 @@ class Recorder:
     refused_ones: list[Finished] = field(default_factory=list)
     attempts: list[FailedAttempt] = field(default_factory=list)
     refused_requests: list[RefusedRequest] = field(default_factory=list)
+    audits: list[Audited] = field(default_factory=list)
     overflows: int = 0
     shortages: list[OSError] = field(default_factory=list)
 
@@ -31,6 +33,9 @@ class Recorder:
 
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         self.refused_requests.append(refused)
+
+    def audited(self, connection: Connection, audited: Audited, /) -> None:
+        self.audits.append(audited)
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         self.attempts.append(attempt)

@@ -1,0 +1,29 @@
+"""A bound on how often the log says the same thing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+
+LINES_PER_SECOND = 10  # of one reason
+
+
+class Flood:
+    """At most so many lines of one reason per second; the rest is counted and told with the next one."""
+
+    def __init__(self) -> None:
+        self._second: dict[str, int] = {}
+        self._told: Counter[str] = Counter()
+        self._hidden: Counter[str] = Counter()
+
+    def hidden(self, reason: str, at: datetime) -> int | None:
+        """None: do not tell. Else how many were not told before."""
+        second = int(at.timestamp())
+        if self._second.get(reason) != second:
+            self._second[reason] = second
+            self._told[reason] = 0
+        self._told[reason] += 1
+        if self._told[reason] > LINES_PER_SECOND:
+            self._hidden[reason] += 1
+            return None
+        return self._hidden.pop(reason, 0)
