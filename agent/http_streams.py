@@ -93,16 +93,20 @@ class PlainStream:
 class TlsStream:
     """A handshaken pyOpenSSL connection over a non-blocking socket. The caller closes the socket."""
 
-    __slots__ = ("_progress", "_readable", "_writable", "connection")
+    __slots__ = ("_ended", "_progress", "_readable", "_writable", "connection")
 
     def __init__(self, connection: SSL.Connection, sock: socket.socket, progress: Progress) -> None:
         self.connection = connection
+        self._ended = False
         self._progress = progress
         self._readable = _SharedWait(trio.lowlevel.wait_readable, sock)
         self._writable = _SharedWait(trio.lowlevel.wait_writable, sock)
 
     async def receive(self) -> bytes:
         """Bytes, or none after close_notify; raise StreamBroken."""
+        if self._ended:  # nothing will make the socket readable again
+            await trio.lowlevel.checkpoint()
+            return b""
         if self.connection.pending():  # decrypted already: the socket will not tell of it
             await trio.lowlevel.checkpoint()
         else:
@@ -115,6 +119,7 @@ class TlsStream:
             except SSL.WantWriteError:
                 await self._writable.wait()
             except SSL.ZeroReturnError:
+                self._ended = True
                 return b""
             except SSL.Error as error:
                 raise StreamBroken(*explain(error)) from error

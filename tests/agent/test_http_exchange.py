@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 
+import h11
 import pytest
 import trio
 
+from agent.app_connection import AppConnection
+from agent.http_exchange import Exchange, ExchangeFailed, Outcome
 from agent.http_streams import StreamBroken
+from agent.legs import reset
+from agent.splice import Progress
+from tests.agent.test_http_streams import tls_pair
+from tests.agent.wires import tcp_pair
 from tests.scenarios.halves import until
 from tests.scenarios.http_app import AppSide, Reached, say_ok
 from tests.scenarios.http_front import Caller, Front, allow, front, request
@@ -116,6 +125,46 @@ async def test_one_it_closes_on_the_next_request_is_replaced_if_that_may_be_repe
             assert reply.status == expected
 
 
+@pytest.mark.parametrize(("used", "outcome"), [(True, Outcome.STALE), (False, None)])
+async def test_an_app_that_is_gone_before_the_head_is_sent(used: bool, outcome: Outcome | None) -> None:
+    near, far = tcp_pair()
+    reset(far)
+    async with tls_pair() as (_, sidecar, _):
+        await trio.lowlevel.wait_readable(near)
+        http = h11.Connection(h11.SERVER)
+        http.receive_data(request("GET /"))
+        asked = http.next_event()
+        assert isinstance(asked, h11.Request)
+        app = AppConnection(near, Progress())
+        app.used = used
+        exchange = Exchange(sidecar, http, app, asked, judged=())
+        if outcome is None:
+            with pytest.raises(ExchangeFailed, match="app_closed"):
+                await exchange.run()
+        else:
+            assert await exchange.run() is outcome
+        app.close()
+
+
+@pytest.mark.parametrize(("line", "statuses"), [("GET", [200, 200]), ("POST", [200, 502])])
+async def test_a_reset_is_as_good_as_an_end(line: str, statuses: list[int]) -> None:
+    async def moody(side: AppSide, asked: Reached) -> None:
+        if len(f.app.reached) == 2:
+            linger_nothing = struct.pack("ii", 1, 0)
+            side.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_nothing)
+            raise trio.EndOfChannel
+        await say_ok(side, asked)
+
+    async with front(EVERYTHING, answer=moody) as f, f.caller() as caller:
+        seen = []
+        for _ in statuses:
+            await caller.send(request(f"{line} /"))
+            reply = await caller.reply()
+            assert reply is not None
+            seen.append(reply.status)
+        assert seen == statuses
+
+
 async def test_an_app_that_says_more_than_its_answer_gets_no_second_request_there() -> None:
     async def chatty(side: AppSide, asked: Reached) -> None:
         await side.body(asked)
@@ -172,7 +221,11 @@ async def test_a_caller_who_breaks_off_ends_the_exchange() -> None:
         assert f.mesh.db.ledger.recent()[-1].reason.value in {"tls_truncated", "tls_reset"}
 
 
-async def test_a_caller_who_only_stops_asking_still_gets_the_answer() -> None:
+@pytest.mark.parametrize("more", [b"", request("GET /more")])
+async def test_a_caller_who_only_stops_asking_still_gets_the_answer(
+    more: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.http_exchange.PROMPT_SECONDS", 0.01)
     answering = trio.Event()
 
     async def slow(side: AppSide, asked: Reached) -> None:
@@ -181,12 +234,16 @@ async def test_a_caller_who_only_stops_asking_still_gets_the_answer() -> None:
 
     async with front(EVERYTHING, answer=slow) as f, f.caller() as caller:
         await caller.send(request("GET /"))
-        await caller.stream.send_end()
         await until(lambda: len(f.app.reached) == 1)
+        await trio.sleep(0.05)  # nothing tells that both tasks are waiting
+        await caller.send(more)
+        await caller.stream.send_end()
+        await trio.sleep(0.05)
         answering.set()
-        reply = await caller.reply()
-        assert reply is not None
-        assert reply.body == b"ok"
+        for _ in range(2 if more else 1):
+            reply = await caller.reply()
+            assert reply is not None
+            assert reply.body == b"ok"
         assert await caller.ended()
 
 

@@ -97,7 +97,9 @@ async def test_an_end_is_no_bytes() -> None:
         assert await near.receive() == b""
     async with tls_pair() as (caller, sidecar, _):
         await caller.send_end()
-        assert await sidecar.receive() == b""
+        for _ in range(2):
+            with trio.fail_after(2):
+                assert await sidecar.receive() == b""
         await sidecar.send(b"still")  # each way ends alone
         assert await caller.receive() == b"still"
 
