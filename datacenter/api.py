@@ -39,6 +39,7 @@ from datacenter.heartbeats import Heartbeats
 from datacenter.inventory import Inventory
 from datacenter.settings import Settings
 from datacenter.store import Document, Store
+from datacenter.switches import Faults
 
 Clock = Callable[[], datetime]
 
@@ -179,6 +180,7 @@ class Datacenter:
     rng: random.Random
     federation: Federation
     forwarder: Forwarder
+    faults: Faults | None = None  # only where they are enabled
 
     @cached_property
     def acl(self) -> Acl:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from datacenter import (
     checks,
     config_api,
     coordinates,
+    faults,
     federation,
     health,
     intentions_api,
@@ -26,10 +28,15 @@ from datacenter import (
     query_execution,
 )
 from datacenter.api import Clock, Datacenter, Route
+from datacenter.faults import PATH
+from datacenter.faulty import FaultyFrame, FaultyWire
 from datacenter.forward import HttpWire, KnownDatacenters, WireForwarder
-from datacenter.frame import Frame
+from datacenter.frame import Answers, Frame
 from datacenter.settings import Settings
 from datacenter.store import Store
+from datacenter.switches import Faults
+
+_LOG = logging.getLogger(__name__)
 
 # The first route that matches wins: a fixed path goes before one with a name in its place.
 MODULES: Sequence[Callable[[Datacenter], list[Route]]] = (
@@ -45,6 +52,7 @@ MODULES: Sequence[Callable[[Datacenter], list[Route]]] = (
     intentions_api.routes,
     config_api.routes,
     federation.routes,
+    faults.routes,
 )
 
 
@@ -62,7 +70,7 @@ class Assembled:
     """A datacenter that is alive but not listening."""
 
     dc: Datacenter
-    frame: Frame
+    frame: Answers
 
 
 def all_routes(dc: Datacenter) -> list[Route]:
@@ -76,17 +84,23 @@ async def assembled(
 ) -> AsyncIterator[Assembled]:
     """Bring the datacenter to life for as long as the block lasts; the store stays the caller's."""
     known = KnownDatacenters(settings.name, store)
+    switches = Faults() if settings.enable_faults else None
     async with HttpWire() as wire, trio.open_nursery() as nursery:
+        carrier = FaultyWire(wire, switches) if switches else wire
         dc = Datacenter(
             settings=settings,
             store=store,
-            clock=clock,
+            clock=switches.clock(clock) if switches else clock,
             rng=rng,
             federation=known,
-            forwarder=WireForwarder(settings.name, known, wire),
+            forwarder=WireForwarder(settings.name, known, carrier),
+            faults=switches,
         )
         agent_self.register_own_node(dc)
         for service in SERVICES:
             await nursery.start(service, dc)
-        yield Assembled(dc=dc, frame=Frame(dc, all_routes(dc)))
+        frame = Frame(dc, all_routes(dc))
+        if switches:
+            _LOG.warning("faults can be switched on at %s: this is a datacenter for tests", PATH)
+        yield Assembled(dc=dc, frame=FaultyFrame(frame, switches) if switches else frame)
         nursery.cancel_scope.cancel()

@@ -247,8 +247,8 @@ class CertificateAuthority:
         if trust != self.trust:
             self._write(trust, None)
 
-    def sign_request(self, request: x509.CertificateSigningRequest) -> str:
-        """Sign a secondary's intermediate; PEM. Raises RequestRefused."""
+    def sign_request(self, request: x509.CertificateSigningRequest, ttl: timedelta | None = None) -> str:
+        """Sign a secondary's intermediate; PEM. `ttl` is not the configured one. Raises RequestRefused."""
         trust = self.require_trust()
         with self._serial() as serial:
             certificate = sign_intermediate(
@@ -257,7 +257,7 @@ class CertificateAuthority:
                 trust_domain=trust.trust_domain,
                 serial=serial,
                 at=self._dc.clock(),
-                ttl=self.config.intermediate_ttl,
+                ttl=ttl or self.config.intermediate_ttl,
             )
         return certificate_pem(certificate)
 

@@ -108,7 +108,7 @@ async def _sign(dc: Datacenter, request: Request) -> Reply:
     try:
         csr = x509.load_pem_x509_csr(decode(request.body, _SIGN).get("CSR", "").encode())
         await dc.csr_limit.wait(ca.config.csr_per_second)
-        certificate = ca.sign_request(csr)
+        certificate = ca.sign_request(csr, dc.faults.intermediate_ttl if dc.faults else None)
     except ValueError as error:
         raise ApiError(400, "not a PEM certificate request") from error
     except RequestRefused as error:

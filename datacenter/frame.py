@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Protocol
 from urllib.parse import parse_qs
 
 import trio
@@ -53,6 +54,19 @@ class _NoSuchPath(Exception):
     """Nothing is served there."""
 
 
+class Answers(Protocol):
+    """What a server needs of a frame, or of one that stands before it."""
+
+    @property
+    def dc(self) -> Datacenter:
+        """Whose frame it is."""
+        ...
+
+    async def handle(self, raw: RawRequest) -> RawReply:
+        """Answer one request."""
+        ...
+
+
 class Frame:
     """All routes of one datacenter behind one call."""
 
@@ -65,6 +79,11 @@ class Frame:
             if route.method in methods:
                 raise ValueError(f"{route.method} {route.path} is registered twice")
             methods[route.method] = route
+
+    @property
+    def dc(self) -> Datacenter:
+        """Whose frame it is."""
+        return self._dc
 
     async def handle(self, raw: RawRequest) -> RawReply:
         """Answer one request. Only bugs and cancellation come out as exceptions."""
@@ -195,6 +214,12 @@ class Frame:
 def _allow(methods: Mapping[str, Route]) -> str:
     special = next((route.allow for route in methods.values() if route.allow), "")
     return special or ",".join(["OPTIONS", *methods])
+
+
+def token_of(raw: RawRequest) -> str:
+    """The secret a request came with."""
+    lists = parse_qs(raw.query, keep_blank_values=True)
+    return _token({name: values[0] for name, values in lists.items()}, raw.headers)
 
 
 def _token(query: Mapping[str, str], headers: Mapping[str, str]) -> str:

@@ -54,6 +54,7 @@ OPTIONS: Mapping[str, _Option] = {
     "node-name": _Option(says="default: the datacenter's name and -node", takes="NAME"),
     "node-address": _Option(says="LAN address of the node; default: the host of -http-addr", takes="HOST"),
     "node-wan-address": _Option(says="its WAN address; default: the LAN one", takes="HOST"),
+    "enable-faults": _Option(says="serve /v1/internal/faults, to break things on purpose", takes=""),
     "log-level": _Option(says="debug, info, warning or error; default info", takes="LEVEL"),
 }
 
@@ -122,6 +123,7 @@ def read_settings(flags: Mapping[str, object]) -> tuple[Settings | None, list[st
         node_name=reader.matching("node-name", _NAME, "letters, digits, - and _") or f"{name}-node",
         node_address=node_address,
         node_wan_address=reader.text("node-wan-address", node_address),
+        enable_faults=reader.switch("enable-faults"),
         log_level=reader.one_of("log-level", ("info", *_LOG_LEVELS)),
     )
     _check_together(settings, mistakes)

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import stat
+from email.utils import format_datetime
 from pathlib import Path
 
 import trio
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from datacenter.frame import TEXT, Frame, RawRequest
+from datacenter.frame import TEXT, Answers, RawRequest
 
 LARGEST_BODY = 1 << 20  # bytes; a registration of a thousand upstreams is a tenth of this
 _LARGEST_DISCARD = 16 * LARGEST_BODY  # read on after the bound, so that the refusal is not lost in a reset
@@ -53,12 +54,13 @@ def bound_address(listener: socket.socket) -> str:
 
 
 async def serve_http(
-    frame: Frame, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    frame: Answers, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve until cancelled; takes the listener over. Requests in flight then get half a second."""
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.include_server_header = False
+    config.include_date_header = False  # ours is by the datacenter's clock
     config.errorlog = logging.getLogger("datacenter.http")
     config.errorlog.setLevel(logging.WARNING)  # its INFO lines repeat what we say ourselves
     config.graceful_timeout = _DRAIN_SECONDS
@@ -90,7 +92,7 @@ async def _run(
 class _Application:
     """The ASGI side of the frame."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Answers) -> None:
         self._frame = frame
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +111,8 @@ class _Application:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
             reply = await self._frame.handle(raw)
-            headers = {**reply.headers, "Content-Length": str(len(reply.body))}
+            date = format_datetime(self._frame.dc.clock(), usegmt=True)
+            headers = {**reply.headers, "Date": date, "Content-Length": str(len(reply.body))}
             await Response(reply.body, reply.status, headers)(scope, receive, send)
             nursery.cancel_scope.cancel()
 

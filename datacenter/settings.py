@@ -62,6 +62,7 @@ class Settings:
     node_address: str = "127.0.0.1"
     node_wan_address: str = "127.0.0.1"
     log_level: str = "info"
+    enable_faults: bool = False  # an endpoint that breaks things on purpose
 
     @property
     def is_primary(self) -> bool:

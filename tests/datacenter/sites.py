@@ -31,11 +31,13 @@ from datacenter.api import Datacenter
 from datacenter.assembly import all_routes
 from datacenter.ca import CertificateAuthority
 from datacenter.errors import ApiError
-from datacenter.forward import KnownDatacenters, Received, WireForwarder
-from datacenter.frame import Frame, RawReply, RawRequest
+from datacenter.faulty import FaultyFrame, FaultyWire
+from datacenter.forward import KnownDatacenters, Received, Wire, WireForwarder
+from datacenter.frame import Answers, Frame, RawReply, RawRequest
 from datacenter.secondary import standing
 from datacenter.settings import Policy, Settings, Token
 from datacenter.store import Store
+from datacenter.switches import Faults
 from datacenter.trust import Trust
 from tests.datacenter.mint import NOW
 
@@ -75,7 +77,7 @@ class Site:
     """One datacenter."""
 
     dc: Datacenter
-    frame: Frame
+    frame: Answers
 
     @property
     def ca(self) -> CertificateAuthority:
@@ -176,15 +178,19 @@ class Wan:
         settings = replace(settings, **changes)
         store = store or Store(path)
         federation = KnownDatacenters(name, store)
+        faults = Faults() if settings.enable_faults else None
+        wire: Wire = MemoryWire(wan=self, own=name)
         dc = Datacenter(
             settings=settings,
             store=store,
-            clock=now,
+            clock=faults.clock(now) if faults else now,
             rng=random.Random(len(self.sites)),
             federation=federation,
-            forwarder=WireForwarder(name, federation, MemoryWire(wan=self, own=name)),
+            forwarder=WireForwarder(name, federation, FaultyWire(wire, faults) if faults else wire),
+            faults=faults,
         )
-        site = Site(dc=dc, frame=Frame(dc, all_routes(dc)))
+        frame = Frame(dc, all_routes(dc))
+        site = Site(dc=dc, frame=FaultyFrame(frame, faults) if faults else frame)
         self.sites[name] = site
         return site
 
