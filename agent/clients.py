@@ -62,7 +62,7 @@ def _flag(option: Option) -> Flag:
 async def _talk(name: str, console: Console, told: Mapping[str, Any]) -> int:
     bind = told["admin_bind"]
     address: Address = bind[0] if isinstance(bind, tuple) else bind
-    client = Client(_dialler(address), host="sidecar")
+    client = Client(unix_or_tcp(address), host="sidecar")
     try:
         if name == "wait":
             return await _wait(console, client, told["timeout"])
@@ -78,7 +78,9 @@ async def _talk(name: str, console: Console, told: Mapping[str, Any]) -> int:
         await client.aclose()
 
 
-def _dialler(address: Address) -> Dial:
+def unix_or_tcp(address: Address) -> Dial:
+    """How to reach an admin endpoint."""
+
     async def dial() -> trio.abc.Stream:
         if isinstance(address, UnixAddress):
             return await trio.open_unix_socket(address.path)

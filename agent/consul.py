@@ -64,6 +64,7 @@ class Answer(Generic[T]):
     index: int | None = None
     content_hash: str = ""
     default_policy: str = ""
+    last_contact: str = ""  # milliseconds since the server heard from its leader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,10 @@ class Consul:
         self._http_auth = http_auth
         self.on_date: Callable[[str], None] = _ignore_date  # hears the Date of every answer
 
+    async def aclose(self) -> None:
+        """Close the connections that are kept."""
+        await self._http.aclose()
+
     async def services(self) -> dict[str, ListedService]:
         """The agent's own services, by id; a denied token sees none."""
         return (await self._get("/v1/agent/services", IMMEDIATE, dict[str, ListedService])).value
@@ -148,13 +153,22 @@ class Consul:
         params = {"reissue": "true"} if reissue else {}
         return await self._get(f"/v1/agent/connect/ca/leaf/{_segment(service)}", at, LeafAnswer, params)
 
-    async def intentions(self, service: str, at: Blocking = IMMEDIATE) -> Answer[list[object] | None]:
+    async def datacenters(self) -> list[str]:
+        """All that are known, the agent's own first."""
+        return (await self._get("/v1/catalog/datacenters", IMMEDIATE, list[str])).value
+
+    async def intentions(
+        self, service: str, at: Blocking = IMMEDIATE, *, datacenter: str | None = None
+    ) -> Answer[list[object] | None]:
         """The intentions that match `service` as a destination; the default policy is in the answer too."""
         path = "/v1/connect/intentions/match"
-        params = {"by": "destination", "name": service}
+        params = {"by": "destination", "name": service} | _dc(datacenter)
         answer = await self._get(path, at, dict[str, list[object] | None], params)
         return Answer(
-            value=answer.value.get(service), index=answer.index, default_policy=answer.default_policy
+            value=answer.value.get(service),
+            index=answer.index,
+            default_policy=answer.default_policy,
+            last_contact=answer.last_contact,
         )
 
     async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[list[object]]:
@@ -199,6 +213,7 @@ class Consul:
             index=_index(response.headers),
             content_hash=response.headers.get("x-consul-contenthash", ""),
             default_policy=response.headers.get("x-consul-default-acl-policy", ""),
+            last_contact=response.headers.get("x-consul-lastcontact", ""),
         )
 
     async def _put(self, path: str, body: bytes) -> None:

@@ -47,7 +47,7 @@ def leaf_watch(consul: Consul, service: str, publish: Callable[[Leaf], None]) ->
 def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions], None]) -> IntentionsWatch:
     """Who may call us, and the default policy that every answer carries in a header."""
     ask = partial(consul.intentions, service)
-    read = partial(_read_intentions, service)
+    read = partial(read_intentions, service)
     return Watch(name="intentions", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
 
 
@@ -120,8 +120,11 @@ def _read_roots(answer: Answer[Json]) -> TrustBundle:
         raise AnswerRejected(error.reason, error.detail) from error
 
 
-def _read_intentions(service: str, answer: Answer[list[object] | None]) -> Intentions:
-    """Without the header (before 1.9) the default is unknown, and what is unknown is denied."""
+def read_intentions(service: str, answer: Answer[list[object] | None]) -> Intentions:
+    """Parse the match answer; raise AnswerRejected.
+
+    Without the header (before 1.9) the default is unknown, and what is unknown is denied.
+    """
     try:
         return parse_match(answer.value, service, default_allow=answer.default_policy == "allow")
     except InvalidIntentions as error:

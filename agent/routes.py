@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from agent.admin import JSON, Reply, Route, text_reply
+from agent.answering import answer_inquiry
 from agent.exposition import CONTENT_TYPE, text
 from agent.metrics import families
 from agent.parts import Parts
@@ -52,11 +53,15 @@ def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
         status = 200 if result in (Refresh.NEW, Refresh.SAME) else 502
         return Reply(status=status, content_type=JSON, body=msgspec.json.encode(told))
 
+    async def explain(body: bytes) -> Reply:
+        return answer_inquiry(parts, body)
+
     return (
         Route(method="GET", path="/live", answer=live),
         Route(method="GET", path="/ready", answer=ready),
         Route(method="GET", path="/metrics", answer=metrics),
         Route(method="GET", path="/status", answer=status),
+        Route(method="POST", path="/explain", answer=explain),
         Route(method="POST", path="/drain", answer=begin_drain, changes=True),
         Route(method="POST", path="/rotate", answer=rotate, changes=True),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import ssl
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from datetime import UTC, datetime
@@ -15,11 +14,10 @@ import trio
 
 from agent import VERSION
 from agent.console import Console, run_usage
-from agent.consul import Consul
+from agent.consul_access import consul_of
 from agent.deny_file import DenyFileUnusable
 from agent.exits import Exit, ExitCode
 from agent.handlers import Reactions
-from agent.http1 import Client
 from agent.journal import Journal
 from agent.ledger import Ledger
 from agent.lifecycle import Lifecycle
@@ -27,7 +25,7 @@ from agent.parts import Parts
 from agent.settings import Settings
 from agent.systemd import inherited_sockets, notifier
 from agent.told import exit_code, read_settings
-from agent.transport import TokenSource, dialler, tls_context
+from agent.transport import TokenSource
 
 SAYS = "run the agent beside a service"
 
@@ -80,7 +78,7 @@ def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]
         clock=clock,
         rng=Random(),  # noqa: S311 - jitter and the choice of endpoints, nothing secret
         journal=journal,
-        consul=_consul(settings, token),
+        consul=consul_of(settings, token),
         token=token,
         ledger=Ledger(clock, reactions),
         started=clock(),
@@ -95,24 +93,6 @@ def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]
     _raise_file_limit(journal)
     journal.started(VERSION, os.getpid(), identity, str(settings.http_addr))
     return parts, reactions
-
-
-def _consul(settings: Settings, token: TokenSource) -> Consul:
-    try:
-        context = tls_context(settings)
-    except (ssl.SSLError, OSError) as error:
-        text = f"the TLS files for {settings.http_addr} cannot be used: {error}"
-        raise Exit(ExitCode.CONFIGURATION, text) from error
-    address = settings.http_addr
-    dial = dialler(address, context, settings.tls_server_name)
-    host = "localhost" if address.socket is not None else str(address).partition("://")[2]
-    scope = {"ns": settings.namespace, "partition": settings.partition}
-    return Consul(
-        Client(dial, host=host),
-        token,
-        scope={name: value for name, value in scope.items() if value is not None},
-        http_auth=settings.http_auth,
-    )
 
 
 def _load_deny_file(parts: Parts) -> None:

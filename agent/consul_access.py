@@ -1,0 +1,30 @@
+"""From settings to a client of the Consul agent they name."""
+
+from __future__ import annotations
+
+import ssl
+
+from agent.consul import Consul
+from agent.exits import Exit, ExitCode
+from agent.http1 import Client
+from agent.settings import Settings
+from agent.transport import TokenSource, dialler, tls_context
+
+
+def consul_of(settings: Settings, token: TokenSource) -> Consul:
+    """Nothing is asked yet. Raises Exit for TLS files that cannot be used."""
+    try:
+        context = tls_context(settings)
+    except (ssl.SSLError, OSError) as error:
+        text = f"the TLS files for {settings.http_addr} cannot be used: {error}"
+        raise Exit(ExitCode.CONFIGURATION, text) from error
+    address = settings.http_addr
+    dial = dialler(address, context, settings.tls_server_name)
+    host = "localhost" if address.socket is not None else str(address).partition("://")[2]
+    scope = {"ns": settings.namespace, "partition": settings.partition}
+    return Consul(
+        Client(dial, host=host),
+        token,
+        scope={name: value for name, value in scope.items() if value is not None},
+        http_auth=settings.http_auth,
+    )

@@ -1,0 +1,126 @@
+"""`sidecar explain` as a process: beside Consul alone, beside a running agent, and beside neither."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.agent.assembled import MATCH
+from tests.agent.living import public_life
+from tests.agent.processes import Ended, sidecar
+from tests.agent.scripted_consul import ScriptedConsul
+
+RULES = [
+    {"SourceName": "web", "DestinationName": "db", "Action": "allow", "Meta": {"source-datacenters": "dc1"}},
+    {"SourceName": "*", "DestinationName": "db", "Action": "deny"},
+]
+DATACENTERS, ROOTS = "/v1/catalog/datacenters", "/v1/agent/connect/ca/roots"
+
+
+@pytest.fixture
+async def consul(nursery: trio.Nursery) -> ScriptedConsul:
+    consul = ScriptedConsul()
+    consul.answer(DATACENTERS, ["dc1", "dc2"])
+    consul.answer(ROOTS, {"TrustDomain": "x.consul"})
+    consul.answer(MATCH, {"db": RULES}, index=7, policy="deny")
+    return consul
+
+
+async def explain(consul: ScriptedConsul, nursery: trio.Nursery, *words: str) -> Ended:
+    return await sidecar("explain", "-http-addr", await consul.listen(nursery), *words)
+
+
+async def test_allowed(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+    ended = await explain(consul, nursery, "-source", "web", "-destination", "db")
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[:2] == [
+        "allowed: web@dc1 => db@dc1",
+        "source      spiffe://x.consul/ns/default/dc/dc1/svc/web",
+    ]
+    assert any(line.startswith("default     deny, X-Consul-Default-Acl-Policy of http://") for line in lines)
+    assert any(line.startswith("replica     index 7 of http://") for line in lines)
+
+
+async def test_denied(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+    ended = await explain(consul, nursery, "-source", "web@dc2", "-destination", "db@dc2")
+    assert ended.code == 1
+    assert "reason      narrowed_by_datacenter" in ended.out
+    assert consul.questions(MATCH)[0].query["dc"] == "dc2"  # the replica that is in force there
+
+
+async def test_our_settings_count_too(consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path) -> None:
+    denied = tmp_path / "denied"
+    denied.write_text("spiffe://x.consul/ns/default/dc/*/svc/web\n")
+    ask = ("-source", "web", "-destination", "db")
+    assert (await explain(consul, nursery, *ask, "-deny-file", str(denied))).code == 1
+    assert (await explain(consul, nursery, *ask, "-narrow", "web@dc7")).code == 1
+    assert (await explain(consul, nursery, "-source", "x", "-destination", "db", "-audit")).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((), 64, "say whom it calls: -destination SERVICE[@DC]"),
+        (("-destination", "db"), 64, "say who calls: -source SERVICE[@DC]"),
+        (("-destination", "db", "-source", "web", "-sorce", "x"), 64, "did you mean -source?"),
+        (("-destination", "db", "-source", "web", "-narrow", "x"), 78, "write SOURCE@DC,DC"),
+        (("-destination", "db", "-source", "web", "-deny-file", "/nowhere/x"), 78, "cannot be read"),
+        (("-running", "-source", "web", "-admin-bind", "unix:/nowhere/x"), 69, "no agent answers"),
+    ],
+)
+async def test_what_cannot_be_answered(
+    consul: ScriptedConsul, nursery: trio.Nursery, words: tuple[str, ...], code: int, said: str
+) -> None:
+    ended = await explain(consul, nursery, *words)
+    assert (ended.code, ended.out) == (code, "")
+    assert said in ended.err
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "code"),
+    [(403, "Permission denied", 77), (500, "No cluster leader", 69), (404, "page not found", 78)],
+)
+async def test_consul_does_not_tell(
+    consul: ScriptedConsul, nursery: trio.Nursery, status: int, text: str, code: int
+) -> None:
+    consul.replace(MATCH)
+    consul.answer(MATCH, text=text, status=status)
+    ended = await explain(consul, nursery, "-source", "web", "-destination", "db")
+    assert (ended.code, ended.out) == (code, "")
+    assert text in ended.err
+
+
+async def test_no_consul() -> None:
+    ended = await sidecar("explain", "-http-addr", "127.0.0.1:1", "-source", "web", "-destination", "db")
+    assert ended.code == 69
+
+
+async def test_help() -> None:
+    ended = await sidecar("explain", "-help")
+    assert ended.code == 0
+    assert "-running" in ended.out
+
+
+async def test_the_running_agent(nursery: trio.Nursery, tmp_path: Path) -> None:
+    admin = f"unix:{tmp_path}/admin.sock"
+    life = public_life(nursery, admin_bind=[admin], narrow=["api@dc9"])
+    life.bench.well()
+    life.bench.consul.replace(MATCH)
+    rule = {"SourceName": "api", "DestinationName": "web", "Action": "allow"}
+    life.bench.consul.answer(MATCH, {"web": [rule]}, index=7, policy="deny")
+    async with trio.open_nursery() as inner:
+        inner.start_soon(life.run)
+        await life.ready()
+        ask = ("explain", "-running", "-admin-bind", admin, "-source")
+        allowed = await sidecar(*ask, "api@dc9")
+        denied = await sidecar(*ask, "api@dc1", "-destination", "web@dc1")
+        other = await sidecar(*ask, "api", "-destination", "db")
+        life.cycle.drain("the test")
+    assert (allowed.code, denied.code, other.code) == (0, 1, 64)
+    assert "allowed: api@dc9 => web@dc1" in allowed.out
+    assert "replica     1 rules as this agent has them, confirmed " in allowed.out
+    assert "reason      narrowed_by_datacenter" in denied.out
+    assert "this is the sidecar of web@dc1" in other.err
