@@ -142,6 +142,7 @@ def _connection(connection: Connection) -> Row:
         "peer": "" if connection.peer is None else str(connection.peer.id),
         "peer_serial": "" if connection.peer is None else connection.peer.serial,
         "rule": connection.rule,
+        "handling": connection.handling.value,
         "address": address,
         "why": why,
         "opened": connection.opened,

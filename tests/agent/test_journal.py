@@ -11,13 +11,14 @@ import trio
 
 from agent.consul import ConsulError, ConsulReason
 from agent.flood import LINES_PER_SECOND
+from agent.intentions import VerdictReason
 from agent.journal import Journal
 from agent.ledger import Direction, Ledger
 from agent.legs import DialReason
 from agent.listener import Admission
 from agent.options import LogFormat, LogLevel
 from agent.outbound import OutboundReason
-from agent.particulars import FailedAttempt
+from agent.particulars import FailedAttempt, RefusedRequest
 from agent.splice import Ending
 from agent.watch import WatchStatus
 from certs.contexts import build_contexts
@@ -232,3 +233,21 @@ async def test_a_flood_of_one_reason_is_told_in_part(kind: str) -> None:
     one()
     last = [line for line in lines(written) if event in line][-1]
     assert last.endswith("hidden=5")
+
+
+async def test_a_refused_request_is_told() -> None:
+    log, written = journal()
+    ledger = Ledger(Clock(), log)
+    await trio.lowlevel.checkpoint()
+    with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        refused = RefusedRequest(
+            method="GET", target="/admin", status=403, reason=VerdictReason.PERMISSION_DENY, detail="the rule"
+        )
+        ledger.request_refused(connection, refused)
+        (line,) = lines(written)
+        assert line.split(maxsplit=2)[:2] == ["WARN", "request.refused"]
+        assert line.endswith('method=GET target=/admin status=403 reason=permission_deny detail="the rule"')
+        for _ in range(50):
+            ledger.request_refused(connection, refused)
+    assert len(lines(written)) < 40
+    assert ledger.requests() == {"permission_deny": 51}

@@ -9,6 +9,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.exposition import text
+from agent.intentions import VerdictReason
 from agent.ledger import Direction
 from agent.legs import DialReason
 from agent.metrics import families, open_files, resident_bytes
@@ -57,7 +58,9 @@ async def test_reasons_are_labels(nursery: trio.Nursery) -> None:
         connection.relaying()
         connection.progress.to_plain = 7
         connection.end(Ending.CLEAN)
+    ledger.request_passed(VerdictReason.PERMISSION_ALLOW)
     samples = scrape(bench.parts)
+    assert value(samples, "sidecar_http_requests_total", reason="permission_allow") == 1
     ended = {"direction": "outbound", "reason": "all_failed"}
     assert value(samples, "sidecar_connections_total", **ended) == 1
     assert value(samples, "sidecar_connections_total", direction="inbound", reason="clean") == 1

@@ -77,6 +77,16 @@ def test_other_ports_are_problems(value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "flag", "problems"),
+    [(True, True, 0), (False, False, 0), (None, False, 0), ("true", False, 1), (1, False, 1)],
+)
+def test_flags(value: object, flag: bool, problems: int) -> None:
+    config = reader(x=value)
+    assert config.flag("x") is flag
+    assert len(config.problems) == problems
+
+
+@pytest.mark.parametrize(
     ("value", "text", "problems"), [("http", "http", 0), ("", "tcp", 0), (None, "tcp", 0), (7, "tcp", 1)]
 )
 def test_texts(value: object, text: str, problems: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from agent.proxy_config import ProblemReason
 from agent.registration import (
+    HttpMode,
     RegistrationReason,
     RegistrationRejected,
     TcpAddress,
@@ -77,6 +78,22 @@ def test_recorded_defaults() -> None:
 
 def test_recorded_plain_sidecar_with_central_protocol() -> None:
     assert parse_registration(body("agent-service-db-sidecar-merged")).protocol == "http"
+
+
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [
+        ({}, HttpMode.NEVER),
+        ({"protocol": "tcp", "identity_header": True}, HttpMode.NEVER),
+        ({"protocol": "http"}, HttpMode.IF_NEEDED),
+        ({"protocol": "HTTP", "identity_header": False}, HttpMode.IF_NEEDED),
+        ({"protocol": "http", "identity_header": True}, HttpMode.ALWAYS),
+        ({"protocol": "http2"}, HttpMode.UNSUPPORTED),
+        ({"protocol": "grpc", "identity_header": True}, HttpMode.UNSUPPORTED),
+    ],
+)
+def test_how_much_of_http_is_looked_at(config: dict[str, Any], mode: HttpMode) -> None:
+    assert parse_registration(answer(config)).http is mode
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,14 @@ def terminating(directory: Path, who: Holder, app_port: int, version: str = "1.3
 
 @contextmanager
 def originating(
-    directory: Path, who: Holder, mesh_port: int, expects: str, version: str = "1.3"
+    directory: Path, who: Holder, mesh_port: int, expects: str, version: str = "1.3", *, http: bool = False
 ) -> Iterator[Envoy]:
-    """Plain TCP on the listener, TLS to the mesh, where it expects a SPIFFE ID: a client's sidecar."""
+    """Plain text on the listener, TLS to the mesh, where it expects a SPIFFE ID: a client's sidecar.
+
+    `http`: it speaks HTTP/1.1 on both sides, keeps its connections and shares them among its callers.
+    """
     upstream = _tls("UpstreamTlsContext", who, version, expects)
-    with _running(directory, _config(mesh_port, upstream=upstream)) as envoy:
+    with _running(directory, _config(mesh_port, upstream=upstream, http=http)) as envoy:
         yield envoy
 
 
@@ -86,9 +89,11 @@ def _tls(kind: str, who: Holder, version: str, expects: str | None = None) -> Js
     return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
 
 
-def _config(to_port: int, downstream: Json | None = None, upstream: Json | None = None) -> Json:
+def _config(
+    to_port: int, downstream: Json | None = None, upstream: Json | None = None, *, http: bool = False
+) -> Json:
     proxy = {"@type": f"{_TYPE}.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "p", "cluster": "to"}
-    chain: Json = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}
+    chain: Json = {"filters": [{"name": "proxy", "typed_config": _http_manager() if http else proxy}]}
     if downstream is not None:
         chain["transport_socket"] = downstream
     endpoint = {"endpoint": {"address": _address(to_port)}}
@@ -104,6 +109,19 @@ def _config(to_port: int, downstream: Json | None = None, upstream: Json | None 
     return {
         "admin": {"address": _address(0)},
         "static_resources": {"listeners": [listener], "clusters": [cluster]},
+    }
+
+
+def _http_manager() -> Json:
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "to"}}
+    router = {"@type": f"{_TYPE}.filters.http.router.v3.Router"}
+    return {
+        "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "p",
+        "codec_type": "HTTP1",
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [{"name": "router", "typed_config": router}],
     }
 
 
