@@ -53,7 +53,7 @@ from datacenter.ca_config import (
 )
 from datacenter.errors import ApiError
 from datacenter.external import successor
-from datacenter.forward import DATACENTERS
+from datacenter.forward import DATACENTERS, signing_under
 from datacenter.keys import InvalidKey, SigningKey, generate_key, key_pem, load_key
 from datacenter.trust import (
     ROTATED_OUT_AT,
@@ -210,7 +210,7 @@ class CertificateAuthority:
             raise ConfigRefused(
                 "error configuring provider: PrivateKey and RootCert belong to the primary datacenter"
             )
-        return successor(document, self.require_trust().active.certificate, self._dc.clock())
+        return successor(document, self.require_trust(), self._dc.clock())
 
     def rotate(self, key: SigningKey, root: x509.Certificate | None = None) -> None:
         """Make this key's root the active one, in the primary: its own certificate, or one made here."""
@@ -233,7 +233,7 @@ class CertificateAuthority:
         Consul sends the newest alone, and whoever missed two rotations is cut off.
         """
         rows = self._store.table(DATACENTERS).rows()
-        if all(row.value.get("RootID", "") in {"", active.id} for row in rows):
+        if all(signing_under(row.value) <= {active.id} for row in rows):
             return []
         at = self._dc.clock()
         return [pem for pem in active.intermediates if parse_certificate(pem).not_valid_after_utc > at]

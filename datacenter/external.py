@@ -8,20 +8,21 @@ from typing import Any
 
 from cryptography import x509
 
-from datacenter.authority import check_external_root
+from datacenter.authority import RequestRefused, check_external_root
 from datacenter.ca_config import ConfigRefused, handed_in
 from datacenter.keys import SigningKey, load_key
-from datacenter.trust import parse_certificate
+from datacenter.trust import Trust, parse_certificate
 
 
 def successor(
-    document: Mapping[str, Any], active: x509.Certificate, at: datetime
+    document: Mapping[str, Any], trust: Trust, at: datetime
 ) -> tuple[SigningKey, x509.Certificate | None] | tuple[None, None]:
-    """The key and root to rotate to, no root where one is to be made; nothing when it is `active`.
+    """The key and root to rotate to, no root where one is to be made; nothing when it is the active one.
 
     `document` is a decoded PUT body. Raises ConfigRefused, InvalidKey or RequestRefused.
     """
     key_text, root_text = handed_in(document)
+    active = trust.active.certificate
     try:
         root = parse_certificate(root_text) if root_text else None
     except ValueError as error:
@@ -33,6 +34,25 @@ def successor(
     key = load_key(key_text)
     if root is not None:
         check_external_root(root, key, at)
+        _check_distinct(root, trust)
     if key.public_key() == active.public_key() and root in {None, active}:
         return None, None
     return key, root
+
+
+def _check_distinct(root: x509.Certificate, trust: Trust) -> None:
+    """Verifiers find an issuer by its name, and tell two of one name apart by their key identifiers."""
+    for other in trust.roots:
+        known = other.certificate
+        alike = known.subject == root.subject and known.public_key() != root.public_key()
+        if alike and not (_states_key_id(known) and _states_key_id(root)):
+            text = "a root of the same name and another key is trusted; both need a subject key identifier"
+            raise RequestRefused(text)
+
+
+def _states_key_id(certificate: x509.Certificate) -> bool:
+    try:
+        certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return False
+    return True

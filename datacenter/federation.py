@@ -32,13 +32,13 @@ from datacenter.decode import Fields, decode
 from datacenter.errors import ApiError
 from datacenter.forward import DATACENTERS
 from datacenter.replication import replicate
-from datacenter.retirement import longest_leaf_life, retire, take_report
+from datacenter.retirement import longest_leaf_life, retire, take_report, take_request
 from datacenter.secondary import Secondary, standing
 
 LONGEST_BETWEEN_PRUNINGS = 3600.0
 
 _JOIN = Fields("Join", {"Datacenter": str, "Address": str, "LeafTTL": int, "RootID": str})
-_SIGN = Fields("Sign", {"CSR": str})
+_SIGN = Fields("Sign", {"CSR": str, "Datacenter": str})
 _PREFIX = "/v1/internal/federation"
 
 
@@ -105,9 +105,13 @@ async def _state(dc: Datacenter, request: Request) -> Reply:  # noqa: ARG001  a 
 async def _sign(dc: Datacenter, request: Request) -> Reply:
     _require_primary(dc, request)
     ca = CertificateAuthority(dc)
+    body = decode(request.body, _SIGN)
+    name = body.get("Datacenter", "")
     try:
-        csr = x509.load_pem_x509_csr(decode(request.body, _SIGN).get("CSR", "").encode())
+        csr = x509.load_pem_x509_csr(body.get("CSR", "").encode())
         await dc.csr_limit.wait(ca.config.csr_per_second)
+        if name:
+            take_request(dc, name)
         certificate = ca.sign_request(csr, dc.faults.intermediate_ttl if dc.faults else None)
     except ValueError as error:
         raise ApiError(400, "not a PEM certificate request") from error

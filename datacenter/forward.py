@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpcore2
@@ -31,6 +31,11 @@ _PASSED = (
 )
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
+
+
+def signing_under(datacenter: Mapping[str, Any]) -> set[str]:
+    """The IDs of the roots under which a datacenter may be signing now, by what the table says of it."""
+    return {str(datacenter.get("RootID", "")), *datacenter.get("Signed", ())} - {""}
 
 
 class KnownDatacenters:

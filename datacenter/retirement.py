@@ -15,7 +15,8 @@ from datetime import timedelta
 
 from datacenter.api import Datacenter
 from datacenter.ca import CertificateAuthority
-from datacenter.forward import DATACENTERS
+from datacenter.forward import DATACENTERS, signing_under
+from datacenter.store import Document
 from datacenter.trust import pruned
 
 _TABLE = "federation"
@@ -41,15 +42,27 @@ def retire(dc: Datacenter) -> None:
 def take_report(dc: Datacenter, name: str, *, address: str, leaf_ttl: float, root_id: str) -> None:
     """In the primary: what a secondary says of itself."""
     table = dc.store.table(DATACENTERS)
-    value = {"Address": address, "LeafTTL": leaf_ttl, "RootID": root_id}
+    value = {"Address": address, "LeafTTL": leaf_ttl, "RootID": root_id, "Signed": []}
     row = table.get(name)
     if row is not None and row.value == value:
         return
     with dc.store.transaction():
         table.put(name, value)
-        left = str(row.value.get("RootID", "")) if row is not None else ""
-        if left != root_id:
-            _left(CertificateAuthority(dc), dc, left)
+        if row is not None:
+            _left(dc, signing_under(row.value) - {root_id})
+
+
+def take_request(dc: Datacenter, name: str) -> None:
+    """In the primary: a secondary is about to sign under the active root, though it may die before it does.
+
+    Until its next report it is not known whether it has got there: it may sign under either.
+    """
+    table = dc.store.table(DATACENTERS)
+    row = table.get(name)
+    value: Document = {"Address": "", "LeafTTL": 0, "RootID": ""} if row is None else row.value
+    active = CertificateAuthority(dc).require_trust().active.id
+    if active not in signing_under(value):
+        table.put(name, {**value, "Signed": [*value.get("Signed", ()), active]})
 
 
 def take_listing(dc: Datacenter, root_ids: Collection[str], leaf_ttl: float) -> None:
@@ -60,11 +73,12 @@ def take_listing(dc: Datacenter, root_ids: Collection[str], leaf_ttl: float) -> 
         table.put(_LISTED, value)
 
 
-def _left(ca: CertificateAuthority, dc: Datacenter, root_id: str) -> None:
-    """A datacenter signs under that root no longer: the time of the last leaves under it begins now."""
+def _left(dc: Datacenter, root_ids: Collection[str]) -> None:
+    """A datacenter signs under those roots no longer: the time of the last leaves under them begins now."""
+    ca = CertificateAuthority(dc)
     trust = ca.require_trust()
     roots = tuple(
-        replace(root, rotated_out_at=dc.clock()) if root.id == root_id and not root.active else root
+        replace(root, rotated_out_at=dc.clock()) if root.id in root_ids and not root.active else root
         for root in trust.roots
     )
     ca.trust_more(replace(trust, roots=roots))
@@ -74,4 +88,4 @@ def _held(dc: Datacenter) -> set[str]:
     """Roots that must stay whatever their age."""
     row = dc.store.table(_TABLE).get(_LISTED)
     listed = {str(root_id) for root_id in row.value["IDs"]} if row else set()
-    return listed | {str(each.value.get("RootID", "")) for each in dc.store.table(DATACENTERS).rows()}
+    return listed.union(*(signing_under(each.value) for each in dc.store.table(DATACENTERS).rows()))

@@ -142,7 +142,7 @@ class Secondary:
         key = await generate_key_aside(self._ca.config.kind)
         request = intermediate_request(key, trust_domain=theirs.trust_domain, uid=self._ca.new_uid())
         csr = request.public_bytes(serialization.Encoding.PEM).decode()
-        answer, _ = await self._ask("PUT", "sign", {"CSR": csr})
+        answer, _ = await self._ask("PUT", "sign", {"CSR": csr, "Datacenter": self._dc.settings.name})
         with _as_bad_answer():
             theirs = trust_of_answer(answer["Roots"])
             pem = str(answer["Certificate"])

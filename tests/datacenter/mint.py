@@ -135,8 +135,9 @@ def external_root(
     issuer_key: SigningKey | None = None,
     constraints: bool = True,
     begin: datetime = NOW - HOUR,
+    key_id: bool = False,
 ) -> x509.Certificate:
-    """A root as another tool would make it: another name, no SAN, no key identifiers."""
+    """A root as another tool would make it: another name, no SAN, no key identifiers unless asked for."""
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example Corp Root")])
     builder = (
         x509.CertificateBuilder()
@@ -150,6 +151,9 @@ def external_root(
     if constraints:
         length = path_length if ca else None
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=length), critical=True)
+    if key_id:
+        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
     return builder.sign(issuer_key or key, hashes.SHA256())
 
 

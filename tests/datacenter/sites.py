@@ -204,13 +204,19 @@ class Wan:
         """As before the cut."""
         self._cut.discard(name)
 
+    def forget(self, name: str) -> None:
+        """There is no such process any more; what was under way with it breaks off."""
+        self.sites.pop(name, None)
+        self.cut(name)
+        self.heal(name)
+
     async def carry(
         self, own: str, method: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> Received:
         """One exchange over the WAN. Raises ApiError as the real one does."""
         parts = urlsplit(url)
         name = parts.netloc.partition(".")[0]
-        if {own, name} & self._cut or name not in self.sites:
+        if self._severed({own, name}):
             await trio.lowlevel.checkpoint()
             raise ApiError(500, REFUSED.format(parts.netloc))
         self.crossed.append(body)
@@ -220,7 +226,7 @@ class Wan:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer, name, raw, answers, nursery.cancel_scope)
             nursery.start_soon(self._break_off, {own, name}, nursery.cancel_scope)
-        if not answers or {own, name} & self._cut:
+        if not answers or self._severed({own, name}):
             raise ApiError(500, "rpc error making call: EOF")
         self.crossed.append(answers[0].body)
         received = {key.lower(): value for key, value in answers[0].headers.items()}
@@ -233,9 +239,12 @@ class Wan:
         scope.cancel()
 
     async def _break_off(self, ends: set[str], scope: trio.CancelScope) -> None:
-        while not ends & self._cut:
+        while not self._severed(ends):
             await self._changed.wait()
         scope.cancel()
+
+    def _severed(self, ends: set[str]) -> bool:
+        return bool(ends & self._cut) or not ends <= self.sites.keys()
 
 
 @dataclass(kw_only=True)
