@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.intentions import VerdictReason, authorize, parse_match
@@ -55,6 +55,7 @@ def judge(rules: list[dict[str, Any]], source: str, *, default_allow: bool) -> b
     return authorize(parse_match(rules, "db", default_allow=default_allow), caller).allowed
 
 
+@settings(max_examples=2000)
 @given(st.lists(items, max_size=12), services, st.booleans())
 def test_agrees_with_the_oracle(rules: list[dict[str, Any]], source: str, default_allow: bool) -> None:
     assert judge(rules, source, default_allow=default_allow) is oracle(

@@ -22,6 +22,7 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
+from agent.deny_list import NOBODY, DenyList
 from agent.handshake import HandshakeFailed, client_handshake, server_handshake
 from agent.inbound import serve_inbound
 from agent.intentions import Intentions, parse_match
@@ -94,6 +95,8 @@ class Mesh:
     loads: Counter[EndpointKey]
     upstream: Address
     public: TcpAddress
+    deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
+    proxy_protocol: bool = False
     told: Told = field(default_factory=Told)
     targets: Targets = field(init=False)
 
@@ -282,6 +285,8 @@ async def inbound(
         handshake_timeout=handshake_timeout,
         connect_timeout=2.0,
         http=http,
+        deny_list=m.deny_list,
+        proxy_protocol=m.proxy_protocol,
     )
 
 
@@ -295,6 +300,7 @@ async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5
         ledger=m.web.ledger,
         clock=now,
         handshake_timeout=handshake_timeout,
+        deny_list=m.deny_list,
     )
 
 
