@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.apps import Conversation, ask
 from tests.contract.client import Api
-from tests.contract.conftest import KINDS, skip_without
+from tests.contract.conftest import KINDS
 from tests.contract.mesh import put
 from tests.contract.services import ttl
 from tests.scenarios.spread import NOBODY, Spread, spread
@@ -80,7 +80,6 @@ def gateway(api: Api, host: str, target: tuple[str, int], *, wan: bool) -> Itera
 @pytest.fixture(scope="module", params=KINDS)
 def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spread]:
     """db in dc2 alone, sought in three ways."""
-    skip_without(request.param)
     directory = tmp_path_factory.mktemp("gateways")
     with spread(directory, {"db-far": "dc2"}, UPSTREAMS, request.param) as started:
         yield started
