@@ -47,6 +47,7 @@ def _in_force(contexts: Contexts, now: datetime) -> Row:
     return {
         "id": str(leaf.id),
         "serial": leaf.serial,
+        "signer": leaf.signer,
         "not_before": _time(leaf.not_before),
         "not_after": _time(leaf.not_after),
         "expires_in_seconds": round((leaf.not_after - now).total_seconds()),

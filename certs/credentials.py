@@ -117,9 +117,4 @@ def _check_chain(leaf: Leaf, bundle: TrustBundle, at: datetime) -> None:
 
 def _signer_is_announced(leaf: Leaf, bundle: TrustBundle) -> bool:
     """Whether a trusted root says that the leaf's issuer signs for it here: then only the link is missing."""
-    try:
-        issuer = leaf.certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-    except x509.ExtensionNotFound:
-        return False
-    signer = (issuer.key_identifier or b"").hex(":")
-    return signer in {root.signing_key_id for root in bundle.roots}
+    return bool(leaf.signer) and leaf.signer in {root.signing_key_id for root in bundle.roots}

@@ -56,6 +56,15 @@ class Leaf:
     not_after: datetime
     chain_bytes: int = 0  # of DER, as each handshake sends them
 
+    @property
+    def signer(self) -> str:
+        """The key id of whoever signed it (colon hex), as the leaf states it; empty if it does not."""
+        try:
+            issuer = self.certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        except x509.ExtensionNotFound:
+            return ""
+        return (issuer.key_identifier or b"").hex(":")
+
 
 def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
     """Read `CertPEM` and `PrivateKeyPEM`; raise LeafRejected. Whether they fit is for `credentials.prove`."""
