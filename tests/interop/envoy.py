@@ -63,6 +63,36 @@ def originating(
         yield envoy
 
 
+@contextmanager
+def introduced(directory: Path, log: Path) -> Iterator[Envoy]:
+    """An app that echoes, behind Envoy's reader of PROXY protocol headers.
+
+    When a connection ends its log has a line: who called, and the header's value of type 0xE0.
+    """
+    reader = {
+        "@type": f"{_TYPE}.filters.listener.proxy_protocol.v3.ProxyProtocol",
+        "rules": [{"tlv_type": 0xE0, "on_tlv_present": {"key": "id"}}],
+    }
+    text = "%DOWNSTREAM_REMOTE_ADDRESS% %DYNAMIC_METADATA(envoy.filters.listener.proxy_protocol:id)%\n"
+    written = {
+        "@type": f"{_TYPE}.access_loggers.file.v3.FileAccessLog",
+        "path": str(log),
+        "log_format": {"text_format_source": {"inline_string": text}},
+    }
+    echo = {"@type": f"{_TYPE}.filters.network.echo.v3.Echo"}
+    listener = {
+        "name": "in",
+        "address": _address(0),
+        "listener_filters": [{"name": "envoy.filters.listener.proxy_protocol", "typed_config": reader}],
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.echo", "typed_config": echo}]}],
+        "access_log": [{"name": "file", "typed_config": written}],
+    }
+    with _running(
+        directory, {"admin": {"address": _address(0)}, "static_resources": {"listeners": [listener]}}
+    ) as envoy:
+        yield envoy
+
+
 def _tls(kind: str, who: Holder, version: str, expects: str | None = None) -> Json:
     validation: Json = {"trusted_ca": {"inline_string": who.roots_pem}}
     if expects is not None:
