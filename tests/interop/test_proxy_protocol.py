@@ -21,6 +21,7 @@ HAPROXY = shutil.which("haproxy")
 SECONDS = 20.0
 CALLER = f"spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/web"
 ASK = b"GET / HTTP/1.1\r\nHost: db\r\nConnection: close\r\n\r\n"
+TOLD = "told %[src]:%[src_port] %[dst]:%[dst_port]."
 CONFIG = """
 defaults
   mode http
@@ -29,8 +30,7 @@ defaults
   timeout server 5s
 frontend in
   bind fd@{fd} accept-proxy
-  http-request return status 200 content-type text/plain \\
-    lf-string "told %[src]:%[src_port] %[dst]:%[dst_port]."
+  http-request return status 200 content-type text/plain lf-string "{told}"
 """
 
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="no haproxy on PATH")
@@ -42,7 +42,7 @@ def haproxy(directory: Path) -> Iterator[TcpAddress]:
     assert HAPROXY is not None
     with socket.create_server(("127.0.0.1", 0)) as sock:
         settings = directory / "haproxy.cfg"
-        settings.write_text(CONFIG.format(fd=sock.fileno()))
+        settings.write_text(CONFIG.format(fd=sock.fileno(), told=TOLD))
         process = subprocess.Popen([HAPROXY, "-db", "-f", str(settings)], pass_fds=[sock.fileno()])
         try:
             yield TcpAddress(*sock.getsockname())
