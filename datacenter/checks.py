@@ -37,7 +37,6 @@ class _Running:
 
 async def run(dc: Datacenter, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Keep every defined check running, until cancelled."""
-    _expire_all(dc)
     running: dict[str, _Running] = {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_reap, dc)
@@ -56,13 +55,6 @@ async def run(dc: Datacenter, task_status: trio.TaskStatus[None] = trio.TASK_STA
             await dc.store.changed((DEFINITIONS,), since, inf)
 
 
-def _expire_all(dc: Datacenter) -> None:
-    """After a start nobody has been heard of, whatever was said before."""
-    for row in dc.inventory.definitions.rows():
-        if row.value["Kind"] == "ttl":
-            set_check(dc, row.key, "critical", _TTL_EXPIRED)
-
-
 async def _run_one(dc: Datacenter, running: _Running) -> None:
     definition = running.definition
     with running.scope:
@@ -73,6 +65,7 @@ async def _run_one(dc: Datacenter, running: _Running) -> None:
 
 
 async def _watch_ttl(dc: Datacenter, definition: Document) -> None:
+    """What was said before a start holds for one TTL after it, as an agent of Consul keeps it on disk."""
     identifier = definition["CheckID"]
     patience = definition["TTL"]
     while True:

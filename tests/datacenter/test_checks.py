@@ -82,12 +82,15 @@ async def test_an_expired_check_can_come_back(autojump_clock: object) -> None:
         assert found(site) == ("critical", "TTL expired")
 
 
-async def test_a_start_has_heard_of_nobody(autojump_clock: object) -> None:
+async def test_after_a_start_the_last_word_holds_for_one_ttl(autojump_clock: object) -> None:
     site = World().add(settings("dc1"))
     await site.ok("PUT", REGISTER, {"Name": "web", "Check": {"CheckID": "c", "TTL": "10s"}})
     await site.ok("PUT", "/v1/agent/check/pass/c")
     async with trio.open_nursery() as nursery:
         await nursery.start(checks.run, site.dc)
+        await trio.sleep(9.9)
+        assert found(site)[0] == "passing"
+        await trio.sleep(0.2)
         assert found(site) == ("critical", "TTL expired")
         nursery.cancel_scope.cancel()
 
