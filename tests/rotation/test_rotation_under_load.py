@@ -1,0 +1,55 @@
+"""Five rotations in a row under load, kinds of key and provider alternating: nothing fails, nothing breaks.
+
+`python -m tests.bench.rotation` does the same with twenty, at full size, and waits for the retirement.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+from tests.rotation.load import load
+from tests.rotation.mesh import Mesh, Site, mesh
+from tests.rotation.rotations import rotations
+
+KEY = re.compile(rb"PRIVATE KEY")
+
+
+async def test_nobody_notices_and_no_key_crosses(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as whole:
+        ports = [sidecar.upstream for sidecar in whole.sidecars]
+        async with load(ports, per_second=40, lasting=20) as counted:
+            done = await rotations(whole, 5)
+        assert len({one.root_id for one in done}) == 5
+        assert (counted.failed, counted.broken) == ([], [])
+        assert counted.made > 100
+        for sidecar in whole.sidecars:
+            status = await sidecar.status()
+            assert (status["credentials"]["rejected"], status["ready"]) == (None, True)
+            assert len(status["credentials"]["roots"]) == 6
+        crossed = [bytes(wire.recorded) for wire in (whole.to_dc1, whole.to_dc2)]
+    assert_no_key_crossed(whole, crossed)
+
+
+def assert_no_key_crossed(whole: Mesh, crossed: list[bytes]) -> None:
+    """Everything between the two was recorded, in plain; each data directory holds its own key alone."""
+    assert b"/v1/internal/federation/sign" in crossed[0]
+    assert b"BEGIN CERTIFICATE" in crossed[0]
+    keys = {site.name: _key(site, whole.directory) for site in (whole.dc1, whole.dc2)}
+    for recorded in crossed:
+        assert not KEY.search(recorded)
+        assert not any(key in recorded for key in keys.values())
+    for site, other in ((whole.dc1, whole.dc2), (whole.dc2, whole.dc1)):
+        held = b"".join(
+            path.read_bytes() for path in (whole.directory / site.name).rglob("*") if path.is_file()
+        )
+        assert keys[other.name] not in held
+        assert keys[site.name] in held
+
+
+def _key(site: Site, directory: Path) -> bytes:
+    """A stretch of the text of its signing key that no other text has."""
+    with sqlite3.connect(directory / site.name / "datacenter.db") as database:
+        (text,) = database.execute("SELECT value FROM private").fetchone()
+    return str(text).split("\\n")[1].encode()
