@@ -59,3 +59,13 @@ def test_help() -> None:
     code, out, _ = check("-help")
     assert code == 0
     assert out.startswith("usage: sidecar check [FLAGS] [FILE]")
+
+
+def test_a_deny_file_is_read_as_well(tmp_path: Path) -> None:
+    denied = tmp_path / "denied"
+    denied.write_text("nonsense\n")
+    code, out, err = check("-deny-file", str(denied))
+    assert (code, out) == (78, "")
+    assert "deny_file:" in err
+    denied.write_text("# nobody\n")
+    assert check("-deny-file", str(denied), "-narrow", "web@dc1,dc3")[0] == 0

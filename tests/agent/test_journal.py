@@ -18,7 +18,7 @@ from agent.legs import DialReason
 from agent.listener import Admission
 from agent.options import LogFormat, LogLevel
 from agent.outbound import OutboundReason
-from agent.particulars import FailedAttempt, RefusedRequest
+from agent.particulars import Audited, FailedAttempt, RefusedRequest
 from agent.splice import Ending
 from agent.watch import WatchStatus
 from certs.contexts import build_contexts
@@ -251,3 +251,42 @@ async def test_a_refused_request_is_told() -> None:
             ledger.request_refused(connection, refused)
     assert len(lines(written)) < 40
     assert ledger.requests() == {"permission_deny": 51}
+
+
+async def test_what_audit_and_the_deny_list_have_to_say() -> None:
+    log, written = journal()
+    ledger = Ledger(Clock(), log)
+    log.audit_mode()
+    log.deny_list_changed(3)
+    log.deny_list_unusable("gone")
+    with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        told = Audited(reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)", request="GET /x")
+        for _ in range(LINES_PER_SECOND + 1):
+            ledger.audit(connection, told)
+        connection.end(Ending.CLEAN)
+    said = lines(written)
+    assert said[:3] == [
+        'WARN  audit.on detail="what intentions deny is logged, and let through"',
+        "WARN  deny_list.changed entries=3",
+        "ERROR deny_list.unusable detail=gone",
+    ]
+    expected = 'WARN  audit.would_deny id=1 reason=default_deny rule="default policy (deny)" request="GET /x"'
+    assert said[3:-1] == [expected] * LINES_PER_SECOND
+
+
+async def test_every_connection_is_told_where_that_is_wanted() -> None:
+    written = io.StringIO()
+    ledger = Ledger(Clock(), Journal(written, Clock(), connections=True))
+    for _ in range(2 * LINES_PER_SECOND):
+        with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+            connection.end(OutboundReason.NO_ENDPOINTS)
+    with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        connection.rule = "web => db (allow, precedence 9)"
+        connection.relaying()
+        connection.end(Ending.CLEAN)
+    said = lines(written)
+    assert len(said) == 2 * LINES_PER_SECOND + 1
+    assert said[-1] == (
+        "INFO  connection.closed id=21 direction=inbound reason=clean caller=10.0.0.1:5"
+        ' rule="web => db (allow, precedence 9)" seconds=0.0'
+    )

@@ -14,10 +14,10 @@ from agent.ledger import Direction
 from agent.legs import DialReason
 from agent.metrics import families, open_files, resident_bytes
 from agent.outbound import OutboundReason
-from agent.particulars import FailedAttempt
+from agent.particulars import Audited, FailedAttempt
 from agent.parts import Parts
 from agent.splice import Ending
-from tests.agent.assembled import assembled
+from tests.agent.assembled import assembled, settings
 from tests.agent.living import public_life
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -99,3 +99,16 @@ def test_the_process_itself() -> None:
     before = open_files()
     with Path("/proc/self/statm").open("rb"):
         assert open_files() == before + 1
+
+
+async def test_policy(nursery: trio.Nursery) -> None:
+    parts = assembled(nursery, settings(audit="true")).parts
+    with parts.ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        told = Audited(reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)")
+        parts.ledger.audit(connection, told)
+        parts.ledger.audit(connection, told)  # of one connection each rule once
+    page = text(families(parts))
+    assert "sidecar_audit_mode 1\n" in page
+    assert "sidecar_deny_list_entries 0\n" in page
+    assert "sidecar_deny_list_unusable 0\n" in page
+    assert 'sidecar_audited_total{reason="default_deny"} 1\n' in page

@@ -142,3 +142,21 @@ async def test_a_new_token_is_tried_at_once(
     await trio.sleep(0.1)
     assert bench.parts.intentions.value is not None
     assert "token.changed" in bench.events()
+
+
+async def test_intentions_are_published_with_our_settings_and_datacenter(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = assembled(nursery, settings(narrow=["web@dc1"], audit="true"))
+    bench.well()
+    watches, parts = own(bench, nursery), bench.parts
+    watches.take(registration(datacenter=None))
+    watches.intentions()
+    await trio.sleep(1)
+    assert parts.intentions.value is not None
+    assert (parts.intentions.value.datacenter, parts.intentions.value.audit) == ("", True)
+    assert list(map(str, parts.intentions.value.narrowings)) == ["web@dc1"]
+    watches.credentials(registration(datacenter=None))  # the leaf says where we are
+    await trio.sleep(1)
+    assert parts.intentions.value.datacenter == "dc1"
+    assert parts.intentions.value.audit

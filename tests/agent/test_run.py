@@ -204,3 +204,27 @@ def test_what_is_no_exception_goes_through(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("agent.lifecycle.Lifecycle.run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("-sidecar-for", "web")
+
+
+async def test_no_start_without_the_deny_list(tmp_path: Path) -> None:
+    denied = tmp_path / "denied"
+    for content in (None, "nonsense\n"):
+        if content is not None:
+            denied.write_text(content)
+        ended = await sidecar("run", "-sidecar-for", "web", "-deny-file", str(denied), *QUIET)
+        assert ended.code == 78
+        (line,) = ended.complaints
+        assert line.startswith(f"sidecar: deny_file: {denied} ")
+
+
+async def test_audit_is_told_at_start_and_excludes_strict(
+    consul: ScriptedConsul, nursery: trio.Nursery
+) -> None:
+    consul.answer("/v1/agent/services", {})
+    at = await consul.listen(nursery)
+    words = ("run", "-sidecar-for", "wbe", "-http-addr", at, "-audit", *QUIET)
+    ended = await sidecar(*words)
+    assert "audit.on" in ended.err
+    refused = await sidecar(*words, "-strict")
+    assert refused.code == 78
+    assert "excludes strict" in refused.err

@@ -146,6 +146,12 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         ({"service": ["a"], "register": ["true"]}, "flag -register: needs -listen and -service-addr"),
         ({"service": ["a"], "register-id": ["x"]}, "flag -register-id: only with -register"),
         (
+            {"service": ["a"], "audit": ["true"], "strict": ["true"]},
+            "flag -audit: excludes strict: in production what is denied is not let through",
+        ),
+        ({"service": ["a"], "narrow": ["web"]}, "flag -narrow: 'web': write SOURCE@DC,DC"),
+        ({"service": ["a"], "proxy-protocol": ["v1"]}, "flag -proxy-protocol: 'v1' is not one of off, v2"),
+        (
             {"service": ["a"], "upstream": ["b:1", "c:1"]},
             "flag -upstream: 127.0.0.1:1 is taken by another upstream",
         ),

@@ -129,3 +129,16 @@ async def test_connections_live_and_finished(nursery: trio.Nursery, monkeypatch:
     assert (finished["reason"], finished["detail"]) == ("no_endpoints", "none")
     assert read["counters"]["endings"] == {"inbound": {}, "outbound": {"no_endpoints": 1}}
     assert read["counters"]["bytes"]["outbound"] == {"to_plain": 0, "to_tls": 0}
+
+
+async def test_audit_mode_is_not_to_be_overlooked(nursery: trio.Nursery) -> None:
+    parts = assembled(nursery, settings(audit="true", narrow=["web@dc1"])).parts
+    told = document(parts)
+    assert told["complaints"] == ["AUDIT MODE: intentions are not enforced"]
+    assert told["policy"] == {
+        "audit": True,
+        "strict": False,
+        "narrow": ["web@dc1"],
+        "deny_file": None,
+        "deny_entries": 0,
+    }

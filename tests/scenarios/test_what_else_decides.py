@@ -20,6 +20,7 @@ from certs.peer import PeerReason
 from tests.agent.wires import contexts_of
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN
 from tests.scenarios.halves import Mesh, Side, deny_all, echo, mesh, now
+from tests.scenarios.http_front import allow, front, intentions, request
 
 WEB = {"SourceName": "web", "DestinationName": "db", "Action": "allow"}
 
@@ -172,3 +173,16 @@ async def test_the_books_name_both_ends_and_the_rule() -> None:
             assert one.theirs is not None
             assert (one.ours.id.service, one.theirs.id.service) == (ours, theirs)
             assert one.ours.serial == one.theirs.serial == "0d"
+
+
+async def test_audit_lets_requests_through_too_and_counts_each() -> None:
+    async with front(allow(PathPrefix="/api")) as f:
+        f.mesh.intentions.publish(replace(intentions(allow(PathPrefix="/api")), audit=True))
+        for path in ("/api", "/admin", "/admin"):
+            reply = await f.ask(request(f"GET {path}"))
+            assert reply is not None
+            assert reply.status == 200
+        events, ledger = f.mesh.db.events, f.mesh.db.ledger
+        assert [audited.request for audited in events.audits] == ["GET /admin", "GET /admin"]
+        assert ledger.audits() == {"default_deny": 2}
+        assert ledger.requests() == {"permission_allow": 1}
