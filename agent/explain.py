@@ -61,7 +61,7 @@ def main(_name: str, console: Console) -> int:
     try:
         inquiry = _inquiry(values)
         running = "running" in values
-        ask = _ask_agent if running else _ask_consul
+        ask = ask_agent if running else ask_consul
         allowed, text = trio.run(ask, inquiry, resolution.settings)
     except (Exit, InvalidInquiry) as error:
         console.complain(str(error))
@@ -79,7 +79,8 @@ def _inquiry(values: Mapping[str, Sequence[str]]) -> Inquiry:
     return inquiry
 
 
-async def _ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
+async def ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
+    """Whether it is allowed, and the page, by the running agent; raise Exit."""
     address = settings.admin_bind[0]
     client = Client(unix_or_tcp(address), host="sidecar")
     body = msgspec.json.encode(inquiry)
@@ -97,8 +98,8 @@ async def _ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     return answer["allowed"] is True, str(answer["text"])
 
 
-async def _ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
-    """Raises Exit."""
+async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
+    """The same by what Consul says and our settings; raise Exit or InvalidInquiry."""
     consul = consul_of(settings, TokenSource(settings.token, settings.token_file))
     deny_file = DenyFile(settings.deny_file)
     try:

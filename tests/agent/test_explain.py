@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from tests.agent.assembled import MATCH
+from agent.console import Console
+from agent.exits import Exit, ExitCode
+from agent.explain import ask_agent, ask_consul, main
+from agent.inquiry import Inquiry
+from tests.agent.assembled import MATCH, settings
 from tests.agent.living import public_life
 from tests.agent.processes import Ended, sidecar
 from tests.agent.scripted_consul import ScriptedConsul
@@ -124,3 +130,75 @@ async def test_the_running_agent(nursery: trio.Nursery, tmp_path: Path) -> None:
     assert "replica     1 rules as this agent has them, confirmed " in allowed.out
     assert "reason      narrowed_by_datacenter" in denied.out
     assert "this is the sidecar of web@dc1" in other.err
+
+
+def told(*words: str) -> tuple[int, str, str]:
+    """The command in this process."""
+    console = Console(words=words, environ={}, out=io.StringIO(), err=io.StringIO())
+    code = main("explain", console)
+    assert isinstance(console.out, io.StringIO)
+    assert isinstance(console.err, io.StringIO)
+    return code, console.out.getvalue(), console.err.getvalue()
+
+
+def test_before_anybody_is_asked() -> None:
+    assert told("-help")[0] == 0
+    assert told("-source", "web")[0] == 64
+    assert told("-sorce", "web")[0] == 64
+    assert told("-source", "web", "-destination", "db", "-http-addr", "127.0.0.1:1")[0] == 69
+    assert told("-source", "web", "-running", "-admin-bind", "unix:/nowhere/x")[0] == 69
+
+
+@pytest.mark.parametrize("policy", ["allow", "deny"])
+async def test_what_consul_says(consul: ScriptedConsul, nursery: trio.Nursery, policy: str) -> None:
+    at = await consul.listen(nursery)
+    consul.replace(MATCH)
+    consul.answer(MATCH, {"db": None}, index=7, policy=policy)
+    allowed, page = await ask_consul(Inquiry(source="web", destination="db"), settings(http_addr=at))
+    assert allowed is (policy == "allow")
+    assert f"default     {policy}, X-Consul-Default-Acl-Policy of" in page
+
+
+async def test_a_default_that_nobody_tells_denies(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+    at = await consul.listen(nursery)
+    consul.replace(MATCH)
+    consul.answer(MATCH, {"db": None}, index=7, policy="")
+    allowed, page = await ask_consul(Inquiry(source="web", destination="db"), settings(http_addr=at))
+    assert not allowed
+    assert "tells none (before 1.9)" in page
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ({"text": "Permission denied", "status": 403}, ExitCode.PERMISSION),
+        ({"text": "No cluster leader", "status": 500}, ExitCode.UNAVAILABLE),
+        ({"text": "no", "status": 404}, ExitCode.CONFIGURATION),
+        ({"value": {"db": [{"SourceName": 7}]}}, ExitCode.CONFIGURATION),
+    ],
+)
+async def test_consul_says_nothing_of_use(
+    consul: ScriptedConsul, nursery: trio.Nursery, answer: dict[str, Any], code: ExitCode
+) -> None:
+    at = await consul.listen(nursery)
+    consul.replace(MATCH)
+    consul.answer(MATCH, **answer)
+    with pytest.raises(Exit) as raised:
+        await ask_consul(Inquiry(source="web", destination="db"), settings(http_addr=at))
+    assert raised.value.code is code
+
+
+async def test_what_the_agent_says(nursery: trio.Nursery) -> None:
+    life = public_life(nursery)
+    life.bench.well()
+    async with trio.open_nursery() as inner:
+        inner.start_soon(life.run)
+        await life.ready()
+        where = settings(admin_bind=life.bench.parts.admin_addresses[0].removeprefix("http://"))
+        allowed, page = await ask_agent(Inquiry(source="api@dc2"), where)
+        with pytest.raises(Exit, match="the agent answered 400: this is the sidecar of web@dc1") as raised:
+            await ask_agent(Inquiry(source="api", destination="db"), where)
+        life.cycle.drain("the test")
+    assert allowed
+    assert page.startswith("allowed: api@dc2 => web@dc1\n")
+    assert raised.value.code is ExitCode.USAGE
