@@ -49,7 +49,7 @@ class DenyFile:
             self._take(self._path)
 
     async def follow(self, changed: Callable[[int], None], failed: Callable[[str], None]) -> None:
-        """Read it again whenever it changes, for ever; tell how many entries there are now, or what is wrong."""
+        """Read it again whenever it changes, for ever; tell how many entries there are, or what is wrong."""
         while self._path is not None:
             await trio.sleep(LOOK_SECONDS)
             self._look(self._path, changed, failed)
