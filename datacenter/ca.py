@@ -59,8 +59,8 @@ from datacenter.trust import (
     ROTATED_OUT_AT,
     Root,
     Trust,
+    earlier_bridges,
     new_root,
-    parse_certificate,
     root_of_stored,
     rotated,
     stored_root,
@@ -73,7 +73,6 @@ SERIAL = "connect-ca-serial"  # table: "last" -> the newest serial number given 
 _SIGNER = "connect-ca-signer"  # private document: {"PrivateKey": PEM}
 _LINGERING = "Lingering"  # ca_config.lingering
 _LEAF_SETTING = "LeafTTLSetting"  # seconds; a changed setting at start overrides the configuration once
-_MOST_BRIDGES = 6  # so many rotations may be missed; verifiers bound the depth of a chain
 _UID = string.ascii_lowercase + string.digits
 
 
@@ -223,20 +222,11 @@ class CertificateAuthority:
                 successor = new_root(certificate_pem(root))
             if not self.config.force_without_cross_signing and old.certificate.not_valid_after_utc > at:
                 bridge = cross_sign(successor.certificate, old, serial=self._next_serial(), at=at)
-                bridges = [certificate_pem(bridge), *self._bridges_needed(trust.active)]
-                successor = new_root(successor.pem, bridges=bridges[:_MOST_BRIDGES])
+                rows = self._store.table(DATACENTERS).rows()
+                lagging = any(not signing_under(row.value) <= {trust.active.id} for row in rows)
+                bridges = [certificate_pem(bridge), *earlier_bridges(trust, at, lagging=lagging)]
+                successor = new_root(successor.pem, bridges=bridges)
             self._write(rotated(trust, successor, at), key)
-
-    def _bridges_needed(self, active: Root) -> list[str]:
-        """Those to the root in force, if a datacenter lags behind: it trusts neither that one nor the next.
-
-        Consul sends the newest alone, and whoever missed two rotations is cut off.
-        """
-        rows = self._store.table(DATACENTERS).rows()
-        if all(signing_under(row.value) <= {active.id} for row in rows):
-            return []
-        at = self._dc.clock()
-        return [pem for pem in active.intermediates if parse_certificate(pem).not_valid_after_utc > at]
 
     def install(self, trust: Trust, key: SigningKey) -> None:
         """A secondary's new intermediate with its key, and all roots that come with it."""
