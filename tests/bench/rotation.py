@@ -25,6 +25,8 @@ def main() -> int:
     parser.add_argument("--rotations", type=int, default=20)
     parser.add_argument("--per-second", type=float, default=200.0, help="new connections")
     parser.add_argument("--lasting", type=int, default=500, help="long-lived connections")
+    parser.add_argument("--beat", type=float, default=2.0, help="seconds between two words on one of them")
+    parser.add_argument("--seconds", type=float, default=0.0, help="load before the first rotation")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two rotations")
     parser.add_argument("--leaf-ttl", type=int, default=120, help="seconds")
     args = parser.parse_args()
@@ -37,10 +39,14 @@ async def run(directory: Path, args: argparse.Namespace) -> int:
     # Streams outlive the leaf they began with, so expired peers get grace: what is measured is rotation.
     async with mesh(directory, leaf_ttl=f"{args.leaf_ttl}s", grace="never") as whole:
         ports = [sidecar.upstream for sidecar in whole.sidecars]
-        async with load(ports, per_second=args.per_second, lasting=args.lasting) as counted:
+        shape = {"per_second": args.per_second, "lasting": args.lasting, "beat": args.beat}
+        async with load(ports, **shape) as counted:
+            await trio.sleep(args.seconds)
             done = await rotations(whole, args.rotations, args.pause)
-        print(table(done))
-        print(report(counted, done))
+        print(report(counted, done), flush=True)
+        if not done:
+            return 0
+        print(table(done), flush=True)
         retired = await retirement(whole, args.leaf_ttl)
     print(f"old roots retired everywhere {retired:.0f} s after the last rotation")
     return 1 if counted.failed or counted.broken else 0
@@ -48,7 +54,7 @@ async def run(directory: Path, args: argparse.Namespace) -> int:
 
 def report(counted: Load, done: list[Rotated]) -> str:
     """What the load saw."""
-    slowest = max(max(one.sidecars.values()) for one in done)
+    slowest = max((max(one.sidecars.values()) for one in done), default=0.0)
     latencies = sorted(counted.latencies)
     p99 = latencies[int(len(latencies) * 0.99)] if latencies else 0.0
     made = f"new connections: {counted.made}, {counted.rate:.0f}/s, {len(counted.failed)} failed"

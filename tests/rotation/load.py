@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import trio
 
 ANSWER_SECONDS = 10.0
-BEAT = 1.0  # seconds between two words on a lasting connection
 
 
 @dataclass(kw_only=True)
@@ -35,13 +34,18 @@ class Load:
 
 
 @asynccontextmanager
-async def load(ports: Sequence[int], *, per_second: float, lasting: int) -> AsyncIterator[Load]:
-    """While the block runs; what is under way at its end is let finish."""
+async def load(
+    ports: Sequence[int], *, per_second: float, lasting: int, beat: float = 1.0
+) -> AsyncIterator[Load]:
+    """While the block runs; what is under way at its end is let finish.
+
+    `beat` is the time between two words on a lasting connection, in seconds.
+    """
     counted, stop = Load(), trio.Event()
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         for number in range(lasting):
-            nursery.start_soon(_last, counted, ports[number % len(ports)], number, stop)
+            nursery.start_soon(_last, counted, ports[number % len(ports)], number, beat, stop)
         with trio.fail_after(60):
             while counted.lasting + len(counted.broken) < lasting:  # noqa: ASYNC110 - a count of other tasks
                 await trio.sleep(0.05)
@@ -80,8 +84,8 @@ async def _make(counted: Load, port: int) -> None:
     counted.latencies.append(trio.current_time() - began)
 
 
-async def _last(counted: Load, port: int, number: int, stop: trio.Event) -> None:
-    await trio.sleep(number * 0.005)  # not all in one instant
+async def _last(counted: Load, port: int, number: int, beat: float, stop: trio.Event) -> None:
+    await trio.sleep(number * 0.01)  # not all in one instant
     said = 0
     try:
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -99,7 +103,7 @@ async def _last(counted: Load, port: int, number: int, stop: trio.Event) -> None
                 counted.lasting += said == 0
                 counted.words += 1
                 said += 1
-                with trio.move_on_after(BEAT):
+                with trio.move_on_after(beat):
                     await stop.wait()
     except (OSError, trio.BrokenResourceError, trio.TooSlowError, AssertionError) as error:
         counted.broken.append(f"{number} on {port} after {said} words: {error!r}")
