@@ -9,6 +9,12 @@ import re
 import sqlite3
 from pathlib import Path
 
+import trio
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from datacenter.keys import load_key
+from datacenter.trust import trust_of_answer
+from tests.datacenter.mint import MintedLeaf, refusals
 from tests.rotation.load import load
 from tests.rotation.mesh import Mesh, Site, mesh
 from tests.rotation.rotations import rotations
@@ -28,8 +34,22 @@ async def test_nobody_notices_and_no_key_crosses(tmp_path: Path) -> None:
             status = await sidecar.status()
             assert (status["credentials"]["rejected"], status["ready"]) == (None, True)
             assert len(status["credentials"]["roots"]) == 6
+        await assert_three_verifiers_agree(whole)
         crossed = [bytes(wire.recorded) for wire in (whole.to_dc1, whole.to_dc2)]
     assert_no_key_crossed(whole, crossed)
+
+
+async def assert_three_verifiers_agree(whole: Mesh) -> None:
+    """`openssl`, Python's ssl and cryptography, on new leaves of both against the roots of both."""
+    trusts = [trust_of_answer(await site.roots()) for site in (whole.dc1, whole.dc2)]
+    for site in (whole.dc1, whole.dc2):
+        answer = await site.ask("GET", "/v1/agent/connect/ca/leaf/verified")
+        key = load_key(answer["PrivateKeyPEM"])
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        leaf = MintedLeaf(cert_pem=answer["CertPEM"], key=key)
+        for trust in trusts:
+            assert await trio.to_thread.run_sync(refusals, leaf, trust.roots) == {}
+            assert await trio.to_thread.run_sync(refusals, leaf, [trust.active]) == {}
 
 
 def assert_no_key_crossed(whole: Mesh, crossed: list[bytes]) -> None:
