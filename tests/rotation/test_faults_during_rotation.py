@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.rotation.load import load
@@ -17,6 +18,7 @@ from tests.rotation.rotations import rotate
 SIGN = b"PUT /v1/internal/federation/sign"
 
 
+@pytest.mark.slow
 async def test_all_three_under_load(tmp_path: Path) -> None:
     async with mesh(tmp_path) as whole:
         ports = [sidecar.upstream for sidecar in whole.sidecars]
