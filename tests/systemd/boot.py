@@ -91,7 +91,7 @@ class Machine:
     def run(self, *argv: str, check: bool = True, seconds: float = RUN_SECONDS) -> str:
         """Run a program in the machine and return its standard output; with `check`, fail if it failed."""
         done = subprocess.run(
-            ["nsenter", f"--target={self.pid}", "--cgroup", *NEW_NAMESPACES, "--", *argv],
+            ["nsenter", f"--target={self.pid}", "--cgroup", "--root", "--wd", *NEW_NAMESPACES, "--", *argv],
             capture_output=True,
             text=True,
             check=False,
