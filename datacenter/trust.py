@@ -24,8 +24,7 @@ from datacenter.keys import colon_hex, kind_of
 ROOT_NAME = "Consul CA Primary Cert"
 ROTATED_OUT_AT = "RotatedOutAt"
 
-_USUAL_BRIDGES = 3  # so many rotations may be missed
-_MOST_BRIDGES = 6  # verifiers bound the depth of a chain
+_MOST_BRIDGES = 6  # so many rotations may be missed; verifiers bound the depth of a chain
 
 
 @lru_cache(maxsize=64)
@@ -105,20 +104,13 @@ def rotated(trust: Trust, successor: Root, at: datetime) -> Trust:
     return replace(trust, roots=(successor, *others))
 
 
-def earlier_bridges(trust: Trust, at: datetime, *, lagging: bool) -> list[str]:
+def earlier_bridges(trust: Trust, at: datetime) -> list[str]:
     """At a rotation: the bridges to the root that is replaced, for whoever trusts not even that one yet.
 
-    Consul sends the newest bridge alone, and whoever missed two rotations is cut off. Here a sidecar may be
-    late by a few while the roots before are listed; and a datacenter that lags behind by more.
+    As Consul, the primary sends the newest bridge alone, unless a datacenter lags behind: then these as well.
     """
-    names = {root.certificate.subject for root in trust.roots}
-    kept = [
-        pem
-        for pem in trust.active.intermediates
-        if parse_certificate(pem).not_valid_after_utc > at
-        and (lagging or parse_certificate(pem).issuer in names)
-    ]
-    return kept[: (_MOST_BRIDGES if lagging else _USUAL_BRIDGES) - 1]
+    kept = [pem for pem in trust.active.intermediates if parse_certificate(pem).not_valid_after_utc > at]
+    return kept[: _MOST_BRIDGES - 1]
 
 
 def pruned(trust: Trust, at: datetime, keep: timedelta, held: Collection[str] = ()) -> Trust:

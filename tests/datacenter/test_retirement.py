@@ -81,23 +81,10 @@ async def test_who_missed_several_rotations_still_follows_the_bridges(autojump_c
             assert accepts(dc2.trust, new), f"after {number + 1} rotations"
         assert len(dc1.trust.active.intermediates) == 4
         wan.heal("dc2")
-        await trio.sleep(6 * HOUR)
+        await trio.sleep(1 * HOUR)
         await dc1.put(ROTATE)
         await trio.sleep(60)
-        assert len(dc1.trust.active.intermediates) == 1, "nobody lags behind, and the old roots are gone"
-
-
-async def test_a_peer_may_be_late_by_three_rotations(autojump_clock: MockClock) -> None:
-    """More than Consul allows, who bridges one."""
-    dc1 = Wan().site("dc1")
-    async with running(dc1):
-        bundles = [dc1.trust]
-        for _ in range(5):
-            await dc1.put(ROTATE)
-            bundles.append(dc1.trust)
-        leaf = await dc1.get(LEAF)
-        assert [accepts(bundle, leaf) for bundle in bundles] == [False, False, True, True, True, True]
-        assert len(dc1.trust.active.intermediates) == 3
+        assert len(dc1.trust.active.intermediates) == 1, "nobody lags behind any more"
 
 
 async def test_a_life_made_shorter_counts_as_long_as_older_leaves_live(autojump_clock: MockClock) -> None:
