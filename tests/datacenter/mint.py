@@ -127,6 +127,19 @@ class Secondary(Authority):
         self.key, self._joined = key, True
 
 
+_CA_USAGE = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def external_root(
     key: SigningKey,
     *,
@@ -137,7 +150,10 @@ def external_root(
     begin: datetime = NOW - HOUR,
     key_id: bool = False,
 ) -> x509.Certificate:
-    """A root as another tool would make it: another name, no SAN, no key identifiers unless asked for."""
+    """A root as another tool would make it: another name, no SAN.
+
+    With `key_id` it has a key identifier and key usages, without which strict verifiers take no authority.
+    """
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example Corp Root")])
     builder = (
         x509.CertificateBuilder()
@@ -153,7 +169,7 @@ def external_root(
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=length), critical=True)
     if key_id:
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        builder = builder.add_extension(identifier, critical=False)
+        builder = builder.add_extension(identifier, critical=False).add_extension(_CA_USAGE, critical=True)
     return builder.sign(issuer_key or key, hashes.SHA256())
 
 
