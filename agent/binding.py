@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from agent.exits import ExitCode
+from agent.legs import tune
 from agent.registration import Address, UnixAddress
 
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
@@ -51,6 +52,7 @@ class Bound:
     def listen(self) -> None:
         """Let callers in. Raises BindFailed: of two sockets bound to one port, the second may not listen."""
         try:
+            tune(self.sock)  # whatever it accepts inherits that: five system calls fewer for each
             self.sock.listen(BACKLOG)
         except OSError as error:
             raise BindFailed(self.purpose, self.address, error) from error

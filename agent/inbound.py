@@ -24,7 +24,7 @@ from agent.http_streams import TlsStream
 from agent.intentions import Intentions, VerdictReason, authorize, authorize_caller
 from agent.latest import Latest
 from agent.ledger import Connection, Direction, Handling, Ledger
-from agent.legs import DialFailed, dial, dismiss, part, remote, tune
+from agent.legs import DialFailed, dial, dismiss, part, remote
 from agent.particulars import Audited, Party
 from agent.proxy_protocol import Introduction, header, places
 from agent.registration import Address, HttpMode
@@ -81,7 +81,6 @@ async def serve_inbound(
     try:
         with ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
-                tune(sock)
                 tls = await _handshake(sock, connection, contexts, clock(), handshake_timeout)
                 peer = connection.peer = _identify(tls, contexts, clock())
                 _look_up(peer, deny_list)

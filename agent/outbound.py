@@ -19,7 +19,7 @@ from agent.deny_list import NOBODY, DenyList
 from agent.handshake import HandshakeFailed, client_handshake, verified_chain
 from agent.latest import Latest
 from agent.ledger import Connection, Direction, Ledger
-from agent.legs import DialFailed, dial, part, remote, reset, tune
+from agent.legs import DialFailed, dial, part, remote, reset
 from agent.particulars import FailedAttempt, Party
 from agent.registration import TcpAddress
 from agent.relay import Relay
@@ -92,7 +92,6 @@ async def serve_outbound(
         destination = str(targets.upstream.destination)
         with ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
             try:
-                tune(sock)
                 with _admitted(connection, targets):
                     route = _Route(
                         targets=targets,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 from cryptography import x509
@@ -119,6 +120,7 @@ def parse_roots(answer: Mapping[str, object]) -> TrustBundle:
     return TrustBundle(trust_domain=trust_domain, roots=roots)
 
 
+@lru_cache(maxsize=64)  # asked for each connection's root
 def fingerprint_of(der: bytes) -> str:
     """SHA-256 in hex: what tells two certificates apart, where serials and names do not."""
     return hashlib.sha256(der).hexdigest()

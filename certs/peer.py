@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -22,6 +23,11 @@ from certs.leaf import serial_text
 from certs.rejection import Rejection
 from certs.spiffe import ServiceId
 
+# The same few certificates come back with every connection, and what they say does not change: reading one
+# again costs more than all of the rest here. What depends on the time or on our roots is never remembered.
+_REMEMBERED = 512
+
+_Window = tuple[datetime, datetime]
 E = TypeVar("E", bound=x509.ExtensionType)
 
 
@@ -62,21 +68,46 @@ def verify_peer(chain: Sequence[bytes], bundle: TrustBundle, at: datetime) -> Pe
     """Judge the chain OpenSSL verified (DER, leaf first, root last) at time `at`; raise PeerRejected."""
     if not chain:
         raise PeerRejected(PeerReason.MALFORMED, "there is no certificate")
-    leaf = _load(chain[0])
-    identity = _identity(leaf)
-    _refuse_authority(leaf)
+    leaf = _read_leaf(chain[0])
+    identity = leaf.identity
     if identity.trust_domain != bundle.trust_domain:
         detail = f"{identity} is not of trust domain {bundle.trust_domain}"
         raise PeerRejected(PeerReason.WRONG_TRUST_DOMAIN, detail)
-    not_before, not_after = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-    _check_window(not_before, not_after, at, "leaf")
-    root, path_not_after = _check_path(leaf, chain, bundle, at)
+    _check_window(*leaf.window, at, "leaf")
+    root, path_not_after = _check_path(chain, bundle, at)
     return Peer(
         id=identity,
-        serial=serial_text(leaf.serial_number),
-        not_after=min(not_after, path_not_after),
+        serial=leaf.serial,
+        not_after=min(leaf.window[1], path_not_after),
         root=root,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Leaf:
+    """What a leaf says, whoever shows it and whenever. `window`: not before, not after."""
+
+    identity: ServiceId
+    serial: str
+    window: _Window
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read_leaf(der: bytes) -> _Leaf:
+    """Raise PeerRejected for what is no leaf of a service; refusals are not remembered."""
+    leaf = _load(der)
+    identity = _identity(leaf)
+    _refuse_authority(leaf)
+    return _Leaf(identity=identity, serial=serial_text(leaf.serial_number), window=_window(leaf))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read_window(der: bytes) -> _Window:
+    return _window(_load(der))
+
+
+def _window(certificate: x509.Certificate) -> _Window:
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
 def _load(der: bytes) -> x509.Certificate:
@@ -108,9 +139,7 @@ def _extension(leaf: x509.Certificate, kind: type[E]) -> E | None:
         return None
 
 
-def _check_path(
-    leaf: x509.Certificate, chain: Sequence[bytes], bundle: TrustBundle, at: datetime
-) -> tuple[str, datetime]:
+def _check_path(chain: Sequence[bytes], bundle: TrustBundle, at: datetime) -> tuple[str, datetime]:
     """The fingerprint of the root, and when the first certificate above the leaf expires."""
     try:
         return _walk(chain, bundle, at)
@@ -120,7 +149,7 @@ def _check_path(
         # OpenSSL looked at no dates, so of two issuers of one name and key (a renewed root, a cross-signature
         # made twice) it may have walked through the expired one. Rare, so only now look for another path.
         try:
-            path = reach(leaf, [_load(der) for der in chain[1:]], bundle, at)
+            path = reach(_load(chain[0]), [_load(der) for der in chain[1:]], bundle, at)
         except ChainBroken:
             raise refusal from None
         return _walk([step.public_bytes(Encoding.DER) for step in path], bundle, at)
@@ -129,9 +158,9 @@ def _check_path(
 def _walk(chain: Sequence[bytes], bundle: TrustBundle, at: datetime) -> tuple[str, datetime]:
     expiries = []
     for der in chain[1:-1]:
-        intermediate = _load(der)
-        _check_window(intermediate.not_valid_before_utc, intermediate.not_valid_after_utc, at, "intermediate")
-        expiries.append(intermediate.not_valid_after_utc)
+        window = _read_window(der)
+        _check_window(*window, at, "intermediate")
+        expiries.append(window[1])
     fingerprint = fingerprint_of(chain[-1])
     root = bundle.root(fingerprint)
     if root is None:

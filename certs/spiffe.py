@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
@@ -220,6 +221,7 @@ def _require_names(*names: str) -> None:
             raise InvalidSpiffeId("name", name)
 
 
+@lru_cache(maxsize=512)  # of the few ids there are, several times for each connection
 def _print(trust_domain: TrustDomain, partition: str, names: tuple[str, ...]) -> str:
     prefix = () if partition == DEFAULT else ("ap", partition)
     path = "/".join(quote(name, safe=_KEPT) for name in (*prefix, *names))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from upstreams.endpoints import Endpoint, HostPort
 from upstreams.spec import WanMode
@@ -101,6 +102,7 @@ def _is_mixed(endpoint: Endpoint) -> bool:
     )
 
 
+@lru_cache(maxsize=512)  # asked for each connection
 def _is_private(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_private

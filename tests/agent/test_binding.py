@@ -25,6 +25,18 @@ async def test_a_tcp_address() -> None:
     bound.close()
 
 
+async def test_what_is_accepted_is_tuned_already() -> None:
+    bound = await bind(TcpAddress("127.0.0.1", 0), "x")
+    bound.listen()
+    with socket.create_connection(bound.sock.getsockname()):
+        accepted, _ = bound.sock.accept()
+    with accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    bound.close()
+
+
 async def test_an_ipv6_address_is_shown_in_brackets() -> None:
     bound = await bind(TcpAddress("::1", 0), "x")
     assert bound.address.startswith("[::1]:")

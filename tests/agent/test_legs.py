@@ -37,6 +37,12 @@ async def test_a_dialled_leg_is_connected_non_blocking_and_tuned(host: str) -> N
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
+async def test_an_address_that_is_no_name_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trio.socket, "getaddrinfo", None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (await dial(TcpAddress("127.0.0.1", server.getsockname()[1]), 5)).close()
+
+
 async def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "app"
     with socket.socket(socket.AF_UNIX) as server:

@@ -59,6 +59,15 @@ def test_validity_ends_with_the_first_certificate_of_the_chain() -> None:
     assert ends == [AT - BACKDATED + 3 * DAY, AT - BACKDATED + DAY]
 
 
+def test_a_leaf_that_was_seen_before_is_judged_anew() -> None:
+    top = root()
+    shown = chain(top.leaf(), top)
+    verify_peer(shown, bundle(top), AT)
+    assert refusal(shown, bundle(top), AT + 10 * 365 * DAY) is PeerReason.EXPIRED
+    assert refusal(shown, bundle(root())) is PeerReason.UNTRUSTED_ROOT
+    verify_peer(shown, bundle(top), AT)
+
+
 def test_recorded_chain_of_a_secondary() -> None:
     leaf, trust = recorded_leaf("rotation-leaf2-1"), recorded_bundle("rotation-before-roots-dc1")
     path = [der(leaf.certificate), der(leaf.extra[0]), der(trust.active.certificate)]
