@@ -34,8 +34,10 @@ class CancelAtStep(trio.abc.Instrument):
 
 
 async def cancelled_at(step: int, serve: Serve) -> bool:
-    """Run it, cancelled at that step; whether it came to be cancelled."""
+    """Run it, cancelled at that step, 0 is its first await; whether it came to be cancelled."""
     with trio.CancelScope() as scope:
+        if step == 0:
+            scope.cancel()
         instrument = CancelAtStep(scope, step)
         instrument.task = trio.lowlevel.current_task()
         trio.lowlevel.add_instrument(instrument)
@@ -52,7 +54,7 @@ async def try_every_step(side: Side, once: Callable[[int], Awaitable[bool]]) -> 
     Answers what was known of the connection when it was cancelled.
     """
     known: set[str] = set()
-    for step in itertools.count(1):
+    for step in itertools.count():
         async with no_descriptor_leaked():
             caught = await once(step)
             assert side.ledger.live() == ()
