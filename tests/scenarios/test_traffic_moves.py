@@ -212,7 +212,8 @@ def test_the_control_planes_are_killed(mesh: Spread) -> None:
         mesh.instances["db-1"].sidecar.process.kill()
         mesh.instances["db-2"].sidecar.process.kill()
         moved = until(lambda: near.answers["db-far hello"] > 0, SOON)
+        # While traffic runs: after a hold without any, the preferred target counts as untried again.
+        until(lambda: bool(mesh.upstream("db")["targets"][0]["failing"]), SOON)
     assert lost(far) == 0
     assert lost(near) <= len(LOCAL)
-    assert mesh.upstream("db")["targets"][0]["failing"]
     figures.info("without control planes: moved after %.2f s", moved)
