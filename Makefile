@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 
 # Peers and tools the tests talk to. Without root the tests that need them say so and are skipped.
 packages:
-	@.ci/packages openssl curl iproute2 util-linux systemd procps
+	@.ci/packages openssl curl iproute2 util-linux systemd procps haproxy
 
 demo: $(READY)
 	$(BIN)/sidecar demo $(DEMO_FLAGS)
@@ -36,6 +36,7 @@ check: $(READY) packages
 	$(BIN)/python -m pytest --cov --cov-report=term $(TEST_FLAGS)
 
 bench: $(READY) packages
+	@.ci/packages wrk nginx-light
 	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
 
 lock: $(READY)
