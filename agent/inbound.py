@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -77,7 +76,6 @@ async def serve_inbound(
     """
     plain: socket.socket | None = None
     ending: Ending | None = None
-    site = Site(intentions=intentions, app=app, connect_timeout=connect_timeout, relay=relay, ledger=ledger)
     try:
         with ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
@@ -90,7 +88,14 @@ async def serve_inbound(
                     stream = TlsStream(tls, sock, connection.progress)
                     identity = _identity(contexts, peer)
                     connection.relaying()
-                    site = replace(site, greeting=greeting)
+                    site = Site(
+                        intentions=intentions,
+                        app=app,
+                        connect_timeout=connect_timeout,
+                        relay=relay,
+                        ledger=ledger,
+                        greeting=greeting,
+                    )
                     front = HttpFront(stream, site, peer=peer, identity=identity, connection=connection)
                     ending = await front.serve()
                 else:

@@ -51,9 +51,13 @@ class Journal:
         self._flood = Flood()
         self.lost = 0  # lines nobody could be told
 
+    def wants(self, level: LogLevel) -> bool:
+        """Whether a line of that level is written: asked first where each connection would make one."""
+        return _RANK[level] >= _RANK[self.level]
+
     def write(self, level: LogLevel, event: str, **fields: Field) -> None:
         """One line, if the level is wanted."""
-        if _RANK[level] < _RANK[self.level]:
+        if not self.wants(level):
             return
         ts = self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         said = {name: value for name, value in fields.items() if value is not None and value != ""}
@@ -205,6 +209,8 @@ class Journal:
 
     def opened(self, connection: Connection, /) -> None:
         """Application bytes begin to flow."""
+        if not self.wants(LogLevel.DEBUG):
+            return
         self.write(
             LogLevel.DEBUG,
             "connection.opened",
@@ -323,7 +329,8 @@ class Journal:
         self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror)
 
     def _ended(self, level: LogLevel, event: str, finished: Finished, hidden: int = 0) -> None:
-        self.write(level, event, **fields(finished), hidden=hidden or None)
+        if self.wants(level):
+            self.write(level, event, **fields(finished), hidden=hidden or None)
 
 
 def _word(value: Field) -> str:

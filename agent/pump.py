@@ -20,7 +20,7 @@ from agent.splice import NONE, READ, WRITE, Ending, Progress, Splice, Step
 # which epoll would not know of; and it costs no more than a smaller one.
 RECORD = 16 * 1024
 COLLECT = 128 * 1024  # what is gathered from TLS before one write to the plain leg
-BUFFER = 64 * 1024  # what is read from the plain leg at once: four records
+BUFFER = 128 * 1024  # what is read from the plain leg at once: eight records
 BURSTS = 4  # buffers per direction per event, so that one stream cannot starve the others
 
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
