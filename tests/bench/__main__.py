@@ -8,80 +8,75 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import platform
-import statistics
+import resource
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.load import POINTS, measure
-from tests.bench.pairs import PAIRS, Pair, versions
-from tests.bench.rig import BenchFailed, datacenters, origin
+from tests.bench.load import Figures, Size, footprint, measure, warm_up
+from tests.bench.pairs import PAIRS, SERVER, Pair
+from tests.bench.rig import BenchFailed, datacenters, identity, origin
+from tests.bench.table import facts, table
+from tests.bench.tls import agreed
 
-Rounds = Mapping[str, Sequence[Mapping[str, float]]]
+QUICK = Size(seconds=2, mebibytes=256, standing=200)
 
 
 def main() -> int:
     """Bring everything up, measure, print the table. Exit 1 if no meaningful figure can be had."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--quick", action="store_true", help="one short round, against Envoy alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4, help="length of each load")
-    parser.add_argument("--pairs", default=",".join(PAIRS), help="which contestants, with commas")
+    parser.add_argument("--pairs", help="which contestants, with commas: " + ", ".join(PAIRS))
     args = parser.parse_args()
-    rounds, seconds = (1, 2) if args.quick else (args.rounds, args.seconds)
+    names = (args.pairs or ("sidecar,envoy" if args.quick else ",".join(PAIRS))).split(",")
+    size = QUICK if args.quick else Size(seconds=args.seconds, mebibytes=512, standing=1000)
+    _raise_file_limit()
+    started = time.perf_counter()
     try:
-        with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name:
-            figures = run(Path(name), args.pairs.split(","), rounds, seconds)
+        with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as directory:
+            print(run(Path(directory), names, 1 if args.quick else args.rounds, size))
     except BenchFailed as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    print(table(figures))
+    print(f"\n{(time.perf_counter() - started) / 60:.1f} minutes")
     return 0
 
 
-def run(directory: Path, names: Sequence[str], rounds: int, seconds: int) -> Rounds:
-    """Every round of every pair that can be started."""
-    figures: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
+def run(directory: Path, names: Sequence[str], rounds: int, size: Size) -> str:
+    """Every round of every pair, as Markdown."""
+    figures: dict[str, list[Figures]] = {name: [] for name in names}
     with contextlib.ExitStack() as stack:
         stack.enter_context(datacenters(directory))
         stack.enter_context(origin(directory))
-        pairs: list[Pair] = [stack.enter_context(PAIRS[name](directory)) for name in names]
+        pairs = [stack.enter_context(PAIRS[name](directory)) for name in names]
+        lines = facts(rounds, size) + _tls(pairs, directory)
+        for pair in pairs:
+            figures[pair.name].append(warm_up(pair))
         for number in range(rounds):
             for pair in pairs if number % 2 == 0 else reversed(pairs):
-                figures[pair.name].append(measure(pair, seconds))
+                figures[pair.name].append(measure(pair, size))
                 print(f"round {number + 1}/{rounds} {pair.name}", file=sys.stderr, flush=True)
-    return figures
+        for pair in pairs:
+            figures[pair.name].append(footprint(pair, size))
+    return "\n".join([*lines, "", *table(figures)])
 
 
-def table(figures: Rounds) -> str:
-    """Medians, ranges, and ratios to Envoy, as Markdown."""
-    lines = [
-        facts(),
-        "",
-        "| point | " + " | ".join(figures) + " | sidecar / envoy |",
-        "|---" * (len(figures) + 2) + "|",
+def _tls(pairs: Sequence[Pair], directory: Path) -> list[str]:
+    web = identity("web", directory)
+    asked = [(pair, pair.public) for pair in pairs if pair.public is not None]
+    return [
+        f"- {pair.name}: {agreed(SERVER, public, web)}; READY after {pair.ready_seconds:.1f} s"
+        for pair, public in asked
     ]
-    for point in POINTS:
-        cells = {name: [one[point.name] for one in rounds] for name, rounds in figures.items()}
-        median = {name: statistics.median(values) for name, values in cells.items()}
-        ratio = "–"
-        if median.get("envoy") and median.get("sidecar"):
-            ratio = f"{median['sidecar'] / median['envoy']:.2f}×"
-        row = [f"{median[n]:,.0f} ({min(cells[n]):,.0f}–{max(cells[n]):,.0f})" for n in figures]
-        lines.append(
-            f"| {point.name}, {point.unit} ({point.better} is better) | " + " | ".join(row) + f" | {ratio} |"
-        )
-    return "\n".join(lines)
 
 
-def facts() -> str:
-    """What was measured on."""
-    said = "; ".join(f"{name}: {text}" for name, text in versions().items())
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
-    return f"{machine}, Python {platform.python_version()}; {said}"
+def _raise_file_limit() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -1,52 +1,119 @@
-"""The load: wrk for requests and connections, curl for bulk. Each point gives one figure a round."""
+"""The points of the bench: each gives one or more figures of one pair, once a round."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tests.bench.pairs import Pair
-from tests.bench.rig import BULK_BYTES, BenchFailed, cpu_seconds, resident_kib
+from tests.bench.rig import BenchFailed, cpu_seconds, resident_kib
+from tests.bench.streams import down, standing, up, verify
+
+WARM_UP = 1  # seconds of load before the first round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One column of the table."""
+class Figure:
+    """One row of the table."""
 
     name: str
     unit: str
-    better: str  # "more" or "less"
+    better: str = "more"
 
 
-POINTS = (
-    Point(name="latency, 1 connection", unit="µs", better="less"),
-    Point(name="requests/s, 32 connections", unit="1/s", better="more"),
-    Point(name="requests/s, 256 connections", unit="1/s", better="more"),
-    Point(name="CPU per request, 32 connections", unit="µs", better="less"),
-    Point(name="new connections/s", unit="1/s", better="more"),
-    Point(name="bulk down, 1 stream", unit="MB/s", better="more"),
-    Point(name="resident after load, larger half", unit="MB", better="less"),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of everything: seconds of each load, MiB of bulk in all, connections that stand idle."""
+
+    seconds: int
+    mebibytes: int
+    standing: int
+
+
+FIGURES = (
+    Figure(name="latency, 1 connection", unit="µs", better="less"),
+    Figure(name="requests/s, 32 connections", unit="1/s"),
+    Figure(name="99th percentile, 32 connections", unit="µs", better="less"),
+    Figure(name="CPU per request, 32 connections", unit="µs", better="less"),
+    Figure(name="requests/s, 256 connections", unit="1/s"),
+    Figure(name="new connections/s, 16 at a time", unit="1/s"),
+    Figure(name="CPU per new connection", unit="µs", better="less"),
+    Figure(name="bulk down, 1 stream", unit="MB/s"),
+    Figure(name="bulk down, 8 streams", unit="MB/s"),
+    Figure(name="bulk up, 1 stream", unit="MB/s"),
+    Figure(name="bulk up, 8 streams", unit="MB/s"),
+    Figure(name="CPU per GB, down, 1 stream", unit="ms", better="less"),
+    Figure(name="resident at start, larger half", unit="MB", better="less"),
+    Figure(name="resident after all rounds", unit="MB", better="less"),
+    Figure(name="resident with idle connections", unit="MB", better="less"),
+    Figure(name="resident after they closed", unit="MB", better="less"),
 )
 
+Figures = dict[str, float]
+T = TypeVar("T")
 
-def measure(pair: Pair, seconds: int) -> dict[str, float]:
-    """One round of every point through one pair."""
-    latency = _wrk(pair, connections=1, seconds=seconds)
-    cpu = sum(map(cpu_seconds, pair.pids))
-    many = _wrk(pair, connections=32, seconds=seconds)
-    cpu = sum(map(cpu_seconds, pair.pids)) - cpu
-    crowd = _wrk(pair, connections=256, seconds=seconds)
-    fresh = _wrk(pair, connections=16, seconds=seconds, header="Connection: close")
+
+def warm_up(pair: Pair) -> Figures:
+    """Before the first round: what it takes at rest, and then a little load that counts for nothing."""
+    resting = _resident(pair)
+    _wrk(pair, connections=4, seconds=WARM_UP)
+    return {"resident at start, larger half": resting}
+
+
+def measure(pair: Pair, size: Size) -> Figures:
+    """One round of every point of speed."""
+    verify(pair)
     return {
-        "latency, 1 connection": latency.mean_us,
+        "latency, 1 connection": _wrk(pair, connections=1, seconds=size.seconds).mean_us,
+        **_requests(pair, size),
+        **_connections(pair, size),
+        **_bulk(pair, size),
+    }
+
+
+def footprint(pair: Pair, size: Size) -> Figures:
+    """After the last round: what it takes now, and while many connections stand idle."""
+    figures = {"resident after all rounds": _resident(pair)}
+    with standing(pair, size.standing):
+        figures["resident with idle connections"] = _resident(pair)
+    figures["resident after they closed"] = _resident(pair)
+    return figures
+
+
+def _requests(pair: Pair, size: Size) -> Figures:
+    many, cpu = _with_cpu(pair, lambda: _wrk(pair, connections=32, seconds=size.seconds))
+    crowd = _wrk(pair, connections=256, seconds=2 * size.seconds)  # it begins with 256 handshakes
+    return {
         "requests/s, 32 connections": many.per_second,
-        "requests/s, 256 connections": crowd.per_second,
+        "99th percentile, 32 connections": many.p99_us,
         "CPU per request, 32 connections": cpu / many.requests * 1e6,
-        "new connections/s": fresh.per_second,
-        "bulk down, 1 stream": _bulk(pair),
-        "resident after load, larger half": max((resident_kib(pid) for pid in pair.pids), default=0) / 1000,
+        "requests/s, 256 connections": crowd.per_second,
+    }
+
+
+def _connections(pair: Pair, size: Size) -> Figures:
+    fresh, cpu = _with_cpu(
+        pair, lambda: _wrk(pair, connections=16, seconds=size.seconds, header="Connection: close")
+    )
+    return {
+        "new connections/s, 16 at a time": fresh.per_second,
+        "CPU per new connection": cpu / fresh.requests * 1e6,
+    }
+
+
+def _bulk(pair: Pair, size: Size) -> Figures:
+    whole, eighth = size.mebibytes, size.mebibytes // 8
+    one, cpu = _with_cpu(pair, lambda: down(pair, 1, whole))
+    return {
+        "bulk down, 1 stream": one,
+        "CPU per GB, down, 1 stream": cpu / (whole << 20) * 1e12,
+        "bulk down, 8 streams": down(pair, 8, eighth),
+        "bulk up, 1 stream": up(pair, 1, whole),
+        "bulk up, 8 streams": up(pair, 8, eighth),
     }
 
 
@@ -55,6 +122,17 @@ class _Wrk:
     requests: int
     per_second: float
     mean_us: float
+    p99_us: float
+
+
+def _with_cpu(pair: Pair, load: Callable[[], T]) -> tuple[T, float]:
+    """The result of a load, and the CPU seconds both halves have spent on it."""
+    before = sum(map(cpu_seconds, pair.pids))
+    return load(), sum(map(cpu_seconds, pair.pids)) - before
+
+
+def _resident(pair: Pair) -> float:
+    return max((resident_kib(pid) for pid in pair.pids), default=0) * 1024 / 1e6
 
 
 def _wrk(pair: Pair, *, connections: int, seconds: int, header: str = "X-Bench: 1") -> _Wrk:
@@ -62,25 +140,24 @@ def _wrk(pair: Pair, *, connections: int, seconds: int, header: str = "X-Bench: 
     if binary is None:
         raise BenchFailed("wrk makes the load: apt-get install wrk")
     url = f"http://{pair.address}:{pair.port}/"
-    command = [binary, "-t1", f"-c{connections}", f"-d{seconds}s", "-H", header, url]
+    command = [binary, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-H", header, url]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     if re.search(r"Socket errors: .*[1-9]|Non-2xx", text):
         raise BenchFailed(f"{pair.name}: the load saw errors, so the figure means nothing:\n{text}")
     requests = re.search(r"(\d+) requests in", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    latency = re.search(r"Latency\s+([\d.]+)(us|ms|s)\b", text)
-    if not (requests and rate and latency):
+    if requests is None or rate is None:
         raise BenchFailed(f"{pair.name}: cannot read wrk's answer:\n{text}")
-    scale = {"us": 1.0, "ms": 1e3, "s": 1e6}[latency[2]]
-    return _Wrk(requests=int(requests[1]), per_second=float(rate[1]), mean_us=float(latency[1]) * scale)
+    return _Wrk(
+        requests=int(requests[1]),
+        per_second=float(rate[1]),
+        mean_us=_microseconds(text, "Latency"),
+        p99_us=_microseconds(text, "99%"),
+    )
 
 
-def _bulk(pair: Pair) -> float:
-    url = f"http://{pair.address}:{pair.port}/bulk"
-    command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{size_download} %{speed_download}", url]
-    size, speed = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=120
-    ).stdout.split()
-    if int(size) != BULK_BYTES:
-        raise BenchFailed(f"{pair.name}: {size} bytes of {BULK_BYTES} arrived")
-    return float(speed) / 1e6
+def _microseconds(text: str, label: str) -> float:
+    found = re.search(rf"^\s*{label}\s+([\d.]+)(us|ms|s)\b", text, re.MULTILINE)
+    if found is None:
+        raise BenchFailed(f"cannot read {label} in wrk's answer:\n{text}")
+    return float(found[1]) * {"us": 1.0, "ms": 1e3, "s": 1e6}[found[2]]

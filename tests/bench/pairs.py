@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.bench.rig import (
     Identity,
     api,
     ask,
+    ask_text,
     identity,
     process,
     wait_for_port,
@@ -34,13 +36,14 @@ CLIENT, SERVER = NODES["dc1"], NODES["dc2"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A running pair: where the load goes, and the processes that do the work."""
+    """A running pair: where the load goes, the server half's own port, and the processes that do the work."""
 
     name: str
     address: str
     port: int
-    pids: tuple[int, ...]
-    ready_seconds: float
+    public: int | None = None
+    pids: tuple[int, ...] = ()
+    ready_seconds: float = 0
 
 
 Starter = Callable[[Path], contextlib.AbstractContextManager[Pair]]
@@ -49,7 +52,7 @@ Starter = Callable[[Path], contextlib.AbstractContextManager[Pair]]
 @contextlib.contextmanager
 def direct(directory: Path) -> Iterator[Pair]:
     """No proxy at all."""
-    yield Pair(name="direct", address=SERVER, port=ORIGIN_PORT, pids=(), ready_seconds=0)
+    yield Pair(name="direct", address=SERVER, port=ORIGIN_PORT)
 
 
 @contextlib.contextmanager
@@ -149,7 +152,11 @@ def _envoy_tls(kind: str, who: Identity, expects: str | None = None, **rest: obj
         "private_key": {"filename": str(who.key)},
     }
     common = {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",
+            "ecdh_curves": ["X25519MLKEM768"],  # not its default, but ours: the same work for both
+        },
         "tls_certificates": [certificate],
         "validation_context": validation,
     }
@@ -190,6 +197,41 @@ def haproxy(directory: Path) -> Iterator[Pair]:
 
 
 @contextlib.contextmanager
+def nginx(directory: Path) -> Iterator[Pair]:
+    """Two nginx with one worker each, stream module.
+
+    Its client half can check a name only, and these leaves have none: it does not look at the server's.
+    """
+    binary, module = shutil.which("nginx"), Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    if binary is None or not module.exists():
+        raise BenchFailed("nginx streams are not installed: apt-get install nginx-light libnginx-mod-stream")
+    public, upstream = 21004, 9104
+    web, db = identity("web", directory), identity("db", directory)
+    halves = {
+        "client": f"listen {CLIENT}:{upstream}; proxy_pass {SERVER}:{public}; proxy_ssl on;\n"
+        f" proxy_ssl_certificate {web.chain}; proxy_ssl_certificate_key {web.key};\n"
+        " proxy_ssl_protocols TLSv1.3; proxy_ssl_session_reuse off;",
+        "server": f"listen {SERVER}:{public} ssl; proxy_pass {SERVER}:{ORIGIN_PORT};\n"
+        f" ssl_certificate {db.chain}; ssl_certificate_key {db.key}; ssl_protocols TLSv1.3;\n"
+        f" ssl_verify_client on; ssl_client_certificate {db.bundle}; ssl_verify_depth 2;\n"
+        " ssl_session_cache off; ssl_session_tickets off;",
+    }
+    commands = []
+    for name, body in halves.items():
+        path = directory / f"nginx-{name}.conf"
+        path.write_text(
+            f"load_module {module}; daemon off; worker_processes 1; pid {directory}/nginx-{name}.pid;\n"
+            f"error_log {directory}/nginx-{name}.err; events {{ worker_connections 8192; }}\n"
+            f"stream {{ server {{ {body} }} }}\n"
+        )
+        commands.append([binary, "-p", str(directory), "-c", str(path)])
+    with _two(
+        directory, "nginx", client=commands[0], server=commands[1], upstream=upstream, public=public
+    ) as pair:
+        yield pair
+
+
+@contextlib.contextmanager
 def _two(
     directory: Path, name: str, *, client: list[str], server: list[str], upstream: int, public: int
 ) -> Iterator[Pair]:
@@ -197,10 +239,43 @@ def _two(
     with process(server, log["server"]) as b, process(client, log["client"]) as a:
         took = wait_for_port(SERVER, public, b, log["server"])
         took = max(took, wait_for_port(CLIENT, upstream, a, log["client"]))
-        yield Pair(name=name, address=CLIENT, port=upstream, pids=(a.pid, b.pid), ready_seconds=took)
+        yield Pair(
+            name=name,
+            address=CLIENT,
+            port=upstream,
+            public=public,
+            pids=_workers(a.pid, b.pid),
+            ready_seconds=took + _until_it_answers(upstream),
+        )
 
 
-PAIRS: dict[str, Starter] = {"direct": direct, "sidecar": ours, "envoy": envoy, "haproxy": haproxy}
+def _workers(*pids: int) -> tuple[int, ...]:
+    """Who does the work: the children of a master process, or the process itself."""
+    workers = []
+    for pid in pids:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        workers += [int(child) for child in children] or [pid]
+    return tuple(workers)
+
+
+def _until_it_answers(port: int) -> float:
+    """Seconds until a request came back: to listen is not yet to know where to."""
+    started = time.perf_counter()
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            ask_text(f"http://{CLIENT}:{port}/")
+            return time.perf_counter() - started
+        time.sleep(0.05)
+    raise BenchFailed(f"nothing comes back through port {port}")
+
+
+PAIRS: dict[str, Starter] = {
+    "direct": direct,
+    "sidecar": ours,
+    "envoy": envoy,
+    "haproxy": haproxy,
+    "nginx": nginx,
+}
 
 
 def versions() -> dict[str, str]:

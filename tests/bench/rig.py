@@ -23,7 +23,9 @@ from typing import Any
 NODES = {"dc1": "127.0.66.11", "dc2": "127.0.66.21"}
 API_PORT = 8500
 ORIGIN_PORT = 8080
-BULK_BYTES = 512 << 20
+SAMPLE = bytes(
+    number * number % 251 for number in range(1 << 20)
+)  # what a sample of the bytes is held against
 EXPECTED_PEER = {"web": "dc1", "db": "dc2"}
 
 
@@ -94,9 +96,16 @@ def ask(method: str, url: str, body: object = None, seconds: float = 10) -> Any:
     return json.loads(text) if text else None
 
 
+def ask_text(url: str) -> str:
+    """The body of one GET; raises OSError."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        body: bytes = answer.read()
+    return body.decode()
+
+
 @contextlib.contextmanager
 def origin(directory: Path) -> Iterator[None]:
-    """nginx with one worker: a 1 KiB page for requests, a large file for bulk."""
+    """nginx with one worker: `/` is 1 KiB, `/sample` the sample, `/zeros/N` N MiB; `/sink` takes anything."""
     nginx = shutil.which("nginx")
     if nginx is None:
         raise BenchFailed("nginx is the origin of the bench: apt-get install nginx-light")
@@ -105,14 +114,18 @@ def origin(directory: Path) -> Iterator[None]:
     root.chmod(0o755)
     directory.chmod(0o755)
     (root / "index.html").write_bytes(b"x" * 1024)
-    with (root / "bulk").open("wb") as bulk:
-        bulk.truncate(BULK_BYTES)
+    (root / "sample").write_bytes(SAMPLE)
+    (root / "zeros").mkdir()
+    for size in (32, 64, 256, 512):
+        with (root / "zeros" / str(size)).open("wb") as zeros:
+            zeros.truncate(size << 20)
     config = directory / "nginx.conf"
     config.write_text(
         f"daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.err;\n"
         "events { worker_connections 4096; }\n"
         "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 600; sendfile on;\n"
-        f"  server {{ listen {NODES['dc2']}:{ORIGIN_PORT} backlog=4096; root {root}; }} }}\n"
+        f"  server {{ listen {NODES['dc2']}:{ORIGIN_PORT} backlog=4096; root {root};\n"
+        "    location = /sink { client_max_body_size 0; return 204; } } }\n"
     )
     log = directory / "nginx.log"
     with process([nginx, "-p", directory, "-c", config], log) as child:
@@ -187,6 +200,9 @@ def resident_kib(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    """User and system time the threads of a process have used, in full precision."""
+    nanoseconds = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9

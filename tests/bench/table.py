@@ -1,0 +1,56 @@
+"""The bench's answer as Markdown: what was measured on, and every figure with its range and ratio."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+
+from tests.bench.load import FIGURES, Figure, Figures, Size
+from tests.bench.pairs import versions
+
+_US, _MEASURE = "sidecar", "envoy"
+
+
+def facts(rounds: int, size: Size) -> list[str]:
+    """The machine, the contestants and the sizes."""
+    return [
+        (
+            f"- {os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, "
+            f"load {os.getloadavg()[0]:.1f} at the start, Python {platform.python_version()}"
+        ),
+        *(f"- {name}: {said}" for name, said in versions().items()),
+        (
+            f"- {rounds} rounds in turn, the order reversed each time; {size.seconds} s of each load, "
+            f"{size.mebibytes} MiB of bulk, {size.standing} idle connections; resumption off everywhere"
+        ),
+    ]
+
+
+def table(figures: Mapping[str, Sequence[Figures]]) -> list[str]:
+    """One row a figure: median and range of each contestant, and ours as a ratio to Envoy's."""
+    ratio = [f"{_US} / {_MEASURE}"] if {_US, _MEASURE} <= set(figures) else []
+    return [
+        "| | " + " | ".join([*figures, *ratio]) + " |",
+        "|---" * (1 + len(figures) + len(ratio)) + "|",
+        *(_row(figure, figures, compared=bool(ratio)) for figure in FIGURES),
+    ]
+
+
+def _row(figure: Figure, figures: Mapping[str, Sequence[Figures]], *, compared: bool) -> str:
+    values = {
+        name: [one[figure.name] for one in rounds if figure.name in one] for name, rounds in figures.items()
+    }
+    cells = [_cell(of) for of in values.values()]
+    if compared:
+        ours, theirs = (statistics.median(values[name]) for name in (_US, _MEASURE))
+        cells.append(f"{ours / theirs:.2f}×" if theirs else "–")
+    return f"| {figure.name}, {figure.unit} ({figure.better} is better) | " + " | ".join(cells) + " |"
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not any(values):
+        return "–"
+    low, median, high = min(values), statistics.median(values), max(values)
+    return f"{median:,.0f}" if low == high else f"{median:,.0f} ({low:,.0f}–{high:,.0f})"
