@@ -11,12 +11,14 @@ READY  := .venv/.ready
 help:
 	@sed -n '1,2p' Makefile
 
-# The lock carries hashes; the project itself goes in afterwards, without dependencies.
+# The lock carries hashes and every dependency, so pip has nothing to resolve: left to resolve, it would take the
+# newest release of what only an extra names, and stop at the missing hash. `pip check` says if the lock lacks one.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/packages python3-venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check
 	@touch $@
 
 # Peers and tools the tests talk to. Without root the tests that need them say so and are skipped.
