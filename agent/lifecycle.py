@@ -1,10 +1,10 @@
 """The life of one agent: start, serve, drain. The only module that knows everyone.
 
-    relay thread ⊃ watches ⊃ connections ⊃ listeners
+    relay ⊃ watches ⊃ connections ⊃ listeners
 
 is both the nest of nurseries and, from the inside out, the order of the end: not ready, then nobody is let in
 from the mesh, then the connections get their time while credentials and intentions stay live and our app may
-still call out, then the watches end, then the relay is joined.
+still call out, then the watches end, then the relay.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Lifecycle:
                 try:
                     watches.start_soon(self._hear_signals)
                     watches.start_soon(self._follow_deny_file)
-                    watches.start_soon(self.notifier.feed_watchdog, self._alive)
+                    watches.start_soon(self.notifier.feed_watchdog)
                     async with trio.open_nursery() as connections:
                         async with trio.open_nursery() as listeners:
                             code = await self._live(relay, watches, connections, listeners)
@@ -280,12 +280,6 @@ class Lifecycle:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 self.drain(signal.Signals(number).name)
-
-    async def _alive(self) -> bool:
-        """For the watchdog: that this runs says trio does; the relay is asked."""
-        assert self.parts.relay is not None  # made before the watchdog is fed
-        await self.parts.relay.ping()
-        return True
 
     # --- end ---
 

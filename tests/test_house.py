@@ -46,10 +46,10 @@ EFFECTS = frozenset(
 )
 QUIET = {"certs": EFFECTS, "upstreams": EFFECTS | {"OpenSSL", "cryptography"}}
 
-# One thread copies bytes, one poll wakes it; everything else is trio's. The pump is the relay's other half.
+# No thread of our own; one poll beside trio's, for the bytes. The pump is the relay's other half.
 # Web frameworks and databases stay out of the agent's memory, and certificates are read in one room.
 RESERVED: dict[str, tuple[str, ...]] = {
-    "threading": ("agent.relay",),
+    "threading": (),
     "_thread": (),
     "selectors": (),
     "select": ("agent.relay", "agent.pump"),

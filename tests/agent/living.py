@@ -42,7 +42,7 @@ class Life:
         self.code = await self.cycle.run()
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Until it is so; what makes it so happens in other tasks, the kernel and the relay's thread."""
+        """Until it is so; what makes it so happens in other tasks and in the kernel."""
         with trio.fail_after(SECONDS):
             while not true():  # noqa: ASYNC110 - nothing to wait on
                 await trio.sleep(0.01)

@@ -16,7 +16,6 @@ from agent.readiness import missing
 from agent.systemd import Inherited
 from tests.agent.assembled import MATCH, PROXY, SERVICE, proxy_answer
 from tests.agent.living import (
-    SECONDS,
     App,
     Caller,
     exit_of,
@@ -287,17 +286,6 @@ async def test_the_admin_endpoint_is_there_from_the_start_and_removed_at_the_end
             assert b"202" in await stream.receive_some()
     assert one.code is ExitCode.CLEAN
     assert not (tmp_path / "admin.sock").exists()
-
-
-async def test_it_is_alive_while_its_relay_answers(nursery: trio.Nursery) -> None:
-    one = public_life(nursery)
-    one.bench.well()
-
-    async def act() -> None:
-        with trio.fail_after(SECONDS):
-            assert await one.cycle._alive()
-
-    await live(one, act)
 
 
 async def test_readiness_that_comes_and_goes_is_told(
