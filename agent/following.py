@@ -69,7 +69,7 @@ class Following:
             purpose=PUBLIC_PURPOSE,
             address=registration.public_bind,
             handler=self.handlers.inbound,
-            admission=Admission(self._limit(registration)),
+            admission=Admission(self._limit(registration), self.parts.settings.max_handshakes or None),
             inherited=self.inherited,
             checked=True,
         )

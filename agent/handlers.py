@@ -7,6 +7,7 @@ import socket
 from agent.inbound import serve_inbound
 from agent.judge import Judge
 from agent.ledger import Connection, Finished
+from agent.listener import Place
 from agent.options import ProxyProtocol
 from agent.outbound import serve_outbound
 from agent.particulars import Audited, FailedAttempt, RefusedRequest
@@ -22,7 +23,7 @@ class Handlers:
         self._parts = parts
         self._relay = relay
 
-    async def inbound(self, sock: socket.socket) -> None:
+    async def inbound(self, sock: socket.socket, place: Place) -> None:
         """A caller from the mesh."""
         parts = self._parts
         registration = parts.placement.value
@@ -42,9 +43,10 @@ class Handlers:
             http=registration.http,
             deny_list=parts.deny_file.latest,
             proxy_protocol=parts.settings.proxy_protocol is ProxyProtocol.V2,
+            settled=place.settle,
         )
 
-    async def outbound(self, sock: socket.socket, targets: Targets) -> None:
+    async def outbound(self, sock: socket.socket, place: Place, targets: Targets) -> None:
         """Our app."""
         parts = self._parts
         registration = parts.placement.value
@@ -58,6 +60,7 @@ class Handlers:
             clock=parts.clock,
             handshake_timeout=registration.handshake_timeout,
             deny_list=parts.deny_file.latest,
+            settled=place.settle,
         )
 
 

@@ -69,17 +69,19 @@ async def serve_inbound(
     http: HttpMode = HttpMode.NEVER,
     deny_list: Latest[DenyList] | None = None,
     proxy_protocol: bool = False,
+    settled: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds.
 
-    `proxy_protocol`: every connection to the app begins with a header that says who calls.
+    `proxy_protocol`: every connection to the app begins with a header that says who calls. `settled` is told
+    when the handshake has succeeded.
     """
     plain: socket.socket | None = None
     ending: Ending | None = None
     try:
         with ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
-                tls = await _handshake(sock, connection, contexts, clock(), handshake_timeout)
+                tls = await _handshake(sock, connection, contexts, clock, handshake_timeout, settled=settled)
                 peer = connection.peer = _identify(tls, contexts, clock())
                 _look_up(peer, deny_list)
                 connection.handling = _admit(connection, intentions.value, peer, http, ledger)
@@ -102,9 +104,7 @@ async def serve_inbound(
                     plain = await dial(app, connect_timeout, greeting)
                     connection.dialled = str(app)
                     connection.relaying()
-                    transfer = await relay.run(plain, tls, connection.progress)
-                    connection.end(transfer.ending, transfer.detail)
-                    ending = transfer.ending
+                    ending = await _relayed(relay, plain, tls, connection)
             except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:
                 _refuse(sock, refusal, connection, ledger)
     finally:
@@ -112,18 +112,32 @@ async def serve_inbound(
 
 
 async def _handshake(
-    sock: socket.socket, connection: Connection, contexts: Latest[Contexts], at: datetime, deadline: float
+    sock: socket.socket,
+    connection: Connection,
+    contexts: Latest[Contexts],
+    clock: Clock,
+    deadline: float,
+    *,
+    settled: Callable[[], None],
 ) -> SSL.Connection:
     current = contexts.value
     if current is None:
         raise Denied(InboundReason.NO_CREDENTIALS_YET, "there is no certificate to answer with yet")
     not_after = current.credentials.leaf.not_after
-    if at > not_after:
+    if clock() > not_after:
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
     leaf = current.credentials.leaf
     connection.ours = Party(id=leaf.id, serial=leaf.serial)
-    return await server_handshake(sock, current.server, deadline)
+    tls = await server_handshake(sock, current.server, deadline)
+    settled()
+    return tls
+
+
+async def _relayed(relay: Relay, plain: socket.socket, tls: SSL.Connection, connection: Connection) -> Ending:
+    transfer = await relay.run(plain, tls, connection.progress)
+    connection.end(transfer.ending, transfer.detail)
+    return transfer.ending
 
 
 def _identify(tls: SSL.Connection, contexts: Latest[Contexts], at: datetime) -> Peer:

@@ -1,8 +1,4 @@
-"""What the agent tells its operator: one function per event, one line per call, to standard error.
-
-A line is text or JSON with the same fields: `ts`, `level`, `event`, then the event's own. Values are printed,
-never objects: nothing here can reach a key or a token.
-"""
+"""What the agent tells its operator: one function per event, one line per call."""
 
 from __future__ import annotations
 
@@ -10,12 +6,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TextIO
 
-import msgspec
-
 from agent.connection_log import fields
 from agent.flood import Flood
 from agent.ledger import Connection, Finished
-from agent.listener import Admission
+from agent.listener import Admission, Overflow
+from agent.log import Log
 from agent.options import LogFormat, LogLevel
 from agent.particulars import Audited, FailedAttempt, RefusedRequest
 from agent.splice import Ending
@@ -25,14 +20,9 @@ from upstreams.endpoints import Endpoint
 from upstreams.reach import Dialling, Doubt
 from upstreams.spec import Destination, Upstream
 
-_RANK = {level: rank for rank, level in enumerate(LogLevel)}
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")
 
-Field = str | int | float | bool | None
-
-
-class Journal:
-    """The log. Events less important than `level` are not written."""
+class Journal(Log):
+    """The log of one agent, one function per event."""
 
     def __init__(
         self,
@@ -43,34 +33,9 @@ class Journal:
         form: LogFormat = LogFormat.TEXT,
         connections: bool = False,
     ) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._form = form
+        super().__init__(stream, clock, level=level, form=form)
         self._connections = connections  # every one, also those that end in order
-        self.level = level
         self._flood = Flood()
-        self.lost = 0  # lines nobody could be told
-
-    def wants(self, level: LogLevel) -> bool:
-        """Whether a line of that level is written: asked first where each connection would make one."""
-        return _RANK[level] >= _RANK[self.level]
-
-    def write(self, level: LogLevel, event: str, **fields: Field) -> None:
-        """One line, if the level is wanted."""
-        if not self.wants(level):
-            return
-        ts = self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        said = {name: value for name, value in fields.items() if value is not None and value != ""}
-        if self._form is LogFormat.JSON:
-            line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **said}).decode()
-        else:
-            words = (f"{name}={_word(value)}" for name, value in said.items())
-            line = " ".join((ts, f"{level.value.upper():5}", event, *words))
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # a closed or broken standard error must not end the data path
-            self.lost += 1
 
     # --- the process ---
 
@@ -320,9 +285,21 @@ class Journal:
             dialled=str(dialling),
         )
 
-    def overflowed(self, admission: Admission, /) -> None:
-        """A listener is full; callers are turned away until one leaves."""
-        self.write(LogLevel.WARN, "admission.full", limit=admission.limit, live=admission.live)
+    def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
+        """A listener is full; callers are turned away until there is room. It may come and go quickly."""
+        hidden = self._flood.hidden(f"admission {reason.value}", self._clock())
+        if hidden is None:
+            return
+        self.write(
+            LogLevel.WARN,
+            "admission.full",
+            reason=reason.value,
+            limit=admission.limit,
+            live=admission.live,
+            unsettled_limit=admission.unsettled_limit,
+            unsettled=admission.unsettled,
+            hidden=hidden or None,
+        )
 
     def exhausted(self, error: OSError, /) -> None:
         """The system gives no more descriptors or memory; accepting pauses."""
@@ -331,9 +308,3 @@ class Journal:
     def _ended(self, level: LogLevel, event: str, finished: Finished, hidden: int = 0) -> None:
         if self.wants(level):
             self.write(level, event, **fields(finished), hidden=hidden or None)
-
-
-def _word(value: Field) -> str:
-    """A value in a line of text: bare if it is one plain word, else quoted as JSON does."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if text and _PLAIN.issuperset(text) else msgspec.json.encode(text).decode()

@@ -196,6 +196,7 @@ class Lifecycle:
                 events=parts.journal,
             ),
             limit=parts.settings.max_connections or None,
+            unsettled_limit=parts.settings.max_handshakes or None,
             current={},
         )
         return Following(

@@ -4,18 +4,26 @@ When the limit is reached, callers are still accepted, and closed. To stop accep
 kernel's backlog, where no number shows them, until their own time is up; this way a caller knows at once, and
 can try another instance. It is no reset: one overtakes the connect of a health check, and would turn an
 instance that is merely full into a dead one.
+
+Under more callers than can be served, those who came first are served first. A caller waits in a queue of
+ours until its handshake is begun, a few in each turn of the scheduler, so that the handshakes under way get
+theirs; when too many are unsettled, waiting or in their handshake, it is the newest who is turned away. A
+handshake is thus either finished soon or not begun, and memory has a bound.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
 from typing import Protocol
 
 import trio
 
-BATCH = 64  # connections accepted before other tasks get their turn
+BATCH = 256  # connections accepted before other tasks get their turn
+PACE = 16  # handshakes begun before other tasks get theirs: some 10 ms of work
 PAUSE = 0.1  # seconds without accepting when the system has no more to give
 
 # Nothing left for another connection; to accept again at once would spin.
@@ -36,48 +44,101 @@ _CALLER_GONE = frozenset(
     }
 )
 
-Handler = Callable[[socket.socket], Awaitable[None]]
+
+class Overflow(StrEnum):
+    """Why a caller is turned away unheard: the setting whose limit is reached."""
+
+    CONNECTIONS = "max_connections"
+    HANDSHAKES = "max_handshakes"
 
 
 class AdmissionEvents(Protocol):
     """Who is told when callers cannot be admitted; must not block."""
 
-    def overflowed(self, admission: Admission, /) -> None:
-        """The limit is reached: told once, until a caller is admitted again."""
+    def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
+        """A limit is reached: told once, until a caller is admitted again."""
 
     def exhausted(self, error: OSError, /) -> None:
         """Accepting pauses for want of descriptors or memory: told once, until it succeeds again."""
 
 
 class Admission:
-    """How many connections may live at once, and how it went. `limit` None: as many as there are files."""
+    """How many connections may live at once, how many of them may be unsettled, and how it went.
 
-    __slots__ = ("admitted", "limit", "live", "most", "overflow")
+    A connection is unsettled until its handshake is over. `limit` None: as many as there are files;
+    `unsettled_limit` None: no limit either.
+    """
 
-    def __init__(self, limit: int | None = None) -> None:
+    __slots__ = (
+        "admitted",
+        "limit",
+        "live",
+        "most",
+        "most_unsettled",
+        "refused",
+        "unsettled",
+        "unsettled_limit",
+    )
+
+    def __init__(self, limit: int | None = None, unsettled_limit: int | None = None) -> None:
         self.limit = limit
+        self.unsettled_limit = unsettled_limit
         self.live = 0
         self.most = 0
+        self.unsettled = 0
+        self.most_unsettled = 0
         self.admitted = 0
-        self.overflow = 0
+        self.refused: Counter[Overflow] = Counter()
 
     def __repr__(self) -> str:
         return f"<Admission live={self.live} limit={self.limit} overflow={self.overflow}>"
 
     @property
-    def full(self) -> bool:
-        """Whether the next caller is turned away."""
-        return self.limit is not None and self.live >= self.limit
+    def overflow(self) -> int:
+        """How many were turned away."""
+        return self.refused.total()
 
-    def enter(self) -> None:
-        """One more is in."""
+    @property
+    def full(self) -> Overflow | None:
+        """Why the next caller is turned away; None if it is not."""
+        if self.limit is not None and self.live >= self.limit:
+            return Overflow.CONNECTIONS
+        if self.unsettled_limit is not None and self.unsettled >= self.unsettled_limit:
+            return Overflow.HANDSHAKES
+        return None
+
+    def enter(self) -> Place:
+        """One more is in, unsettled."""
         self.live += 1
         self.admitted += 1
         self.most = max(self.most, self.live)
+        self.unsettled += 1
+        self.most_unsettled = max(self.most_unsettled, self.unsettled)
+        return Place(self)
+
+
+class Place:
+    """The place of one admitted connection."""
+
+    __slots__ = ("_admission", "_settled")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._settled = False
+
+    def settle(self) -> None:
+        """Its handshake is over, well or not; to be said once or more."""
+        if not self._settled:
+            self._settled = True
+            self._admission.unsettled -= 1
 
     def leave(self) -> None:
-        """One has left."""
-        self.live -= 1
+        """It has ended."""
+        self.settle()
+        self._admission.live -= 1
+
+
+Handler = Callable[[socket.socket, Place], Awaitable[None]]
 
 
 async def accept_all(
@@ -90,8 +151,9 @@ async def accept_all(
 ) -> None:
     """Accept on every listening, non-blocking socket until cancelled; each caller is a task in `connections`.
 
-    The handler owns its socket and closes it. The connections outlive this call: cancel it first, and give
-    `connections` its own time. Errors other than the expected ones of accept(2) are raised.
+    The handler owns its socket and closes it; it settles its place when the handshake is over. The
+    connections outlive this call: cancel it first, and give `connections` its own time. Errors other than the
+    expected ones of accept(2) are raised.
     """
     async with trio.open_nursery() as loops:
         for sock in listeners:
@@ -99,9 +161,18 @@ async def accept_all(
 
 
 class _Door:
-    """One listening socket."""
+    """One listening socket, and who was admitted at it and waits for a beginning."""
 
-    __slots__ = ("_admission", "_connections", "_events", "_handler", "_short", "_sock", "_turning_away")
+    __slots__ = (
+        "_admission",
+        "_connections",
+        "_events",
+        "_handler",
+        "_short",
+        "_sock",
+        "_turning_away",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -117,44 +188,62 @@ class _Door:
         self._admission = admission
         self._events = events
         self._short = False
-        self._turning_away = False
+        self._turning_away: Overflow | None = None
+        self._waiting: deque[tuple[socket.socket, Place]] = deque()
 
     async def serve(self) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            for _ in range(BATCH):
-                try:
-                    sock, _ = self._sock.accept()
-                except BlockingIOError:
-                    break
-                except OSError as error:
-                    if error.errno in _CALLER_GONE:
-                        continue
-                    if error.errno not in _EXHAUSTED:
-                        raise
-                    await self._pause(error)
-                    break
-                self._short = False
-                self._receive(sock)
+        try:
+            while True:
+                if self._waiting:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._sock)
+                shortage = self._accept()
+                self._begin(PACE)
+                if shortage is not None:
+                    await self._pause(shortage)
+        finally:
+            self._begin(len(self._waiting))  # admitted is admitted
+
+    def _accept(self) -> OSError | None:
+        """Take whoever is at the door; what it is that the system has no more of, if so."""
+        for _ in range(BATCH):
+            try:
+                sock, _ = self._sock.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _CALLER_GONE:
+                    continue
+                if error.errno not in _EXHAUSTED:
+                    raise
+                return error
+            self._short = False
+            self._receive(sock)
+        return None
 
     def _receive(self, sock: socket.socket) -> None:
-        if self._admission.full:
+        reason = self._admission.full
+        if reason is not None:
             sock.close()
-            self._admission.overflow += 1
-            if not self._turning_away:
-                self._turning_away = True
-                self._events.overflowed(self._admission)
+            self._admission.refused[reason] += 1
+            if self._turning_away is not reason:
+                self._turning_away = reason
+                self._events.overflowed(self._admission, reason)
             return
-        self._turning_away = False
+        self._turning_away = None
         sock.setblocking(False)
-        self._admission.enter()
-        self._connections.start_soon(self._handle, sock)
+        self._waiting.append((sock, self._admission.enter()))
 
-    async def _handle(self, sock: socket.socket) -> None:
+    def _begin(self, most: int) -> None:
+        for _ in range(min(most, len(self._waiting))):
+            self._connections.start_soon(self._handle, *self._waiting.popleft())
+
+    async def _handle(self, sock: socket.socket, place: Place) -> None:
         try:
-            await self._handler(sock)
+            await self._handler(sock, place)
         finally:
-            self._admission.leave()
+            place.leave()
 
     async def _pause(self, error: OSError) -> None:
         if not self._short:

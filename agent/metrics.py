@@ -13,6 +13,7 @@ from pathlib import Path
 from agent import VERSION, credential_status, upstream_status
 from agent.exposition import Family, counter, gauge
 from agent.ledger import Direction
+from agent.listener import Overflow
 from agent.parts import Parts
 from agent.readiness import missing
 
@@ -84,16 +85,26 @@ def _listeners(parts: Parts) -> Iterator[Family]:
     live = gauge("sidecar_listener_live", "Live connections.")
     most = gauge("sidecar_listener_most", "Most there have been at once.")
     is_open = gauge("sidecar_listener_open", "Whether callers are let in.")
+    unsettled_limit = gauge(
+        "sidecar_listener_handshakes_limit", "Most unfinished handshakes; absent: no limit."
+    )
+    unsettled = gauge("sidecar_listener_handshakes", "Admitted callers whose handshake is not over.")
+    most_unsettled = gauge("sidecar_listener_handshakes_most", "Most of them there have been at once.")
     overflow = counter("sidecar_listener_overflow_total", "Callers turned away because it was full.")
     for key, opening in ({} if parts.listeners is None else parts.listeners.all()).items():
         name, admission = str(key), opening.admission
         live.add(admission.live, listener=name)
         most.add(admission.most, listener=name)
         is_open.add(opening.listening, listener=name)
-        overflow.add(admission.overflow, listener=name)
+        unsettled.add(admission.unsettled, listener=name)
+        most_unsettled.add(admission.most_unsettled, listener=name)
+        for reason in Overflow:
+            overflow.add(admission.refused[reason], listener=name, reason=reason.value)
         if admission.limit is not None:
             limit.add(admission.limit, listener=name)
-    yield from (limit, live, most, is_open, overflow)
+        if admission.unsettled_limit is not None:
+            unsettled_limit.add(admission.unsettled_limit, listener=name)
+    yield from (limit, live, most, is_open, unsettled_limit, unsettled, most_unsettled, overflow)
 
 
 def _watches(parts: Parts) -> Iterator[Family]:

@@ -137,6 +137,8 @@ OURS = (
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
     Option(name="max_connections", read=values.parse_count, default=0, example="N",
            says="most live connections of one listener; 0 leaves it to the limit of open files"),
+    Option(name="max_handshakes", read=values.parse_count, default=1024, example="N",
+           says="most connections of one listener whose handshake is not over; 0 is no limit"),
     Option(name="log_level", read=values.one_of(LogLevel), default=LogLevel.INFO, example="LEVEL",
            says="debug, info, warn or error"),
     Option(name="log_format", read=values.one_of(LogFormat), default=LogFormat.TEXT, example="FORMAT",

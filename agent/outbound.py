@@ -74,6 +74,7 @@ class _Route:
     ledger: Ledger
     handshake_timeout: float
     deny_list: Latest[DenyList] | None
+    settled: Callable[[], None]
 
 
 async def serve_outbound(
@@ -86,8 +87,12 @@ async def serve_outbound(
     clock: Clock,
     handshake_timeout: float,
     deny_list: Latest[DenyList] | None = None,
+    settled: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds."""
+    """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds.
+
+    `settled` is told when a candidate is found that serves it.
+    """
     try:
         destination = str(targets.upstream.destination)
         with ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
@@ -102,6 +107,7 @@ async def serve_outbound(
                         ledger=ledger,
                         handshake_timeout=handshake_timeout,
                         deny_list=deny_list,
+                        settled=settled,
                     )
                     await _serve(sock, route, connection)
             except NotServed as failure:
@@ -166,6 +172,7 @@ async def _attempt(
         tls = await _handshake(tcp, route, connection, approach)
         connection.peer = _identify(tls, route, expected)
         connection.dialled = _dialled(approach, dialling)
+        route.settled()
         connection.relaying()
         transfer = await route.relay.run(sock, tls, connection.progress)
         route.search.served()

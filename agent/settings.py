@@ -100,6 +100,7 @@ class Settings:
     expired_peer_grace: float  # infinite: never
     wan_addresses: WanMode
     max_connections: int
+    max_handshakes: int
     log_level: LogLevel
     log_format: LogFormat
     narrow: tuple[Narrowing, ...] | None

@@ -11,14 +11,14 @@ import trio
 
 from agent.endpoint_feeds import EndpointFeeds
 from agent.ledger import CloseReason, Direction, Ledger
-from agent.listener import Admission
+from agent.listener import Admission, Place
 from agent.listeners import Listeners, Opening
 from agent.registration import Address, TcpAddress, UnixAddress
 from agent.targets import Surroundings, Targets
 from upstreams.plan import plan
 from upstreams.spec import Bind, LocalBind, Upstream
 
-Serve = Callable[[socket.socket, Targets], Awaitable[None]]
+Serve = Callable[[socket.socket, Place, Targets], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +31,7 @@ class UpstreamListeners:
     serve: Serve
     around: Surroundings
     limit: int | None  # of a listener; an upstream's own limit refuses by name instead
+    unsettled_limit: int | None
     current: dict[Bind, Targets]
 
     async def bind(self, upstreams: Sequence[Upstream]) -> None:
@@ -73,16 +74,16 @@ class UpstreamListeners:
             address=_address(upstream.bind),
             mode=None if isinstance(upstream.bind, LocalBind) else upstream.bind.mode,
             handler=partial(self._serve, upstream.bind),
-            admission=Admission(self.limit),
+            admission=Admission(self.limit, self.unsettled_limit),
         )
 
-    async def _serve(self, bind: Bind, sock: socket.socket) -> None:
+    async def _serve(self, bind: Bind, sock: socket.socket, place: Place) -> None:
         """Serve a connection by what the bind stands for at this moment."""
         targets = self.current.get(bind)
         if targets is None:  # accepted as the listener was closing
             sock.close()
             return
-        await self.serve(sock, targets)
+        await self.serve(sock, place, targets)
 
 
 def _purpose(upstream: Upstream) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from agent.exposition import Family, counter, gauge
+from agent.listener import Overflow
 from agent.listeners import Opening
 from agent.parts import Parts
 from agent.targets import Source, Targets
@@ -44,7 +45,11 @@ def opening_row(opening: Opening | None) -> Row | None:
         "limit": admission.limit,
         "most": admission.most,
         "admitted": admission.admitted,
+        "handshakes": admission.unsettled,
+        "handshakes_limit": admission.unsettled_limit,
+        "handshakes_most": admission.most_unsettled,
         "overflow": admission.overflow,
+        "overflow_by_reason": {reason.value: admission.refused[reason] for reason in Overflow},
     }
 
 

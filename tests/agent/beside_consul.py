@@ -38,14 +38,15 @@ def listed(*proxies: str) -> dict[str, object]:
     }
 
 
-def everything(consul: ScriptedConsul, **extra: object) -> None:
-    """All that a sidecar of web needs."""
+def everything(consul: ScriptedConsul, **extra: object) -> Issuer:
+    """All that a sidecar of web needs; the root its leaf is of."""
     root = Issuer.root()
     consul.answer("/v1/agent/services", listed(PROXY))
     consul.answer(f"/v1/agent/service/{PROXY}", proxy(**extra), content_hash="h1")
     consul.answer("/v1/agent/connect/ca/roots", roots_answer(root), index=5)
     consul.answer("/v1/agent/connect/ca/leaf/web", root.leaf().answer(), index=6)
     consul.answer("/v1/connect/intentions/match", {"web": None}, index=7)
+    return root
 
 
 def unused() -> str:

@@ -10,6 +10,7 @@ from agent.handlers import Handlers, Reactions
 from agent.judge import Judge
 from agent.ledger import Direction, Ledger
 from agent.legs import DialReason
+from agent.listener import Admission
 from agent.outbound import OutboundReason
 from agent.particulars import FailedAttempt
 from agent.splice import Ending
@@ -25,7 +26,7 @@ async def test_a_caller_who_comes_when_the_app_has_gone_from_the_registration_is
         if placed is not None:
             parts.placement.publish(placed)
         ours, theirs = socket.socketpair()
-        await handlers.inbound(ours)
+        await handlers.inbound(ours, Admission().enter())
         assert theirs.recv(1) == b""
         theirs.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +14,7 @@ from agent.intentions import VerdictReason
 from agent.journal import Journal
 from agent.ledger import Direction, Ledger
 from agent.legs import DialReason
-from agent.listener import Admission
+from agent.listener import Admission, Overflow
 from agent.options import LogFormat, LogLevel
 from agent.outbound import OutboundReason
 from agent.particulars import Audited, FailedAttempt, RefusedRequest
@@ -44,48 +43,6 @@ def journal(
 
 def lines(written: io.StringIO) -> list[str]:
     return [line.partition("Z ")[2] for line in written.getvalue().splitlines()]
-
-
-def test_a_line_of_text() -> None:
-    log, written = journal()
-    log.write(
-        LogLevel.INFO, "event", plain="a-b.c:1", spaced="two words", number=3, yes=True, none=None, empty=""
-    )
-    assert written.getvalue() == (
-        '2031-05-17T12:00:00.123Z INFO  event plain=a-b.c:1 spaced="two words" number=3 yes=true\n'
-    )
-
-
-def test_a_line_of_text_stays_one_line() -> None:
-    log, written = journal()
-    log.write(LogLevel.WARN, "event", hostile='a\nb"c\x1b[31m')
-    assert lines(written) == ['WARN  event hostile="a\\nb\\"c\\u001b[31m"']
-
-
-def test_a_line_of_json() -> None:
-    log, written = journal(form=LogFormat.JSON)
-    log.write(LogLevel.ERROR, "event", text="a\nb", number=3, none=None)
-    assert json.loads(written.getvalue()) == {
-        "ts": "2031-05-17T12:00:00.123Z",
-        "level": "error",
-        "event": "event",
-        "text": "a\nb",
-        "number": 3,
-    }
-
-
-def test_what_is_less_important_than_wanted_is_not_written() -> None:
-    log, written = journal(LogLevel.WARN)
-    log.write(LogLevel.INFO, "quiet")
-    log.write(LogLevel.WARN, "loud")
-    assert lines(written) == ["WARN  loud"]
-
-
-def test_a_broken_standard_error_is_counted_and_survived() -> None:
-    log, written = journal()
-    written.close()
-    log.note("nobody hears")
-    assert log.lost == 1
 
 
 def test_the_life_of_the_process() -> None:
@@ -153,13 +110,13 @@ def test_listeners() -> None:
     log.listening("upstream db", "127.0.0.1:1")
     log.listening_ended("upstream db", "127.0.0.1:1")
     log.listening_failed("upstream db", "in use")
-    log.overflowed(Admission(5))
+    log.overflowed(Admission(5, 3), Overflow.HANDSHAKES)
     log.exhausted(OSError(24, "Too many open files"))
     assert lines(written) == [
         'INFO  listening purpose="upstream db" address=127.0.0.1:1',
         'INFO  listening.ended purpose="upstream db" address=127.0.0.1:1',
         'ERROR listening.failed purpose="upstream db" detail="in use"',
-        "WARN  admission.full limit=5 live=0",
+        "WARN  admission.full reason=max_handshakes limit=5 live=0 unsettled_limit=3 unsettled=0",
         'ERROR admission.exhausted detail="Too many open files"',
     ]
 

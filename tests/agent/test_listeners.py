@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent.binding import BindFailed, Bound, bind
-from agent.listener import Admission
+from agent.listener import Admission, Overflow, Place
 from agent.listeners import CHECK, Listeners, Opening
 from agent.registration import Address, TcpAddress, UnixAddress
 
@@ -31,7 +31,7 @@ class Heard:
     def listening_failed(self, purpose: str, detail: str) -> None:
         self.told.append(("failed", purpose))
 
-    def overflowed(self, admission: Admission, /) -> None:
+    def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
         self.told.append(("overflowed", ""))
 
     def exhausted(self, error: OSError, /) -> None:
@@ -43,7 +43,7 @@ class Bench:
         self.listeners = listeners
         self.heard = heard
 
-    async def greet(self, sock: socket.socket) -> None:
+    async def greet(self, sock: socket.socket, _place: Place) -> None:
         sock.send(b"hello")
         sock.close()
 

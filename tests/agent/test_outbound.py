@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from functools import partial
 
-from agent.outbound import _refused, server_name
+import pytest
+import trio
+
+from agent.outbound import _refused, serve_outbound, server_name
 from agent.splice import Ending, Transfer
 from certs.spiffe import TrustDomain
+from tests.agent.wires import tcp_pair
+from tests.scenarios.halves import echo, mesh, now, one
 from upstreams.endpoints import ExpectedIdentity
 
 TRUST_DOMAIN = TrustDomain.parse("11111111-2222-3333-4444-555555555555.consul")
@@ -34,3 +39,30 @@ def test_what_counts_as_a_refusal(ending: Ending, heard: int, tls_first: bool) -
     """The TLS side broke off first, and before it had said a byte; an orderly end is none."""
     transfer = Transfer(to_plain=heard, to_tls=10, ending=ending, tls_ended_first=tls_first)
     assert _refused(transfer) is (ending is not Ending.CLEAN and heard == 0 and tls_first)
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_the_place_is_settled_when_a_candidate_serves(served: bool) -> None:
+    settled = trio.Event()
+    near, far = tcp_pair()
+    async with mesh(echo) as m, trio.open_nursery() as nursery:
+        if not served:
+            m.endpoints.publish(one())
+        serve = partial(
+            serve_outbound,
+            far,
+            targets=m.targets,
+            contexts=m.web.contexts,
+            relay=m.relay,
+            ledger=m.web.ledger,
+            clock=now,
+            handshake_timeout=5.0,
+            settled=settled.set,
+        )
+        nursery.start_soon(serve)
+        if served:
+            await settled.wait()
+            assert m.web.ledger.live()[0].opened
+        near.close()
+        await m.web.finished()
+    assert settled.is_set() is served

@@ -13,6 +13,7 @@ import trio
 
 from agent.binding import BindFailed
 from agent.ledger import CloseReason, Connection, Direction
+from agent.listener import Admission, Place
 from agent.listeners import Listeners
 from agent.targets import Targets
 from agent.upstream_listeners import UpstreamListeners
@@ -40,7 +41,7 @@ class Bench:
         self.agent = agent
         self.served: Counter[str] = Counter()
 
-    async def serve(self, sock: socket.socket, targets: Targets) -> None:
+    async def serve(self, sock: socket.socket, _place: Place, targets: Targets) -> None:
         """Answer with the destination, then hold the connection until it is closed from outside."""
         destination = str(targets.upstream.destination)
         self.served[destination] += 1
@@ -68,6 +69,7 @@ async def bench(nursery: trio.Nursery) -> AsyncIterator[tuple[Bench, trio.Nurser
             serve=made.serve,
             around=surroundings(feeds, Told(), agent.parts.clock),
             limit=None,
+            unsettled_limit=None,
             current={},
         )
         yield made, connections
@@ -156,6 +158,6 @@ async def test_an_address_that_is_taken(nursery: trio.Nursery, tmp_path: Path) -
 async def test_a_connection_accepted_as_the_listener_closed_is_let_go(nursery: trio.Nursery) -> None:
     async with bench(nursery) as (b, _):
         ours, theirs = socket.socketpair()
-        await b.upstreams._serve(SocketBind("/nowhere"), ours)
+        await b.upstreams._serve(SocketBind("/nowhere"), ours, Admission().enter())
         assert theirs.recv(1) == b""
         theirs.close()

@@ -13,7 +13,7 @@ import trio.lowlevel
 
 from agent import upstream_status
 from agent.exposition import text
-from agent.listener import Admission
+from agent.listener import Admission, Place
 from agent.listeners import Listeners, Opening
 from agent.targets import Targets
 from agent.upstream_listeners import UpstreamListeners
@@ -33,7 +33,7 @@ DB = Upstream(
 )
 
 
-async def nobody(_sock: socket.socket, _targets: Targets) -> None:
+async def nobody(_sock: socket.socket, _place: Place, _targets: Targets) -> None:
     """Serve nobody."""
 
 
@@ -54,6 +54,7 @@ class Story:
             serve=nobody,
             around=around,
             limit=None,
+            unsettled_limit=None,
             current={BIND: self.targets},
         )
 
@@ -176,7 +177,7 @@ async def test_gateways_on_the_way(nursery: trio.Nursery) -> None:
 
 
 async def test_the_listener(nursery: trio.Nursery) -> None:
-    admission = Admission(5)
+    admission = Admission(5, 2)
     admission.enter()
     opening = Opening(purpose="x", address=None, handler=trio.sleep, admission=admission)  # type: ignore[arg-type]
     assert upstream_status.opening_row(None) is None
@@ -188,5 +189,9 @@ async def test_the_listener(nursery: trio.Nursery) -> None:
         "limit": 5,
         "most": 1,
         "admitted": 1,
+        "handshakes": 1,
+        "handshakes_limit": 2,
+        "handshakes_most": 1,
         "overflow": 0,
+        "overflow_by_reason": {"max_connections": 0, "max_handshakes": 0},
     }

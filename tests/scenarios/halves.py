@@ -262,7 +262,7 @@ def _start(
     task = partial(
         accept_all,
         [sock],
-        handler,
+        lambda caller, _place: handler(caller),
         connections=connections,
         admission=side.admission,
         events=side.events,

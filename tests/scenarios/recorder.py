@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agent.ledger import Connection, Finished
-from agent.listener import Admission
+from agent.listener import Admission, Overflow
 from agent.particulars import Audited, FailedAttempt, RefusedRequest
 
 
@@ -40,7 +40,7 @@ class Recorder:
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         self.attempts.append(attempt)
 
-    def overflowed(self, admission: Admission, /) -> None:
+    def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
         self.overflows += 1
 
     def exhausted(self, error: OSError, /) -> None:

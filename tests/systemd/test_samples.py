@@ -76,7 +76,8 @@ def test_what_the_sample_shows_can_be_read(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["start_timeout", "drain_seconds", "max_connections", "log_level", "log_format", "wan_addresses",
+    "name", ["start_timeout", "drain_seconds", "max_connections", "max_handshakes", "log_level", "log_format",
+             "wan_addresses",
              "http_ssl", "http_ssl_verify", "register"]
 )  # fmt: skip
 def test_a_default_the_sample_shows_is_the_default(name: str) -> None:

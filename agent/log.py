@@ -1,0 +1,65 @@
+"""Lines on standard error, text or JSON with the same fields: `ts`, `level`, `event`, then the event's own.
+
+Values are printed, never objects: nothing here can reach a key or a token. A line is one write, so that lines
+of several processes on one stream do not mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TextIO
+
+import msgspec
+
+from agent.options import LogFormat, LogLevel
+
+_RANK = {level: rank for rank, level in enumerate(LogLevel)}
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")
+
+Field = str | int | float | bool | None
+
+
+class Log:
+    """Events less important than `level` are not written."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], datetime],
+        *,
+        level: LogLevel = LogLevel.INFO,
+        form: LogFormat = LogFormat.TEXT,
+    ) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._form = form
+        self.level = level
+        self.lost = 0  # lines nobody could be told
+
+    def wants(self, level: LogLevel) -> bool:
+        """Whether a line of that level is written: asked first where each connection would make one."""
+        return _RANK[level] >= _RANK[self.level]
+
+    def write(self, level: LogLevel, event: str, **fields: Field) -> None:
+        """One line, if the level is wanted."""
+        if not self.wants(level):
+            return
+        ts = self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        said = {name: value for name, value in fields.items() if value is not None and value != ""}
+        if self._form is LogFormat.JSON:
+            line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **said}).decode()
+        else:
+            words = (f"{name}={_word(value)}" for name, value in said.items())
+            line = " ".join((ts, f"{level.value.upper():5}", event, *words))
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # a closed or broken standard error must not end the data path
+            self.lost += 1
+
+
+def _word(value: Field) -> str:
+    """A value in a line of text: bare if it is one plain word, else quoted as JSON does."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if text and _PLAIN.issuperset(text) else msgspec.json.encode(text).decode()
