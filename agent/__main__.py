@@ -67,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, command: Command, words: list[str], environ: MutableMapping[str, str]) -> int:
     if command.apart:
         return _run_apart(name, command, words, environ)
+    if name == "run":
+        from agent.one_openssl import defer_the_second  # noqa: PLC0415 - nobody else lives long enough
+
+        defer_the_second()
     from agent.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
 
     console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 from agent.consul import Consul
 from agent.exits import Exit, ExitCode
 from agent.http1 import Client
@@ -15,7 +13,7 @@ def consul_of(settings: Settings, token: TokenSource) -> Consul:
     """Nothing is asked yet. Raises Exit for TLS files that cannot be used."""
     try:
         context = tls_context(settings)
-    except (ssl.SSLError, OSError) as error:
+    except OSError as error:
         text = f"the TLS files for {settings.http_addr} cannot be used: {error}"
         raise Exit(ExitCode.CONFIGURATION, text) from error
     address = settings.http_addr

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeGuard
 
 import h11
 import trio
@@ -95,9 +97,9 @@ class Client:
     async def _connect(self) -> _Connection:
         try:
             return _Connection(await self._dial(), self._host)
-        except ssl.SSLError as error:
-            raise ExchangeFailed(ExchangeFailure.TLS, _tls_text(error)) from error
         except OSError as error:
+            if _is_tls(error):
+                raise ExchangeFailed(ExchangeFailure.TLS, _tls_text(error)) from error
             raise ExchangeFailed(ExchangeFailure.UNREACHABLE, _os_text(error)) from error
 
     async def _run(self, connection: _Connection, request: Request) -> Response:
@@ -151,7 +153,7 @@ class _Connection:
             if self._used and self._http.their_state is h11.SEND_RESPONSE:
                 raise _Stale from error
             cause = error.__cause__
-            if isinstance(cause, ssl.SSLError):
+            if _is_tls(cause):
                 raise ExchangeFailed(ExchangeFailure.TLS, _tls_text(cause)) from error
             raise ExchangeFailed(ExchangeFailure.CLOSED, "the connection broke") from error
         finally:
@@ -185,6 +187,11 @@ class _Connection:
                 raise _Stale
             raise ExchangeFailed(ExchangeFailure.CLOSED, "the server closed the connection without an answer")
         self._http.receive_data(bytes(data))
+
+
+def _is_tls(error: BaseException | None) -> TypeGuard[ssl.SSLError]:
+    """While nobody has loaded OpenSSL there is no error of its; to look for one would load it."""
+    return "_ssl" in sys.modules and isinstance(error, ssl.SSLError)
 
 
 def _tls_text(error: ssl.SSLError) -> str:

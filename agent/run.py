@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -104,9 +105,15 @@ def _load_deny_file(parts: Parts) -> None:
 
 
 def _settle() -> None:
-    """What was made until now lives to the end: the collector need not look at it again."""
+    """What was made until now lives to the end: the collector need not look at it again.
+
+    What starting has left unused in the C library's heap, some three megabytes, goes back to the system.
+    """
     gc.collect()
     gc.freeze()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # a function of glibc's
+    if trim is not None:
+        trim(0)
 
 
 def _raise_file_limit(journal: Journal) -> None:
