@@ -121,17 +121,25 @@ class _Handshake:
         self._heard = False
 
     async def hear_first_byte(self) -> None:
-        await trio.lowlevel.wait_readable(self._sock)
-        try:
-            first = self._sock.recv(1, socket.MSG_PEEK)
-        except OSError as error:  # reset: how some health checks leave
-            raise HandshakeFailed(HandshakeReason.PROBE, _system(error.errno)) from error
+        first = self._peek()
+        while first is None:  # a caller who is quick has said it before we look
+            await trio.lowlevel.wait_readable(self._sock)
+            first = self._peek()
         if not first:
             raise HandshakeFailed(HandshakeReason.PROBE, "closed without a byte")
         self._heard = True
         if first[0] != _HANDSHAKE_RECORD:
             detail = f"the first byte is 0x{first[0]:02x}, not a TLS handshake"
             raise HandshakeFailed(HandshakeReason.NOT_TLS, detail)
+
+    def _peek(self) -> bytes | None:
+        """The first byte, empty at the end of the stream; None while there is none."""
+        try:
+            return self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError as error:  # reset: how some health checks leave
+            raise HandshakeFailed(HandshakeReason.PROBE, _system(error.errno)) from error
 
     async def drive(self) -> SSL.Connection:
         while True:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
+from functools import lru_cache
 from itertools import zip_longest
 
 import trio
@@ -25,6 +26,9 @@ _KEEPALIVE_PROBES = 4
 _LINGER_NOTHING = struct.pack("ii", 1, 0)
 _BUSY_RETRY = 0.01  # seconds between tries at a unix socket whose backlog is full
 _LAST_BYTES = 64 * 1024
+_REMEMBERED = 512  # addresses known to be no names
+_DONE = (0, errno.EISCONN)
+_BEGUN = (*_DONE, errno.EALREADY, errno.EAGAIN)
 
 HEAD_START = 0.25  # seconds for one address of a name before the next is tried too (RFC 8305 §8)
 
@@ -78,10 +82,14 @@ async def dial(address: Address, timeout_seconds: float, greeting: bytes = b"") 
 
     A name with several addresses: each has a head start before the next is tried beside it.
     """
+    place = _place(address)
+    begun = None if place is None else _Begun(place, address)
+    if begun is not None and begun.connected and not greeting:
+        return begun.sock  # on one machine there is nothing to wait for, so nothing to limit
     with trio.move_on_after(timeout_seconds):
-        sock = await _dial(address)
+        sock = await (_by_name(address) if begun is None else begun.finish())
         if greeting:
-            await _greet(sock, greeting, str(address))
+            await _greet(sock, greeting, address)
         return sock
     raise DialFailed(DialReason.TIMEOUT, f"{address}: no answer within {timeout_seconds:g} s")
 
@@ -152,23 +160,31 @@ def remote(sock: socket.socket) -> str:
     return "unix"
 
 
-async def _dial(address: Address) -> socket.socket:
+@lru_cache(maxsize=_REMEMBERED)
+def _place(address: Address) -> _Place | None:
+    """Where an address that is no name is: the resolver would say the same, at fifty times the price."""
     if not isinstance(address, TcpAddress):
-        return await _connected(socket.AF_UNIX, address.path, str(address))
-    literal = _literal(address)
-    if literal is not None:
-        return await _connected(*literal, str(address))
+        return socket.AF_UNIX, address.path
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):  # not of this family, or with a zone, which is the resolver's matter
+            socket.inet_pton(family, address.host)
+            return family, (address.host, address.port)
+    return None
+
+
+async def _by_name(address: Address) -> socket.socket:
+    assert isinstance(address, TcpAddress)  # the other kind has a place of its own
     try:
         found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # gaierror; a label too long for DNS
         raise DialFailed(DialReason.UNRESOLVED, f"{address}: {error}") from error
     places = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
     if len(places) == 1:
-        return await _connected(*places[0], str(address))
-    return await _Race(str(address)).run(_alternating(places))
+        return await _Begun(places[0], address).finish()
+    return await _Race(address).run(_alternating(places))
 
 
-async def _greet(sock: socket.socket, data: bytes, shown: str) -> None:
+async def _greet(sock: socket.socket, data: bytes, address: Address) -> None:
     """Send the first bytes; raise DialFailed, the socket closed."""
     try:
         while data:
@@ -176,19 +192,10 @@ async def _greet(sock: socket.socket, data: bytes, shown: str) -> None:
             data = data[sock.send(data) :]
     except OSError as error:
         sock.close()
-        raise _failure(error.errno, shown) from error
+        raise _failure(error.errno, address) from error
     except BaseException:
         sock.close()
         raise
-
-
-def _literal(address: TcpAddress) -> _Place | None:
-    """Where an address that is no name is: the resolver would say the same, at fifty times the price."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with suppress(OSError):  # not of this family, or with a zone, which is the resolver's matter
-            socket.inet_pton(family, address.host)
-            return family, (address.host, address.port)
-    return None
 
 
 def _alternating(places: Sequence[_Place]) -> list[_Place]:
@@ -203,10 +210,10 @@ def _alternating(places: Sequence[_Place]) -> list[_Place]:
 class _Race:
     """Several addresses of one name: a dead one costs a moment, not its whole time (happy eyeballs)."""
 
-    def __init__(self, shown: str) -> None:
-        self._shown = shown
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._winner: socket.socket | None = None
-        self._failure = DialFailed(DialReason.UNRESOLVED, f"{shown}: the name has no address")
+        self._failure = DialFailed(DialReason.UNRESOLVED, f"{address}: the name has no address")
 
     async def run(self, places: Sequence[_Place]) -> socket.socket:
         """The first that connects; the last failure if none does."""
@@ -227,7 +234,7 @@ class _Race:
 
     async def _try(self, place: _Place, failed: trio.Event, nursery: trio.Nursery) -> None:
         try:
-            sock = await _connected(*place, self._shown)
+            sock = await _Begun(place, self._address).finish()
         except DialFailed as failure:
             self._failure = failure
             failed.set()
@@ -239,37 +246,60 @@ class _Race:
         nursery.cancel_scope.cancel()
 
 
-async def _connected(family: int, sockaddr: _SockAddr, shown: str) -> socket.socket:
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    except OSError as error:
-        raise _failure(error.errno, shown) from error
-    try:
-        await _connect(sock, sockaddr)
-        tune(sock)
-    except OSError as error:
-        sock.close()
-        raise _failure(error.errno, shown) from error
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+class _Begun:
+    """A connection being made: begun at once, finished by waiting if need be. Raises DialFailed."""
+
+    __slots__ = ("_address", "_sockaddr", "connected", "sock")
+
+    def __init__(self, place: _Place, address: Address) -> None:
+        family, self._sockaddr = place
+        self._address = address
+        try:
+            self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise _failure(error.errno, address) from error
+        code = self.sock.connect_ex(self._sockaddr)
+        if code == errno.EINPROGRESS:
+            code = self.sock.connect_ex(self._sockaddr)  # done by now on one machine; cheaper than waiting
+        self.connected = code in _DONE
+        if code not in _BEGUN:
+            self.sock.close()
+            raise _failure(code, address)
+        if self.connected:
+            self._tune()
+
+    async def finish(self) -> socket.socket:
+        if self.connected:
+            return self.sock
+        try:
+            code = await self._answer()
+        except BaseException:
+            self.sock.close()
+            raise
+        if code not in _DONE:
+            self.sock.close()
+            raise _failure(code, self._address)
+        self._tune()
+        return self.sock
+
+    def _tune(self) -> None:
+        try:
+            tune(self.sock)
+        except OSError as error:  # reset as soon as it was made
+            self.sock.close()
+            raise _failure(error.errno, self._address) from error
+
+    async def _answer(self) -> int:
+        """What became of it, as an errno."""
+        # EAGAIN is a unix socket's full backlog; the kernel has nothing to wait on for it.
+        while (code := self.sock.connect_ex(self._sockaddr)) == errno.EAGAIN:  # noqa: ASYNC110 - see above
+            await trio.sleep(_BUSY_RETRY)
+        if code == errno.EALREADY:
+            await trio.lowlevel.wait_writable(self.sock)
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return code
 
 
-async def _connect(sock: socket.socket, sockaddr: _SockAddr) -> None:
-    """Connect; raise OSError."""
-    # EAGAIN is a unix socket's full backlog; the kernel has nothing to wait on for it.
-    while (code := sock.connect_ex(sockaddr)) == errno.EAGAIN:  # noqa: ASYNC110 - see above
-        await trio.sleep(_BUSY_RETRY)
-    if code == errno.EINPROGRESS:
-        code = sock.connect_ex(sockaddr)  # on one machine it is done by now; asking is cheaper than waiting
-    if code == errno.EALREADY:
-        await trio.lowlevel.wait_writable(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
-def _failure(code: int | None, shown: str) -> DialFailed:
+def _failure(code: int | None, address: Address) -> DialFailed:
     code = errno.EIO if code is None else code
-    return DialFailed(_REASONS.get(code, DialReason.FAILED), f"{shown}: {os.strerror(code)}")
+    return DialFailed(_REASONS.get(code, DialReason.FAILED), f"{address}: {os.strerror(code)}")
