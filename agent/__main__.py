@@ -68,9 +68,10 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
     if command.apart:
         return _run_apart(name, command, words, environ)
     if name == "run":
-        from agent.one_openssl import defer_the_second  # noqa: PLC0415 - nobody else lives long enough
+        from agent.one_openssl import configure_the_first, defer_the_second  # noqa: PLC0415 - lives longest
 
         defer_the_second()
+        configure_the_first(environ)
     from agent.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
 
     console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)

@@ -202,6 +202,11 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger live={len(self._live)}>"
 
+    @property
+    def count(self) -> int:
+        """How many connections live now."""
+        return len(self._live)
+
     @contextmanager
     def open(self, direction: Direction, caller: str, upstream: str = "") -> Iterator[Connection]:
         """One connection's life. `Connection.close` ends the block by cancelling it."""

@@ -22,6 +22,7 @@ from agent.endpoint_feeds import EndpointFeeds
 from agent.exits import Exit, ExitCode
 from agent.following import Following
 from agent.handlers import Handlers, Reactions
+from agent.heap import Tide
 from agent.judge import Judge
 from agent.ledger import CloseReason
 from agent.listeners import Listeners
@@ -243,7 +244,9 @@ class Lifecycle:
     async def _observe(self) -> None:
         """Tell the log and the service manager when readiness comes and goes."""
         before: list[str] = []
+        tide = Tide()
         while True:
+            tide.look(self.parts.ledger.count)
             pieces = missing(self.parts)
             if pieces != before:
                 if pieces:

@@ -11,9 +11,29 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import MutableMapping
+from pathlib import Path
 from types import ModuleType
 
 _SECOND = "ssl"
+_CONF = "OPENSSL_CONF"
+
+
+def configure_the_first(environ: MutableMapping[str, str]) -> None:
+    """Let the OpenSSL of the data path read our `openssl.cnf`, unless OPENSSL_CONF names another file.
+
+    pyOpenSSL has no call for what stands there. `environ` must be the process's own, for OpenSSL looks there;
+    it is as before when this returns, so that neither the second OpenSSL nor a child reads that file.
+    """
+    if _CONF in environ:
+        return
+    environ[_CONF] = str(Path(__file__).with_name("openssl.cnf"))
+    try:
+        from OpenSSL import SSL  # noqa: PLC0415 - importing it is what reads the file
+
+        SSL.Context(SSL.TLS_METHOD)
+    finally:
+        del environ[_CONF]
 
 
 def defer_the_second() -> None:

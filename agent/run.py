@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import resource
@@ -19,6 +18,7 @@ from agent.consul_access import consul_of
 from agent.deny_file import DenyFileUnusable
 from agent.exits import Exit, ExitCode
 from agent.handlers import Reactions
+from agent.heap import trim
 from agent.journal import Journal
 from agent.ledger import Ledger
 from agent.lifecycle import Lifecycle
@@ -111,9 +111,7 @@ def _settle() -> None:
     """
     gc.collect()
     gc.freeze()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # a function of glibc's
-    if trim is not None:
-        trim(0)
+    trim()
 
 
 def _raise_file_limit(journal: Journal) -> None:

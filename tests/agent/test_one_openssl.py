@@ -18,8 +18,8 @@ import agent.lifecycle, agent.run, hashlib, hmac, ssl, trio
 """
 
 
-def said(script: str) -> list[str]:
-    command = [sys.executable, "-c", _BEFORE + script]
+def said(script: str, before: str = _BEFORE) -> list[str]:
+    command = [sys.executable, "-c", before + script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -64,3 +64,42 @@ except early.SSLError:
 def test_what_is_loaded_stays() -> None:
     before = "import ssl; ssl.OP_ALL; before = sys.modules['ssl']; defer_the_second();"
     assert said(before + "print(sys.modules['ssl'] is before)") == ["True"]
+
+
+_TICKETS = """
+import os, socket
+from agent.one_openssl import configure_the_first
+before = dict(os.environ)
+configure_the_first(os.environ)
+assert dict(os.environ) == before
+from OpenSSL import SSL
+
+from tests.agent.wires import contexts_of
+from tests.certs.authority import Issuer
+root = Issuer.root()
+contexts = contexts_of(root.leaf(), root)
+ours, theirs = socket.socketpair()
+server, client = SSL.Connection(contexts.server, ours), SSL.Connection(contexts.client, theirs)
+server.set_accept_state(), client.set_connect_state()
+ours.setblocking(False), theirs.setblocking(False)
+for end in (client, server, client, server):
+    try:
+        end.do_handshake()
+    except SSL.WantReadError:
+        pass
+server.send(b"first")
+print(len(theirs.recv(65536, socket.MSG_PEEK)))
+"""
+_RECORD = 5 + len(b"first") + 1 + 16  # header, text, content type, tag
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_no_ticket_goes_before_the_first_byte(
+    own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the operator has settings for OpenSSL of their own."""
+    if own:
+        (tmp_path / "openssl.cnf").write_text("")
+        monkeypatch.setenv("OPENSSL_CONF", str(tmp_path / "openssl.cnf"))
+    (size,) = said(_TICKETS, before="")
+    assert (int(size) == _RECORD) is not own
