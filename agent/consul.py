@@ -27,6 +27,7 @@ MAX_TEXT = 300  # characters of an error's body that are kept
 
 Params = Mapping[str, str]
 Json = dict[str, object]
+RawList = list[msgspec.Raw]  # long lists stay JSON, to be read in pieces
 
 
 class ConsulReason(StrEnum):
@@ -159,11 +160,11 @@ class Consul:
 
     async def intentions(
         self, service: str, at: Blocking = IMMEDIATE, *, datacenter: str | None = None
-    ) -> Answer[list[object] | None]:
+    ) -> Answer[RawList | None]:
         """The intentions that match `service` as a destination; the default policy is in the answer too."""
         path = "/v1/connect/intentions/match"
         params = {"by": "destination", "name": service} | _dc(datacenter)
-        answer = await self._get(path, at, dict[str, list[object] | None], params)
+        answer = await self._get(path, at, dict[str, RawList | None], params)
         return Answer(
             value=answer.value.get(service),
             index=answer.index,
@@ -171,16 +172,16 @@ class Consul:
             last_contact=answer.last_contact,
         )
 
-    async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[list[object]]:
+    async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[RawList]:
         """The proxies and native instances of a service, whatever their health: that is for us to judge."""
         chosen = {"filter": service.filter, "near": service.near}
         params = _dc(service.datacenter) | {name: value for name, value in chosen.items() if value}
-        return await self._get(f"/v1/health/connect/{_segment(service.name)}", at, list[object], params)
+        return await self._get(f"/v1/health/connect/{_segment(service.name)}", at, RawList, params)
 
-    async def gateways(self, datacenter: str | None, at: Blocking = IMMEDIATE) -> Answer[list[object]]:
+    async def gateways(self, datacenter: str | None, at: Blocking = IMMEDIATE) -> Answer[RawList]:
         """The mesh gateways of a datacenter, known by the usual name of their service."""
         path = "/v1/health/service/mesh-gateway"
-        return await self._get(path, at, list[object], _dc(datacenter))
+        return await self._get(path, at, RawList, _dc(datacenter))
 
     async def execute(self, query: QueryDestination) -> Answer[Json]:
         """What a prepared query answers now; it cannot block. `connect` asks for proxies only."""

@@ -14,7 +14,7 @@ import trio
 from agent.arguments import parse_arguments
 from agent.clients import CALL_SECONDS, unix_or_tcp
 from agent.console import Console, flag_usage
-from agent.consul import Answer, ConsulError, ConsulReason
+from agent.consul import Answer, ConsulError, ConsulReason, RawList
 from agent.consul_access import consul_of
 from agent.deny_file import DenyFile, DenyFileUnusable
 from agent.exits import Exit, ExitCode
@@ -110,7 +110,7 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
         question = question_of(inquiry, trust_domain, own)
         answer = await consul.intentions(destination, datacenter=datacenter if datacenter != own else None)
         intentions = replace(
-            read_intentions(destination, answer),
+            await read_intentions(destination, answer).together(),
             narrowings=settings.narrow or (),
             audit=settings.audit,
             datacenter=datacenter or own,
@@ -137,12 +137,12 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     return explanation.allowed, explanation.text
 
 
-def _default_origin(answer: Answer[list[object] | None], settings: Settings) -> str:
+def _default_origin(answer: Answer[RawList | None], settings: Settings) -> str:
     if not answer.default_policy:
         return f"for {settings.http_addr} tells none (before 1.9): what is unknown is denied"
     return f"X-Consul-Default-Acl-Policy of {settings.http_addr}"
 
 
-def _replica(answer: Answer[list[object] | None], settings: Settings) -> str:
+def _replica(answer: Answer[RawList | None], settings: Settings) -> str:
     contact = f", {answer.last_contact} ms behind its leader" if answer.last_contact else ""
     return f"index {answer.index} of {settings.http_addr}, read just now{contact}"

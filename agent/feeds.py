@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
-from agent.consul import Answer, Blocking, Consul, Json, LeafAnswer
-from agent.intentions import Intentions, InvalidIntentions, parse_match
+from agent.consul import Answer, Blocking, Consul, Json, LeafAnswer, RawList
+from agent.intentions import Intentions, InvalidIntentions, read_match
+from agent.pieces import Pieces, Work
 from agent.registration import Registration, RegistrationRejected, parse_registration
 from agent.watch import AnswerRejected, Cursor, Watch
 from certs.bundle import BundleRejected, TrustBundle, parse_roots
 from certs.leaf import Leaf, LeafRejected, parse_leaf
-from upstreams.answers import InvalidAnswer, parse_health, parse_query
+from upstreams.answers import InvalidAnswer, parse_query, read_health
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
 
 POLL_SECONDS = 30.0  # prepared queries; Envoy's integration polls as often (contract §7)
 LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 10.0, 60.0  # what a query's TTL can make of it
 
+T = TypeVar("T")
+
 RegistrationWatch = Watch[Json, Registration]
 RootsWatch = Watch[Json, TrustBundle]
 LeafWatch = Watch[LeafAnswer, Leaf]
-IntentionsWatch = Watch[list[object] | None, Intentions]
-EndpointsWatch = Watch[list[object], EndpointSet] | Watch[Json, EndpointSet]
+IntentionsWatch = Watch[RawList | None, Intentions]
+EndpointsWatch = Watch[RawList, EndpointSet] | Watch[Json, EndpointSet]
 
 
 def registration_watch(
@@ -120,22 +124,25 @@ def _read_roots(answer: Answer[Json]) -> TrustBundle:
         raise AnswerRejected(error.reason, error.detail) from error
 
 
-def read_intentions(service: str, answer: Answer[list[object] | None]) -> Intentions:
-    """Parse the match answer; raise AnswerRejected.
+def read_intentions(service: str, answer: Answer[RawList | None]) -> Pieces[Intentions]:
+    """Parse the match answer; raises AnswerRejected as it is put together.
 
     Without the header (before 1.9) the default is unknown, and what is unknown is denied.
     """
-    try:
-        return parse_match(answer.value, service, default_allow=answer.default_policy == "allow")
-    except InvalidIntentions as error:
-        raise AnswerRejected("malformed", str(error)) from error
+    default_allow = answer.default_policy == "allow"
+    return Pieces(_well_formed(read_match(answer.value, service, default_allow=default_allow)))
 
 
-def _read_health(lookup: ServiceDestination | Gateways, answer: Answer[list[object]]) -> EndpointSet:
+def _read_health(lookup: ServiceDestination | Gateways, answer: Answer[RawList]) -> Pieces[EndpointSet]:
     nearest_first = isinstance(lookup, ServiceDestination) and bool(lookup.near)
+    work = read_health(answer.value, f"health of {lookup}", nearest_first=nearest_first)
+    return Pieces(_well_formed(work))
+
+
+def _well_formed(work: Work[T]) -> Work[T]:
     try:
-        return parse_health(answer.value, f"health of {lookup}", nearest_first=nearest_first)
-    except InvalidAnswer as error:
+        return (yield from work)
+    except (InvalidAnswer, InvalidIntentions) as error:
         raise AnswerRejected("malformed", str(error)) from error
 
 

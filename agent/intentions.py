@@ -14,11 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import itemgetter
+from typing import TypeAlias
 
 import msgspec
 
 from agent.narrowing import Narrowing, parse_meta
 from agent.permissions import Permissions, Unreadable, parse_permissions, unreadable_permissions
+from agent.pieces import Pieces, Work
 from agent.request_rules import OVERRIDING, HttpRequest
 from certs.spiffe import DEFAULT, ServiceId
 
@@ -58,6 +61,8 @@ _DECIDED = {
     Effect.DENY: VerdictReason.INTENTION_DENY,
     Effect.BY_REQUEST: VerdictReason.INTENTION_BY_REQUEST,
 }
+PIECE = 100  # intentions read at a time: about a millisecond of work
+_Order: TypeAlias = tuple[int, str, str, str, str, int, str]
 _STRICTEST_FIRST = (Effect.DENY, Effect.BY_REQUEST, Effect.ALLOW)
 _UNREADABLE = {
     Unreadable.PATTERN: VerdictReason.UNSUPPORTED_PATTERN,
@@ -169,19 +174,39 @@ class _IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def parse_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Intentions:
-    """Read one destination's list out of the match answer (null is none); raise InvalidIntentions.
+    """Read one destination's list out of the match answer (null is none); raise InvalidIntentions."""
+    return Pieces(read_match(answer, destination, default_allow=default_allow)).at_once()
+
+
+def read_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Work[Intentions]:
+    """The same in pieces, with a rest after each: ten thousand intentions are a tenth of a second of work.
 
     Kept are the rules that can ever decide here: for this destination or the wildcard, from no peer, of the
-    default namespace or the wildcard, and of the default partition.
+    default namespace or the wildcard, and of the default partition. The items are decoded, or still JSON
+    (msgspec.Raw), which is quicker.
     """
-    try:
-        items = msgspec.convert(answer, list[_IntentionAnswer] | None) or []
-    except msgspec.ValidationError as error:
-        raise InvalidIntentions(f"intentions of {destination}: {error}") from error
-    rules = [_intention(item) for item in items if _can_decide(item, destination)]
-    return Intentions(
-        destination=destination, rules=tuple(sorted(rules, key=_deciding_order)), default_allow=default_allow
-    )
+    rules: list[tuple[_Order, Intention]] = []
+    for place, raw in enumerate(answer or ()):
+        if place % PIECE == PIECE - 1:
+            yield
+        try:
+            item = _item(raw)
+        except msgspec.DecodeError as error:
+            detail = str(error).replace("`$", f"`$[{place}]")
+            raise InvalidIntentions(f"intentions of {destination}: {detail}") from error
+        if _can_decide(item, destination):
+            rule = _intention(item)
+            rules.append((_deciding_order(rule), rule))
+    rules.sort(key=itemgetter(0))
+    ordered = tuple(rule for _, rule in rules)
+    return Intentions(destination=destination, rules=ordered, default_allow=default_allow)
+
+
+_decoder = msgspec.json.Decoder(_IntentionAnswer)
+
+
+def _item(raw: object) -> _IntentionAnswer:
+    return _decoder.decode(raw) if isinstance(raw, msgspec.Raw) else msgspec.convert(raw, _IntentionAnswer)
 
 
 def authorize(intentions: Intentions, source: ServiceId) -> Verdict:
@@ -301,7 +326,7 @@ def _permissions(item: _IntentionAnswer) -> Permissions | None:
     return parse_permissions(item.permissions) if item.permissions else None
 
 
-def _deciding_order(rule: Intention) -> tuple[int, str, str, str, str, int, str]:
+def _deciding_order(rule: Intention) -> _Order:
     """Consul's order; of two rules for the same pair, which it should never answer, the stricter."""
     names = (rule.source_namespace, rule.source, rule.destination_namespace, rule.destination)
     return (-rule.precedence, *names, _STRICTEST_FIRST.index(rule.effect), str(rule))

@@ -10,7 +10,7 @@ from enum import StrEnum
 from random import Random
 
 from agent.clock_skew import ClockSkew
-from agent.consul import Consul
+from agent.consul import Consul, RawList
 from agent.deny_file import DenyFile
 from agent.endpoint_feeds import EndpointFeeds
 from agent.intentions import Intentions
@@ -62,7 +62,7 @@ class Parts:
     phase: Phase = Phase.STARTING
     start: WatchStatus = field(default_factory=lambda: WatchStatus(name="start"))
     registration_watch: Watch[dict[str, object], Registration] | None = None
-    intentions_watch: Watch[list[object] | None, Intentions] | None = None
+    intentions_watch: Watch[RawList | None, Intentions] | None = None
     rotation: Rotation | None = None
     relay: Relay | None = None
     feeds: EndpointFeeds | None = None

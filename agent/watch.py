@@ -39,6 +39,7 @@ from typing import Generic, TypeVar
 import trio
 
 from agent.consul import Answer, Blocking, ConsulError, ConsulReason
+from agent.pieces import Pieces
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -147,7 +148,8 @@ def _ignore(_status: WatchStatus) -> None:
 class Watch(Generic[R, T]):
     """One thing to watch.
 
-    `ask` asks once or raises ConsulError. `read` makes a value of the answer or raises AnswerRejected.
+    `ask` asks once or raises ConsulError. `read` makes a value of the answer, at once or in pieces, or raises
+    AnswerRejected.
     `publish` is called with every value that differs from the one before. `on_failure` hears of every failure
     and may raise to end it all; `on_recovery` hears when a run of them is over.
     """
@@ -155,7 +157,7 @@ class Watch(Generic[R, T]):
     name: str
     cursor: Cursor
     ask: Callable[[Blocking], Awaitable[Answer[R]]]
-    read: Callable[[Answer[R]], T]
+    read: Callable[[Answer[R]], T | Pieces[T]]
     publish: Callable[[T], None]
     poll_interval: float = 30.0  # seconds, for POLL
     on_failure: Callable[[WatchStatus], None] = _ignore
@@ -185,13 +187,14 @@ class Watch(Generic[R, T]):
                 await self._pause(backoff(self.status.failures_in_row, error, rng))
                 continue
             at = advance(self.cursor, at, answer.index, answer.content_hash)
-            self._take(answer, clock())
+            await self._take(answer, clock)
             if self.cursor is Cursor.POLL:
                 await self._pause(self.poll_interval * rng.uniform(0.9, 1.1))
 
-    def _take(self, answer: Answer[R], at: datetime) -> None:
+    async def _take(self, answer: Answer[R], clock: Callable[[], datetime]) -> None:
+        at = clock()
         try:
-            value = self.read(answer)
+            value = await self._read(answer)
         except AnswerRejected as rejected:
             self._failed(rejected, at)
             return
@@ -203,6 +206,10 @@ class Watch(Generic[R, T]):
             self._last = value
             self.status.changes += 1
             self.publish(value)
+
+    async def _read(self, answer: Answer[R]) -> T:
+        found = self.read(answer)
+        return await found.together() if isinstance(found, Pieces) else found
 
     def _failed(self, failure: Failure, at: datetime) -> None:
         self.status.failed(failure, at)

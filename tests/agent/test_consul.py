@@ -6,6 +6,7 @@ import json
 from base64 import b64encode
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -106,7 +107,8 @@ async def test_the_intentions_of_one_destination(nursery: trio.Nursery) -> None:
     client = scripted.client(nursery)
     first, second = await client.intentions("db"), await client.intentions("db")
     assert (first.value, first.index, first.default_policy) == (None, 2, "deny")
-    assert second.value == [{"SourceName": "web"}]
+    assert second.value is not None
+    assert [msgspec.json.decode(one) for one in second.value] == [{"SourceName": "web"}]
     assert scripted.asked[0].query == {"by": "destination", "name": "db"}
 
 

@@ -18,6 +18,7 @@ from agent.feeds import (
 )
 from agent.intentions import Intentions
 from agent.latest import Latest
+from agent.pieces import Pieces
 from agent.registration import Registration
 from agent.watch import AnswerRejected, Cursor, Watch
 from certs.bundle import TrustBundle
@@ -95,7 +96,9 @@ async def test_a_changed_default_policy_alone_is_a_change(
 
 def rejection(watch: Watch[object, object], value: object) -> AnswerRejected:
     with pytest.raises(AnswerRejected) as caught:
-        watch.read(Answer(value=value))
+        found = watch.read(Answer(value=value))
+        if isinstance(found, Pieces):
+            found.at_once()
     return caught.value
 
 
