@@ -94,11 +94,14 @@ async def test_a_changed_default_policy_alone_is_a_change(
     assert (cell.version, cell.value and cell.value.default_allow) == (2, False)
 
 
+def reading(watch: Watch[object, object], value: object) -> object:
+    found = watch.read(Answer(value=value))
+    return found.at_once() if isinstance(found, Pieces) else found
+
+
 def rejection(watch: Watch[object, object], value: object) -> AnswerRejected:
     with pytest.raises(AnswerRejected) as caught:
-        found = watch.read(Answer(value=value))
-        if isinstance(found, Pieces):
-            found.at_once()
+        reading(watch, value)
     return caught.value
 
 
