@@ -79,11 +79,13 @@ def _renewal(rotation: Rotation) -> Row:
             "detail": status.rejected_detail,
             "at": _time(status.rejected_at),
         }
+    catch_ups = rotation.roots_first.results
     return {
         "renewal_due": _time(status.renewal_due),
         "rejected": rejected,
         "churning": rotation.churning or None,
         "refresh_failed": status.refresh_failed or None,
+        "roots_read_for_a_leaf": {result.value: count for result, count in sorted(catch_ups.items())},
         "refreshes": {
             f"{by.value}_{result.value}": count for (by, result), count in sorted(status.refreshes.items())
         },
@@ -122,7 +124,10 @@ def _renewal_families(rotation: Rotation) -> Iterator[Family]:
     for (by, result), count in sorted(rotation.status.refreshes.items()):
         refreshes.add(count, by=by.value, result=result.value)
     churning = gauge("sidecar_leaf_churning", "Whether the leaf is issued again and again.")
-    yield from (rejected, refreshes, churning.add(bool(rotation.churning)))
+    ahead = counter("sidecar_leaf_ahead_total", "Leaves that came before their roots, by what asking did.")
+    for caught, count in sorted(rotation.roots_first.results.items()):
+        ahead.add(count, result=caught.value)
+    yield from (rejected, refreshes, ahead, churning.add(bool(rotation.churning)))
     if rotation.status.renewal_due is not None:
         due = gauge("sidecar_leaf_renewal_due_timestamp_seconds", "When the leaf is asked for at the latest.")
         yield due.add(rotation.status.renewal_due.timestamp())

@@ -39,7 +39,7 @@ def registration_watch(
 
 def roots_watch(consul: Consul, publish: Callable[[TrustBundle], None]) -> RootsWatch:
     """The trust bundle."""
-    return Watch(name="roots", cursor=Cursor.INDEX, ask=consul.roots, read=_read_roots, publish=publish)
+    return Watch(name="roots", cursor=Cursor.INDEX, ask=consul.roots, read=read_roots, publish=publish)
 
 
 def leaf_watch(consul: Consul, service: str, publish: Callable[[Leaf], None]) -> LeafWatch:
@@ -117,7 +117,8 @@ def read_leaf(answer: Answer[LeafAnswer]) -> Leaf:
         raise AnswerRejected(error.reason, error.detail) from error
 
 
-def _read_roots(answer: Answer[Json]) -> TrustBundle:
+def read_roots(answer: Answer[Json]) -> TrustBundle:
+    """Parse the answer of the roots endpoint; raise AnswerRejected."""
     try:
         return parse_roots(answer.value)
     except BundleRejected as error:

@@ -147,6 +147,10 @@ class Journal(Log):
         """The leaf is issued again and again."""
         self.write(LogLevel.ERROR, "leaf.churning", detail=detail)
 
+    def roots_behind(self, reason: str, detail: str) -> None:
+        """A leaf came whose root has not been heard of, and did not come when asked for."""
+        self.write(LogLevel.WARN, "roots.behind", reason=reason, detail=detail)
+
     def clock_skewed(self, seconds: float, notable: bool) -> None:
         """Consul's clock and ours are apart, or agree again."""
         level, event = (LogLevel.WARN, "clock.skewed") if notable else (LogLevel.INFO, "clock.agrees")

@@ -1,9 +1,10 @@
 """Roots and leaf, watched, proven to fit, and published together as TLS contexts.
 
-Roots come first: the leaf is asked for once they are known, and a new leaf is proven against the newest
-roots. A pair that does not fit changes nothing; why it does not is kept for status and metrics. New roots
-never wait for a leaf: when the newest leaf is rejected, the one in force is proven against them. What counts
-is content: an answer that lists the same roots, whatever its index, order or signing key ids, is no change.
+Roots come first: the leaf is asked for once they are known, a new leaf that is ahead of them waits for them
+(`roots_first`), and is proven against the newest. A pair that does not fit changes nothing; why it does not
+is kept for status and metrics. New roots never wait for a leaf: when the newest leaf is rejected, the one in
+force is proven against them. What counts is content: an answer that lists the same roots, whatever its
+index, order or signing key ids, is no change.
 
 Beside the watches runs an alarm that reads the leaf without an index as two thirds of its life are over: it
 does not depend on the watch, on the agent's cache or on anybody having asked before. An answer to a question
@@ -28,6 +29,7 @@ from agent.churn import Churn
 from agent.consul import Consul, ConsulError
 from agent.feeds import leaf_watch, read_leaf, roots_watch
 from agent.latest import Latest
+from agent.roots_first import CatchUp, RootsFirst
 from agent.watch import AnswerRejected
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts, build_contexts
@@ -40,6 +42,7 @@ STALE = "stale_leaf"  # beside the reasons of `prove`: an older leaf than the on
 _LOOK_SECONDS = 60.0  # the wall clock may be set while we sleep on another one
 _REJECTED_RETRY = timedelta(seconds=30)
 _EXPIRED_RETRY = timedelta(seconds=0.5)
+_ROOTS_PATIENCE, _ROOTS_IMPATIENCE = 2.0, 0.5  # seconds for a leaf's roots; the latter while none is in force
 _EXPIRED_PATIENCE = 1.0  # seconds for an answer; a hung agent that wakes is noticed by the next question
 
 
@@ -68,6 +71,7 @@ class RotationEvents(Protocol):
     def credentials_rejected(self, reason: str, detail: str) -> None: ...
     def renewal_failed(self, detail: str, not_after: datetime) -> None: ...
     def leaf_churning(self, detail: str) -> None: ...
+    def roots_behind(self, reason: str, detail: str) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,9 +111,12 @@ class Rotation:
         self.contexts = contexts
         self.status = RotationStatus()
         self._bundle: Latest[TrustBundle] = Latest()
+        self._watched: Latest[Leaf] = Latest()  # as they come; not looked at yet
         self._leaf: Latest[Leaf] = Latest()
+        self._turn = trio.Lock()  # one leaf after the other, as they came
+        self.roots_first = RootsFirst(consul.roots, self._bundle, self._take_bundle)
         self.roots_watch = roots_watch(consul, self._take_bundle)
-        self.leaf_watch = leaf_watch(consul, service, self._take_watched)
+        self.leaf_watch = leaf_watch(consul, service, self._watched.publish)
 
     @property
     def bundle(self) -> TrustBundle | None:
@@ -127,6 +134,7 @@ class Rotation:
             nursery.start_soon(self.roots_watch.follow, self._clock, self._rng)
             await self._bundle.first()
             nursery.start_soon(self.leaf_watch.follow, self._clock, self._rng)
+            nursery.start_soon(self._take_watched)
             await self._leaf.first()
             nursery.start_soon(self._renew)
 
@@ -140,7 +148,7 @@ class Rotation:
             return Refresh.FAILED
         self.status.refresh_failed = ""
         self._wake_watches()
-        return self._take_leaf(leaf, by)
+        return await self._take_in_turn(leaf, by)
 
     # --- what comes ---
 
@@ -148,8 +156,20 @@ class Rotation:
         self._bundle.publish(bundle)
         self._prove()
 
-    def _take_watched(self, leaf: Leaf) -> None:
-        self._take_leaf(leaf, Asker.WATCH)
+    async def _take_watched(self) -> None:
+        version = 0
+        while True:
+            leaf, version = await self._watched.newer(version)
+            await self._take_in_turn(leaf, Asker.WATCH)
+
+    async def _take_in_turn(self, leaf: Leaf, by: Asker) -> Refresh:
+        async with self._turn:
+            idle = self.contexts.value is None or self._expired
+            result = await self.roots_first.have(leaf, _ROOTS_IMPATIENCE if idle else _ROOTS_PATIENCE)
+            if result not in (None, CatchUp.CAME):
+                detail = f"no root announces {leaf.signer}, which signed certificate {leaf.serial}"
+                self._events.roots_behind(result.value, detail)
+            return self._take_leaf(leaf, by)
 
     def _take_leaf(self, leaf: Leaf, by: Asker) -> Refresh:
         result = self._offer(leaf)

@@ -75,6 +75,10 @@ class TrustBundle:
         """The root of that content, if it is trusted."""
         return next((root for root in self.roots if root.fingerprint == fingerprint), None)
 
+    def announces(self, key_id: str) -> bool:
+        """Whether leaves signed by that key (colon hex) are to be expected in this datacenter."""
+        return any(root.signing_key_id == key_id for root in self.roots)
+
     def same_trust(self, other: TrustBundle) -> bool:
         """Whether both trust the same roots for the same domain: indexes move without any change."""
         return self.trust_domain == other.trust_domain and self.fingerprints == other.fingerprints

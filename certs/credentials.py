@@ -117,4 +117,4 @@ def _check_chain(leaf: Leaf, bundle: TrustBundle, at: datetime) -> None:
 
 def _signer_is_announced(leaf: Leaf, bundle: TrustBundle) -> bool:
     """Whether a trusted root says that the leaf's issuer signs for it here: then only the link is missing."""
-    return bool(leaf.signer) and leaf.signer in {root.signing_key_id for root in bundle.roots}
+    return bool(leaf.signer) and bundle.announces(leaf.signer)

@@ -44,6 +44,10 @@ class Heard:
     def leaf_churning(self, detail: str) -> None:
         self.told.append(f"churning: {detail}")
 
+    def roots_behind(self, reason: str, detail: str) -> None:
+        assert "no root announces" in detail
+        self.told.append(f"roots {reason}")
+
 
 class Bench:
     """A rotation beside a scripted agent."""

@@ -43,6 +43,7 @@ async def test_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery
         "bytes": len(bench.parts.contexts.value.credentials.leaf.certificate.public_bytes(Encoding.DER)),  # type: ignore[union-attr]
     }
     assert told["refreshes"] == {"watch_new": 1}
+    assert told["roots_read_for_a_leaf"] == {}
     (listed,) = cast("list[dict[str, str]]", told["roots"])
     assert listed["not_after"].startswith(
         (START + timedelta(days=3650) - timedelta(minutes=1)).isoformat()[:19]
@@ -66,19 +67,28 @@ async def test_what_went_wrong(autojump_clock: MockClock, nursery: trio.Nursery)
     bench.consul.replace(LEAF)
     bench.consul.answer(LEAF, text="Rate limit reached, try again later", status=429)
     assert await rotation.refresh(Asker.OPERATOR) is Refresh.FAILED
+    bench.consul.replace(LEAF)
+    bench.consul.answer(LEAF, Issuer.root(now=START).leaf(serial=0x0F).answer(), index=51)
+    assert await rotation.refresh(Asker.OPERATOR) is Refresh.REJECTED
+    bench.consul.replace(LEAF)
+    bench.consul.answer(LEAF, text="Rate limit reached, try again later", status=429)
+    assert await rotation.refresh(Asker.OPERATOR) is Refresh.FAILED
     for number in range(6):
         rotation._take_leaf(rotation._leaf.value, Asker.WATCH)  # type: ignore[arg-type]
         rotation._churn.taken(virtual() + timedelta(seconds=number), timedelta(hours=72))
     bench.parts.skew.take(DATE)
     told = row(bench.parts, virtual())
     assert told is not None
-    assert told["rejected"]["reason"] == "wrong_service"  # type: ignore[index]
+    assert told["rejected"]["reason"] == "untrusted_chain"  # type: ignore[index]
     assert "429" in str(told["refresh_failed"])
     assert str(told["churning"]).startswith("6 leaves within")
     assert told["clock_skew_notable"] is True
     written = text(families(bench.parts))
     assert 'sidecar_credentials_rejected_total{reason="wrong_service"}' in written
-    assert 'sidecar_leaf_refreshes_total{by="operator",result="failed"} 1' in written
+    assert 'sidecar_leaf_refreshes_total{by="operator",result="failed"} 2' in written
+    assert told["roots_read_for_a_leaf"] == {"behind": 1}
+    assert 'sidecar_leaf_ahead_total{result="behind"} 1' in written
+    assert "roots.behind" in bench.events()
     assert "sidecar_leaf_churning 1" in written
     assert "sidecar_clock_skew_seconds 3" in written
     assert "clock.skewed" in bench.events()

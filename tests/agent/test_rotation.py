@@ -72,7 +72,12 @@ async def test_a_leaf_before_its_roots_waits_for_them(
     await trio.sleep(1)
     assert bench.serial == "0e"
     assert bench.rotation.status.rejected_reason == ""
-    assert bench.heard.told == ["published 1 0d", "rejected untrusted_chain", "published 2 0e"]
+    assert bench.heard.told == [
+        "published 1 0d",
+        "roots behind",
+        "rejected untrusted_chain",
+        "published 2 0e",
+    ]
 
 
 async def test_what_does_not_fit_changes_nothing_and_says_why(

@@ -1,7 +1,9 @@
 """`python -m tests.bench.rotation`: twenty root rotations under full load, then the retirement of old roots.
 
 Two datacenters, a sidecar in each, both directions; leaves live for two minutes. Prints when everybody
-switched, and exits 1 if a handshake failed, a stream broke, or a root stayed that should have gone.
+switched, and what load and sidecars saw; `--table FILE` writes the same there. Exits 1 if a handshake failed,
+a stream broke, a rotation did not arrive or a root stayed that should have gone. Who only lost patience on a
+machine that is too busy is counted apart, and shown.
 """
 
 from __future__ import annotations
@@ -10,13 +12,61 @@ import argparse
 import statistics
 import sys
 import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from agent.handshake import HandshakeReason
+from agent.inbound import InboundReason
+from agent.legs import DialReason
+from agent.outbound import OutboundReason
+from certs.peer import PeerReason
 from tests.rotation.load import Load, load
 from tests.rotation.mesh import Mesh, mesh, until
 from tests.rotation.rotations import Rotated, rotations, table
+
+# What a sidecar names so says how busy the machine is, not whom it trusts.
+IMPATIENCE = {
+    HandshakeReason.SILENT.value,
+    HandshakeReason.STALLED.value,
+    HandshakeReason.CLOSED.value,
+    HandshakeReason.RESET.value,
+    DialReason.TIMEOUT.value,
+    OutboundReason.DEADLINE.value,
+}
+HANDSHAKE_FAILED = {
+    *(reason.value for kind in (HandshakeReason, PeerReason) for reason in kind),
+    InboundReason.CREDENTIALS_EXPIRED.value,
+    OutboundReason.CREDENTIALS_EXPIRED.value,
+    OutboundReason.REFUSED_BY_PEER.value,
+    OutboundReason.WRONG_IDENTITY.value,
+} - {*IMPATIENCE, HandshakeReason.PROBE.value}
+
+Endings = Counter[tuple[str, str, str]]  # sidecar, inbound, outbound or attempts, reason
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What a run has shown; filled as it goes, so that one that breaks off shows what there was."""
+
+    load: Load = field(default_factory=Load)
+    wanted: float = 0.0  # new connections per second
+    done: list[Rotated] = field(default_factory=list)
+    endings: Endings = field(default_factory=Counter)
+    retired: float | None = None
+    broke_off: str = ""
+
+    @property
+    def handshakes_failed(self) -> int:
+        """As the sidecars count them, whether another attempt served the connection or not."""
+        return sum(count for (_, _, reason), count in self.endings.items() if reason in HANDSHAKE_FAILED)
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody noticed."""
+        return not (self.load.failed or self.load.broken or self.handshakes_failed or self.broke_off)
 
 
 def main() -> int:
@@ -29,43 +79,88 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="load before the first rotation")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two rotations")
     parser.add_argument("--leaf-ttl", type=int, default=120, help="seconds")
+    parser.add_argument("--table", type=Path, help="a file to write the outcome to as well")
     args = parser.parse_args()
+    found = Found(wanted=args.per_second)
     with tempfile.TemporaryDirectory(prefix="rotation-") as name:
-        return trio.run(run, Path(name), args)
+        trio.run(run, Path(name), args, found)
+    text = report(found)
+    print(text)
+    if args.table:
+        args.table.write_text(text + "\n", encoding="utf-8")
+    return 0 if found.held else 1
 
 
-async def run(directory: Path, args: argparse.Namespace) -> int:
-    """Everything once; the exit code."""
+async def run(directory: Path, args: argparse.Namespace, found: Found) -> None:
+    """Everything once."""
     # Streams outlive the leaf they began with, so expired peers get grace: what is measured is rotation.
     async with mesh(directory, leaf_ttl=f"{args.leaf_ttl}s", grace="never") as whole:
         ports = [sidecar.upstream for sidecar in whole.sidecars]
         shape = {"per_second": args.per_second, "lasting": args.lasting, "beat": args.beat}
-        async with load(ports, **shape) as counted:
-            await trio.sleep(args.seconds)
-            done = await rotations(whole, args.rotations, args.pause)
-        print(report(counted, done), flush=True)
-        if not done:
-            return 0
-        print(table(done), flush=True)
-        retired = await retirement(whole, args.leaf_ttl)
-    print(f"old roots retired everywhere {retired:.0f} s after the last rotation")
-    return 1 if counted.failed or counted.broken else 0
+        before = await endings(whole)
+        try:
+            async with load(ports, **shape) as found.load:
+                await trio.sleep(args.seconds)
+                await rotations(whole, args.rotations, args.pause, found.done)
+            found.endings = await endings(whole) - before
+            if found.done:
+                found.retired = await retirement(whole, args.leaf_ttl)
+        except* AssertionError as group:  # of `until`, which says what did not come about
+            found.broke_off = "; ".join(_texts(group))
+            found.endings = await endings(whole) - before
 
 
-def report(counted: Load, done: list[Rotated]) -> str:
-    """What the load saw."""
-    slowest = max((max(one.sidecars.values()) for one in done), default=0.0)
-    latencies = sorted(counted.latencies)
-    p99 = latencies[int(len(latencies) * 0.99)] if latencies else 0.0
-    made = f"new connections: {counted.made}, {counted.rate:.0f}/s, {len(counted.failed)} failed"
-    lines = [
-        f"{len(done)} rotations in {counted.seconds:.0f} s; the slowest sidecar took {slowest:.2f} s",
-        f"{made}; median {statistics.median(latencies) * 1e3:.1f} ms, p99 {p99 * 1e3:.0f} ms",
-        f"lasting connections: {counted.lasting}, {counted.words} words, {len(counted.broken)} broken",
-        *counted.failed[:5],
-        *counted.broken[:5],
-    ]
+def _texts(error: BaseException) -> list[str]:
+    if isinstance(error, BaseExceptionGroup):
+        return [text for inner in error.exceptions for text in _texts(inner)]
+    return [str(error)]
+
+
+async def endings(whole: Mesh) -> Endings:
+    """How connections and attempts have ended in both sidecars so far."""
+    return Counter(
+        {
+            (sidecar.name, kind, reason): count
+            for sidecar in whole.sidecars
+            for kind, reasons in (await sidecar.endings()).items()
+            for reason, count in reasons.items()
+        }
+    )
+
+
+def report(found: Found) -> str:
+    """What there is to say, the verdict last."""
+    lines = [*_of_load(found), *_of_sidecars(found.endings)]
+    if found.done:
+        slowest = max(max(one.sidecars.values()) for one in found.done)
+        lines += [f"{len(found.done)} rotations; the slowest sidecar took {slowest:.2f} s", table(found.done)]
+    if found.retired is not None:
+        lines.append(f"old roots retired everywhere {found.retired:.0f} s after the last rotation")
+    if found.broke_off:
+        lines.append(f"broke off: {found.broke_off}")
+    lines.append("held" if found.held else "FAILED")
     return "\n".join(lines)
+
+
+def _of_load(found: Found) -> list[str]:
+    seen = found.load
+    latencies = sorted(seen.latencies) or [0.0]
+    p99 = latencies[int(len(latencies) * 0.99)]
+    short = "" if seen.rate > 0.97 * found.wanted else f" (asked for {found.wanted:g}/s: the machine is busy)"
+    return [
+        f"new connections: {seen.made} in {seen.seconds:.0f} s, {seen.rate:.0f}/s{short}",
+        f"  answered {seen.answered}, failed {len(seen.failed)}, client time-outs {len(seen.late)}",
+        f"  median {statistics.median(latencies) * 1e3:.1f} ms, p99 {p99 * 1e3:.0f} ms",
+        f"lasting connections: {seen.lasting}, {seen.words} words, {len(seen.broken)} broken",
+        *(f"  {fault}" for kind in (seen.failed, seen.broken, seen.late) for fault in kind[:5]),
+        f"failed handshakes, as the sidecars count them: {found.handshakes_failed}",
+    ]
+
+
+def _of_sidecars(seen: Endings) -> list[str]:
+    """Every ending but the orderly one."""
+    kept = sorted(item for item in seen.items() if item[0][2] != "clean")
+    return [f"  {' '.join(which)}: {count}" for which, count in kept]
 
 
 async def retirement(whole: Mesh, leaf_ttl: int) -> float:

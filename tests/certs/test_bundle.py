@@ -141,3 +141,10 @@ def test_unusable_answers_are_named(answer: dict[str, Any], reason: BundleReason
 def test_malformed_answer_names_the_path() -> None:
     with pytest.raises(BundleRejected, match=r"Roots\[0\]\.RootCert|`\$\.Roots\[0\]"):
         parse_roots(broken_root(RootCert=5))
+
+
+def test_a_bundle_announces_who_signs_here() -> None:
+    trusted = parse_roots(roots_answer(root()))
+    assert trusted.announces(trusted.active.signing_key_id)
+    assert not trusted.announces("0a:0b")
+    assert not trusted.announces("")

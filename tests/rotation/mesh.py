@@ -95,6 +95,11 @@ class Sidecar(Process):
         url = f"http://127.0.0.1:{self.admin}/status"
         return dict(await trio.to_thread.run_sync(_ask, "GET", url, None) or {})
 
+    async def endings(self) -> dict[str, dict[str, int]]:
+        """How its connections and its attempts have ended so far: `inbound`, `outbound`, `attempts`."""
+        counters = (await self.status())["counters"]
+        return {**counters["endings"], "attempts": counters["attempts_failed"]}
+
     async def signer(self) -> str:
         """Whose key has signed the leaf in force."""
         return str(((await self.status()).get("credentials") or {}).get("signer", ""))
@@ -226,7 +231,7 @@ async def _reachable(whole: Mesh) -> None:
 def _ask(method: str, url: str, body: object) -> Any:
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=20) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=60) as answer:
             return json.loads(answer.read() or b"true")
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError):
         return None

@@ -28,9 +28,11 @@ class Rotated:
     root_id: str
 
 
-async def rotations(mesh: Mesh, count: int, pause: float = 0.0) -> list[Rotated]:
-    """Each begins when the one before has arrived everywhere."""
-    done = []
+async def rotations(
+    mesh: Mesh, count: int, pause: float = 0.0, done: list[Rotated] | None = None
+) -> list[Rotated]:
+    """Each begins when the one before has arrived everywhere; `done` grows with each."""
+    done = [] if done is None else done
     steps: Iterator[str] = cycle(STEPS)
     for _ in range(count):
         done.append(await rotate(mesh, next(steps)))
