@@ -40,6 +40,7 @@ from agent.starting import Start
 from agent.systemd import Inherited, Notifier, public_socket
 from agent.targets import Surroundings
 from agent.upstream_listeners import UpstreamListeners
+from agent.warmth import keep_warm
 
 ADMIN_MODE = 0o600
 CUT_SECONDS = 5.0  # for connections cut at the drain's deadline to take note
@@ -225,6 +226,7 @@ class Lifecycle:
             serving.start_soon(following.follow, placed, 1)
             serving.start_soon(following.listeners.retry_failed)
             serving.start_soon(self._observe)
+            serving.start_soon(keep_warm, self.parts)  # while draining every connection is dialled
             if own is not None:
                 serving.start_soon(own.keep)
             await self._drain.wait()

@@ -2,6 +2,9 @@
 
 Candidates are tried one after the other until one serves. A failure before the first application byte tries
 the next; after it, never: nobody knows what the far side has done with the bytes.
+
+Where warm connections are kept (agent.warm_pool) and one is ready, it is used instead: then all that comes
+before the first byte has happened already.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ from agent.registration import TcpAddress
 from agent.relay import Relay
 from agent.search import Search
 from agent.splice import Ending, Transfer
-from agent.targets import Targets
+from agent.targets import Targets, counted
+from agent.warm_use import serve_warm
 from certs.contexts import Contexts
 from certs.peer import Peer, PeerRejected, verify_peer
 from certs.spiffe import DEFAULT, TrustDomain
-from upstreams.endpoints import EndpointKey, ExpectedIdentity
+from upstreams.endpoints import ExpectedIdentity
 from upstreams.reach import Dialling, Unreachable
-from upstreams.route import Approach
+from upstreams.route import Approach, dialled
 
 Clock = Callable[[], datetime]
 
@@ -139,6 +143,18 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise NotServed(OutboundReason.CREDENTIALS_EXPIRED, detail)
     failed: list[FailedAttempt] = []
+    if route.targets.warm is not None:
+        served = await serve_warm(
+            sock,
+            connection,
+            failed,
+            targets=route.targets,
+            relay=route.relay,
+            ledger=route.ledger,
+            settled=route.settled,
+        )
+        if served:
+            return
     while (approach := await route.search.next()) is not None:
         address = "no address"
         try:
@@ -165,42 +181,24 @@ async def _attempt(
     connection.peer = None
     ending: Ending | None = None
     expected = approach.endpoint.expected
-    with _counted(route.targets, approach.hop.key), ExitStack() as last:
+    with counted(route.targets, approach.hop.key), ExitStack() as last:
         seconds = route.search.seconds(approach, route.targets.upstream.connect_timeout)
         tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds)
         last.callback(lambda: part(None, tcp, ending))
         tls = await _handshake(tcp, route, connection, approach)
-        connection.peer = _identify(tls, route, expected)
-        connection.dialled = _dialled(approach, dialling)
+        connection.peer = identify(tls, expected, route.contexts, route.clock(), route.deny_list)
+        connection.dialled = dialled(approach, dialling)
         route.settled()
         connection.relaying()
         transfer = await route.relay.run(sock, tls, connection.progress)
         route.search.served()
         ending = transfer.ending
-        if _refused(transfer):
+        if transfer.refused:
             _take_refusal(transfer, connection, route, approach)
         else:
             route.targets.succeeded(approach)
             connection.end(transfer.ending, transfer.detail)
         part(sock, None, ending)
-
-
-@contextmanager
-def _counted(targets: Targets, key: EndpointKey) -> Iterator[None]:
-    loads = targets.loads
-    loads[key] += 1
-    try:
-        yield
-    finally:
-        loads[key] -= 1
-        if not loads[key]:
-            del loads[key]  # endpoints come and go
-
-
-def _dialled(approach: Approach, dialling: Dialling) -> str:
-    """The address and why, in the form of a Dialling."""
-    text = str(dialling)
-    return f"{text[:-1]}, mesh gateway)" if approach.through_gateway else text
 
 
 async def _handshake(
@@ -214,14 +212,23 @@ async def _handshake(
     return await client_handshake(tcp, current.client, name, seconds)
 
 
-def _identify(tls: SSL.Connection, route: _Route, expected: ExpectedIdentity) -> Peer:
-    """The peer, if it is who that endpoint must be, by the roots of this moment; else raise."""
-    bundle = _newest(route.contexts).credentials.bundle
-    peer = verify_peer(verified_chain(tls), bundle, route.clock())
+def identify(
+    tls: SSL.Connection,
+    expected: ExpectedIdentity,
+    contexts: Latest[Contexts],
+    at: datetime,
+    deny_list: Latest[DenyList] | None,
+) -> Peer:
+    """The peer, if it is who that endpoint must be, by the roots of this moment.
+
+    Raises PeerRejected, or NotServed.
+    """
+    bundle = _newest(contexts).credentials.bundle
+    peer = verify_peer(verified_chain(tls), bundle, at)
     if not expected.matches(peer.id):
         detail = f"expected spiffe://{bundle.trust_domain}{expected}, it is {peer.id}"
         raise NotServed(OutboundReason.WRONG_IDENTITY, detail)
-    denied = (route.deny_list.value or NOBODY).objection(peer) if route.deny_list is not None else ""
+    denied = (deny_list.value or NOBODY).objection(peer) if deny_list is not None else ""
     if denied:
         raise NotServed(OutboundReason.DENY_LISTED, f"{peer.id}: {denied}")
     return peer
@@ -233,14 +240,6 @@ def server_name(expected: ExpectedIdentity, trust_domain: TrustDomain) -> str:
         return f"{expected.service}.{expected.namespace}.{expected.datacenter}.internal.{trust_domain}"
     names = (expected.service, expected.namespace, expected.partition, expected.datacenter)
     return f"{'.'.join(names)}.internal-v1.{trust_domain}"
-
-
-def _refused(transfer: Transfer) -> bool:
-    """With TLS 1.3 our handshake ends before the far side has judged us: its refusal is our first read.
-
-    An orderly end without a byte is none: so does an app that closes an idle connection.
-    """
-    return transfer.ending is not Ending.CLEAN and transfer.tls_ended_first and transfer.to_plain == 0
 
 
 def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, approach: Approach) -> None:

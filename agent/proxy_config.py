@@ -89,6 +89,17 @@ class ConfigReader:
             return None
         return number
 
+    def number(self, key: str, default: int, most: int) -> int:
+        """A whole number from 0 to `most`."""
+        value = self.config.get(key)
+        if value is None:
+            return default
+        number = _whole(value)
+        if number is None or not 0 <= number <= most:
+            self._wrong(key, value, f"not a whole number from 0 to {most}; {default} is used")
+            return default
+        return number
+
     def port(self, key: str) -> int | None:
         """A TCP port; 0 is none."""
         value = self.config.get(key)

@@ -43,6 +43,14 @@ class Transfer:
     tls_ended_first: bool = False
     untouched: bool = False
 
+    @property
+    def refused(self) -> bool:
+        """With TLS 1.3 our handshake ends before the far side has judged us: a refusal is our first read.
+
+        An orderly end without a byte is none: so does an app that closes an idle connection.
+        """
+        return self.ending is not Ending.CLEAN and self.tls_ended_first and self.to_plain == 0
+
 
 class Progress:
     """Bytes written so far; read by anybody, changed only by whoever owns the connection."""

@@ -6,8 +6,9 @@ registration: a new configuration for the same bind is taken on, and live connec
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
@@ -15,12 +16,13 @@ from typing import Protocol
 
 from agent.latest import Latest
 from agent.ledger import Connection
+from agent.warm import Warm, WarmBook
 from agent.watch import WatchStatus
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet
 from upstreams.failover import Failover, Life
-from upstreams.reach import Dialling, Doubt, doubt, reach
-from upstreams.route import Approach, Terrain, approaches
+from upstreams.reach import Dialling, Doubt, Unreachable, doubt, reach
+from upstreams.route import Approach, Terrain, approaches, first_choice
 from upstreams.spec import Destination, Gateways, Lookup, Upstream, WanMode
 
 
@@ -44,6 +46,15 @@ class Sources(Protocol):
 
     def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
         """The source of that lookup; from now on it is kept up to date."""
+
+
+class Pool(Protocol):
+    """Who keeps connections ready."""
+
+    ready: deque[Warm]
+
+    def take(self) -> Warm | None:
+        """One that can be used at once, from now on the caller's; None if there is none."""
 
 
 class TargetEvents(Protocol):
@@ -81,6 +92,8 @@ class Targets:
         self._crossed: set[str | None] = set()  # datacenters whose gateways were asked for
         self.connections: set[Connection] = set()
         self.changes = 0  # of the active target
+        self.warm: Pool | None = None  # None: none is wanted
+        self.warm_book = WarmBook()
         self.upstream = upstream
         self.failures = FailureMemory(around.clock, upstream.ejection)
         self.failover = Failover(len(upstream.targets), upstream.hold, around.clock)
@@ -144,6 +157,25 @@ class Targets:
             self._around.events.doubted(self.upstream, approach.hop, dialling, found)
         return dialling
 
+    def first_choice(self) -> tuple[Approach, Dialling] | None:
+        """A way that a new connection might be led before all others, and the address. Raises Unreachable."""
+        approach = next(self.approaches(), None)
+        if approach is None:
+            return None
+        dialling = self.address(approach)
+        return (approach, dialling) if self.leads(approach, dialling) else None
+
+    def leads(self, approach: Approach, dialling: Dialling) -> bool:
+        """Whether that way and address still are among the first choices."""
+        terrain = self._terrain()
+        self._judge(terrain)
+        endpoints = self.sources()[self.failover.active].endpoints.value
+        hop = None if endpoints is None else first_choice(approach, endpoints, terrain)
+        try:
+            return hop is not None and self.dialling(hop) == dialling
+        except Unreachable:
+            return False
+
     def failed(self, approach: Approach) -> None:
         """That way did not serve."""
         if self.failures.failed(approach.hop):
@@ -180,6 +212,19 @@ class Targets:
 
     def _lives(self, terrain: Terrain) -> list[Life]:
         return [_life(source, terrain) for source in self.sources()]
+
+
+@contextmanager
+def counted(targets: Targets, key: EndpointKey) -> Iterator[None]:
+    """For the length of the block the endpoint has one connection more."""
+    loads = targets.loads
+    loads[key] += 1
+    try:
+        yield
+    finally:
+        loads[key] -= 1
+        if not loads[key]:
+            del loads[key]  # endpoints come and go
 
 
 def _life(source: Source, terrain: Terrain) -> Life:

@@ -2,7 +2,7 @@
 
 Consul's own keys as Envoy's integration reads them (contract §9), in the spelling of a service definition or
 of a central config entry, and ours: `deadline_ms`, `wan`, `mesh_gateway`,
-`near`, `filter`, `failover`, `failover_hold`.
+`near`, `filter`, `failover`, `failover_hold`, `warm`, `warm_idle`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from agent.proxy_config import ConfigReader
 from upstreams.ejection import EjectionPolicy
 from upstreams.spec import (
+    MOST_WARM,
     Destination,
     MeshGatewayMode,
     QueryDestination,
@@ -34,6 +35,8 @@ KEYS = frozenset(
         "poll_interval",
         "protocol",
         "wan",
+        "warm",
+        "warm_idle",
     }
 )
 _NANOSECONDS = 1e9  # in a second; how Go writes a duration as a number
@@ -57,6 +60,8 @@ def configured(upstream: Upstream, config: ConfigReader) -> Upstream:
         ejection=_ejection(config.within("passive_health_check"), upstream.ejection),
         failover=tuple(_target(table, destination) for table in config.tables("failover")),
         hold=config.duration("failover_hold") or upstream.hold,
+        warm=config.number("warm", upstream.warm, MOST_WARM),
+        warm_idle=config.duration("warm_idle") or upstream.warm_idle,
     )
 
 

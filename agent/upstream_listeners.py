@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
 from agent.endpoint_feeds import EndpointFeeds
+from agent.latest import Latest
 from agent.ledger import CloseReason, Direction, Ledger
 from agent.listener import Admission, Place
 from agent.listeners import Listeners, Opening
@@ -33,6 +34,9 @@ class UpstreamListeners:
     limit: int | None  # of a listener; an upstream's own limit refuses by name instead
     unsettled_limit: int | None
     current: dict[Bind, Targets]
+    in_force: Latest[tuple[Targets, ...]] = field(
+        default_factory=Latest
+    )  # those of `current`, after a change
 
     async def bind(self, upstreams: Sequence[Upstream]) -> None:
         """At start: take every address. Raises BindFailed."""
@@ -40,6 +44,7 @@ class UpstreamListeners:
         for upstream in upstreams:
             self.current[upstream.bind] = Targets(upstream, self.around)
             await self.listeners.bind(upstream.bind, self._opening(upstream))
+        self.in_force.publish(tuple(self.current.values()))
 
     async def follow(self, upstreams: Sequence[Upstream], grace: float, connections: trio.Nursery) -> None:
         """Go over to these. Connections of an upstream that is gone have `grace` seconds to end."""
@@ -56,6 +61,7 @@ class UpstreamListeners:
         for upstream in steps.open:
             self.current[upstream.bind] = Targets(upstream, self.around)
             await self.listeners.add(upstream.bind, self._opening(upstream))
+        self.in_force.publish(tuple(self.current.values()))
         served = {str(upstream.destination) for upstream in upstreams}
         for upstream in steps.close:
             if str(upstream.destination) not in served:

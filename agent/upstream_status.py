@@ -11,8 +11,10 @@ from agent.listener import Overflow
 from agent.listeners import Opening
 from agent.parts import Parts
 from agent.targets import Source, Targets
+from agent.warm import Warm
 from upstreams.endpoints import Endpoint
 from upstreams.reach import Unreachable
+from upstreams.route import dialled
 from upstreams.spec import Upstream
 
 MOST_ENDPOINTS = 1000  # of one target, in one answer
@@ -71,6 +73,30 @@ def families(parts: Parts) -> Iterator[Family]:
         live.add(len(targets.connections), **labels)
         changes.add(targets.changes, **labels)
     yield from (known, ejected, active, live, changes)
+    yield from _warm_families(parts)
+
+
+def _warm_families(parts: Parts) -> Iterator[Family]:
+    """Of the upstreams that have, or had, warm connections."""
+    wanted = gauge("sidecar_upstream_warm_wanted", "Connections to be kept ready.")
+    ready = gauge("sidecar_upstream_warm_ready", "Connections that are ready now.")
+    used = counter("sidecar_upstream_warm_used_total", "Connections of our app that got a ready one.")
+    missed = counter("sidecar_upstream_warm_missed_total", "Connections of our app that found none ready.")
+    discarded = counter("sidecar_upstream_warm_discarded_total", "Given up unused, by reason.")
+    failed = counter("sidecar_upstream_warm_failed_total", "Attempts that made none, by reason.")
+    for targets in [] if parts.upstreams is None else list(parts.upstreams.current.values()):
+        book, pool, upstream = targets.warm_book, targets.warm, targets.upstream
+        if not (upstream.warm or book.made or book.failed):
+            continue
+        labels = {"upstream": str(upstream.destination), "bind": str(upstream.bind)}
+        wanted.add(upstream.warm, **labels)
+        ready.add(0 if pool is None else len(pool.ready), **labels)
+        used.add(book.used, **labels)
+        missed.add(book.missed, **labels)
+        for family, counts in ((discarded, book.discarded), (failed, book.failed)):
+            for reason, count in sorted(counts.items()):
+                family.add(count, reason=reason, **labels)
+    yield from (wanted, ready, used, missed, discarded, failed)
 
 
 def _places(source: Source) -> Counter[tuple[str, str]]:
@@ -94,7 +120,34 @@ def _upstream(targets: Targets, opening: Opening | None, now: datetime) -> Row:
         "wan": targets.wan.value,
         "connections": len(targets.connections),
         "waiting": targets.pending,
+        "warm": _warm(targets),
         "limits": _limits(upstream),
+    }
+
+
+def _warm(targets: Targets) -> Row:
+    """Connections kept ready; none of them is among the others before it is used."""
+    book, pool = targets.warm_book, targets.warm
+    return {
+        "wanted": targets.upstream.warm,
+        "ready": [] if pool is None else [_ready(warm) for warm in pool.ready],
+        "made": book.made,
+        "used": book.used,
+        "missed": book.missed,
+        "discarded": dict(book.discarded),
+        "failed": dict(book.failed),
+    }
+
+
+def _ready(warm: Warm) -> Row:
+    return {
+        "instance": str(warm.approach),
+        "peer": str(warm.peer.id),
+        "peer_serial": warm.peer.serial,
+        "address": dialled(warm.approach, warm.dialling),
+        "generation": warm.generation,
+        "seconds": round(warm.age, 3),
+        "heard_bytes": len(warm.early),
     }
 
 
@@ -107,6 +160,8 @@ def _limits(upstream: Upstream) -> Row:
         "max_connections": upstream.max_connections,
         "max_pending_requests": upstream.max_pending,
         "failover_hold_seconds": upstream.hold,
+        "warm": upstream.warm,
+        "warm_idle_seconds": upstream.warm_idle,
         "passive_health_check": {
             "interval_seconds": ejection.interval,
             "max_failures": ejection.max_failures,

@@ -97,6 +97,14 @@ class _Trust:
         return None
 
 
+def objection_to(
+    peer: Peer, contexts: Contexts | None, now: datetime, deny_list: DenyList = NOBODY
+) -> tuple[CloseReason, str] | None:
+    """What would close an open outbound connection to that peer at this moment, without any grace."""
+    bundle = None if contexts is None else contexts.credentials.bundle
+    return _Trust(bundle=bundle, deny_list=deny_list, now=now, grace=0.0).objection(peer)
+
+
 def _by_intentions(
     ledger: Ledger, connection: Connection, peer: Peer, intentions: Intentions | None
 ) -> _Objection | None:

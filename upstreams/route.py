@@ -19,6 +19,7 @@ from random import Random
 from upstreams.choose import Loads, any_in_favour, in_favour, last_resorts
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity
+from upstreams.reach import Dialling
 from upstreams.spec import MeshGatewayMode
 
 BEFORE_STAND_INS = 4  # endpoints of one target tried before its stand-ins are
@@ -82,6 +83,12 @@ class Terrain:
         return last_resorts(endpoints, self.failures, self.rng)
 
 
+def dialled(approach: Approach, dialling: Dialling, *more: str) -> str:
+    """The address and why, in the form of a Dialling, with what more there is to say."""
+    said = ["mesh gateway", *more] if approach.through_gateway else more
+    return ", ".join((str(dialling)[:-1], *said)) + ")"
+
+
 def approaches(targets: Sequence[tuple[int, EndpointSet]], terrain: Terrain) -> Iterator[Approach]:
     """Every way, in the order to try them; found out as it is asked for, so one may come up twice.
 
@@ -99,6 +106,36 @@ def approaches(targets: Sequence[tuple[int, EndpointSet]], terrain: Terrain) -> 
     for number, endpoints in targets:
         anybody = [*terrain.favoured(endpoints), *terrain.ejected(endpoints)]
         yield from (_approach(number, way) for way in _ways(anybody, terrain, terrain.ejected))
+
+
+def first_choice(approach: Approach, endpoints: EndpointSet, terrain: Terrain) -> Endpoint | None:
+    """The hop of a way as it is known now, if a new connection might be led that way before all others.
+
+    `endpoints` are those of the active target. Through a gateway one endpoint stands for all of its service.
+    """
+    best = _best(endpoints, terrain.failures)
+    if approach.through_gateway:
+        alike = (endpoint for endpoint in best if endpoint.expected == approach.endpoint.expected)
+        found = next(alike, None)
+        datacenter = None if found is None else terrain.gateway_datacenter(found)
+        gateways = None if datacenter is None else terrain.gateways(datacenter)
+        return None if gateways is None else _now(approach.hop, _best(gateways, terrain.failures), terrain)
+    hop = _now(approach.endpoint, best, terrain)
+    return None if hop is None or terrain.gateway_datacenter(hop) is not None else hop
+
+
+def _best(endpoints: EndpointSet, failures: FailureMemory) -> Sequence[Endpoint]:
+    """The first tier in which anybody is left."""
+    left = (tier.endpoints for tier in endpoints.tiers if any(map(failures.share, tier.endpoints)))
+    return next(left, ())
+
+
+def _now(known: Endpoint, endpoints: Sequence[Endpoint], terrain: Terrain) -> Endpoint | None:
+    """The same instance in a newer answer, unless it is ejected or has become another service."""
+    for one in endpoints:
+        if one.service_id == known.service_id and one.key == known.key:
+            return one if one.expected == known.expected and terrain.failures.share(one) else None
+    return None
 
 
 def _ways(

@@ -20,6 +20,8 @@ LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT = 5.0  # seconds; Envoy's default (contract §9)
 DEADLINE = 15.0  # seconds for all candidates together, before the first byte
 HOLD = 30.0  # seconds a better target must live before traffic goes back to it
+MOST_WARM = 64  # connections kept ready; each is one at the far side too
+WARM_IDLE = 45.0  # seconds one is kept unused: less than the minute after which many servers hang up
 
 _QUERY_PREFIX = "prepared_query:"
 _UNIX_PREFIX = "unix:"
@@ -149,6 +151,8 @@ class Upstream:
     ejection: EjectionPolicy = EAGER
     failover: tuple[Destination, ...] = ()
     hold: float = HOLD
+    warm: int = 0  # connections kept ready, handshake over
+    warm_idle: float = WARM_IDLE
 
     @property
     def targets(self) -> tuple[Destination, ...]:

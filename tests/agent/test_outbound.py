@@ -7,8 +7,7 @@ from functools import partial
 import pytest
 import trio
 
-from agent.outbound import _refused, serve_outbound, server_name
-from agent.splice import Ending, Transfer
+from agent.outbound import serve_outbound, server_name
 from certs.spiffe import TrustDomain
 from tests.agent.wires import tcp_pair
 from tests.scenarios.halves import echo, mesh, now, one
@@ -30,15 +29,6 @@ TRUST_DOMAIN = TrustDomain.parse("11111111-2222-3333-4444-555555555555.consul")
 )
 def test_the_server_name_is_the_one_mesh_gateways_route_by(expected: ExpectedIdentity, name: str) -> None:
     assert server_name(expected, TRUST_DOMAIN) == f"{name}.{TRUST_DOMAIN}"
-
-
-@pytest.mark.parametrize("ending", list(Ending))
-@pytest.mark.parametrize("heard", [0, 1])
-@pytest.mark.parametrize("tls_first", [True, False])
-def test_what_counts_as_a_refusal(ending: Ending, heard: int, tls_first: bool) -> None:
-    """The TLS side broke off first, and before it had said a byte; an orderly end is none."""
-    transfer = Transfer(to_plain=heard, to_tls=10, ending=ending, tls_ended_first=tls_first)
-    assert _refused(transfer) is (ending is not Ending.CLEAN and heard == 0 and tls_first)
 
 
 @pytest.mark.parametrize("served", [True, False])

@@ -6,7 +6,7 @@ import select
 
 import pytest
 
-from agent.splice import NONE, READ, WRITE, Ending, Progress, Splice, Step
+from agent.splice import NONE, READ, WRITE, Ending, Progress, Splice, Step, Transfer
 
 
 def finished(splice: Splice) -> bool:
@@ -161,3 +161,12 @@ def test_there_is_no_transfer_before_the_end() -> None:
 
 def test_progress_shows_itself() -> None:
     assert repr(Progress()) == "<Progress to_plain=0 to_tls=0>"
+
+
+@pytest.mark.parametrize("ending", list(Ending))
+@pytest.mark.parametrize("heard", [0, 1])
+@pytest.mark.parametrize("tls_first", [True, False])
+def test_what_counts_as_a_refusal(ending: Ending, heard: int, tls_first: bool) -> None:
+    """The TLS side broke off first, and before it had said a byte; an orderly end is none."""
+    transfer = Transfer(to_plain=heard, to_tls=10, ending=ending, tls_ended_first=tls_first)
+    assert transfer.refused is (ending is not Ending.CLEAN and heard == 0 and tls_first)

@@ -9,7 +9,7 @@ from agent.consul import ConsulError, ConsulReason
 from agent.targets import Targets
 from tests.agent.surroundings import Lookups, Told, surroundings
 from tests.upstreams.test_choose import Clock, endpoint
-from upstreams.endpoints import Endpoint, HostPort
+from upstreams.endpoints import Endpoint, HostPort, Status
 from upstreams.reach import Doubt
 from upstreams.route import Approach
 from upstreams.spec import (
@@ -165,3 +165,39 @@ def test_remote_gateways_are_those_of_the_datacenter_that_answers() -> None:
     assert story.ways() == []
     story.lookups.answer("mesh gateways@dc2", endpoint("gate", datacenter="dc2"))
     assert story.ways() == ["gate"]
+
+
+def test_a_way_leads_on_while_nothing_about_it_changes() -> None:
+    story = Story()
+    story.lookups.answer("db", NEAR)
+    story.lookups.answer("db@dc2", FAR)
+    way = story.targets.first_choice()
+    assert way is not None
+    assert way[0].hop == NEAR
+    assert story.targets.leads(*way)
+    story.lookups.answer("db", replace(NEAR, status=Status.WARNING), replace(SPARE, status=Status.WARNING))
+    assert story.targets.leads(*way), "its health alone is no other address"
+    for moved in (replace(NEAR, port=2), replace(NEAR, service_address="10.0.0.2"), replace(NEAR, port=0)):
+        story.lookups.answer("db", moved)
+        assert not story.targets.leads(*way)
+    story.lookups.answer("db", NEAR)
+    assert story.targets.leads(*way)
+    story.fail(NEAR)
+    assert not story.targets.leads(*way)
+    second = story.targets.first_choice()
+    assert second is not None
+    assert second[0].hop == FAR
+    story.after(11)  # no longer ejected, but the hold time is not over
+    assert not story.targets.leads(*way)
+    story.after(31)
+    assert story.targets.leads(*way)
+    assert not story.targets.leads(*second)
+
+
+def test_only_ejected_ones_are_no_first_choice() -> None:
+    story = Story(replace(DB, failover=()))
+    assert story.targets.first_choice() is None
+    story.lookups.answer("db", NEAR)
+    story.fail(NEAR)
+    assert story.ways() == ["near"]
+    assert story.targets.first_choice() is None

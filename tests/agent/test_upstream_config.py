@@ -83,6 +83,21 @@ def test_filter_and_near() -> None:
     assert sole(QUERY, near="n1").destination == QueryDestination("geo-db", near="n1")
 
 
+@pytest.mark.parametrize("number", [0, 4, "4", 4.0, 64])
+def test_warm_connections(number: Any) -> None:
+    upstream = sole(warm=number, warm_idle="20s")
+    assert (upstream.warm, upstream.warm_idle) == (int(number), 20.0)
+
+
+@pytest.mark.parametrize("number", [-1, 65, 1.5, "many", True, [4]])
+def test_a_wrong_number_of_warm_connections_is_none_and_names_the_bounds(number: Any) -> None:
+    reader = ConfigReader(where="Config", config={"warm": number})
+    assert configured(Upstream(destination=SERVICE, bind=BIND), reader).warm == 0
+    (problem,) = reader.problems
+    assert problem.where == "Config.warm"
+    assert problem.detail == f"{number!r} is not a whole number from 0 to 64; 0 is used"
+
+
 def test_a_query_takes_no_filter() -> None:
     upstream, problems = read({"filter": "x"}, QUERY)
     assert (upstream.destination, problems) == (QUERY, ["Config.filter"])
@@ -127,6 +142,7 @@ def test_a_stand_in_has_the_filter_of_the_service_it_stands_in_for() -> None:
         ({"failover": ["dc2"]}, "Config.failover"),
         ({"failover": [{"datacenter": 7}]}, "Config.failover[0].datacenter"),
         ({"failover_hold": "soon"}, "Config.failover_hold"),
+        ({"warm_idle": 0}, "Config.warm_idle"),
         ({"limits": {"max_connections": -1}}, "Config.limits.max_connections"),
         ({"limits": {"MaxConnections": "x"}}, "Config.limits.MaxConnections"),
         ({"passive_health_check": {"interval": -5}}, "Config.passive_health_check.interval"),

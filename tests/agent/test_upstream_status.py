@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 import trio.lowlevel
+from trio.testing import MockClock
 
 from agent import upstream_status
 from agent.exposition import text
@@ -17,6 +18,7 @@ from agent.listener import Admission, Place
 from agent.listeners import Listeners, Opening
 from agent.targets import Targets
 from agent.upstream_listeners import UpstreamListeners
+from tests.agent import warm_story
 from tests.agent.assembled import Assembled, assembled
 from tests.agent.surroundings import Lookups, Told, surroundings
 from tests.upstreams.test_choose import endpoint
@@ -86,6 +88,8 @@ async def test_every_limit_is_shown_defaults_too(nursery: trio.Nursery) -> None:
         "max_connections": None,
         "max_pending_requests": 7,
         "failover_hold_seconds": 30.0,
+        "warm": 0,
+        "warm_idle_seconds": 45.0,
         "passive_health_check": {
             "interval_seconds": 10.0,
             "max_failures": 1,
@@ -195,3 +199,45 @@ async def test_the_listener(nursery: trio.Nursery) -> None:
         "overflow": 0,
         "overflow_by_reason": {"max_connections": 0, "max_handshakes": 0},
     }
+
+
+async def test_warm_connections_ready_used_and_given_up(
+    autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = await story(nursery, replace(DB, warm=2))
+    assert told.row()["warm"] == {
+        "wanted": 2,
+        "ready": [],
+        "made": 0,
+        "used": 0,
+        "missed": 0,
+        "discarded": {},
+        "failed": {},
+    }
+    async with warm_story.story(monkeypatch) as kept:
+        await kept.filled()
+        told.targets.warm, told.targets.warm_book = kept.pool, kept.targets.warm_book
+        kept.far_of(kept.pool.ready[0]).end("closed")
+        await trio.sleep(0.01)
+        (ready,) = told.row()["warm"]["ready"]
+        assert ready["address"] == "10.0.0.1:1 (local_service_address)"
+        assert (ready["peer_serial"], ready["generation"], ready["heard_bytes"]) == ("0d", 1, 0)
+        assert ready["peer"].endswith("/dc/dc1/svc/db")
+        kept.fault = warm_story.refused
+        await trio.sleep(3)
+        page = told.page().splitlines()
+        labels = 'upstream="db",bind="127.0.0.1:9191"'
+        for line in (
+            f"sidecar_upstream_warm_wanted{{{labels}}} 2",
+            f"sidecar_upstream_warm_ready{{{labels}}} 0",
+            f"sidecar_upstream_warm_used_total{{{labels}}} 0",
+            f'sidecar_upstream_warm_discarded_total{{reason="closed_by_peer",{labels}}} 1',
+            f'sidecar_upstream_warm_discarded_total{{reason="endpoint_ejected",{labels}}} 1',
+        ):
+            assert line in page
+        failed = kept.targets.warm_book.failed["connect_refused"]
+        assert f'sidecar_upstream_warm_failed_total{{reason="connect_refused",{labels}}} {failed}' in page
+
+
+async def test_where_none_are_wanted_metrics_do_not_speak_of_them(nursery: trio.Nursery) -> None:
+    assert "warm" not in (await story(nursery)).page()

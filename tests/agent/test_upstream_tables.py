@@ -17,6 +17,7 @@ spec = "db@dc1:9191"
 connect_timeout_ms = 250
 mesh_gateway = "remote"
 limits = { max_connections = 7 }
+warm = 3
 
 [[upstreams.failover]]
 datacenter = "dc2"
@@ -35,7 +36,7 @@ def test_tables() -> None:
     assert wrong == []
     db, cache = upstreams
     assert (db.destination, db.bind) == (ServiceDestination("db", "dc1"), LocalBind("127.0.0.1", 9191))
-    assert (db.connect_timeout, db.max_connections) == (0.25, 7)
+    assert (db.connect_timeout, db.max_connections, db.warm) == (0.25, 7, 3)
     assert db.mesh_gateway is MeshGatewayMode.REMOTE
     assert db.failover == (ServiceDestination("db", "dc2"),)
     assert cache == parse_upstream_flag("cache:9192")
@@ -48,6 +49,7 @@ def test_tables() -> None:
         ('upstreams = ["db:1"]', "upstreams: ['db:1'] is not a list of maps; ignored"),
         ('[[upstreams]]\nspec = "db:1"\nwann = "auto"', "upstreams[0].wann: unknown key; did you mean wan?"),
         ("[[upstreams]]\nwan = 'auto'", "upstreams[0].spec: "),
+        ('[[upstreams]]\nspec = "db:1"\nwarm = 99', "upstreams[0].warm: 99 is not a whole number from 0"),
         ('[[upstreams]]\nspec = "db:1"\nwan = "x"', "upstreams[0].wan: 'x' is not one of auto, prefer"),
         (
             '[[upstreams]]\nspec = "db:1"\n[[upstreams.failover]]\ndc = "dc2"',

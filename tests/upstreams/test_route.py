@@ -7,8 +7,9 @@ from random import Random
 
 from tests.upstreams.test_choose import Clock, endpoint
 from upstreams.ejection import FailureMemory
-from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity
-from upstreams.route import BEFORE_STAND_INS, Terrain, approaches
+from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Status
+from upstreams.reach import Dialling, ReachReason
+from upstreams.route import BEFORE_STAND_INS, Approach, Terrain, approaches, dialled, first_choice
 from upstreams.spec import MeshGatewayMode
 
 NONE, LOCAL, REMOTE = MeshGatewayMode.NONE, MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE
@@ -122,3 +123,44 @@ def test_what_can_be_reached() -> None:
     assert not terrain(REMOTE, memory(gate)).reachable(of(b))
     assert terrain(REMOTE, memory(gate)).reachable(of(a))
     assert terrain(REMOTE, gateways={}).reachable(of(b))  # not known yet is no reason to give it up
+
+
+def test_who_is_among_the_first_choices() -> None:
+    a, b, poor = endpoint("a"), endpoint("b"), endpoint("poor", Status.WARNING)
+    everybody = of(a, b, poor)
+
+    def chosen(one: Endpoint, failures: FailureMemory | None = None) -> Endpoint | None:
+        way = Approach(target=0, endpoint=one, hop=one)
+        return first_choice(way, everybody, terrain(failures=failures))
+
+    assert (chosen(a), chosen(b), chosen(poor)) == (a, b, None)
+    assert (chosen(a, memory(a)), chosen(b, memory(a)), chosen(poor, memory(a))) == (None, b, None)
+    assert (chosen(a, memory(a, b)), chosen(poor, memory(a, b))) == (None, poor)
+    assert chosen(poor, memory(a, b, poor)) is None
+    assert chosen(endpoint("c")) is None
+    assert chosen(replace(a, node="n2")) is None
+    assert chosen(replace(a, expected=replace(a.expected, datacenter="dc9"))) is None
+    assert chosen(replace(a, port=9)) == a, "the newest word on its address"
+
+
+def test_a_gateway_among_the_first_choices() -> None:
+    far, gate = away("far-1"), endpoint("gate-far", datacenter=FAR)
+    through, straight = (Approach(target=0, endpoint=far, hop=hop) for hop in (gate, far))
+    others = of(away("far-2"))  # one endpoint stands for all of its service
+    assert first_choice(through, others, terrain(REMOTE)) == gate
+    assert first_choice(through, others, terrain(REMOTE, memory(gate))) is None
+    assert first_choice(through, others, terrain(REMOTE, gateways={})) is None
+    assert first_choice(through, others, terrain(LOCAL)) is None, "another gateway is asked now"
+    assert first_choice(through, others, terrain(NONE)) is None, "none is asked now"
+    assert first_choice(through, of(), terrain(REMOTE)) is None
+    assert first_choice(straight, of(far), terrain(REMOTE)) is None
+    assert first_choice(straight, of(far), terrain(NONE)) == far
+
+
+def test_what_is_said_of_a_way() -> None:
+    far, gate = away("far"), endpoint("gate")
+    address = Dialling(host="10.0.0.1", port=1, reason=ReachReason.WAN_TAG)
+    straight, through = (Approach(target=0, endpoint=far, hop=hop) for hop in (far, gate))
+    assert dialled(straight, address) == str(address) == "10.0.0.1:1 (wan_tag)"
+    assert dialled(straight, address, "warm") == "10.0.0.1:1 (wan_tag, warm)"
+    assert dialled(through, address, "warm") == "10.0.0.1:1 (wan_tag, mesh gateway, warm)"
