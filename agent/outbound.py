@@ -1,7 +1,8 @@
 """One outbound connection, from top to bottom: a candidate, its address, its identity, and only then our app.
 
 Candidates are tried one after the other until one serves. A failure before the first application byte tries
-the next; after it, never: nobody knows what the far side has done with the bytes.
+the next; after it, never: nobody knows what the far side has done with the bytes. A candidate that was not
+trusted by roots which have been replaced meanwhile is tried again by the newest: that failure was ours.
 
 Where warm connections are kept (agent.warm_pool) and one is ready, it is used instead: then all that comes
 before the first byte has happened already.
@@ -19,7 +20,7 @@ from enum import StrEnum
 from OpenSSL import SSL
 
 from agent.deny_list import NOBODY, DenyList
-from agent.handshake import HandshakeFailed, client_handshake, verified_chain
+from agent.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
 from agent.latest import Latest
 from agent.ledger import Connection, Direction, Ledger
 from agent.legs import DialFailed, dial, part, remote, reset
@@ -31,13 +32,15 @@ from agent.splice import Ending, Transfer
 from agent.targets import Targets, counted
 from agent.warm_use import serve_warm
 from certs.contexts import Contexts
-from certs.peer import Peer, PeerRejected, verify_peer
+from certs.peer import Peer, PeerReason, PeerRejected, verify_peer
 from certs.spiffe import DEFAULT, TrustDomain
 from upstreams.endpoints import ExpectedIdentity
 from upstreams.reach import Dialling, Unreachable
 from upstreams.route import Approach, dialled
 
 Clock = Callable[[], datetime]
+
+_BY_OUR_ROOTS = (HandshakeReason.UNTRUSTED_CHAIN, PeerReason.UNTRUSTED_ROOT)
 
 
 class OutboundReason(StrEnum):
@@ -51,6 +54,7 @@ class OutboundReason(StrEnum):
     WRONG_IDENTITY = "wrong_identity"
     REFUSED_BY_PEER = "refused_by_peer"
     ALL_FAILED = "all_failed"
+    ROOTS_REPLACED = "roots_replaced"  # during the handshake, which failed by the former: tried again
     DENY_LISTED = "deny_listed"
     DEADLINE = "upstream_deadline"
     OVERFLOW = "upstream_overflow"  # max_connections
@@ -160,7 +164,7 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
         try:
             dialling = route.targets.address(approach)
             address = str(dialling)
-            await _attempt(sock, route, connection, approach, dialling)
+            await _persist(sock, route, connection, approach, dialling)
         except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
             route.targets.failed(approach)
             detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
@@ -172,6 +176,26 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
         else:
             return
     raise _none_left(failed, route)
+
+
+async def _persist(
+    sock: socket.socket, route: _Route, connection: Connection, approach: Approach, dialling: Dialling
+) -> None:
+    """Attempt it, again if it was judged by roots that are not the newest any more."""
+    while True:
+        version = route.contexts.version
+        try:
+            return await _attempt(sock, route, connection, approach, dialling)
+        except (HandshakeFailed, PeerRejected) as failure:
+            if failure.reason not in _BY_OUR_ROOTS or route.contexts.version == version:
+                raise
+            attempt = FailedAttempt(
+                endpoint=str(approach),
+                address=str(dialling),
+                reason=OutboundReason.ROOTS_REPLACED,
+                detail=failure.detail,
+            )
+            route.ledger.attempt_failed(connection, attempt)
 
 
 async def _attempt(

@@ -224,7 +224,7 @@ class CertificateAuthority:
                 bridge = cross_sign(successor.certificate, old, serial=self._next_serial(), at=at)
                 rows = self._store.table(DATACENTERS).rows()
                 lagging = any(not signing_under(row.value) <= {trust.active.id} for row in rows)
-                bridges = [certificate_pem(bridge), *(earlier_bridges(trust, at) if lagging else ())]
+                bridges = [certificate_pem(bridge), *earlier_bridges(trust, at, lagging=lagging)]
                 successor = new_root(successor.pem, bridges=bridges)
             self._write(rotated(trust, successor, at), key)
 

@@ -18,13 +18,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from certs.spiffe import TrustDomain
-from datacenter.authority import subject_key_id
+from datacenter.authority import BACKDATED, subject_key_id
 from datacenter.keys import colon_hex, kind_of
 
 ROOT_NAME = "Consul CA Primary Cert"
 ROTATED_OUT_AT = "RotatedOutAt"
 
-_MOST_BRIDGES = 6  # so many rotations may be missed; verifiers bound the depth of a chain
+MOST_BRIDGES = 6  # so many rotations may be missed; verifiers bound the depth of a chain
+RECENT = timedelta(minutes=1)  # as late as a handshake under way, or a watch of the roots, may be
 
 
 @lru_cache(maxsize=64)
@@ -104,13 +105,20 @@ def rotated(trust: Trust, successor: Root, at: datetime) -> Trust:
     return replace(trust, roots=(successor, *others))
 
 
-def earlier_bridges(trust: Trust, at: datetime) -> list[str]:
+def earlier_bridges(trust: Trust, at: datetime, *, lagging: bool) -> list[str]:
     """At a rotation: the bridges to the root that is replaced, for whoever trusts not even that one yet.
 
-    As Consul, the primary sends the newest bridge alone, unless a datacenter lags behind: then these as well.
+    As Consul, the primary sends the newest bridge alone, but for two cases. When rotations follow one another
+    within a minute, a handshake may have begun before several of them: so those of the last minute are sent.
+    And while a datacenter lags behind (`lagging`), all that are valid.
     """
-    kept = [pem for pem in trust.active.intermediates if parse_certificate(pem).not_valid_after_utc > at]
-    return kept[: _MOST_BRIDGES - 1]
+    kept = []
+    for pem in trust.active.intermediates:
+        bridge = parse_certificate(pem)
+        made = bridge.not_valid_before_utc + BACKDATED
+        if bridge.not_valid_after_utc > at and (lagging or at - made <= RECENT):
+            kept.append(pem)
+    return kept[: MOST_BRIDGES - 1]
 
 
 def pruned(trust: Trust, at: datetime, keep: timedelta, held: Collection[str] = ()) -> Trust:

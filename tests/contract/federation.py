@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from time import monotonic, sleep
 from typing import Literal
 
@@ -61,12 +62,12 @@ def running(kind: Kind, directory: Path) -> Iterator[Federation]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free for TCP and for UDP just now."""
+    """A port that is free for TCP and for UDP, and none that the kernel gives to somebody who dials."""
     while True:
+        port = SystemRandom().randrange(10_000, 32_000)  # below net.ipv4.ip_local_port_range
         with closing(socket.socket()) as stream, closing(socket.socket(type=socket.SOCK_DGRAM)) as datagrams:
-            stream.bind((host, 0))
-            port = int(stream.getsockname()[1])
             try:
+                stream.bind((host, port))
                 datagrams.bind((host, port))
             except OSError:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
 from datacenter.ca import CertificateAuthority
 from datacenter.forward import DATACENTERS
@@ -95,6 +96,7 @@ async def rotated_and_fetched(world: World) -> None:
 
 async def rotated_twice(world: World) -> None:
     await rotated_and_fetched(world)
+    await trio.sleep(24 * 60)  # as between the recordings
     await rotate(world)
 
 

@@ -12,8 +12,13 @@ from certs.peer import Peer, verify_peer
 from tests.agent.rotating import START
 
 
-def shake(client: Contexts, server: Contexts, at: datetime = START) -> tuple[Peer, Peer]:
-    """Whom the client and whom the server has seen; raises what fails."""
+def shake(
+    client: Contexts, server: Contexts, at: datetime = START, newest: Contexts | None = None
+) -> tuple[Peer, Peer]:
+    """Whom the client and whom the server has seen; raises what fails.
+
+    `newest`: what both have in force when the handshake ends, if they began it with something older.
+    """
     ours, theirs = SSL.Connection(client.client, None), SSL.Connection(server.server, None)
     ours.set_connect_state()
     theirs.set_accept_state()
@@ -24,7 +29,7 @@ def shake(client: Contexts, server: Contexts, at: datetime = START) -> tuple[Pee
                 done[end] = _step(end)
             _carry(end, other)
         if all(done.values()):
-            return _peer(ours, client, at), _peer(theirs, server, at)
+            return _peer(ours, newest or client, at), _peer(theirs, newest or server, at)
     raise AssertionError("the handshake does not end")
 
 
@@ -43,6 +48,6 @@ def _carry(end: SSL.Connection, other: SSL.Connection) -> None:
         return
 
 
-def _peer(end: SSL.Connection, own: Contexts, at: datetime) -> Peer:
+def _peer(end: SSL.Connection, in_force: Contexts, at: datetime) -> Peer:
     chain = [step.public_bytes(Encoding.DER) for step in end.get_verified_chain(as_cryptography=True) or ()]
-    return verify_peer(chain, own.credentials.bundle, at)
+    return verify_peer(chain, in_force.credentials.bundle, at)

@@ -8,11 +8,14 @@ import pytest
 import trio
 from OpenSSL import SSL
 
+from agent.handshake import HandshakeFailed, HandshakeReason
 from agent.latest import Latest
 from agent.legs import DialReason
 from agent.outbound import OutboundReason
 from agent.splice import Ending
 from certs.contexts import Contexts
+from tests.agent.wires import contexts_of
+from tests.certs.authority import Issuer
 from tests.scenarios.halves import (
     Mesh,
     deny_all,
@@ -176,3 +179,44 @@ async def test_several_connections_share_the_memory_of_failures() -> None:
             nursery.start_soon(exchange)
         await m.web.finished(20)
         assert m.web.events.attempts == []
+
+
+async def test_who_was_not_trusted_by_former_roots_is_asked_again_by_the_newest() -> None:
+    """Our root was replaced twice while we shook hands: no bridge reaches what we began with."""
+    newest = Issuer.root()
+    async with no_descriptor_leaked(), mesh(echo) as m:
+        shown = contexts_of(newest.leaf(service="db", datacenter="dc2"), newest, m.root)
+        async with in_place_of_db(m, shown) as answer, trio.open_nursery() as nursery:
+
+            async def serve() -> None:
+                with pytest.raises(HandshakeFailed):
+                    await answer(lambda: m.web.contexts.publish(contexts_of(m.root.leaf(), newest, m.root)))
+                sock, tls = await answer()
+                with sock:
+                    assert await first_bytes(sock, tls) == b"hello"
+                    tls.shutdown()
+
+            nursery.start_soon(serve)
+            client = await m.connect()
+            async with client:
+                await client.send_all(b"hello")
+                await client.send_eof()
+                assert await receive_all(client) == b""
+            await m.web.finished()
+        assert [a.reason for a in m.web.events.attempts] == [OutboundReason.ROOTS_REPLACED]
+        assert m.failures.ejected() == {}
+
+
+async def test_who_is_not_trusted_by_the_newest_roots_is_not_asked_twice() -> None:
+    stranger = Issuer.root()
+    async with mesh(echo) as m:
+        shown = contexts_of(stranger.leaf(service="db", datacenter="dc2"), stranger, m.root)
+        async with in_place_of_db(m, shown) as answer, trio.open_nursery() as nursery:
+
+            async def serve() -> None:
+                with pytest.raises(HandshakeFailed):
+                    await answer()
+
+            nursery.start_soon(serve)
+            await reset_with(m, OutboundReason.ALL_FAILED)
+        assert [a.reason for a in m.web.events.attempts] == [HandshakeReason.UNTRUSTED_CHAIN]
