@@ -12,7 +12,8 @@ The primary serves its federation under `/v1/internal/federation/`:
 
 All but `state` need operator:write, which the replication token has; with ACLs off, whoever reaches the HTTP
 API has it, here as everywhere. No key is part of any of them.
-`GET status` is served everywhere: how it stands with the primary, in one word and one reason.
+`GET status` is served everywhere: how it stands with the primary, in one word and one reason, and when the
+certificate that signs leaves here ends.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from datacenter.errors import ApiError
 from datacenter.forward import DATACENTERS
 from datacenter.replication import replicate
 from datacenter.retirement import longest_leaf_life, retire, take_report, take_request
-from datacenter.secondary import Secondary, standing
+from datacenter.secondary import Secondary, overdue, standing
+from datacenter.trust import timestamp
 
 LONGEST_BETWEEN_PRUNINGS = 3600.0
 
@@ -137,6 +139,8 @@ async def _status(dc: Datacenter, request: Request) -> Reply:
         "Datacenters": dc.federation.datacenters(),
         "ActiveRootID": trust.active.id if trust else "",
         "SigningKeyID": trust.active.signing_key_id if trust else "",
+        "SigningNotAfter": timestamp(trust.active.signing_certificate.not_valid_after_utc) if trust else "",
+        "Overdue": overdue(dc),
         **standing(dc),
     }
     return Reply(value=value)

@@ -72,6 +72,20 @@ def standing(dc: Datacenter) -> dict[str, str]:
     return dict(row.value) if row else {"State": State.NEVER_JOINED, "Detail": "", "Since": ""}
 
 
+def overdue(dc: Datacenter) -> str:
+    """What is to be feared of an intermediate that should have been renewed; empty while all is well."""
+    trust = CertificateAuthority(dc).trust
+    if dc.settings.is_primary or trust is None:
+        return ""
+    certificate, now = trust.active.signing_certificate, dc.clock()
+    if not past_half_life(certificate, now):
+        return ""
+    end = certificate.not_valid_after_utc
+    if now >= end:
+        return f"the intermediate certificate ended at {timestamp(end)}: no leaf can be signed"
+    return f"the intermediate certificate ends at {timestamp(end)} and is not renewed: no leaf outlives it"
+
+
 class Secondary:
     """The side of a secondary."""
 
@@ -81,6 +95,7 @@ class Secondary:
         self._reported: dict[str, Any] | None = (
             None  # since it was last out of reach: it may have forgotten us
         )
+        self._feared = ""  # of our intermediate, as last logged
 
     async def follow(self) -> None:
         """Never returns."""
@@ -98,6 +113,7 @@ class Secondary:
                 backoff.reset()
                 continue
             self._reported, index = None, 0
+            self._fear()
             await trio.sleep(backoff.next())
 
     async def _round(self, index: int) -> int:
@@ -187,6 +203,13 @@ class Secondary:
     @property
     def _primary(self) -> str:
         return (self._dc.settings.primary_addr or "").rstrip("/")
+
+    def _fear(self) -> None:
+        """Log once that the intermediate is overdue, and once that it has ended."""
+        fear = overdue(self._dc)
+        if fear and fear != self._feared:
+            _LOG.warning(fear)
+        self._feared = fear
 
     def _note(self, state: State, detail: str) -> None:
         """Remember a change of standing; a standing that goes on is not news."""

@@ -17,6 +17,7 @@ from datacenter.authority import intermediate_request
 from datacenter.keys import generate_key
 from datacenter.secondary import State
 from datacenter.settings import Access, Policy
+from datacenter.trust import timestamp
 from tests.datacenter.sites import (
     Site,
     Wan,
@@ -50,7 +51,7 @@ async def test_before_it_has_joined_a_secondary_says_so(autojump_clock: MockCloc
         state, detail = dc2.standing
         assert state == State.UNREACHABLE
         assert "dc1.example:8500: connect: connection refused" in detail
-        await trio.sleep(300)
+        await trio.sleep(60)
         await running_later(wan, dc2)
 
 
@@ -111,8 +112,10 @@ async def test_the_intermediate_is_renewed_at_half_its_life(autojump_clock: Mock
         await assert_mutual_trust(dc1, dc2)
 
 
-async def test_leaves_end_with_an_intermediate_that_cannot_be_renewed(autojump_clock: MockClock) -> None:
-    """The WAN stays cut too long: no leaf outlives its issuer, then there are none, then it heals."""
+async def test_leaves_end_with_an_intermediate_that_cannot_be_renewed(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The WAN stays cut too long: no leaf outlives its issuer, then none, then it heals; all visible."""
     wan = Wan()
     dc1, dc2 = wan.site("dc1"), wan.site("dc2", leaf_ttl=6 * 3600.0)
     start(dc1)
@@ -121,7 +124,13 @@ async def test_leaves_end_with_an_intermediate_that_cannot_be_renewed(autojump_c
     async with running(dc1, dc2):
         wan.cut("dc2")
         end = dc2.trust.active.signing_certificate.not_valid_after_utc
+        told = await dc2.get(STATUS)
+        assert (told["SigningNotAfter"], told["Overdue"]) == (timestamp(end), "")
         await trio.sleep((end - now() - timedelta(hours=1)).total_seconds())
+        ends = (
+            f"the intermediate certificate ends at {timestamp(end)} and is not renewed: no leaf outlives it"
+        )
+        assert (await dc2.get(STATUS))["Overdue"] == ends
         leaf = await dc2.get(f"{LEAF}/web", token="late")
         assert x509.load_pem_x509_certificate(leaf["CertPEM"].encode()).not_valid_after_utc == end
         await trio.sleep(3600)
@@ -130,9 +139,15 @@ async def test_leaves_end_with_an_intermediate_that_cannot_be_renewed(autojump_c
             500,
             "error signing: the signing certificate has expired",
         )
+        await trio.sleep(60)  # longer than between two attempts
+        ended = f"the intermediate certificate ended at {timestamp(end)}: no leaf can be signed"
+        told = await dc2.get(STATUS)
+        assert (told["State"], told["Overdue"]) == (State.UNREACHABLE, ended)
+        assert [caplog.messages.count(text) for text in (ends, ended)] == [1, 1]
         wan.heal("dc2")
-        await trio.sleep(40)
+        await trio.sleep(60)
         await assert_mutual_trust(dc1, dc2)
+        assert (await dc2.get(STATUS))["Overdue"] == ""
 
 
 @pytest.fixture
