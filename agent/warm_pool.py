@@ -170,10 +170,13 @@ class WarmPool:
 
     async def _keep(self, approach: Approach, dialling: Dialling) -> None:
         """One warm connection's life, up to where somebody takes it or it is discarded."""
+        version = self._grounds.contexts.version
         try:
             warm = await self._make(approach, dialling)
         except (DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
-            self._failed(approach, dialling, failure)
+            ours = isinstance(failure, HandshakeFailed | PeerRejected)
+            replaced = self._grounds.contexts.version != version  # it was judged by roots of the past
+            self._failed(approach, dialling, failure, blame=not (ours and replaced))
             return
         finally:
             self.under_way -= 1
@@ -251,9 +254,12 @@ class WarmPool:
         approach: Approach,
         dialling: Dialling,
         failure: DialFailed | HandshakeFailed | PeerRejected | NotServed,
+        *,
+        blame: bool,
     ) -> None:
-        self._set_back()
-        self._targets.failed(approach)
+        if blame:
+            self._set_back()
+            self._targets.failed(approach)
         self._book.failed[failure.reason.value] += 1
         attempt = FailedAttempt(
             endpoint=str(approach), address=str(dialling), reason=failure.reason, detail=failure.detail

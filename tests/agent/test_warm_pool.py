@@ -219,6 +219,21 @@ async def test_credentials_that_change_in_a_handshake(
         assert {warm.generation for warm in told.pool.ready} == {2}
 
 
+async def test_a_handshake_that_fails_by_credentials_of_the_past_is_nobodys_fault(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with story(monkeypatch) as told:
+        told.fault = unfinished
+        await trio.sleep(0.5 * told.round_trip)
+        told.contexts.publish(contexts(2))
+        await trio.sleep(0.51 * told.round_trip)
+        told.fault = None
+        assert told.targets.warm_book.failed.total() == 2
+        await trio.sleep(2 * told.round_trip)
+        assert len(told.pool.ready) == 2, "both were tried again at once"
+        assert told.told.ejections == []
+
+
 async def test_without_credentials_in_force_nobody_is_called(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
