@@ -186,6 +186,11 @@ def _upstream_lines(upstream: Mapping[str, Any]) -> list[str]:
             active = ", where new connections go" if target["target"] == upstream["active"] else ""
             lines.append(f"            {target['target']}{active}")
         lines += [f"              {line}" for line in _instance_lines(target)]
+    warm = upstream.get("warm") or {}  # an older agent says nothing of it
+    if warm.get("wanted"):
+        given_up = "".join(f", {count} {reason}" for reason, count in sorted(warm["discarded"].items()))
+        told = f"{len(warm['ready'])} of {warm['wanted']} ready, {warm['used']} used, {warm['missed']} missed"
+        lines.append(f"              warm: {told}{given_up}")
     return lines
 
 

@@ -259,3 +259,20 @@ def test_the_page_shows_what_is_rejected() -> None:
         "inbound     clean 2, probe 1",
         "outbound    nothing yet",
     ]
+
+
+def test_the_page_shows_warm_connections_where_there_are_any() -> None:
+    warm = {"wanted": 4, "ready": [{}, {}], "used": 9, "missed": 1, "discarded": {"refused_by_peer": 2}}
+    upstream: dict[str, object] = {
+        "destination": "db",
+        "bind": "127.0.0.1:1",
+        "listener": None,
+        "targets": [],
+    }
+    head = "upstream    db on 127.0.0.1:1"
+    assert clients._upstream_lines({**upstream, "warm": warm}) == [
+        head,
+        "              warm: 2 of 4 ready, 9 used, 1 missed, 2 refused_by_peer",
+    ]
+    assert clients._upstream_lines({**upstream, "warm": {**warm, "wanted": 0}}) == [head]
+    assert clients._upstream_lines(upstream) == [head]

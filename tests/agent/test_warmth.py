@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
+from OpenSSL import SSL
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from agent import upstream_status
+from agent.exits import ExitCode
+from agent.handshake import server_handshake
 from agent.latest import Latest
 from agent.parts import Parts
 from agent.targets import Targets
 from agent.warm_pool import WarmPool
 from agent.warmth import keep_warm
-from tests.agent.assembled import assembled
+from tests.agent.assembled import PROXY, SERVICE, assembled, proxy_answer
+from tests.agent.living import life
 from tests.agent.surroundings import Lookups, Told, surroundings
 from tests.agent.warm_story import DB
+from tests.agent.wires import contexts_of, listener
 from tests.upstreams.test_choose import Clock
 
 
@@ -79,3 +87,62 @@ async def test_without_any_the_pools_module_is_not_loaded(
         await bench.now(targets(0))
         assert "agent.warm_pool" not in sys.modules
         inner.cancel_scope.cancel()
+
+
+async def test_a_whole_agent_keeps_them_by_its_registration_and_drains_them(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    one = life(nursery, proxy_id=PROXY, listen="127.0.0.1:0")
+    far = Far()
+    entry = {
+        "Node": {"Node": "n1", "Address": "127.0.0.1", "Datacenter": "dc1"},
+        "Service": {"ID": "db-1", "Port": far.port, "Proxy": {"DestinationServiceName": "db"}},
+        "Checks": [{"Status": "passing"}],
+    }
+    one.bench.consul.answer("/v1/health/connect/db", [entry], index=3)
+    bind = f"{tmp_path}/db"
+    root = one.bench.well({"DestinationName": "db", "LocalBindSocketPath": bind, "Config": {"warm": 3}})
+    nursery.start_soon(far.serve, contexts_of(root.leaf(service="db"), root).server)
+
+    def ready() -> int:
+        (row,) = upstream_status.rows(one.bench.parts)
+        return len(cast("dict[str, Any]", row["warm"])["ready"])
+
+    async with trio.open_nursery() as inner:
+        inner.start_soon(one.run)
+        await one.ready()
+        await one.until(lambda: ready() == far.live == 3)
+        assert one.bench.parts.ledger.live() == ()
+        changed = proxy_answer({"DestinationName": "db", "LocalBindSocketPath": bind, "Config": {"warm": 1}})
+        one.bench.consul.answer(SERVICE, changed, content_hash="h2")
+        await one.until(lambda: ready() == far.live == 1)
+        one.cycle.drain("the test")
+        await one.until(lambda: far.live == 0)
+    assert one.code is ExitCode.CLEAN, "they are nothing to wait for"
+    far.sock.close()
+
+
+class Far:
+    """A far sidecar that admits everybody and hears nothing."""
+
+    def __init__(self) -> None:
+        self.sock = listener()
+        self.port = self.sock.getsockname()[1]
+        self.live = 0
+
+    async def serve(self, context: SSL.Context) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.lowlevel.wait_readable(self.sock)
+                caller, _ = self.sock.accept()
+                caller.setblocking(False)
+                nursery.start_soon(self._hold, caller, context)
+
+    async def _hold(self, caller: socket.socket, context: SSL.Context) -> None:
+        with caller:
+            tls = await server_handshake(caller, context, 5)
+            self.live += 1
+            await trio.lowlevel.wait_readable(caller)
+            with pytest.raises(SSL.ZeroReturnError):
+                tls.recv(1)
+            self.live -= 1
