@@ -92,8 +92,8 @@ def envoy(directory: Path) -> Iterator[Pair]:
     public, upstream = 21002, 9102
     web, db = identity("web", directory), identity("db", directory)
     halves = {
-        "client": _envoy_config((CLIENT, upstream), (SERVER, public), client=web, expects=db.uri),
-        "server": _envoy_config((SERVER, public), (SERVER, ORIGIN_PORT), server=db),
+        "client": envoy_config((CLIENT, upstream), (SERVER, public), client=web, expects=db.uri),
+        "server": envoy_config((SERVER, public), (SERVER, ORIGIN_PORT), server=db),
     }
     commands = []
     for number, (name, config) in enumerate(halves.items()):
@@ -107,7 +107,7 @@ def envoy(directory: Path) -> Iterator[Pair]:
         yield pair
 
 
-def _envoy_config(
+def envoy_config(
     listen: tuple[str, int], target: tuple[str, int], *,
     client: Identity | None = None, server: Identity | None = None, expects: str | None = None,
 ) -> dict[str, object]:  # fmt: skip

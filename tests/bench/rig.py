@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,11 +171,11 @@ def _until_ready(url: str) -> None:
     raise BenchFailed(f"no answer from {url}")
 
 
-def identity(service: str, directory: Path) -> Identity:
+def identity(service: str, directory: Path, url_of: Callable[[str], str] = api) -> Identity:
     """Write a service's leaf and the roots into files only we can read."""
-    datacenter = EXPECTED_PEER[service]
-    leaf = ask("GET", f"{api(datacenter)}/v1/agent/connect/ca/leaf/{service}")
-    roots = ask("GET", f"{api(datacenter)}/v1/agent/connect/ca/roots")
+    url = url_of(EXPECTED_PEER[service])
+    leaf = ask("GET", f"{url}/v1/agent/connect/ca/leaf/{service}")
+    roots = ask("GET", f"{url}/v1/agent/connect/ca/roots")
     made = Identity(
         service=service, uri=leaf["ServiceURI"], chain=directory / f"{service}.pem",
         key=directory / f"{service}.key", bundle=directory / f"{service}.roots.pem",

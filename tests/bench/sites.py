@@ -1,0 +1,81 @@
+"""Two sites on one machine, and a wide-area link between them: network namespaces, as root.
+
+    with sites(directory, milliseconds=40):
+        ...                                    # this process is in the first site from now on
+        process([*at("dc2"), "some", "command"], log)
+
+They are cut off from everything else, and gone at the end of the block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench.rig import BenchFailed, process
+
+ADDRESS = {"dc1": "10.66.0.11", "dc2": "10.66.0.21"}
+_LINK = "link"
+_NETWORK_NAMESPACE = 0x40000000  # linux/sched.h, CLONE_NEWNET
+
+
+def at(site: str) -> list[str]:
+    """What to put before a command that is to run there."""
+    return ["ip", "netns", "exec", _name(site)]
+
+
+@contextlib.contextmanager
+def sites(directory: Path, milliseconds: float) -> Iterator[None]:
+    """Both sites, the link, and ourselves in the first of them; afterwards we are where we were."""
+    if os.geteuid() != 0:
+        raise BenchFailed("network namespaces take root")
+    here = os.open("/proc/self/ns/net", os.O_RDONLY)
+    names = [*map(_name, ADDRESS), _name(_LINK)]
+    try:
+        for name in names:
+            _ip("netns", "add", name)
+        for number, (site, address) in enumerate(ADDRESS.items(), 1):
+            _attach(_name(site), address, number)
+        command = [*at(_LINK), sys.executable, "-m", "tests.bench.delay", "wan1", "wan2", str(milliseconds)]
+        with process(command, directory / "delay.log"):
+            _enter(f"/run/netns/{_name('dc1')}")
+            try:
+                yield
+            finally:
+                _enter(f"/proc/self/fd/{here}")
+    finally:
+        os.close(here)
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _attach(name: str, address: str, number: int) -> None:
+    """A cable from the site to the link."""
+    far = f"wan{number}"
+    _ip("link", "add", "wan", "netns", name, "type", "veth", "peer", "name", far, "netns", _name(_LINK))
+    _ip("-n", name, "addr", "add", f"{address}/24", "dev", "wan")
+    for namespace, interface in ((name, "lo"), (name, "wan"), (_name(_LINK), far)):
+        _ip("-n", namespace, "link", "set", interface, "up")
+
+
+def _name(site: str) -> str:
+    return f"bench-{os.getpid()}-{site}"
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchFailed(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+
+def _enter(path: str) -> None:
+    """Go there with this thread, which is the only one; children follow."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path(path).open("rb") as namespace:
+        if libc.setns(namespace.fileno(), _NETWORK_NAMESPACE):
+            raise BenchFailed(f"setns: {os.strerror(ctypes.get_errno())}")
