@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from trio.testing import MockClock
 
@@ -19,9 +20,9 @@ from certs.contexts import Contexts, build_contexts
 from certs.credentials import prove
 from certs.leaf import parse_leaf
 from datacenter.authority import certificate_pem
-from datacenter.keys import KeyKind, generate_key, key_pem
+from datacenter.keys import KeyKind, generate_key, key_pem, load_key
 from datacenter.trust import MOST_BRIDGES
-from tests.datacenter.mint import external_root
+from tests.datacenter.mint import MintedLeaf, external_root, refusals
 from tests.datacenter.sites import Site, Wan, now, running
 from tests.rotation.handshakes import shake
 
@@ -83,6 +84,21 @@ async def test_six_rotations_within_a_minute_are_borne_and_no_more(autojump_cloc
                 both_ways(made[began], made[ends])
         with pytest.raises(SSL.Error, match="certificate verify failed"):
             both_ways(made[0], made[MOST_BRIDGES + 1])
+
+
+async def test_the_longest_chain_verifies_with_three_that_are_not_ours(autojump_clock: MockClock) -> None:
+    wan = Wan()
+    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
+    async with running(dc1, dc2):
+        first = dc1.trust.roots
+        await generations(dc1, dc2, [1.0] * MOST_BRIDGES)
+        answer = await dc2.get(f"{LEAF}/db")
+        key = load_key(answer["PrivateKeyPEM"])
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        leaf = MintedLeaf(cert_pem=answer["CertPEM"], key=key)
+        assert answer["CertPEM"].count("BEGIN") == 1 + MOST_BRIDGES + 1
+        for roots in (first, dc1.trust.roots, (dc1.trust.active,)):
+            assert refusals(leaf, roots) == {}
 
 
 async def test_after_a_minute_it_is_as_with_consul(autojump_clock: MockClock) -> None:
