@@ -22,6 +22,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from enum import StrEnum
 
 import trio
@@ -79,15 +80,18 @@ class HandshakeFailed(Exception):
 
 
 async def server_handshake(
-    sock: socket.socket, context: SSL.Context, deadline_seconds: float
+    sock: socket.socket, context: Callable[[], SSL.Context], deadline_seconds: float
 ) -> SSL.Connection:
-    """Answer a caller's handshake on a non-blocking socket; raise HandshakeFailed. The socket stays open."""
-    connection = SSL.Connection(context, sock)
-    connection.set_accept_state()
-    handshake = _Handshake(sock, connection)
+    """Answer a caller's handshake on a non-blocking socket; raise HandshakeFailed. The socket stays open.
+
+    `context` is asked for when the caller begins, which may be long after it has connected.
+    """
+    handshake = _Handshake(sock)
     with trio.move_on_after(deadline_seconds):
         await handshake.hear_first_byte()
-        return await handshake.drive()
+        connection = SSL.Connection(context(), sock)
+        connection.set_accept_state()
+        return await handshake.drive(connection)
     raise handshake.too_late(deadline_seconds)
 
 
@@ -98,9 +102,9 @@ async def client_handshake(
     connection = SSL.Connection(context, sock)
     connection.set_tlsext_host_name(server_name.encode("ascii"))
     connection.set_connect_state()
-    handshake = _Handshake(sock, connection)
+    handshake = _Handshake(sock)
     with trio.move_on_after(deadline_seconds):
-        return await handshake.drive()
+        return await handshake.drive(connection)
     raise handshake.too_late(deadline_seconds)
 
 
@@ -113,11 +117,10 @@ def verified_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
 class _Handshake:
     """One attempt, and whether the other side has said anything."""
 
-    __slots__ = ("_connection", "_heard", "_sock")
+    __slots__ = ("_heard", "_sock")
 
-    def __init__(self, sock: socket.socket, connection: SSL.Connection) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._connection = connection
         self._heard = False
 
     async def hear_first_byte(self) -> None:
@@ -141,10 +144,10 @@ class _Handshake:
         except OSError as error:  # reset: how some health checks leave
             raise HandshakeFailed(HandshakeReason.PROBE, _system(error.errno)) from error
 
-    async def drive(self) -> SSL.Connection:
+    async def drive(self, connection: SSL.Connection) -> SSL.Connection:
         while True:
             try:
-                self._connection.do_handshake()
+                connection.do_handshake()
             except SSL.WantReadError:
                 await trio.lowlevel.wait_readable(self._sock)
                 self._heard = True
@@ -155,7 +158,7 @@ class _Handshake:
             except SSL.Error as error:
                 raise _refused(error) from error
             else:
-                return self._connection
+                return connection
 
     def too_late(self, seconds: float) -> HandshakeFailed:
         if self._heard:

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 
 from OpenSSL import SSL
 
@@ -127,11 +128,18 @@ async def _handshake(
     if clock() > not_after:
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
-    leaf = current.credentials.leaf
-    connection.ours = Party(id=leaf.id, serial=leaf.serial)
-    tls = await server_handshake(sock, current.server, deadline)
+    tls = await server_handshake(sock, partial(_context, connection, contexts), deadline)
     settled()
     return tls
+
+
+def _context(connection: Connection, contexts: Latest[Contexts]) -> SSL.Context:
+    """Of the generation in force now that the caller begins."""
+    current = contexts.value
+    assert current is not None  # looked at before; a published value is replaced, never taken back
+    leaf = current.credentials.leaf
+    connection.ours = Party(id=leaf.id, serial=leaf.serial)
+    return current.server
 
 
 async def _relayed(relay: Relay, plain: socket.socket, tls: SSL.Connection, connection: Connection) -> Ending:

@@ -69,7 +69,7 @@ async def wirings(contexts: Contexts) -> AsyncIterator[Wiring]:
         ends: dict[str, SSL.Connection] = {}
 
         async def answer() -> None:
-            ends["peer"] = await server_handshake(theirs, contexts.server, 5)
+            ends["peer"] = await server_handshake(theirs, lambda: contexts.server, 5)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)

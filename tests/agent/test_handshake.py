@@ -54,7 +54,7 @@ async def both(
 
     async def answer() -> None:
         try:
-            outcome["server"] = await server_handshake(pair[1], server, 5)
+            outcome["server"] = await server_handshake(pair[1], lambda: server, 5)
         except HandshakeFailed as error:
             outcome["server"] = error.reason
 
@@ -95,7 +95,11 @@ async def test_a_peer_without_a_certificate_has_no_chain(
 
 
 async def refused(sock: socket.socket, context: SSL.Context, *, client: bool = False) -> HandshakeFailed:
-    attempt = client_handshake(sock, context, "db.test", 3) if client else server_handshake(sock, context, 3)
+    attempt = (
+        client_handshake(sock, context, "db.test", 3)
+        if client
+        else server_handshake(sock, lambda: context, 3)
+    )
     with pytest.raises(HandshakeFailed) as caught:
         await attempt
     assert sock.fileno() != -1  # it stays the caller's
@@ -191,8 +195,7 @@ async def test_a_write_that_blocks_is_waited_for(contexts: Contexts) -> None:
 
     near, far = tcp_pair()
     with near, far:
-        attempt = handshake._Handshake(near, Reluctant())  # type: ignore[arg-type]
-        await attempt.drive()
+        await handshake._Handshake(near).drive(Reluctant())  # type: ignore[arg-type]
     assert wishes == []
 
 

@@ -37,7 +37,7 @@ async def tls_pair() -> AsyncIterator[tuple[TlsStream, TlsStream, socket.socket]
             answered = []
 
             async def answer() -> None:
-                answered.append(await server_handshake(far, contexts.server, 5))
+                answered.append(await server_handshake(far, lambda: contexts.server, 5))
 
             nursery.start_soon(answer)
             tls = await client_handshake(near, contexts.client, "db", 5)

@@ -45,15 +45,47 @@ def client_of(m: Mesh) -> SSL.Context:
     return contexts.client
 
 
+async def finish(tls: SSL.Connection, sock: socket.socket) -> None:
+    while True:
+        try:
+            return tls.do_handshake()
+        except SSL.WantReadError:
+            await trio.lowlevel.wait_readable(sock)
+
+
+async def test_who_begins_late_is_answered_with_the_newest_generation() -> None:
+    """Connected, then silent while everything was replaced: what was in force before does not count."""
+    async with no_descriptor_leaked(), mesh(echo) as m:
+        with m.raw() as sock:
+            await until(lambda: m.db.ledger.live() != ())
+            await trio.testing.wait_all_tasks_blocked()  # the server waits for the first byte
+            new = Issuer.root()
+            for side, service, datacenter in ((m.web, "web", "dc1"), (m.db, "db", "dc2")):
+                leaf = new.leaf(service=service, datacenter=datacenter, serial=0x77)
+                side.contexts.publish(contexts_of(leaf, new, generation=2))
+            tls = await client_handshake(sock, client_of(m), "db.test", 5)
+            shown = tls.get_peer_certificate()
+            assert shown is not None
+            assert shown.get_serial_number() == 0x77
+            await until(lambda: m.app.accepts == 1)
+            (live,) = m.db.ledger.live()
+            assert live.ours is not None
+            assert live.ours.serial == "77"
+
+
 async def test_a_root_that_goes_during_the_handshake_is_trusted_no_more() -> None:
     """The handshake began under the old bundle; the caller is judged by the new one."""
     async with no_descriptor_leaked(), mesh(echo) as m:
         with m.raw() as sock:
-            await until(lambda: m.db.ledger.live() != ())
-            await trio.testing.wait_all_tasks_blocked()  # the server has taken its context
+            sock.setblocking(False)
+            tls = SSL.Connection(client_of(m), sock)
+            tls.set_connect_state()
+            with pytest.raises(SSL.WantReadError):
+                tls.do_handshake()
+            await until(lambda: any(one.ours for one in m.db.ledger.live()))  # it has taken its context
             new = Issuer.root()
             m.db.contexts.publish(contexts_of(new.leaf(service="db", datacenter="dc2"), new, generation=2))
-            await client_handshake(sock, client_of(m), "db.test", 5)
+            await finish(tls, sock)
             assert (await m.db.finished()).reason is PeerReason.UNTRUSTED_ROOT
         assert m.app.accepts == 0
 

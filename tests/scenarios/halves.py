@@ -152,7 +152,7 @@ async def in_place_of_db(
             await trio.lowlevel.wait_readable(caller)  # its handshake has begun, and is not answered yet
             before()
             try:
-                return caller, await server_handshake(caller, presented.server, 5)
+                return caller, await server_handshake(caller, lambda: presented.server, 5)
             except HandshakeFailed:
                 caller.close()
                 raise
