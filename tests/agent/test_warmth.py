@@ -140,7 +140,7 @@ class Far:
 
     async def _hold(self, caller: socket.socket, context: SSL.Context) -> None:
         with caller:
-            tls = await server_handshake(caller, context, 5)
+            tls = await server_handshake(caller, lambda: context, 5)
             self.live += 1
             await trio.lowlevel.wait_readable(caller)
             with pytest.raises(SSL.ZeroReturnError):
