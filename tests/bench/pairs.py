@@ -110,6 +110,7 @@ def envoy(directory: Path) -> Iterator[Pair]:
 def envoy_config(
     listen: tuple[str, int], target: tuple[str, int], *,
     client: Identity | None = None, server: Identity | None = None, expects: str | None = None,
+    eager: dict[str, float] | None = None,
 ) -> dict[str, object]:  # fmt: skip
     def address(pair: tuple[str, int]) -> dict[str, object]:
         return {"socket_address": {"address": pair[0], "port_value": pair[1]}}
@@ -125,6 +126,8 @@ def envoy_config(
         "load_assignment": {"cluster_name": "target", "endpoints": [
             {"lb_endpoints": [{"endpoint": {"address": address(target)}}]}]},
     }  # fmt: skip
+    if eager is not None:
+        cluster["preconnect_policy"] = eager
     if server is not None:
         once: dict[str, Any] = {
             "disable_stateless_session_resumption": True,
