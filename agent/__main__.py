@@ -36,6 +36,8 @@ COMMANDS = {
     "demo": Command(module="datacenter.demo", says="two datacenters and the whole story", apart=True),
 }
 
+WORKER = "worker"  # begun by an agent with `workers` beside it, never by a person
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
@@ -46,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name.lstrip("-") == "version":
         sys.stdout.write(f"sidecar {VERSION}\n")
         return ExitCode.CLEAN
+    if name == WORKER:
+        from agent.worker import main as worker  # noqa: PLC0415 - only as one
+
+        return worker(rest, sys.stderr)
     command = COMMANDS.get(name)
     if command is None:
         from agent.arguments import did_you_mean  # noqa: PLC0415 - only for a mistake

@@ -48,6 +48,7 @@ class Bound:
     sock: socket.socket = field(repr=False)
     path: Path | None = None
     inode: int = 0
+    shareable: bool = False  # `another` can be had
 
     def listen(self) -> None:
         """Let callers in. Raises BindFailed: of two sockets bound to one port, the second may not listen."""
@@ -64,12 +65,15 @@ class Bound:
             self.path.unlink(missing_ok=True)
 
 
-async def bind(address: Address, purpose: str, mode: int | None = None) -> Bound:
-    """Bind a non-blocking socket; `mode` is for a unix socket's file. Raises BindFailed."""
+async def bind(address: Address, purpose: str, mode: int | None = None, *, shareable: bool = False) -> Bound:
+    """Bind a non-blocking socket; `mode` is for a unix socket's file. Raises BindFailed.
+
+    `shareable`: of a TCP address `another` can be had, for another process of ours.
+    """
     try:
         if isinstance(address, UnixAddress):
             return _bind_path(Path(address.path), purpose, mode)
-        return await _bind_tcp(address.host, address.port, purpose)
+        return await _bind_tcp(address.host, address.port, purpose, shareable=shareable)
     except OSError as error:
         raise BindFailed(purpose, address, error) from error
 
@@ -79,18 +83,42 @@ def adopt(sock: socket.socket, purpose: str) -> Bound:
     return Bound(purpose=purpose, address=_name(sock), sock=sock)
 
 
-async def _bind_tcp(host: str, port: int, purpose: str) -> Bound:
+def another(bound: Bound) -> Bound:
+    """One more listening socket at the address of a shareable one; the kernel shares the callers out.
+
+    Raises BindFailed.
+    """
+    try:
+        sock = _tcp_socket(bound.sock.family, bound.sock.getsockname(), shareable=True)
+    except OSError as error:
+        raise BindFailed(bound.purpose, bound.address, error) from error
+    more = Bound(purpose=bound.purpose, address=bound.address, sock=sock)
+    more.listen()
+    return more
+
+
+async def _bind_tcp(host: str, port: int, purpose: str, *, shareable: bool) -> Bound:
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, place = found[0]
-    sock = socket.socket(family, kind, protocol)
+    family, _, _, _, place = found[0]
+    if shareable and port:
+        # SO_REUSEPORT would let us share an address that another agent of this user listens on.
+        _tcp_socket(family, place, shareable=False).close()
+    sock = _tcp_socket(family, place, shareable=shareable)
+    return Bound(purpose=purpose, address=_name(sock), sock=sock, shareable=shareable)
+
+
+def _tcp_socket(family: int, place: object, *, shareable: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(place)
+        if shareable:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(place)  # type: ignore[arg-type]  # a socket address has as many forms as there are families
     except BaseException:
         sock.close()
         raise
-    return Bound(purpose=purpose, address=_name(sock), sock=sock)
+    return sock
 
 
 def _bind_path(path: Path, purpose: str, mode: int | None) -> Bound:

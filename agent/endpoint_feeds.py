@@ -7,7 +7,7 @@ again at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
@@ -32,6 +32,7 @@ from upstreams.spec import (
 _CROSSING = frozenset({MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE})
 
 Key = tuple[Lookup, float | None]  # a query's poll interval is part of what is watched
+Share = Callable[[Lookup, float | None, Source], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class EndpointFeeds:
         rng: Random,
         on_failure: Callable[[WatchStatus], None],
         on_recovery: Callable[[WatchStatus], None],
+        share: Share | None = None,
     ) -> None:
         self._consul = consul
         self._nursery = nursery
@@ -62,6 +64,7 @@ class EndpointFeeds:
         self._rng = rng
         self._on_failure = on_failure
         self._on_recovery = on_recovery
+        self._share = share  # runs beside each watch
         self._feeds: dict[Key, _Feed] = {}
         self._wanted: set[Key] = set()
         self._behind: dict[Key, frozenset[Key]] = {}  # a query's key to those of the services behind it
@@ -132,6 +135,8 @@ class EndpointFeeds:
         with feed.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(feed.watch.follow, self._clock, self._rng)
+                if self._share is not None:
+                    nursery.start_soon(self._share, *key, feed.source)
                 if isinstance(key[0], QueryDestination):
                     nursery.start_soon(self._ask_on_flips, key, key[0], feed.source)
 

@@ -41,9 +41,13 @@ class Following:
         """Carry out every change after that version, for ever."""
         while True:
             after, version = await self.parts.placement.newer(version)
-            await self._move_public(before, after)
-            await self.upstreams.follow(after.upstreams, self.parts.settings.drain_seconds, self.connections)
+            await self.change(before, after)
             before = after
+
+    async def change(self, before: Registration, after: Registration) -> None:
+        """Carry out one change."""
+        await self._move_public(before, after)
+        await self.upstreams.follow(after.upstreams, self.parts.settings.drain_seconds, self.connections)
 
     async def _move_public(self, before: Registration, after: Registration) -> None:
         opening = self.listeners.get(PUBLIC)

@@ -32,8 +32,9 @@ class Journal(Log):
         level: LogLevel = LogLevel.INFO,
         form: LogFormat = LogFormat.TEXT,
         connections: bool = False,
+        worker: int | None = None,
     ) -> None:
-        super().__init__(stream, clock, level=level, form=form)
+        super().__init__(stream, clock, level=level, form=form, worker=worker)
         self._connections = connections  # every one, also those that end in order
         self._flood = Flood()
 
@@ -71,6 +72,18 @@ class Journal(Log):
     def crashed(self, trace: str) -> None:
         """A bug: what is known of it. The process ends; systemd starts another."""
         self.write(LogLevel.ERROR, "crashed", trace=trace)
+
+    # --- workers ---
+
+    def worker_serving(self, worker: int, pid: int) -> None:
+        """A worker lets callers in."""
+        self.write(LogLevel.INFO, "worker.serving", slot=worker, pid=pid)
+
+    def worker_ended(self, worker: int, reason: str, detail: str, lost: int, pause: float) -> None:
+        """A worker ended unasked, with about so many connections; another is begun after `pause` seconds."""
+        self.write(
+            LogLevel.ERROR, "worker.ended", slot=worker, reason=reason, detail=detail, lost=lost, pause=pause
+        )
 
     # --- what Consul says ---
 

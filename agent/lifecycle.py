@@ -18,6 +18,7 @@ import trio
 
 from agent.admin import Admin
 from agent.binding import BindFailed, Bound, bind
+from agent.crew import Unheard
 from agent.endpoint_feeds import EndpointFeeds
 from agent.exits import Exit, ExitCode
 from agent.following import Following
@@ -41,6 +42,7 @@ from agent.systemd import Inherited, Notifier, public_socket
 from agent.targets import Surroundings
 from agent.upstream_listeners import UpstreamListeners
 from agent.warmth import keep_warm
+from agent.watch import WatchStatus
 
 ADMIN_MODE = 0o600
 CUT_SECONDS = 5.0  # for connections cut at the drain's deadline to take note
@@ -66,6 +68,8 @@ class Lifecycle:
             self.parts.relay = relay
             async with trio.open_nursery() as watches:
                 admin = await self._serve_admin(watches)
+                if self.parts.crew is not None:
+                    self.parts.crew.start(watches)
                 try:
                     watches.start_soon(self._hear_signals)
                     watches.start_soon(self._follow_deny_file)
@@ -150,6 +154,8 @@ class Lifecycle:
             if parts.public is not None:
                 await parts.intentions.first()
             following.listeners.open()
+            if parts.crew is not None:
+                await parts.crew.ready()
         except BindFailed as error:
             raise Exit(error.code, str(error)) from error
         return placed
@@ -171,17 +177,21 @@ class Lifecycle:
     def _following(
         self, relay: Relay, own: OwnWatches, connections: trio.Nursery, listeners: trio.Nursery
     ) -> Following:
-        parts = self.parts
+        parts, crew = self.parts, self.parts.crew
         handlers = Handlers(parts, relay)
-        parts.listeners = Listeners(listeners, connections, parts.journal)
+        if crew is None:
+            parts.listeners = Listeners(listeners, connections, parts.journal)
+        else:
+            parts.listeners = crew.listeners(listeners, connections)
         parts.feeds = EndpointFeeds(
             parts.consul,
             own.nursery,
             own_datacenter=parts.own_datacenter,
             clock=parts.clock,
             rng=parts.rng,
-            on_failure=parts.journal.watch_failed,
-            on_recovery=parts.journal.watch_recovered,
+            on_failure=self._endpoints_failed,
+            on_recovery=self._endpoints_recovered,
+            share=None if crew is None else crew.share,
         )
         parts.upstreams = UpstreamListeners(
             listeners=parts.listeners,
@@ -195,7 +205,7 @@ class Lifecycle:
                 clock=parts.clock,
                 rng=parts.rng,
                 loads=parts.loads,
-                events=parts.journal,
+                events=parts.journal if crew is None else Unheard(),
             ),
             limit=parts.settings.max_connections or None,
             unsettled_limit=parts.settings.max_handshakes or None,
@@ -210,6 +220,16 @@ class Lifecycle:
             inherited=public_socket(tuple(self.inherited)),
             watch_intentions=own.intentions,
         )
+
+    def _endpoints_failed(self, status: WatchStatus) -> None:
+        self.parts.journal.watch_failed(status)
+        if self.parts.crew is not None:
+            self.parts.crew.watch_changed(status)
+
+    def _endpoints_recovered(self, status: WatchStatus) -> None:
+        self.parts.journal.watch_recovered(status)
+        if self.parts.crew is not None:
+            self.parts.crew.watch_changed(status)
 
     def _now_ready(self, seconds: float) -> None:
         self.parts.phase = Phase.SERVING
@@ -226,7 +246,8 @@ class Lifecycle:
             serving.start_soon(following.follow, placed, 1)
             serving.start_soon(following.listeners.retry_failed)
             serving.start_soon(self._observe)
-            serving.start_soon(keep_warm, self.parts)  # while draining every connection is dialled
+            if self.parts.crew is None:  # workers keep their own
+                serving.start_soon(keep_warm, self.parts)  # while draining every connection is dialled
             if own is not None:
                 serving.start_soon(own.keep)
             await self._drain.wait()
@@ -290,10 +311,11 @@ class Lifecycle:
     # --- end ---
 
     async def _end(self, listeners: Listeners, placed: Registration) -> ExitCode:
-        parts = self.parts
+        parts, crew = self.parts, self.parts.crew
         seconds = parts.settings.drain_seconds
         self.notifier.send("STOPPING=1", "STATUS=draining")
-        parts.journal.draining(self._why, len(parts.ledger.live()), seconds)
+        live = len(parts.ledger.live()) if crew is None else crew.live()
+        parts.journal.draining(self._why, live, seconds)
         await listeners.close(PUBLIC)
         own = self._self_registration(placed)
         if own is not None:
@@ -301,10 +323,13 @@ class Lifecycle:
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as draining:
                 draining.start_soon(_cancel_on, self._hurry, draining)
-                await parts.ledger.empty()
+                await (parts.ledger.empty() if crew is None else crew.empty())
                 draining.cancel_scope.cancel()
         await listeners.close_all()
-        cut = parts.ledger.close_all(CloseReason.DRAIN_DEADLINE)
+        if crew is None:
+            cut = parts.ledger.close_all(CloseReason.DRAIN_DEADLINE)
+        else:
+            cut = await crew.finish()
         with trio.move_on_after(CUT_SECONDS):
             await parts.ledger.empty()
         parts.journal.drained(cut)

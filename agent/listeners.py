@@ -61,6 +61,8 @@ class Opening:
 class Listeners:
     """Every listener by its key. The accept loops live in one nursery, the connections in another."""
 
+    shareable = False  # whether other processes may have sockets at the same addresses
+
     def __init__(self, listeners: trio.Nursery, connections: trio.Nursery, events: ListenerEvents) -> None:
         self._listeners = listeners
         self._connections = connections
@@ -89,8 +91,8 @@ class Listeners:
     def open(self) -> None:
         """Let callers in everywhere. Raises BindFailed."""
         self._open = True
-        for opening in self._openings.values():
-            self._start(opening)
+        for key, opening in self._openings.items():
+            self._start(key, opening)
 
     async def add(self, key: Hashable, opening: Opening) -> None:
         """Bind and open one more; what cannot be had is told and stays to be retried."""
@@ -98,13 +100,13 @@ class Listeners:
         try:
             await self._take(opening)
             if self._openings.get(key) is not opening:  # closed meanwhile
-                _release(opening)
+                release(opening)
                 return
             if self._open:
-                self._start(opening)
+                self._start(key, opening)
             opening.problem = ""
         except BindFailed as error:
-            _release(opening)
+            release(opening)
             if opening.problem != str(error):
                 opening.problem = str(error)
                 self._events.listening_failed(opening.purpose, opening.problem)
@@ -127,14 +129,14 @@ class Listeners:
         """Give back what was bound and never opened: the start has failed."""
         for opening in self._openings.values():
             if opening.ended is None:
-                _release(opening)
+                release(opening)
 
     async def close_all(self) -> None:
         """Close every listener."""
         for key in list(self._openings):
             await self.close(key)
 
-    def _start(self, opening: Opening) -> None:
+    def _start(self, _key: Hashable, opening: Opening) -> None:
         for bound in opening.bound:
             bound.listen()
         opening.listening = True
@@ -157,37 +159,37 @@ class Listeners:
         finally:
             for bound in opening.bound:
                 self._events.listening_ended(bound.purpose, bound.address)
-            _release(opening)
+            release(opening)
             ended.set()
 
     async def _take(self, opening: Opening) -> None:
-        opening.bound = [await _first(opening)]
+        opening.bound = [await self._bound(opening)]
         if not opening.checked:
             return
         # Only the check is lost when this address is taken, so that is told and no more.
         place = _place_of_check(opening.bound[0].sock)
         if place is not None:
             try:
-                opening.bound = [*opening.bound, await bind(place, CHECK)]
+                opening.bound = [*opening.bound, await bind(place, CHECK, shareable=self.shareable)]
             except BindFailed as error:
                 self._events.listening_failed(CHECK, str(error))
 
-
-async def _first(opening: Opening) -> Bound:
-    if opening.inherited is not None:
-        return adopt(opening.inherited, opening.purpose)
-    return await bind(opening.address, opening.purpose, opening.mode)
+    async def _bound(self, opening: Opening) -> Bound:
+        if opening.inherited is not None:
+            return adopt(opening.inherited, opening.purpose)
+        return await bind(opening.address, opening.purpose, opening.mode, shareable=self.shareable)
 
 
 async def _stop(opening: Opening) -> None:
     opening.scope.cancel()
     if opening.ended is None:
-        _release(opening)
+        release(opening)
     else:
         await opening.ended.wait()
 
 
-def _release(opening: Opening) -> None:
+def release(opening: Opening) -> None:
+    """Give its sockets back."""
     opening.listening = False
     for bound in opening.bound:
         bound.close()

@@ -30,10 +30,12 @@ class Log:
         *,
         level: LogLevel = LogLevel.INFO,
         form: LogFormat = LogFormat.TEXT,
+        worker: int | None = None,
     ) -> None:
         self._stream = stream
         self._clock = clock
         self._form = form
+        self._worker = worker  # which process says it, where there are several
         self.level = level
         self.lost = 0  # lines nobody could be told
 
@@ -46,6 +48,8 @@ class Log:
         if not self.wants(level):
             return
         ts = self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if self._worker is not None:
+            fields["worker"] = self._worker
         said = {name: value for name, value in fields.items() if value is not None and value != ""}
         if self._form is LogFormat.JSON:
             line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **said}).decode()

@@ -20,11 +20,21 @@ from agent.readiness import missing
 
 def families(parts: Parts) -> Iterator[Family]:
     """Every metric as it is now."""
+    yield from control_plane(parts)
+    yield from data_plane(parts)
+
+
+def control_plane(parts: Parts) -> Iterator[Family]:
+    """The process itself, and what it knows."""
     yield from _process(parts)
-    yield from _connections(parts)
-    yield from _listeners(parts)
     yield from credential_status.families(parts)
     yield from _watches(parts)
+
+
+def data_plane(parts: Parts) -> Iterator[Family]:
+    """Connections, and where they come from and go to."""
+    yield from _connections(parts)
+    yield from _listeners(parts)
     yield from upstream_status.families(parts)
 
 

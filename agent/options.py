@@ -139,6 +139,8 @@ OURS = (
            says="most live connections of one listener; 0 leaves it to the limit of open files"),
     Option(name="max_handshakes", read=values.parse_count, default=1024, example="N",
            says="most connections of one listener whose handshake is not over; 0 is no limit"),
+    Option(name="workers", read=values.parse_workers, default=1, example="N",
+           says="processes that serve connections; 1: this one, more: as many beside it, for more cores"),
     Option(name="log_level", read=values.one_of(LogLevel), default=LogLevel.INFO, example="LEVEL",
            says="debug, info, warn or error"),
     Option(name="log_format", read=values.one_of(LogFormat), default=LogFormat.TEXT, example="FORMAT",

@@ -11,6 +11,7 @@ from random import Random
 
 from agent.clock_skew import ClockSkew
 from agent.consul import Consul, RawList
+from agent.crew import Crew
 from agent.deny_file import DenyFile
 from agent.endpoint_feeds import EndpointFeeds
 from agent.intentions import Intentions
@@ -68,6 +69,7 @@ class Parts:
     feeds: EndpointFeeds | None = None
     listeners: Listeners | None = None
     upstreams: UpstreamListeners | None = None
+    crew: Crew | None = None
     admin_addresses: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

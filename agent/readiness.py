@@ -24,6 +24,8 @@ def missing(parts: Parts) -> list[str]:
         pieces.append(f"intentions: {_why(status)}")
     if parts.listeners is not None:
         pieces += [f"listener: {problem}" for problem in parts.listeners.problems]
+    if parts.crew is not None:
+        pieces += parts.crew.missing()
     if parts.phase is Phase.STARTING and not pieces:
         pieces.append("listeners: not open yet")
     return pieces

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from agent.admin import JSON, Reply, Route, text_reply
 from agent.answering import answer_inquiry
-from agent.exposition import CONTENT_TYPE, text
-from agent.metrics import families
+from agent.exposition import CONTENT_TYPE, Family, text
+from agent.metrics import control_plane, families
 from agent.parts import Parts
 from agent.readiness import missing
 from agent.rotation import Asker, Refresh, RotationStatus
@@ -27,12 +28,11 @@ def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
         return text_reply(503, "\n".join(pieces)) if pieces else text_reply(200, "ready")
 
     async def metrics(_body: bytes) -> Reply:
-        return Reply(content_type=CONTENT_TYPE, body=text(families(parts)).encode())
+        return Reply(content_type=CONTENT_TYPE, body=text(await _families(parts)).encode())
 
     async def status(_body: bytes) -> Reply:
-        return Reply(
-            content_type=JSON, body=msgspec.json.format(msgspec.json.encode(document(parts)), indent=1)
-        )
+        told = msgspec.json.encode(await _document(parts))
+        return Reply(content_type=JSON, body=msgspec.json.format(told, indent=1))
 
     async def begin_drain(_body: bytes) -> Reply:
         drain("the admin endpoint")
@@ -65,6 +65,17 @@ def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
         Route(method="POST", path="/drain", answer=begin_drain, changes=True),
         Route(method="POST", path="/rotate", answer=rotate, changes=True),
     )
+
+
+async def _families(parts: Parts) -> Iterable[Family]:
+    if parts.crew is None:
+        return families(parts)
+    return itertools.chain(control_plane(parts), await parts.crew.families())
+
+
+async def _document(parts: Parts) -> dict[str, object]:
+    told = document(parts)
+    return told if parts.crew is None else await parts.crew.laid_into(told)
 
 
 def _why(status: RotationStatus, result: Refresh) -> str:

@@ -48,12 +48,17 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         return error.code
     for note in resolution.notes:
         parts.journal.note(note)
+    if settings.workers > 1:
+        from agent.worker_process import spawner  # noqa: PLC0415 - most agents have no workers
+        from agent.workers import Workers  # noqa: PLC0415
+
+        parts.crew = Workers(parts, settings.workers, spawner(environ))
     life = Lifecycle(
         parts=parts,
         reactions=reactions,
         notifier=notifier(environ, os.getpid()),
         inherited=inherited_sockets(environ, os.getpid()),
-        on_ready=_settle,
+        on_ready=settle,
     )
     return _live(life, console)
 
@@ -104,7 +109,7 @@ def _load_deny_file(parts: Parts) -> None:
         raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
 
 
-def _settle() -> None:
+def settle() -> None:
     """What was made until now lives to the end: the collector need not look at it again.
 
     What starting has left unused in the C library's heap, some three megabytes, goes back to the system.

@@ -101,6 +101,7 @@ class Settings:
     wan_addresses: WanMode
     max_connections: int
     max_handshakes: int
+    workers: int
     log_level: LogLevel
     log_format: LogFormat
     narrow: tuple[Narrowing, ...] | None

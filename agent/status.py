@@ -26,7 +26,6 @@ def document(parts: Parts) -> Row:
     """Everything, as it is now."""
     now = parts.clock()
     pieces = missing(parts)
-    live = parts.ledger.live()
     return {
         "version": VERSION,
         "pid": os.getpid(),
@@ -41,14 +40,22 @@ def document(parts: Parts) -> Row:
         "intentions": _intentions(parts),
         "policy": _policy(parts),
         "watches": [_watch(status, now) for status in parts.watches()],
+        **data_plane(parts),
+        "counters": counters(parts),
+        "admin": parts.admin_addresses,
+        "complaints": _complaints(parts),
+    }
+
+
+def data_plane(parts: Parts) -> Row:
+    """Where connections come in and what lives."""
+    live = parts.ledger.live()
+    return {
         "public": upstream_status.opening_row(parts.public),
         "upstreams": upstream_status.rows(parts),
         "connections": [_connection(connection) for connection in live[-MOST_ROWS:]],
         "connections_not_shown": max(0, len(live) - MOST_ROWS),
         "recent": [_finished(finished) for finished in parts.ledger.recent()],
-        "counters": _counters(parts),
-        "admin": parts.admin_addresses,
-        "complaints": _complaints(parts),
     }
 
 
@@ -109,7 +116,8 @@ def _complaints(parts: Parts) -> list[str]:
     deny_file = (
         parts.deny_file.complaint and f"deny_file: {parts.deny_file.complaint}; the old list is in force"
     )
-    return [complaint for complaint in (audit, deny_file, parts.token.complaint) if complaint]
+    workers = [] if parts.crew is None else parts.crew.complaints()
+    return [complaint for complaint in (audit, deny_file, parts.token.complaint, *workers) if complaint]
 
 
 def _watch(status: WatchStatus, now: datetime) -> Row:
@@ -180,7 +188,8 @@ def _address_and_why(dialled: str) -> tuple[str, str]:
     return address, why.removesuffix(")")
 
 
-def _counters(parts: Parts) -> Mapping[str, object]:
+def counters(parts: Parts) -> Mapping[str, object]:
+    """How many connections, requests and bytes there were."""
     ledger = parts.ledger
     endings: dict[str, dict[str, int]] = {direction.value: {} for direction in Direction}
     for (direction, reason), count in sorted(ledger.counters().items()):

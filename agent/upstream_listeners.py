@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import trio
 
-from agent.endpoint_feeds import EndpointFeeds
 from agent.latest import Latest
 from agent.ledger import CloseReason, Direction, Ledger
 from agent.listener import Admission, Place
@@ -19,6 +19,14 @@ from agent.targets import Surroundings, Targets
 from upstreams.plan import plan
 from upstreams.spec import Bind, LocalBind, Upstream
 
+
+class Feeds(Protocol):
+    """Who watches where upstreams are."""
+
+    def want(self, upstreams: Iterable[Upstream], /) -> None:
+        """Watch what these need and nothing else."""
+
+
 Serve = Callable[[socket.socket, Place, Targets], Awaitable[None]]
 
 
@@ -27,7 +35,7 @@ class UpstreamListeners:
     """The upstreams in force. `serve` serves one connection of our app to its end."""
 
     listeners: Listeners
-    feeds: EndpointFeeds
+    feeds: Feeds
     ledger: Ledger
     serve: Serve
     around: Surroundings

@@ -17,6 +17,8 @@ from upstreams.spec import LOOPBACK
 
 E = TypeVar("E", bound=StrEnum)
 
+MOST_WORKERS_OF_A_CORE = 4
+
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _NAME = re.compile(r"[^\s/?#%]+")
@@ -61,6 +63,15 @@ def parse_count(text: str) -> int:
     """A whole number, zero or more."""
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def parse_workers(text: str) -> int:
+    """How many processes; more than a few for each core only get in each other's way."""
+    cores = len(os.sched_getaffinity(0))
+    most = MOST_WORKERS_OF_A_CORE * cores
+    if not 1 <= parse_count(text) <= most:
+        raise ValueError(f"{text} workers: write 1 to {most}, the cores here ({cores}) are best")
     return int(text)
 
 

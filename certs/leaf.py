@@ -8,7 +8,12 @@ from enum import StrEnum
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from certs.identity import NoIdentity, service_of
 from certs.rejection import Rejection
@@ -44,7 +49,7 @@ class Leaf:
     """A service's certificate and key.
 
     `extra` is what followed it in `CertPEM`, in the order received: not always path order (contract §3.3),
-    and to be sent unchanged. `key` stays out of repr; no text of it leaves this object.
+    and to be sent unchanged. `key` stays out of repr; no text of it leaves this object but by `handed_on`.
     """
 
     certificate: x509.Certificate
@@ -84,6 +89,13 @@ def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
         not_after=certificate.not_valid_after_utc,
         chain_bytes=size,
     )
+
+
+def handed_on(leaf: Leaf) -> tuple[str, str]:
+    """`CertPEM` and `PrivateKeyPEM` again, as `parse_leaf` reads them: for another process of ours."""
+    chain = (leaf.certificate, *leaf.extra)
+    key = leaf.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return "".join(one.public_bytes(Encoding.PEM).decode() for one in chain), key.decode()
 
 
 def serial_text(number: int) -> str:

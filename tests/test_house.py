@@ -86,6 +86,7 @@ ONLY_FOR = {
 
 # Tables and shapes that have no behaviour of their own, and the test of what reads them.
 TESTED_BY = {
+    "agent/crew.py": "agent/test_workers.py",
     "datacenter/api.py": "datacenter/test_frame.py",
     "datacenter/check_definitions.py": "datacenter/test_agent_checks.py",
     "datacenter/definitions.py": "datacenter/test_registration.py",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from agent import listener as listener_module
@@ -139,21 +140,40 @@ def _leaves(group: BaseException) -> list[BaseException]:
     return [group]
 
 
+class Turns(trio.abc.Instrument):
+    """Counts the scheduler's turns: in each, every task that can run does so once."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.now += 1
+
+
 async def test_others_get_their_turn_between_batches() -> None:
-    scripted, seen = Scripted(*[None] * (BATCH + 10)), set[int]()
+    scripted, turns, accepted = Scripted(*[None] * (BATCH + 10)), Turns(), Counter[int]()
+    accept = scripted.accept
+
+    def noted() -> tuple[socket.socket, object]:
+        found = accept()
+        accepted[turns.now] += 1
+        return found
+
+    scripted.accept = noted  # type: ignore[method-assign]
 
     async def handler(sock: socket.socket, _place: Place) -> None:
         sock.close()
         await trio.lowlevel.checkpoint()
 
+    trio.lowlevel.add_instrument(turns)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_accept, scripted, handler, nursery, Admission(), Told())
         scripted.poke()
         while scripted.script:
-            seen.add(len(scripted.script))
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
-    assert seen == {BATCH + 10, 10}
+    trio.lowlevel.remove_instrument(turns)
+    assert list(accepted.values()) == [BATCH, 10]
     scripted.close()
 
 
@@ -239,33 +259,26 @@ async def test_the_limit_of_live_ones_is_another_reason() -> None:
             rush.end(nursery)
 
 
-async def test_handshakes_begin_in_the_order_of_arrival_a_few_in_each_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_handshakes_begin_in_the_order_of_arrival_a_few_in_each_turn() -> None:
     scripted = Scripted(*[None] * 3 * PACE)
-    admission, begun = Admission(), Counter[int]()
-    turn, order = 0, list[object]()
+    admission, begun, turns = Admission(), Counter[int](), Turns()
+    order = list[object]()
 
     async def handler(sock: socket.socket, _place: Place) -> None:
-        begun[turn] += 1
+        begun[turns.now] += 1
         order.append(sock.getpeername())
         sock.close()
         await trio.lowlevel.checkpoint()
 
-    async def count_turns() -> None:
-        nonlocal turn
-        while len(order) < 3 * PACE:
-            await trio.lowlevel.checkpoint()
-            turn += 1
-        nursery.cancel_scope.cancel()
-
+    trio.lowlevel.add_instrument(turns)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_accept, scripted, handler, nursery, admission, Told())
         scripted.poke()
-        nursery.start_soon(count_turns)
-    assert admission.admitted == 3 * PACE
-    assert len(begun) > 1
-    assert max(begun.values()) <= 2 * PACE  # two turns of the listener may fall into one of the counter's
+        while len(order) < 3 * PACE:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    trio.lowlevel.remove_instrument(turns)
+    assert list(begun.values()) == [PACE] * 3
     # Within one turn trio shuffles its tasks; from turn to turn the order holds.
     names = [other.getsockname() for other in scripted.others]
     for start in range(0, 3 * PACE, PACE):

@@ -146,10 +146,12 @@ async def test_one_that_is_closed_while_it_is_being_bound_stays_closed(
 ) -> None:
     begun, go_on = trio.Event(), trio.Event()
 
-    async def slowly(address: Address, purpose: str, mode: int | None = None) -> Bound:
+    async def slowly(
+        address: Address, purpose: str, mode: int | None = None, *, shareable: bool = False
+    ) -> Bound:
         begun.set()
         await go_on.wait()
-        return await bind(address, purpose, mode)
+        return await bind(address, purpose, mode, shareable=shareable)
 
     monkeypatch.setattr("agent.listeners.bind", slowly)
     async with bench() as b:

@@ -76,9 +76,8 @@ def test_what_the_sample_shows_can_be_read(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["start_timeout", "drain_seconds", "max_connections", "max_handshakes", "log_level", "log_format",
-             "wan_addresses",
-             "http_ssl", "http_ssl_verify", "register"]
+    "name", ["start_timeout", "drain_seconds", "max_connections", "max_handshakes", "workers", "log_level",
+             "log_format", "wan_addresses", "http_ssl", "http_ssl_verify", "register"]
 )  # fmt: skip
 def test_a_default_the_sample_shows_is_the_default(name: str) -> None:
     option = next(option for option in OPTIONS if option.name == name)

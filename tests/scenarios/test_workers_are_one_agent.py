@@ -1,0 +1,288 @@
+"""Two workers, as processes: rotation, revocation, drain and every number are those of one agent.
+
+Each test holds connections in both workers, and finds in `/status` which has which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from OpenSSL import SSL
+
+from agent.handshake import client_handshake
+from tests.agent.beside_consul import everything
+from tests.agent.living import App, free_port
+from tests.agent.processes import command, environment, lines_until, sidecar
+from tests.agent.scripted_consul import ScriptedConsul
+from tests.agent.wires import contexts_of
+from tests.certs.authority import Issuer, roots_answer
+
+SECONDS = 60.0
+MATCH = "/v1/connect/intentions/match"
+ROOTS = "/v1/agent/connect/ca/roots"
+LEAF = "/v1/agent/connect/ca/leaf/web"
+
+
+@dataclass(slots=True)
+class Held:
+    """A connection through the sidecar to the app."""
+
+    sock: socket.socket
+    tls: SSL.Connection
+
+    @property
+    def port(self) -> int:
+        port: int = self.sock.getsockname()[1]
+        return port
+
+    async def say(self, word: bytes = b"hello") -> bytes:
+        """What is echoed; empty when the connection has been ended."""
+        try:
+            self.tls.send(word)
+            while True:
+                try:
+                    return self.tls.recv(100)
+                except SSL.WantReadError:
+                    await trio.lowlevel.wait_readable(self.sock)
+        except SSL.Error:
+            return b""
+
+
+@dataclass(slots=True, kw_only=True)
+class Agent:
+    """A sidecar of web with two workers."""
+
+    consul: ScriptedConsul
+    root: Issuer
+    address: tuple[str, int]
+    admin: str
+    process: trio.Process
+    log: list[str] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+
+    async def status(self) -> dict[str, Any]:
+        told = json.loads((await sidecar("status", "-json", "-admin-bind", self.admin)).out)
+        assert isinstance(told, dict)
+        return told
+
+    async def until(self, true: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Its status once that is so."""
+        with trio.fail_after(SECONDS):
+            while not true(told := await self.status()):
+                pass
+        return told
+
+    async def call(self) -> Held:
+        """One more connection, which is served."""
+        sock = socket.create_connection(self.address, timeout=SECONDS)
+        sock.setblocking(False)
+        context = contexts_of(self.root.leaf(service="client"), self.root).client
+        held = Held(sock, await client_handshake(sock, context, "web", SECONDS))
+        self.held.append(held)
+        assert await held.say() == b"hello"
+        return held
+
+    async def in_both(self) -> dict[int, list[Held]]:
+        """Connections, at least two in each worker: the kernel decides which gets one."""
+        while True:
+            await self.call()
+            by_worker: dict[int, list[Held]] = {0: [], 1: []}
+            ports = {held.port: held for held in self.held}
+            for row in (await self.status())["connections"]:
+                by_worker[row["worker"]].append(ports[int(row["caller"].rpartition(":")[2])])
+            if all(len(held) >= 2 for held in by_worker.values()):
+                return by_worker
+
+    async def drink(self) -> None:
+        assert self.process.stderr is not None
+        async for chunk in self.process.stderr:
+            self.log.append(chunk.decode())
+
+
+@asynccontextmanager
+async def running(nursery: trio.Nursery, *more: str) -> AsyncIterator[Agent]:
+    consul, app = ScriptedConsul(), App()
+    root = everything(consul)
+    nursery.start_soon(app.serve)
+    at = await consul.listen(nursery)
+    public, admin = ("127.0.0.1", free_port()), f"127.0.0.1:{free_port()}"
+    words = ["-sidecar-for", "web", "-listen", f"{public[0]}:{public[1]}", "-service-addr", app.address]
+    words += ["-http-addr", at, "-admin-bind", admin, "-workers", "2", *more]
+    process = await trio.lowlevel.open_process(
+        command("run", *words),
+        env=environment({"CONSUL_HTTP_TOKEN": "s3cret-token"}),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    agent = Agent(consul=consul, root=root, address=public, admin=admin, process=process)
+    try:
+        assert process.stderr is not None
+        agent.log.append(await lines_until(process.stderr, " ready "))
+        nursery.start_soon(agent.drink)
+        yield agent
+    finally:
+        for held in agent.held:
+            held.sock.close()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        app.sock.close()
+
+
+@pytest.fixture
+async def agent(nursery: trio.Nursery) -> AsyncIterator[Agent]:
+    async with running(nursery) as made:
+        yield made
+
+
+async def test_both_serve_and_every_number_is_a_sum(agent: Agent) -> None:
+    by_worker = await agent.in_both()
+    count = sum(map(len, by_worker.values()))
+    told = await agent.status()
+    assert told["ready"] is True
+    assert told["public"]["live"] == told["public"]["admitted"] == count
+    assert {row["worker"]: row["connections"] for row in told["workers"]} == {
+        number: len(held) for number, held in by_worker.items()
+    }
+    assert len({row["pid"] for row in told["workers"]} | {told["pid"]}) == 3
+    assert told["counters"]["bytes"]["inbound"] == {"to_plain": 5 * count, "to_tls": 5 * count}
+    page = await metrics(agent)
+    assert f'sidecar_connections_live{{direction="inbound"}} {count}' in page
+    assert "sidecar_workers_serving 2" in page
+
+
+async def test_an_intention_that_denies_cuts_what_lives_in_both(agent: Agent) -> None:
+    await agent.in_both()
+    agent.consul.answer(MATCH, {"web": None}, index=8, policy="deny")
+    with trio.fail_after(SECONDS):
+        for held in agent.held:
+            while await held.say():
+                pass
+    told = await agent.until(lambda told: not told["connections"])
+    assert told["counters"]["endings"]["inbound"] == {"intention_denied": len(agent.held)}
+
+
+async def test_a_rotation_reaches_both_and_disturbs_nobody(agent: Agent) -> None:
+    await agent.in_both()
+    old, new = agent.root, Issuer.root()
+    agent.consul.answer(ROOTS, roots_answer(new, old), index=8)
+    agent.consul.answer(LEAF, new.leaf(serial=99).answer(), index=9)
+    await agent.until(lambda told: told["credentials"]["serial"] == "63")
+    assert [await held.say() for held in agent.held] == [b"hello"] * len(agent.held)
+    context = contexts_of(new.leaf(service="client"), new, old).client
+    in_row = 0  # new leaves shown one after the other: both workers are asked, for the kernel decides
+    with trio.fail_after(SECONDS):
+        while in_row < 12:
+            sock = socket.create_connection(agent.address)
+            sock.setblocking(False)
+            tls = await client_handshake(sock, context, "web", SECONDS)
+            shown = tls.get_peer_certificate()
+            agent.held.append(Held(sock, tls))
+            assert shown is not None
+            in_row = in_row + 1 if shown.get_serial_number() == 99 else 0
+
+
+async def test_a_worker_that_is_killed_loses_its_own_connections_and_is_replaced(agent: Agent) -> None:
+    by_worker = await agent.in_both()
+    victim = next(row["pid"] for row in (await agent.status())["workers"] if row["worker"] == 0)
+    os.kill(victim, signal.SIGKILL)
+    told = await agent.until(
+        lambda told: all(row["serving"] and row["pid"] != victim for row in told["workers"])
+    )
+    assert [await held.say() for held in by_worker[0]] == [b""] * len(by_worker[0])
+    assert [await held.say() for held in by_worker[1]] == [b"hello"] * len(by_worker[1])
+    assert told["ready"] is True
+    assert told["workers"][0]["deaths"] == {"killed": 1}
+    for _ in range(8):
+        await agent.call()  # by whichever
+    page = await metrics(agent)
+    assert 'sidecar_worker_deaths_total{reason="killed"} 1' in page
+    assert 'sidecar_connections_total{direction="inbound",reason="worker_died"}' in page
+
+
+async def test_they_drain_as_one(agent: Agent) -> None:
+    by_worker = await agent.in_both()
+    agent.process.send_signal(signal.SIGTERM)
+    await agent.until(lambda told: told["phase"] == "draining")
+    with trio.fail_after(SECONDS):
+        while not refuses(agent.address):  # noqa: ASYNC110 - a worker hears of it a moment later
+            await trio.sleep(0.01)
+    for held in by_worker[0]:
+        held.tls.shutdown()
+        held.sock.close()
+    assert [await held.say() for held in by_worker[1]] == [b"hello"] * len(by_worker[1])
+    assert agent.process.returncode is None
+    for held in by_worker[1]:
+        held.tls.shutdown()
+        held.sock.close()
+    with trio.fail_after(SECONDS):
+        assert await agent.process.wait() == 0
+
+
+async def test_what_is_left_at_the_deadline_is_cut_and_counted(nursery: trio.Nursery) -> None:
+    async with running(nursery, "-drain-seconds", "0.2") as agent:
+        await agent.in_both()
+        pids = [row["pid"] for row in (await agent.status())["workers"]]
+        agent.process.send_signal(signal.SIGTERM)
+        with trio.fail_after(SECONDS):
+            assert await agent.process.wait() == 1
+        assert not any(Path(f"/proc/{pid}/fd").exists() for pid in pids)
+
+
+async def test_workers_whose_control_process_is_gone_end(nursery: trio.Nursery) -> None:
+    async with running(nursery, "-drain-seconds", "0.2") as agent:
+        await agent.in_both()
+        pids = [row["pid"] for row in (await agent.status())["workers"]]
+        agent.process.kill()
+        with trio.fail_after(SECONDS):
+            while any(alive(pid) for pid in pids):  # noqa: ASYNC110 - a test looks
+                await trio.sleep(0.01)
+
+
+async def test_keys_and_tokens_are_in_no_argument_variable_or_file(agent: Agent) -> None:
+    await agent.in_both()
+    told = await agent.status()
+    for row in told["workers"]:
+        process = Path(f"/proc/{row['pid']}")
+        given = process.joinpath("cmdline").read_bytes() + process.joinpath("environ").read_bytes()
+        assert b"PRIVATE" not in given
+        assert b"s3cret" not in given
+        assert b"CONSUL" not in given
+        own = [path for path in process.joinpath("fd").iterdir() if int(path.name) > 2]
+        opened = [str(path.readlink()) for path in own]
+        assert [path for path in opened if path.startswith("/")] == []
+    assert "PRIVATE" not in "".join(agent.log) + json.dumps(told)
+
+
+def refuses(address: tuple[str, int]) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(address) != 0
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def metrics(agent: Agent) -> str:
+    host, _, port = agent.admin.partition(":")
+    stream = await trio.open_tcp_stream(host, int(port))
+    async with stream:
+        await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        page = b""
+        async for chunk in stream:
+            page += chunk
+    return page.decode()
