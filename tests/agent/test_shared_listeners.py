@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,8 +48,8 @@ class Control:
         return heard
 
     def copies(self, key: str, slot: int) -> list[socket.socket]:
-        """As they arrive in another process."""
-        return [sock.dup() for sock in self.listeners.sockets(key, slot)]
+        """As they arrive in another process, where Python takes them for blocking ones."""
+        return [socket.socket(fileno=os.dup(sock.fileno())) for sock in self.listeners.sockets(key, slot)]
 
 
 @asynccontextmanager
@@ -149,6 +150,9 @@ async def test_other_sockets_take_the_place_of_the_former_and_withdrawn_ones_ref
             await w.hand("a", c.copies("a", 0))
             ports.append(c.listeners.sockets("a", 0)[0].getsockname()[1])
             assert await hello(ports[-1]) == b"hello"
+            found = w.get("a")
+            assert found is not None
+            assert [bound.sock.getblocking() for bound in found.bound] == [False]
             await c.listeners.close("a")
         assert refuses(ports[0])
         assert not refuses(ports[1])  # still ours

@@ -14,6 +14,7 @@ import trio.lowlevel
 
 from agent import VERSION
 from agent.channel import Channel
+from agent.deny_list import parse_deny_list
 from agent.exits import ExitCode
 from agent.intentions import parse_match
 from agent.registration import TcpAddress
@@ -123,6 +124,23 @@ async def test_it_serves_callers_and_cuts_them_when_intentions_change() -> None:
     app.sock.close()
     assert told.code is ExitCode.CLEAN
     assert all(line.endswith("worker=1") for line in told.err.getvalue().splitlines())
+
+
+async def test_the_deny_list_is_in_force_in_a_worker_too() -> None:
+    root = Issuer.root()
+    with socket.create_server(("127.0.0.1", 0)) as public:
+        async with worker() as told:
+            denied = parse_deny_list(f"spiffe://{root.trust_domain}/ns/default/dc/*/svc/client")
+            await told.tell(denied, registration(), credentials(root))
+            await told.tell(parse_match(None, "web", default_allow=True))
+            await told.channel.send(encode(HandedSockets(key="public", purpose="callers")), [public.fileno()])
+            caller = Caller(root)
+            await caller.connect(public.getsockname())
+            assert await caller.say(b"hello") == b""
+            caller.close()
+            while not (endings := (await told.report()).counters["endings"]["inbound"]):
+                pass
+            assert endings == {"deny_listed": 1}
 
 
 async def test_what_is_withdrawn_lets_nobody_in() -> None:

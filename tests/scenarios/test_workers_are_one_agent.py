@@ -230,6 +230,27 @@ async def test_they_drain_as_one(agent: Agent) -> None:
         assert await agent.process.wait() == 0
 
 
+async def test_upstreams_are_reached_through_both_and_endpoints_follow(nursery: trio.Nursery) -> None:
+    """web calls web: out through one worker or the other, and in through one or the other."""
+    port = free_port()
+    async with running(nursery, "-upstream", f"web:{port}") as agent:
+        assert await echoed(port) == b""  # nobody knows where it is
+        agent.consul.answer("/v1/health/connect/web", [instance(agent.address)], index=3)
+        with trio.fail_after(SECONDS):
+            while await echoed(port) != b"hello":
+                pass
+        for _ in range(12):  # whichever serves it knows
+            assert await echoed(port) == b"hello"
+        (row,) = (await agent.status())["upstreams"]
+        assert [e["instance"] for e in row["targets"][0]["endpoints"]] == ["web-1 on n1 in dc1"]
+        agent.consul.answer("/v1/health/connect/web", [], index=4)
+        with trio.fail_after(SECONDS):
+            in_row = 0
+            while in_row < 12:
+                in_row = in_row + 1 if await echoed(port) == b"" else 0
+        assert (await agent.status())["counters"]["endings"]["outbound"]["no_endpoints"] >= 12
+
+
 async def test_what_is_left_at_the_deadline_is_cut_and_counted(nursery: trio.Nursery) -> None:
     async with running(nursery, "-drain-seconds", "0.2") as agent:
         await agent.in_both()
@@ -263,6 +284,26 @@ async def test_keys_and_tokens_are_in_no_argument_variable_or_file(agent: Agent)
         opened = [str(path.readlink()) for path in own]
         assert [path for path in opened if path.startswith("/")] == []
     assert "PRIVATE" not in "".join(agent.log) + json.dumps(told)
+
+
+def instance(at: tuple[str, int]) -> dict[str, Any]:
+    """As health tells of one."""
+    service = {"Kind": "connect-proxy", "ID": "web-1", "Address": at[0], "Port": at[1]}
+    return {
+        "Node": {"Node": "n1", "Address": at[0], "Datacenter": "dc1"},
+        "Service": {**service, "Proxy": {"DestinationServiceName": "web"}},
+        "Checks": [],
+    }
+
+
+async def echoed(port: int) -> bytes:
+    """What the app on the other side says; empty when there is no way to it."""
+    try:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"hello")
+            return bytes(await stream.receive_some())
+    except (trio.BrokenResourceError, OSError):  # reset, maybe before we saw it open
+        return b""
 
 
 def refuses(address: tuple[str, int]) -> bool:
