@@ -48,6 +48,15 @@ class Journal(Log):
         """Something odd about the settings."""
         self.write(LogLevel.WARN, "settings.note", text=text)
 
+    def take_level(self, level: LogLevel) -> None:
+        """Another level from now on, until the process ends; told by whichever of both tells more."""
+        before = self.level
+        if before is level:
+            return
+        self.level = min(before, level, key=list(LogLevel).index)
+        self.write(self.level, "log.level", before=before.value, now=level.value)
+        self.level = level
+
     def unverified(self) -> None:
         """The agent's certificate is not checked, as asked for."""
         self.write(LogLevel.WARN, "consul.unverified", detail="CONSUL_HTTP_SSL_VERIFY is off")

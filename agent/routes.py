@@ -1,4 +1,4 @@
-"""What the admin endpoint answers: live, ready, metrics, status; over the unix socket drain and rotate."""
+"""What the admin endpoint answers; what changes the agent (drain, rotate, log level) by unix socket only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from agent.admin import JSON, Reply, Route, text_reply
 from agent.answering import answer_inquiry
 from agent.exposition import CONTENT_TYPE, Family, text
 from agent.metrics import control_plane, families
+from agent.options import LogLevel
 from agent.parts import Parts
 from agent.readiness import missing
 from agent.rotation import Asker, Refresh, RotationStatus
@@ -39,19 +40,10 @@ def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
         return text_reply(202, f"draining; connections have {parts.settings.drain_seconds:g} s")
 
     async def rotate(_body: bytes) -> Reply:
-        if parts.rotation is None or parts.contexts.value is None:
-            return text_reply(503, "there is no leaf to replace yet")
-        result = await parts.rotation.refresh(Asker.OPERATOR, reissue=True)
-        current = parts.contexts.value
-        told = {
-            "result": result.value,
-            "detail": _why(parts.rotation.status, result),
-            "generation": current.generation,
-            "serial": current.credentials.leaf.serial,
-            "not_after": current.credentials.leaf.not_after,
-        }
-        status = 200 if result in (Refresh.NEW, Refresh.SAME) else 502
-        return Reply(status=status, content_type=JSON, body=msgspec.json.encode(told))
+        return await _rotate(parts)
+
+    async def log_level(body: bytes) -> Reply:
+        return _set_level(parts, body)
 
     async def explain(body: bytes) -> Reply:
         return answer_inquiry(parts, body)
@@ -64,6 +56,7 @@ def routes(parts: Parts, drain: Callable[[str], None]) -> Sequence[Route]:
         Route(method="POST", path="/explain", answer=explain),
         Route(method="POST", path="/drain", answer=begin_drain, changes=True),
         Route(method="POST", path="/rotate", answer=rotate, changes=True),
+        Route(method="POST", path="/log-level", answer=log_level, changes=True),
     )
 
 
@@ -78,9 +71,36 @@ async def _document(parts: Parts) -> dict[str, object]:
     return told if parts.crew is None else await parts.crew.laid_into(told)
 
 
+async def _rotate(parts: Parts) -> Reply:
+    if parts.rotation is None or parts.contexts.value is None:
+        return text_reply(503, "there is no leaf to replace yet")
+    result = await parts.rotation.refresh(Asker.OPERATOR, reissue=True)
+    current = parts.contexts.value
+    told = {
+        "result": result.value,
+        "detail": _why(parts.rotation.status, result),
+        "generation": current.generation,
+        "serial": current.credentials.leaf.serial,
+        "not_after": current.credentials.leaf.not_after,
+    }
+    status = 200 if result in (Refresh.NEW, Refresh.SAME) else 502
+    return Reply(status=status, content_type=JSON, body=msgspec.json.encode(told))
+
+
 def _why(status: RotationStatus, result: Refresh) -> str:
     if result is Refresh.SAME:
         return "Consul hands out the leaf we have"
     if result is Refresh.FAILED:
         return status.refresh_failed
     return f"{status.rejected_reason}: {status.rejected_detail}" if status.rejected_reason else ""
+
+
+def _set_level(parts: Parts, body: bytes) -> Reply:
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        level = LogLevel(text)
+    except ValueError:
+        return text_reply(400, f"log level {text[:40]!r}: the body is one of {', '.join(LogLevel)}")
+    before = parts.journal.level
+    parts.journal.take_level(level)
+    return text_reply(200, f"log level {level.value}, was {before.value}")

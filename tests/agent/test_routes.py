@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import trio
 
 from agent.admin import Reply
+from agent.options import LogLevel
 from agent.parts import Parts, Phase
 from agent.routes import routes
 from tests.agent.assembled import assembled
@@ -51,3 +53,28 @@ async def test_drain(nursery: trio.Nursery) -> None:
     reply = await answer(parts, "POST", "/drain", drained)
     assert (reply.status, reply.body) == (202, b"draining; connections have 30 s\n")
     assert drained == ["the admin endpoint"]
+
+
+async def set_level(parts: Parts, body: bytes) -> Reply:
+    (route,) = [one for one in routes(parts, print) if one.path == "/log-level"]
+    return await route.answer(body)
+
+
+async def test_another_log_level(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery)
+    reply = await set_level(bench.parts, b"error\n")
+    assert (reply.status, reply.body) == (200, b"log level error, was debug\n")
+    assert bench.parts.journal.level is LogLevel.ERROR
+    bench.parts.journal.note("not to be seen")
+    await set_level(bench.parts, b"warn")
+    await set_level(bench.parts, b"warn")  # no news
+    assert bench.log == ["DEBUG log.level before=debug now=error", "WARN  log.level before=error now=warn"]
+
+
+@pytest.mark.parametrize("body", [b"", b"loud", b"WARN", b"\xff"])
+async def test_no_such_log_level(nursery: trio.Nursery, body: bytes) -> None:
+    parts = assembled(nursery).parts
+    reply = await set_level(parts, body)
+    assert reply.status == 400
+    assert reply.body.endswith(b"the body is one of debug, info, warn, error\n")
+    assert parts.journal.level is LogLevel.DEBUG
