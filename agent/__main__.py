@@ -31,6 +31,7 @@ COMMANDS = {
     "wait": Command(module="agent.clients", says="until a running agent is ready"),
     "rotate": Command(module="agent.clients", says="ask Consul for a new leaf now"),
     "explain": Command(module="agent.explain", says="may this source call that destination, and why"),
+    "doctor": Command(module="agent.doctor", says="what must hold for this sidecar to serve, line by line"),
     "drain": Command(module="agent.clients", says="tell a running agent to finish and end"),
     "datacenter": Command(module="datacenter.__main__", says="one embedded datacenter", apart=True),
     "demo": Command(module="datacenter.demo", says="two datacenters and the whole story", apart=True),
