@@ -112,6 +112,7 @@ async def examine(settings: Settings, clock: Callable[[], datetime]) -> list[Fin
         if registration is None:
             findings.append(skip("listeners and upstreams", "not known without the registration"))
             return findings
+        findings += another_agent(registration, running)
         findings += await look_at_listeners(registration, running)
         findings += await _look_at_upstreams(case, registration, running)
     finally:
@@ -197,6 +198,15 @@ def agent_findings(document: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
+def another_agent(registration: Registration, running: Running) -> list[Finding]:
+    """A word when the agent that answers stands beside another service."""
+    theirs = (running.document.get("placement") or {}).get("proxy_id", registration.proxy_id)
+    if theirs == registration.proxy_id:
+        return []
+    found = f"it is {theirs}, not {registration.proxy_id}"
+    return [warn(f"running agent {running.document['pid']}", found, "give the right one's -admin-bind")]
+
+
 async def look_at_listeners(registration: Registration, running: Running) -> list[Finding]:
     """The public bind and the app behind it."""
     public = registration.public_bind
@@ -237,7 +247,7 @@ async def _look_at_app(registration: Registration) -> Finding:
     except DialFailed as error:
         place = "path" if isinstance(app, UnixAddress) else "address"
         remedy = f"start it, or correct its {place} in the registration or -service-addr"
-        return fail("app", f"{app}: {error}", remedy, ExitCode.UNAVAILABLE)
+        return fail("app", str(error), remedy, ExitCode.UNAVAILABLE)
     return ok("app", f"{app} takes connections")
 
 

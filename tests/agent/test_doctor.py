@@ -15,6 +15,7 @@ from agent.console import Console
 from agent.doctor import (
     Running,
     agent_findings,
+    another_agent,
     examine,
     look_at_agent,
     look_at_bind,
@@ -64,6 +65,13 @@ def test_a_sound_agent_and_an_ailing_one() -> None:
     )
     assert states(ailing) == [State.FAIL, State.WARN, State.WARN, State.OK, State.WARN]
     assert "leaf fails since 12:00, last answered 61 s ago: no leader" in ailing[-1].found
+
+
+def test_the_agent_that_answers_is_another_service_s() -> None:
+    for proxy_id, expected in (("web-sidecar-proxy", []), ("db-sidecar-proxy", [State.WARN])):
+        running = Running(document={"pid": 7, "placement": {"proxy_id": proxy_id}})
+        assert states(another_agent(registration(), running)) == expected
+    assert another_agent(registration(), Running()) == []
 
 
 def test_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
