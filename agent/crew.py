@@ -9,6 +9,7 @@ import trio
 
 from agent.exposition import Family
 from agent.listeners import Listeners
+from agent.options import LogLevel
 from agent.targets import Source
 from agent.watch import WatchStatus
 from upstreams.endpoints import Endpoint
@@ -33,6 +34,9 @@ class Crew(Protocol):
 
     async def finish(self) -> int:
         """End them; how many connections had to be cut."""
+
+    def take_level(self, level: LogLevel, /) -> None:
+        """Another log level for them too."""
 
     def live(self) -> int:
         """Their connections, as of the last reports."""

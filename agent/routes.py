@@ -103,4 +103,6 @@ def _set_level(parts: Parts, body: bytes) -> Reply:
         return text_reply(400, f"log level {text[:40]!r}: the body is one of {', '.join(LogLevel)}")
     before = parts.journal.level
     parts.journal.take_level(level)
+    if parts.crew is not None:
+        parts.crew.take_level(level)
     return text_reply(200, f"log level {level.value}, was {before.value}")

@@ -21,6 +21,7 @@ from typing import Any
 
 from agent.deny_list import DenyList
 from agent.intentions import Intentions
+from agent.options import LogLevel
 from agent.patterns import Pattern, compile_pattern
 from agent.registration import Registration
 from agent.settings import Settings
@@ -93,6 +94,13 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verbosity:
+    """How much is to be logged from now on."""
+
+    level: LogLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Say how it goes, when everything said before is carried out. `rows`: each connection too."""
 
@@ -114,6 +122,7 @@ Order = (
     | HandedEndpoints
     | HandedSockets
     | Withdrawn
+    | Verbosity
     | Report
     | Finish
 )

@@ -49,6 +49,7 @@ from agent.snapshots import (
     HandedSockets,
     Order,
     Report,
+    Verbosity,
     Welcome,
     Withdrawn,
     decode,
@@ -192,6 +193,8 @@ class Worker:
                 parts.intentions.publish(order)
             case HandedEndpoints():
                 self.feeds.take(order)
+            case Verbosity():
+                parts.journal.take_level(order.level)
             case HandedSockets():
                 await self.listeners.hand(order.key, sockets)
             case Withdrawn(number=None):

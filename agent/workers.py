@@ -27,12 +27,14 @@ from agent.board import Board, Rank, Reader
 from agent.exposition import Family, counter, gauge
 from agent.latest import Latest
 from agent.listeners import Listeners
+from agent.options import LogLevel
 from agent.parts import Parts
 from agent.shared_listeners import SharedListeners
 from agent.snapshots import (
     Finish,
     HandedCredentials,
     HandedEndpoints,
+    Verbosity,
     Welcome,
     Withdrawn,
     hand_on,
@@ -77,6 +79,7 @@ class Workers:
         self._ended: Reported | None = None
         self._closing = False
         self._numbers = 0
+        self._level = Latest(parts.journal.level)
         self._sources: dict[int, tuple[Source, Callable[[], None]]] = {}
 
     # --- agent.crew.Crew ---
@@ -85,6 +88,7 @@ class Workers:
         parts = self._parts
         self._board = board = Board(nursery)
         board.post("deny list", Rank.POLICY, parts.deny_file.latest, lambda value: value)
+        board.post("log level", Rank.POLICY, self._level, lambda level: Verbosity(level=level))
         board.post("registration", Rank.REGISTRATION, parts.placement, lambda value: value)
         board.post("credentials", Rank.CREDENTIALS, parts.contexts, self._hand_on)
         board.post("intentions", Rank.INTENTIONS, parts.intentions, lambda value: value)
@@ -102,6 +106,9 @@ class Workers:
                 if link is not None and await link.report() is not None:
                     break
                 await trio.sleep(LOOK_SECONDS)
+
+    def take_level(self, level: LogLevel, /) -> None:
+        self._level.publish(level)
 
     def live(self) -> int:
         return sum(slot.link.last.live for slot in self._slots if slot.link and slot.link.last)

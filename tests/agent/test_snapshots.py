@@ -12,6 +12,7 @@ import pytest
 
 from agent.deny_list import DenyList, parse_deny_list
 from agent.intentions import Intentions, parse_match
+from agent.options import LogLevel
 from agent.registration import Registration
 from agent.snapshots import (
     HandedCredentials,
@@ -20,6 +21,7 @@ from agent.snapshots import (
     NotAnOrder,
     Order,
     Report,
+    Verbosity,
     Welcome,
     Withdrawn,
     decode,
@@ -63,6 +65,7 @@ ORDERS: list[Order] = [
     HandedSockets(key=LocalBind("127.0.0.1", 9191), purpose="upstream db"),
     Withdrawn(key="public"),
     Withdrawn(number=7),
+    Verbosity(level=LogLevel.DEBUG),
     Report(number=9, rows=True),
 ]
 

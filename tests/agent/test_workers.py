@@ -13,6 +13,7 @@ from agent.crew import Unheard
 from agent.exposition import text
 from agent.latest import Latest
 from agent.listeners import Opening
+from agent.options import LogLevel
 from agent.registration import TcpAddress
 from agent.snapshots import HandedEndpoints
 from agent.targets import Source
@@ -38,6 +39,7 @@ def slow_clock() -> MockClock:
 class Bench:
     def __init__(self, nursery: trio.Nursery, count: int) -> None:
         self.agent: Assembled = assembled(nursery)
+        self.agent.parts.journal.level = LogLevel.INFO
         self.spawn = Nursery(nursery)
         self.workers = Workers(self.agent.parts, count, self.spawn)
         self.agent.parts.crew = self.workers
@@ -76,6 +78,15 @@ async def test_all_of_them_serve_and_say_so_as_one(slow_clock: MockClock) -> Non
         assert b.workers.live() == 0
         await b.workers.empty()
     assert [worker.returncode for worker in b.spawn.begun] == [0, 0]
+
+
+async def test_another_log_level_is_one_for_all(slow_clock: MockClock) -> None:
+    async with bench() as b:
+        await b.serving()
+        b.workers.take_level(LogLevel.DEBUG)
+        await b.serving()
+        told = [worker.err.getvalue() for worker in b.spawn.begun]
+    assert all("log.level before=info now=debug" in text for text in told)
 
 
 async def test_one_that_is_killed_is_replaced_at_once_and_the_others_stay(slow_clock: MockClock) -> None:
