@@ -38,7 +38,7 @@ check: $(READY) packages
 	$(BIN)/python -m pytest --cov --cov-report=term $(TEST_FLAGS)
 
 bench: $(READY) packages
-	@.ci/packages wrk nginx-light libnginx-mod-stream haproxy
+	@.ci/packages wrk nghttp2-client nginx-light libnginx-mod-stream haproxy
 	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
 
 lock: $(READY)

@@ -10,6 +10,8 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import trio
+
 from agent import VERSION, credential_status, upstream_status
 from agent.exposition import Family, counter, gauge
 from agent.ledger import Direction
@@ -58,6 +60,8 @@ def _process(parts: Parts) -> Iterator[Family]:
     yield gauge("process_resident_memory_bytes", "Resident memory.").add(resident_bytes())
     yield gauge("process_open_fds", "Open files.").add(open_files())
     yield gauge("process_max_fds", "The limit of open files.").add(limit)
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    yield gauge("sidecar_tasks", "Tasks of trio's, its own among them.").add(tasks)
     yield gauge("sidecar_audit_mode", "Whether intentions are only audited.").add(parts.settings.audit)
     yield gauge("sidecar_deny_list_entries", "Entries of the deny list.").add(len(parts.deny_file.list))
     unusable = gauge("sidecar_deny_list_unusable", "Whether the deny file cannot be read any more.")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tests.bench.paced import paced
 from tests.bench.pairs import Pair
 from tests.bench.rig import BenchFailed, cpu_seconds, resident_kib
 from tests.bench.streams import down, standing, up, verify
 
 WARM_UP = 1  # seconds of load before the first round
+SETTLING = 3  # seconds for connections to end and memory to be given back
+SHARE = 0.8  # of a contestant's own capacity, for its tail
+CONNECTIONS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +32,18 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much of everything: seconds of each load, MiB of bulk in all, connections that stand idle."""
+    """How much of everything: seconds of each load, MiB of bulk in all, how many connections stand idle."""
 
     seconds: int
     mebibytes: int
-    standing: int
+    standing: tuple[int, ...]
 
 
 FIGURES = (
     Figure(name="latency, 1 connection", unit="µs", better="less"),
     Figure(name="requests/s, 32 connections", unit="1/s"),
     Figure(name="99th percentile, 32 connections", unit="µs", better="less"),
+    Figure(name="99th percentile at 80 % of that", unit="µs", better="less"),
     Figure(name="CPU per request, 32 connections", unit="µs", better="less"),
     Figure(name="requests/s, 256 connections", unit="1/s"),
     Figure(name="new connections/s, 16 at a time", unit="1/s"),
@@ -47,9 +53,12 @@ FIGURES = (
     Figure(name="bulk up, 1 stream", unit="MB/s"),
     Figure(name="bulk up, 8 streams", unit="MB/s"),
     Figure(name="CPU per GB, down, 1 stream", unit="ms", better="less"),
+    Figure(name="from start to the first answer", unit="ms", better="less"),
     Figure(name="resident at start, larger half", unit="MB", better="less"),
     Figure(name="resident after all rounds", unit="MB", better="less"),
-    Figure(name="resident with idle connections", unit="MB", better="less"),
+    Figure(name="resident with 200 idle connections", unit="MB", better="less"),
+    Figure(name="resident with 1000 idle connections", unit="MB", better="less"),
+    Figure(name="resident with 5000 idle connections", unit="MB", better="less"),
     Figure(name="resident after they closed", unit="MB", better="less"),
 )
 
@@ -61,7 +70,10 @@ def warm_up(pair: Pair) -> Figures:
     """Before the first round: what it takes at rest, and then a little load that counts for nothing."""
     resting = _resident(pair)
     _wrk(pair, connections=4, seconds=WARM_UP)
-    return {"resident at start, larger half": resting}
+    return {
+        "resident at start, larger half": resting,
+        "from start to the first answer": pair.ready_seconds * 1e3,
+    }
 
 
 def measure(pair: Pair, size: Size) -> Figures:
@@ -71,25 +83,39 @@ def measure(pair: Pair, size: Size) -> Figures:
         "latency, 1 connection": _wrk(pair, connections=1, seconds=size.seconds).mean_us,
         **_requests(pair, size),
         **_connections(pair, size),
-        **_bulk(pair, size),
+        **({} if pair.judges_requests else _bulk(pair, size)),
     }
 
 
 def footprint(pair: Pair, size: Size) -> Figures:
     """After the last round: what it takes now, and while many connections stand idle."""
     figures = {"resident after all rounds": _resident(pair)}
-    with standing(pair, size.standing):
-        figures["resident with idle connections"] = _resident(pair)
+    for count in size.standing:
+        with standing(pair, count):
+            figures[f"resident with {count} idle connections"] = _resident(pair)
+        time.sleep(SETTLING)
     figures["resident after they closed"] = _resident(pair)
     return figures
 
 
+def requests_per_second(pair: Pair, connections: int, seconds: int, *, fresh: bool = False) -> float:
+    """As many as go; `fresh`: each on a connection of its own."""
+    header = "Connection: close" if fresh else "X-Bench: 1"
+    return _wrk(pair, connections=connections, seconds=seconds, header=header).per_second
+
+
+def resident_mb(pair: Pair) -> float:
+    """Of the larger half, now."""
+    return _resident(pair)
+
+
 def _requests(pair: Pair, size: Size) -> Figures:
-    many, cpu = _with_cpu(pair, lambda: _wrk(pair, connections=32, seconds=size.seconds))
+    many, cpu = _with_cpu(pair, lambda: _wrk(pair, connections=CONNECTIONS, seconds=size.seconds))
     crowd = _wrk(pair, connections=256, seconds=2 * size.seconds)  # it begins with 256 handshakes
     return {
         "requests/s, 32 connections": many.per_second,
         "99th percentile, 32 connections": many.p99_us,
+        "99th percentile at 80 % of that": paced(pair, many.per_second * SHARE, size.seconds).p99_us,
         "CPU per request, 32 connections": cpu / many.requests * 1e6,
         "requests/s, 256 connections": crowd.per_second,
     }

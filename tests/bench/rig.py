@@ -116,7 +116,7 @@ def origin(directory: Path) -> Iterator[None]:
     (root / "index.html").write_bytes(b"x" * 1024)
     (root / "sample").write_bytes(SAMPLE)
     (root / "zeros").mkdir()
-    for size in (32, 64, 256, 512):
+    for size in (32, 48, 256, 384):
         with (root / "zeros" / str(size)).open("wb") as zeros:
             zeros.truncate(size << 20)
     config = directory / "nginx.conf"

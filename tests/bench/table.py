@@ -7,8 +7,8 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 
+from tests.bench.contestants import versions
 from tests.bench.load import FIGURES, Figure, Figures, Size
-from tests.bench.pairs import versions
 
 _US, _MEASURE = "sidecar", "envoy"
 
@@ -23,7 +23,7 @@ def facts(rounds: int, size: Size) -> list[str]:
         *(f"- {name}: {said}" for name, said in versions().items()),
         (
             f"- {rounds} rounds in turn, the order reversed each time; {size.seconds} s of each load, "
-            f"{size.mebibytes} MiB of bulk, {size.standing} idle connections; resumption off everywhere"
+            f"{size.mebibytes} MiB of bulk; resumption off everywhere"
         ),
     ]
 
@@ -34,8 +34,22 @@ def table(figures: Mapping[str, Sequence[Figures]]) -> list[str]:
     return [
         "| | " + " | ".join([*figures, *ratio]) + " |",
         "|---" * (1 + len(figures) + len(ratio)) + "|",
-        *(_row(figure, figures, compared=bool(ratio)) for figure in FIGURES),
+        *(_row(figure, figures, compared=bool(ratio)) for figure in measured(figures)),
     ]
+
+
+def measured(figures: Mapping[str, Sequence[Figures]]) -> list[Figure]:
+    """The rows for which anybody has a figure."""
+    names = {name for rounds in figures.values() for one in rounds for name in one}
+    return [figure for figure in FIGURES if figure.name in names]
+
+
+def medians(figure: Figure, figures: Mapping[str, Sequence[Figures]]) -> dict[str, float]:
+    """By contestant, for those that have the figure."""
+    found = {
+        name: [one[figure.name] for one in rounds if figure.name in one] for name, rounds in figures.items()
+    }
+    return {name: statistics.median(values) for name, values in found.items() if any(values)}
 
 
 def _row(figure: Figure, figures: Mapping[str, Sequence[Figures]], *, compared: bool) -> str:
@@ -44,8 +58,9 @@ def _row(figure: Figure, figures: Mapping[str, Sequence[Figures]], *, compared: 
     }
     cells = [_cell(of) for of in values.values()]
     if compared:
-        ours, theirs = (statistics.median(values[name]) for name in (_US, _MEASURE))
-        cells.append(f"{ours / theirs:.2f}×" if theirs else "–")
+        middle = medians(figure, figures)
+        both = _US in middle and _MEASURE in middle
+        cells.append(f"{middle[_US] / middle[_MEASURE]:.2f}×" if both else "–")
     return f"| {figure.name}, {figure.unit} ({figure.better} is better) | " + " | ".join(cells) + " |"
 
 

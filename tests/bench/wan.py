@@ -29,7 +29,8 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from tests.bench.pairs import envoy_config, versions
+from tests.bench.contestants import versions
+from tests.bench.envoy_pairs import envoy_config
 from tests.bench.rig import BenchFailed, Identity, ask, identity, process, wait_for_port
 from tests.bench.sites import ADDRESS, at, sites
 

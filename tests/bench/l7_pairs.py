@@ -1,0 +1,31 @@
+"""Our own contestant at L7: each request is parsed and judged by an intention's permissions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tests.bench.pairs import Pair, Sidecars, sidecars
+from tests.bench.rig import api, ask
+
+L7 = Sidecars(
+    name="sidecar-l7", service="db-l7", public=21010, upstream=9110, admin=19010, config={"protocol": "http"}
+)
+PERMISSIONS = [  # everything but `/forbidden…`, by GET or POST
+    {"Action": "deny", "HTTP": {"PathPrefix": "/forbidden"}},
+    {"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["GET", "POST"]}},
+]
+
+
+@contextlib.contextmanager
+def sidecar_l7(directory: Path) -> Iterator[Pair]:
+    """The server half judges each request."""
+    ask(
+        "PUT", f"{api('dc1')}/v1/config", {"Kind": "service-defaults", "Name": L7.service, "Protocol": "http"}
+    )
+    rule = f"{api('dc1')}/v1/connect/intentions/exact?source=web&destination={L7.service}"
+    ask("PUT", rule, {"Permissions": PERMISSIONS})
+    with sidecars(directory, L7) as pair:
+        yield replace(pair, judges_requests=True)

@@ -1,0 +1,213 @@
+"""`python -m tests.bench.soak`: thousands of mixed connections for a quarter of an hour leave nothing behind.
+
+Idle ones, conversations, downloads, uploads, half-closes, resets, slow readers and strangers, all at once
+through two sidecars. Every few seconds descriptors, threads, tasks, connections and resident memory of both
+halves are noted. Afterwards everything but a margin of memory must be as before, and memory must not have
+grown in the second half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.bench.habits import Unlike, converse, download_slowly, half_close, hang_up, idle, stranger, upload
+from tests.bench.pairs import CLIENT, L4, SERVER, Pair, sidecars
+from tests.bench.rig import BenchFailed, ask_text, datacenters, origin, resident_kib
+
+KINDS: dict[str, tuple[Callable[[Pair, random.Random], None], float]] = {
+    "idle": (idle, 0.3),
+    "conversation": (converse, 0.3),
+    "slow download": (download_slowly, 0.1),
+    "upload": (upload, 0.1),
+    "half-close": (half_close, 0.1),
+    "reset": (hang_up, 0.05),
+    "stranger": (stranger, 0.05),
+}
+SAMPLE_SECONDS = 5.0
+RAMP_SECONDS = 20.0  # in which the callers arrive
+MARGIN_MB = 15.0  # above the start, when all is over: the memory of a busy process that has calmed down
+GROWTH_MB = 3.0  # from the third to the last quarter
+SETTLING = 10.0  # seconds for the last connections to end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One look at one half."""
+
+    at: float
+    descriptors: int
+    threads: int
+    tasks: int
+    live: int
+    resident_mb: float
+
+
+def main() -> int:
+    """Run; print what was seen; exit 1 for anything left behind."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--connections", type=int, default=2000)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there too")
+    args = parser.parse_args()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="sidecar-soak-") as directory,
+            datacenters(Path(directory)),
+            origin(Path(directory)),
+            sidecars(Path(directory), L4) as pair,
+        ):
+            lines, faults = soak(pair, args.connections, args.minutes * 60)
+    except BenchFailed as error:
+        print(f"soak: {error}", file=sys.stderr)
+        return 1
+    lines += [f"- left behind: {fault}" for fault in faults] or ["- nothing was left behind"]
+    print("\n".join(lines))
+    if args.output is not None:
+        args.output.write_text("\n".join(["# Soak", "", *lines, ""]))
+    return 1 if faults else 0
+
+
+def soak(pair: Pair, connections: int, seconds: float) -> tuple[list[str], list[str]]:
+    """The report, and what is wrong."""
+    halves = ("client", "server")
+    before = {half: look(half, pid) for half, pid in zip(halves, pair.pids, strict=True)}
+    samples: dict[str, list[Sample]] = {half: [] for half in halves}
+    crowd = Crowd(pair, connections)
+    with crowd:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            time.sleep(min(SAMPLE_SECONDS, seconds / 12))
+            for half, pid in zip(halves, pair.pids, strict=True):
+                samples[half].append(look(half, pid))
+    time.sleep(SETTLING)
+    after = {half: look(half, pid) for half, pid in zip(halves, pair.pids, strict=True)}
+    lines = [
+        f"- {connections} connections at a time for {seconds / 60:g} minutes: {crowd.told()}",
+        "",
+        "| half | | descriptors | threads | tasks | live connections | resident, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    faults = list(crowd.faults())
+    for half in halves:
+        most = max(samples[half], key=lambda sample: sample.live)
+        for name, sample in (("before", before[half]), ("busiest", most), ("after", after[half])):
+            counts = (sample.descriptors, sample.threads, sample.tasks, sample.live)
+            lines.append(f"| {half} | {name} | {' | '.join(map(str, counts))} | {sample.resident_mb:.1f} |")
+        faults += _left(half, before[half], samples[half], after[half])
+    for half in halves:
+        lines += ["", f"How connections of the {half} half ended: {endings(half)}."]
+    return [*lines, ""], faults
+
+
+def endings(half: str) -> str:
+    """By reason, the most frequent first."""
+    rows = re.findall(r'^sidecar_connections_total{.*reason="(\w+)".*} (\S+)$', _metrics(half), re.MULTILINE)
+    told = sorted(((float(count), reason) for reason, count in rows), reverse=True)
+    return ", ".join(f"{reason} {count:,.0f}" for count, reason in told)
+
+
+def look(half: str, pid: int) -> Sample:
+    """How a half stands now."""
+    metrics = _metrics(half)
+    return Sample(
+        at=time.monotonic(),
+        descriptors=_count(pid, "fd"),
+        threads=_count(pid, "task"),
+        tasks=_sum(metrics, "sidecar_tasks"),
+        live=_sum(metrics, "sidecar_connections_live"),
+        resident_mb=resident_kib(pid) * 1024 / 1e6,
+    )
+
+
+def _metrics(half: str) -> str:
+    address = CLIENT if half == "client" else SERVER
+    return ask_text(f"http://{address}:{L4.admin}/metrics")
+
+
+def _sum(metrics: str, name: str) -> int:
+    rows = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", metrics, re.MULTILINE)
+    return round(sum(map(float, rows)))
+
+
+def _count(pid: int, what: str) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/{what}").iterdir())
+
+
+def _left(half: str, before: Sample, during: Sequence[Sample], after: Sample) -> list[str]:
+    faults = []
+    if after.live:
+        faults.append(f"{half}: {after.live} connections")
+    if after.descriptors > before.descriptors:
+        faults.append(f"{half}: {after.descriptors - before.descriptors} descriptors")
+    if after.threads > before.threads:
+        faults.append(f"{half}: {after.threads - before.threads} threads")
+    if after.tasks > before.tasks:
+        faults.append(f"{half}: {after.tasks - before.tasks} tasks")
+    if after.resident_mb > before.resident_mb + MARGIN_MB:
+        faults.append(f"{half}: {after.resident_mb - before.resident_mb:.1f} MB above the start")
+    quarter = len(during) // 4
+    third, last = during[2 * quarter : 3 * quarter], during[3 * quarter :]
+    grown = statistics.median(s.resident_mb for s in last) - statistics.median(s.resident_mb for s in third)
+    if grown > GROWTH_MB:
+        faults.append(f"{half}: it grew by {grown:.1f} MB from the third to the last quarter")
+    return faults
+
+
+class Crowd:
+    """So many callers, each with a thread of its own, one connection after the other until told to stop."""
+
+    def __init__(self, pair: Pair, size: int) -> None:
+        self._pair = pair
+        self._over = threading.Event()
+        self._done: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+        threading.stack_size(256 * 1024)
+        self._threads = [threading.Thread(target=self._live, args=(number,)) for number in range(size)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def told(self) -> str:
+        """How many of each kind there were."""
+        return ", ".join(f"{count:,} × {kind}" for kind, count in sorted(self._done.items()))
+
+    def faults(self) -> Sequence[str]:
+        """What went wrong, with how often."""
+        return [f"{count} × {what}" for what, count in self._failed.items()]
+
+    def _live(self, number: int) -> None:
+        rng = random.Random(number)
+        kinds = list(KINDS)
+        weights = [KINDS[kind][1] for kind in kinds]
+        pause = rng.uniform(0, RAMP_SECONDS)
+        while not self._over.wait(pause):
+            pause = rng.random()
+            (kind,) = rng.choices(kinds, weights)
+            try:
+                KINDS[kind][0](self._pair, rng)
+                self._done[kind] += 1
+            except (OSError, Unlike) as error:
+                self._failed[f"{kind}: {error}"] += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
