@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
+CALM_LOOKS = 5  # with a tenth of the connections or fewer
 WORTH_IT = 200  # connections fewer than at the last flood: some megabytes
 
 
@@ -20,17 +21,27 @@ def trim() -> None:
 
 
 class Tide:
-    """Notices when a flood of connections has gone, and calls `ebbed` once for each."""
+    """Notices when a flood of connections has gone: calls `ebbed` as it goes, and once more when all is calm.
 
-    __slots__ = ("_ebbed", "_high")
+    Whatever a connection has left among the last ones to go is only then given back.
+    """
+
+    __slots__ = ("_calm", "_ebbed", "_high", "_owed")
 
     def __init__(self, ebbed: Callable[[], None] = trim) -> None:
         self._ebbed = ebbed
         self._high = 0
+        self._owed = False
+        self._calm = 0
 
     def look(self, live: int) -> None:
         """Take note of how many live; called now and then."""
-        self._high = max(self._high, live)
         if self._high - live >= max(WORTH_IT, self._high // 2):
-            self._high = live
+            self._high, self._calm, self._owed = live, 0, True
             self._ebbed()
+        elif self._owed and live <= self._high // 10:
+            self._calm += 1
+            if self._calm >= CALM_LOOKS:
+                self._high, self._owed = live, False
+                self._ebbed()
+        self._high = max(self._high, live)

@@ -167,7 +167,8 @@ class Pump:
                 if len(data) < RECORD:
                     return None
         except SSL.Error as error:
-            return error
+            # Its traceback leads back to whoever keeps it: a cycle, with the connection and all it read inside.
+            return error.with_traceback(None)
         return None
 
     def _write_plain(self, data: bytes) -> bool:

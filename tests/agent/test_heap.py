@@ -21,6 +21,8 @@ from agent.heap import WORTH_IT, Tide
         ([5000, 4000, 3000], 0),  # the most of it is in use
         ([5000, 4000, 2500], 1),
         ([5000, 2500, 2500, 1250, 1200], 2),
+        ([WORTH_IT, *[0] * 20], 2),  # once more when calm, and then no more
+        ([5000, 400, *[300] * 20], 1),  # it is not calm yet
     ],
 )
 def test_when_a_flood_has_gone(lives: list[int], calls: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import resource
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from tests.bench.contestants import PAIRS, present
 from tests.bench.load import Figures, Size, footprint, measure, warm_up
 from tests.bench.pairs import SERVER, Pair
 from tests.bench.plot import picture
-from tests.bench.rig import BenchFailed, datacenters, identity, origin
+from tests.bench.rig import BenchFailed, datacenters, identity, origin, prepare
 from tests.bench.storm import storm
 from tests.bench.table import facts, table
 from tests.bench.tls import agreed
@@ -46,7 +45,7 @@ def main() -> int:
     if unknown := set(names) - set(PAIRS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PAIRS)}")
     size = QUICK if args.quick else Size(seconds=args.seconds, mebibytes=384, standing=IDLE)
-    _raise_file_limit()
+    prepare()
     started = time.perf_counter()
     stormy = "sidecar" in names and not (args.quick or args.no_storm)
     try:
@@ -97,11 +96,6 @@ def _tls(pairs: Sequence[Pair], directory: Path) -> list[str]:
     web = identity("web", directory)
     asked = [(pair, pair.public) for pair in pairs if pair.public is not None]
     return [f"- {pair.name}: {agreed(SERVER, public, web)}" for pair, public in asked]
-
-
-def _raise_file_limit() -> None:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

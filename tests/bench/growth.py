@@ -17,11 +17,11 @@ from pathlib import Path
 
 from tests.bench.load import requests_per_second, resident_mb
 from tests.bench.pairs import CLIENT, L4, SERVER, Pair, sidecars
-from tests.bench.rig import BenchFailed, api, ask, datacenters, origin
+from tests.bench.rig import BenchFailed, api, ask, datacenters, origin, prepare
 
-UPSTREAMS = (1, 1000)
-ENDPOINTS = (1, 500)
-INTENTIONS = (1, 500)
+UPSTREAMS = (1, 10, 100, 1000)
+ENDPOINTS = (1, 10, 100, 5000)
+INTENTIONS = (1, 10, 100, 1000, 10_000)
 _FIRST_PORT = 30_000
 _SETTLING = 2.0  # seconds for a pair to have heard of everything
 
@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=2, help="length of each load")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the tables there too")
     args = parser.parse_args()
+    prepare()
     try:
         with (
             tempfile.TemporaryDirectory(prefix="sidecar-growth-") as directory,

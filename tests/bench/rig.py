@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -49,6 +51,13 @@ class Identity:
         return self.chain.with_suffix(".combined.pem")
 
 
+def prepare() -> None:
+    """As many files as we may have; and told to end, end what was started first."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 @contextlib.contextmanager
 def process(
     command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None
@@ -73,12 +82,12 @@ def wait_for_port(
     """Seconds until something listens; raises BenchFailed when the child ends or time is up."""
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
+        time.sleep(0.02)
         if child.poll() is not None:
             raise BenchFailed(f"ended with {child.returncode} before it listened: {_tail(log)}")
         with socket.socket() as probe:
-            if probe.connect_ex((address, port)) == 0:
+            if probe.connect_ex((address, port)) == 0 and child.poll() is None:
                 return time.perf_counter() - started
-        time.sleep(0.02)
     raise BenchFailed(f"nothing listens on {address}:{port} after {seconds} s: {_tail(log)}")
 
 
@@ -122,7 +131,7 @@ def origin(directory: Path) -> Iterator[None]:
     config = directory / "nginx.conf"
     config.write_text(
         f"daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.err;\n"
-        "events { worker_connections 4096; }\n"
+        "events { worker_connections 16384; }\n"
         "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 600; sendfile on;\n"
         f"  server {{ listen {NODES['dc2']}:{ORIGIN_PORT} backlog=4096; root {root};\n"
         "    location = /sink { client_max_body_size 0; return 204; } } }\n"

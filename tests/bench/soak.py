@@ -24,7 +24,7 @@ from typing import Self
 
 from tests.bench.habits import Unlike, converse, download_slowly, half_close, hang_up, idle, stranger, upload
 from tests.bench.pairs import CLIENT, L4, SERVER, Pair, sidecars
-from tests.bench.rig import BenchFailed, ask_text, datacenters, origin, resident_kib
+from tests.bench.rig import BenchFailed, ask_text, datacenters, origin, prepare, resident_kib
 
 KINDS: dict[str, tuple[Callable[[Pair, random.Random], None], float]] = {
     "idle": (idle, 0.3),
@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=2000)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there too")
     args = parser.parse_args()
+    prepare()
     try:
         with (
             tempfile.TemporaryDirectory(prefix="sidecar-soak-") as directory,
