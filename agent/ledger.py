@@ -36,7 +36,7 @@ class Direction(StrEnum):
 class CloseReason(StrEnum):
     """Why the sidecar itself ended a connection."""
 
-    INTENTION_DENIED = "intention_denied"
+    INTENTION_WITHDRAWN = "intention_withdrawn"
     NARROWED = "narrowed_by_datacenter"
     DENY_LISTED = "deny_listed"
     ROOT_REMOVED = "root_removed"

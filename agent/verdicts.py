@@ -114,7 +114,7 @@ def _by_intentions(
     if not verdict.allowed:
         connection.rule = verdict.rule
         narrowed = verdict.reason is VerdictReason.NARROWED
-        reason = CloseReason.NARROWED if narrowed else CloseReason.INTENTION_DENIED
+        reason = CloseReason.NARROWED if narrowed else CloseReason.INTENTION_WITHDRAWN
         return reason, f"{peer.id}: {verdict.rule}"
     if verdict.audited:
         ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))

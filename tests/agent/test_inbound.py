@@ -121,7 +121,7 @@ async def test_an_intention_that_turns_while_the_app_is_dialled() -> None:
                 m.intentions.publish(deny_all())
                 assert rejudge(m.db.ledger, m.intentions.value, m.db.contexts.value, now()).closed == 1
                 ended = await m.db.finished()
-            assert (ended.reason, ended.opened) == (CloseReason.INTENTION_DENIED, False)
+            assert (ended.reason, ended.opened) == (CloseReason.INTENTION_WITHDRAWN, False)
 
 
 async def test_an_app_that_does_not_answer_in_time() -> None:

@@ -84,7 +84,7 @@ async def test_a_change_of_intentions(nursery: trio.Nursery, autojump_clock: Moc
     bench.allow(default=False)
     await trio.lowlevel.checkpoint()
     await wait_all_tasks_blocked()
-    assert bench.reasons == {"a": "intention_denied"}
+    assert bench.reasons == {"a": "intention_withdrawn"}
     assert bench.closed == [1]
 
 

@@ -119,11 +119,11 @@ async def test_a_probe_is_only_counted_apart(ledger: Ledger, told: Told) -> None
 async def test_closed_from_outside_the_block_ends_and_nothing_is_raised(ledger: Ledger, told: Told) -> None:
     with ledger.open(Direction.INBOUND, "somebody") as connection:
         connection.relaying()
-        connection.close(CloseReason.INTENTION_DENIED, "web => db (deny)")
+        connection.close(CloseReason.INTENTION_WITHDRAWN, "web => db (deny)")
         connection.close(CloseReason.DRAIN_DEADLINE, "the first reason stays")
         await trio.sleep(10)
     (finished,) = ledger.recent()
-    assert (finished.reason, finished.detail) == (CloseReason.INTENTION_DENIED, "web => db (deny)")
+    assert (finished.reason, finished.detail) == (CloseReason.INTENTION_WITHDRAWN, "web => db (deny)")
     assert told.events == [("opened", 1), ("closed", 1)]
 
 

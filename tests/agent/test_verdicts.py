@@ -82,7 +82,7 @@ def test_denied_by_intentions_inbound_only(
 ) -> None:
     result = judged(ledger, contexts, DENY)
     if connection.direction is Direction.INBOUND:
-        assert (result.closed, connection.closing) == (1, CloseReason.INTENTION_DENIED)
+        assert (result.closed, connection.closing) == (1, CloseReason.INTENTION_WITHDRAWN)
         assert "default policy (deny)" in connection.detail
         assert judged(ledger, contexts, DENY).closed == 0  # once
     else:

@@ -115,7 +115,7 @@ async def test_it_serves_callers_and_cuts_them_when_intentions_change() -> None:
                 caller.close()
                 while (reported := await told.report()).live:
                     pass
-                assert reported.counters["endings"]["inbound"] == {"intention_denied": 1}
+                assert reported.counters["endings"]["inbound"] == {"intention_withdrawn": 1}
                 await told.tell(Finish())
                 last = await told.word()
                 assert isinstance(last, Reported)

@@ -126,7 +126,7 @@ async def test_outbound_at_every_await() -> None:
         assert m.loads == {}
 
 
-@pytest.mark.parametrize("reason", [CloseReason.DRAIN_DEADLINE, CloseReason.INTENTION_DENIED])
+@pytest.mark.parametrize("reason", [CloseReason.DRAIN_DEADLINE, CloseReason.INTENTION_WITHDRAWN])
 async def test_closed_in_mid_relay_both_ends_see_a_break(reason: CloseReason) -> None:
     broken = trio.Event()
 

@@ -111,7 +111,7 @@ async def test_exactly_one_source_at_a_time() -> None:
         async with judged(m):
             rule = {"SourceName": "a", "DestinationName": "db", "Action": "deny"}
             m.intentions.publish(parse_match([rule], "db", default_allow=True))
-            await gone(m, "a", CloseReason.INTENTION_DENIED)
+            await gone(m, "a", CloseReason.INTENTION_WITHDRAWN)
             m.deny_list.publish(parse_deny_list(f"spiffe://{m.root.trust_domain}/ns/default/dc/*/svc/b\n"))
             await gone(m, "b", CloseReason.DENY_LISTED)
             m.db.contexts.publish(trust(m, m.root))

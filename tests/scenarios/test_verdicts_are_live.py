@@ -52,7 +52,7 @@ async def test_an_intention_turns_to_deny() -> None:
         await ended(client)
         await m.quiet()
         finished = m.db.ledger.recent()[-1]
-        assert finished.reason is CloseReason.INTENTION_DENIED
+        assert finished.reason is CloseReason.INTENTION_WITHDRAWN
         assert "default policy (deny)" in finished.detail
         assert "svc/web" in finished.detail
 

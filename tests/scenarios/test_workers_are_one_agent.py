@@ -170,7 +170,7 @@ async def test_an_intention_that_denies_cuts_what_lives_in_both(agent: Agent) ->
             while await held.say():
                 pass
     told = await agent.until(lambda told: not told["connections"])
-    assert told["counters"]["endings"]["inbound"] == {"intention_denied": len(agent.held)}
+    assert told["counters"]["endings"]["inbound"] == {"intention_withdrawn": len(agent.held)}
 
 
 async def test_a_rotation_reaches_both_and_disturbs_nobody(agent: Agent) -> None:
