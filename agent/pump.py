@@ -167,7 +167,7 @@ class Pump:
                 if len(data) < RECORD:
                     return None
         except SSL.Error as error:
-            # Its traceback leads back to whoever keeps it: a cycle, with the connection and all it read inside.
+            # Its traceback leads to whoever keeps it: a cycle, with the connection and all it read inside.
             return error.with_traceback(None)
         return None
 
