@@ -43,6 +43,7 @@ async def test_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
     assert value(samples, "sidecar_ready") == 0
     assert value(samples, "sidecar_connections_live", direction="inbound") == 0
     assert value(samples, "sidecar_info", version="0.1.0") == 1
+    assert value(samples, "sidecar_tasks") >= 1
 
 
 async def test_reasons_are_labels(nursery: trio.Nursery) -> None:
