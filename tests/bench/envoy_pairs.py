@@ -66,12 +66,14 @@ def _tcp_proxy() -> dict[str, object]:
 
 
 def _http_with_rbac() -> dict[str, object]:
-    """Everything but `/forbidden…`, by GET or POST (as `l7_pairs.PERMISSIONS`)."""
+    """By path, header and method, as `l7_pairs.PERMISSIONS`."""
     methods = [
         {"header": {"name": ":method", "string_match": {"exact": method}}} for method in ("GET", "POST")
     ]
     forbidden = {"url_path": {"path": {"prefix": "/forbidden"}}}
-    rule = {"and_rules": {"rules": [{"not_rule": forbidden}, {"or_rules": {"rules": methods}}]}}
+    marked = {"header": {"name": "x-forbidden", "present_match": True}}
+    rules = [{"not_rule": forbidden}, {"not_rule": marked}, {"or_rules": {"rules": methods}}]
+    rule = {"and_rules": {"rules": rules}}
     policy = {"permissions": [rule], "principals": [{"any": True}]}
     rbac = {"@type": f"{_TYPE}.filters.http.rbac.v3.RBAC",
             "rules": {"action": "ALLOW", "policies": {"bench": policy}}}  # fmt: skip

@@ -13,8 +13,9 @@ from tests.bench.rig import api, ask
 L7 = Sidecars(
     name="sidecar-l7", service="db-l7", public=21010, upstream=9110, admin=19010, config={"protocol": "http"}
 )
-PERMISSIONS = [  # everything but `/forbidden…`, by GET or POST
+PERMISSIONS = [  # everything but `/forbidden…`, by GET or POST, unless a header says otherwise
     {"Action": "deny", "HTTP": {"PathPrefix": "/forbidden"}},
+    {"Action": "deny", "HTTP": {"PathPrefix": "/", "Header": [{"Name": "x-forbidden", "Present": True}]}},
     {"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["GET", "POST"]}},
 ]
 

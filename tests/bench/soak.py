@@ -106,7 +106,7 @@ def soak(pair: Pair, connections: int, seconds: float) -> tuple[list[str], list[
         for name, sample in (("before", before[half]), ("busiest", most), ("after", after[half])):
             counts = (sample.descriptors, sample.threads, sample.tasks, sample.live)
             lines.append(f"| {half} | {name} | {' | '.join(map(str, counts))} | {sample.resident_mb:.1f} |")
-        faults += _left(half, before[half], samples[half], after[half])
+        faults += left_behind(half, before[half], samples[half], after[half])
     for half in halves:
         lines += ["", f"How connections of the {half} half ended: {endings(half)}."]
     return [*lines, ""], faults
@@ -146,7 +146,7 @@ def _count(pid: int, what: str) -> int:
     return sum(1 for _ in Path(f"/proc/{pid}/{what}").iterdir())
 
 
-def _left(half: str, before: Sample, during: Sequence[Sample], after: Sample) -> list[str]:
+def left_behind(half: str, before: Sample, during: Sequence[Sample], after: Sample) -> list[str]:
     faults = []
     if after.live:
         faults.append(f"{half}: {after.live} connections")

@@ -1,0 +1,93 @@
+"""What the benches make of their figures: the table, the picture, and what a soak calls left behind."""
+
+from __future__ import annotations
+
+import math
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.bench.load import FIGURES, Figures
+from tests.bench.plot import picture
+from tests.bench.soak import GROWTH_MB, MARGIN_MB, Sample, left_behind
+from tests.bench.table import measured, table
+
+MORE = next(figure for figure in FIGURES if figure.better == "more")
+LESS = next(figure for figure in FIGURES if figure.better == "less")
+RUN: dict[str, list[Figures]] = {
+    "direct": [{LESS.name: 10, MORE.name: 900}],
+    "sidecar": [
+        {LESS.name: 200, MORE.name: 90},
+        {LESS.name: 100, MORE.name: 100},
+        {LESS.name: 150, MORE.name: 400},
+    ],
+    "envoy": [{LESS.name: 100, MORE.name: 200}],
+}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_the_table_has_medians_ranges_and_a_ratio() -> None:
+    rows = table(RUN)
+    (less,) = (row for row in rows if LESS.name in row)
+    (more,) = (row for row in rows if MORE.name in row)
+    assert "| 150 (100–200) | 100 | 1.50× |" in less
+    assert "| 100 (90–400) | 200 | 0.50× |" in more
+    assert len(rows) == 2 + len(measured(RUN)) == 4
+
+
+def test_a_contestant_without_a_figure_has_a_dash() -> None:
+    run = {**RUN, "consul": [{MORE.name: 50.0}]}
+    (less,) = (row for row in table(run) if LESS.name in row)
+    assert "| – |" in less
+
+
+def test_to_the_right_is_better_whatever_the_figure() -> None:
+    run: dict[str, list[Figures]] = {
+        "sidecar": [{LESS.name: 50, MORE.name: 400}],
+        "haproxy": [{LESS.name: 200, MORE.name: 100}],
+        "envoy": [{LESS.name: 100, MORE.name: 200}],
+    }
+    root = ET.fromstring(picture(run, "a <title>"))
+    line = next(float(one.attrib["x1"]) for one in root.iter(f"{SVG}line") if one.attrib["class"] == "one")
+    dots = {
+        (told.text or "").split(":")[0]: float(dot.attrib["cx"])
+        for dot in root.iter(f"{SVG}circle")
+        if (told := dot.find(f"{SVG}title")) is not None
+    }
+    assert dots["haproxy"] < line < dots["sidecar"]
+    assert math.isclose(line - dots["haproxy"], dots["sidecar"] - line, abs_tol=0.2)
+
+
+def sample(**changes: float) -> Sample:
+    values: dict[str, float] = {
+        "at": 0, "descriptors": 15, "threads": 1, "tasks": 20, "live": 0, "resident_mb": 45,
+    }  # fmt: skip
+    return Sample(**{**values, **changes})  # type: ignore[arg-type] # whole numbers are given
+
+
+DURING = [sample(live=2000, resident_mb=100) for _ in range(40)]
+
+
+def test_a_soak_that_leaves_nothing() -> None:
+    assert left_behind("client", sample(), DURING, sample(resident_mb=45 + MARGIN_MB)) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ({"live": 1}, "1 connections"),
+        ({"descriptors": 17}, "2 descriptors"),
+        ({"threads": 2}, "1 threads"),
+        ({"tasks": 23}, "3 tasks"),
+        ({"resident_mb": 46 + MARGIN_MB}, "MB above the start"),
+    ],
+)
+def test_what_is_left_behind_is_named(after: dict[str, float], told: str) -> None:
+    (fault,) = left_behind("client", sample(), DURING, sample(**after))
+    assert told in fault
+
+
+def test_memory_that_grows_to_the_end_is_named() -> None:
+    growing = [sample(live=2000, resident_mb=100 + place * GROWTH_MB / 5) for place in range(40)]
+    (fault,) = left_behind("client", sample(), growing, sample())
+    assert "it grew" in fault
