@@ -50,12 +50,12 @@ def answers(port: int, name: str) -> bool:
     return ask(port) == f"{name} hello"
 
 
-def denials(mesh: Mesh, sidecar: str) -> int:
-    """How many connections a sidecar has refused or ended for an intention, by its own metrics."""
+def callers_ended(mesh: Mesh, sidecar: str, reason: str) -> int:
+    """How many inbound connections of a sidecar have ended for that reason, by its own metrics."""
     status, text = mesh.sidecars[sidecar].ask("/metrics")
     assert status == 200
-    found = re.findall(r'^\w+\{[^}]*"intention_den(?:y|ied)"[^}]*\} ([0-9.]+)$', text, re.MULTILINE)
-    return sum(int(float(value)) for value in found)
+    sample = rf'^sidecar_connections_total\{{direction="inbound",reason="{reason}"\}} ([0-9.]+)$'
+    return sum(int(float(value)) for value in re.findall(sample, text, re.MULTILINE))
 
 
 def test_an_upstream_reaches_the_other_datacenter_at_its_wan_address(mesh: Mesh) -> None:
@@ -85,7 +85,8 @@ def test_a_prepared_query_fails_over_and_comes_back(mesh: Mesh) -> None:
 
 def test_an_intention_denies_and_allows_again(mesh: Mesh) -> None:
     dc1, port = mesh.federation.dc1, mesh.upstreams["dc2"]
-    app, before = mesh.apps["dc2"], denials(mesh, "db-dc2")
+    app, ended = mesh.apps["dc2"], partial(callers_ended, mesh, "db-dc2")
+    cut, refused = ended("intention_withdrawn"), ended("intention_deny")
     path = f"{EXACT}?source=web&destination=db"
     with Conversation(port) as live:
         assert live.ask("while allowed") == "dc2 while allowed"
@@ -93,11 +94,13 @@ def test_an_intention_denies_and_allows_again(mesh: Mesh) -> None:
         assert dc1.put(path, {"Action": "deny"}).text == "true"
         assert live.ended()
         figures.info("live connection cut after %.2f s", monotonic() - started)
+    eventually(lambda: ended("intention_withdrawn") == cut + 1, 10)
     accepted = app.accepted
     for _ in range(3):
         assert ask(port) == ""
     assert app.accepted == accepted
-    assert denials(mesh, "db-dc2") >= before + 4
+    assert ended("intention_withdrawn") == cut + 1
+    eventually(lambda: ended("intention_deny") == refused + 3, 10)
     assert dc1.delete(path).text == "true"
     took = eventually(partial(answers, port, "dc2"), 10)
     figures.info("allowed again after %.2f s", took)
