@@ -27,6 +27,7 @@ from agent.registration import TcpAddress
 from certs.contexts import Contexts
 from certs.peer import PeerRejected
 from upstreams.answers import InvalidAnswer, parse_health, parse_query
+from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import EndpointSet
 from upstreams.reach import Doubt, Unreachable, doubt, reach
@@ -123,7 +124,7 @@ async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Seq
         mode=upstream.mesh_gateway,
         gateways=gateways.get,
         failures=FailureMemory(journey.clock),
-        rng=Random(0),  # noqa: S311 - which instances are tried
+        chance=Chance(Random(0)),  # noqa: S311 - which instances are tried
         loads={},
     )
     for endpoint in found.endpoints[:1]:

@@ -18,6 +18,7 @@ from agent.latest import Latest
 from agent.ledger import Connection
 from agent.warm import Warm, WarmBook
 from agent.watch import WatchStatus
+from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet
 from upstreams.failover import Failover, Life
@@ -88,6 +89,7 @@ class Targets:
 
     def __init__(self, upstream: Upstream, around: Surroundings) -> None:
         self._around = around
+        self._chance = Chance(around.rng)
         self._doubted: set[tuple[EndpointKey, Doubt]] = set()
         self._crossed: set[str | None] = set()  # datacenters whose gateways were asked for
         self.connections: set[Connection] = set()
@@ -193,7 +195,7 @@ class Targets:
             mode=self.upstream.mesh_gateway,
             gateways=self._gateways,
             failures=self.failures,
-            rng=around.rng,
+            chance=self._chance,
             loads=around.loads,
         )
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from random import Random
 
-from upstreams.choose import Loads, any_in_favour, in_favour, last_resorts
+from upstreams.choose import Chance, Loads, any_in_favour, in_favour, last_resorts
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity
 from upstreams.reach import Dialling
@@ -53,7 +52,7 @@ class Terrain:
     mode: MeshGatewayMode
     gateways: Callable[[str], EndpointSet | None]
     failures: FailureMemory
-    rng: Random
+    chance: Chance
     loads: Loads
 
     def gateway_datacenter(self, endpoint: Endpoint) -> str | None:
@@ -76,11 +75,11 @@ class Terrain:
 
     def favoured(self, endpoints: EndpointSet) -> Iterator[Endpoint]:
         """Those of an answer that are not ejected."""
-        return in_favour(endpoints, self.failures, self.rng, self.loads)
+        return in_favour(endpoints, self.failures, self.chance, self.loads)
 
     def ejected(self, endpoints: EndpointSet) -> Iterator[Endpoint]:
         """The others."""
-        return last_resorts(endpoints, self.failures, self.rng)
+        return last_resorts(endpoints, self.failures, self.chance)
 
 
 def dialled(approach: Approach, dialling: Dialling, *more: str) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.upstreams.test_choose import Clock, endpoint
-from upstreams.choose import candidates
+from upstreams.choose import Chance, candidates
 from upstreams.ejection import EjectionPolicy, FailureMemory
 from upstreams.endpoints import Endpoint, EndpointSet, Status
 
@@ -47,7 +47,7 @@ def test_the_ejected_come_last_and_everybody_once(
         clock.now += timedelta(seconds=seconds)
     answer = EndpointSet(endpoints=tuple(group), nearest_first=nearest_first)
     loads = {e.key: count for e, count in zip(group, counts, strict=False)}
-    tried = list(candidates(answer, memory, rng, loads))
+    tried = list(candidates(answer, memory, Chance(rng), loads))
     usable = [e for e in group if e.status is not Status.CRITICAL]
     assert sorted(map(str, tried)) == sorted(map(str, usable))
     out = memory.ejected()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
 from random import Random
 
 import pytest
 
-from upstreams.choose import any_in_favour, candidates, in_favour, last_resorts
+from upstreams.choose import Chance, any_in_favour, candidates, in_favour, last_resorts
 from upstreams.ejection import EjectionPolicy, FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity, Status
 
@@ -54,14 +55,15 @@ def endpoint(
 
 
 def order(*endpoints: Endpoint, memory: FailureMemory | None = None, seed: int = 1) -> list[str]:
-    chosen = candidates(EndpointSet(endpoints=endpoints), memory or FailureMemory(Clock()), Random(seed))
+    group = EndpointSet(endpoints=endpoints)
+    chosen = candidates(group, memory or FailureMemory(Clock()), Chance(Random(seed)))
     return [candidate.service_id for candidate in chosen]
 
 
 def firsts(*endpoints: Endpoint, rounds: int = 4000) -> Counter[str]:
-    rng, memory = Random(3), FailureMemory(Clock())
+    chance, memory = Chance(Random(3)), FailureMemory(Clock())
     group = EndpointSet(endpoints=endpoints)
-    return Counter(next(candidates(group, memory, rng)).service_id for _ in range(rounds))
+    return Counter(next(candidates(group, memory, chance)).service_id for _ in range(rounds))
 
 
 def test_nobody_to_try() -> None:
@@ -92,13 +94,13 @@ def test_load_is_spread_by_weight() -> None:
 
 
 def test_the_second_candidate_is_weighted_too() -> None:
-    rng, memory = Random(5), FailureMemory(Clock())
+    chance, memory = Chance(Random(5)), FailureMemory(Clock())
     group = EndpointSet(
         endpoints=tuple(endpoint(name, weight=w) for name, w in (("a", 1), ("b", 9), ("c", 3)))
     )
     seconds = Counter(
         tried[1].service_id
-        for tried in (list(candidates(group, memory, rng)) for _ in range(6000))
+        for tried in (list(candidates(group, memory, chance)) for _ in range(6000))
         if tried[0].service_id == "a"
     )
     assert 0.68 < seconds["b"] / seconds.total() < 0.82
@@ -138,8 +140,9 @@ def test_many_failures_do_not_hide_the_one_that_works() -> None:
 def test_the_first_draw_looks_at_few_of_many() -> None:
     """Five thousand endpoints must not cost a connection five thousand steps under the interpreter's lock."""
     rng = CountingRandom(1)
+    chance = Chance(rng)
     many = EndpointSet(endpoints=tuple(endpoint(str(i)) for i in range(5000)))
-    next(candidates(many, FailureMemory(Clock()), rng))
+    next(candidates(many, FailureMemory(Clock()), chance))
     assert rng.calls == 1
 
 
@@ -160,18 +163,18 @@ def test_what_is_ejected_is_apart() -> None:
     a, b = endpoint("a"), endpoint("b")
     group = EndpointSet(endpoints=(a, b))
     memory.failed(a)
-    assert list(in_favour(group, memory, Random(1), {})) == [b]
-    assert list(last_resorts(group, memory, Random(1))) == [a]
+    assert list(in_favour(group, memory, Chance(Random(1)), {})) == [b]
+    assert list(last_resorts(group, memory, Chance(Random(1)))) == [a]
     assert any_in_favour(group, memory)
     memory.failed(b)
-    assert list(in_favour(group, memory, Random(1), {})) == []
+    assert list(in_favour(group, memory, Chance(Random(1)), {})) == []
     assert not any_in_favour(group, memory)
 
 
 def test_nothing_is_in_favour_of_an_empty_answer() -> None:
     empty = EndpointSet(endpoints=(endpoint("c", Status.CRITICAL),))
     memory = FailureMemory(Clock())
-    assert list(in_favour(empty, memory, Random(1), {})) == []
+    assert list(in_favour(empty, memory, Chance(Random(1)), {})) == []
     assert not any_in_favour(empty, memory)
 
 
@@ -180,10 +183,10 @@ def test_sorted_by_distance_the_nearest_has_everything_until_it_fails() -> None:
     group = EndpointSet(endpoints=answer, nearest_first=True)
     memory = FailureMemory(Clock())
     for seed in range(20):
-        tried = candidates(group, memory, Random(seed), {answer[0].key: 1000})
+        tried = candidates(group, memory, Chance(Random(seed)), {answer[0].key: 1000})
         assert [e.service_id for e in tried] == ["a", "b", "c"]
     memory.failed(answer[0])
-    assert [e.service_id for e in candidates(group, memory, Random(1))] == ["b", "c", "a"]
+    assert [e.service_id for e in candidates(group, memory, Chance(Random(1)))] == ["b", "c", "a"]
 
 
 WEIGHTS = (1, 1, 2, 4, 8)
@@ -192,17 +195,65 @@ WEIGHTS = (1, 1, 2, 4, 8)
 @pytest.mark.parametrize("seed", range(5))
 def test_held_connections_are_spread_by_weight_within_three_percent(seed: int) -> None:
     endpoints = tuple(endpoint(str(i), weight=weight) for i, weight in enumerate(WEIGHTS))
-    group, memory, rng = EndpointSet(endpoints=endpoints), FailureMemory(Clock()), Random(seed)
+    group, memory, chance = EndpointSet(endpoints=endpoints), FailureMemory(Clock()), Chance(Random(seed))
     loads: Counter[EndpointKey] = Counter()
     for _ in range(10_000):
-        loads[next(candidates(group, memory, rng, loads)).key] += 1
+        loads[next(candidates(group, memory, chance, loads)).key] += 1
     for chosen in endpoints:
         assert loads[chosen.key] == pytest.approx(10_000 * chosen.weight / sum(WEIGHTS), rel=0.03)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("at_once", [1, 2, 8, 16])
+def test_a_few_at_a_time_are_spread_by_weight_within_three_percent(seed: int, at_once: int) -> None:
+    endpoints = tuple(endpoint(str(i), weight=weight) for i, weight in enumerate(WEIGHTS))
+    group, memory, chance = EndpointSet(endpoints=endpoints), FailureMemory(Clock()), Chance(Random(seed))
+    loads: Counter[EndpointKey] = Counter()
+    given: Counter[EndpointKey] = Counter()
+    lengths, leaving = Random(seed), list[tuple[float, int, EndpointKey]]()
+    for moment in range(10_000):
+        while len(leaving) >= at_once:
+            loads[heappop(leaving)[-1]] -= 1
+        key = next(candidates(group, memory, chance, loads)).key
+        loads[key] += 1
+        given[key] += 1
+        heappush(leaving, (moment + at_once * lengths.uniform(0.5, 1.5), moment, key))
+    for chosen in endpoints:
+        assert given[chosen.key] == pytest.approx(10_000 * chosen.weight / sum(WEIGHTS), rel=0.03)
+
+
+def test_shares_hold_from_the_beginning() -> None:
+    endpoints = tuple(endpoint(str(i), weight=weight) for i, weight in enumerate(WEIGHTS))
+    for rounds in (16, 160, 1600):
+        counts = firsts(*endpoints, rounds=rounds)
+        for chosen in endpoints:
+            assert abs(counts[chosen.service_id] - rounds * chosen.weight / sum(WEIGHTS)) < 4
+
+
+def test_a_caller_with_a_rhythm_finds_all_of_them() -> None:
+    """Every second connection may be a heavy one: they are not all for the same endpoints."""
+    group = EndpointSet(endpoints=tuple(endpoint(str(i)) for i in range(4)))
+    chance, memory = Chance(Random(2)), FailureMemory(Clock())
+    for rhythm in range(2, 12):
+        drawn = [next(candidates(group, memory, chance)).service_id for _ in range(400 * rhythm)]
+        counts = Counter(drawn[::rhythm])
+        assert min(counts[str(i)] for i in range(4)) > 80
+
+
+def test_what_an_ejected_one_misses_goes_to_the_others_by_weight() -> None:
+    memory = FailureMemory(Clock())
+    endpoints = [endpoint(str(i), weight=weight) for i, weight in enumerate((1, 2, 1, 12))]
+    memory.failed(endpoints[3])
+    group, chance = EndpointSet(endpoints=tuple(endpoints)), Chance(Random(9))
+    counts = Counter(next(candidates(group, memory, chance)).service_id for _ in range(8000))
+    assert counts["3"] == 0
+    assert counts["0"] == pytest.approx(2000, rel=0.08)
+    assert counts["1"] == pytest.approx(4000, rel=0.08)
+
+
 def test_an_endpoint_that_holds_its_connections_longer_gets_fewer() -> None:
     endpoints = tuple(endpoint(str(i)) for i in range(5))
-    group, memory, rng = EndpointSet(endpoints=endpoints), FailureMemory(Clock()), Random(4)
+    group, memory, chance = EndpointSet(endpoints=endpoints), FailureMemory(Clock()), Chance(Random(4))
     loads: Counter[EndpointKey] = Counter()
     given: Counter[str] = Counter()
     leaving: deque[list[EndpointKey]] = deque([] for _ in range(400))
@@ -210,7 +261,7 @@ def test_an_endpoint_that_holds_its_connections_longer_gets_fewer() -> None:
         for key in leaving.popleft():
             loads[key] -= 1
         leaving.append([])
-        chosen = next(candidates(group, memory, rng, loads))
+        chosen = next(candidates(group, memory, chance, loads))
         loads[chosen.key] += 1
         given[chosen.service_id] += 1
         leaving[300 if chosen.service_id == "0" else 30].append(chosen.key)
@@ -222,11 +273,11 @@ def test_an_endpoint_that_holds_its_connections_longer_gets_fewer() -> None:
 def test_who_returns_gets_less_at_first_and_all_of_it_later() -> None:
     clock = Clock()
     memory = FailureMemory(clock, EjectionPolicy(ejection_time=10, slow_start=10))
-    a, b, rng = endpoint("a"), endpoint("b"), Random(6)
+    a, b, chance = endpoint("a"), endpoint("b"), Chance(Random(6))
     group = EndpointSet(endpoints=(a, b))
 
     def share_of_a() -> float:
-        return sum(next(candidates(group, memory, rng)) is a for _ in range(4000)) / 4000
+        return sum(next(candidates(group, memory, chance)) is a for _ in range(4000)) / 4000
 
     memory.failed(a)
     shares = []
@@ -242,7 +293,7 @@ def test_who_returns_gets_less_at_first_and_all_of_it_later() -> None:
 
 def test_without_load_two_draws_do_not_favour_the_heavy() -> None:
     loads = {endpoint("elsewhere").key: 7}
-    rng, memory = Random(8), FailureMemory(Clock())
+    chance, memory = Chance(Random(8)), FailureMemory(Clock())
     group = EndpointSet(endpoints=(endpoint("heavy", weight=3), endpoint("light")))
-    firsts = Counter(next(candidates(group, memory, rng, loads)).service_id for _ in range(4000))
+    firsts = Counter(next(candidates(group, memory, chance, loads)).service_id for _ in range(4000))
     assert 0.72 < firsts["heavy"] / 4000 < 0.78

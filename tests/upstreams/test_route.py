@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 
 from tests.upstreams.test_choose import Clock, endpoint
+from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Status
 from upstreams.reach import Dialling, ReachReason
@@ -41,7 +42,7 @@ def terrain(
         mode=mode,
         gateways=gateways.get,
         failures=failures or FailureMemory(Clock()),
-        rng=Random(1),
+        chance=Chance(Random(1)),
         loads={},
     )
 
