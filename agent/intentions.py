@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from operator import itemgetter
 from typing import TypeAlias
@@ -53,6 +54,7 @@ class VerdictReason(StrEnum):
     UNSUPPORTED_PATTERN = "unsupported_pattern"
     UNSUPPORTED_PERMISSION = "unsupported_permission"
     NARROWED = "narrowed_by_datacenter"
+    INTENTIONS_TOO_OLD = "intentions_too_old"  # intentions_max_age: whatever the list says
     OVERRIDING_HEADER = "overriding_header"  # asks the app to see another method or path than was judged
 
 
@@ -105,7 +107,8 @@ class Intentions:
     """The rules for one destination, in deciding order, and what holds when none of them speaks.
 
     `narrowings` are those of our settings; `datacenter` is the destination's, ours, empty while unknown.
-    With `audit` what would be denied is allowed, and the verdict says so.
+    With `audit` what would be denied is allowed, and the verdict says so. Unless Consul answers once more
+    they are good until `good_until` (None: for ever) and `too_old` from then on, and deny (agent.ageing).
     """
 
     destination: str
@@ -114,6 +117,8 @@ class Intentions:
     narrowings: tuple[Narrowing, ...] = ()
     datacenter: str = ""
     audit: bool = False
+    good_until: datetime | None = None
+    too_old: bool = False
 
     by_request: bool = field(init=False)  # whether any caller's requests have to be looked at
     _places: Mapping[tuple[str, str], int] = field(init=False, repr=False, compare=False)
@@ -259,12 +264,20 @@ def _of_request(intentions: Intentions, source: ServiceId, request: HttpRequest)
 
 
 def _settled(intentions: Intentions, source: ServiceId, verdict: Verdict) -> Verdict:
-    """The verdict after what comes last: narrowing, which takes away, and audit, which enforces nothing."""
-    if verdict.allowed:
+    """The verdict after what comes last: age and narrowing take away, and audit enforces nothing."""
+    if intentions.too_old:
+        verdict = _too_old(intentions)
+    elif verdict.allowed:
         verdict = _narrowed(intentions, source, verdict)
     if intentions.audit and not verdict.allowed:
         return replace(verdict, allowed=True, audited=True)
     return verdict
+
+
+def _too_old(intentions: Intentions) -> Verdict:
+    at = "" if intentions.good_until is None else f" since {intentions.good_until.isoformat()}"
+    rule = f"intentions are too old{at} (intentions_max_age)"
+    return Verdict(allowed=False, reason=VerdictReason.INTENTIONS_TOO_OLD, rule=rule)
 
 
 def _narrowed(intentions: Intentions, source: ServiceId, verdict: Verdict) -> Verdict:

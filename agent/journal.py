@@ -132,6 +132,14 @@ class Journal(Log):
         default = "allow" if default_allow else "deny"
         self.write(LogLevel.INFO, "intentions.changed", rules=rules, default=default)
 
+    def intentions_too_old(self, since: datetime) -> None:
+        """Consul has not answered about intentions for too long: nobody is let in by them any more."""
+        self.write(LogLevel.ERROR, "intentions.too_old", since=since.isoformat())
+
+    def intentions_current(self) -> None:
+        """It has answered again."""
+        self.write(LogLevel.INFO, "intentions.current")
+
     def audit_mode(self) -> None:
         """Intentions are not enforced, as asked for."""
         self.write(LogLevel.WARN, "audit.on", detail="what intentions deny is logged, and let through")

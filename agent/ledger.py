@@ -37,6 +37,7 @@ class CloseReason(StrEnum):
     """Why the sidecar itself ended a connection."""
 
     INTENTION_WITHDRAWN = "intention_withdrawn"
+    INTENTIONS_TOO_OLD = "intentions_too_old"
     NARROWED = "narrowed_by_datacenter"
     DENY_LISTED = "deny_listed"
     ROOT_REMOVED = "root_removed"

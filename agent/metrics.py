@@ -63,6 +63,9 @@ def _process(parts: Parts) -> Iterator[Family]:
     tasks = trio.lowlevel.current_statistics().tasks_living
     yield gauge("sidecar_tasks", "Tasks of trio's, its own among them.").add(tasks)
     yield gauge("sidecar_audit_mode", "Whether intentions are only audited.").add(parts.settings.audit)
+    intentions = parts.intentions.value
+    too_old = gauge("sidecar_intentions_too_old", "Whether intentions are older than intentions_max_age.")
+    yield too_old.add(intentions is not None and intentions.too_old)
     yield gauge("sidecar_deny_list_entries", "Entries of the deny list.").add(len(parts.deny_file.list))
     unusable = gauge("sidecar_deny_list_unusable", "Whether the deny file cannot be read any more.")
     yield unusable.add(bool(parts.deny_file.complaint))

@@ -6,6 +6,7 @@ Consul has one, else `SIDECAR_` and the name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -152,6 +153,8 @@ POLICY = (
            says="let SOURCE (* is any) in from these datacenters only, whatever the intentions allow"),
     Option(name="deny_file", read=values.parse_path, example="FILE",
            says="SPIFFE IDs and certificate serials that are let in by nobody; read again when it changes"),
+    Option(name="intentions_max_age", read=values.parse_max_age, default=math.inf, example="SECONDS|never",
+           says="let nobody in by intentions whose last good answer from Consul is older; never: keep them"),
     Option(name="audit", read=values.parse_bool, default=False,
            says="log and count what intentions would deny, and let it through"),
     Option(name="strict", read=values.parse_bool, default=False,

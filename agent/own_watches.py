@@ -5,10 +5,13 @@ Until the agent serves, a refusal by Consul ends it; afterwards the watches ask 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import trio
 
+from agent.ageing import age
 from agent.consul import ConsulError
 from agent.exits import Exit, ExitCode
 from agent.feeds import intentions_watch, registration_watch
@@ -57,6 +60,9 @@ class OwnWatches:
         watch.on_failure, watch.on_recovery = self._failed, parts.journal.watch_recovered
         self.nursery.start_soon(watch.follow, parts.clock, parts.rng)
         self.nursery.start_soon(self._tell_datacenter)
+        if parts.settings.intentions_max_age < math.inf:
+            watch.on_answer = self._heard_again
+            self.nursery.start_soon(age, parts.intentions, parts.clock, parts.journal)
 
     def registration(self, proxy_id: str) -> None:
         """Watch what Consul says we are."""
@@ -87,6 +93,12 @@ class OwnWatches:
         self.parts.intentions.publish(self._with_settings(intentions))
         self.parts.journal.intentions_changed(len(intentions.rules), intentions.default_allow)
 
+    def _heard_again(self, _status: WatchStatus) -> None:
+        """An answer that says the same makes them good for longer."""
+        known = self.parts.intentions.value
+        if known is not None and known != (renewed := self._with_settings(replace(known, too_old=False))):
+            self.parts.intentions.publish(renewed)
+
     def _with_settings(self, intentions: Intentions) -> Intentions:
         told = self.parts.settings
         return replace(
@@ -94,7 +106,14 @@ class OwnWatches:
             narrowings=told.narrow or (),
             audit=told.audit,
             datacenter=self.parts.own_datacenter(),
+            good_until=self._good_until(),
         )
+
+    def _good_until(self) -> datetime | None:
+        watch, seconds = self.parts.intentions_watch, self.parts.settings.intentions_max_age
+        if watch is None or watch.status.answered_at is None or seconds == math.inf:
+            return None
+        return watch.status.answered_at + timedelta(seconds=seconds)
 
     async def _tell_datacenter(self) -> None:
         """Intentions may come before the leaf, which says where we are."""

@@ -19,9 +19,8 @@ def missing(parts: Parts) -> list[str]:
     if registration is None:
         return [f"registration: {_why(parts.start)}"]
     pieces = [*_credentials(parts), *_registration(parts)]
-    if registration.public_bind is not None and parts.intentions.value is None:
-        status = parts.intentions_watch.status if parts.intentions_watch else None
-        pieces.append(f"intentions: {_why(status)}")
+    if registration.public_bind is not None:
+        pieces += _intentions(parts)
     if parts.listeners is not None:
         pieces += [f"listener: {problem}" for problem in parts.listeners.problems]
     if parts.crew is not None:
@@ -46,6 +45,17 @@ def _credentials(parts: Parts) -> list[str]:
         if watch.status.failing is not None or not watch.status.answers:
             return [f"credentials: {watch.name}: {_why(watch.status)}"]
     return ["credentials: not proven yet"]
+
+
+def _intentions(parts: Parts) -> list[str]:
+    intentions = parts.intentions.value
+    status = parts.intentions_watch.status if parts.intentions_watch else None
+    if intentions is None:
+        return [f"intentions: {_why(status)}"]
+    if intentions.too_old and intentions.good_until is not None:
+        since = intentions.good_until.isoformat()
+        return [f"intentions: too old since {since} (intentions_max_age): {_why(status)}"]
+    return []
 
 
 def _registration(parts: Parts) -> list[str]:

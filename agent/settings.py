@@ -106,6 +106,7 @@ class Settings:
     log_format: LogFormat
     narrow: tuple[Narrowing, ...] | None
     deny_file: Path | None
+    intentions_max_age: float  # infinite: never too old
     audit: bool
     strict: bool
     connection_log: bool

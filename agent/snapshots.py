@@ -33,7 +33,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 1  # of the frames; changed when a worker of another version could misread them
+FORMAT = 2  # of the frames; changed when a worker of another version could misread them
 
 _ROOMS = ("agent", "certs", "upstreams")
 _VALUES = frozenset(

@@ -94,6 +94,8 @@ def _intentions(parts: Parts) -> Row | None:
         return None
     return {
         "default": "allow" if intentions.default_allow else "deny",
+        "good_until": _time(intentions.good_until),
+        "too_old": intentions.too_old,
         "rules": [str(rule) for rule in intentions.rules],
     }
 

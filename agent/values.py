@@ -17,6 +17,7 @@ from upstreams.spec import LOOPBACK
 
 E = TypeVar("E", bound=StrEnum)
 
+LEAST_MAX_AGE = 90.0  # seconds; the longest question of a watch and half as long again
 MOST_WORKERS_OF_A_CORE = 4
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -57,6 +58,15 @@ def parse_seconds(text: str) -> float:
 def parse_grace(text: str) -> float:
     """Seconds as `parse_seconds` reads them; `never` is for ever."""
     return math.inf if text == "never" else parse_seconds(text)
+
+
+def parse_max_age(text: str) -> float:
+    """Seconds as `parse_grace` reads them, and not so few that a quiet Consul looks like a dead one."""
+    seconds = parse_grace(text)
+    if seconds < LEAST_MAX_AGE:
+        remedy = f"give at least {LEAST_MAX_AGE:g}, or never"
+        raise ValueError(f"{text!r} is too short, for Consul may hold a question for a minute; {remedy}")
+    return seconds
 
 
 def parse_count(text: str) -> int:

@@ -31,6 +31,10 @@ from certs.contexts import Contexts
 from certs.peer import Peer
 
 _Objection: TypeAlias = tuple[CloseReason, str]
+_CLOSED_AS = {
+    VerdictReason.NARROWED: CloseReason.NARROWED,
+    VerdictReason.INTENTIONS_TOO_OLD: CloseReason.INTENTIONS_TOO_OLD,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +117,7 @@ def _by_intentions(
     verdict = _verdict(connection, peer, intentions)
     if not verdict.allowed:
         connection.rule = verdict.rule
-        narrowed = verdict.reason is VerdictReason.NARROWED
-        reason = CloseReason.NARROWED if narrowed else CloseReason.INTENTION_WITHDRAWN
+        reason = _CLOSED_AS.get(verdict.reason, CloseReason.INTENTION_WITHDRAWN)
         return reason, f"{peer.id}: {verdict.rule}"
     if verdict.audited:
         ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))

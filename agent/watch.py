@@ -151,7 +151,8 @@ class Watch(Generic[R, T]):
     `ask` asks once or raises ConsulError. `read` makes a value of the answer, at once or in pieces, or raises
     AnswerRejected.
     `publish` is called with every value that differs from the one before. `on_failure` hears of every failure
-    and may raise to end it all; `on_recovery` hears when a run of them is over.
+    and may raise to end it all; `on_recovery` hears when a run of them is over, `on_answer` of every good
+    answer once its value is published, changed or not.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Watch(Generic[R, T]):
     poll_interval: float = 30.0  # seconds, for POLL
     on_failure: Callable[[WatchStatus], None] = _ignore
     on_recovery: Callable[[WatchStatus], None] = _ignore
+    on_answer: Callable[[WatchStatus], None] = _ignore
     status: WatchStatus = field(init=False)
     _kicked: trio.Event = field(init=False, default_factory=trio.Event)
     _last: T | None = field(init=False, default=None)
@@ -206,6 +208,7 @@ class Watch(Generic[R, T]):
             self._last = value
             self.status.changes += 1
             self.publish(value)
+        self.on_answer(self.status)
 
     async def _read(self, answer: Answer[R]) -> T:
         found = self.read(answer)

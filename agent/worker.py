@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from agent import VERSION
+from agent.ageing import age
 from agent.channel import Channel, ChannelClosed
 from agent.consul import Consul
 from agent.deny_list import DenyList
@@ -117,6 +118,7 @@ class Worker:
                     async with trio.open_nursery() as loops:
                         self._assemble(relay, loops, connections)
                         watches.start_soon(self._judge.run)
+                        watches.start_soon(age, self.parts.intentions, self.parts.clock)
                         watches.start_soon(keep_warm, self.parts)
                         watches.start_soon(self._speak)
                         code = await self._obey()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from agent.intentions import (
     Verdict,
     VerdictReason,
     authorize,
+    authorize_caller,
+    authorize_request,
     parse_match,
 )
+from agent.request_rules import HttpRequest
 from certs.spiffe import ServiceId, TrustDomain
 from tests.recorded import body
 
@@ -210,3 +214,22 @@ def test_errors_name_the_path_of_the_field() -> None:
 def test_an_answer_that_is_no_list_is_an_error() -> None:
     with pytest.raises(InvalidIntentions):
         parse_match({"db": []}, "db", default_allow=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("default_allow", [True, False])
+@pytest.mark.parametrize("action", ["allow", "deny"])
+def test_too_old_decides_before_any_rule_and_is_only_audited_by_audit(
+    action: str, *, default_allow: bool
+) -> None:
+    old = replace(parse_match([rule("web", action=action)], "db", default_allow=default_allow), too_old=True)
+    request = HttpRequest(method="GET", paths=("/",), headers={})
+    for source in (caller("web"), caller("elsewhere")):
+        for found in (
+            authorize(old, source),
+            authorize_caller(old, source),
+            authorize_request(old, source, request),
+        ):
+            assert (found.allowed, found.reason) == (False, VerdictReason.INTENTIONS_TOO_OLD)
+        audited = authorize(replace(old, audit=True), source)
+        assert (audited.allowed, audited.audited) == (True, True)
+        assert audited.reason is VerdictReason.INTENTIONS_TOO_OLD

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from agent.options import BY_NAME, CONFIG, OPTIONS
-from agent.settings import resolve
+from agent.settings import printed, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,8 +32,7 @@ def test_defaults_are_what_their_readers_read() -> None:
     for option in OPTIONS:
         if option.default is None or option.repeatable:
             continue
-        shown = str(option.default).lower() if option.switch else str(option.default)
-        assert option.read(shown) == option.default
+        assert option.read(printed(option, option.default)) == option.default
 
 
 def test_the_sample_file_names_every_setting() -> None:

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from agent.exits import Exit, ExitCode
 from agent.own_watches import OwnWatches
 from agent.parts import Phase
+from agent.readiness import missing
 from tests.agent.assembled import (
     LEAF,
     MATCH,
@@ -160,3 +161,70 @@ async def test_intentions_are_published_with_our_settings_and_datacenter(
     await trio.sleep(1)
     assert parts.intentions.value.datacenter == "dc1"
     assert parts.intentions.value.audit
+
+
+async def test_intentions_are_too_old_when_consul_does_not_answer_and_good_again_when_it_does(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = assembled(nursery, settings(intentions_max_age="120"))
+    bench.well()
+    bench.parts.phase = Phase.SERVING
+    watches, parts = own(bench, nursery), bench.parts
+    watches.take(registration())
+    watches.intentions()
+    await trio.sleep(1000)  # unchanged answers, about one a minute, keep them good
+    assert missing(parts) == ["credentials: not asked for yet"]
+    assert "intentions.too_old" not in bench.events()
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, text="rpc error", status=500)
+    await trio.sleep(200)
+    (piece,) = [piece for piece in missing(parts) if piece.startswith("intentions")]
+    assert piece.startswith("intentions: too old since 2031-05-17T")
+    assert piece.endswith("(intentions_max_age): /v1/connect/intentions/match answered 500: rpc error")
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, {"web": None}, index=7)  # the same as before
+    await trio.sleep(100)
+    assert missing(parts) == ["credentials: not asked for yet"]
+    events = bench.events()
+    assert (events.count("intentions.too_old"), events.count("intentions.current")) == (1, 1)
+    assert events.count("intentions.changed") == 1, "that they are as good as before is no change"
+
+
+async def test_without_a_greatest_age_intentions_are_kept(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = assembled(nursery)
+    bench.well()
+    bench.parts.phase = Phase.SERVING
+    watches, parts = own(bench, nursery), bench.parts
+    watches.take(registration())
+    watches.intentions()
+    await trio.sleep(1000)
+    version = parts.intentions.version
+    bench.consul.down = True
+    bench.consul.drop()
+    await trio.sleep(10**5)
+    assert parts.intentions.value is not None
+    assert (parts.intentions.value.too_old, parts.intentions.value.good_until) == (False, None)
+    assert parts.intentions.version == version == 1
+
+
+async def test_a_datacenter_that_becomes_known_makes_old_intentions_no_younger(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = assembled(nursery, settings(intentions_max_age="120"))
+    bench.well()
+    bench.parts.phase = Phase.SERVING
+    watches, parts = own(bench, nursery), bench.parts
+    watches.take(registration(datacenter=None))
+    watches.intentions()
+    await trio.sleep(1)
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, text="rpc error", status=500)
+    await trio.sleep(300)
+    watches.credentials(registration(datacenter=None))
+    before = parts.intentions.version
+    known, _ = await parts.intentions.newer(before)
+    await trio.sleep(1)
+    assert (known.datacenter, known.too_old) == ("dc1", True)
+    assert parts.intentions.version == before + 1, "not even for a moment"

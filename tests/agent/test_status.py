@@ -57,7 +57,12 @@ async def test_while_it_serves(nursery: trio.Nursery) -> None:
     assert (credentials["serial"], credentials["generation"], credentials["rejected"]) == ("0d", 1, None)
     assert [root["active"] for root in credentials["roots"]] == [True]
     assert 0 < credentials["expires_in_seconds"] <= 72 * 3600
-    assert read["intentions"] == {"default": "allow", "rules": []}
+    assert read["intentions"] == {
+        "default": "allow",
+        "good_until": None,
+        "too_old": False,
+        "rules": [],
+    }
     assert [watch["name"] for watch in read["watches"]] == ["registration", "roots", "leaf", "intentions"]
     assert all(watch["failing"] is None and watch["answered_seconds_ago"] >= 0 for watch in read["watches"])
     assert read["public"]["listening"]

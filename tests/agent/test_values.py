@@ -145,6 +145,14 @@ def test_a_grace_may_be_for_ever() -> None:
         values.parse_grace("always")
 
 
+def test_a_greatest_age_is_longer_than_a_quiet_consul_takes() -> None:
+    assert values.parse_max_age("90") == values.LEAST_MAX_AGE
+    assert values.parse_max_age("never") == math.inf
+    for text in ("0", "89", "1m"):
+        with pytest.raises(ValueError, match="give at least 90, or never"):
+            values.parse_max_age(text)
+
+
 def test_counts_and_texts() -> None:
     assert values.parse_count("12") == 12
     for text in ("", "-1", "1.5", "²"):

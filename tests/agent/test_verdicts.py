@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -131,3 +132,14 @@ def test_its_trust_domain_is_ours_no_longer(
 def test_not_identified_yet(ledger: Ledger, connection: Connection, contexts: Contexts) -> None:
     connection.peer = None
     assert judged(ledger, contexts, DENY) == Rejudged(closed=0, next_expiry=None)
+
+
+def test_intentions_that_are_too_old_let_nobody_go_on(
+    ledger: Ledger, connection: Connection, contexts: Contexts
+) -> None:
+    result = judged(ledger, contexts, replace(ALLOW, good_until=NOW, too_old=True))
+    if connection.direction is Direction.INBOUND:
+        assert (result.closed, connection.closing) == (1, CloseReason.INTENTIONS_TOO_OLD)
+        assert connection.rule.startswith("intentions are too old since 2026-01-01T00:00:00+00:00")
+    else:
+        assert (result.closed, connection.closing) == (0, None)

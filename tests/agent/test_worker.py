@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import trio
@@ -236,3 +237,39 @@ def test_a_part_of_a_limit_is_rounded_up() -> None:
     whole = registration(max_inbound_connections=7)
     assert shared_out(whole, 4).max_inbound_connections == 2
     assert {AskedAgain(1), GatewaysWanted(None)}  # hashable: said once while nobody has heard
+
+
+async def test_it_ages_intentions_by_itself_when_it_is_told_nothing_more() -> None:
+    """As with a control process that hangs; what it says once it is back holds at once."""
+    root, app = Issuer.root(), App()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.serve)
+        host, _, port = app.address.partition(":")
+        allow = parse_match(None, "web", default_allow=True)
+        with socket.create_server(("127.0.0.1", 0)) as public:
+            async with worker() as told:
+                placed = registration(local_app=TcpAddress(host, int(port)))
+                await told.tell(placed, credentials(root), allow)
+                sockets = HandedSockets(key="public", purpose="callers")
+                await told.channel.send(encode(sockets), [public.fileno()])
+                early, late = Caller(root), Caller(root)
+                await early.connect(public.getsockname())
+                assert await early.say(b"hello") == b"hello"
+                assert (await told.report()).live == 1
+                await told.tell(replace(allow, good_until=wall() + timedelta(seconds=0.05)))
+                while (await told.report()).live:  # nothing more is told: it is the worker who cuts it
+                    pass
+                await late.connect(public.getsockname())
+                assert await late.say(b"hello") == b""
+                while (reported := await told.report()).live:
+                    pass
+                assert reported.counters["endings"]["inbound"] == {"intentions_too_old": 2}
+                await told.tell(replace(allow, good_until=wall() + timedelta(hours=1)))
+                again = Caller(root)
+                await again.connect(public.getsockname())
+                assert await again.say(b"hello") == b"hello"
+                for one in (early, late, again):
+                    one.close()
+                await told.tell(Finish())
+        nursery.cancel_scope.cancel()
+    app.sock.close()
