@@ -41,12 +41,13 @@ class Answer:
 
 
 class Api:
-    """One datacenter's HTTP API."""
+    """One datacenter's HTTP API, asked with a token if one is given."""
 
-    def __init__(self, name: str, url: str, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, name: str, url: str, threads: ThreadPoolExecutor, *, token: str = "") -> None:
         self.name = name
         self.url = url
         self._threads = threads
+        self._token = {"X-Consul-Token": token} if token else {}
 
     def call(self, method: str, path: str, body: object = None) -> Answer:
         """One request; a `str` body is sent as it is, anything else as JSON."""
@@ -55,7 +56,7 @@ class Api:
         content = body if body is None or isinstance(body, str) else json.dumps(body)
         started = monotonic()
         with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=PATIENCE)) as connection:
-            connection.request(method, path, content)
+            connection.request(method, path, content, self._token)
             reply = connection.getresponse()
             text = reply.read().decode()
         headers = {name.lower(): value for name, value in reply.getheaders()}
