@@ -94,7 +94,7 @@ def main() -> int:
 async def run(directory: Path, args: argparse.Namespace, found: Found) -> None:
     """Everything once."""
     # Streams outlive the leaf they began with, so expired peers get grace: what is measured is rotation.
-    async with mesh(directory, leaf_ttl=f"{args.leaf_ttl}s", grace="never") as whole:
+    async with mesh(directory, leaf_ttl=f"{args.leaf_ttl}s", flags=["-expired-peer-grace", "never"]) as whole:
         ports = [sidecar.upstream for sidecar in whole.sidecars]
         shape = {"per_second": args.per_second, "lasting": args.lasting, "beat": args.beat}
         before = await endings(whole)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,11 +84,12 @@ class Site(Process):
 
 @dataclass(kw_only=True)
 class Sidecar(Process):
-    """One sidecar, where its admin endpoint is, and where its upstream is dialled."""
+    """One sidecar: the ports of its admin endpoint, of its public listener and of its upstream."""
 
     name: str
     site: Site
     admin: int
+    public: int
     upstream: int
 
     async def status(self) -> dict[str, Any]:
@@ -142,9 +143,9 @@ async def until(holds: Callable[[], Any], what: str, seconds: float = PATIENCE) 
 
 @asynccontextmanager
 async def mesh(
-    directory: Path, *, leaf_ttl: str = "5m", jitter: str = "1s", grace: str = "0"
+    directory: Path, *, leaf_ttl: str = "5m", jitter: str = "1s", flags: Sequence[str] = ()
 ) -> AsyncIterator[Mesh]:
-    """Everything up and ready, with the apps echoing; ended by process id."""
+    """Everything up and ready, with the apps echoing; ended by process id. `flags` are the sidecars'."""
     ports = {name: free_port() for name in ("dc1", "dc2")}
     async with trio.open_nursery() as nursery:
         to_dc1, to_dc2 = Wire(ports["dc1"]), Wire(ports["dc2"])
@@ -163,7 +164,7 @@ async def mesh(
                 site.start()
                 await until(lambda site=site: site.ask("GET", "/v1/agent/self"), f"{site.name} answers")  # type: ignore[misc]
             await until(whole.agreed, "the datacenters agree")
-            whole.sidecars = await _sidecars(whole, nursery, grace)
+            whole.sidecars = await _sidecars(whole, nursery, flags)
             processes += whole.sidecars
             for sidecar in whole.sidecars:
                 sidecar.start()
@@ -184,7 +185,7 @@ def _site(name: str, port: int, directory: Path, reached: Wire, flags: list[str]
     return Site(command=command, log=directory / f"{name}.log", name=name, port=port)
 
 
-async def _sidecars(whole: Mesh, nursery: trio.Nursery, grace: str) -> list[Sidecar]:
+async def _sidecars(whole: Mesh, nursery: trio.Nursery, flags: Sequence[str]) -> list[Sidecar]:
     made = []
     pairs = (("web", whole.dc1, "db@dc2"), ("db", whole.dc2, "web@dc1"))
     for name, site, upstream in pairs:
@@ -195,10 +196,18 @@ async def _sidecars(whole: Mesh, nursery: trio.Nursery, grace: str) -> list[Side
         command = [sys.executable, "-m", "agent", "run", "-service", name, "-register"]
         command += ["-listen", f"127.0.0.1:{public}", "-service-addr", f"127.0.0.1:{app}"]
         command += ["-upstream", f"{upstream}:{dialled}", "-http-addr", f"127.0.0.1:{site.port}"]
-        command += ["-admin-bind", f"127.0.0.1:{admin}", "-drain-seconds", "1"]
-        command += ["-expired-peer-grace", grace]
+        command += ["-admin-bind", f"127.0.0.1:{admin}", "-drain-seconds", "1", *flags]
         log = whole.directory / f"{name}.log"
-        made.append(Sidecar(command=command, log=log, name=name, site=site, admin=admin, upstream=dialled))
+        started = Sidecar(
+            command=command,
+            log=log,
+            name=name,
+            site=site,
+            admin=admin,
+            public=public,
+            upstream=dialled,
+        )
+        made.append(started)
     return made
 
 

@@ -13,7 +13,7 @@ RECOVERY = 2.0  # seconds after the datacenter answers again
 
 
 async def test_it_says_so_and_recovers(tmp_path: Path) -> None:
-    async with mesh(tmp_path, leaf_ttl="6s", grace="never") as whole:
+    async with mesh(tmp_path, leaf_ttl="6s", flags=["-expired-peer-grace", "never"]) as whole:
         web, db = whole.sidecars
         for site in (whole.dc1, whole.dc2):
             site.kill()

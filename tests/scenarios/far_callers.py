@@ -1,0 +1,120 @@
+"""Callers of dc1 who hold open connections to the sidecar of `db` in dc2, by Python's own TLS."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tests.rotation.mesh import Mesh, Site
+
+LEAF = "/v1/agent/connect/ca/leaf"
+AT_ONCE = 8  # handshakes
+PATIENCE = 60.0
+
+
+@dataclass(kw_only=True)
+class Held:
+    """One open connection: what has come back, and when the far side ended it."""
+
+    source: str
+    stream: trio.SSLStream[trio.SocketStream]
+    heard: bytes = b""
+    ended: float | None = None  # by trio's clock
+
+    async def listen(self) -> None:
+        """Until it ends."""
+        try:
+            while chunk := await self.stream.receive_some():
+                self.heard += chunk
+        except (trio.BrokenResourceError, ssl.SSLError):
+            pass
+        finally:
+            await trio.aclose_forcefully(self.stream)
+        self.ended = trio.current_time()
+
+
+@dataclass(kw_only=True)
+class Callers:
+    """All of them. What they hold ends with the nursery."""
+
+    whole: Mesh
+    directory: Path
+    nursery: trio.Nursery
+    held: list[Held] = field(default_factory=list)
+
+    async def call(self, source: str, count: int) -> None:
+        """Open connections with a leaf of dc1's, and have something carried on each."""
+        context = await self._context(source)
+        limit = trio.CapacityLimiter(AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(self._open, source, context, limit)
+        await self.said(b"hello", source)
+
+    async def said(self, words: bytes, *sources: str) -> None:
+        """Send the words on every open connection of theirs, and wait until they have come back on each."""
+        theirs = [one for one in self.held if one.source in sources and one.ended is None]
+        assert theirs
+        for one in theirs:
+            one.heard = b""
+            await one.stream.send_all(words)
+        await until(lambda: all(one.heard == words for one in theirs))
+
+    def live(self) -> Counter[str]:
+        """How many of each source are open."""
+        return Counter(one.source for one in self.held if one.ended is None)
+
+    async def _open(self, source: str, context: ssl.SSLContext, limit: trio.CapacityLimiter) -> None:
+        async with limit:
+            stream = trio.SSLStream(
+                await trio.open_tcp_stream("127.0.0.1", self.whole.sidecars[1].public),
+                context,
+                https_compatible=True,
+            )
+            await stream.do_handshake()
+            one = Held(source=source, stream=stream)
+            self.held.append(one)
+            self.nursery.start_soon(one.listen)
+
+    async def _context(self, source: str) -> ssl.SSLContext:
+        """With a leaf fetched now."""
+        leaf = await self.whole.dc1.ask("GET", f"{LEAF}/{source}")
+        roots = (await self.whole.dc1.roots())["Roots"]
+        file = self.directory / f"{source}.pem"
+        file.write_text(leaf["CertPEM"] + leaf["PrivateKeyPEM"])
+        context = ssl.create_default_context(cadata="".join(root["RootCert"] for root in roots))
+        context.check_hostname = False
+        context.load_cert_chain(file)
+        file.unlink()
+        return context
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Wait for what other tasks bring about."""
+    with trio.fail_after(PATIENCE):
+        while not true():  # noqa: ASYNC110 - many tasks may bring it about
+            await trio.sleep(0.005)
+
+
+async def told(site: Site, path: str, true: Callable[[Any], object]) -> float:
+    """When that datacenter's own copy came to satisfy that, by its answers to a watch. By trio's clock."""
+    index = ""
+    with trio.fail_after(PATIENCE):
+        while True:
+            url = f"http://127.0.0.1:{site.port}{path}{'&' if '?' in path else '?'}wait=30s{index}"
+            body, index = await trio.to_thread.run_sync(_read, url)
+            if true(body):
+                return trio.current_time()
+
+
+def _read(url: str) -> tuple[Any, str]:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        return json.loads(answer.read()), f"&index={answer.headers['X-Consul-Index']}"
