@@ -87,11 +87,19 @@ class Traffic:
         self.answers: Counter[str] = Counter()
         self._port = port
         self._stop = threading.Event()
+        self._asking = threading.Lock()
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         while not self._stop.wait(0.01):
-            self.answers[ask(self._port)] += 1
+            with self._asking:
+                self.answers[ask(self._port)] += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No request is under way during the block."""
+        with self._asking:
+            yield
 
     def __enter__(self) -> Self:
         self._thread.start()

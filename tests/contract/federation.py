@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -46,11 +46,15 @@ def consul_binary() -> str | None:
 
 
 @contextmanager
-def running(kind: Kind, directory: Path) -> Iterator[Federation]:
-    """A ready federation of this kind, with its files under `directory`."""
+def running(
+    kind: Kind, directory: Path, options: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Federation]:
+    """A ready federation of this kind, with its files under `directory`; `options`: an embedded one's own."""
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=24, thread_name_prefix="held-read"))
-        commands, urls, jitter = _embedded(directory) if kind == "embedded" else _consul(directory)
+        commands, urls, jitter = (
+            _embedded(directory, options or {}) if kind == "embedded" else _consul(directory)
+        )
         first, second = (
             stack.enter_context(process(command, directory / f"dc{number}.log"))
             for number, command in enumerate(commands, start=1)
@@ -74,19 +78,19 @@ def free_port(host: str = "127.0.0.1") -> int:
             return port
 
 
-def _embedded(directory: Path) -> tuple[list[list[str]], list[str], float]:
+def _embedded(
+    directory: Path, options: Mapping[str, Sequence[str]]
+) -> tuple[list[list[str]], list[str], float]:
     urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
     jitter = 3
     common = [sys.executable, "-m", "agent", "datacenter", "-translate-wan-addrs"]
     common += ["-leaf-rotation-jitter", f"{jitter}s"]
-    dc1 = [*common, "-name", "dc1", "-http-addr", urls[0].removeprefix("http://")]
-    dc2 = [*common, "-name", "dc2", "-http-addr", urls[1].removeprefix("http://")]
-    dc2 += ["-primary-datacenter", "dc1", "-primary-addr", urls[0]]
-    return (
-        [[*dc1, "-data-dir", str(directory / "dc1")], [*dc2, "-data-dir", str(directory / "dc2")]],
-        urls,
-        30,
-    )
+    commands = []
+    for name, url in zip(("dc1", "dc2"), urls, strict=True):
+        named = ["-name", name, "-http-addr", url.removeprefix("http://"), "-data-dir", str(directory / name)]
+        commands.append([*common, *named, *options.get(name, ())])
+    commands[1] += ["-primary-datacenter", "dc1", "-primary-addr", urls[0]]
+    return commands, urls, 30
 
 
 def _consul(directory: Path) -> tuple[list[list[str]], list[str], float]:

@@ -1,14 +1,16 @@
 """Sidecars as processes beside two datacenters: web of dc1, instances of db where a test wants.
 
 Every instance has its app, its sidecar on an address of its own, a TCP check on its door and a TTL check that
-a test can fail. Those of dc2 are registered under a LAN address where nobody listens, and a WAN address.
+a test can fail. Those of dc2 are registered under a LAN address where nobody listens, and a WAN address; if a
+test wants to cut the way there, that is a link's.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +18,19 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from agent.outbound import OutboundReason
 from tests.contract.apps import App, serving
 from tests.contract.client import Api
 from tests.contract.federation import Federation, Kind, free_port, running
 from tests.contract.mesh import Sidecar, put
 from tests.contract.processes import process
 from tests.contract.services import tcp, ttl
+from tests.scenarios.wan_link import Link
 
 READY_SECONDS = 30.0
 Address = tuple[str, int]
 NOBODY = "127.0.0.41"  # where no sidecar listens
+LINKS = "127.0.0.43"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,7 @@ class Instance:
     api: Api
     app: App
     sidecar: Sidecar
+    link: Link | None  # on the way from other datacenters
 
     def check(self, verdict: str) -> None:
         """Set its TTL check: `pass`, `warn` or `fail`."""
@@ -56,6 +62,15 @@ class Spread:
         rows: list[dict[str, Any]] = json.loads(self.web.ask("/status")[1])["upstreams"]
         return next(row for row in rows if row["bind"].endswith(f":{self.ports[name]}"))
 
+    def unserved(self) -> Counter[str]:
+        """Connections of web's app so far that no instance was found for, by reason.
+
+        REFUSED_BY_PEER is none of these: nobody is denied anything here, so bytes were on their way.
+        """
+        endings = json.loads(self.web.ask("/status")[1])["counters"]["endings"]["outbound"]
+        reasons = set(OutboundReason) - {OutboundReason.REFUSED_BY_PEER}
+        return Counter({reason.value: endings[reason] for reason in reasons if reason in endings})
+
     def web_with(self, upstreams: dict[str, dict[str, Any]]) -> None:
         """Register web anew with these upstreams; `ports` has one for each."""
         put(self.federation.dc1, _web(self.web.public, upstreams, self.ports))
@@ -67,14 +82,20 @@ def spread(
     instances: dict[str, str],
     upstreams: dict[str, dict[str, Any]],
     kind: Kind = "embedded",
+    *,
+    linked: bool = False,
+    options: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Spread]:
-    """`instances`: name to datacenter. `upstreams`: name to registration; each gets a port."""
+    """`instances`: name to datacenter. `upstreams`: name to registration; each gets a port.
+
+    `linked`: the instances of dc2 are reached by links. `options` of the embedded datacenters, by name.
+    """
     with ExitStack() as stack:
-        federation = stack.enter_context(running(kind, directory))
+        federation = stack.enter_context(running(kind, directory, options))
         apis = {api.name: api for api in federation}
         ports = {name: free_port() for name in upstreams}
         made = {
-            name: _instance(stack, name, apis[datacenter], directory)
+            name: _instance(stack, name, apis[datacenter], directory, linked=linked)
             for name, datacenter in instances.items()
         }
         public = ("127.0.0.31", free_port("127.0.0.31"))
@@ -97,20 +118,23 @@ def wait_until_ready(sidecar: Sidecar) -> None:
         sleep(0.05)
 
 
-def _instance(stack: ExitStack, name: str, api: Api, directory: Path) -> Instance:
+def _instance(stack: ExitStack, name: str, api: Api, directory: Path, *, linked: bool) -> Instance:
     app = stack.enter_context(serving(App(name)))
     host = "127.0.0.32" if api.name == "dc1" else "127.0.0.42"
     public = (host, free_port(host))
     more: dict[str, Any] = {}
-    registered = public
+    registered, link = public, None
     if api.name == "dc2":
-        registered = (NOBODY, public[1])
-        more["TaggedAddresses"] = {"wan": {"Address": public[0], "Port": public[1]}}
+        registered, reached = (NOBODY, public[1]), public
+        if linked:
+            reached = (LINKS, free_port(LINKS))
+            link = stack.enter_context(Link(reached, public))
+        more["TaggedAddresses"] = {"wan": {"Address": reached[0], "Port": reached[1]}}
     checks = [tcp(f"door-{name}", *public), ttl(f"pulse-{name}")]
     service = {"ID": name, "Name": "db", "Port": app.port}
     put(api, service | _sidecar_service(registered, {"Checks": checks, **more}))
     sidecar = stack.enter_context(_sidecar(name, api, public, directory))
-    return Instance(name=name, api=api, app=app, sidecar=sidecar)
+    return Instance(name=name, api=api, app=app, sidecar=sidecar, link=link)
 
 
 def _web(public: Address, upstreams: dict[str, dict[str, Any]], ports: dict[str, int]) -> dict[str, Any]:
