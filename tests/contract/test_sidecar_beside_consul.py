@@ -122,6 +122,30 @@ def test_an_exact_allow_wins_over_a_general_deny(mesh: Mesh) -> None:
         eventually(partial(answers, mesh.upstreams[datacenter], datacenter), 10)
 
 
+def test_a_narrowing_written_in_the_primary_holds_in_both_datacenters(mesh: Mesh) -> None:
+    dc1 = mesh.federation.dc1
+    near, far = mesh.upstreams["dc1"], mesh.upstreams["dc2"]
+
+    def only(datacenters: str) -> None:
+        sources = [{"Name": "web", "Action": "allow"}]
+        meta = {"source-datacenters": datacenters}
+        entry = {"Kind": "service-intentions", "Name": "db", "Sources": sources, "Meta": meta}
+        assert dc1.put("/v1/config", entry).text == "true"
+
+    with Conversation(near) as one, Conversation(far) as other:
+        assert (one.ask("hello"), other.ask("hello")) == ("dc1 hello", "dc2 hello")
+        only("dc2 dc3")
+        assert one.ended()
+        assert other.ended()
+    assert (ask(near), ask(far)) == ("", "")
+    narrowed = partial(callers_ended, mesh, reason="narrowed_by_datacenter")
+    eventually(lambda: (narrowed("db-dc1"), narrowed("db-dc2")) == (2, 2), 10)  # one cut, one refused
+    only("dc1")
+    for port, datacenter in ((near, "dc1"), (far, "dc2")):
+        eventually(partial(answers, port, datacenter), 10)
+    dc1.delete("/v1/config/service-intentions/db")
+
+
 def rotate(dc1: Api) -> None:
     """Give the primary a new root key."""
     configuration = dc1.get(CONFIGURATION).json

@@ -1,4 +1,4 @@
-"""Callers of dc1 who hold open connections to the sidecar of `db` in dc2, by Python's own TLS."""
+"""Callers who hold open connections to a mesh's sidecars, by Python's own TLS and leaves of its datacenters."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import ssl
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from tests.rotation.mesh import Mesh, Site
+from tests.rotation.mesh import Mesh, Sidecar, Site
 
 LEAF = "/v1/agent/connect/ca/leaf"
 AT_ONCE = 8  # handshakes
@@ -50,44 +50,42 @@ class Callers:
     nursery: trio.Nursery
     held: list[Held] = field(default_factory=list)
 
-    async def call(self, source: str, count: int) -> None:
-        """Open connections with a leaf of dc1's, and have something carried on each."""
-        context = await self._context(source)
+    async def call(
+        self, source: str, count: int, *, site: Site | None = None, sidecar: Sidecar | None = None
+    ) -> list[Held]:
+        """Open connections, from dc1 to dc2 unless told otherwise, with a leaf fetched now."""
+        context = await self._context(source, site or self.whole.dc1)
+        port = (sidecar or self.whole.sidecars[1]).public
         limit = trio.CapacityLimiter(AT_ONCE)
+        opened: list[Held] = []
         async with trio.open_nursery() as nursery:
             for _ in range(count):
-                nursery.start_soon(self._open, source, context, limit)
-        await self.said(b"hello", source)
+                nursery.start_soon(self._open, source, context, port, limit, opened)
+        self.held += opened
+        return opened
 
-    async def said(self, words: bytes, *sources: str) -> None:
-        """Send the words on every open connection of theirs, and wait until they have come back on each."""
-        theirs = [one for one in self.held if one.source in sources and one.ended is None]
-        assert theirs
-        for one in theirs:
-            one.heard = b""
-            await one.stream.send_all(words)
-        await until(lambda: all(one.heard == words for one in theirs))
+    def open(self, *sources: str) -> list[Held]:
+        """Their connections that have not ended."""
+        return [one for one in self.held if one.source in sources and one.ended is None]
 
     def live(self) -> Counter[str]:
         """How many of each source are open."""
         return Counter(one.source for one in self.held if one.ended is None)
 
-    async def _open(self, source: str, context: ssl.SSLContext, limit: trio.CapacityLimiter) -> None:
+    async def _open(
+        self, source: str, context: ssl.SSLContext, port: int, limit: trio.CapacityLimiter, opened: list[Held]
+    ) -> None:
         async with limit:
-            stream = trio.SSLStream(
-                await trio.open_tcp_stream("127.0.0.1", self.whole.sidecars[1].public),
-                context,
-                https_compatible=True,
-            )
+            plain = await trio.open_tcp_stream("127.0.0.1", port)
+            stream = trio.SSLStream(plain, context, https_compatible=True)
             await stream.do_handshake()
             one = Held(source=source, stream=stream)
-            self.held.append(one)
+            opened.append(one)
             self.nursery.start_soon(one.listen)
 
-    async def _context(self, source: str) -> ssl.SSLContext:
-        """With a leaf fetched now."""
-        leaf = await self.whole.dc1.ask("GET", f"{LEAF}/{source}")
-        roots = (await self.whole.dc1.roots())["Roots"]
+    async def _context(self, source: str, site: Site) -> ssl.SSLContext:
+        leaf = await site.ask("GET", f"{LEAF}/{source}")
+        roots = (await site.roots())["Roots"]
         file = self.directory / f"{source}.pem"
         file.write_text(leaf["CertPEM"] + leaf["PrivateKeyPEM"])
         context = ssl.create_default_context(cadata="".join(root["RootCert"] for root in roots))
@@ -95,6 +93,22 @@ class Callers:
         context.load_cert_chain(file)
         file.unlink()
         return context
+
+
+async def served(held: Sequence[Held], words: bytes = b"hello") -> None:
+    """Say the words on every one of them, and wait until they have come back on each."""
+    assert held
+    for one in held:
+        one.heard = b""
+        await one.stream.send_all(words)
+    await until(lambda: all(one.heard == words for one in held))
+
+
+async def refused(held: Sequence[Held]) -> None:
+    """Wait until every one of them has been ended from the other side, unheard."""
+    assert held
+    await until(lambda: all(one.ended is not None for one in held))
+    assert {one.heard for one in held} == {b""}
 
 
 async def until(true: Callable[[], object]) -> None:

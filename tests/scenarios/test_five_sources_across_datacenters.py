@@ -16,7 +16,7 @@ import trio
 
 from tests.rotation.mesh import CONFIGURATION, ROOTS, mesh, until
 from tests.rotation.rotations import rotate
-from tests.scenarios.far_callers import Callers, told
+from tests.scenarios.far_callers import Callers, served, told
 from tests.scenarios.far_callers import until as soon
 
 EACH = 100
@@ -40,7 +40,7 @@ async def gone(them: Callers, source: str, reason: str, since: float) -> None:
     assert max(ended for ended in theirs if ended is not None) - since < SECOND
     left = {one.source: EACH for one in them.held if one.ended is None}
     assert them.live() == Counter(left)
-    await them.said(b"still here", *left)
+    await served(them.open(*left), b"still here")
     endings = (await them.whole.sidecars[1].endings())["inbound"]
     assert endings[reason] == EACH
 
@@ -57,11 +57,11 @@ async def test_an_intention_a_deny_list_and_a_certificate_that_ends(tmp_path: Pa
     async with callers(tmp_path, "72h", "-deny-file", str(denied)) as them:
         dc1, dc2 = them.whole.dc1, them.whole.dc2
         for source in ("a", "b", "c", "e"):
-            await them.call(source, EACH)
+            await served(await them.call(source, EACH))
         shorter = {"LeafCertTTL": f"{SHORT:g}s", "SkipValidate": True}
         assert await dc1.ask("PUT", CONFIGURATION, {"Provider": "consul", "Config": shorter})
         not_after = trio.current_time() + SHORT
-        await them.call("d", EACH)
+        await served(await them.call("d", EACH))
         assert them.live() == Counter(dict.fromkeys("abcde", EACH))
 
         assert await dc1.ask(
@@ -78,12 +78,12 @@ async def test_an_intention_a_deny_list_and_a_certificate_that_ends(tmp_path: Pa
 async def test_a_root_that_goes(tmp_path: Path) -> None:
     """It goes long after every leaf under it has ended: connections may outlive their peer's here."""
     async with callers(tmp_path, "6s", "-expired-peer-grace", "never") as them:
-        await them.call("c", EACH)
+        await served(await them.call("c", EACH))
         old = await them.whole.dc1.active()
         await rotate(them.whole, "ec 256")
         await until(them.whole.settled, "everybody has followed")
         for source in ("a", "b", "d", "e"):
-            await them.call(source, EACH)
+            await served(await them.call(source, EACH))
         assert them.live() == Counter(dict.fromkeys("abcde", EACH))
         since = await told(
             them.whole.dc2, ROOTS, lambda answer: old not in {root["ID"] for root in answer["Roots"]}
