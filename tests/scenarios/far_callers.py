@@ -1,4 +1,4 @@
-"""Callers who hold open connections to a mesh's sidecars, by Python's own TLS and leaves of its datacenters."""
+"""Callers who hold open connections to a mesh's sidecars: Python's own TLS, leaves of its datacenters."""
 
 from __future__ import annotations
 
