@@ -40,6 +40,7 @@ from datacenter.inventory import Inventory
 from datacenter.settings import Settings
 from datacenter.store import Document, Store
 from datacenter.switches import Faults
+from datacenter.tally import Tally
 
 Clock = Callable[[], datetime]
 
@@ -201,3 +202,8 @@ class Datacenter:
     def heartbeats(self) -> Heartbeats:
         """Words from workloads about their TTL checks."""
         return Heartbeats()
+
+    @cached_property
+    def tally(self) -> Tally:
+        """What was asked."""
+        return Tally()

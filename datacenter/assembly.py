@@ -26,6 +26,7 @@ from datacenter import (
     intentions_api,
     queries,
     query_execution,
+    telemetry,
 )
 from datacenter.api import Clock, Datacenter, Route
 from datacenter.faults import PATH
@@ -53,6 +54,7 @@ MODULES: Sequence[Callable[[Datacenter], list[Route]]] = (
     config_api.routes,
     federation.routes,
     faults.routes,
+    telemetry.routes,
 )
 
 

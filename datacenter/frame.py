@@ -109,6 +109,10 @@ class Frame:
         route = methods.get(raw.method)
         if route is None:
             raise ApiError(405, f"method {raw.method} not allowed", {"Allow": _allow(methods)})
+        with self._dc.tally.call(route.method, route.path):
+            return await self._answer(raw, route, params)
+
+    async def _answer(self, raw: RawRequest, route: Route, params: dict[str, str]) -> Reply:
         request = self._parse(raw, params)
         elsewhere = request.query.get("dc", "")
         if route.forwards and elsewhere not in {"", self._dc.settings.name}:
@@ -172,7 +176,8 @@ class Frame:
             remaining = deadline - trio.current_time()
             if remaining <= 0 or not self._unchanged(request, reply):
                 return reply
-            await self._dc.store.changed(reply.topics, since, remaining)
+            with self._dc.tally.holding():
+                await self._dc.store.changed(reply.topics, since, remaining)
 
     def _unchanged(self, request: Request, reply: Reply) -> bool:
         if reply.final or not reply.topics:
