@@ -8,6 +8,7 @@ from http import HTTPStatus
 import h11
 import trio
 
+from agent.http_body import BodyBroken, RequestBody
 from agent.http_streams import StreamBroken, TlsStream
 
 DRAIN_SECONDS = 5.0
@@ -36,27 +37,34 @@ def worth_draining(request: h11.Request) -> bool:
     return int(headers.get(b"content-length", b"0")) <= DRAIN_BYTES
 
 
-async def drained(http: h11.Connection, caller: TlsStream) -> bool:
+async def drained(body: RequestBody, caller: TlsStream) -> bool:
     """Read the rest of a request and drop it; whether it came to its end. Raises StreamBroken."""
     with trio.move_on_after(DRAIN_SECONDS):
-        while http.their_state is h11.SEND_BODY:
-            try:
-                if http.next_event() is h11.NEED_DATA:
-                    http.receive_data(await caller.receive())
-            except h11.RemoteProtocolError:
-                return False
-    return http.their_state is h11.DONE
+        try:
+            body.start()
+            while not body.ended:
+                body.take(await caller.receive())
+        except BodyBroken:
+            return False
+    return body.ended
 
 
-async def linger(caller: TlsStream, seconds: float) -> None:
-    """Say that we have ended, then drop what still comes.
+async def linger(caller: TlsStream, silence: float, longest: float) -> None:
+    """Say that we have ended, then drop what still comes, until nothing does for so many seconds.
 
-    To close on unread bytes would reset the connection, and a reset overtakes the answer before it.
+    To close on unread bytes would reset the connection, and a reset overtakes the answer before it: a caller
+    amid a long body may read only when it has written all (RFC 9112 §9.6).
     """
-    with trio.move_on_after(seconds):
+    with trio.move_on_after(longest):
         try:
             await caller.send_end()
-            while await caller.receive():
+            while await _comes(caller, silence):
                 pass
         except StreamBroken:
             return
+
+
+async def _comes(caller: TlsStream, seconds: float) -> bool:
+    with trio.move_on_after(seconds):
+        return bool(await caller.receive())
+    return False

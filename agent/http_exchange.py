@@ -5,41 +5,33 @@ the answer to the caller. The answer decides when the exchange is over: an app m
 the whole request, and then what is left of it is not waited for. A short request with a prompt answer, which
 is most of them, needs no second task: if the caller leaves, the answer's sending shows it.
 
-The framing of both sides is written anew by h11: no length, chunk or trailer of one side reaches the other as
-the bytes it was. Memory per exchange: what one read brings, and a burst of the caller's next requests.
+The request's framing is written anew (`http_body.py`). An answer's head is looked at once: a plain one goes
+back with its counted bytes (`plain_answer.py`), any other is parsed and written anew (`odd_answer.py`).
+Memory per exchange: what one read brings, and a burst of the caller's next requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from enum import Enum, StrEnum, auto
 
-import h11
 import trio
 
 from agent.app_connection import AppConnection
-from agent.http_streams import CHUNK, StreamBroken, TlsStream
-from agent.request_headers import Fields, response_fields, trailer_fields
+from agent.http_body import BodyBroken
+from agent.http_call import Call
+from agent.http_streams import CHUNK, StreamBroken, TlsStream, pour
+from agent.odd_answer import AnswerBroken, AnswerReason, OddAnswer
+from agent.plain_answer import PlainAnswer, read_plain
 from agent.splice import Ending
 
 PROMPT_SECONDS = 0.5  # an answer that begins within this time needs no second task
-
-_SWITCH: Fields = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-
-
-class ExchangeReason(StrEnum):
-    """Why an exchange that was begun was not finished."""
-
-    APP_CLOSED = "app_closed"
-    APP_MALFORMED = "app_malformed_answer"
-    BODY = "malformed_body"
-    CUT_OFF = "request_cut_off"
 
 
 class Outcome(Enum):
     """How an exchange ended, if it did not fail."""
 
     ANSWERED = auto()
+    CLOSING = auto()  # answered, and the answer said that the caller's connection ends with it
     SWITCHED = auto()  # both sides agreed to another protocol
     STALE = auto()  # the app had closed the kept connection; nobody has seen the request
 
@@ -47,7 +39,7 @@ class Outcome(Enum):
 class ExchangeFailed(Exception):
     """`answering`: part of an answer has been sent, so that no other can be."""
 
-    def __init__(self, reason: ExchangeReason | Ending, detail: str, *, answering: bool) -> None:
+    def __init__(self, reason: StrEnum, detail: str, *, answering: bool) -> None:
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -55,39 +47,32 @@ class ExchangeFailed(Exception):
 
 
 class Exchange:
-    """One request whose head was read from `http` and let through; `request` is what the app gets of it."""
+    """One request, let through, and its answer."""
 
-    def __init__(
-        self,
-        caller: TlsStream,
-        http: h11.Connection,
-        app: AppConnection,
-        request: h11.Request,
-        judged: Collection[str],
-    ) -> None:
-        """`judged`: folded names of headers that rules look at; they are not let through as trailers."""
+    def __init__(self, caller: TlsStream, app: AppConnection, call: Call) -> None:
+        self.first_word = b""  # what the app said in the protocol it switched to
         self._caller = caller
-        self._http = http
         self._app = app
-        self._request = request
-        self._judged = judged
+        self._call = call
+        self._body = call.body
         self._outcome = Outcome.ANSWERED
         self._failure: ExchangeFailed | None = None
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
         self._answering = False
-        self._burst = 0
+        self._closing = False
 
     async def run(self) -> Outcome:
-        """Raise ExchangeFailed. Afterwards the states of both HTTP connections tell what can be reused."""
+        """Raise ExchangeFailed. Afterwards the body and the app's connection tell what can be reused."""
         if not await self._send_head():
             return Outcome.STALE
-        sent_whole = self._http.their_state is not h11.SEND_BODY
-        if sent_whole and await self._app.stream.readable_within(PROMPT_SECONDS):
+        if self._body.ended and await self._app.stream.readable_within(PROMPT_SECONDS):
             await self._download()
         else:
             await self._both_ways()
         if self._failure is not None:
             raise self._failure
+        if self._outcome is Outcome.ANSWERED and self._closing:
+            return Outcome.CLOSING
         return self._outcome
 
     async def _both_ways(self) -> None:
@@ -98,141 +83,113 @@ class Exchange:
             nursery.cancel_scope.cancel()
 
     async def _send_head(self) -> bool:
-        """The head, and with it what has come of the body; False when a kept connection is stale."""
+        """The head, and with it all that has come of the body; False when a kept connection is stale."""
         try:
-            part = self._next_part()
-            await self._app.send(self._request, *([] if part is None else [part]))
+            data = self._call.head + self._body.start()
+            await self._app.send(data, last=self._body.ended)
         except StreamBroken as broken:
             if self._app.used:
                 return False
-            raise ExchangeFailed(ExchangeReason.APP_CLOSED, broken.detail, answering=False) from broken
-        except h11.ProtocolError as error:
-            raise ExchangeFailed(ExchangeReason.BODY, str(error), answering=False) from error
+            raise ExchangeFailed(AnswerReason.CLOSED, broken.detail, answering=False) from broken
+        except BodyBroken as broken:
+            raise ExchangeFailed(broken.reason, broken.detail, answering=False) from broken
         return True
 
     # The request.
 
     async def _upload(self) -> None:
         try:
-            while self._http.their_state is h11.SEND_BODY:
-                part = self._next_part()
-                if part is None:
-                    self._http.receive_data(await self._caller.receive())
-                else:
-                    await self._app.send(part)
+            while not self._body.ended:
+                part = self._body.take(await self._caller.receive())
+                if part:
+                    await self._app.send(part, last=self._body.ended)
             await self._listen()
-        except h11.ProtocolError as error:
-            ended = self._http.trailing_data[1]
-            self._fail(ExchangeReason.CUT_OFF if ended else ExchangeReason.BODY, str(error))
+        except BodyBroken as broken:
+            self._fail(broken.reason, broken.detail)
         except StreamBroken as broken:
             if broken.ending is not Ending.PLAIN_RESET:
                 self._fail(broken.ending, broken.detail)
             # else the app takes no more; what it says to that, the other task hears
 
-    def _next_part(self) -> h11.Event | None:
-        """What goes on next of the request's body; None: more has to be received for it."""
-        if self._http.their_state is not h11.SEND_BODY:
-            return h11.EndOfMessage()  # read before, for a connection that was stale
-        event = self._http.next_event()
-        if isinstance(event, h11.EndOfMessage):
-            return h11.EndOfMessage(headers=trailer_fields(event, self._judged))
-        return event if isinstance(event, h11.Data) else None
-
     async def _listen(self) -> None:
         """Take the caller's next requests, up to a burst, so that its breaking off is noticed."""
-        while self._burst < CHUNK:
+        while len(self._body.rest) < CHUNK:
             data = await self._caller.receive()
-            self._http.receive_data(data)
-            self._burst += len(data)
             if not data:
                 return
+            self._body.take(data)
 
     # The answer.
 
     async def _download(self) -> None:
         try:
             await self._answer()
-        except h11.ProtocolError as error:
-            closed = self._app.http.trailing_data[1]
-            self._fail(ExchangeReason.APP_CLOSED if closed else ExchangeReason.APP_MALFORMED, str(error))
+        except AnswerBroken as broken:
+            self._fail(broken.reason, broken.detail)
         except StreamBroken as broken:
-            reason = ExchangeReason.APP_CLOSED if broken.ending is Ending.PLAIN_RESET else broken.ending
+            reason = AnswerReason.CLOSED if broken.ending is Ending.PLAIN_RESET else broken.ending
             self._fail(reason, broken.detail)
 
     async def _answer(self) -> None:
-        ready: list[bytes] = []
-        while True:
-            event = self._app.http.next_event()
-            if event is h11.NEED_DATA:
-                await self._flush(ready)
-                if not await self._hear_app():
-                    return
-            elif isinstance(event, h11.InformationalResponse):
-                if event.status_code == 101:
-                    ready.append(self._switch(event))
-                    await self._flush(ready)
-                    return
-                if self._http.their_http_version != b"1.0":
-                    ready.append(self._interim(event))
-            elif isinstance(event, h11.Response):
-                ready.append(self._head(event))
-            elif isinstance(event, h11.Data):
-                ready.append(self._pass(event))
-            elif isinstance(event, h11.EndOfMessage):
-                ready.append(self._end(event))
-                await self._flush(ready)
-                return
-            else:
-                raise h11.RemoteProtocolError("no answer")
+        data = await self._first()
+        if data is None:
+            self._outcome = Outcome.STALE
+            return
+        plain = read_plain(data, self._call.request.method)
+        if plain is not None:
+            await self._pass_plain(plain, data)
+        else:
+            await self._pass_odd(data)
 
-    async def _hear_app(self) -> bool:
-        """False: there is nothing to hear, for the connection was stale."""
-        untouched = self._app.used and self._app.http.their_state is h11.SEND_RESPONSE and not self._answering
+    async def _first(self) -> bytes | None:
+        """The first bytes, or the end; None where a kept connection was stale."""
         try:
-            data = await self._app.receive()
+            data = await self._app.stream.receive()
         except StreamBroken:
-            if not untouched:
+            if not self._app.used:
                 raise
             data = b""
-        if not data and untouched and not self._app.http.trailing_data[0]:
-            self._outcome = Outcome.STALE
-            return False
-        return True
+        return data if data or not self._app.used else None
 
-    async def _flush(self, ready: list[bytes]) -> None:
-        if ready:
-            await self._caller.send(b"".join(ready))
-            ready.clear()
+    def _closes(self) -> bool:
+        """Whether the caller's connection has to end with the answer that begins now, which then says so.
 
-    def _pass(self, event: h11.Event) -> bytes:
-        return self._http.send(event) or b""
+        It has, too, if the request has not been read to its end (RFC 9112 §9.3, §9.6): the app may want no
+        more of it, and where the next one begins we could only know by waiting for the rest.
+        """
+        self._closing = self._call.closes or not self._body.ended
+        return self._closing
 
-    def _interim(self, event: h11.InformationalResponse) -> bytes:
-        fields = response_fields(event)
-        return self._pass(
-            h11.InformationalResponse(status_code=event.status_code, headers=fields, reason=event.reason)
+    async def _pass_plain(self, plain: PlainAnswer, data: bytes) -> None:
+        self._answering = True
+        body = data[plain.begins : plain.begins + plain.length]
+        await self._caller.send(plain.written(close=self._closes()) + body)
+        if missing := plain.length - len(body):
+            missing = await pour(self._app.stream, self._caller, missing)
+            if missing:
+                raise AnswerBroken(AnswerReason.CLOSED, f"{missing} bytes of the answer are missing")
+        self._app.heard = plain.keeps and len(data) <= plain.begins + plain.length
+
+    async def _pass_odd(self, data: bytes) -> None:
+        answer = OddAnswer(
+            self._call.http, self._call.request.method, self._call.target.sent, self._call.fields
         )
+        while True:
+            try:
+                written = answer.take(data, close=not answer.begun and self._closes())
+            finally:
+                self._answering = answer.begun
+            await self._caller.send(written)
+            if answer.ended or answer.switched:
+                break
+            data = await self._app.stream.receive()
+        self._app.heard = answer.keeps
+        if answer.switched:
+            self._outcome = Outcome.SWITCHED
+            self.first_word = answer.rest
 
-    def _head(self, event: h11.Response) -> bytes:
-        self._answering = True
-        fields = response_fields(event)
-        return self._pass(h11.Response(status_code=event.status_code, headers=fields, reason=event.reason))
-
-    def _end(self, event: h11.EndOfMessage) -> bytes:
-        """HTTP/1.0 has no trailers."""
-        chunked = self._http.their_http_version != b"1.0"
-        return self._pass(h11.EndOfMessage(headers=trailer_fields(event) if chunked else []))
-
-    def _switch(self, event: h11.InformationalResponse) -> bytes:
-        asked = [value.lower() for name, value in event.headers if name == b"upgrade"]
-        if asked != [b"websocket"]:
-            raise h11.RemoteProtocolError("the app switches to what was not asked for")
-        self._answering = True
-        self._outcome = Outcome.SWITCHED
-        fields = [*response_fields(event), *_SWITCH]
-        return self._pass(h11.InformationalResponse(status_code=101, headers=fields, reason=event.reason))
-
-    def _fail(self, reason: ExchangeReason | Ending, detail: str) -> None:
+    def _fail(self, reason: StrEnum, detail: str) -> None:
         if self._failure is None:
             self._failure = ExchangeFailed(reason, detail, answering=self._answering)
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()

@@ -27,25 +27,27 @@ import trio
 
 from agent.app_connection import AppConnection
 from agent.http_answers import answer, drained, linger, worth_draining
-from agent.http_exchange import Exchange, ExchangeFailed, ExchangeReason, Outcome
+from agent.http_body import BodyReason
+from agent.http_call import Call, read_call
+from agent.http_exchange import Exchange, ExchangeFailed, Outcome
 from agent.http_streams import StreamBroken, TlsStream
 from agent.intentions import Intentions, Verdict, authorize_request
 from agent.latest import Latest
 from agent.ledger import Connection, Ledger
 from agent.legs import DialFailed, dial, part
+from agent.odd_answer import AnswerReason
 from agent.particulars import Audited, RefusedRequest
 from agent.registration import Address, TcpAddress
 from agent.relay import Relay
-from agent.request_head import HeadReason, HeadRefused, check_head, find_end
-from agent.request_headers import Fields, request_fields, view
-from agent.request_rules import HttpRequest
-from agent.request_target import Target, TargetRefused, parse_target
+from agent.request_head import HeadRefused, find_end
+from agent.request_target import TargetRefused
 from agent.splice import Ending
 from certs.peer import Peer
 
 IDLE_SECONDS = 3600.0  # without a request
 HEAD_SECONDS = 30.0  # from a request's first byte to the end of its head
-LINGER_SECONDS = 1.0  # for a caller to read the last answer
+LINGER_SECONDS = 1.0  # of silence, for a caller to read the last answer
+LINGER_LONGEST = 30.0  # for one that goes on writing a request that was answered before its end
 SHOWN = 256  # characters of a target in a log line
 
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})  # RFC 9110 §9.2.2
@@ -71,22 +73,6 @@ class Site:
     greeting: bytes = b""  # what a connection to the app begins with
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
-    """One request: as it was parsed, as it would be sent, and as the rules see it."""
-
-    http: h11.Connection
-    request: h11.Request
-    target: Target
-    fields: Fields
-    asked: HttpRequest
-
-    @property
-    def whole(self) -> bool:
-        """Whether it has no body."""
-        return not any(name in {b"content-length", b"transfer-encoding"} for name, _ in self.request.headers)
-
-
 class HttpFront:
     """One connection of a caller whose identity is proven."""
 
@@ -108,7 +94,7 @@ class HttpFront:
         try:
             while await self._turn():
                 pass
-            await linger(self._tls, LINGER_SECONDS)
+            await linger(self._tls, LINGER_SECONDS, LINGER_LONGEST)
         except StreamBroken as broken:
             self._connection.end(broken.ending, broken.detail)
             return broken.ending
@@ -165,29 +151,19 @@ class HttpFront:
         self._connection.end(FrontReason.IDLE, f"no request for {IDLE_SECONDS:g} s")
         return False
 
-    def _read(self, length: int) -> _Call:
+    def _read(self, length: int) -> Call:
         """Raise HeadRefused or TargetRefused."""
-        self._head = self._received[:length]
-        check_head(self._head)
-        http = h11.Connection(h11.SERVER)
-        http.receive_data(self._received)
+        self._head, came = self._received[:length], self._received[length:]
         self._received = b""
-        try:
-            request = http.next_event()
-        except h11.RemoteProtocolError as error:
-            raise HeadRefused(HeadReason.UNREADABLE, str(error)) from error
-        assert isinstance(request, h11.Request)  # a whole head is nothing else
-        method = request.method.decode()
-        if method == "CONNECT":
-            raise HeadRefused(HeadReason.CONNECT, "no tunnels")
-        target = parse_target(request.target, method, dict(request.headers).get(b"host", b""))
-        fields = request_fields(request, _authority(self._site.app), self._identity)
-        asked = view(method, target, fields)
-        return _Call(http=http, request=request, target=target, fields=fields, asked=asked)
+        host = _authority(self._site.app)
+        return read_call(self._head, came, host=host, identity=self._identity, judged=self._judged)
+
+    def _judged(self) -> frozenset[str]:
+        return self._intentions().header_names
 
     # Judging.
 
-    async def _judge(self, call: _Call) -> bool:
+    async def _judge(self, call: Call) -> bool:
         verdict = authorize_request(self._intentions(), self._peer.id, call.asked)
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
@@ -205,7 +181,7 @@ class HttpFront:
             if failure.answering or isinstance(failure.reason, Ending):
                 self._connection.end(failure.reason, failure.detail)
                 raise _Ended(Ending.PLAIN_RESET) from failure
-            faulty = failure.reason in {ExchangeReason.BODY, ExchangeReason.CUT_OFF}
+            faulty = isinstance(failure.reason, BodyReason)
             text = "the request's body is not whole" if faulty else "the service gave no answer"
             await self._refuse(call, 400 if faulty else 502, failure.reason, text, failure.detail, close=True)
             return False
@@ -215,28 +191,27 @@ class HttpFront:
         assert newest is not None  # looked at when the caller was let in; never taken back
         return newest
 
-    async def _pass_on(self, call: _Call) -> bool:
+    async def _pass_on(self, call: Call) -> bool:
         """Raise DialFailed or ExchangeFailed."""
         self._connection.request = call.asked  # from now on it is judged again whenever the rules change
         outcome = await self._exchange(call)
-        if outcome is Outcome.SWITCHED:
-            raise _Ended(await self._relay(call))
         self._connection.request = None
-        self._received = call.http.trailing_data[0]
-        return call.http.our_state is h11.DONE and call.http.their_state is h11.DONE
+        self._received = call.body.rest
+        return outcome is Outcome.ANSWERED and call.body.ended
 
-    async def _exchange(self, call: _Call) -> Outcome:
-        request = h11.Request(method=call.request.method, target=call.target.sent, headers=call.fields)
-        judged = frozenset() if call.whole else self._intentions().header_names
+    async def _exchange(self, call: Call) -> Outcome:
+        """Raise DialFailed, ExchangeFailed, or _Ended after an upgrade."""
         while True:
-            app = await self._app_connection()
-            outcome = await Exchange(self._tls, call.http, app, request, judged).run()
+            exchange = Exchange(self._tls, await self._app_connection(), call)
+            outcome = await exchange.run()
+            if outcome is Outcome.SWITCHED:
+                raise _Ended(await self._relay(call.body.rest, exchange.first_word))
             if outcome is not Outcome.STALE:
                 return outcome
             self._drop_app()
             if not call.whole or call.request.method not in _REPEATABLE:
                 detail = "the app closed a kept connection as the request was sent"
-                raise ExchangeFailed(ExchangeReason.APP_CLOSED, detail, answering=False)
+                raise ExchangeFailed(AnswerReason.CLOSED, detail, answering=False)
 
     async def _app_connection(self) -> AppConnection:
         """The kept one, or a new one."""
@@ -254,14 +229,14 @@ class HttpFront:
             self._app.close()
             self._app = None
 
-    async def _relay(self, call: _Call) -> Ending:
-        """Copy what follows an upgrade, both ways, to its end."""
+    async def _relay(self, from_caller: bytes, from_app: bytes) -> Ending:
+        """Copy what follows an upgrade, both ways, to its end; this much of it has come already."""
         assert self._app is not None  # it has just agreed
         app, self._app = self._app, None
         ending: Ending | None = None
         try:
-            await app.stream.send(call.http.trailing_data[0])
-            await self._tls.send(app.http.trailing_data[0])
+            await app.stream.send(from_caller)
+            await self._tls.send(from_app)
             transfer = await self._site.relay.run(
                 app.stream.sock, self._tls.connection, self._connection.progress
             )
@@ -274,18 +249,18 @@ class HttpFront:
     # Answering.
 
     async def _refuse(
-        self, call: _Call, status: int, reason: StrEnum, text: str, detail: str, *, close: bool = False
+        self, call: Call, status: int, reason: StrEnum, text: str, detail: str, *, close: bool = False
     ) -> bool:
         """Answer a request that is not passed on, or not further; whether the connection can go on."""
         self._connection.request = None
         self._tell(call.request.method.decode(), call.request.target.decode(), status, reason, detail)
-        close = close or not worth_draining(call.request)
+        close = close or call.closes or not worth_draining(call.request)
         await self._tls.send(
             answer(call.http, status, reason, text, close=close, bodiless=call.request.method == b"HEAD")
         )
-        going_on = not close and await drained(call.http, self._tls)
-        self._received = call.http.trailing_data[0]
-        return going_on and call.http.our_state is h11.DONE
+        going_on = not close and await drained(call.body, self._tls)
+        self._received = call.body.rest
+        return going_on
 
     async def _refuse_unread(self, status: int, reason: StrEnum, detail: str) -> None:
         """Answer what is not a request; nothing more is read of it."""
@@ -295,7 +270,7 @@ class HttpFront:
         self._connection.end(reason, detail)
         await self._tls.send(answer(h11.Connection(h11.SERVER), status, reason, detail, close=True))
 
-    def _audit(self, call: _Call, verdict: Verdict) -> None:
+    def _audit(self, call: Call, verdict: Verdict) -> None:
         asked = f"{call.request.method.decode()} {call.request.target.decode()}"[:SHOWN]
         audited = Audited(reason=verdict.reason, rule=verdict.rule, request=asked)
         self._site.ledger.audit(self._connection, audited)

@@ -6,6 +6,7 @@ One task may receive while another sends. A receive that is cancelled has taken 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -13,10 +14,11 @@ from typing import Protocol
 import trio
 from OpenSSL import SSL
 
-from agent.pump import explain, explain_system
+from agent.pump import BUFFER, COLLECT, RECORD, explain, explain_system
 from agent.splice import Ending, Progress
 
-CHUNK = 64 * 1024  # bytes asked for at once
+CHUNK = 64 * 1024  # bytes asked of the plain leg at once
+BURST = 4  # buffers moved before other tasks run
 
 
 class StreamBroken(Exception):
@@ -41,16 +43,19 @@ class ByteStream(Protocol):
 class PlainStream:
     """A stdlib socket, TCP or unix. The caller closes it."""
 
-    __slots__ = ("_progress", "sock")
+    __slots__ = ("_progress", "_ready", "sock")
 
     def __init__(self, sock: socket.socket, progress: Progress) -> None:
         self.sock = sock
         self._progress = progress
+        self._ready = False  # it was readable a moment ago, so that the next receive need not wait
 
     async def receive(self) -> bytes:
         """Bytes, or none at the end of the stream; raise StreamBroken."""
         while True:
-            await trio.lowlevel.wait_readable(self.sock)
+            if not self._ready:
+                await trio.lowlevel.wait_readable(self.sock)
+            self._ready = False
             try:
                 return self.sock.recv(CHUNK)
             except BlockingIOError:
@@ -58,12 +63,22 @@ class PlainStream:
             except OSError as error:
                 raise StreamBroken(Ending.PLAIN_RESET, explain_system(error)) from error
 
+    async def receive_into(self, buffer: memoryview) -> int:
+        """So many bytes into the buffer as there are, none at the end of the stream; raise StreamBroken."""
+        while True:
+            try:
+                return self.sock.recv_into(buffer)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.sock)
+            except OSError as error:
+                raise StreamBroken(Ending.PLAIN_RESET, explain_system(error)) from error
+
     async def readable_within(self, seconds: float) -> bool:
         """Whether bytes, or the end, come within that time."""
-        with trio.move_on_after(seconds):
+        with trio.CancelScope(deadline=trio.current_time() + seconds):
             await trio.lowlevel.wait_readable(self.sock)
-            return True
-        return False
+            self._ready = True
+        return self._ready
 
     async def send(self, data: bytes) -> None:
         """All of it; raise StreamBroken."""
@@ -93,10 +108,11 @@ class PlainStream:
 class TlsStream:
     """A handshaken pyOpenSSL connection over a non-blocking socket. The caller closes the socket."""
 
-    __slots__ = ("_ended", "_progress", "_readable", "_writable", "connection")
+    __slots__ = ("_broken", "_ended", "_progress", "_readable", "_writable", "connection")
 
     def __init__(self, connection: SSL.Connection, sock: socket.socket, progress: Progress) -> None:
         self.connection = connection
+        self._broken: tuple[Ending, str] | None = None
         self._ended = False
         self._progress = progress
         self._readable = _SharedWait(trio.lowlevel.wait_readable, sock)
@@ -104,6 +120,8 @@ class TlsStream:
 
     async def receive(self) -> bytes:
         """Bytes, or none after close_notify; raise StreamBroken."""
+        if self._broken is not None:
+            raise StreamBroken(*self._broken)
         if self._ended:  # nothing will make the socket readable again
             await trio.lowlevel.checkpoint()
             return b""
@@ -113,7 +131,7 @@ class TlsStream:
             await self._readable.wait()
         while True:
             try:
-                return self.connection.recv(CHUNK)
+                data = self.connection.recv(RECORD)
             except SSL.WantReadError:
                 await self._readable.wait()
             except SSL.WantWriteError:
@@ -123,6 +141,22 @@ class TlsStream:
                 return b""
             except SSL.Error as error:
                 raise StreamBroken(*explain(error)) from error
+            else:
+                return data if len(data) < RECORD else self._collected(data)
+
+    def _collected(self, first: bytes) -> bytes:
+        """With it what else has come, up to COLLECT; an end or a break is kept for the next receive."""
+        chunks = [first]
+        try:
+            while len(chunks) < COLLECT // RECORD and len(chunks[-1]) == RECORD:
+                chunks.append(self.connection.recv(RECORD))
+        except (SSL.WantReadError, SSL.WantWriteError):
+            pass
+        except SSL.ZeroReturnError:
+            self._ended = True
+        except SSL.Error as error:
+            self._broken = explain(error)
+        return b"".join(chunks)
 
     async def send(self, data: bytes) -> None:
         """All of it; raise StreamBroken."""
@@ -140,6 +174,15 @@ class TlsStream:
                 self._progress.to_tls += sent
                 rest = rest[sent:]
 
+    def send_at_once(self, data: memoryview) -> int:
+        """As much as goes without waiting, and how much that was; `send` must go on with the very rest."""
+        total, sent = len(data), 0
+        with contextlib.suppress(SSL.Error):  # `send` meets it again
+            while sent < total:
+                sent += self.connection.send(data[sent:])
+        self._progress.to_tls += sent
+        return sent
+
     async def send_end(self) -> None:
         """Say close_notify; raise StreamBroken."""
         while True:
@@ -155,26 +198,55 @@ class TlsStream:
                 return
 
 
+async def pour(app: PlainStream, caller: TlsStream, length: int) -> int:
+    """Copy so many bytes from one to the other; say how many are missing at the end. Raises StreamBroken.
+
+    The buffer is everybody's, and nothing of it is kept while we wait.
+    """
+    turns = 0
+    while length:
+        part = _buffer[: min(length, BUFFER)]
+        size = await app.receive_into(part)
+        if not size:
+            return length
+        length -= size
+        sent = caller.send_at_once(part[:size])
+        if sent < size:
+            await caller.send(bytes(part[sent:size]))
+        turns += 1
+        if turns % BURST == 0:
+            await trio.lowlevel.checkpoint()
+    return 0
+
+
+_buffer = memoryview(bytearray(BUFFER))
+
+
 class _SharedWait:
     """A wait for one readiness of a socket, which trio lets only one task do: others wait for that one.
 
     A TLS write may have to wait for what a read is waiting for already.
     """
 
-    __slots__ = ("_ended", "_sock", "_wait")
+    __slots__ = ("_ended", "_sock", "_wait", "_waiting")
 
     def __init__(self, wait: Callable[[socket.socket], Awaitable[None]], sock: socket.socket) -> None:
         self._wait = wait
         self._sock = sock
-        self._ended: trio.Event | None = None
+        self._waiting = False
+        self._ended: trio.Event | None = None  # made when somebody else waits too
 
     async def wait(self) -> None:
-        if self._ended is not None:
+        if self._waiting:
+            if self._ended is None:
+                self._ended = trio.Event()
             await self._ended.wait()
             return
-        self._ended = trio.Event()
+        self._waiting = True
         try:
             await self._wait(self._sock)
         finally:
-            self._ended.set()
-            self._ended = None
+            self._waiting = False
+            if self._ended is not None:
+                self._ended.set()
+                self._ended = None

@@ -20,13 +20,12 @@ from typing import TypeAlias
 
 import msgspec
 
+from agent.intention_answer import WILDCARD, IntentionAnswer, can_decide, read_item
 from agent.narrowing import Narrowing, parse_meta
-from agent.permissions import Permissions, Unreadable, parse_permissions, unreadable_permissions
+from agent.permissions import Permission, Permissions, Unreadable, parse_permissions, unreadable_permissions
 from agent.pieces import Pieces, Work
 from agent.request_rules import OVERRIDING, HttpRequest
 from certs.spiffe import DEFAULT, ServiceId
-
-WILDCARD = "*"
 
 
 class InvalidIntentions(ValueError):
@@ -121,7 +120,9 @@ class Intentions:
     too_old: bool = False
 
     by_request: bool = field(init=False)  # whether any caller's requests have to be looked at
+    narrows: bool = field(init=False, compare=False)  # whether anything here narrows what is allowed
     _places: Mapping[tuple[str, str], int] = field(init=False, repr=False, compare=False)
+    _told: dict[tuple[int, int], Verdict] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Note where each source is first spoken of, so that more rules make no connection dearer."""
@@ -129,8 +130,11 @@ class Intentions:
         for place, rule in enumerate(self.rules):
             places.setdefault((rule.source_namespace, rule.source), place)
         object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "_told", {})
         by_request = any(rule.effect is Effect.BY_REQUEST for rule in self.rules)
         object.__setattr__(self, "by_request", by_request)
+        narrows = bool(self.narrowings) or any(rule.narrowings for rule in self.rules)
+        object.__setattr__(self, "narrows", narrows)
 
     @property
     def header_names(self) -> frozenset[str]:
@@ -149,6 +153,14 @@ class Intentions:
         place = min((one for one in found if one is not None), default=None)
         return None if place is None else self.rules[place]
 
+    def by_permission(self, rule: Intention, permission: Permission | None) -> Verdict:
+        """What it means that this one of the rule's permissions, or none, decides; put into words once."""
+        key = id(rule), id(permission)  # we hold them, so nothing else can have these numbers
+        verdict = self._told.get(key)
+        if verdict is None:
+            verdict = self._told[key] = _by_permission(self, rule, permission)
+        return verdict
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -161,21 +173,6 @@ class Verdict:
     reason: VerdictReason
     rule: str
     audited: bool = False
-
-
-class _IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    source_name: str
-    destination_name: str
-    source_ns: str = msgspec.field(name="SourceNS", default=DEFAULT)
-    destination_ns: str = msgspec.field(name="DestinationNS", default=DEFAULT)
-    source_partition: str = ""
-    destination_partition: str = ""
-    source_peer: str = ""
-    source_sameness_group: str = ""
-    action: str = ""
-    permissions: list[object] | None = None
-    meta: dict[str, object] | None = None
-    jwt: object = msgspec.field(name="JWT", default=None)
 
 
 def parse_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Intentions:
@@ -195,23 +192,16 @@ def read_match(answer: Sequence[object] | None, destination: str, *, default_all
         if place % PIECE == PIECE - 1:
             yield
         try:
-            item = _item(raw)
+            item = read_item(raw)
         except msgspec.DecodeError as error:
             detail = str(error).replace("`$", f"`$[{place}]")
             raise InvalidIntentions(f"intentions of {destination}: {detail}") from error
-        if _can_decide(item, destination):
+        if can_decide(item, destination):
             rule = _intention(item)
             rules.append((_deciding_order(rule), rule))
     rules.sort(key=itemgetter(0))
     ordered = tuple(rule for _, rule in rules)
     return Intentions(destination=destination, rules=ordered, default_allow=default_allow)
-
-
-_decoder = msgspec.json.Decoder(_IntentionAnswer)
-
-
-def _item(raw: object) -> _IntentionAnswer:
-    return _decoder.decode(raw) if isinstance(raw, msgspec.Raw) else msgspec.convert(raw, _IntentionAnswer)
 
 
 def authorize(intentions: Intentions, source: ServiceId) -> Verdict:
@@ -255,7 +245,10 @@ def _of_request(intentions: Intentions, source: ServiceId, request: HttpRequest)
     if overriding := OVERRIDING & request.headers.keys():
         detail = f"{rule}, {min(overriding)} would change the request after it was judged"
         return Verdict(allowed=False, reason=VerdictReason.OVERRIDING_HEADER, rule=detail)
-    permission = rule.permissions.first(request)
+    return intentions.by_permission(rule, rule.permissions.first(request))
+
+
+def _by_permission(intentions: Intentions, rule: Intention, permission: Permission | None) -> Verdict:
     if permission is None:
         verdict = _by_default(intentions)
         return replace(verdict, rule=f"{rule}, no permission matches, {verdict.rule}")
@@ -267,7 +260,7 @@ def _settled(intentions: Intentions, source: ServiceId, verdict: Verdict) -> Ver
     """The verdict after what comes last: age and narrowing take away, and audit enforces nothing."""
     if intentions.too_old:
         verdict = _too_old(intentions)
-    elif verdict.allowed:
+    elif verdict.allowed and intentions.narrows:
         verdict = _narrowed(intentions, source, verdict)
     if intentions.audit and not verdict.allowed:
         return replace(verdict, allowed=True, audited=True)
@@ -304,19 +297,7 @@ def _exactness(namespace: str, name: str) -> int:
     return 1 if name == WILDCARD else 2
 
 
-def _can_decide(item: _IntentionAnswer, destination: str) -> bool:
-    return (
-        not item.source_peer
-        and not item.source_sameness_group
-        and item.source_partition in {"", DEFAULT}
-        and item.destination_partition in {"", DEFAULT}
-        and item.source_ns in {"", DEFAULT, WILDCARD}
-        and item.destination_ns in {"", DEFAULT, WILDCARD}
-        and item.destination_name in {destination, WILDCARD}
-    )
-
-
-def _intention(item: _IntentionAnswer) -> Intention:
+def _intention(item: IntentionAnswer) -> Intention:
     permissions = _permissions(item)
     if permissions is not None:
         effect = Effect.BY_REQUEST
@@ -333,7 +314,7 @@ def _intention(item: _IntentionAnswer) -> Intention:
     )
 
 
-def _permissions(item: _IntentionAnswer) -> Permissions | None:
+def _permissions(item: IntentionAnswer) -> Permissions | None:
     if item.jwt:
         return unreadable_permissions("JSON web tokens are not verified here")
     return parse_permissions(item.permissions) if item.permissions else None

@@ -6,10 +6,12 @@ The rules judge exactly the headers that are sent to the app, the caller's ident
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
+from typing import NamedTuple
 
 import h11
 
-from agent.request_head import HeadReason, HeadRefused
+from agent.request_head import HeadReason, HeadRefused, check_head
 from agent.request_rules import HttpRequest, Values, fold
 from agent.request_target import Target
 from certs.spiffe import ServiceId
@@ -17,6 +19,9 @@ from certs.spiffe import ServiceId
 IDENTITY = "X-Forwarded-Client-Cert"
 
 Fields = list[tuple[bytes, bytes]]
+
+_REMEMBERED = 512  # names of headers: they are the same ones again and again
+_SHORT = 64  # bytes of a name that is worth remembering
 
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization"}
@@ -43,6 +48,68 @@ _NOT_IN_TRAILERS = frozenset(
     {fold(name.decode()) for name in _HOP_BY_HOP | _NOT_TO_NOMINATE} | {"trailer", "set-cookie"}
 )
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class HeaderName(NamedTuple):
+    """A header's name, and what it means for us. `gone`: it never goes on to the app."""
+
+    lower: bytes
+    folded: str
+    gone: bool
+    disguised: bool
+
+
+def header_name(raw: bytes) -> HeaderName:
+    """Read a name; the usual ones are remembered."""
+    return _remembered(raw) if len(raw) <= _SHORT else _read_name(raw)
+
+
+def _read_name(raw: bytes) -> HeaderName:
+    lower = raw.lower()
+    folded = fold(lower.decode())
+    return HeaderName(
+        lower=lower,
+        folded=folded,
+        gone=lower in _HOP_BY_HOP or folded == IDENTITY.lower(),
+        disguised=b"_" in lower and folded in _NOT_TO_DISGUISE,
+    )
+
+
+_remembered = lru_cache(maxsize=_REMEMBERED)(_read_name)
+
+
+class Framing(NamedTuple):
+    """What follows a request's head: so many bytes, or chunks; and whether the caller wants to end then."""
+
+    length: int
+    chunked: bool
+    closes: bool
+
+
+def framing(request: h11.Request) -> Framing:
+    """Read a request whose head was held to one reading (`request_head.check_head`)."""
+    length, chunked, closes = 0, False, request.http_version == b"1.0"
+    for raw, value in request.headers.raw_items():
+        lower = header_name(raw).lower
+        if lower == b"content-length":
+            length = int(value)
+        elif lower == b"transfer-encoding":
+            chunked = True
+        elif lower == b"connection":
+            closes = closes or b"close" in _split(value)
+    return Framing(length, chunked, closes)
+
+
+def request_head(method: bytes, target: bytes, fields: Fields) -> bytes:
+    """The head as the app gets it, held to the same grammar as the one that came. Raises HeadRefused."""
+    lines = [b"%b: %b\r\n" % field for field in fields]
+    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
+    if head.count(b"\n") != len(fields) + 2:
+        raise HeadRefused(HeadReason.UNREADABLE, "a line end within a header")
+    check_head(head)
+    return head
+
 
 def identity_value(own: ServiceId, caller: ServiceId) -> bytes:
     """The value of X-Forwarded-Client-Cert, in Envoy's form: who vouches, and who calls."""
@@ -51,21 +118,22 @@ def identity_value(own: ServiceId, caller: ServiceId) -> bytes:
 
 def request_fields(request: h11.Request, host: bytes, identity: bytes) -> Fields:
     """The headers the app gets. `host` stands in for a Host that HTTP/1.0 may lack. Raises HeadRefused."""
-    nominated = _tokens(request.headers, b"connection")
+    items = [(header_name(raw), raw, value) for raw, value in request.headers.raw_items()]
+    names = {name.lower for name, _, _ in items}
+    nominated = _tokens(request.headers, b"connection") if b"connection" in names else frozenset()
     if taken := nominated & _NOT_TO_NOMINATE:
         raise HeadRefused(HeadReason.NOMINATED, f"Connection names {min(taken).decode()}")
-    _check_expectation(request)
+    if b"expect" in names:
+        _check_expectation(request)
     fields: Fields = []
-    for raw, value in request.headers.raw_items():
-        name = raw.lower()
-        folded = fold(name.decode())
-        if b"_" in name and folded in _NOT_TO_DISGUISE:
-            raise HeadRefused(HeadReason.DISGUISED, f"{raw.decode()} looks like {folded}")
-        if name not in _HOP_BY_HOP and name not in nominated and folded != IDENTITY.lower():
+    for name, raw, value in items:
+        if name.disguised:
+            raise HeadRefused(HeadReason.DISGUISED, f"{raw.decode()} looks like {name.folded}")
+        if not name.gone and name.lower not in nominated:
             fields.append((raw, value))
-    if not any(name.lower() == b"host" for name, _ in fields):
+    if b"host" not in names:  # it cannot be nominated
         fields.insert(0, (b"Host", host))
-    if _upgrades(request, nominated):
+    if b"upgrade" in names and _upgrades(request, nominated):
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     fields.append((IDENTITY.encode(), identity))
     return fields
@@ -75,15 +143,18 @@ def view(method: str, target: Target, fields: Fields) -> HttpRequest:
     """What the rules look at."""
     headers: dict[str, Values] = {}
     for name, value in fields:
-        folded = fold(name.decode())
-        headers[folded] = (*headers.get(folded, ()), _text(value))
+        folded = header_name(name).folded
+        headers[folded] = (*headers[folded], _text(value)) if folded in headers else (_text(value),)
     return HttpRequest(method=method, paths=target.readings, headers=headers)
 
 
 def response_fields(response: h11.Response | h11.InformationalResponse) -> Fields:
     """The headers the caller gets of an answer."""
-    gone = _HOP_BY_HOP | _tokens(response.headers, b"connection")
-    return [(raw, value) for raw, value in response.headers.raw_items() if raw.lower() not in gone]
+    items = [(header_name(raw).lower, raw, value) for raw, value in response.headers.raw_items()]
+    gone = _HOP_BY_HOP
+    if any(name == b"connection" for name, _, _ in items):
+        gone |= _tokens(response.headers, b"connection")
+    return [(raw, value) for name, raw, value in items if name not in gone]
 
 
 def trailer_fields(end: h11.EndOfMessage, judged: Collection[str] = ()) -> Fields:
@@ -91,13 +162,16 @@ def trailer_fields(end: h11.EndOfMessage, judged: Collection[str] = ()) -> Field
     return [
         (raw, value)
         for raw, value in end.headers.raw_items()
-        if (folded := fold(raw.decode())) not in _NOT_IN_TRAILERS and folded not in judged
+        if (folded := header_name(raw).folded) not in _NOT_IN_TRAILERS and folded not in judged
     ]
 
 
 def _tokens(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> frozenset[bytes]:
-    values = (value for name, value in headers if name == wanted)
-    return frozenset(token.strip().lower() for value in values for token in value.split(b","))
+    return frozenset().union(*(_split(value) for name, value in headers if name == wanted))
+
+
+def _split(value: bytes) -> frozenset[bytes]:
+    return frozenset(token.strip().lower() for token in value.split(b","))
 
 
 def _check_expectation(request: h11.Request) -> None:
@@ -114,7 +188,7 @@ def _upgrades(request: h11.Request, nominated: frozenset[bytes]) -> bool:
         and b"upgrade" in nominated
         and request.method == b"GET"
         and request.http_version == b"1.1"
-        and not any(name in {b"content-length", b"transfer-encoding"} for name, _ in request.headers)
+        and not any(name in _FRAMING for name, _ in request.headers)
     )
 
 

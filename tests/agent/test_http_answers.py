@@ -7,6 +7,8 @@ import pytest
 import trio
 
 from agent.http_answers import DRAIN_BYTES, answer, drained, linger, worth_draining
+from agent.http_body import CountedBody
+from agent.http_streams import TlsStream
 from agent.intentions import VerdictReason
 from tests.agent.test_http_streams import tls_pair
 
@@ -57,25 +59,37 @@ def test_a_short_body_that_must_come_is_worth_reading(headers: bytes, worth: boo
 @pytest.mark.parametrize(("body", "whole"), [(b"hello", True), (b"hel", False)])
 async def test_draining(body: bytes, whole: bool) -> None:
     async with tls_pair() as (caller, sidecar, _):
-        http, _ = server(b"POST / HTTP/1.1\r\nHost: db\r\nContent-Length: 5\r\n\r\n")
         await caller.send(body)
         await caller.send_end()
-        assert await drained(http, sidecar) is whole
+        assert await drained(CountedBody(5, b""), sidecar) is whole
 
 
 async def test_draining_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.http_answers.DRAIN_SECONDS", 0.01)
     async with tls_pair() as (_, sidecar, _):
-        http, _ = server(b"POST / HTTP/1.1\r\nHost: db\r\nContent-Length: 5\r\n\r\n")
-        assert not await drained(http, sidecar)
+        assert not await drained(CountedBody(5, b""), sidecar)
 
 
 async def test_lingering_reads_what_still_comes_for_a_time() -> None:
     async with tls_pair() as (caller, sidecar, _):
         await caller.send(b"x" * 100_000)
         with trio.fail_after(5):
-            await linger(sidecar, 0.05)
+            await linger(sidecar, silence=0.05, longest=5)
         assert await caller.receive() == b""
     async with tls_pair() as (_, sidecar, sock):
         sock.close()
-        await linger(sidecar, 5)
+        await linger(sidecar, silence=5, longest=5)
+
+
+async def test_lingering_ends_though_the_caller_never_stops_writing() -> None:
+    async with tls_pair() as (caller, sidecar, _), trio.open_nursery() as nursery:
+        nursery.start_soon(writing, caller)
+        with trio.fail_after(5):
+            await linger(sidecar, silence=5, longest=0.05)
+        nursery.cancel_scope.cancel()
+
+
+async def writing(caller: TlsStream) -> None:
+    while True:
+        await caller.send(b"x")
+        await trio.sleep(0.001)

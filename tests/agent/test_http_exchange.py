@@ -6,11 +6,11 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 
-import h11
 import pytest
 import trio
 
 from agent.app_connection import AppConnection
+from agent.http_call import read_call
 from agent.http_exchange import Exchange, ExchangeFailed, Outcome
 from agent.http_streams import StreamBroken
 from agent.legs import reset
@@ -131,13 +131,10 @@ async def test_an_app_that_is_gone_before_the_head_is_sent(used: bool, outcome: 
     reset(far)
     async with tls_pair() as (_, sidecar, _):
         await trio.lowlevel.wait_readable(near)
-        http = h11.Connection(h11.SERVER)
-        http.receive_data(request("GET /"))
-        asked = http.next_event()
-        assert isinstance(asked, h11.Request)
+        call = read_call(request("GET /"), b"", host=b"db", identity=b"URI=x", judged=set)
         app = AppConnection(near, Progress())
         app.used = used
-        exchange = Exchange(sidecar, http, app, asked, judged=())
+        exchange = Exchange(sidecar, app, call)
         if outcome is None:
             with pytest.raises(ExchangeFailed, match="app_closed"):
                 await exchange.run()
@@ -165,11 +162,17 @@ async def test_a_reset_is_as_good_as_an_end(line: str, statuses: list[int]) -> N
         assert seen == statuses
 
 
-async def test_an_app_that_says_more_than_its_answer_gets_no_second_request_there() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_an_app_that_says_more_than_its_answer_gets_no_second_request_there(at_once: bool) -> None:
+    more = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
     async def chatty(side: AppSide, asked: Reached) -> None:
         await side.body(asked)
-        await side.ok(b"ok" + b"")
-        await side.stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        if at_once:
+            await side.say("HTTP/1.1 200 OK", "Content-Length: 2", body=b"ok" + more)
+        else:
+            await side.ok()
+            await side.stream.send_all(more)
 
     async with front(EVERYTHING, answer=chatty) as f, f.caller() as caller:
         for _ in range(2):

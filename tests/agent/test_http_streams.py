@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+import trio.lowlevel
 
 from agent.handshake import client_handshake, server_handshake
-from agent.http_streams import ByteStream, PlainStream, StreamBroken, TlsStream
+from agent.http_streams import ByteStream, PlainStream, StreamBroken, TlsStream, pour
 from agent.legs import reset
+from agent.pump import COLLECT, RECORD
 from agent.splice import Ending, Progress
 from tests.agent.wires import contexts_of, tcp_pair
 from tests.certs.authority import Issuer
@@ -89,6 +91,95 @@ async def test_bytes_that_are_decrypted_already_are_received() -> None:
         assert sidecar.connection.recv(1) == b"a"  # the record is decrypted, the socket is empty
         with trio.fail_after(2):
             assert await sidecar.receive() == b"b"
+
+
+@pytest.mark.parametrize("size", [RECORD, 3 * RECORD, 5 * RECORD + 1, COLLECT, COLLECT + RECORD])
+async def test_an_end_right_behind_full_records_is_not_missed(size: int) -> None:
+    async with tls_pair() as (caller, sidecar, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ended_by, caller, b"x" * size)
+            with trio.fail_after(5):
+                received = b""
+                while data := await sidecar.receive():
+                    received += data
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                assert await sidecar.receive() == b""
+        assert received == b"x" * size
+
+
+@pytest.mark.parametrize("size", [RECORD, 3 * RECORD])
+async def test_a_break_right_behind_full_records_has_its_name(size: int) -> None:
+    async with tls_pair() as (caller, sidecar, sock):
+        await caller.send(b"x" * size)
+        sock.shutdown(socket.SHUT_WR)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert await sidecar.receive() == b"x" * size
+        for _ in range(2):
+            with trio.fail_after(5), pytest.raises(StreamBroken) as broken:
+                await sidecar.receive()
+            assert broken.value.ending is Ending.TLS_TRUNCATED
+
+
+async def ended_by(caller: TlsStream, data: bytes) -> None:
+    await caller.send(data)
+    await caller.send_end()
+
+
+@contextlib.asynccontextmanager
+async def between() -> AsyncIterator[tuple[PlainStream, PlainStream, TlsStream, TlsStream]]:
+    """App, our side of it, our side of the caller, caller."""
+    async with plain_pair() as (app, ours), tls_pair() as (caller, sidecar, _):
+        yield app, ours, sidecar, caller
+
+
+async def test_pouring_moves_so_many_bytes_and_no_more() -> None:
+    content = bytes(range(256)) * (SIZE // 256)
+    received = bytearray()
+    async with between() as (app, ours, sidecar, caller), trio.open_nursery() as nursery:
+        nursery.start_soon(app.send, content + b"more")
+
+        async def read_slowly() -> None:
+            while len(received) < SIZE:
+                received.extend(await caller.receive())
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(read_slowly)
+        with trio.fail_after(30):
+            assert await pour(ours, sidecar, SIZE) == 0
+        assert await ours.receive() == b"more"
+    assert received == content
+
+
+async def test_two_that_pour_do_not_mix() -> None:
+    async with between() as one, between() as two, trio.open_nursery() as nursery:
+        for (app, ours, sidecar, caller), byte in ((one, b"1"), (two, b"2")):
+            nursery.start_soon(app.send, byte * SIZE)
+            nursery.start_soon(pour, ours, sidecar, SIZE)
+            nursery.start_soon(only, caller, byte)
+
+
+async def only(caller: TlsStream, byte: bytes) -> None:
+    size = 0
+    while size < SIZE:
+        data = await caller.receive()
+        assert data == byte * len(data)
+        size += len(data)
+        await trio.sleep(0.001)  # so that writing blocks
+
+
+async def test_pouring_says_what_is_missing_and_names_breaks() -> None:
+    async with between() as (app, ours, sidecar, caller):
+        await app.send(b"half")
+        app.sock.shutdown(socket.SHUT_WR)
+        assert await pour(ours, sidecar, 10) == 6
+        assert await caller.receive() == b"half"
+    async with between() as (app, ours, sidecar, caller), trio.open_nursery() as nursery:
+        nursery.start_soon(app.send, b"x" * SIZE)
+        caller.connection.sock_shutdown(socket.SHUT_RDWR)
+        with pytest.raises(StreamBroken) as broken:
+            await pour(ours, sidecar, SIZE)
+        assert broken.value.ending is not Ending.PLAIN_RESET
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_end_is_no_bytes() -> None:

@@ -233,3 +233,20 @@ def test_too_old_decides_before_any_rule_and_is_only_audited_by_audit(
         audited = authorize(replace(old, audit=True), source)
         assert (audited.allowed, audited.audited) == (True, True)
         assert audited.reason is VerdictReason.INTENTIONS_TOO_OLD
+
+
+def test_a_permission_is_put_into_words_once() -> None:
+    permissions = [
+        {"Action": "deny", "HTTP": {"PathExact": "/a"}},
+        {"Action": "allow", "HTTP": {"PathPrefix": "/"}},
+    ]
+    item = {"SourceName": "web", "DestinationName": "db", "Permissions": permissions}
+    intentions = parse_match([item], "db", default_allow=False)
+    verdicts = [
+        authorize_request(intentions, caller("web"), HttpRequest(method="GET", paths=(path,), headers={}))
+        for path in ("/a", "/b", "/a", "/b")
+    ]
+    assert [verdict.allowed for verdict in verdicts] == [False, True, False, True]
+    assert verdicts[0] is verdicts[2]
+    assert verdicts[1] is verdicts[3]
+    assert intentions == parse_match([item], "db", default_allow=False)

@@ -82,3 +82,9 @@ async def test_crafted_requests_spoilt(parts: list[bytes]) -> None:
 @given(st.lists(st.binary(max_size=200), max_size=3))
 async def test_any_bytes(parts: list[bytes]) -> None:
     await survives(parts)
+
+
+@bounded
+@given(st.lists(known, min_size=2, max_size=4), st.booleans())
+async def test_crafted_requests_one_behind_the_other(raw: list[bytes], at_once: bool) -> None:
+    await survives([b"".join(raw)] if at_once else raw)

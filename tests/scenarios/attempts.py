@@ -221,10 +221,15 @@ SMUGGLING = [
     refused("a second TLS handshake", b"\x16\x03\x01\x00\x05hello"),
     Attempt("an empty line before", b"\r\n" + get("/x"), (200,), ("/x",)),
     Attempt(
+        "a header of the rules as a trailer",
+        post("Transfer-Encoding: chunked", body=b"0\r\nX_Role: root\r\nX-Role: root\r\n\r\n"),
+        (200,),
+        ("/x",),
+    ),
+    Attempt(
         "chunk size beyond the chunk",
         post("Transfer-Encoding: chunked", body=b"3\r\nabcd\r\n0\r\n\r\n" + HIDDEN),
         (400,),
-        ("/x",),
     ),
     Attempt("chunk size that is none", post("Transfer-Encoding: chunked", body=b"-1\r\n" + HIDDEN), (400,)),
     Attempt(

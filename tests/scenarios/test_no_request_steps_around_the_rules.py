@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pytest
 import trio
 
+from agent.request_rules import fold
 from tests.scenarios.attempts import (
     AGAINST_ALLOWANCES,
     AGAINST_DENIALS,
@@ -44,7 +45,7 @@ def careless(target: str) -> set[str]:
 
 def forbidden_by_denials(reached: Reached) -> bool:
     first = [path.strip("/").split("/")[0] for path in careless(reached.target)]
-    roles = [value for name, value in reached.headers if name.lower().replace("_", "-") == "x-role"]
+    roles = [value for name, value in reached.headers + reached.trailers if fold(name) == "x-role"]
     return "admin" in first or reached.method.upper() == "DELETE" or "root" in roles
 
 
