@@ -41,7 +41,7 @@ from OpenSSL import SSL
 from agent.pump import BUFFER, Pump
 from agent.splice import NONE, Progress, Splice, Transfer
 
-TURN = 256  # events handled before other tasks run
+TURN = 64  # events handled before other tasks run: at most some tens of milliseconds, if all of them are bulk
 _ABSENT = -1  # not in the epoll
 
 
