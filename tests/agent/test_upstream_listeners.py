@@ -19,6 +19,7 @@ from agent.targets import Targets
 from agent.upstream_listeners import UpstreamListeners
 from tests.agent.assembled import Assembled, assembled
 from tests.agent.surroundings import Lookups, Told, surroundings
+from tests.scenarios.halves import no_descriptor_leaked
 from upstreams.spec import SocketBind, Upstream, parse_upstream_flag
 
 
@@ -161,3 +162,30 @@ async def test_a_connection_accepted_as_the_listener_closed_is_let_go(nursery: t
         await b.upstreams._serve(SocketBind("/nowhere"), ours, Admission().enter())
         assert theirs.recv(1) == b""
         theirs.close()
+
+
+async def test_a_thousand_changes_touch_nobody_else_and_leave_nothing(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """Every single one is gone over to: what the watch of the registration would have put together."""
+    async with bench(nursery) as (b, connections):
+        steady = [at(tmp_path, "a", "1"), at(tmp_path, "b", "2")]
+        await b.upstreams.bind(steady)
+        b.upstreams.listeners.open()
+        kept = [(await call(tmp_path, bind))[0] for bind in ("1", "2") * 5]
+        async with no_descriptor_leaked():
+            for change in range(1000):
+                others = [at(tmp_path, f"c{change % 3}", f"{3 + (change + n) % 5}") for n in range(2)]
+                await b.upstreams.follow([*steady, *others], 0, connections)
+                if change % 50 == 0:
+                    stream, heard = await call(tmp_path, f"{3 + change % 5}")
+                    assert heard == f"c{change % 3}".encode()
+                    await stream.aclose()
+            await b.upstreams.follow(steady, 0, connections)
+        left = [connection.upstream for connection in b.agent.parts.ledger.live()]
+        assert (left.count("a"), left.count("b")) == (5, 5)
+        assert not any(map(_closing, b.agent.parts.ledger.live()))
+        assert b.destinations == ["a", "b"]
+        assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
+        for stream in kept:
+            await stream.aclose()

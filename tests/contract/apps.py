@@ -17,6 +17,7 @@ class App(socketserver.ThreadingTCPServer):
     """An app: answers every line with its own name and the line."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, name: str) -> None:
         super().__init__(("127.0.0.1", 0), _Lines)
