@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -159,11 +159,19 @@ class Consul:
         return (await self._get("/v1/catalog/datacenters", IMMEDIATE, list[str])).value
 
     async def intentions(
-        self, service: str, at: Blocking = IMMEDIATE, *, datacenter: str | None = None
+        self,
+        service: str,
+        at: Blocking = IMMEDIATE,
+        *,
+        by: Literal["destination", "source"] = "destination",
+        datacenter: str | None = None,
     ) -> Answer[RawList | None]:
-        """The intentions that match `service` as a destination; the default policy is in the answer too."""
+        """The intentions that match `service` as a destination, or as a source, wildcards among them.
+
+        The default policy is in the answer too.
+        """
         path = "/v1/connect/intentions/match"
-        params = {"by": "destination", "name": service} | _dc(datacenter)
+        params = {"by": by, "name": service} | _dc(datacenter)
         answer = await self._get(path, at, dict[str, RawList | None], params)
         return Answer(
             value=answer.value.get(service),

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from agent.consul import Answer, Blocking, Consul, Json, LeafAnswer, RawList
 from agent.intentions import Intentions, InvalidIntentions, read_match
+from agent.outgoing import Outgoing, read_outgoing
 from agent.pieces import Pieces, Work
 from agent.registration import Registration, RegistrationRejected, parse_registration
 from agent.watch import AnswerRejected, Cursor, Watch
@@ -26,6 +27,7 @@ RegistrationWatch = Watch[Json, Registration]
 RootsWatch = Watch[Json, TrustBundle]
 LeafWatch = Watch[LeafAnswer, Leaf]
 IntentionsWatch = Watch[RawList | None, Intentions]
+OutgoingWatch = Watch[RawList | None, Outgoing]
 EndpointsWatch = Watch[RawList, EndpointSet] | Watch[Json, EndpointSet]
 
 
@@ -53,6 +55,12 @@ def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions
     ask = partial(consul.intentions, service)
     read = partial(read_intentions, service)
     return Watch(name="intentions", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+
+
+def outgoing_watch(consul: Consul, service: str, publish: Callable[[Outgoing], None]) -> OutgoingWatch:
+    """Whom we may not call."""
+    ask = partial(consul.intentions, service, by="source")
+    return Watch(name="outgoing", cursor=Cursor.INDEX, ask=ask, read=_read_outgoing, publish=publish)
 
 
 def endpoints_watch(
@@ -132,6 +140,10 @@ def read_intentions(service: str, answer: Answer[RawList | None]) -> Pieces[Inte
     """
     default_allow = answer.default_policy == "allow"
     return Pieces(_well_formed(read_match(answer.value, service, default_allow=default_allow)))
+
+
+def _read_outgoing(answer: Answer[RawList | None]) -> Pieces[Outgoing]:
+    return Pieces(_well_formed(read_outgoing(answer.value)))
 
 
 def _read_health(lookup: ServiceDestination | Gateways, answer: Answer[RawList]) -> Pieces[EndpointSet]:

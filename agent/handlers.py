@@ -60,6 +60,7 @@ class Handlers:
             clock=parts.clock,
             handshake_timeout=registration.handshake_timeout,
             deny_list=parts.deny_file.latest,
+            outgoing=parts.outgoing,
             settled=place.settle,
         )
 

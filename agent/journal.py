@@ -132,6 +132,10 @@ class Journal(Log):
         default = "allow" if default_allow else "deny"
         self.write(LogLevel.INFO, "intentions.changed", rules=rules, default=default)
 
+    def outgoing_changed(self, rules: int) -> None:
+        """Other intentions speak of our service as a caller; so many of them may keep it out."""
+        self.write(LogLevel.INFO, "outgoing.changed", rules=rules)
+
     def intentions_too_old(self, since: datetime) -> None:
         """Consul has not answered about intentions for too long: nobody is let in by them any more."""
         self.write(LogLevel.ERROR, "intentions.too_old", since=since.isoformat())

@@ -12,6 +12,7 @@ from agent.deny_list import NOBODY, DenyList
 from agent.intentions import Intentions
 from agent.latest import Latest
 from agent.ledger import Connection, Ledger
+from agent.outgoing import Outgoing
 from agent.verdicts import rejudge
 from certs.contexts import Contexts
 
@@ -32,6 +33,7 @@ class Judge:
         *,
         grace: float = 0.0,
         deny_list: Latest[DenyList] | None = None,
+        outgoing: Latest[Outgoing] | None = None,
     ) -> None:
         self._ledger = ledger
         self._intentions = intentions
@@ -40,6 +42,7 @@ class Judge:
         self._told = told
         self._grace = grace  # seconds a connection may outlive its peer's certificate
         self._deny_list = deny_list or Latest(NOBODY)
+        self._outgoing = outgoing or Latest()
         self._wake = trio.Event()
         self._next_expiry: datetime | None = None
 
@@ -49,6 +52,7 @@ class Judge:
             nursery.start_soon(self._wake_on, self._intentions)
             nursery.start_soon(self._wake_on, self._contexts)
             nursery.start_soon(self._wake_on, self._deny_list)
+            nursery.start_soon(self._wake_on, self._outgoing)
             while True:
                 self._wake = trio.Event()
                 now = self._clock()
@@ -59,6 +63,7 @@ class Judge:
                     now,
                     self._grace,
                     deny_list=self._deny_list.value or NOBODY,
+                    outgoing=self._outgoing.value,
                 )
                 self._next_expiry = result.next_expiry
                 if result.closed:
@@ -75,7 +80,9 @@ class Judge:
         if self._next_expiry is None or expiry < self._next_expiry:
             self._wake.set()
 
-    async def _wake_on(self, cell: Latest[Intentions] | Latest[Contexts] | Latest[DenyList]) -> None:
+    async def _wake_on(
+        self, cell: Latest[Intentions] | Latest[Contexts] | Latest[DenyList] | Latest[Outgoing]
+    ) -> None:
         version = cell.version
         while True:
             _, version = await cell.newer(version)

@@ -109,6 +109,7 @@ class Lifecycle:
             parts.journal.rejudged,
             grace=parts.settings.expired_peer_grace,
             deny_list=parts.deny_file.latest,
+            outgoing=parts.outgoing,
         )
         self.reactions.attach(parts, judge)
         following = self._following(relay, own, connections, listeners)
@@ -148,6 +149,7 @@ class Lifecycle:
         try:
             await following.bind(placed)
             own.credentials(placed)
+            own.nursery.start_soon(own.outgoing)
             if parts.settings.identity is not IdentityKind.SERVICE:
                 own.registration(placed.proxy_id)
             await parts.contexts.first()

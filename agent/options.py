@@ -155,6 +155,8 @@ POLICY = (
            says="SPIFFE IDs and certificate serials that are let in by nobody; read again when it changes"),
     Option(name="intentions_max_age", read=values.parse_max_age, default=math.inf, example="SECONDS|never",
            says="let nobody in by intentions whose last good answer from Consul is older; never: keep them"),
+    Option(name="judge_outbound", read=values.parse_bool, default=False,
+           says="neither make nor keep connections that intentions deny us; else the far side alone decides"),
     Option(name="audit", read=values.parse_bool, default=False,
            says="log and count what intentions would deny, and let it through"),
     Option(name="strict", read=values.parse_bool, default=False,

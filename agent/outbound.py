@@ -21,10 +21,12 @@ from OpenSSL import SSL
 
 from agent.deny_list import NOBODY, DenyList
 from agent.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
+from agent.intentions import VerdictReason
 from agent.latest import Latest
 from agent.ledger import Connection, Direction, Ledger
 from agent.legs import DialFailed, dial, part, remote, reset
-from agent.particulars import FailedAttempt, Party
+from agent.outgoing import Callee, Outgoing
+from agent.particulars import Audited, FailedAttempt, Party
 from agent.registration import TcpAddress
 from agent.relay import Relay
 from agent.search import Search
@@ -56,9 +58,17 @@ class OutboundReason(StrEnum):
     ALL_FAILED = "all_failed"
     ROOTS_REPLACED = "roots_replaced"  # during the handshake, which failed by the former: tried again
     DENY_LISTED = "deny_listed"
+    INTENTION_DENY = "intention_deny"  # by the intentions that speak of us as a source
+    NARROWED = "narrowed_by_datacenter"  # by the same
     DEADLINE = "upstream_deadline"
     OVERFLOW = "upstream_overflow"  # max_connections
     PENDING_OVERFLOW = "upstream_pending_overflow"  # max_pending_requests
+
+
+_KEPT_OUT = {
+    VerdictReason.INTENTION_DENY: OutboundReason.INTENTION_DENY,
+    VerdictReason.NARROWED: OutboundReason.NARROWED,
+}
 
 
 class NotServed(Exception):
@@ -82,6 +92,7 @@ class _Route:
     ledger: Ledger
     handshake_timeout: float
     deny_list: Latest[DenyList] | None
+    outgoing: Latest[Outgoing] | None
     settled: Callable[[], None]
 
 
@@ -95,6 +106,7 @@ async def serve_outbound(
     clock: Clock,
     handshake_timeout: float,
     deny_list: Latest[DenyList] | None = None,
+    outgoing: Latest[Outgoing] | None = None,
     settled: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds.
@@ -115,6 +127,7 @@ async def serve_outbound(
                         ledger=ledger,
                         handshake_timeout=handshake_timeout,
                         deny_list=deny_list,
+                        outgoing=outgoing,
                         settled=settled,
                     )
                     await _serve(sock, route, connection)
@@ -159,14 +172,20 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
         )
         if served:
             return
+    kept_out: set[ExpectedIdentity] = set()
     while (approach := await route.search.next()) is not None:
+        if approach.endpoint.expected in kept_out:
+            continue
         address = "no address"
         try:
             dialling = route.targets.address(approach)
             address = str(dialling)
             await _persist(sock, route, connection, approach, dialling)
         except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
-            route.targets.failed(approach)
+            if failure.reason in _KEPT_OUT.values():  # of every instance, and against none of them
+                kept_out.add(approach.endpoint.expected)
+            else:
+                route.targets.failed(approach)
             detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
             attempt = FailedAttempt(
                 endpoint=str(approach), address=address, reason=failure.reason, detail=detail
@@ -205,12 +224,15 @@ async def _attempt(
     connection.peer = None
     ending: Ending | None = None
     expected = approach.endpoint.expected
+    _must_be_let(route, connection, expected)
     with counted(route.targets, approach.hop.key), ExitStack() as last:
         seconds = route.search.seconds(approach, route.targets.upstream.connect_timeout)
         tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds)
         last.callback(lambda: part(None, tcp, ending))
         tls = await _handshake(tcp, route, connection, approach)
-        connection.peer = identify(tls, expected, route.contexts, route.clock(), route.deny_list)
+        peer = identify(tls, expected, route.contexts, route.clock(), route.deny_list)
+        _must_be_let(route, connection, expected)  # as the list is by now
+        connection.peer = peer
         connection.dialled = dialled(approach, dialling)
         route.settled()
         connection.relaying()
@@ -234,6 +256,21 @@ async def _handshake(
     name = server_name(approach.endpoint.expected, current.credentials.bundle.trust_domain)
     seconds = route.search.seconds(approach, route.handshake_timeout)
     return await client_handshake(tcp, current.client, name, seconds)
+
+
+def _must_be_let(route: _Route, connection: Connection, callee: Callee) -> None:
+    """Raise NotServed if our own list keeps us from calling that service."""
+    outgoing = None if route.outgoing is None else route.outgoing.value
+    if outgoing is None:
+        return
+    denial = outgoing.denial(_newest(route.contexts).credentials.leaf.id, callee)
+    if denial is None:
+        return
+    if denial.audited:
+        route.ledger.audit(connection, Audited(reason=denial.reason, rule=denial.rule))
+        return
+    connection.rule = denial.rule
+    raise NotServed(_KEPT_OUT[denial.reason], f"{callee}: {denial.rule}")
 
 
 def identify(
@@ -287,8 +324,9 @@ def _none_left(failed: list[FailedAttempt], route: _Route) -> NotServed:
         told = f"not served within {route.targets.upstream.deadline:g} s"
         return NotServed(OutboundReason.DEADLINE, f"{told}; {detail}" if detail else told)
     if failed:
-        refused = all(attempt.reason is OutboundReason.REFUSED_BY_PEER for attempt in failed)
-        return NotServed(OutboundReason.REFUSED_BY_PEER if refused else OutboundReason.ALL_FAILED, detail)
+        reasons = {attempt.reason for attempt in failed}
+        named = [one for one in (OutboundReason.REFUSED_BY_PEER, *_KEPT_OUT.values()) if reasons == {one}]
+        return NotServed(named[0] if named else OutboundReason.ALL_FAILED, detail)
     known = [source.endpoints.value for source in route.targets.sources()]
     if all(endpoints is None for endpoints in known):
         return NotServed(OutboundReason.NO_ENDPOINTS_YET, "where the upstream is, is not known yet")

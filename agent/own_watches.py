@@ -14,8 +14,9 @@ import trio
 from agent.ageing import age
 from agent.consul import ConsulError
 from agent.exits import Exit, ExitCode
-from agent.feeds import intentions_watch, registration_watch
+from agent.feeds import intentions_watch, outgoing_watch, registration_watch
 from agent.intentions import Intentions
+from agent.outgoing import Outgoing
 from agent.parts import Parts, Phase
 from agent.placement import laid_over
 from agent.readiness import is_gone
@@ -64,6 +65,20 @@ class OwnWatches:
             watch.on_answer = self._heard_again
             self.nursery.start_soon(age, parts.intentions, parts.clock, parts.journal)
 
+    async def outgoing(self) -> None:
+        """Watch whom we may not call, from the first upstream on. Nothing waits for it, nor ends with it."""
+        parts, version = self.parts, 0
+        if not parts.settings.judge_outbound:
+            return
+        while True:
+            registration, version = await parts.placement.newer(version)
+            if registration.upstreams:
+                break
+        watch = outgoing_watch(parts.consul, registration.service, self._take_outgoing)
+        watch.on_failure, watch.on_recovery = parts.journal.watch_failed, parts.journal.watch_recovered
+        parts.outgoing_watch = watch
+        await watch.follow(parts.clock, parts.rng)
+
     def registration(self, proxy_id: str) -> None:
         """Watch what Consul says we are."""
         parts = self.parts
@@ -92,6 +107,10 @@ class OwnWatches:
     def _take_intentions(self, intentions: Intentions) -> None:
         self.parts.intentions.publish(self._with_settings(intentions))
         self.parts.journal.intentions_changed(len(intentions.rules), intentions.default_allow)
+
+    def _take_outgoing(self, outgoing: Outgoing) -> None:
+        self.parts.outgoing.publish(replace(outgoing, audit=self.parts.settings.audit))
+        self.parts.journal.outgoing_changed(len(outgoing.rules))
 
     def _heard_again(self, _status: WatchStatus) -> None:
         """An answer that says the same makes them good for longer."""

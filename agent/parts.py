@@ -19,6 +19,7 @@ from agent.journal import Journal
 from agent.latest import Latest
 from agent.ledger import Ledger
 from agent.listeners import Listeners, Opening
+from agent.outgoing import Outgoing
 from agent.registration import Registration
 from agent.relay import Relay
 from agent.rotation import Rotation
@@ -59,11 +60,13 @@ class Parts:
     placement: Latest[Registration] = field(default_factory=Latest)
     contexts: Latest[Contexts] = field(default_factory=Latest)
     intentions: Latest[Intentions] = field(default_factory=Latest)
+    outgoing: Latest[Outgoing] = field(default_factory=Latest)
     skew: ClockSkew = field(init=False)
     phase: Phase = Phase.STARTING
     start: WatchStatus = field(default_factory=lambda: WatchStatus(name="start"))
     registration_watch: Watch[dict[str, object], Registration] | None = None
     intentions_watch: Watch[RawList | None, Intentions] | None = None
+    outgoing_watch: Watch[RawList | None, Outgoing] | None = None
     rotation: Rotation | None = None
     relay: Relay | None = None
     feeds: EndpointFeeds | None = None
@@ -98,6 +101,8 @@ class Parts:
             yield self.rotation.leaf_watch.status
         if self.intentions_watch is not None:
             yield self.intentions_watch.status
+        if self.outgoing_watch is not None:
+            yield self.outgoing_watch.status
         if self.feeds is not None:
             yield from self.feeds.statuses()
 
@@ -110,5 +115,7 @@ class Parts:
             self.rotation.leaf_watch.kick()
         if self.intentions_watch is not None:
             self.intentions_watch.kick()
+        if self.outgoing_watch is not None:
+            self.outgoing_watch.kick()
         if self.feeds is not None:
             self.feeds.refresh_all()

@@ -107,6 +107,7 @@ class Settings:
     narrow: tuple[Narrowing, ...] | None
     deny_file: Path | None
     intentions_max_age: float  # infinite: never too old
+    judge_outbound: bool
     audit: bool
     strict: bool
     connection_log: bool

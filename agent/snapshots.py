@@ -22,6 +22,7 @@ from typing import Any
 from agent.deny_list import DenyList
 from agent.intentions import Intentions
 from agent.options import LogLevel
+from agent.outgoing import Outgoing
 from agent.patterns import Pattern, compile_pattern
 from agent.registration import Registration
 from agent.settings import Settings
@@ -33,7 +34,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 2  # of the frames; changed when a worker of another version could misread them
+FORMAT = 3  # of the frames; changed when a worker of another version could misread them
 
 _ROOMS = ("agent", "certs", "upstreams")
 _VALUES = frozenset(
@@ -119,6 +120,7 @@ Order = (
     | Registration
     | HandedCredentials
     | Intentions
+    | Outgoing
     | HandedEndpoints
     | HandedSockets
     | Withdrawn

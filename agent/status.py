@@ -38,6 +38,7 @@ def document(parts: Parts) -> Row:
         "placement": _placement(parts),
         "credentials": credential_status.row(parts, now),
         "intentions": _intentions(parts),
+        "outgoing": _outgoing(parts),
         "policy": _policy(parts),
         "watches": [_watch(status, now) for status in parts.watches()],
         **data_plane(parts),
@@ -98,6 +99,12 @@ def _intentions(parts: Parts) -> Row | None:
         "too_old": intentions.too_old,
         "rules": [str(rule) for rule in intentions.rules],
     }
+
+
+def _outgoing(parts: Parts) -> Row | None:
+    """Which intentions keep us, or anybody, from calling others; None while they are not known."""
+    outgoing = parts.outgoing.value
+    return None if outgoing is None else {"rules": outgoing.rules}
 
 
 def _policy(parts: Parts) -> Row:

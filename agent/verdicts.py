@@ -25,6 +25,7 @@ from agent.intentions import (
     authorize_request,
 )
 from agent.ledger import CloseReason, Connection, Direction, Handling, Ledger
+from agent.outgoing import Outgoing
 from agent.particulars import Audited
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts
@@ -53,6 +54,7 @@ def rejudge(
     grace: float = 0.0,
     *,
     deny_list: DenyList = NOBODY,
+    outgoing: Outgoing | None = None,
 ) -> Rejudged:
     """Close every live connection that would not be let through at this moment, with the reason.
 
@@ -71,7 +73,11 @@ def rejudge(
         peer = connection.peer
         if peer is None or connection.closing is not None:
             continue
-        objection = trust.objection(peer) or _by_intentions(ledger, connection, peer, intentions)
+        objection = trust.objection(peer)
+        if objection is None and connection.direction is Direction.INBOUND:
+            objection = _by_intentions(ledger, connection, peer, intentions)
+        elif objection is None:
+            objection = _by_outgoing(ledger, connection, peer, outgoing)
         if objection is None:
             if grace < math.inf:
                 expiries.append(peer.not_after + timedelta(seconds=grace))
@@ -102,28 +108,57 @@ class _Trust:
 
 
 def objection_to(
-    peer: Peer, contexts: Contexts | None, now: datetime, deny_list: DenyList = NOBODY
+    peer: Peer,
+    contexts: Contexts,
+    now: datetime,
+    deny_list: DenyList = NOBODY,
+    outgoing: Outgoing | None = None,
 ) -> tuple[CloseReason, str] | None:
     """What would close an open outbound connection to that peer at this moment, without any grace."""
-    bundle = None if contexts is None else contexts.credentials.bundle
-    return _Trust(bundle=bundle, deny_list=deny_list, now=now, grace=0.0).objection(peer)
+    credentials = contexts.credentials
+    trust = _Trust(bundle=credentials.bundle, deny_list=deny_list, now=now, grace=0.0)
+    objection = trust.objection(peer)
+    if objection is not None or outgoing is None:
+        return objection
+    denial = outgoing.denial(credentials.leaf.id, peer.id)
+    return None if denial is None or denial.allowed else _withdrawn(peer, denial)
 
 
 def _by_intentions(
     ledger: Ledger, connection: Connection, peer: Peer, intentions: Intentions | None
 ) -> _Objection | None:
-    if connection.direction is Direction.OUTBOUND or intentions is None:
+    if intentions is None:
         return None
     verdict = _verdict(connection, peer, intentions)
-    if not verdict.allowed:
-        connection.rule = verdict.rule
-        reason = _CLOSED_AS.get(verdict.reason, CloseReason.INTENTION_WITHDRAWN)
-        return reason, f"{peer.id}: {verdict.rule}"
-    if verdict.audited:
-        ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
+    if objection := _taken_note(ledger, connection, peer, verdict):
+        return objection
     if intentions.by_request and connection.handling is Handling.RELAYED_HTTP:
         return CloseReason.BY_REQUEST_NOW, f"{peer.id}: HTTP requests are judged from now on"
     return None
+
+
+def _by_outgoing(
+    ledger: Ledger, connection: Connection, peer: Peer, outgoing: Outgoing | None
+) -> _Objection | None:
+    if outgoing is None or connection.ours is None:
+        return None
+    denial = outgoing.denial(connection.ours.id, peer.id)
+    return None if denial is None else _taken_note(ledger, connection, peer, denial)
+
+
+def _taken_note(ledger: Ledger, connection: Connection, peer: Peer, verdict: Verdict) -> _Objection | None:
+    """What the verdict has against the connection, by the rule it now goes by; audit only counts."""
+    if not verdict.allowed:
+        connection.rule = verdict.rule
+        return _withdrawn(peer, verdict)
+    if verdict.audited:
+        ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
+    return None
+
+
+def _withdrawn(peer: Peer, verdict: Verdict) -> _Objection:
+    reason = _CLOSED_AS.get(verdict.reason, CloseReason.INTENTION_WITHDRAWN)
+    return reason, f"{peer.id}: {verdict.rule}"
 
 
 def _verdict(connection: Connection, peer: Peer, intentions: Intentions) -> Verdict:

@@ -30,6 +30,7 @@ from agent.handshake import HandshakeFailed, client_handshake
 from agent.latest import Latest
 from agent.legs import DialFailed, dial, reset
 from agent.outbound import NotServed, identify, server_name
+from agent.outgoing import Outgoing
 from agent.particulars import FailedAttempt, Party
 from agent.registration import TcpAddress
 from agent.targets import Targets
@@ -62,6 +63,7 @@ class Grounds:
 
     contexts: Latest[Contexts]
     deny_list: Latest[DenyList]
+    outgoing: Latest[Outgoing]
     clock: Callable[[], datetime]
     rng: Random
     handshake_timeout: Callable[[], float]
@@ -91,6 +93,7 @@ class WarmPool:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._wake_on, self._grounds.contexts)
                 nursery.start_soon(self._wake_on, self._grounds.deny_list)
+                nursery.start_soon(self._wake_on, self._grounds.outgoing)
                 while True:
                     self._wake = trio.Event()
                     self._look()
@@ -134,7 +137,8 @@ class WarmPool:
         grounds, contexts, now = self._grounds, self._grounds.contexts.value, self._grounds.clock()
         if contexts is None or contexts.generation != warm.generation:
             return WarmReason.NEW_CREDENTIALS, f"made with generation {warm.generation}"
-        objection = objection_to(warm.peer, contexts, now, grounds.deny_list.value or NOBODY)
+        deny_list, outgoing = grounds.deny_list.value or NOBODY, grounds.outgoing.value
+        objection = objection_to(warm.peer, contexts, now, deny_list, outgoing)
         if objection is not None:
             return objection
         if not self._targets.leads(warm.approach, warm.dialling):
@@ -153,7 +157,7 @@ class WarmPool:
                 way = self._targets.first_choice()
             except Unreachable:  # told wherever endpoints are shown
                 return
-            if way is None:
+            if way is None or self._kept_out(way[0]):
                 return
             self.under_way += 1
             nursery.start_soon(self._keep, *way)
@@ -165,6 +169,13 @@ class WarmPool:
     def _may_call(self) -> bool:
         contexts = self._grounds.contexts.value
         return contexts is not None and self._grounds.clock() <= contexts.credentials.leaf.not_after
+
+    def _kept_out(self, approach: Approach) -> bool:
+        contexts, outgoing = self._grounds.contexts.value, self._grounds.outgoing.value
+        if contexts is None or outgoing is None:
+            return False
+        denial = outgoing.denial(contexts.credentials.leaf.id, approach.endpoint.expected)
+        return denial is not None and not denial.allowed
 
     # --- one connection ---
 
@@ -271,7 +282,7 @@ class WarmPool:
         self._setbacks += 1
         self._try_at = trio.current_time() + rest * self._grounds.rng.uniform(0.5, 1.0)
 
-    async def _wake_on(self, cell: Latest[Contexts] | Latest[DenyList]) -> None:
+    async def _wake_on(self, cell: Latest[Contexts] | Latest[DenyList] | Latest[Outgoing]) -> None:
         version = cell.version
         while True:
             _, version = await cell.newer(version)

@@ -35,6 +35,7 @@ async def _keep(parts: Parts, targets: Targets, scope: trio.CancelScope) -> None
     grounds = Grounds(
         contexts=parts.contexts,
         deny_list=parts.deny_file.latest,
+        outgoing=parts.outgoing,
         clock=parts.clock,
         rng=parts.rng,
         handshake_timeout=lambda: _handshake_timeout(parts),

@@ -37,6 +37,7 @@ from agent.judge import Judge
 from agent.ledger import CloseReason, Ledger
 from agent.log import Log
 from agent.options import LogLevel
+from agent.outgoing import Outgoing
 from agent.parts import Parts, Phase
 from agent.registration import Registration
 from agent.relay import Relay
@@ -137,6 +138,7 @@ class Worker:
             parts.journal.rejudged,
             grace=parts.settings.expired_peer_grace,
             deny_list=parts.deny_file.latest,
+            outgoing=parts.outgoing,
         )
         self._reactions.attach(parts, judge)
         handlers = Handlers(parts, relay)
@@ -193,6 +195,8 @@ class Worker:
                 parts.contexts.publish(taken_up(order))
             case Intentions():
                 parts.intentions.publish(order)
+            case Outgoing():
+                parts.outgoing.publish(order)
             case HandedEndpoints():
                 self.feeds.take(order)
             case Verbosity():

@@ -92,6 +92,7 @@ class Workers:
         board.post("registration", Rank.REGISTRATION, parts.placement, lambda value: value)
         board.post("credentials", Rank.CREDENTIALS, parts.contexts, self._hand_on)
         board.post("intentions", Rank.INTENTIONS, parts.intentions, lambda value: value)
+        board.post("outgoing", Rank.INTENTIONS, parts.outgoing, lambda value: value)
         for slot in self._slots:
             nursery.start_soon(self._keep, slot)
 

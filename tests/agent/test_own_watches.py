@@ -23,6 +23,7 @@ from tests.agent.assembled import (
     registration,
     settings,
 )
+from upstreams.spec import parse_upstream_flag
 
 
 def own(bench: Assembled, nursery: trio.Nursery) -> OwnWatches:
@@ -228,3 +229,38 @@ async def test_a_datacenter_that_becomes_known_makes_old_intentions_no_younger(
     await trio.sleep(1)
     assert (known.datacenter, known.too_old) == ("dc1", True)
     assert parts.intentions.version == before + 1, "not even for a moment"
+
+
+async def test_whom_we_may_not_call_is_watched_from_the_first_upstream_on_where_it_is_asked_for(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    for wanted in ("false", "true"):
+        bench = assembled(nursery, settings(judge_outbound=wanted))
+        bench.well()
+        watches, parts = own(bench, nursery), bench.parts
+        nursery.start_soon(watches.outgoing)
+        watches.take(registration())
+        await trio.sleep(1)
+        assert parts.outgoing_watch is None, "we call nobody"
+        watches.take(registration(upstreams=(parse_upstream_flag("db:9191"),)))
+        await trio.sleep(1)
+        assert (parts.outgoing.value is not None) is (wanted == "true")
+        assert ("outgoing" in {status.name for status in parts.watches()}) is (wanted == "true")
+        asked = [question.query["by"] for question in bench.consul.questions(MATCH)]
+        assert set(asked) == ({"source"} if wanted == "true" else set())
+
+
+async def test_that_consul_refuses_whom_we_may_call_ends_nothing(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = assembled(nursery, settings(judge_outbound="true"))
+    bench.well()
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, text="Permission denied", status=403)
+    watches, parts = own(bench, nursery), bench.parts
+    nursery.start_soon(watches.outgoing)
+    watches.take(registration(upstreams=(parse_upstream_flag("db:9191"),)))
+    await trio.sleep(100)
+    assert parts.phase is Phase.STARTING
+    assert parts.outgoing.value is None
+    assert "watch.failed" in bench.events()

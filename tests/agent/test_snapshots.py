@@ -13,6 +13,7 @@ import pytest
 from agent.deny_list import DenyList, parse_deny_list
 from agent.intentions import Intentions, parse_match
 from agent.options import LogLevel
+from agent.outgoing import parse_outgoing
 from agent.registration import Registration
 from agent.snapshots import (
     HandedCredentials,
@@ -48,12 +49,14 @@ L7 = {
     ],
     "Meta": {"source-datacenters": "dc1"},
 }
+DENY = {"SourceName": "web", "DestinationName": "*", "Action": "deny"}
 
 ORDERS: list[Order] = [
     Welcome(version="1", slot=1, workers=2, settings=settings(narrow=["web@dc1"], upstream=["db:9191"])),
     parse_deny_list(f"spiffe://{TRUST_DOMAIN}/ns/default/dc/*/svc/web\nserial {TRUST_DOMAIN} dc1 0a"),
     registration(upstreams=(parse_upstream_flag("prepared_query:db@dc2:9191"),)),
     replace(parse_match([L7], "db", default_allow=False), datacenter="dc1"),
+    replace(parse_outgoing([L7, DENY]), audit=True),
     HandedEndpoints(
         number=3,
         lookup=ServiceDestination("db", "dc2"),
@@ -76,7 +79,7 @@ def test_an_order_arrives_as_it_was(order: Order) -> None:
 
 
 def test_patterns_and_tiers_work_as_before() -> None:
-    intentions, endpoints = decode(encode(ORDERS[3])), decode(encode(ORDERS[4]))
+    intentions, endpoints = decode(encode(ORDERS[3])), decode(encode(ORDERS[5]))
     assert isinstance(intentions, Intentions)
     assert isinstance(endpoints, HandedEndpoints)
     assert intentions.by_request

@@ -11,6 +11,8 @@ import pytest
 
 from agent.intentions import Intentions, parse_match
 from agent.ledger import CloseReason, Connection, Direction, Ledger
+from agent.outgoing import Outgoing, parse_outgoing
+from agent.particulars import Party
 from agent.verdicts import Rejudged, rejudge
 from certs.bundle import fingerprint_of
 from certs.contexts import Contexts
@@ -62,8 +64,9 @@ def judged(
     contexts: Contexts | None,
     intentions: Intentions | None = ALLOW,
     at: datetime = NOW,
+    outgoing: Outgoing | None = None,
 ) -> Rejudged:
-    return rejudge(ledger, intentions, contexts, at)
+    return rejudge(ledger, intentions, contexts, at, outgoing=outgoing)
 
 
 def test_nothing_lives(ledger: Ledger, contexts: Contexts) -> None:
@@ -143,3 +146,32 @@ def test_intentions_that_are_too_old_let_nobody_go_on(
         assert connection.rule.startswith("intentions are too old since 2026-01-01T00:00:00+00:00")
     else:
         assert (result.closed, connection.closing) == (0, None)
+
+
+BARRED = parse_outgoing([{"SourceName": "web", "DestinationName": "db", "Action": "deny"}])
+ELSEWHERE = {"destination-datacenters": "dc9"}
+NARROWED = parse_outgoing(
+    [{"SourceName": "web", "DestinationName": "db", "Action": "allow", "Meta": ELSEWHERE}]
+)
+
+
+@pytest.mark.parametrize(
+    ("outgoing", "reason"),
+    [(BARRED, CloseReason.INTENTION_WITHDRAWN), (NARROWED, CloseReason.NARROWED)],
+)
+def test_our_own_list_no_longer_lets_us_call(
+    ledger: Ledger, connection: Connection, contexts: Contexts, outgoing: Outgoing, reason: CloseReason
+) -> None:
+    connection.peer = peer("db")
+    connection.ours = Party(id=peer("web").id, serial="0a")
+    for harmless in (None, parse_outgoing(None), replace(outgoing, audit=True)):
+        assert judged(ledger, contexts, outgoing=harmless).closed == 0
+    outbound = connection.direction is Direction.OUTBOUND
+    assert ledger.audits() == ({outgoing_reason(outgoing): 1} if outbound else {})
+    assert judged(ledger, contexts, outgoing=outgoing).closed == outbound
+    assert connection.closing is (reason if outbound else None)
+    assert connection.rule.startswith("web => db") is outbound
+
+
+def outgoing_reason(outgoing: Outgoing) -> str:
+    return "intention_deny" if outgoing is BARRED else "narrowed_by_datacenter"

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from agent.deny_list import parse_deny_list
 from agent.ledger import CloseReason, Connection
+from agent.outgoing import parse_outgoing
 from agent.warm import MOST_EARLY, PROVEN_SECONDS, WarmReason
 from agent.warm_pool import LONGEST_REST
 from tests.agent.warm_story import DB, ONE, Story, contexts, refused, story, unfinished
@@ -328,3 +329,20 @@ async def test_who_says_too_much_is_given_up(
         told.far[0].send(bytes([1]) * (MOST_EARLY + 1))
         await trio.sleep(0.01)
         assert told.reasons == [WarmReason.TALKATIVE.value]
+
+
+async def test_what_our_own_list_denies_is_not_kept_nor_made_and_no_instance_is_blamed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with story(monkeypatch) as told:
+        await told.filled()
+        denied = {"SourceName": "web", "DestinationName": "db", "Action": "deny"}
+        told.outgoing.publish(parse_outgoing([denied]))
+        assert told.pool.take() is None, "in the moment it is denied"
+        await trio.sleep(60)
+        assert set(told.reasons) == {CloseReason.INTENTION_WITHDRAWN.value}
+        assert (len(told.pool.ready), len(told.dials), told.alive) == (0, 2, 0)
+        assert told.targets.failures.ejected() == {}
+        told.outgoing.publish(parse_outgoing(None))
+        await told.filled()
+        assert told.alive == 2

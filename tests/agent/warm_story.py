@@ -22,6 +22,7 @@ from agent.deny_list import DenyList
 from agent.handshake import HandshakeFailed, HandshakeReason
 from agent.latest import Latest
 from agent.legs import DialFailed, DialReason
+from agent.outgoing import Outgoing
 from agent.particulars import FailedAttempt
 from agent.registration import TcpAddress
 from agent.targets import Targets
@@ -132,6 +133,7 @@ class Story:
         self.lookups.answer("db", ONE)
         self.contexts: Latest[Contexts] = Latest(contexts())
         self.deny_list: Latest[DenyList] = Latest()
+        self.outgoing: Latest[Outgoing] = Latest()
         self.round_trip = 0.08
         self.fault: Exception | None = None
         self.dials: list[float] = []
@@ -139,6 +141,7 @@ class Story:
         grounds = Grounds(
             contexts=self.contexts,
             deny_list=self.deny_list,
+            outgoing=self.outgoing,
             clock=self.clock,
             rng=Random(1),
             handshake_timeout=lambda: 5.0,

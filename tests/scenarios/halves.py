@@ -30,6 +30,7 @@ from agent.latest import Latest
 from agent.ledger import Finished, Ledger
 from agent.listener import Admission, accept_all
 from agent.outbound import serve_outbound
+from agent.outgoing import Outgoing
 from agent.registration import Address, HttpMode, TcpAddress, UnixAddress
 from agent.relay import Relay
 from agent.targets import Source, Targets
@@ -96,6 +97,7 @@ class Mesh:
     upstream: Address
     public: TcpAddress
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
+    outgoing: Latest[Outgoing] = field(default_factory=Latest)
     proxy_protocol: bool = False
     told: Told = field(default_factory=Told)
     targets: Targets = field(init=False)
@@ -260,14 +262,8 @@ def _start(
     side: Side,
     handler: Callable[[socket.socket], Awaitable[None]],
 ) -> None:
-    task = partial(
-        accept_all,
-        [sock],
-        lambda caller, _place: handler(caller),
-        connections=connections,
-        admission=side.admission,
-        events=side.events,
-    )
+    accept = partial(accept_all, [sock], lambda caller, _place: handler(caller))
+    task = partial(accept, connections=connections, admission=side.admission, events=side.events)
     listeners.start_soon(task)
 
 
@@ -302,6 +298,7 @@ async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5
         clock=now,
         handshake_timeout=handshake_timeout,
         deny_list=m.deny_list,
+        outgoing=m.outgoing,
     )
 
 

@@ -49,6 +49,7 @@ async def kept(m: Mesh, count: int = 2, *, full: bool = True) -> AsyncIterator[t
     grounds = Grounds(
         contexts=m.web.contexts,
         deny_list=m.deny_list,
+        outgoing=m.outgoing,
         clock=now,
         rng=Random(1),
         handshake_timeout=lambda: 5.0,
