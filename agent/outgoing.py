@@ -14,9 +14,9 @@ from typing import Protocol
 
 import msgspec
 
+from agent.intention_answer import WILDCARD, read_item
 from agent.intentions import (
     PIECE,
-    WILDCARD,
     Effect,
     Intentions,
     InvalidIntentions,
@@ -81,10 +81,6 @@ class Outgoing:
         return replace(verdict, allowed=self.audit, audited=self.audit)
 
 
-class _Item(msgspec.Struct, frozen=True, rename="pascal"):
-    destination_name: str
-
-
 def parse_outgoing(answer: Sequence[object] | None) -> Outgoing:
     """Read our service's list out of the match answer by source; raise InvalidIntentions."""
     return Pieces(read_outgoing(answer)).at_once()
@@ -111,8 +107,7 @@ def read_outgoing(answer: Sequence[object] | None) -> Work[Outgoing]:
 
 def _destination(raw: object, place: int) -> str:
     try:
-        item = msgspec.json.decode(raw, type=_Item) if isinstance(raw, msgspec.Raw) else None
-        return (item or msgspec.convert(raw, _Item)).destination_name
+        return read_item(raw).destination_name
     except msgspec.DecodeError as error:
         raise InvalidIntentions(f"intentions by source, number {place + 1}: {error}") from error
 
