@@ -142,6 +142,19 @@ def _service(
 
 
 @contextmanager
+def calling_only(api: Api, name: str, port: int, directory: Path, *flags: str) -> Iterator[Sidecar]:
+    """One more sidecar of web, unregistered, ready: nobody calls it; its app dials db of dc2 at `port`."""
+    admin = ("127.0.0.1", free_port())
+    command = [sys.executable, "-m", "agent", "run", "-service", "web", "-upstream", f"db@dc2:{port}"]
+    command += ["-http-addr", api.url, "-admin-bind", f"{admin[0]}:{admin[1]}", *flags]
+    with process(command, directory / f"sidecar-{name}.log") as started:
+        sidecar = Sidecar(admin=admin, public=("", 0), process=started)
+        _wait_until_ready(sidecar)
+        _wait_until_answered(port)
+        yield sidecar
+
+
+@contextmanager
 def _sidecar(name: str, api: Api, public: Address, directory: Path) -> Iterator[Sidecar]:
     admin = ("127.0.0.1", free_port())
     log = directory / f"sidecar-{name}.log"

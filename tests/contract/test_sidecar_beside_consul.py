@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
@@ -19,11 +20,12 @@ from tests.contract.apps import Conversation, Traffic, ask
 from tests.contract.chains import new_key
 from tests.contract.client import Api
 from tests.contract.conftest import KINDS
-from tests.contract.federation import running
-from tests.contract.mesh import Mesh, running_mesh
+from tests.contract.federation import free_port, running
+from tests.contract.mesh import Mesh, Sidecar, calling_only, running_mesh
 
 figures = logging.getLogger("contract.figures")
 
+DENIED = "intention_deny"
 EXACT = "/v1/connect/intentions/exact"
 CONFIGURATION = "/v1/connect/ca/configuration"
 
@@ -52,9 +54,14 @@ def answers(port: int, name: str) -> bool:
 
 def callers_ended(mesh: Mesh, sidecar: str, reason: str) -> int:
     """How many inbound connections of a sidecar have ended for that reason, by its own metrics."""
-    status, text = mesh.sidecars[sidecar].ask("/metrics")
+    return ended(mesh.sidecars[sidecar], "inbound", reason)
+
+
+def ended(sidecar: Sidecar, direction: str, reason: str) -> int:
+    """The same of either direction."""
+    status, text = sidecar.ask("/metrics")
     assert status == 200
-    sample = rf'^sidecar_connections_total\{{direction="inbound",reason="{reason}"\}} ([0-9.]+)$'
+    sample = rf'^sidecar_connections_total\{{direction="{direction}",reason="{reason}"\}} ([0-9.]+)$'
     return sum(int(float(value)) for value in re.findall(sample, text, re.MULTILINE))
 
 
@@ -85,8 +92,8 @@ def test_a_prepared_query_fails_over_and_comes_back(mesh: Mesh) -> None:
 
 def test_an_intention_denies_and_allows_again(mesh: Mesh) -> None:
     dc1, port = mesh.federation.dc1, mesh.upstreams["dc2"]
-    app, ended = mesh.apps["dc2"], partial(callers_ended, mesh, "db-dc2")
-    cut, refused = ended("intention_withdrawn"), ended("intention_deny")
+    app, count = mesh.apps["dc2"], partial(callers_ended, mesh, "db-dc2")
+    cut, refused = count("intention_withdrawn"), count(DENIED)
     path = f"{EXACT}?source=web&destination=db"
     with Conversation(port) as live:
         assert live.ask("while allowed") == "dc2 while allowed"
@@ -94,16 +101,35 @@ def test_an_intention_denies_and_allows_again(mesh: Mesh) -> None:
         assert dc1.put(path, {"Action": "deny"}).text == "true"
         assert live.ended()
         figures.info("live connection cut after %.2f s", monotonic() - started)
-    eventually(lambda: ended("intention_withdrawn") == cut + 1, 10)
+    eventually(lambda: count("intention_withdrawn") == cut + 1, 10)
     accepted = app.accepted
     for _ in range(3):
         assert ask(port) == ""
     assert app.accepted == accepted
-    assert ended("intention_withdrawn") == cut + 1
-    eventually(lambda: ended("intention_deny") == refused + 3, 10)
+    assert count("intention_withdrawn") == cut + 1
+    eventually(lambda: count(DENIED) == refused + 3, 10)
     assert dc1.delete(path).text == "true"
     took = eventually(partial(answers, port, "dc2"), 10)
     figures.info("allowed again after %.2f s", took)
+
+
+def test_our_own_list_keeps_us_from_calling_where_that_is_asked_for(mesh: Mesh, tmp_path: Path) -> None:
+    dc1, port, path = mesh.federation.dc1, free_port(), f"{EXACT}?source=web&destination=db"
+    with calling_only(dc1, "calling", port, tmp_path, "-judge-outbound") as web, Conversation(port) as live:
+        assert live.ask("while allowed") == "dc2 while allowed"
+        cut, refused = callers_ended(mesh, "db-dc2", "intention_withdrawn"), ended(web, "outbound", DENIED)
+        dc1.put(path, {"Action": "deny"})
+        assert live.ended()  # by whoever hears of it first
+        eventually(lambda: "web => db (deny" in web.ask("/status")[1], 10)
+        cut_here = partial(ended, web, "outbound", "intention_withdrawn")
+        eventually(lambda: cut_here() + callers_ended(mesh, "db-dc2", "intention_withdrawn") > cut, 10)
+        seen = callers_ended(mesh, "db-dc2", DENIED)
+        for _ in range(3):
+            assert ask(port) == ""
+        eventually(lambda: ended(web, "outbound", DENIED) == refused + 3, 10)
+        assert callers_ended(mesh, "db-dc2", DENIED) == seen  # nobody came
+        dc1.delete(path)
+        eventually(partial(answers, port, "dc2"), 10)
 
 
 def test_an_exact_allow_wins_over_a_general_deny(mesh: Mesh) -> None:
