@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ from agent.exits import Exit, ExitCode
 from agent.explain import ask_agent, ask_consul, main
 from agent.inquiry import Inquiry
 from tests.agent.assembled import MATCH, settings
-from tests.agent.living import public_life
+from tests.agent.living import App, Caller, public_life
 from tests.agent.processes import Ended, sidecar
 from tests.agent.scripted_consul import ScriptedConsul
+from tests.certs.authority import Issuer
 
 RULES = [
     {"SourceName": "web", "DestinationName": "db", "Action": "allow", "Meta": {"source-datacenters": "dc1"}},
@@ -130,6 +134,39 @@ async def test_the_running_agent(nursery: trio.Nursery, tmp_path: Path) -> None:
     assert "replica     1 rules as this agent has them, confirmed " in allowed.out
     assert "reason      narrowed_by_datacenter" in denied.out
     assert "this is the sidecar of web@dc1" in other.err
+
+
+async def test_the_connection_log_says_it_in_the_same_words(nursery: trio.Nursery, tmp_path: Path) -> None:
+    admin, app = f"unix:{tmp_path}/admin.sock", App()
+    nursery.start_soon(app.serve)
+    life = public_life(nursery, service_addr=app.address, admin_bind=[admin], connection_log="true")
+    root = life.bench.well(root=Issuer.root(now=datetime.now(UTC)))
+    life.bench.consul.replace(MATCH)
+    narrowed = {"SourceName": "far", "Action": "allow", "Meta": {"source-datacenters": "dc9"}}
+    decided: list[dict[str, Any]] = [{"SourceName": "good", "Action": "allow"}]
+    decided += [{"SourceName": "bad", "Action": "deny"}, narrowed]
+    match = [{**rule, "DestinationName": "web"} for rule in decided]
+    life.bench.consul.answer(MATCH, {"web": match}, index=7, policy="deny")
+
+    def ended(count: int) -> bool:
+        return len(life.bench.parts.ledger.recent()) == count
+
+    async with trio.open_nursery() as inner:
+        inner.start_soon(life.run)
+        await life.ready()
+        for number, name in enumerate(("good", "bad", "far", "nobody"), start=1):
+            caller = Caller(root, name)
+            await caller.connect(life.address())
+            assert await caller.say(b"x") == (b"x" if name == "good" else b"")
+            caller.close()
+            await life.until(partial(ended, number))
+            page = (await sidecar("explain", "-running", "-admin-bind", admin, "-source", f"{name}@dc1")).out
+            (rule,) = re.findall(r"^rule +(.*)$", page, re.MULTILINE)
+            (reason,) = re.findall(r"^reason +(.*)$", page, re.MULTILINE)
+            line = next(line for line in reversed(life.bench.log) if f"/svc/{name} " in line)
+            assert f'rule="{rule}"' in line
+            assert name == "good" or f"reason={reason} " in line
+        life.cycle.drain("the test")
 
 
 def told(*words: str) -> tuple[int, str, str]:
