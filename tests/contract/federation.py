@@ -47,13 +47,22 @@ def consul_binary() -> str | None:
 
 @contextmanager
 def running(
-    kind: Kind, directory: Path, options: Mapping[str, Sequence[str]] | None = None
+    kind: Kind,
+    directory: Path,
+    options: Mapping[str, Sequence[str]] | None = None,
+    *,
+    translate: bool = True,
 ) -> Iterator[Federation]:
-    """A ready federation of this kind, with its files under `directory`; `options`: an embedded one's own."""
+    """A ready federation of this kind, with its files under `directory`.
+
+    `options` are an embedded datacenter's own, by its name. `translate`: WAN addresses are answered.
+    """
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=24, thread_name_prefix="held-read"))
         commands, urls, jitter = (
-            _embedded(directory, options or {}) if kind == "embedded" else _consul(directory)
+            _embedded(directory, options or {}, translate=translate)
+            if kind == "embedded"
+            else _consul(directory, translate=translate)
         )
         first, second = (
             stack.enter_context(process(command, directory / f"dc{number}.log"))
@@ -79,12 +88,12 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def _embedded(
-    directory: Path, options: Mapping[str, Sequence[str]]
+    directory: Path, options: Mapping[str, Sequence[str]], *, translate: bool
 ) -> tuple[list[list[str]], list[str], float]:
     urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
     jitter = 3
-    common = [sys.executable, "-m", "agent", "datacenter", "-translate-wan-addrs"]
-    common += ["-leaf-rotation-jitter", f"{jitter}s"]
+    common = [sys.executable, "-m", "agent", "datacenter", "-leaf-rotation-jitter", f"{jitter}s"]
+    common += ["-translate-wan-addrs"] if translate else []
     commands = []
     for name, url in zip(("dc1", "dc2"), urls, strict=True):
         named = ["-name", name, "-http-addr", url.removeprefix("http://"), "-data-dir", str(directory / name)]
@@ -93,7 +102,7 @@ def _embedded(
     return commands, urls, 30
 
 
-def _consul(directory: Path) -> tuple[list[list[str]], list[str], float]:
+def _consul(directory: Path, *, translate: bool) -> tuple[list[list[str]], list[str], float]:
     binary = consul_binary()
     assert binary
     hosts = ["127.0.0.11", "127.0.0.12"]
@@ -120,7 +129,7 @@ def _consul(directory: Path) -> tuple[list[list[str]], list[str], float]:
             "ports": ports,
             "retry_join_wan": [f"{hosts[other]}:{wan[other]}"],
             "retry_interval_wan": "1s",
-            "translate_wan_addrs": True,
+            "translate_wan_addrs": translate,
             "connect": {"enabled": True},
             "acl": {"enabled": False},
             "performance": {"raft_multiplier": 1},

@@ -41,6 +41,7 @@ class Instance:
     api: Api
     app: App
     sidecar: Sidecar
+    registered: Address  # of its sidecar, in its own datacenter
     link: Link | None  # on the way from other datacenters
 
     def check(self, verdict: str) -> None:
@@ -85,22 +86,30 @@ def spread(
     *,
     linked: bool = False,
     options: Mapping[str, Sequence[str]] | None = None,
+    translate: bool = True,
+    tables: Mapping[str, str] | None = None,
 ) -> Iterator[Spread]:
     """`instances`: name to datacenter. `upstreams`: name to registration; each gets a port.
 
-    `linked`: the instances of dc2 are reached by links. `options` of the embedded datacenters, by name.
+    `tables` are web's own upstreams instead, in TOML with `{port}` for its port: Consul's catalog takes no
+    service whose registration names one destination twice. `linked`: the instances of dc2 are reached by
+    links. `options` and `translate` as of the federation.
     """
     with ExitStack() as stack:
-        federation = stack.enter_context(running(kind, directory, options))
+        federation = stack.enter_context(running(kind, directory, options, translate=translate))
         apis = {api.name: api for api in federation}
-        ports = {name: free_port() for name in upstreams}
+        ports = {name: free_port() for name in (*upstreams, *(tables or {}))}
         made = {
             name: _instance(stack, name, apis[datacenter], directory, linked=linked)
             for name, datacenter in instances.items()
         }
         public = ("127.0.0.31", free_port("127.0.0.31"))
         put(apis["dc1"], _web(public, upstreams, ports))
-        web = stack.enter_context(_sidecar("web", apis["dc1"], public, directory))
+        settings = directory / "web.toml"
+        settings.write_text(
+            "\n".join(f"[[upstreams]]\n{t.format(port=ports[n])}" for n, t in (tables or {}).items())
+        )
+        web = stack.enter_context(_sidecar("web", apis["dc1"], public, directory, "-config", str(settings)))
         for sidecar in (web, *(instance.sidecar for instance in made.values())):
             wait_until_ready(sidecar)
         for api in federation:
@@ -125,7 +134,7 @@ def _instance(stack: ExitStack, name: str, api: Api, directory: Path, *, linked:
     more: dict[str, Any] = {}
     registered, link = public, None
     if api.name == "dc2":
-        registered, reached = (NOBODY, public[1]), public
+        registered, reached = (NOBODY, free_port(NOBODY)), public
         if linked:
             reached = (LINKS, free_port(LINKS))
             link = stack.enter_context(Link(reached, public))
@@ -134,7 +143,7 @@ def _instance(stack: ExitStack, name: str, api: Api, directory: Path, *, linked:
     service = {"ID": name, "Name": "db", "Port": app.port}
     put(api, service | _sidecar_service(registered, {"Checks": checks, **more}))
     sidecar = stack.enter_context(_sidecar(name, api, public, directory))
-    return Instance(name=name, api=api, app=app, sidecar=sidecar, link=link)
+    return Instance(name=name, api=api, app=app, sidecar=sidecar, registered=registered, link=link)
 
 
 def _web(public: Address, upstreams: dict[str, dict[str, Any]], ports: dict[str, int]) -> dict[str, Any]:
@@ -152,10 +161,10 @@ def _are(count: int, rows: list[object]) -> bool:
 
 
 @contextmanager
-def _sidecar(name: str, api: Api, public: Address, directory: Path) -> Iterator[Sidecar]:
+def _sidecar(name: str, api: Api, public: Address, directory: Path, *more: str) -> Iterator[Sidecar]:
     admin = ("127.0.0.1", free_port())
     command = [sys.executable, "-m", "agent", "run", "-sidecar-for", name, "-http-addr", api.url]
     command += ["-admin-bind", f"{admin[0]}:{admin[1]}", "-listen", f"{public[0]}:{public[1]}"]
-    command += ["-drain-seconds", "1"]
+    command += ["-drain-seconds", "1", *more]
     with process(command, directory / f"sidecar-{name}.log") as started:
         yield Sidecar(admin=admin, public=public, process=started)
