@@ -10,6 +10,7 @@ import trio
 
 from agent.http_body import BodyBroken, RequestBody
 from agent.http_streams import StreamBroken, TlsStream
+from agent.request_headers import Framing
 
 DRAIN_SECONDS = 5.0
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, read so that the connection can go on
@@ -29,12 +30,9 @@ def answer(
     return b"".join(http.send(part) or b"" for part in (*parts, h11.EndOfMessage()))
 
 
-def worth_draining(request: h11.Request) -> bool:
+def worth_draining(framing: Framing) -> bool:
     """Whether the rest of a refused request is so short, and so certain to come, that it may be read."""
-    headers = dict(request.headers)
-    if b"transfer-encoding" in headers or b"expect" in headers:
-        return False
-    return int(headers.get(b"content-length", b"0")) <= DRAIN_BYTES
+    return not framing.chunked and not framing.waits and framing.length <= DRAIN_BYTES
 
 
 async def drained(body: RequestBody, caller: TlsStream) -> bool:

@@ -135,7 +135,7 @@ class Exchange:
         if data is None:
             self._outcome = Outcome.STALE
             return
-        plain = read_plain(data, self._call.request.method)
+        plain = read_plain(data, self._call.method)
         if plain is not None:
             await self._pass_plain(plain, data)
         else:
@@ -157,7 +157,7 @@ class Exchange:
         It has, too, if the request has not been read to its end (RFC 9112 §9.3, §9.6): the app may want no
         more of it, and where the next one begins we could only know by waiting for the rest.
         """
-        self._closing = self._call.closes or not self._body.ended
+        self._closing = self._call.framing.closes or not self._body.ended
         return self._closing
 
     async def _pass_plain(self, plain: PlainAnswer, data: bytes) -> None:
@@ -171,9 +171,7 @@ class Exchange:
         self._app.heard = plain.keeps and len(data) <= plain.begins + plain.length
 
     async def _pass_odd(self, data: bytes) -> None:
-        answer = OddAnswer(
-            self._call.http, self._call.request.method, self._call.target.sent, self._call.fields
-        )
+        answer = OddAnswer(self._call.http, self._call.method, self._call.target.sent, self._call.fields)
         while True:
             try:
                 written = answer.take(data, close=not answer.begun and self._closes())

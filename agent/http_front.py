@@ -28,7 +28,7 @@ import trio
 from agent.app_connection import AppConnection
 from agent.http_answers import answer, drained, linger, worth_draining
 from agent.http_body import BodyReason
-from agent.http_call import Call, read_call
+from agent.http_call import Call, CallReader
 from agent.http_exchange import Exchange, ExchangeFailed, Outcome
 from agent.http_streams import StreamBroken, TlsStream
 from agent.intentions import Intentions, Verdict, authorize_request
@@ -83,8 +83,8 @@ class HttpFront:
         self._tls = tls
         self._site = site
         self._peer = peer
-        self._identity = identity
         self._connection = connection
+        self._reader = CallReader(host=_authority(site.app), identity=identity, judged=self._judged)
         self._received = b""
         self._head = b""  # of the request in hand, as it came
         self._app: AppConnection | None = None
@@ -155,8 +155,7 @@ class HttpFront:
         """Raise HeadRefused or TargetRefused."""
         self._head, came = self._received[:length], self._received[length:]
         self._received = b""
-        host = _authority(self._site.app)
-        return read_call(self._head, came, host=host, identity=self._identity, judged=self._judged)
+        return self._reader.read(self._head, came)
 
     def _judged(self) -> frozenset[str]:
         return self._intentions().header_names
@@ -209,7 +208,7 @@ class HttpFront:
             if outcome is not Outcome.STALE:
                 return outcome
             self._drop_app()
-            if not call.whole or call.request.method not in _REPEATABLE:
+            if not call.whole or call.method not in _REPEATABLE:
                 detail = "the app closed a kept connection as the request was sent"
                 raise ExchangeFailed(AnswerReason.CLOSED, detail, answering=False)
 
@@ -253,10 +252,10 @@ class HttpFront:
     ) -> bool:
         """Answer a request that is not passed on, or not further; whether the connection can go on."""
         self._connection.request = None
-        self._tell(call.request.method.decode(), call.request.target.decode(), status, reason, detail)
-        close = close or call.closes or not worth_draining(call.request)
+        self._tell(call.method.decode(), call.asked_for.decode(), status, reason, detail)
+        close = close or call.framing.closes or not worth_draining(call.framing)
         await self._tls.send(
-            answer(call.http, status, reason, text, close=close, bodiless=call.request.method == b"HEAD")
+            answer(call.http, status, reason, text, close=close, bodiless=call.method == b"HEAD")
         )
         going_on = not close and await drained(call.body, self._tls)
         self._received = call.body.rest
@@ -271,7 +270,7 @@ class HttpFront:
         await self._tls.send(answer(h11.Connection(h11.SERVER), status, reason, detail, close=True))
 
     def _audit(self, call: Call, verdict: Verdict) -> None:
-        asked = f"{call.request.method.decode()} {call.request.target.decode()}"[:SHOWN]
+        asked = f"{call.method.decode()} {call.asked_for.decode()}"[:SHOWN]
         audited = Audited(reason=verdict.reason, rule=verdict.rule, request=asked)
         self._site.ledger.audit(self._connection, audited)
 

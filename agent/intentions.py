@@ -122,7 +122,7 @@ class Intentions:
     by_request: bool = field(init=False)  # whether any caller's requests have to be looked at
     narrows: bool = field(init=False, compare=False)  # whether anything here narrows what is allowed
     _places: Mapping[tuple[str, str], int] = field(init=False, repr=False, compare=False)
-    _told: dict[tuple[int, int], Verdict] = field(init=False, repr=False, compare=False)
+    _told: dict[tuple[str, str, int], Verdict] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Note where each source is first spoken of, so that more rules make no connection dearer."""
@@ -155,7 +155,8 @@ class Intentions:
 
     def by_permission(self, rule: Intention, permission: Permission | None) -> Verdict:
         """What it means that this one of the rule's permissions, or none, decides; put into words once."""
-        key = id(rule), id(permission)  # we hold them, so nothing else can have these numbers
+        number = 0 if permission is None else permission.number
+        key = rule.source_namespace, rule.source, number  # only the first rule of a source ever decides
         verdict = self._told.get(key)
         if verdict is None:
             verdict = self._told[key] = _by_permission(self, rule, permission)

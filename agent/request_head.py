@@ -15,6 +15,7 @@ MAX_HEAD = 32 * 1024  # bytes of request line and headers
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LINE = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/1\.[01]")
+_USUAL_LINE = re.compile(rb"(" + _TOKEN + rb") (/[\x21-\x7e]*) HTTP/1\.1")
 _OTHER_VERSION = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/[0-9]\.[0-9]")
 _FIELD = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
 _HEAD = re.compile(_LINE.pattern + rb"\r\n(?:" + _FIELD.pattern + rb"\r\n)*+\r\n")
@@ -98,6 +99,12 @@ def check_head(head: bytes) -> None:
         values.setdefault(name.lower(), []).append(value.strip(b" \t"))
     _check_framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []), old=old)
     _check_host(values.get(b"host", []), old=old)
+
+
+def read_usual_line(line: bytes) -> tuple[bytes, bytes] | None:
+    """Method and target of a request line of HTTP/1.1 that asks for a path, as nearly all do."""
+    match = _USUAL_LINE.fullmatch(line)
+    return None if match is None or match[1] == b"CONNECT" else (match[1], match[2])
 
 
 def _check_framing(lengths: list[bytes], codings: list[bytes], *, old: bool) -> None:

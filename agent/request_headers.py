@@ -5,7 +5,7 @@ The rules judge exactly the headers that are sent to the app, the caller's ident
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,35 +80,40 @@ _remembered = lru_cache(maxsize=_REMEMBERED)(_read_name)
 
 
 class Framing(NamedTuple):
-    """What follows a request's head: so many bytes, or chunks; and whether the caller wants to end then."""
+    """What follows a request's head: so many bytes, or chunks; and whether the caller wants to end then.
+
+    `waits`: the caller may hold the body back until it is asked for it (`Expect: 100-continue`).
+    """
 
     length: int
     chunked: bool
+    waits: bool
     closes: bool
 
 
 def framing(request: h11.Request) -> Framing:
     """Read a request whose head was held to one reading (`request_head.check_head`)."""
-    length, chunked, closes = 0, False, request.http_version == b"1.0"
+    length, chunked, waits, closes = 0, False, False, request.http_version == b"1.0"
     for raw, value in request.headers.raw_items():
         lower = header_name(raw).lower
         if lower == b"content-length":
             length = int(value)
         elif lower == b"transfer-encoding":
             chunked = True
+        elif lower == b"expect":
+            waits = True
         elif lower == b"connection":
             closes = closes or b"close" in _split(value)
-    return Framing(length, chunked, closes)
+    return Framing(length, chunked, waits, closes)
 
 
-def request_head(method: bytes, target: bytes, fields: Fields) -> bytes:
-    """The head as the app gets it, held to the same grammar as the one that came. Raises HeadRefused."""
-    lines = [b"%b: %b\r\n" % field for field in fields]
-    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
-    if head.count(b"\n") != len(fields) + 2:
+def written(fields: Fields) -> bytes:
+    """Headers as the app gets them, with the empty line, held to the grammar of those that come."""
+    block = b"%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in fields])
+    if block.count(b"\n") != len(fields) + 1:
         raise HeadRefused(HeadReason.UNREADABLE, "a line end within a header")
-    check_head(head)
-    return head
+    check_head(b"GET / HTTP/1.1\r\n" + block)
+    return block
 
 
 def identity_value(own: ServiceId, caller: ServiceId) -> bytes:
@@ -141,11 +146,16 @@ def request_fields(request: h11.Request, host: bytes, identity: bytes) -> Fields
 
 def view(method: str, target: Target, fields: Fields) -> HttpRequest:
     """What the rules look at."""
+    return HttpRequest(method=method, paths=target.readings, headers=header_values(fields))
+
+
+def header_values(fields: Fields) -> Mapping[str, Values]:
+    """What the rules look at of the headers."""
     headers: dict[str, Values] = {}
     for name, value in fields:
         folded = header_name(name).folded
         headers[folded] = (*headers[folded], _text(value)) if folded in headers else (_text(value),)
-    return HttpRequest(method=method, paths=target.readings, headers=headers)
+    return headers
 
 
 def response_fields(response: h11.Response | h11.InformationalResponse) -> Fields:

@@ -10,6 +10,7 @@ from agent.http_answers import DRAIN_BYTES, answer, drained, linger, worth_drain
 from agent.http_body import CountedBody
 from agent.http_streams import TlsStream
 from agent.intentions import VerdictReason
+from agent.request_headers import framing
 from tests.agent.test_http_streams import tls_pair
 
 REASON = VerdictReason.PERMISSION_DENY
@@ -53,7 +54,8 @@ def test_one_to_nothing_readable_closes() -> None:
     ],
 )
 def test_a_short_body_that_must_come_is_worth_reading(headers: bytes, worth: bool) -> None:
-    assert worth_draining(server(b"POST / HTTP/1.1\r\nHost: db\r\n" + headers + b"\r\n")[1]) is worth
+    request = server(b"POST / HTTP/1.1\r\nHost: db\r\n" + headers + b"\r\n")[1]
+    assert worth_draining(framing(request)) is worth
 
 
 @pytest.mark.parametrize(("body", "whole"), [(b"hello", True), (b"hel", False)])

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from agent.app_connection import AppConnection
-from agent.http_call import read_call
+from agent.http_call import CallReader
 from agent.http_exchange import Exchange, ExchangeFailed, Outcome
 from agent.http_streams import StreamBroken
 from agent.legs import reset
@@ -131,7 +131,7 @@ async def test_an_app_that_is_gone_before_the_head_is_sent(used: bool, outcome: 
     reset(far)
     async with tls_pair() as (_, sidecar, _):
         await trio.lowlevel.wait_readable(near)
-        call = read_call(request("GET /"), b"", host=b"db", identity=b"URI=x", judged=set)
+        call = CallReader(host=b"db", identity=b"URI=x", judged=set).read(request("GET /"), b"")
         app = AppConnection(near, Progress())
         app.used = used
         exchange = Exchange(sidecar, app, call)

@@ -55,6 +55,18 @@ NEXT = get("/after")  # what a smuggler wants to be taken for the next request, 
 HIDDEN = get("/admin")
 
 AGAINST_DENIALS = [
+    Attempt(
+        "a denied header in the place of an allowed one, byte for byte as long",
+        get("/x", "X-Role: user") + get("/x", "X-Role: root") + get("/y", "X-Role: user"),
+        (200, 403, 200),
+        ("/x", "/y"),
+    ),
+    Attempt(
+        "a denied line before headers that were allowed",
+        get("/x") + get("/admin") + get("/%61dmin") + request("DELETE /x") + get("/y"),
+        (200, 403, 403, 403, 200),
+        ("/x", "/y"),
+    ),
     path("/admin"),
     path("//admin"),
     path("///admin"),
