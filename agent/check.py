@@ -1,11 +1,17 @@
-"""`sidecar check [FILE]`: every mistake in the settings at once, or what is in force and its origins."""
+"""`sidecar check [FILE]`: every mistake in the settings at once, or what is in force and its origins.
+
+Upstreams are shown with every limit. Those of a service definition are in `/status` of a running agent.
+"""
 
 from __future__ import annotations
 
+from agent import upstream_limits
 from agent.console import Console, effective_text, run_usage
 from agent.deny_file import DenyFile, DenyFileUnusable
 from agent.exits import ExitCode
+from agent.settings import Origin, Rank, Settings
 from agent.told import read_settings
+from upstreams.spec import Upstream
 
 SAYS = "validate the settings and print the effective ones with their origins"
 
@@ -27,4 +33,14 @@ def main(_name: str, console: Console) -> int:
         console.complain(f"deny_file: {error}")
         return ExitCode.CONFIGURATION
     console.say(effective_text(resolution.settings.effective()))
+    for upstream in resolution.settings.upstream or ():
+        console.say(f"\nupstream {upstream}")
+        console.say(effective_text(_limits(upstream, resolution.settings)))
     return ExitCode.CLEAN
+
+
+def _limits(upstream: Upstream, settings: Settings) -> list[tuple[str, str, Origin]]:
+    """Each with its origin: an upstream is written in one place, whatever of it is not is a default."""
+    written, default = settings.origins["upstream"], Origin(Rank.DEFAULT)
+    rows = upstream_limits.written(upstream, settings.wan_addresses)
+    return [(key, text, default if usual else written) for key, text, usual in rows]

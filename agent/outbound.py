@@ -140,16 +140,25 @@ async def serve_outbound(
 @contextmanager
 def _admitted(connection: Connection, targets: Targets) -> Iterator[None]:
     """Count the connection, if the upstream's limits let it in; else raise NotServed."""
-    upstream, live = targets.upstream, len(targets.connections)
-    if upstream.max_connections is not None and live >= upstream.max_connections:
-        raise NotServed(OutboundReason.OVERFLOW, f"max_connections is {upstream.max_connections}")
-    if upstream.max_pending is not None and targets.pending >= upstream.max_pending:
-        raise NotServed(OutboundReason.PENDING_OVERFLOW, f"max_pending_requests is {upstream.max_pending}")
+    full = _overflow(targets)
+    if full is not None:
+        targets.overflow[full.reason.value] += 1
+        raise full
     targets.connections.add(connection)
     try:
         yield
     finally:
         targets.connections.remove(connection)
+
+
+def _overflow(targets: Targets) -> NotServed | None:
+    """Which limit is reached, if any."""
+    upstream = targets.upstream
+    if upstream.max_connections is not None and len(targets.connections) >= upstream.max_connections:
+        return NotServed(OutboundReason.OVERFLOW, f"max_connections is {upstream.max_connections}")
+    if upstream.max_pending is not None and targets.pending >= upstream.max_pending:
+        return NotServed(OutboundReason.PENDING_OVERFLOW, f"max_pending_requests is {upstream.max_pending}")
+    return None
 
 
 async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> None:

@@ -94,6 +94,7 @@ class Targets:
         self._crossed: set[str | None] = set()  # datacenters whose gateways were asked for
         self.connections: set[Connection] = set()
         self.changes = 0  # of the active target
+        self.overflow: Counter[str] = Counter()  # connections refused because of a limit, by reason
         self.warm: Pool | None = None  # None: none is wanted
         self.warm_book = WarmBook()
         self.upstream = upstream

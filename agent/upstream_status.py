@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
+from agent import upstream_limits
 from agent.exposition import Family, counter, gauge
 from agent.listener import Overflow
 from agent.listeners import Opening
@@ -61,6 +62,8 @@ def families(parts: Parts) -> Iterator[Family]:
     ejected = gauge("sidecar_upstream_ejected", "Endpoints and gateways left out for a while.")
     active = gauge("sidecar_upstream_active", "1 for the target that new connections go to, 0 for others.")
     live = gauge("sidecar_upstream_connections", "Connections of our app, waiting ones included.")
+    limit = gauge("sidecar_upstream_limit", "Of connections, by the setting; absent: none.")
+    overflow = counter("sidecar_upstream_overflow_total", "Connections refused because a limit was reached.")
     changes = counter("sidecar_upstream_target_changes_total", "How often another target became active.")
     for targets in [] if parts.upstreams is None else list(parts.upstreams.current.values()):
         labels = {"upstream": str(targets.upstream.destination), "bind": str(targets.upstream.bind)}
@@ -72,7 +75,11 @@ def families(parts: Parts) -> Iterator[Family]:
         ejected.add(len(targets.failures.ejected()), **labels)
         live.add(len(targets.connections), **labels)
         changes.add(targets.changes, **labels)
-    yield from (known, ejected, active, live, changes)
+        for name, most in _limits(targets.upstream):
+            limit.add(most, limit=name, **labels)
+        for reason, count in sorted(targets.overflow.items()):
+            overflow.add(count, reason=reason, **labels)
+    yield from (known, ejected, active, live, limit, overflow, changes)
     yield from _warm_families(parts)
 
 
@@ -99,6 +106,12 @@ def _warm_families(parts: Parts) -> Iterator[Family]:
     yield from (wanted, ready, used, missed, discarded, failed)
 
 
+def _limits(upstream: Upstream) -> list[tuple[str, int]]:
+    """Those there are, by the name of the setting."""
+    limits = {"max_connections": upstream.max_connections, "max_pending_requests": upstream.max_pending}
+    return [(name, most) for name, most in limits.items() if most is not None]
+
+
 def _places(source: Source) -> Counter[tuple[str, str]]:
     newest = source.endpoints.value
     return Counter((e.datacenter, e.status.value) for e in (newest.endpoints if newest else ()))
@@ -121,7 +134,8 @@ def _upstream(targets: Targets, opening: Opening | None, now: datetime) -> Row:
         "connections": len(targets.connections),
         "waiting": targets.pending,
         "warm": _warm(targets),
-        "limits": _limits(upstream),
+        "limits": upstream_limits.row(upstream),
+        "overflow": dict(targets.overflow),
     }
 
 
@@ -148,27 +162,6 @@ def _ready(warm: Warm) -> Row:
         "generation": warm.generation,
         "seconds": round(warm.age, 3),
         "heard_bytes": len(warm.early),
-    }
-
-
-def _limits(upstream: Upstream) -> Row:
-    """Every one of them, defaults too; null is none."""
-    ejection = upstream.ejection
-    return {
-        "connect_timeout_seconds": upstream.connect_timeout,
-        "deadline_seconds": upstream.deadline,
-        "max_connections": upstream.max_connections,
-        "max_pending_requests": upstream.max_pending,
-        "failover_hold_seconds": upstream.hold,
-        "warm": upstream.warm,
-        "warm_idle_seconds": upstream.warm_idle,
-        "passive_health_check": {
-            "interval_seconds": ejection.interval,
-            "max_failures": ejection.max_failures,
-            "base_ejection_seconds": ejection.ejection_time,
-            "longest_ejection_seconds": ejection.longest,
-            "slow_start_seconds": ejection.slow_start,
-        },
     }
 
 

@@ -199,6 +199,7 @@ def _upstream(row: Row, reports: Sequence[Reported]) -> Row:
         "connections": sum(one["connections"] for one in theirs),
         "waiting": sum(one["waiting"] for one in theirs),
         "warm": _sum([one["warm"] for one in theirs]),
+        "overflow": _sum([one["overflow"] for one in theirs]),
         "targets": [_target(target, theirs, "targets") for target in row["targets"]],
         "gateways": [_target(gateways, theirs, "gateways") for gateways in theirs[0]["gateways"]],
     }

@@ -30,6 +30,31 @@ def test_effective_settings_with_their_origins(tmp_path: Path) -> None:
     assert "s3cret" not in out
 
 
+def test_every_limit_of_an_upstream_is_shown_with_its_origin(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text(
+        'service = "web"\nwan_addresses = "prefer"\n'
+        '[[upstreams]]\nspec = "db@dc2:9191"\nwarm = 2\nlimits = { max_connections = 9 }\n'
+        '[[upstreams]]\nspec = "prepared_query:near:9192"\n'
+    )
+    code, out, err = check(str(file))
+    assert (code, err) == (0, "")
+    _, first, second = out.split("\n\nupstream ")
+    for block, name in (
+        (first, "db@dc2 on 127.0.0.1:9191"),
+        (second, "prepared_query:near on 127.0.0.1:9192"),
+    ):
+        assert block.startswith(f"{name}\n")
+    shown = {line.partition(" = ")[0]: line.partition(" = ")[2] for line in first.splitlines()}
+    for key, text in (("warm", "2"), ("limits.max_connections", "9")):
+        assert shown[key].split("  ")[0] == text
+        assert shown[key].endswith(f"# file {file}")
+    assert shown["wan"].startswith("prefer ")
+    assert shown["connect_timeout_ms"].startswith("5000 ")
+    assert all(shown[key].endswith("# default") for key in ("wan", "connect_timeout_ms", "failover"))
+    assert "poll_interval = 30s, or the query's TTL (10s to 60s)" in second
+
+
 def test_every_mistake_at_once() -> None:
     code, out, err = check("-nonsense", "-log-level", "loud", CONSUL_HTTP_SSL_VERIFY="perhaps")
     assert (code, out) == (78, "")

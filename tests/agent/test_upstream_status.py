@@ -12,7 +12,7 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
-from agent import upstream_status
+from agent import upstream_limits, upstream_status
 from agent.exposition import text
 from agent.listener import Admission, Place
 from agent.listeners import Listeners, Opening
@@ -80,24 +80,18 @@ async def test_without_upstreams_there_is_nothing_to_say(nursery: trio.Nursery) 
     assert text(upstream_status.families(parts)).strip() == ""
 
 
-async def test_every_limit_is_shown_defaults_too(nursery: trio.Nursery) -> None:
+async def test_limits_and_what_they_turned_away_are_shown(nursery: trio.Nursery) -> None:
     told = await story(nursery)
-    assert told.row()["limits"] == {
-        "connect_timeout_seconds": 5.0,
-        "deadline_seconds": 15.0,
-        "max_connections": None,
-        "max_pending_requests": 7,
-        "failover_hold_seconds": 30.0,
-        "warm": 0,
-        "warm_idle_seconds": 45.0,
-        "passive_health_check": {
-            "interval_seconds": 10.0,
-            "max_failures": 1,
-            "base_ejection_seconds": 10.0,
-            "longest_ejection_seconds": 300.0,
-            "slow_start_seconds": 10.0,
-        },
-    }
+    assert told.row()["limits"] == upstream_limits.row(DB)
+    assert told.row()["overflow"] == {}
+    assert "sidecar_upstream_overflow_total{" not in told.page()
+    told.targets.overflow["upstream_pending_overflow"] += 3
+    assert told.row()["overflow"] == {"upstream_pending_overflow": 3}
+    labels = 'upstream="db",bind="127.0.0.1:9191"'
+    page = told.page()
+    assert f'sidecar_upstream_limit{{limit="max_pending_requests",{labels}}} 7' in page
+    assert 'limit="max_connections"' not in page
+    assert f'overflow_total{{reason="upstream_pending_overflow",{labels}}} 3' in page
 
 
 async def test_each_target_with_its_age_and_its_endpoints(nursery: trio.Nursery) -> None:

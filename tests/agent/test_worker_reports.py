@@ -122,6 +122,7 @@ def upstream(live: int, until: str | None, **told: Any) -> dict[str, Any]:
         "active_since": None,
         "gateways": [],
         "warm": {"wanted": 1, "ready": [live]},
+        "overflow": {"upstream_overflow": live},
         **told,
     }
 
@@ -165,6 +166,7 @@ def test_status_is_one_document() -> None:
     (endpoint,) = first["targets"][0]["endpoints"]
     assert (endpoint["live"], endpoint["ejected_until"]) == (5, "2031-01-01T00:01:00Z")
     assert first["warm"] == {"wanted": 2, "ready": [1, 4]}
+    assert first["overflow"] == {"upstream_overflow": 5}
     assert second == document["upstreams"][1]  # type: ignore[index]
 
 

@@ -142,6 +142,7 @@ async def test_no_more_connections_than_the_limit() -> None:
                 assert await client.receive_some() == b"x"
             await is_refused(m, OutboundReason.OVERFLOW)
             assert "max_connections is 2" in m.web.events.refused_ones[-1].detail
+        assert m.targets.overflow == {"upstream_overflow": 1}
         await m.quiet()
         await is_served(m)
 
@@ -154,6 +155,7 @@ async def test_no_more_waiting_than_the_limit() -> None:
                 await waiting.send_all(b"x")
                 await until(lambda: m.targets.pending > 0)
                 await is_refused(m, OutboundReason.PENDING_OVERFLOW)
+                assert m.targets.overflow == {"upstream_pending_overflow": 1}
                 assert await waiting.receive_some() == b"x"
                 assert m.targets.pending == 0
                 await is_served(m)
