@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name.lstrip("-") == "version":
         sys.stdout.write(f"sidecar {VERSION}\n")
         return ExitCode.CLEAN
+    environ = os.environ  # noqa: TID251 - the one place where it is read
     if name == WORKER:
+        _one_openssl(environ)
         from agent.worker import main as worker  # noqa: PLC0415 - only as one
 
         return worker(rest, sys.stderr)
@@ -61,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"sidecar: unknown command {name!r}{did_you_mean(name, COMMANDS)}; see `sidecar help`\n"
         )
         return ExitCode.USAGE
-    environ = os.environ  # noqa: TID251 - the one place where it is read
     try:
         return _run(name, command, rest, environ)
     except KeyboardInterrupt:
@@ -75,10 +76,7 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
     if command.apart:
         return _run_apart(name, command, words, environ)
     if name == "run":
-        from agent.one_openssl import configure_the_first, defer_the_second  # noqa: PLC0415 - lives longest
-
-        defer_the_second()
-        configure_the_first(environ)
+        _one_openssl(environ)
     from agent.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
 
     console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)
@@ -88,6 +86,14 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
         return run(console, environ)
     entry: Callable[[str, Console], int] = importlib.import_module(command.module).main
     return entry(name, console)
+
+
+def _one_openssl(environ: MutableMapping[str, str]) -> None:
+    """For what lives long, before anything else is imported."""
+    from agent.one_openssl import configure_the_first, defer_the_second  # noqa: PLC0415 - no matter to others
+
+    defer_the_second()
+    configure_the_first(environ)
 
 
 def _run_apart(name: str, command: Command, words: list[str], environ: MutableMapping[str, str]) -> int:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
+import trio
+
 CALM_LOOKS = 5  # with a tenth of the connections or fewer
+LOOK_SECONDS = 1.0
 WORTH_IT = 200  # connections fewer than at the last flood: some megabytes
 
 
@@ -45,3 +48,11 @@ class Tide:
                 self._high, self._owed = live, False
                 self._ebbed()
         self._high = max(self._high, live)
+
+
+async def give_back(live: Callable[[], int], ebbed: Callable[[], None] = trim) -> None:
+    """Look at how many connections live, until cancelled, and trim the heap when a flood of them has gone."""
+    tide = Tide(ebbed)
+    while True:
+        tide.look(live())
+        await trio.sleep(LOOK_SECONDS)

@@ -23,7 +23,7 @@ from agent.endpoint_feeds import EndpointFeeds
 from agent.exits import Exit, ExitCode
 from agent.following import Following
 from agent.handlers import Handlers, Reactions
-from agent.heap import Tide
+from agent.heap import give_back
 from agent.judge import Judge
 from agent.ledger import CloseReason
 from agent.listeners import Listeners
@@ -248,6 +248,7 @@ class Lifecycle:
             serving.start_soon(following.follow, placed, 1)
             serving.start_soon(following.listeners.retry_failed)
             serving.start_soon(self._observe)
+            serving.start_soon(give_back, lambda: self.parts.ledger.count)
             if self.parts.crew is None:  # workers keep their own
                 serving.start_soon(keep_warm, self.parts)  # while draining every connection is dialled
             if own is not None:
@@ -269,9 +270,7 @@ class Lifecycle:
     async def _observe(self) -> None:
         """Tell the log and the service manager when readiness comes and goes."""
         before: list[str] = []
-        tide = Tide()
         while True:
-            tide.look(self.parts.ledger.count)
             pieces = missing(self.parts)
             if pieces != before:
                 if pieces:

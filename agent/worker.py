@@ -30,6 +30,7 @@ from agent.exits import ExitCode
 from agent.following import Following
 from agent.handed_feeds import HandedFeeds
 from agent.handlers import Handlers, Reactions
+from agent.heap import give_back
 from agent.http1 import Client
 from agent.intentions import Intentions
 from agent.journal import Journal
@@ -121,6 +122,7 @@ class Worker:
                         watches.start_soon(self._judge.run)
                         watches.start_soon(age, self.parts.intentions, self.parts.clock)
                         watches.start_soon(keep_warm, self.parts)
+                        watches.start_soon(give_back, lambda: self.parts.ledger.count)
                         watches.start_soon(self._speak)
                         code = await self._obey()
                     connections.cancel_scope.deadline = trio.current_time() + CUT_SECONDS

@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import trio
+import trio.testing
 
-from agent.heap import WORTH_IT, Tide
+from agent.heap import CALM_LOOKS, WORTH_IT, Tide, give_back
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,14 @@ print((before - resident()) // 1_000_000)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 40
+
+
+async def test_it_looks_for_as_long_as_it_runs(autojump_clock: trio.testing.MockClock) -> None:
+    trimmed: list[float] = []
+    begun = trio.current_time()
+    with trio.move_on_after(20):
+        await give_back(
+            lambda: WORTH_IT if trio.current_time() - begun < 2.5 else 0,
+            lambda: trimmed.append(trio.current_time()),
+        )
+    assert [round(at - begun) for at in trimmed] == [3, 3 + CALM_LOOKS]

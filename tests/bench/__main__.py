@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.bench.contestants import PAIRS, present
 from tests.bench.load import Figures, Size, footprint, measure, warm_up
+from tests.bench.overload import overload
 from tests.bench.pairs import SERVER, Pair
 from tests.bench.plot import picture
 from tests.bench.rig import BenchFailed, datacenters, identity, origin, prepare
@@ -26,6 +27,7 @@ from tests.bench.tls import agreed
 QUICK = Size(seconds=2, mebibytes=256, standing=(200,))
 IDLE = (1000, 5000)
 STORM_INSTANCES, STORM_SECONDS = 5000, 10
+OVERLOADED, OVERLOAD_SECONDS = ("sidecar", "envoy", "haproxy"), 8
 TITLE = "Distance from Envoy, medians of one run"
 
 Rounds = dict[str, list[Figures]]
@@ -36,9 +38,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, against Envoy alone")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3, help="length of each load")
+    parser.add_argument("--seconds", type=int, default=2, help="length of each load")
     parser.add_argument("--pairs", help="which contestants, with commas: " + ", ".join(PAIRS))
-    parser.add_argument("--no-storm", action="store_true", help="leave the control-plane storm out")
+    parser.add_argument(
+        "--no-storm", action="store_true", help="leave out the control-plane storm and the overload"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write results.md and results.svg there")
     args = parser.parse_args()
     names = (args.pairs or ("sidecar,envoy" if args.quick else ",".join(present()))).split(",")
@@ -89,6 +93,7 @@ def run(
         if stormy:
             (ours,) = (pair for pair in pairs if pair.name == "sidecar")
             told += storm(ours, STORM_INSTANCES, STORM_SECONDS)
+            told += overload([pair for pair in pairs if pair.name in OVERLOADED], OVERLOAD_SECONDS)
     return [*lines, "", *told], figures
 
 

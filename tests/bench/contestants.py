@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.consul_pair import binary as consul_binary
 from tests.bench.consul_pair import consul
 from tests.bench.envoy_pairs import envoy, envoy_rbac
-from tests.bench.l7_pairs import sidecar_l7
+from tests.bench.l7_pairs import sidecar_l7, two_workers_l7
 from tests.bench.pairs import Pair, Sidecars, Starter, direct, haproxy, nginx, ours, sidecars
 from tests.bench.rig import api, ask
 
@@ -46,6 +46,7 @@ PAIRS: dict[str, Starter] = {
     "nginx": nginx,
     "consul": consul,
     "sidecar-l7": sidecar_l7,
+    "sidecar-l7 x2": two_workers_l7,
     "envoy-rbac": envoy_rbac,
 }
 

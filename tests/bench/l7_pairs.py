@@ -13,6 +13,15 @@ from tests.bench.rig import api, ask
 L7 = Sidecars(
     name="sidecar-l7", service="db-l7", public=21010, upstream=9110, admin=19010, config={"protocol": "http"}
 )
+TWO = Sidecars(
+    name="sidecar-l7 x2",
+    service="db-l7-x2",
+    public=21015,
+    upstream=9115,
+    admin=19015,
+    config={"protocol": "http"},
+    flags=("-workers", "2"),
+)
 PERMISSIONS = [  # everything but `/forbidden…`, by GET or POST, unless a header says otherwise
     {"Action": "deny", "HTTP": {"PathPrefix": "/forbidden"}},
     {"Action": "deny", "HTTP": {"PathPrefix": "/", "Header": [{"Name": "x-forbidden", "Present": True}]}},
@@ -23,10 +32,22 @@ PERMISSIONS = [  # everything but `/forbidden…`, by GET or POST, unless a head
 @contextlib.contextmanager
 def sidecar_l7(directory: Path) -> Iterator[Pair]:
     """The server half judges each request."""
-    ask(
-        "PUT", f"{api('dc1')}/v1/config", {"Kind": "service-defaults", "Name": L7.service, "Protocol": "http"}
-    )
-    rule = f"{api('dc1')}/v1/connect/intentions/exact?source=web&destination={L7.service}"
+    with _judging(directory, L7) as pair:
+        yield pair
+
+
+@contextlib.contextmanager
+def two_workers_l7(directory: Path) -> Iterator[Pair]:
+    """The same with two processes a half."""
+    with _judging(directory, TWO) as pair:
+        yield pair
+
+
+@contextlib.contextmanager
+def _judging(directory: Path, which: Sidecars) -> Iterator[Pair]:
+    defaults = {"Kind": "service-defaults", "Name": which.service, "Protocol": "http"}
+    ask("PUT", f"{api('dc1')}/v1/config", defaults)
+    rule = f"{api('dc1')}/v1/connect/intentions/exact?source=web&destination={which.service}"
     ask("PUT", rule, {"Permissions": PERMISSIONS})
-    with sidecars(directory, L7) as pair:
+    with sidecars(directory, which) as pair:
         yield replace(pair, judges_requests=True)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tests.bench.paced import paced
 from tests.bench.pairs import Pair
-from tests.bench.rig import BenchFailed, cpu_seconds, resident_kib
+from tests.bench.rig import BenchFailed, cpu_seconds, family, resident_kib
 from tests.bench.streams import down, standing, up, verify
 
 WARM_UP = 1  # seconds of load before the first round
@@ -153,12 +153,17 @@ class _Wrk:
 
 def _with_cpu(pair: Pair, load: Callable[[], T]) -> tuple[T, float]:
     """The result of a load, and the CPU seconds both halves have spent on it."""
-    before = sum(map(cpu_seconds, pair.pids))
-    return load(), sum(map(cpu_seconds, pair.pids)) - before
+    before = _cpu(pair)
+    return load(), _cpu(pair) - before
+
+
+def _cpu(pair: Pair) -> float:
+    return sum(cpu_seconds(process) for pid in pair.pids for process in family(pid))
 
 
 def _resident(pair: Pair) -> float:
-    return max((resident_kib(pid) for pid in pair.pids), default=0) * 1024 / 1e6
+    halves = (sum(map(resident_kib, family(pid))) for pid in pair.pids)
+    return max(halves, default=0) * 1024 / 1e6
 
 
 def _wrk(pair: Pair, *, connections: int, seconds: int, header: str = "X-Bench: 1") -> _Wrk:

@@ -43,7 +43,7 @@ class Pair:
     port: int
     public: int | None = None
     server: str = SERVER
-    pids: tuple[int, ...] = ()
+    pids: tuple[int, ...] = ()  # of each half's first process
     ready_seconds: float = 0
     judges_requests: bool = False  # then it is measured by requests and connections, not by bulk
 
@@ -190,18 +190,9 @@ def two(
             address=CLIENT,
             port=upstream,
             public=public,
-            pids=_workers(a.pid, b.pid),
+            pids=(a.pid, b.pid),
             ready_seconds=took + _until_it_answers(upstream),
         )
-
-
-def _workers(*pids: int) -> tuple[int, ...]:
-    """Who does the work: the children of a master process, or the process itself."""
-    workers = []
-    for pid in pids:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        workers += [int(child) for child in children] or [pid]
-    return tuple(workers)
 
 
 def _until_it_answers(port: int) -> float:

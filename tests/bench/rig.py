@@ -200,6 +200,12 @@ def identity(service: str, directory: Path, url_of: Callable[[str], str] = api) 
     return made
 
 
+def family(pid: int) -> list[int]:
+    """A process and its children, by whichever of its threads they were started."""
+    children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [pid, *(int(child) for of in children for child in of)]
+
+
 def resident_kib(pid: int) -> int:
     """Resident memory of a process, in KiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

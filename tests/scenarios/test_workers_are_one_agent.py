@@ -29,6 +29,7 @@ from tests.agent.wires import contexts_of
 from tests.certs.authority import Issuer, roots_answer
 
 SECONDS = 60.0
+RECORD_OF_FIRST = 5 + len(b"first") + 1 + 16  # header, text, content type, tag
 MATCH = "/v1/connect/intentions/match"
 ROOTS = "/v1/agent/connect/ca/roots"
 LEAF = "/v1/agent/connect/ca/leaf/web"
@@ -144,6 +145,19 @@ async def running(nursery: trio.Nursery, *more: str) -> AsyncIterator[Agent]:
 async def agent(nursery: trio.Nursery) -> AsyncIterator[Agent]:
     async with running(nursery) as made:
         yield made
+
+
+async def test_no_ticket_goes_before_the_first_byte(agent: Agent) -> None:
+    """A worker reads agent/openssl.cnf as an agent alone does."""
+    sock = socket.create_connection(agent.address, timeout=SECONDS)
+    with sock:
+        sock.setblocking(False)
+        context = contexts_of(agent.root.leaf(service="client"), agent.root).client
+        tls = await client_handshake(sock, context, "web", SECONDS)
+        tls.send(b"first")
+        await trio.lowlevel.wait_readable(sock)
+        assert len(sock.recv(65536, socket.MSG_PEEK)) == RECORD_OF_FIRST
+        assert tls.recv(100) == b"first"
 
 
 async def test_both_serve_and_every_number_is_a_sum(agent: Agent) -> None:
