@@ -9,136 +9,23 @@ import json
 import os
 import signal
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from OpenSSL import SSL
 
 from agent.handshake import client_handshake
-from tests.agent.beside_consul import everything
-from tests.agent.living import App, free_port
-from tests.agent.processes import command, environment, lines_until, sidecar
-from tests.agent.scripted_consul import ScriptedConsul
+from tests.agent.living import free_port
 from tests.agent.wires import contexts_of
 from tests.certs.authority import Issuer, roots_answer
+from tests.scenarios.two_workers import SECONDS, Agent, Held, running
 
-SECONDS = 60.0
 RECORD_OF_FIRST = 5 + len(b"first") + 1 + 16  # header, text, content type, tag
 MATCH = "/v1/connect/intentions/match"
 ROOTS = "/v1/agent/connect/ca/roots"
 LEAF = "/v1/agent/connect/ca/leaf/web"
-
-
-@dataclass(slots=True)
-class Held:
-    """A connection through the sidecar to the app."""
-
-    sock: socket.socket
-    tls: SSL.Connection
-
-    @property
-    def port(self) -> int:
-        port: int = self.sock.getsockname()[1]
-        return port
-
-    async def say(self, word: bytes = b"hello") -> bytes:
-        """What is echoed; empty when the connection has been ended."""
-        try:
-            self.tls.send(word)
-            while True:
-                try:
-                    return self.tls.recv(100)
-                except SSL.WantReadError:
-                    await trio.lowlevel.wait_readable(self.sock)
-        except SSL.Error:
-            return b""
-
-
-@dataclass(slots=True, kw_only=True)
-class Agent:
-    """A sidecar of web with two workers."""
-
-    consul: ScriptedConsul
-    root: Issuer
-    address: tuple[str, int]
-    admin: str
-    process: trio.Process
-    log: list[str] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
-
-    async def status(self) -> dict[str, Any]:
-        told = json.loads((await sidecar("status", "-json", "-admin-bind", self.admin)).out)
-        assert isinstance(told, dict)
-        return told
-
-    async def until(self, true: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """Its status once that is so."""
-        with trio.fail_after(SECONDS):
-            while not true(told := await self.status()):
-                pass
-        return told
-
-    async def call(self) -> Held:
-        """One more connection, which is served."""
-        sock = socket.create_connection(self.address, timeout=SECONDS)
-        sock.setblocking(False)
-        context = contexts_of(self.root.leaf(service="client"), self.root).client
-        held = Held(sock, await client_handshake(sock, context, "web", SECONDS))
-        self.held.append(held)
-        assert await held.say() == b"hello"
-        return held
-
-    async def in_both(self) -> dict[int, list[Held]]:
-        """Connections, at least two in each worker: the kernel decides which gets one."""
-        while True:
-            await self.call()
-            by_worker: dict[int, list[Held]] = {0: [], 1: []}
-            ports = {held.port: held for held in self.held}
-            for row in (await self.status())["connections"]:
-                by_worker[row["worker"]].append(ports[int(row["caller"].rpartition(":")[2])])
-            if all(len(held) >= 2 for held in by_worker.values()):
-                return by_worker
-
-    async def drink(self) -> None:
-        assert self.process.stderr is not None
-        async for chunk in self.process.stderr:
-            self.log.append(chunk.decode())
-
-
-@asynccontextmanager
-async def running(nursery: trio.Nursery, *more: str) -> AsyncIterator[Agent]:
-    consul, app = ScriptedConsul(), App()
-    root = everything(consul)
-    nursery.start_soon(app.serve)
-    at = await consul.listen(nursery)
-    public, admin = ("127.0.0.1", free_port()), f"127.0.0.1:{free_port()}"
-    words = ["-sidecar-for", "web", "-listen", f"{public[0]}:{public[1]}", "-service-addr", app.address]
-    words += ["-http-addr", at, "-admin-bind", admin, "-workers", "2", *more]
-    process = await trio.lowlevel.open_process(
-        command("run", *words),
-        env=environment({"CONSUL_HTTP_TOKEN": "s3cret-token"}),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    agent = Agent(consul=consul, root=root, address=public, admin=admin, process=process)
-    try:
-        assert process.stderr is not None
-        agent.log.append(await lines_until(process.stderr, " ready "))
-        nursery.start_soon(agent.drink)
-        yield agent
-    finally:
-        for held in agent.held:
-            held.sock.close()
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        app.sock.close()
 
 
 @pytest.fixture
