@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import cast
 
+import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
@@ -14,8 +16,10 @@ from agent.exposition import text
 from agent.own_watches import OwnWatches
 from agent.rotation import Asker, Refresh
 from tests.agent.assembled import LEAF, START, Assembled, assembled, registration, virtual
+from tests.agent.scripted_consul import Scripted
 from tests.certs.authority import Issuer
 
+HOUR = 3600
 DATE = "Sat, 17 May 2031 13:00:00 GMT"
 
 
@@ -56,6 +60,42 @@ async def test_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery
     assert "sidecar_root_expiry_timestamp_seconds{" in written
     assert "sidecar_leaf_churning 0" in written
     assert "sidecar_clock_skew_seconds" not in written
+
+
+async def test_every_figure_of_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    bench, _ = await begin(nursery)
+    contexts, rotation = bench.parts.contexts.value, bench.parts.rotation
+    assert contexts is not None
+    assert rotation is not None
+    assert rotation.status.renewal_due is not None
+    leaf = contexts.credentials.leaf
+    figures = {family.name: family.samples[0][1] for family in families(bench.parts) if family.samples}
+    assert figures == {
+        "sidecar_leaf_info": 1,
+        "sidecar_leaf_begin_timestamp_seconds": leaf.not_before.timestamp(),
+        "sidecar_leaf_expiry_timestamp_seconds": leaf.not_after.timestamp(),
+        "sidecar_leaf_renewal_due_timestamp_seconds": rotation.status.renewal_due.timestamp(),
+        "sidecar_leaf_chain_bytes": leaf.chain_bytes,
+        "sidecar_leaf_chain_certificates": 1,
+        "sidecar_leaf_refreshes_total": 1,
+        "sidecar_leaf_churning": 0,
+        "sidecar_roots": 1,
+        "sidecar_root_expiry_timestamp_seconds": contexts.credentials.bundle.active.not_after.timestamp(),
+        "sidecar_credentials_generation": 1,
+        "sidecar_credentials_total": 1,
+    }
+
+
+async def test_the_clock_is_measured_by_the_answers(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    bench, root = await begin(nursery)
+    body = json.dumps(root.leaf(serial=0x0E).answer()).encode()
+    bench.consul.say(LEAF, Scripted(body=body, headers={"X-Consul-Index": "50", "Date": DATE}))
+    await trio.sleep(1)
+    told = row(bench.parts, virtual())
+    assert told is not None
+    assert told["clock_skew_seconds"] == pytest.approx(HOUR, abs=5)
+    assert told["clock_skew_notable"] is True
+    assert "clock.skewed" in bench.events()
 
 
 async def test_what_went_wrong(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

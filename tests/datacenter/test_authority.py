@@ -41,6 +41,21 @@ def common_name(certificate: x509.Certificate) -> str:
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
+def usages(certificate: x509.Certificate) -> set[str]:
+    """What its key may be used for, by OpenSSL's names."""
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    granted = {
+        "digitalSignature": usage.digital_signature,
+        "nonRepudiation": usage.content_commitment,
+        "keyEncipherment": usage.key_encipherment,
+        "dataEncipherment": usage.data_encipherment,
+        "keyAgreement": usage.key_agreement,
+        "keyCertSign": usage.key_cert_sign,
+        "cRLSign": usage.crl_sign,
+    }
+    return {name for name, given in granted.items() if given}
+
+
 def uris(certificate: x509.Certificate) -> list[str]:
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return names.get_values_for_type(x509.UniformResourceIdentifier)
@@ -55,6 +70,7 @@ def test_a_root_has_the_recorded_profile() -> None:
         ("AuthorityKeyIdentifier", False),
         ("SubjectAlternativeName", False),
     ]
+    assert usages(root) == {"digitalSignature", "keyCertSign", "cRLSign"}
     assert uris(root) == [f"spiffe://{TRUST_DOMAIN}"]
     assert common_name(root) == "pri-first000.consul.ca.11111111.consul"
     constraints = root.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -81,8 +97,9 @@ def test_a_leaf_has_the_recorded_profile() -> None:
         ("AuthorityKeyIdentifier", False),
         ("SubjectAlternativeName", False),
     ]
-    usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(usages) == [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    assert usages(leaf) == {"digitalSignature", "keyEncipherment", "dataEncipherment", "keyAgreement"}
+    purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(purposes) == [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     assert uris(leaf) == [f"spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/web"]
     assert common_name(leaf) == "web.svc.default.11111111.consul"
     assert leaf.not_valid_before_utc == NOW - timedelta(minutes=1)
@@ -95,6 +112,7 @@ def test_an_intermediate_signs_leaves_and_nothing_else() -> None:
     intermediate = secondary.trust.active.signing_certificate
     constraints = intermediate.extensions.get_extension_for_class(x509.BasicConstraints).value
     assert constraints == x509.BasicConstraints(ca=True, path_length=0)
+    assert usages(intermediate) == {"digitalSignature", "keyCertSign", "cRLSign"}
     assert common_name(intermediate).startswith("sec-")
     assert uris(intermediate) == [f"spiffe://{TRUST_DOMAIN}"]
     assert intermediate.not_valid_after_utc - intermediate.not_valid_before_utc == YEAR

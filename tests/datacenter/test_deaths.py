@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from datacenter import federation
+from datacenter.ca import ROOTS
 from datacenter.keys import generate_key
 from datacenter.secondary import State
-from datacenter.store import Store
+from datacenter.store import Document, Store, Table
 from tests.datacenter.sites import (
     Killed,
     Site,
@@ -23,7 +25,10 @@ from tests.datacenter.sites import (
 ROTATE = "/v1/connect/ca/rotate"
 
 
-@pytest.mark.parametrize("moment", ["before the request", "after the request", "inside the transaction"])
+@pytest.mark.parametrize(
+    "moment",
+    ["before the request", "after the request", "before the roots", "before the key", "after the key"],
+)
 @pytest.mark.parametrize("situation", ["joining", "rotating"])
 async def test_killed_between_the_steps_it_comes_back_legal_and_converges(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, situation: str
@@ -55,13 +60,28 @@ def _arm(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     def die(*_: object, **__: object) -> None:
         raise Killed
 
+    put_private, write = Store.put_private, Store.write
+
+    def die_after(store: Store, key: str, value: Document | None) -> None:
+        put_private(store, key, value)
+        raise Killed
+
+    def die_at_roots(store: Store, table: Table, *rest: Any, **more: Any) -> int:
+        if table.name == ROOTS:
+            raise Killed
+        return write(store, table, *rest, **more)
+
     match moment:
         case "before the request":
             monkeypatch.setattr("datacenter.secondary.intermediate_request", die)
         case "after the request":
             monkeypatch.setattr("datacenter.secondary.check_intermediate", die)
-        case _:
+        case "before the roots":
+            monkeypatch.setattr(Store, "write", die_at_roots)
+        case "before the key":
             monkeypatch.setattr(Store, "put_private", die)
+        case _:
+            monkeypatch.setattr(Store, "put_private", die_after)
 
 
 def _assert_legal(site: Site, situation: str) -> None:
@@ -73,14 +93,15 @@ def _assert_legal(site: Site, situation: str) -> None:
     assert signer.key.public_key() == signer.certificate.public_key()
 
 
+@pytest.mark.parametrize("moment", ["before the roots", "before the key", "after the key"])
 async def test_a_primary_killed_within_its_rotation_has_rotated_or_not(
-    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     wan = Wan()
     dc1, dc2 = wan.site("dc1", path=tmp_path / "dc1"), wan.site("dc2")
     async with running(dc1, dc2):
         before = dc1.trust.active.id
-        _arm(monkeypatch, "inside the transaction")
+        _arm(monkeypatch, moment)
         with pytest.raises(Killed):
             dc1.ca.rotate(generate_key())
         monkeypatch.undo()
@@ -88,6 +109,7 @@ async def test_a_primary_killed_within_its_rotation_has_rotated_or_not(
     dc1 = wan.site("dc1", path=tmp_path / "dc1")
     async with running(dc1, dc2):
         assert dc1.trust.active.id == before
+        _assert_legal(dc1, "rotating")
         await dc1.put(ROTATE)
         await trio.sleep(1)
         await assert_mutual_trust(dc1, dc2)
