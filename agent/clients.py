@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
@@ -153,10 +153,13 @@ def summary(document: Mapping[str, Any]) -> str:
         lines.append(f"identity    {credentials['id']}")
         generation = f"generation {credentials['generation']}"
         lines.append(f"leaf        {credentials['serial']} until {credentials['not_after']}, {generation}")
+        lines.append(f"roots       {_roots(credentials['roots'])}")
     if credentials.get("churning"):
         lines.append(f"churning    {credentials['churning']}")
     if credentials.get("clock_skew_notable"):
-        lines.append(f"clock       Consul's is {credentials['clock_skew_seconds']} s ahead of ours")
+        skew = credentials["clock_skew_seconds"]
+        side = "ahead of" if skew > 0 else "behind"
+        lines.append(f"clock       Consul's is {abs(skew)} s {side} ours")
     if credentials.get("rejected"):
         lines.append(f"rejected    {credentials['rejected']['reason']}: {credentials['rejected']['detail']}")
     public = document["public"]
@@ -173,6 +176,12 @@ def summary(document: Mapping[str, Any]) -> str:
         told = ", ".join(f"{reason} {count}" for reason, count in endings.items())
         lines.append(f"{direction:11} {told or 'nothing yet'}")
     return "\n".join(lines)
+
+
+def _roots(roots: Sequence[Mapping[str, Any]]) -> str:
+    """How many are trusted, and which one leaves are issued under now: its ID as Consul prints it."""
+    active = ", ".join(root["id"] for root in roots if root["active"])
+    return f"{len(roots)} trusted, active {active}"
 
 
 def _upstream_lines(upstream: Mapping[str, Any]) -> list[str]:

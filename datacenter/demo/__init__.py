@@ -30,6 +30,7 @@ from datacenter.demo.mesh import (
     UPSTREAM_PORTS,
     Addresses,
     Processes,
+    admin_socket,
     child_environment,
     commands,
     free_addresses,
@@ -112,6 +113,10 @@ async def _keep(console: Console, processes: Processes, addresses: Addresses) ->
     console.print("\nThe mesh runs until Ctrl-C. Try:")
     for name in UPSTREAM_PORTS:
         console.print(f"  curl {addresses.upstream(name)}/    # {name}")
+    console.print(f"  curl -X PUT {addresses.api('dc1')}/v1/connect/ca/rotate    # a new root of trust")
+    for action, says in (("status", "which leaf, which roots"), ("rotate", "a new leaf now")):
+        socket = admin_socket(processes.directory, "web", "dc1")
+        console.print(f"  sidecar {action} -admin-bind unix:{socket}    # {says}")
     console.print("\nKill any one of these, start it again with its command, and the story goes on:")
     for name, command in processes.commands.items():
         console.print(f"  {name} (pid {processes.running[name].pid}, log {processes.log(name)})")

@@ -149,6 +149,11 @@ NEAREST_QUERY = {
 }
 
 
+def admin_socket(directory: Path, service: str, datacenter: str) -> Path:
+    """Where the sidecar of that service takes what changes it: `rotate`, `drain`."""
+    return directory / f"{service}-in-{datacenter}.sock"
+
+
 def commands(addresses: Addresses, directory: Path) -> dict[str, list[str]]:
     """Every process of the demo: its name, and the command that starts it (or starts it again)."""
     python = sys.executable
@@ -182,6 +187,8 @@ def commands(addresses: Addresses, directory: Path) -> dict[str, list[str]]:
             api,
             "-admin-bind",
             admin,
+            "-admin-bind",
+            f"unix:{admin_socket(directory, service, name)}",
             "-drain-seconds",
             "3",
         ]

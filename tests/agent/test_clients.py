@@ -52,6 +52,7 @@ async def test_status(nursery: trio.Nursery, tmp_path: Path) -> None:
         over_tcp = await sidecar("status", "-admin-bind", life.bench.parts.admin_addresses[1])
     assert short.code == whole.code == over_tcp.code == 0
     assert short.out.startswith("serving, ready\nidentity    spiffe://")
+    assert "\nroots       1 trusted, active " in short.out
     assert json.loads(whole.out)["credentials"]["serial"] == "0d"
     assert over_tcp.out.splitlines()[1] == short.out.splitlines()[1]
 
@@ -259,6 +260,15 @@ def test_the_page_shows_what_is_rejected() -> None:
         "inbound     clean 2, probe 1",
         "outbound    nothing yet",
     ]
+
+
+@pytest.mark.parametrize(("skew", "told"), [(7.5, "7.5 s ahead of ours"), (-60.2, "60.2 s behind ours")])
+def test_the_page_shows_a_clock_that_is_off(skew: float, told: str) -> None:
+    credentials = {"clock_skew_seconds": skew, "clock_skew_notable": True}
+    page = {"phase": "starting", "ready": True, "missing": [], "public": None, "watches": [], "upstreams": []}
+    counters = {"counters": {"endings": {}}, "complaints": []}
+    lines = summary(page | counters | {"credentials": credentials}).splitlines()
+    assert f"clock       Consul's is {told}" in lines
 
 
 def test_the_page_shows_warm_connections_where_there_are_any() -> None:

@@ -48,6 +48,13 @@ def test_only_the_secondary_knows_a_primary() -> None:
     assert made["dc2"][made["dc2"].index("-primary-addr") + 1] == "http://127.0.77.11:8500"
 
 
+def test_every_sidecar_takes_what_changes_it() -> None:
+    made = commands(ADDRESSES, Path("/data"))
+    for name in ("web sidecar in dc1", "db sidecar in dc1", "db sidecar in dc2"):
+        service, _, _, datacenter = name.split()
+        assert f"unix:/data/{service}-in-{datacenter}.sock" in made[name]
+
+
 def test_a_network_in_use_is_passed_over() -> None:
     first = free_addresses()
     with socket.socket() as taken:

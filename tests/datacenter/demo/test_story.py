@@ -94,6 +94,21 @@ def test_every_step_holds(kept: Kept) -> None:
     assert re.search(r"0 failed of \d{3,} requests", kept.printed)
 
 
+def test_what_it_suggests_works(kept: Kept) -> None:
+    for action, said in (("status", r"\nroots +2 trusted, active [0-9a-f:]{59}\n"), ("rotate", "generation")):
+        found = re.search(rf"^  sidecar {action} (-admin-bind \S+)", kept.printed, re.MULTILINE)
+        assert found, kept.printed
+        command = [sys.executable, "-m", "agent", action, *found[1].split()]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert re.search(said, ended.stdout), ended.stdout
+    found = re.search(r"^  curl -X PUT (http\S+)", kept.printed, re.MULTILINE)
+    assert found, kept.printed
+    rotate = urllib.request.Request(found[1], method="PUT")
+    with urllib.request.urlopen(rotate, timeout=10) as answer:
+        assert list(json.load(answer)) == ["ActiveRootID"]
+
+
 def test_no_private_key_leaves_its_place(kept: Kept) -> None:
     """Leaf keys are in no file, log or admin answer; a CA key only in its own datacenter's store."""
     leaves = {
