@@ -103,7 +103,8 @@ class ChunkedBody:
             self._http.receive_data(data)
             return b"".join(self._chunks())
         except h11.RemoteProtocolError as error:
-            raise BodyBroken(BodyReason.MALFORMED if data else BodyReason.CUT_OFF, str(error)) from error
+            reason = BodyReason.MALFORMED if data else BodyReason.CUT_OFF
+            raise BodyBroken(reason, str(error)) from error.with_traceback(None)  # as in `odd_answer.py`
 
     def _chunks(self) -> list[bytes]:
         written: list[bytes] = []

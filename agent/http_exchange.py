@@ -69,8 +69,12 @@ class Exchange:
             await self._download()
         else:
             await self._both_ways()
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # else its traceback leads back to it: a cycle, with both connections inside
         if self._outcome is Outcome.ANSWERED and self._closing:
             return Outcome.CLOSING
         return self._outcome

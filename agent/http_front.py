@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import h11
 import trio
@@ -84,7 +85,7 @@ class HttpFront:
         self._site = site
         self._peer = peer
         self._connection = connection
-        self._reader = CallReader(host=_authority(site.app), identity=identity, judged=self._judged)
+        self._reader = CallReader(host=_authority(site.app), identity=identity, judged=partial(_judged, site))
         self._received = b""
         self._head = b""  # of the request in hand, as it came
         self._app: AppConnection | None = None
@@ -157,13 +158,10 @@ class HttpFront:
         self._received = b""
         return self._reader.read(self._head, came)
 
-    def _judged(self) -> frozenset[str]:
-        return self._intentions().header_names
-
     # Judging.
 
     async def _judge(self, call: Call) -> bool:
-        verdict = authorize_request(self._intentions(), self._peer.id, call.asked)
+        verdict = authorize_request(_newest(self._site), self._peer.id, call.asked)
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
             return await self._refuse(call, 403, verdict.reason, text, verdict.rule)
@@ -184,11 +182,6 @@ class HttpFront:
             text = "the request's body is not whole" if faulty else "the service gave no answer"
             await self._refuse(call, 400 if faulty else 502, failure.reason, text, failure.detail, close=True)
             return False
-
-    def _intentions(self) -> Intentions:
-        newest = self._site.intentions.value
-        assert newest is not None  # looked at when the caller was let in; never taken back
-        return newest
 
     async def _pass_on(self, call: Call) -> bool:
         """Raise DialFailed or ExchangeFailed."""
@@ -287,6 +280,16 @@ class _Ended(Exception):
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending.value)
         self.ending = ending
+
+
+def _newest(site: Site) -> Intentions:
+    newest = site.intentions.value
+    assert newest is not None  # looked at when the caller was let in; never taken back
+    return newest
+
+
+def _judged(site: Site) -> frozenset[str]:
+    return _newest(site).header_names
 
 
 def _authority(app: Address) -> bytes:

@@ -73,7 +73,7 @@ class OddAnswer:
                 written.append(self._written(event, close=close))
         except h11.ProtocolError as error:
             reason = AnswerReason.MALFORMED if data else AnswerReason.CLOSED
-            raise AnswerBroken(reason, str(error)) from error
+            raise AnswerBroken(reason, str(error)) from error.with_traceback(None)  # it is its own, a cycle
         return b"".join(written)
 
     def _written(self, event: object, *, close: bool) -> bytes:

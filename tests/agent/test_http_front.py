@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from typing import Any
+
 import pytest
 import trio
 
+from agent.http_exchange import Exchange
+from agent.http_front import HttpFront
 from agent.intentions import parse_match
 from agent.registration import TcpAddress
 from tests.scenarios.halves import until
@@ -12,6 +18,15 @@ from tests.scenarios.http_app import AppSide, Reached, say_ok
 from tests.scenarios.http_front import Front, allow, deny, front, request
 
 EVERYTHING = allow(PathPrefix="/")
+
+
+async def hang_up(side: AppSide, asked: Reached) -> None:
+    raise trio.EndOfChannel
+
+
+async def say_at_once(side: AppSide, asked: Reached) -> None:
+    await side.ok()
+    await trio.sleep_forever()
 
 
 def ending(f: Front) -> tuple[str, str]:
@@ -185,3 +200,51 @@ async def test_many_at_once() -> None:
         assert len(f.app.reached) == 200
         await f.mesh.db.ledger.empty()
         assert f.mesh.db.ledger.requests() == {"permission_allow": 200}
+
+
+ENDINGS = {
+    "plain": (request("GET /") * 2, say_ok),
+    "chunks": (request("POST /", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), say_ok),
+    "denied": (request("GET /no"), say_ok),
+    "unreadable": (b"hello\r\n\r\n", say_ok),
+    "no answer": (request("GET /"), hang_up),
+    "no chunk": (request("POST /", "Transfer-Encoding: chunked", body=b"zz\r\n"), say_ok),
+    "answered early": (request("PUT /", "Content-Length: 9"), say_at_once),
+    "cut off": (request("PUT /", "Content-Length: 9"), say_ok),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+async def test_a_connection_that_has_ended_leaves_nothing_to_the_collector(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand of them would keep their TLS state until it runs."""
+    made: list[weakref.ref[object]] = []
+
+    def watched(name: str, kind: type[object]) -> None:
+        def make(*args: Any, **kwargs: Any) -> object:
+            one = kind(*args, **kwargs)
+            made.append(weakref.ref(one))
+            return one
+
+        monkeypatch.setattr(name, make)
+
+    watched("agent.inbound.HttpFront", HttpFront)
+    watched("agent.http_front.Exchange", Exchange)
+    raw, answer = ENDINGS[case]
+    gc.disable()
+    try:
+        async with front(deny(PathPrefix="/no"), EVERYTHING, answer=answer) as f:
+            async with f.caller() as caller:
+                await caller.send(raw)
+                if case != "cut off":
+                    assert await caller.reply()
+                await caller.stream.send_end()
+                while await caller.stream.receive():
+                    pass
+            await f.mesh.db.ledger.empty()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert made
+            assert [kept for one in made if (kept := one()) is not None] == []
+    finally:
+        gc.enable()
