@@ -153,26 +153,23 @@ async def test_upstreams_are_reached_through_both_and_endpoints_follow(nursery: 
 
 async def test_our_own_list_reaches_both(nursery: trio.Nursery) -> None:
     """web calls web, which our list then denies; so does the far side's, who is not even asked."""
-    port = free_port()
+    port, rule = free_port(), {"SourceName": "web", "DestinationName": "web", "Action": "deny"}
     async with running(nursery, "-upstream", f"web:{port}", "-judge-outbound") as agent:
         agent.consul.answer("/v1/health/connect/web", [instance(agent.address)], index=3)
-        with trio.fail_after(SECONDS):
-            while await echoed(port) != b"hello":
-                pass
-        rule = {"SourceName": "web", "DestinationName": "web", "Action": "deny"}
-        agent.consul.answer(MATCH, {"web": [rule]}, index=8)
-        await agent.until(lambda told: told["outgoing"]["rules"] == ["web => web (deny, precedence 9)"])
 
         async def refused() -> int:
             assert await echoed(port) != b"hello"
-            outbound = (await agent.status())["counters"]["endings"]["outbound"]
-            return int(outbound.get("intention_deny", 0))
+            told = await agent.status()
+            return int(told["counters"]["endings"]["outbound"].get("intention_deny", 0))
 
         with trio.fail_after(SECONDS):
-            in_row, before = 0, await refused()
+            while await echoed(port) != b"hello":
+                pass
+            agent.consul.answer(MATCH, {"web": [rule]}, index=8)
+            await agent.until(lambda told: told["outgoing"]["rules"] == ["web => web (deny, precedence 9)"])
+            in_row = 0
             while in_row < 12:  # whichever serves it, one perhaps a moment after the other
-                after = await refused()
-                in_row, before = (in_row + 1 if after > before else 0), after
+                in_row = in_row + 1 if await refused() < await refused() else 0
 
 
 async def test_what_is_left_at_the_deadline_is_cut_and_counted(nursery: trio.Nursery) -> None:
