@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ from upstreams.spec import Lookup
 
 FORMAT = 3  # of the frames; changed when a worker of another version could misread them
 
-_INTENTIONS = tuple(each.name for each in fields(Intentions) if each.init)
 _ROOMS = ("agent", "certs", "upstreams")
 _VALUES = frozenset(
     {("datetime", "datetime"), ("datetime", "timezone"), ("datetime", "timedelta"), ("pathlib", "PosixPath")}
@@ -209,8 +208,6 @@ class _Writer(pickle.Pickler):
     def reducer_override(self, value: object) -> Any:  # noqa: ANN401 - as pickle types it
         if isinstance(value, Pattern):  # holds the engine's own object
             return _pattern, (value.text, value.ignore_case)
-        if isinstance(value, Intentions):  # what it remembers goes by the numbers of this process's objects
-            return _intentions, tuple(getattr(value, name) for name in _INTENTIONS)
         if isinstance(value, Path):
             return type(value), (str(value),)
         return NotImplemented
@@ -222,10 +219,6 @@ class _Reader(pickle.Unpickler):
         if module.partition(".")[0] not in _ROOMS and found not in _VALUES:
             raise pickle.UnpicklingError(f"{module}.{name} is in no order")
         return super().find_class(module, name)
-
-
-def _intentions(*values: Any) -> Intentions:  # noqa: ANN401 - each as its field says
-    return Intentions(**dict(zip(_INTENTIONS, values, strict=True)))
 
 
 def _pattern(text: str, ignore_case: bool) -> Pattern:

@@ -11,11 +11,10 @@ from datetime import timedelta
 import pytest
 
 from agent.deny_list import DenyList, parse_deny_list
-from agent.intentions import Intentions, authorize_request, parse_match
+from agent.intentions import Intentions, parse_match
 from agent.options import LogLevel
 from agent.outgoing import parse_outgoing
 from agent.registration import Registration
-from agent.request_rules import HttpRequest
 from agent.snapshots import (
     HandedCredentials,
     HandedEndpoints,
@@ -34,7 +33,6 @@ from agent.snapshots import (
 )
 from certs.contexts import build_contexts
 from certs.credentials import CredentialsRejected
-from certs.spiffe import ServiceId, TrustDomain
 from tests.agent.assembled import registration, settings
 from tests.certs import fitting
 from tests.upstreams.test_choose import endpoint
@@ -90,20 +88,6 @@ def test_patterns_and_tiers_work_as_before() -> None:
     permissions = intentions.rules[0].permissions
     assert permissions is not None
     assert permissions.unreadable is None
-
-
-def test_what_was_put_into_words_here_is_not_told() -> None:
-    """It is remembered by the numbers of objects, and there those are others."""
-    intentions = ORDERS[3]
-    assert isinstance(intentions, Intentions)
-    web = ServiceId(trust_domain=TrustDomain(TRUST_DOMAIN), datacenter="dc1", service="web")
-    asked = HttpRequest(method="GET", paths=("/v1/x",), headers={})
-    before = authorize_request(intentions, web, asked)
-    assert intentions._told
-    arrived = decode(encode(intentions))
-    assert isinstance(arrived, Intentions)
-    assert arrived._told == {}
-    assert authorize_request(arrived, web, asked) == before
 
 
 class Evil:
