@@ -76,6 +76,9 @@ async def bind(address: Address, purpose: str, mode: int | None = None, *, share
         return await _bind_tcp(address.host, address.port, purpose, shareable=shareable)
     except OSError as error:
         raise BindFailed(purpose, address, error) from error
+    except ValueError as error:  # a label too long for DNS, or a NUL in it
+        no_address = OSError(errno.EINVAL, f"it is no address: {error}")
+        raise BindFailed(purpose, address, no_address) from error
 
 
 def adopt(sock: socket.socket, purpose: str) -> Bound:
@@ -98,6 +101,8 @@ def another(bound: Bound) -> Bound:
 
 
 async def _bind_tcp(host: str, port: int, purpose: str, *, shareable: bool) -> Bound:
+    if not 0 <= port <= 65535:  # the resolver would take what is left over 65536
+        raise OSError(errno.EINVAL, "there is no such port")
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, place = found[0]
     if shareable and port:

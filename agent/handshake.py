@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable
 from enum import StrEnum
@@ -67,6 +68,7 @@ _REASONS = {
     "no suitable signature algorithm": HandshakeReason.PROTOCOL,
     "no shared signature algorithms": HandshakeReason.PROTOCOL,
 }
+_HOST_NAME = re.compile(r"[\x01-\x7f]{1,255}")
 _ALERT = " alert "  # in every text of a received alert
 
 
@@ -98,9 +100,13 @@ async def server_handshake(
 async def client_handshake(
     sock: socket.socket, context: SSL.Context, server_name: str, deadline_seconds: float
 ) -> SSL.Connection:
-    """Begin a handshake with SNI `server_name`; raise HandshakeFailed. The socket stays open."""
+    """Begin a handshake with SNI `server_name`; raise HandshakeFailed. The socket stays open.
+
+    A name that SNI cannot say (RFC 6066 §3) is not said: only gateways need it.
+    """
     connection = SSL.Connection(context, sock)
-    connection.set_tlsext_host_name(server_name.encode("ascii"))
+    if _HOST_NAME.fullmatch(server_name):
+        connection.set_tlsext_host_name(server_name.encode("ascii"))
     connection.set_connect_state()
     handshake = _Handshake(sock)
     with trio.move_on_after(deadline_seconds):

@@ -43,6 +43,7 @@ class DialReason(StrEnum):
     TIMEOUT = "connect_timeout"
     UNREACHABLE = "connect_unreachable"
     UNRESOLVED = "name_unresolved"
+    BAD_ADDRESS = "bad_address"  # there can be none of that form
     NO_SOCKET = "no_such_socket"
     NOT_PERMITTED = "connect_not_permitted"
     NO_RESOURCES = "out_of_resources"
@@ -166,7 +167,9 @@ def _place(address: Address) -> _Place | None:
     if not isinstance(address, TcpAddress):
         return socket.AF_UNIX, address.path
     for family in (socket.AF_INET, socket.AF_INET6):
-        with suppress(OSError):  # not of this family, or with a zone, which is the resolver's matter
+        with suppress(
+            OSError, ValueError
+        ):  # not of this family, or with a zone, which is the resolver's matter
             socket.inet_pton(family, address.host)
             return family, (address.host, address.port)
     return None
@@ -174,9 +177,15 @@ def _place(address: Address) -> _Place | None:
 
 async def _by_name(address: Address) -> socket.socket:
     assert isinstance(address, TcpAddress)  # the other kind has a place of its own
+    if not 0 <= address.port <= 65535:  # the resolver would take what is left over 65536
+        raise DialFailed(DialReason.BAD_ADDRESS, f"{address}: there is no such port")
     try:
         found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # gaierror; a label too long for DNS
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:  # gaierror; a label too long for DNS; no text, no port
         raise DialFailed(DialReason.UNRESOLVED, f"{address}: {error}") from error
     places = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
     if len(places) == 1:
@@ -258,7 +267,11 @@ class _Begun:
             self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             raise _failure(error.errno, address) from error
-        code = self.sock.connect_ex(self._sockaddr)
+        try:
+            code = self.sock.connect_ex(self._sockaddr)
+        except (OSError, ValueError, OverflowError) as error:  # a path too long for a socket; no port
+            self.sock.close()
+            raise DialFailed(DialReason.BAD_ADDRESS, f"{address}: {error}") from error
         if code == errno.EINPROGRESS:
             code = self.sock.connect_ex(self._sockaddr)  # done by now on one machine; cheaper than waiting
         self.connected = code in _DONE

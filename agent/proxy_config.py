@@ -15,6 +15,10 @@ from agent.durations import InvalidDuration, parse_duration
 
 E = TypeVar("E", bound=StrEnum)
 
+LONGEST = 365 * 86400.0  # seconds, a year: who waits longer has mistyped, and no date is out of reach
+_MOST_DIGITS = 18
+_MOST_SHOWN = 80  # characters of a value that is wrong
+
 
 class ProblemReason(StrEnum):
     """What is wrong with one part of a registration that is otherwise served."""
@@ -59,8 +63,8 @@ class ConfigReader:
         if value is None:
             return default
         seconds = _milliseconds(value)
-        if seconds is None or not 0 < seconds < float("inf"):
-            self._wrong(key, value, f"not a positive time; {default:g} s is used")
+        if seconds is None or not 0 < seconds <= LONGEST:
+            self._wrong(key, value, f"not a positive time of at most a year; {default:g} s is used")
             return default
         return seconds
 
@@ -73,8 +77,8 @@ class ConfigReader:
             seconds = parse_duration(value) if isinstance(value, str) else 0.0
         except InvalidDuration:
             seconds = 0.0
-        if seconds <= 0:
-            self._wrong(key, value, "not a positive duration such as 10s; ignored")
+        if not 0 < seconds <= LONGEST:
+            self._wrong(key, value, "not a positive duration such as 10s, of at most a year; ignored")
             return None
         return seconds
 
@@ -171,18 +175,25 @@ class ConfigReader:
         self.problems.append(Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=detail))
 
     def _wrong(self, key: str, value: object, remedy: str) -> None:
-        self.problem(key, f"{value!r} is {remedy}")
+        self.problem(key, f"{_shown(value)} is {remedy}")
+
+
+def _shown(value: object) -> str:
+    """As much of it as a line of the log bears."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _milliseconds(value: object) -> float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value / 1000
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = _whole(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value / 1000 if abs(value) <= LONGEST * 1000 else None
     if not isinstance(value, str):
         return None
-    if value.isascii() and value.isdigit():
-        return int(value) / 1000
     try:
         return parse_duration(value)
     except InvalidDuration:
@@ -193,7 +204,7 @@ def _whole(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
+        return int(value) if len(value) <= _MOST_DIGITS else None
     if isinstance(value, int):
         return value
     return int(value) if isinstance(value, float) and value.is_integer() else None

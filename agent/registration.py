@@ -183,21 +183,31 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
 def _public_bind(service: _ServiceAnswer, config: ConfigReader) -> TcpAddress | None:
     """`bind_address` and `bind_port` win, as Envoy applies them; the built-in proxy overwrites both."""
     host = config.text("bind_address", service.address or ANY_ADDRESS)
-    port = config.port("bind_port") or service.port
+    port = config.port("bind_port") or _port("Port", service.port, config)
     return TcpAddress(host, port) if port else None
 
 
 def _local_app(proxy: _ProxyAnswer, config: ConfigReader) -> Address | None:
     if proxy.local_service_socket_path:
         return UnixAddress(proxy.local_service_socket_path)
-    if proxy.local_service_port:
-        return TcpAddress(proxy.local_service_address or LOOPBACK, proxy.local_service_port)
+    port = _port("Proxy.LocalServicePort", proxy.local_service_port, config)
+    if port:
+        return TcpAddress(proxy.local_service_address or LOOPBACK, port)
     return _host_port(config.text("local_service_address", ""))
+
+
+def _port(where: str, value: int, config: ConfigReader) -> int:
+    """0 is none, and so is what can be no port: that is told."""
+    if 0 <= value <= 65535:
+        return value
+    detail = f"{value} is not a port; ignored"
+    config.problems.append(Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=detail))
+    return 0
 
 
 def _host_port(text: str) -> TcpAddress | None:
     host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         return None
     return TcpAddress(host.strip("[]") or LOOPBACK, int(port))
 

@@ -190,7 +190,7 @@ def _from_file(
     except OSError as error:
         mistakes.append(Mistake(origin=origin, text=f"cannot be read: {error.strerror}"))
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML, of UTF-8, or of a number too long to be one
         mistakes.append(Mistake(origin=origin, text=f"not TOML: {error}"))
         return {}
     given: dict[str, tuple[Origin, Sequence[str]]] = {}

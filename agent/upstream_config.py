@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.proxy_config import ConfigReader
+from agent.proxy_config import LONGEST, ConfigReader
 from upstreams.ejection import EjectionPolicy
 from upstreams.spec import (
     MOST_WARM,
@@ -88,7 +88,7 @@ def _ejection(config: ConfigReader, default: EjectionPolicy) -> EjectionPolicy:
 def _go_duration(config: ConfigReader, key: str) -> float | None:
     """Text, or nanoseconds as a number, which is how a central config entry arrives."""
     value = config.config.get(key)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST * _NANOSECONDS:
         return value / _NANOSECONDS
     return config.duration(key)
 

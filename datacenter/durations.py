@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _WHOLE = re.compile(rf"[+-]?(?:{_PART.pattern})+")
-_UNFINISHED = re.compile(rf"[+-]?(?:{_PART.pattern})*(?:\d+\.?\d*|\.\d+)(?P<unit>[^\d.]*)")
+_UNFINISHED = re.compile(rf"[+-]?(?:{_PART.pattern})*(?:\d+(?:\.\d*)?|\.\d+)(?P<unit>[^\d.]*)")
 
 
 def parse_duration(text: str) -> float:

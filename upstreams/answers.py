@@ -19,6 +19,7 @@ from upstreams.endpoints import (
 )
 
 GATEWAY_KIND = "mesh-gateway"
+MOST_WEIGHT = 65535  # Consul's own bound
 PIECE = 50  # instances read at a time: about a millisecond of work
 
 _TTL = re.compile(r"(?P<number>\d+)(?P<unit>ms|s|m|h)", re.ASCII)  # as people write them; "" is none
@@ -159,7 +160,8 @@ def _entry(item: object) -> _Entry:
 
 def _within(error: msgspec.DecodeError, place: int) -> str:
     """The error of one item as one of the list it stands in."""
-    return str(error).replace("`$", f"`$[{place}]")
+    text = str(error)
+    return text.replace("`$", f"`$[{place}]") if "`$" in text else f"{text} - at `$[{place}]`"
 
 
 class _Found:
@@ -231,9 +233,14 @@ def _endpoint(entry: _Entry, name: str) -> Endpoint:
         node_address=node.address,
         tagged={tag: HostPort(pair.address, pair.port) for tag, pair in tagged},
         node_tagged=node.tagged_addresses or {},
-        weight=max(0, weights.passing if status is Status.PASSING else weights.warning),
+        weight=_weight(weights.passing if status is Status.PASSING else weights.warning),
         status=status,
     )
+
+
+def _weight(told: int) -> int:
+    """Within Consul's bounds: a sum of weights is a number to draw from."""
+    return max(0, min(MOST_WEIGHT, told))
 
 
 def _worst(checks: Iterable[_CheckAnswer]) -> Status:

@@ -37,6 +37,7 @@ class UnreachableReason(StrEnum):
     NO_WAN_ADDRESS = "no_wan_address"
     NO_ADDRESS = "no_address"
     NO_PORT = "no_port"
+    BAD_PORT = "bad_port"  # not one of 1 to 65535
 
 
 class Unreachable(Exception):
@@ -80,6 +81,8 @@ def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUT
         raise Unreachable(UnreachableReason.NO_ADDRESS, endpoint)
     if not choice.port:
         raise Unreachable(UnreachableReason.NO_PORT, endpoint)
+    if not 1 <= choice.port <= 65535:
+        raise Unreachable(UnreachableReason.BAD_PORT, endpoint)
     return choice
 
 

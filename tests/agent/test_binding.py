@@ -10,7 +10,7 @@ import pytest
 
 from agent.binding import BindFailed, adopt, bind
 from agent.exits import ExitCode
-from agent.registration import TcpAddress, UnixAddress
+from agent.registration import Address, TcpAddress, UnixAddress
 
 
 async def test_a_tcp_address() -> None:
@@ -70,6 +70,23 @@ async def test_of_two_bound_to_one_port_the_second_may_not_listen() -> None:
 async def test_an_address_that_is_not_ours(host: str, text: str) -> None:
     with pytest.raises(BindFailed, match=text):
         await bind(TcpAddress(host, 0), "x")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        TcpAddress("x\0y", 1),
+        TcpAddress("ü" * 70, 1),
+        TcpAddress("127.0.0.1", 70_000),
+        UnixAddress("/run/\0"),
+        UnixAddress("/run/" + "x" * 200),
+    ],
+    ids=str,
+)
+async def test_what_can_be_no_address(address: Address) -> None:
+    with pytest.raises(BindFailed, match=r"cannot listen on .* for x: ") as failed:
+        await bind(address, "x")
+    assert failed.value.code is ExitCode.CONFIGURATION
 
 
 def test_no_permission_has_its_own_exit_code() -> None:

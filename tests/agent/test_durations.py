@@ -36,3 +36,10 @@ def test_mistakes_show_the_value_and_a_remedy(text: str) -> None:
     with pytest.raises(InvalidDuration, match="write one as 10s") as caught:
         parse_duration(text)
     assert repr(text) in str(caught.value)
+
+
+def test_a_long_row_of_digits_is_no_work() -> None:
+    """Were there several ways to read it, this would not end."""
+    with pytest.raises(InvalidDuration):
+        parse_duration("9" * 200_000)
+    assert parse_duration("0" * 200_000 + "h") == 0.0

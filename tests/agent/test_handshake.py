@@ -41,14 +41,17 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 async def both(
-    pair: tuple[socket.socket, socket.socket], client: SSL.Context, server: SSL.Context
+    pair: tuple[socket.socket, socket.socket],
+    client: SSL.Context,
+    server: SSL.Context,
+    name: str = "db.default.dc2.internal.test",
 ) -> tuple[SSL.Connection | HandshakeReason, SSL.Connection | HandshakeReason]:
     """A handshake over the pair; what became of each side."""
     outcome: dict[str, SSL.Connection | HandshakeReason] = {}
 
     async def call() -> None:
         try:
-            outcome["client"] = await client_handshake(pair[0], client, "db.default.dc2.internal.test", 5)
+            outcome["client"] = await client_handshake(pair[0], client, name, 5)
         except HandshakeFailed as error:
             outcome["client"] = error.reason
 
@@ -92,6 +95,15 @@ async def test_a_peer_without_a_certificate_has_no_chain(
     _, server = await both(pair, anonymous, open_door)
     assert isinstance(server, SSL.Connection)
     assert verified_chain(server) == ()
+
+
+@pytest.mark.parametrize("name", ["", "dü.default.dc2.internal.test", "d\0b", "d" * 300])
+async def test_a_name_that_sni_cannot_say_is_not_said(
+    pair: tuple[socket.socket, socket.socket], contexts: Contexts, name: str
+) -> None:
+    _, server = await both(pair, contexts.client, contexts.server, name)
+    assert isinstance(server, SSL.Connection)
+    assert server.get_servername() is None
 
 
 async def refused(sock: socket.socket, context: SSL.Context, *, client: bool = False) -> HandshakeFailed:

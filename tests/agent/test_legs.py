@@ -13,7 +13,7 @@ import trio.testing
 
 from agent import legs
 from agent.legs import HEAD_START, DialFailed, DialReason, dial, dismiss, part, remote, reset, tune
-from agent.registration import TcpAddress, UnixAddress
+from agent.registration import Address, TcpAddress, UnixAddress
 from agent.splice import Ending
 from tests.agent.wires import listener, tcp_pair
 
@@ -94,7 +94,22 @@ async def test_nobody_answers() -> None:
             sock.close()
 
 
-@pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 300, ".."])
+@pytest.mark.parametrize(
+    "address",
+    [
+        TcpAddress("127.0.0.1", 70_000),
+        TcpAddress("127.0.0.1", -1),
+        TcpAddress("::1", 10**30),
+        TcpAddress("localhost", 70_000),
+        UnixAddress("/run/" + "x" * 200),
+    ],
+    ids=str,
+)
+async def test_what_can_be_no_address(address: Address) -> None:
+    assert (await failure(address)).reason is DialReason.BAD_ADDRESS
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 300, "..", "x\0y", "ü" * 70 + ".test"])
 async def test_a_name_that_is_none(name: str) -> None:
     assert (await failure(TcpAddress(name, 80))).reason is DialReason.UNRESOLVED
 

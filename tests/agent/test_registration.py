@@ -137,6 +137,16 @@ def test_app_nobody_named_is_a_problem(address: str) -> None:
     assert [problem.reason for problem in registration.problems] == [ProblemReason.NO_LOCAL_APP]
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 10**30])
+def test_what_can_be_no_port_is_a_problem_and_none(port: int) -> None:
+    registration = parse_registration(answer(Port=port, Proxy__LocalServicePort=port))
+    assert (registration.public_bind, registration.local_app) == (None, None)
+    told = [str(problem) for problem in registration.problems]
+    assert told == [
+        f"{where}: wrong_value: {port} is not a port; ignored" for where in ("Port", "Proxy.LocalServicePort")
+    ]
+
+
 def test_a_proxy_for_outbound_only_needs_no_app() -> None:
     registration = parse_registration(answer(Port=0, Proxy__LocalServicePort=0))
     assert (registration.public_bind, registration.local_app, registration.problems) == (None, None, ())

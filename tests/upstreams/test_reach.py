@@ -156,6 +156,8 @@ def test_recorded_node_with_a_wan_address() -> None:
         (endpoint("dc2", "", {}, node=""), NEVER, UnreachableReason.NO_ADDRESS),
         (endpoint("dc1", "10.0.0.9", {}, port=0), AUTO, UnreachableReason.NO_PORT),
         (endpoint("dc2", "10.0.0.9", WAN_NO_PORT, port=0), AUTO, UnreachableReason.NO_PORT),
+        (endpoint("dc1", "10.0.0.9", {}, port=65536), AUTO, UnreachableReason.BAD_PORT),
+        (endpoint("dc1", "10.0.0.9", {}, port=-1), AUTO, UnreachableReason.BAD_PORT),
     ],
 )
 def test_what_cannot_be_dialled_is_named(target: Endpoint, mode: WanMode, reason: UnreachableReason) -> None:
