@@ -8,6 +8,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Callers:
     directory: Path
     nursery: trio.Nursery
     held: list[Held] = field(default_factory=list)
+    not_after: dict[str, float] = field(default_factory=dict)  # by source, of trio's clock
 
     async def call(
         self, source: str, count: int, *, site: Site | None = None, sidecar: Sidecar | None = None
@@ -86,6 +88,8 @@ class Callers:
     async def _context(self, source: str, site: Site) -> ssl.SSLContext:
         leaf = await site.ask("GET", f"{LEAF}/{source}")
         roots = (await site.roots())["Roots"]
+        left = datetime.fromisoformat(leaf["ValidBefore"]) - datetime.now(UTC)
+        self.not_after[source] = trio.current_time() + left.total_seconds()
         file = self.directory / f"{source}.pem"
         file.write_text(leaf["CertPEM"] + leaf["PrivateKeyPEM"])
         context = ssl.create_default_context(cadata="".join(root["RootCert"] for root in roots))
