@@ -14,6 +14,9 @@ is certain, else it is closed: after a head that cannot be trusted nobody knows 
   more and both sockets go to the relay. Other upgrades are not passed on: h2c would carry requests unjudged.
 * While an exchange or an upgraded connection lives, the ledger holds its request, and a change of intentions
   judges it again (`verdicts.py`).
+* Headers that come again byte for byte are not parsed again (`http_call.py`); every request is judged anew.
+* An app may answer before it has read the whole request. Its answer then says that it is the connection's
+  last, and what the caller still writes is dropped for a while, so that no reset takes the answer away.
 * The caller's identity is told to the app in X-Forwarded-Client-Cert, and nobody else's word for it is.
 """
 
