@@ -17,7 +17,7 @@ from itertools import islice
 
 from upstreams.choose import Chance, Loads, any_in_favour, in_favour, last_resorts
 from upstreams.ejection import FailureMemory
-from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity
+from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Tier
 from upstreams.reach import Dialling
 from upstreams.spec import MeshGatewayMode
 
@@ -113,28 +113,30 @@ def first_choice(approach: Approach, endpoints: EndpointSet, terrain: Terrain) -
     `endpoints` are those of the active target. Through a gateway one endpoint stands for all of its service.
     """
     best = _best(endpoints, terrain.failures)
+    if best is None:
+        return None
     if approach.through_gateway:
-        alike = (endpoint for endpoint in best if endpoint.expected == approach.endpoint.expected)
+        alike = (endpoint for endpoint in best.endpoints if endpoint.expected == approach.endpoint.expected)
         found = next(alike, None)
         datacenter = None if found is None else terrain.gateway_datacenter(found)
         gateways = None if datacenter is None else terrain.gateways(datacenter)
-        return None if gateways is None else _now(approach.hop, _best(gateways, terrain.failures), terrain)
+        nearest = None if gateways is None else _best(gateways, terrain.failures)
+        return None if nearest is None else _now(approach.hop, nearest, terrain)
     hop = _now(approach.endpoint, best, terrain)
     return None if hop is None or terrain.gateway_datacenter(hop) is not None else hop
 
 
-def _best(endpoints: EndpointSet, failures: FailureMemory) -> Sequence[Endpoint]:
+def _best(endpoints: EndpointSet, failures: FailureMemory) -> Tier | None:
     """The first tier in which anybody is left."""
-    left = (tier.endpoints for tier in endpoints.tiers if any(map(failures.share, tier.endpoints)))
-    return next(left, ())
+    return next((tier for tier in endpoints.tiers if any(map(failures.share, tier.endpoints))), None)
 
 
-def _now(known: Endpoint, endpoints: Sequence[Endpoint], terrain: Terrain) -> Endpoint | None:
+def _now(known: Endpoint, tier: Tier, terrain: Terrain) -> Endpoint | None:
     """The same instance in a newer answer, unless it is ejected or has become another service."""
-    for one in endpoints:
-        if one.service_id == known.service_id and one.key == known.key:
-            return one if one.expected == known.expected and terrain.failures.share(one) else None
-    return None
+    found = tier.find(known)
+    if found is None or found.expected != known.expected:
+        return None
+    return found if terrain.failures.share(found) else None
 
 
 def _ways(
