@@ -21,7 +21,16 @@ def expect(api: Api, case: Case) -> None:
     """Ask, and hold the answer to the case: status, bare text, and the headers even an error has."""
     method, path, body, status, text = case
     answer = api.call(method, path, body)
-    assert (answer.status, answer.text) == (status, text), f"{answer.status}: {answer.text}"
+    assert (answer.status, _as_recorded(answer.text)) == (status, text), f"{answer.status}: {answer.text}"
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["x-consul-default-acl-policy"] == "allow"
     assert answer.headers["x-consul-translate-addresses"] == "true"
+
+
+def _as_recorded(text: str) -> str:
+    """The same mistake in the words of the Go that Consul 1.10.12 was released with.
+
+    Consul decodes a registration into a nameless struct around the embedded type `Alias`. Newer Go's
+    encoding/json names the embedded type too when it tells of a field in it. No other word may differ.
+    """
+    return text.replace("Go struct field .Alias.Port of", "Go struct field .Port of")
