@@ -206,9 +206,11 @@ class Wan:
 
     def forget(self, name: str) -> None:
         """There is no such process any more; what was under way with it breaks off."""
+        was_cut = name in self._cut
         self.sites.pop(name, None)
         self.cut(name)
-        self.heal(name)
+        if not was_cut:
+            self.heal(name)
 
     async def carry(
         self, own: str, method: str, url: str, headers: Mapping[str, str], body: bytes
