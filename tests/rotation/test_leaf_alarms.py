@@ -14,7 +14,7 @@ from certs.peer import PeerReason, PeerRejected
 from tests.agent.rotating import HOUR, LEAF, ROOTS, START, Bench, begin, clock
 from tests.agent.scripted_consul import Scripted
 from tests.agent.wires import contexts_of
-from tests.certs.authority import Issuer, Minted
+from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer, Minted
 from tests.rotation.handshakes import shake
 
 
@@ -109,6 +109,20 @@ async def test_an_older_leaf_is_taken_when_ours_no_longer_fits_the_roots(
     bench.leaf(new.leaf(serial=0x0B))
     await trio.sleep(1)
     assert bench.serial == "0b"
+
+
+async def test_another_trust_domain_is_taken_whole(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Our datacenter has joined a primary: roots and leaf of its trust domain come one after the other."""
+    bench = await serving(nursery)
+    joined = Issuer.root(OTHER_TRUST_DOMAIN, now=START)
+    bench.roots(joined)
+    await trio.sleep(1)
+    assert (bench.serial, bench.rotation.status.rejected_reason) == ("0d", "wrong_trust_domain")
+    assert bench.current.credentials.bundle.trust_domain.name != OTHER_TRUST_DOMAIN
+    bench.leaf(joined.leaf(serial=0x01))
+    await trio.sleep(1)
+    assert (bench.serial, bench.rotation.status.rejected_reason) == ("01", "")
+    assert bench.current.credentials.bundle.trust_domain.name == OTHER_TRUST_DOMAIN
 
 
 async def test_a_leaf_that_is_not_valid_yet_is_held_without_being_asked_for_again(
