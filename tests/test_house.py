@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -278,6 +279,16 @@ def test_a_source_file_has_its_test_file(path: Path) -> None:
         return
     mirror = f"{path.parent}/test_{path.stem}.py"
     assert (ROOT / "tests" / TESTED_BY.get(str(path), mirror)).exists()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_map_of_a_room_names_every_module_once(room: str) -> None:
+    """The map is the docstring of its `__init__`: names with two spaces or more around them."""
+    text = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()), clean=False) or ""
+    rows = [line for line in text.splitlines() if line.startswith("    ")]
+    words = Counter(word for row in rows for word in re.split(r"  +", row))
+    there = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__", "__main__"}
+    assert {name: words[name] for name in sorted(there) if words[name] != 1} == {}
 
 
 def test_no_key_and_outside_the_recordings_no_certificate_is_kept() -> None:
