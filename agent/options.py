@@ -138,7 +138,7 @@ OURS = (
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
     Option(name="max_connections", read=values.parse_count, default=0, example="N",
            says="most live connections of one listener; 0 leaves it to the limit of open files"),
-    Option(name="max_handshakes", read=values.parse_count, default=1024, example="N",
+    Option(name="max_handshakes", read=values.parse_count, default=512, example="N",
            says="most connections of one listener whose handshake is not over; 0 is no limit"),
     Option(name="workers", read=values.parse_workers, default=1, example="N",
            says="processes that serve connections; 1: this one, more: as many beside it, for more cores"),

@@ -121,9 +121,10 @@ def _instance(service: str, number: int) -> dict[str, object]:
 def with_intentions(directory: Path, count: int) -> Iterator[Pair]:
     """A server half with so many intentions, that for its caller among them."""
     grown = replace(L4, service=f"db-i{count}")
-    for source in ("web", *(f"source-{number}" for number in range(1, count))):
-        rule = f"{api('dc1')}/v1/connect/intentions/exact?source={source}&destination={grown.service}"
-        ask("PUT", rule, {"Action": "allow"})
+    sources = ("web", *(f"source-{number}" for number in range(1, count)))
+    rules = [{"Name": source, "Action": "allow"} for source in sources]
+    entry = {"Kind": "service-intentions", "Name": grown.service, "Sources": rules}
+    ask("PUT", f"{api('dc1')}/v1/config", entry, seconds=60)
     with sidecars(directory, grown) as pair:
         yield pair
 

@@ -120,7 +120,7 @@ def haproxy(directory: Path) -> Iterator[Pair]:
     public, upstream = 21003, 9103
     web, db = identity("web", directory), identity("db", directory)
     head = (
-        "global\n nbthread 1\n maxconn 16000\n ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets\n"
+        "global\n nbthread 1\n maxconn 8000\n ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets\n"
         " tune.ssl.cachesize 0\n"
         "defaults\n mode tcp\n timeout connect 5s\n timeout client 10m\n timeout server 10m\n"
     )
