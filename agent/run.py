@@ -50,7 +50,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         parts.journal.note(note)
     if settings.workers > 1:
         from agent.worker_process import spawner  # noqa: PLC0415 - most agents have no workers
-        from agent.workers import Workers  # noqa: PLC0415
+        from agent.workers import Workers  # noqa: PLC0415 - nor this
 
         parts.crew = Workers(parts, settings.workers, spawner(environ))
     life = Lifecycle(

@@ -15,7 +15,8 @@ def told(reader: Reader) -> list[object]:
     heard: list[object] = []
     while (item := reader.next()) is not None:
         order = decode(item[1])
-        heard.append(order.number if isinstance(order, Report) else order.key)  # type: ignore[union-attr]
+        assert isinstance(order, Report | Withdrawn)
+        heard.append(order.number if isinstance(order, Report) else order.key)
     return heard
 
 
