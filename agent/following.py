@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -13,9 +14,15 @@ from agent.listener import Admission
 from agent.listeners import Listeners, Opening
 from agent.parts import PUBLIC, Parts
 from agent.registration import Registration
-from agent.upstream_listeners import UpstreamListeners
+from agent.relay import Relay
+from agent.targets import Sources, Surroundings, TargetEvents
+from agent.upstream_listeners import Feeds, UpstreamListeners
 
 PUBLIC_PURPOSE = "callers from the mesh"
+
+
+class Directory(Feeds, Sources, Protocol):
+    """Who is told which upstreams there are, and says where they are."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,3 +87,48 @@ class Following:
 
     def _limit(self, registration: Registration) -> int | None:
         return registration.max_inbound_connections or self.parts.settings.max_connections or None
+
+
+def assemble(
+    parts: Parts,
+    relay: Relay,
+    *,
+    listeners: Listeners,
+    directory: Directory,
+    connections: trio.Nursery,
+    events: TargetEvents,
+    inherited: socket.socket | None,
+    watch_intentions: Callable[[], None],
+) -> Following:
+    """What serves and listens, put together; the parts know it from now on."""
+    handlers = Handlers(parts, relay)
+    settings = parts.settings
+    around = Surroundings(
+        sources=directory,
+        own_datacenter=parts.own_datacenter,
+        wan=settings.wan_addresses,
+        clock=parts.clock,
+        rng=parts.rng,
+        loads=parts.loads,
+        events=events,
+    )
+    parts.listeners = listeners
+    parts.upstreams = UpstreamListeners(
+        listeners=listeners,
+        feeds=directory,
+        ledger=parts.ledger,
+        serve=handlers.outbound,
+        around=around,
+        limit=settings.max_connections or None,
+        unsettled_limit=settings.max_handshakes or None,
+        current={},
+    )
+    return Following(
+        parts=parts,
+        listeners=listeners,
+        upstreams=parts.upstreams,
+        handlers=handlers,
+        connections=connections,
+        inherited=inherited,
+        watch_intentions=watch_intentions,
+    )

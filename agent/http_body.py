@@ -7,6 +7,7 @@ extension or trailer of the caller's reaches the app as the bytes it was.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from enum import StrEnum
 from typing import Protocol
@@ -45,21 +46,31 @@ class RequestBody(Protocol):
         """What goes on to the app of these bytes, or of the end, which is none; raise BodyBroken."""
 
 
-class CountedBody:
+class _Arriving(ABC):
+    """A body of which `_came` was received with the head."""
+
+    __slots__ = ("_came",)
+    _came: bytes
+
+    def start(self) -> bytes:
+        """As far as it has come."""
+        came, self._came = self._came, b""
+        return self.take(came) if came else b""
+
+    @abstractmethod
+    def take(self, data: bytes) -> bytes: ...
+
+
+class CountedBody(_Arriving):
     """So many bytes, or none at all. `came`: what was received with the head."""
 
-    __slots__ = ("_came", "_left", "ended", "rest")
+    __slots__ = ("_left", "ended", "rest")
 
     def __init__(self, length: int, came: bytes) -> None:
         self._left = length
         self._came = came if length else b""
         self.ended = not length
         self.rest = b"" if length else came
-
-    def start(self) -> bytes:
-        """As far as it has come."""
-        came, self._came = self._came, b""
-        return self.take(came) if came else b""
 
     def take(self, data: bytes) -> bytes:
         """All of them, up to the end."""
@@ -76,10 +87,10 @@ class CountedBody:
         return part
 
 
-class ChunkedBody:
+class ChunkedBody(_Arriving):
     """Chunks, parsed by the h11 connection that parsed the head."""
 
-    __slots__ = ("_came", "_http", "_judged", "ended", "rest")
+    __slots__ = ("_http", "_judged", "ended", "rest")
 
     def __init__(self, http: h11.Connection, came: bytes, judged: Collection[str]) -> None:
         """`judged`: folded names of headers that rules look at; they are not let through as trailers."""
@@ -88,11 +99,6 @@ class ChunkedBody:
         self._judged = judged
         self.ended = False
         self.rest = b""
-
-    def start(self) -> bytes:
-        """As far as it has come."""
-        came, self._came = self._came, b""
-        return self.take(came) if came else b""
 
     def take(self, data: bytes) -> bytes:
         """The chunks in them, written anew."""

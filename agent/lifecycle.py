@@ -21,8 +21,8 @@ from agent.binding import BindFailed, Bound, bind
 from agent.crew import Unheard
 from agent.endpoint_feeds import EndpointFeeds
 from agent.exits import Exit, ExitCode
-from agent.following import Following
-from agent.handlers import Handlers, Reactions
+from agent.following import Following, assemble
+from agent.handlers import Reactions
 from agent.heap import give_back
 from agent.judge import Judge
 from agent.ledger import CloseReason
@@ -39,8 +39,6 @@ from agent.self_registration import SelfRegistration
 from agent.settings import IdentityKind
 from agent.starting import Start
 from agent.systemd import Inherited, Notifier, public_socket
-from agent.targets import Surroundings
-from agent.upstream_listeners import UpstreamListeners
 from agent.warmth import keep_warm
 from agent.watch import WatchStatus
 
@@ -180,11 +178,6 @@ class Lifecycle:
         self, relay: Relay, own: OwnWatches, connections: trio.Nursery, listeners: trio.Nursery
     ) -> Following:
         parts, crew = self.parts, self.parts.crew
-        handlers = Handlers(parts, relay)
-        if crew is None:
-            parts.listeners = Listeners(listeners, connections, parts.journal)
-        else:
-            parts.listeners = crew.listeners(listeners, connections)
         parts.feeds = EndpointFeeds(
             parts.consul,
             own.nursery,
@@ -195,30 +188,17 @@ class Lifecycle:
             on_recovery=self._endpoints_recovered,
             share=None if crew is None else crew.share,
         )
-        parts.upstreams = UpstreamListeners(
-            listeners=parts.listeners,
-            feeds=parts.feeds,
-            ledger=parts.ledger,
-            serve=handlers.outbound,
-            around=Surroundings(
-                sources=parts.feeds,
-                own_datacenter=parts.own_datacenter,
-                wan=parts.settings.wan_addresses,
-                clock=parts.clock,
-                rng=parts.rng,
-                loads=parts.loads,
-                events=parts.journal if crew is None else Unheard(),
-            ),
-            limit=parts.settings.max_connections or None,
-            unsettled_limit=parts.settings.max_handshakes or None,
-            current={},
-        )
-        return Following(
-            parts=parts,
-            listeners=parts.listeners,
-            upstreams=parts.upstreams,
-            handlers=handlers,
+        if crew is None:
+            own_listeners = Listeners(listeners, connections, parts.journal)
+        else:
+            own_listeners = crew.listeners(listeners, connections)
+        return assemble(
+            parts,
+            relay,
+            listeners=own_listeners,
+            directory=parts.feeds,
             connections=connections,
+            events=parts.journal if crew is None else Unheard(),
             inherited=public_socket(tuple(self.inherited)),
             watch_intentions=own.intentions,
         )

@@ -27,9 +27,9 @@ from agent.channel import Channel, ChannelClosed
 from agent.consul import Consul
 from agent.deny_list import DenyList
 from agent.exits import ExitCode
-from agent.following import Following
+from agent.following import assemble
 from agent.handed_feeds import HandedFeeds
-from agent.handlers import Handlers, Reactions
+from agent.handlers import Reactions
 from agent.heap import give_back
 from agent.http1 import Client
 from agent.intentions import Intentions
@@ -58,9 +58,7 @@ from agent.snapshots import (
     decode,
     taken_up,
 )
-from agent.targets import Surroundings
 from agent.transport import TokenSource
-from agent.upstream_listeners import UpstreamListeners
 from agent.warmth import keep_warm
 from agent.worker_reports import AskedAgain, GatewaysWanted, report
 
@@ -143,32 +141,14 @@ class Worker:
             outgoing=parts.outgoing,
         )
         self._reactions.attach(parts, judge)
-        handlers = Handlers(parts, relay)
-        parts.listeners = self.listeners = HandedListeners(loops, connections, parts.journal)
-        parts.upstreams = UpstreamListeners(
+        self.listeners = HandedListeners(loops, connections, parts.journal)
+        self._following = assemble(
+            parts,
+            relay,
             listeners=self.listeners,
-            feeds=self.feeds,
-            ledger=parts.ledger,
-            serve=handlers.outbound,
-            around=Surroundings(
-                sources=self.feeds,
-                own_datacenter=parts.own_datacenter,
-                wan=parts.settings.wan_addresses,
-                clock=parts.clock,
-                rng=parts.rng,
-                loads=parts.loads,
-                events=parts.journal,
-            ),
-            limit=parts.settings.max_connections or None,
-            unsettled_limit=parts.settings.max_handshakes or None,
-            current={},
-        )
-        self._following = Following(
-            parts=parts,
-            listeners=self.listeners,
-            upstreams=parts.upstreams,
-            handlers=handlers,
+            directory=self.feeds,
             connections=connections,
+            events=parts.journal,
             inherited=None,
             watch_intentions=lambda: None,
         )
