@@ -29,7 +29,7 @@ from agent.heap import CALM_LOOKS, WORTH_IT, Tide, give_back
 )
 def test_when_a_flood_has_gone(lives: list[int], calls: int) -> None:
     seen: list[int] = []
-    tide = Tide(lambda: seen.append(1))
+    tide = Tide(lambda: seen.append(1), lambda: seen.append(1))
     for live in lives:
         tide.look(live)
     assert len(seen) == calls
@@ -59,12 +59,38 @@ print((before - resident()) // 1_000_000)
     assert int(done.stdout) >= 40
 
 
+def test_what_a_flood_of_objects_took_is_given_back_when_all_is_calm() -> None:
+    """As the unit starts it: thousands of small objects wait in the interpreter for their next use."""
+    script = """
+from agent.heap import tidy, trim
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+before = resident()
+flood = [(number, [bytes(450) for _ in range(20)]) for number in range(2_000)]
+del flood
+trim()
+trimmed = resident()
+tidy()
+print((trimmed - before) // 1_000_000, (resident() - before) // 1_000_000)
+"""
+    done = subprocess.run(
+        ["env", "PYTHONMALLOC=malloc", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    trimmed, tidied = map(int, done.stdout.split())
+    assert tidied <= 2 < trimmed
+
+
 async def test_it_looks_for_as_long_as_it_runs(autojump_clock: trio.testing.MockClock) -> None:
-    trimmed: list[float] = []
+    ebbed: list[float] = []
+    calmed: list[float] = []
     begun = trio.current_time()
     with trio.move_on_after(20):
         await give_back(
             lambda: WORTH_IT if trio.current_time() - begun < 2.5 else 0,
-            lambda: trimmed.append(trio.current_time()),
+            Tide(lambda: ebbed.append(trio.current_time()), lambda: calmed.append(trio.current_time())),
         )
-    assert [round(at - begun) for at in trimmed] == [3, 3 + CALM_LOOKS]
+    assert [round(at - begun) for at in ebbed] == [3]
+    assert [round(at - begun) for at in calmed] == [3 + CALM_LOOKS]

@@ -70,6 +70,8 @@ class Sidecars:
     flags: tuple[str, ...] = ()
 
 
+AS_THE_UNIT = ("env", "PYTHONMALLOC=malloc")  # systemd/sidecar@.service, for the reason said there
+
 L4 = Sidecars(name="sidecar", service="db", public=21000, upstream=9101, admin=19000)
 
 
@@ -79,7 +81,7 @@ def sidecars(directory: Path, which: Sidecars, *more: str) -> Iterator[Pair]:
     register(which)
     for path in PACKAGES:  # as pip does when it installs: else each start compiles, and keeps what that took
         compileall.compile_dir(path, quiet=2)
-    common = [sys.executable, "-m", "agent", "run", "-log-level", "warn", *which.flags]
+    common = [*AS_THE_UNIT, sys.executable, "-m", "agent", "run", "-log-level", "warn", *which.flags]
     server = [*common, "-sidecar-for", which.service, "-http-addr", f"{SERVER}:{API_PORT}",
               "-admin-bind", f"{SERVER}:{which.admin}"]  # fmt: skip
     upstream = f"{which.service}@dc2:{CLIENT}:{which.upstream}"
