@@ -60,6 +60,7 @@ def report(environ: Mapping[str, str]) -> dict[str, object]:
         "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "token": Path(environ["CONSUL_HTTP_TOKEN_FILE"]).read_text(),
         "admin": environ["SIDECAR_ADMIN_BIND"],
+        "allocator": environ.get("PYTHONMALLOC", "python's own"),
         "watchdog": int(environ.get("WATCHDOG_USEC", "0")),
         "sockets": environ.get("LISTEN_FDNAMES", ""),
         "arguments": sys.argv[1:],

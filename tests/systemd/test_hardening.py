@@ -68,6 +68,10 @@ def test_it_is_told_its_settings_and_its_watchdog(report: dict[str, Any]) -> Non
     assert report["watchdog"] == 30_000_000
 
 
+def test_its_memory_is_the_c_librarys_which_gives_it_back(report: dict[str, Any]) -> None:
+    assert report["allocator"] == "malloc"
+
+
 def test_without_a_token_file_the_credential_is_blank(report: dict[str, Any]) -> None:
     assert report["token"].strip() == ""
 
