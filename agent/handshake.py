@@ -14,6 +14,8 @@ scope around both. Three things are not as they seem:
 * What OpenSSL says. Its reasons are texts; `_REASONS` gives each we know a name, and what is not in the table
   becomes `tls_error` with the text beside it. A refusing OpenSSL has already written its alert.
 
+A step is half a millisecond of arithmetic; `between` is called after each, so that others get a word in.
+
 No date is checked here: the chain is judged right afterwards by `certs.peer.verify_peer`.
 """
 
@@ -82,13 +84,16 @@ class HandshakeFailed(Exception):
 
 
 async def server_handshake(
-    sock: socket.socket, context: Callable[[], SSL.Context], deadline_seconds: float
+    sock: socket.socket,
+    context: Callable[[], SSL.Context],
+    deadline_seconds: float,
+    between: Callable[[], None] = lambda: None,
 ) -> SSL.Connection:
     """Answer a caller's handshake on a non-blocking socket; raise HandshakeFailed. The socket stays open.
 
     `context` is asked for when the caller begins, which may be long after it has connected.
     """
-    handshake = _Handshake(sock)
+    handshake = _Handshake(sock, between)
     with trio.move_on_after(deadline_seconds):
         await handshake.hear_first_byte()
         connection = SSL.Connection(context(), sock)
@@ -98,7 +103,11 @@ async def server_handshake(
 
 
 async def client_handshake(
-    sock: socket.socket, context: SSL.Context, server_name: str, deadline_seconds: float
+    sock: socket.socket,
+    context: SSL.Context,
+    server_name: str,
+    deadline_seconds: float,
+    between: Callable[[], None] = lambda: None,
 ) -> SSL.Connection:
     """Begin a handshake with SNI `server_name`; raise HandshakeFailed. The socket stays open.
 
@@ -108,7 +117,7 @@ async def client_handshake(
     if _HOST_NAME.fullmatch(server_name):
         connection.set_tlsext_host_name(server_name.encode("ascii"))
     connection.set_connect_state()
-    handshake = _Handshake(sock)
+    handshake = _Handshake(sock, between)
     with trio.move_on_after(deadline_seconds):
         return await handshake.drive(connection)
     raise handshake.too_late(deadline_seconds)
@@ -123,10 +132,11 @@ def verified_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
 class _Handshake:
     """One attempt, and whether the other side has said anything."""
 
-    __slots__ = ("_heard", "_sock")
+    __slots__ = ("_between", "_heard", "_sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, between: Callable[[], None]) -> None:
         self._sock = sock
+        self._between = between
         self._heard = False
 
     async def hear_first_byte(self) -> None:
@@ -155,6 +165,7 @@ class _Handshake:
             try:
                 connection.do_handshake()
             except SSL.WantReadError:
+                self._between()
                 await trio.lowlevel.wait_readable(self._sock)
                 self._heard = True
             except SSL.WantWriteError:
@@ -164,6 +175,7 @@ class _Handshake:
             except SSL.Error as error:
                 raise _refused(error) from error
             else:
+                self._between()
                 return connection
 
     def too_late(self, seconds: float) -> HandshakeFailed:

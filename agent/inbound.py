@@ -74,15 +74,15 @@ async def serve_inbound(
 ) -> None:
     """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds.
 
-    `proxy_protocol`: every connection to the app begins with a header that says who calls. `settled` is told
-    when the handshake has succeeded.
+    `proxy_protocol`: every connection to the app begins with who calls. `settled`: told of a good handshake.
     """
     plain: socket.socket | None = None
     ending: Ending | None = None
     try:
         with ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
-                tls = await _handshake(sock, connection, contexts, clock, handshake_timeout, settled=settled)
+                tls = await _handshake(sock, connection, contexts, clock, handshake_timeout, relay=relay)
+                settled()
                 peer = connection.peer = _identify(tls, contexts, clock())
                 _look_up(peer, deny_list)
                 connection.handling = _admit(connection, intentions.value, peer, http, ledger)
@@ -119,7 +119,7 @@ async def _handshake(
     clock: Clock,
     deadline: float,
     *,
-    settled: Callable[[], None],
+    relay: Relay,
 ) -> SSL.Connection:
     current = contexts.value
     if current is None:
@@ -128,9 +128,7 @@ async def _handshake(
     if clock() > not_after:
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
-    tls = await server_handshake(sock, partial(_context, connection, contexts), deadline)
-    settled()
-    return tls
+    return await server_handshake(sock, partial(_context, connection, contexts), deadline, relay.turn)
 
 
 def _context(connection: Connection, contexts: Latest[Contexts]) -> SSL.Context:

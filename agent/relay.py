@@ -23,7 +23,9 @@ would block.
 * A batch of events may name a descriptor whose connection ended earlier in the same batch; it has no handler
   any more. New connections are taken on between batches only: theirs may bear the number just closed.
 * A turn is bounded, in events (`TURN`) and in what one event may move (`pump.BURSTS`), and after each turn
-  every other task that can run does. An idle connection owns no buffer: one read buffer is shared by all, and
+  every other task that can run does. A handshake's step takes as long as twenty messages, and dozens may be
+  due at once; whoever makes one gives the relay a turn after it (`turn`), or all live connections would wait
+  for all the new ones. An idle connection owns no buffer: one read buffer is shared by all, and
   what a blocked leg did not take is copied to its splice.
 """
 
@@ -174,12 +176,17 @@ class Relay:
     async def _work(self) -> None:
         with self._scope:
             while self._open:
-                self._turn()
+                self.turn()
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
 
-    def _turn(self) -> None:
-        """Serve what is ready. What is left over keeps the epoll readable."""
+    def turn(self) -> None:
+        """Serve what is ready, and return; what is left over keeps the epoll readable.
+
+        For the relay's own task, and for a task with long work to do, between the pieces of it.
+        """
         handlers = self._handlers
+        if not handlers:
+            return
         for fd, events in self._epoll.poll(0, TURN):
             handler = handlers.get(fd)
             if handler is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -65,6 +66,22 @@ async def both(
         nursery.start_soon(call)
         nursery.start_soon(answer)
     return outcome["client"], outcome["server"]
+
+
+async def test_others_get_a_word_in_between_the_steps(pair: tuple[socket.socket, socket.socket]) -> None:
+    contexts = contexts_of(ROOT.leaf(service="db", datacenter="dc2"), ROOT)
+    called: Counter[str] = Counter()
+
+    async def call() -> None:
+        await client_handshake(pair[0], contexts.client, "db.test", 5, lambda: called.update(["client"]))
+
+    async def answer() -> None:
+        await server_handshake(pair[1], lambda: contexts.server, 5, lambda: called.update(["server"]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        nursery.start_soon(answer)
+    assert called == {"client": 2, "server": 2}
 
 
 async def test_both_sides_see_each_others_chain(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -207,7 +224,7 @@ async def test_a_write_that_blocks_is_waited_for(contexts: Contexts) -> None:
 
     near, far = tcp_pair()
     with near, far:
-        await handshake._Handshake(near).drive(Reluctant())  # type: ignore[arg-type]
+        await handshake._Handshake(near, lambda: None).drive(Reluctant())  # type: ignore[arg-type]
     assert wishes == []
 
 

@@ -28,9 +28,9 @@ class CountingRelay(Relay):
 
     turns = 0
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         self.turns += 1
-        super()._turn()
+        super().turn()
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,20 @@ def contexts() -> Contexts:
 async def wiring(contexts: Contexts) -> AsyncIterator[Wiring]:
     async with wirings(contexts) as make:
         yield make
+
+
+async def test_a_task_with_long_work_gives_it_a_turn(wiring: Wiring) -> None:
+    """Nothing else runs meanwhile: what has come is passed on within the call."""
+    wire = await wiring()
+    with Relay() as relay:
+        async with relaying(relay, wire):
+            await trio.testing.wait_all_tasks_blocked()
+            wire.app.send(b"question")
+            relay.turn()
+            assert wire.peer.recv(100) == b"question"
+            wire.peer_sock.close()
+        relay.turn()  # without a connection there is nothing to do
+    relay.turn()
 
 
 @pytest.mark.parametrize("unix", [False, True])

@@ -27,9 +27,9 @@ class CountingRelay(Relay):
 
     turns = 0
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         self.turns += 1
-        super()._turn()
+        super().turn()
 
 
 @pytest.fixture
