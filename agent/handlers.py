@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import socket
 
-from agent.inbound import serve_inbound
+import trio
+
+from agent.handshake import Way
+from agent.inbound import handling, serve_inbound
 from agent.judge import Judge
-from agent.ledger import Connection, Finished
+from agent.ledger import Connection, Finished, Handling
 from agent.listener import Place
 from agent.options import ProxyProtocol
 from agent.outbound import serve_outbound
 from agent.particulars import Audited, FailedAttempt, RefusedRequest
 from agent.parts import Parts
+from agent.registration import HttpMode
 from agent.relay import Relay
 from agent.targets import Targets
+
+STEPS = 4  # of handshakes before every other task has its turn, where requests are judged: some 2 ms of work
 
 
 class Handlers:
@@ -22,6 +28,7 @@ class Handlers:
     def __init__(self, parts: Parts, relay: Relay) -> None:
         self._parts = parts
         self._relay = relay
+        self._steps = trio.CapacityLimiter(STEPS)
 
     async def inbound(self, sock: socket.socket, place: Place) -> None:
         """A caller from the mesh."""
@@ -43,8 +50,21 @@ class Handlers:
             http=registration.http,
             deny_list=parts.deny_file.latest,
             proxy_protocol=parts.settings.proxy_protocol is ProxyProtocol.V2,
+            way=self.way(registration.http),
             settled=place.settle,
         )
+
+    def way(self, http: HttpMode) -> Way:
+        """How a handshake makes way for those who are there: they are the relay's, or tasks of their own."""
+        intentions = self._parts.intentions.value
+        if intentions is None or handling(intentions, http) is not Handling.BY_REQUEST:
+            return self._relay.make_way
+        return self._among_tasks
+
+    async def _among_tasks(self) -> None:
+        await self._relay.make_way()
+        async with self._steps:  # which lets every task that can run go first
+            pass
 
     async def outbound(self, sock: socket.socket, place: Place, targets: Targets) -> None:
         """Our app."""

@@ -14,7 +14,7 @@ scope around both. Three things are not as they seem:
 * What OpenSSL says. Its reasons are texts; `_REASONS` gives each we know a name, and what is not in the table
   becomes `tls_error` with the text beside it. A refusing OpenSSL has already written its alert.
 
-A step is half a millisecond of arithmetic; `between` is called after each, so that others get a word in.
+A step is half a millisecond of arithmetic; `way` is awaited before each, so that others get a word in.
 
 No date is checked here: the chain is judged right afterwards by `certs.peer.verify_peer`.
 """
@@ -25,7 +25,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 import trio
@@ -83,17 +83,24 @@ class HandshakeFailed(Exception):
         self.detail = detail
 
 
+Way = Callable[[], Awaitable[None]]  # what comes first, before each step
+
+
+async def at_once() -> None:
+    """Nothing comes first."""
+
+
 async def server_handshake(
     sock: socket.socket,
     context: Callable[[], SSL.Context],
     deadline_seconds: float,
-    between: Callable[[], None] = lambda: None,
+    way: Way = at_once,
 ) -> SSL.Connection:
     """Answer a caller's handshake on a non-blocking socket; raise HandshakeFailed. The socket stays open.
 
     `context` is asked for when the caller begins, which may be long after it has connected.
     """
-    handshake = _Handshake(sock, between)
+    handshake = _Handshake(sock, way)
     with trio.move_on_after(deadline_seconds):
         await handshake.hear_first_byte()
         connection = SSL.Connection(context(), sock)
@@ -107,7 +114,7 @@ async def client_handshake(
     context: SSL.Context,
     server_name: str,
     deadline_seconds: float,
-    between: Callable[[], None] = lambda: None,
+    way: Way = at_once,
 ) -> SSL.Connection:
     """Begin a handshake with SNI `server_name`; raise HandshakeFailed. The socket stays open.
 
@@ -117,7 +124,7 @@ async def client_handshake(
     if _HOST_NAME.fullmatch(server_name):
         connection.set_tlsext_host_name(server_name.encode("ascii"))
     connection.set_connect_state()
-    handshake = _Handshake(sock, between)
+    handshake = _Handshake(sock, way)
     with trio.move_on_after(deadline_seconds):
         return await handshake.drive(connection)
     raise handshake.too_late(deadline_seconds)
@@ -132,11 +139,11 @@ def verified_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
 class _Handshake:
     """One attempt, and whether the other side has said anything."""
 
-    __slots__ = ("_between", "_heard", "_sock")
+    __slots__ = ("_heard", "_sock", "_way")
 
-    def __init__(self, sock: socket.socket, between: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, way: Way) -> None:
         self._sock = sock
-        self._between = between
+        self._way = way
         self._heard = False
 
     async def hear_first_byte(self) -> None:
@@ -162,10 +169,10 @@ class _Handshake:
 
     async def drive(self, connection: SSL.Connection) -> SSL.Connection:
         while True:
+            await self._way()
             try:
                 connection.do_handshake()
             except SSL.WantReadError:
-                self._between()
                 await trio.lowlevel.wait_readable(self._sock)
                 self._heard = True
             except SSL.WantWriteError:
@@ -175,7 +182,6 @@ class _Handshake:
             except SSL.Error as error:
                 raise _refused(error) from error
             else:
-                self._between()
                 return connection
 
     def too_late(self, seconds: float) -> HandshakeFailed:

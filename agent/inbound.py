@@ -18,7 +18,14 @@ from functools import partial
 from OpenSSL import SSL
 
 from agent.deny_list import NOBODY, DenyList
-from agent.handshake import HandshakeFailed, HandshakeReason, server_handshake, verified_chain
+from agent.handshake import (
+    HandshakeFailed,
+    HandshakeReason,
+    Way,
+    at_once,
+    server_handshake,
+    verified_chain,
+)
 from agent.http_front import HttpFront, Site
 from agent.http_streams import TlsStream
 from agent.intentions import Intentions, VerdictReason, authorize, authorize_caller
@@ -69,19 +76,17 @@ async def serve_inbound(
     connect_timeout: float,
     http: HttpMode = HttpMode.NEVER,
     deny_list: Latest[DenyList] | None = None,
-    proxy_protocol: bool = False,
-    settled: Callable[[], None] = lambda: None,
+    proxy_protocol: bool = False,  # every connection to the app begins with who calls
+    way: Way = at_once,
+    settled: Callable[[], None] = lambda: None,  # told when the handshake has succeeded
 ) -> None:
-    """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds.
-
-    `proxy_protocol`: every connection to the app begins with who calls. `settled`: told of a good handshake.
-    """
+    """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds."""
     plain: socket.socket | None = None
     ending: Ending | None = None
     try:
         with ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
-                tls = await _handshake(sock, connection, contexts, clock, handshake_timeout, relay=relay)
+                tls = await _handshake(sock, connection, contexts, clock, handshake_timeout, way=way)
                 settled()
                 peer = connection.peer = _identify(tls, contexts, clock())
                 _look_up(peer, deny_list)
@@ -104,7 +109,6 @@ async def serve_inbound(
                 else:
                     plain = await dial(app, connect_timeout, greeting)
                     connection.dialled = str(app)
-                    connection.relaying()
                     ending = await _relayed(relay, plain, tls, connection)
             except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:
                 _refuse(sock, refusal, connection, ledger)
@@ -119,7 +123,7 @@ async def _handshake(
     clock: Clock,
     deadline: float,
     *,
-    relay: Relay,
+    way: Way,
 ) -> SSL.Connection:
     current = contexts.value
     if current is None:
@@ -128,7 +132,7 @@ async def _handshake(
     if clock() > not_after:
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
-    return await server_handshake(sock, partial(_context, connection, contexts), deadline, relay.turn)
+    return await server_handshake(sock, partial(_context, connection, contexts), deadline, way)
 
 
 def _context(connection: Connection, contexts: Latest[Contexts]) -> SSL.Context:
@@ -141,6 +145,7 @@ def _context(connection: Connection, contexts: Latest[Contexts]) -> SSL.Context:
 
 
 async def _relayed(relay: Relay, plain: socket.socket, tls: SSL.Connection, connection: Connection) -> Ending:
+    connection.relaying()
     transfer = await relay.run(plain, tls, connection.progress)
     connection.end(transfer.ending, transfer.detail)
     return transfer.ending
@@ -166,20 +171,21 @@ def _admit(
     """What is to be done with the caller's bytes; raise Denied if nothing is."""
     if intentions is None:
         raise Denied(InboundReason.NO_INTENTIONS_YET, f"{peer.id}: intentions are not known yet")
-    handling = _handling(intentions, http)
-    judge = authorize_caller if handling is Handling.BY_REQUEST else authorize
+    how = handling(intentions, http)
+    judge = authorize_caller if how is Handling.BY_REQUEST else authorize
     verdict = judge(intentions, peer.id)
     connection.rule = verdict.rule
     if verdict.audited:
         ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
     if verdict.allowed:
-        return handling
+        return how
     if verdict.reason is VerdictReason.INTENTION_BY_REQUEST and http is HttpMode.UNSUPPORTED:
         raise Denied(InboundReason.UNSUPPORTED_PROTOCOL, f"{peer.id}: {verdict.rule}")
     raise Denied(verdict.reason, f"{peer.id}: {verdict.rule}")
 
 
-def _handling(intentions: Intentions, http: HttpMode) -> Handling:
+def handling(intentions: Intentions, http: HttpMode) -> Handling:
+    """What is done with the bytes of whoever is let in."""
     if http is HttpMode.ALWAYS or (http is HttpMode.IF_NEEDED and intentions.by_request):
         return Handling.BY_REQUEST
     return Handling.RELAYED_HTTP if http is HttpMode.IF_NEEDED else Handling.RELAYED

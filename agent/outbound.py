@@ -264,7 +264,7 @@ async def _handshake(
     connection.ours = Party(id=leaf.id, serial=leaf.serial)
     name = server_name(approach.endpoint.expected, current.credentials.bundle.trust_domain)
     seconds = route.search.seconds(approach, route.handshake_timeout)
-    return await client_handshake(tcp, current.client, name, seconds, route.relay.turn)
+    return await client_handshake(tcp, current.client, name, seconds, route.relay.make_way)
 
 
 def _must_be_let(route: _Route, connection: Connection, callee: Callee) -> None:

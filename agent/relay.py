@@ -24,8 +24,8 @@ would block.
   any more. New connections are taken on between batches only: theirs may bear the number just closed.
 * A turn is bounded, in events (`TURN`) and in what one event may move (`pump.BURSTS`), and after each turn
   every other task that can run does. A handshake's step takes as long as twenty messages, and dozens may be
-  due at once; whoever makes one gives the relay a turn after it (`turn`), or all live connections would wait
-  for all the new ones. An idle connection owns no buffer: one read buffer is shared by all, and
+  due at once; whoever makes one gives the relay a turn before it (`make_way`), or all live connections would
+  wait for all the new ones. An idle connection owns no buffer: one read buffer is shared by all, and
   what a blocked leg did not take is copied to its splice.
 """
 
@@ -176,14 +176,15 @@ class Relay:
     async def _work(self) -> None:
         with self._scope:
             while self._open:
-                self.turn()
+                self._turn()
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
 
-    def turn(self) -> None:
-        """Serve what is ready, and return; what is left over keeps the epoll readable.
+    async def make_way(self) -> None:
+        """For another task with long work to do, before each piece of it: serve what is ready first."""
+        self._turn()
 
-        For the relay's own task, and for a task with long work to do, between the pieces of it.
-        """
+    def _turn(self) -> None:
+        """Serve what is ready. What is left over keeps the epoll readable."""
         handlers = self._handlers
         if not handlers:
             return

@@ -64,7 +64,7 @@ def install() -> Seam:
 
 
 def _wrap_relay(seam: Seam) -> None:
-    begin, release, turn = Relay._begin, Relay._release, Relay.turn
+    begin, release, turn = Relay._begin, Relay._release, Relay._turn
 
     def _begin(self: Relay, run: Any) -> bool:
         for fd in run.fds:
@@ -84,7 +84,7 @@ def _wrap_relay(seam: Seam) -> None:
         with seam.inside():
             turn(self)
 
-    Relay._begin, Relay._release, Relay.turn = _begin, _release, _turn  # type: ignore[method-assign]
+    Relay._begin, Relay._release, Relay._turn = _begin, _release, _turn  # type: ignore[method-assign]
 
 
 def _checked(seam: Seam, call: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 
+import pytest
 import trio
 
-from agent.handlers import Handlers, Reactions
+from agent.handlers import STEPS, Handlers, Reactions
+from agent.handshake import Way
+from agent.intentions import Intentions
 from agent.judge import Judge
 from agent.ledger import Direction, Ledger
 from agent.legs import DialReason
 from agent.listener import Admission
 from agent.outbound import OutboundReason
 from agent.particulars import FailedAttempt
+from agent.registration import HttpMode
+from agent.relay import Relay
 from agent.splice import Ending
 from tests.agent.assembled import assembled, registration
 
@@ -29,6 +35,38 @@ async def test_a_caller_who_comes_when_the_app_has_gone_from_the_registration_is
         await handlers.inbound(ours, Admission().enter())
         assert theirs.recv(1) == b""
         theirs.close()
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the scheduler's."""
+
+    count = 0
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize(("http", "most"), [(HttpMode.ALWAYS, STEPS), (HttpMode.NEVER, 20)])
+async def test_where_requests_are_judged_a_few_steps_of_handshakes_come_in_each_turn(
+    nursery: trio.Nursery, http: HttpMode, most: int
+) -> None:
+    """A relayed connection is served within the step; a judged one is a task, and waits for its turn."""
+    parts = assembled(nursery).parts
+    parts.intentions.publish(Intentions(destination="web", rules=(), default_allow=True))
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    steps: Counter[int] = Counter()
+
+    async def step(way: Way) -> None:
+        await way()
+        steps[turns.count] += 1
+
+    with Relay() as relay:
+        handlers = Handlers(parts, relay)
+        async with trio.open_nursery() as callers:
+            for _ in range(20):
+                callers.start_soon(step, handlers.way(http))
+    assert max(steps.values()) == most
 
 
 async def test_the_log_and_the_judge_hear_of_every_connection(nursery: trio.Nursery) -> None:

@@ -68,15 +68,21 @@ async def both(
     return outcome["client"], outcome["server"]
 
 
-async def test_others_get_a_word_in_between_the_steps(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_others_get_a_word_in_before_each_step(pair: tuple[socket.socket, socket.socket]) -> None:
     contexts = contexts_of(ROOT.leaf(service="db", datacenter="dc2"), ROOT)
     called: Counter[str] = Counter()
 
+    async def ours() -> None:
+        called.update(["client"])
+
+    async def theirs() -> None:
+        called.update(["server"])
+
     async def call() -> None:
-        await client_handshake(pair[0], contexts.client, "db.test", 5, lambda: called.update(["client"]))
+        await client_handshake(pair[0], contexts.client, "db.test", 5, ours)
 
     async def answer() -> None:
-        await server_handshake(pair[1], lambda: contexts.server, 5, lambda: called.update(["server"]))
+        await server_handshake(pair[1], lambda: contexts.server, 5, theirs)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call)
@@ -224,7 +230,7 @@ async def test_a_write_that_blocks_is_waited_for(contexts: Contexts) -> None:
 
     near, far = tcp_pair()
     with near, far:
-        await handshake._Handshake(near, lambda: None).drive(Reluctant())  # type: ignore[arg-type]
+        await handshake._Handshake(near, handshake.at_once).drive(Reluctant())  # type: ignore[arg-type]
     assert wishes == []
 
 

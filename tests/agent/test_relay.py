@@ -28,9 +28,9 @@ class CountingRelay(Relay):
 
     turns = 0
 
-    def turn(self) -> None:
+    def _turn(self) -> None:
         self.turns += 1
-        super().turn()
+        super()._turn()
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,11 @@ async def test_a_task_with_long_work_gives_it_a_turn(wiring: Wiring) -> None:
         async with relaying(relay, wire):
             await trio.testing.wait_all_tasks_blocked()
             wire.app.send(b"question")
-            relay.turn()
+            await relay.make_way()
             assert wire.peer.recv(100) == b"question"
             wire.peer_sock.close()
-        relay.turn()  # without a connection there is nothing to do
-    relay.turn()
+        await relay.make_way()  # without a connection there is nothing to do
+    await relay.make_way()
 
 
 @pytest.mark.parametrize("unix", [False, True])

@@ -27,9 +27,9 @@ class CountingRelay(Relay):
 
     turns = 0
 
-    def turn(self) -> None:
+    def _turn(self) -> None:
         self.turns += 1
-        super().turn()
+        super()._turn()
 
 
 @pytest.fixture
