@@ -15,7 +15,7 @@ import trio.testing
 from OpenSSL import SSL
 
 from agent.pump import RECORD
-from agent.relay import Relay, RelayClosed
+from agent.relay import PATIENCE, Relay, RelayClosed
 from agent.splice import Ending, Progress, Transfer
 from certs.contexts import Contexts
 from tests.agent.relayed import Wire, Wiring, relaying, wirings
@@ -45,17 +45,25 @@ async def wiring(contexts: Contexts) -> AsyncIterator[Wiring]:
         yield make
 
 
-async def test_a_task_with_long_work_gives_it_a_turn(wiring: Wiring) -> None:
-    """Nothing else runs meanwhile: what has come is passed on within the call."""
+async def test_a_task_with_long_work_gives_it_a_turn(
+    wiring: Wiring, mock_clock: trio.testing.MockClock
+) -> None:
+    """Nothing else runs meanwhile: what has waited for a while is passed on within the call."""
     wire = await wiring()
     with Relay() as relay:
         async with relaying(relay, wire):
             await trio.testing.wait_all_tasks_blocked()
             wire.app.send(b"question")
+            await relay.make_way()  # it has just had one
+            with pytest.raises(SSL.WantReadError):
+                wire.peer.recv(100)
+            mock_clock.jump(PATIENCE)
             await relay.make_way()
             assert wire.peer.recv(100) == b"question"
             wire.peer_sock.close()
+        mock_clock.jump(PATIENCE)
         await relay.make_way()  # without a connection there is nothing to do
+    mock_clock.jump(PATIENCE)
     await relay.make_way()
 
 
