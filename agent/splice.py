@@ -200,11 +200,13 @@ class Splice:
         """The summary, once `due` says FINISH."""
         if self.ending is None:
             raise RuntimeError("the splice has not ended")
+        # What waits for a leg to take more was taken from the other, and some of it may have gone already.
+        taken = bool(self.lost or self.plain_rest or self.tls_rest)
         return Transfer(
             to_plain=progress.to_plain,
             to_tls=progress.to_tls,
             ending=self.ending,
             detail=self.detail,
             tls_ended_first=self.tls_ended_first,
-            untouched=not (self.lost or progress.to_plain or progress.to_tls),
+            untouched=not (taken or progress.to_plain or progress.to_tls),
         )

@@ -154,6 +154,18 @@ def test_untouched_means_that_no_byte_was_taken() -> None:
     assert not splice.transfer(progress).untouched
 
 
+@pytest.mark.parametrize("towards", ["plain", "tls"])
+def test_what_still_waits_was_taken(towards: str) -> None:
+    """A write that blocked may have gone in part: nobody else may serve the connection from its beginning."""
+    splice = Splice()
+    if towards == "plain":
+        splice.plain_blocked(b"rest")
+    else:
+        splice.tls_blocked(b"rest", WRITE)
+    splice.fail(Ending.TLS_RESET, "")
+    assert not splice.transfer(Progress()).untouched
+
+
 def test_there_is_no_transfer_before_the_end() -> None:
     with pytest.raises(RuntimeError):
         Splice().transfer(Progress())

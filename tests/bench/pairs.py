@@ -24,6 +24,7 @@ from tests.bench.rig import (
     ask,
     ask_text,
     identity,
+    must_be_free,
     process,
     wait_for_port,
 )
@@ -183,6 +184,8 @@ def nginx(directory: Path) -> Iterator[Pair]:
 def two(
     directory: Path, name: str, *, client: list[str], server: list[str], upstream: int, public: int
 ) -> Iterator[Pair]:
+    for address, port in ((SERVER, public), (CLIENT, upstream)):
+        must_be_free(address, port)  # HAProxy would share it with the one of an earlier run
     log = {half: directory / f"{name}-{half}.log" for half in ("client", "server")}
     with process(server, log["server"]) as b, process(client, log["client"]) as a:
         took = wait_for_port(SERVER, public, b, log["server"])

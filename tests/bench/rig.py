@@ -76,6 +76,12 @@ def process(
             child.wait()
 
 
+def must_be_free(address: str, port: int) -> None:
+    """Raises BenchFailed if somebody listens there."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
+        raise BenchFailed(f"{address}:{port} is in use: end what listens there, it may be of an earlier run")
+
+
 def wait_for_port(
     address: str, port: int, child: subprocess.Popen[bytes], log: Path, seconds: float = 20
 ) -> float:
