@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[Callable[[Pair, random.Random], None], float]] = {
 }
 SAMPLE_SECONDS = 5.0
 RAMP_SECONDS = 20.0  # in which the callers arrive
-MARGIN_MB = 10.0  # above the start, when all is over: tables that grew, pages where something new lives
+MARGIN_MB = 15.0  # above the start, when all is over: tables that grew, pages where something new lives
 GROWTH_MB = 3.0  # from the third to the last quarter
 SETTLING = 10.0  # seconds for the last connections to end
 
