@@ -69,6 +69,26 @@ async def test_where_requests_are_judged_a_few_steps_of_handshakes_come_in_each_
     assert max(steps.values()) == most
 
 
+async def test_a_caller_is_served_so_that_its_handshake_makes_way(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = assembled(nursery).parts
+    parts.placement.publish(registration(protocol="http", identity_header=True))
+    parts.intentions.publish(Intentions(destination="web", rules=(), default_allow=True))
+    given: list[Way] = []
+
+    async def serve(_sock: socket.socket, *, way: Way, **_: object) -> None:
+        given.append(way)
+
+    monkeypatch.setattr("agent.handlers.serve_inbound", serve)
+    with Relay() as relay, socket.socket() as sock:
+        handlers = Handlers(parts, relay)
+        await handlers.inbound(sock, Admission().enter())
+        parts.placement.publish(registration())
+        await handlers.inbound(sock, Admission().enter())
+        assert given == [handlers.way(HttpMode.ALWAYS), relay.make_way]
+
+
 async def test_the_log_and_the_judge_hear_of_every_connection(nursery: trio.Nursery) -> None:
     bench = assembled(nursery)
     parts = bench.parts

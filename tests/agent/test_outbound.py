@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from agent.outbound import serve_outbound, server_name
+from agent.relay import Relay
 from certs.spiffe import TrustDomain
 from tests.agent.wires import tcp_pair
 from tests.scenarios.halves import echo, mesh, now, one
@@ -56,3 +57,18 @@ async def test_the_place_is_settled_when_a_candidate_serves(served: bool) -> Non
         near.close()
         await m.web.finished()
     assert settled.is_set() is served
+
+
+async def test_it_makes_way_before_each_step_of_its_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[Relay] = []
+
+    async def make_way(relay: Relay) -> None:
+        steps.append(relay)
+
+    monkeypatch.setattr(Relay, "make_way", make_way)
+    async with mesh(echo) as m:
+        async with await m.connect() as app:
+            await app.send_all(b"x")
+            assert await app.receive_some() == b"x"
+        await m.web.finished()
+        assert steps == [m.relay, m.relay]  # of the outbound half alone: the mesh gives the other no way
