@@ -29,7 +29,7 @@ def _identity(files: Files) -> list[str]:
 
 
 def s_client(files: Files, port: int, *options: str, says: str, hears: str) -> str:
-    """Connect, say a line, read until `hears` comes back, leave; returns everything it printed."""
+    """Connect, say a line, read until the line `hears` comes back, leave; returns everything it printed."""
     process = subprocess.Popen(
         ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *_identity(files), *options],
         stdin=subprocess.PIPE,
@@ -40,18 +40,21 @@ def s_client(files: Files, port: int, *options: str, says: str, hears: str) -> s
     )
     assert process.stdin
     assert process.stdout
-    printed = ""
+    lines: list[str] = []
     try:
         process.stdin.write(f"{says}\n")
         process.stdin.flush()
-        while hears not in printed and (line := process.stdout.readline()):
-            printed += line
+        # A whole line of its own: the certificates it prints first are base64, in which any word of
+        # letters may stand (a leaf with "TWO" in it once made a test leave before the handshake was told).
+        while f"{hears}\n" not in lines and (line := process.stdout.readline()):
+            lines.append(line)
         # A line that begins with Q is its command to leave, as long as nobody said -quiet.
-        printed += process.communicate("Q\n", timeout=SECONDS)[0]
+        rest = process.communicate("Q\n", timeout=SECONDS)[0]
     finally:
         process.kill()
         process.wait(timeout=SECONDS)
-    assert hears in printed, f"exit {process.returncode}: {printed}"
+    printed = "".join(lines) + rest
+    assert f"{hears}\n" in lines, f"exit {process.returncode}: {printed}"
     return printed
 
 
