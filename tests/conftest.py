@@ -1,8 +1,9 @@
-"""For all tests: the assertions at the seam between trio's tasks and the relay."""
+"""For all tests: the assertions at the seam between trio's tasks and the relay; no example is timed."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.seam import Seam, install
 
@@ -12,6 +13,9 @@ SEAM = pytest.StashKey[Seam]()
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test is collected."""
     config.stash[SEAM] = install()
+    # Hypothesis times examples, and their making: on a machine that is busy, tests would fail for nothing.
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -259,7 +259,7 @@ async def _soon(act: Any, *arguments: object) -> None:
 
 TestFederation = Federation.TestCase
 TestFederation.settings = settings(
-    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=6, stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.http_streams import StreamBroken
@@ -63,7 +63,7 @@ async def survives(parts: list[bytes]) -> None:
         assert not any(map(forbidden_by_denials, f.app.reached))
 
 
-bounded = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+bounded = settings(max_examples=120)
 
 
 @bounded

@@ -299,7 +299,7 @@ def flood(*, by_app: bool) -> list[Moment]:
 @example(flood(by_app=True), Legs(unix=False, rooms=(1 << 20, 65536)))
 @example(flood(by_app=False), Legs(unix=False, rooms=(65536, 1 << 20)))
 @given(moments_of(ORDERLY), LEGS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_what_is_said_arrives_whole(moments: list[Moment], legs: Legs) -> None:
     story = trio.run(told, moments, legs)
     event(f"more than the relay may hold: {max(story.app.said, story.peer.said) > MOST_HELD}")
@@ -307,7 +307,7 @@ def test_what_is_said_arrives_whole(moments: list[Moment], legs: Legs) -> None:
 
 
 @given(moments_of(ANY), LEGS)
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 def test_a_break_loses_the_end_at_most_and_is_never_taken_for_one(moments: list[Moment], legs: Legs) -> None:
     story = trio.run(told, moments, legs)
     event(f"{story.transfers[0].ending}")

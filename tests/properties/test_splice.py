@@ -107,7 +107,7 @@ class Story:
 
 
 @given(st.lists(MOMENTS, max_size=40))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_bytes_are_conserved(moments: list[Moment]) -> None:
     story = Story()
     for moment in moments:
@@ -123,7 +123,7 @@ def test_bytes_are_conserved(moments: list[Moment]) -> None:
 
 
 @given(st.lists(MOMENTS, max_size=20), st.booleans())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_break_ends_it_and_never_looks_like_an_end(moments: list[Moment], plain_breaks: bool) -> None:
     story = Story()
     for moment in moments:
