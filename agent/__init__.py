@@ -35,6 +35,7 @@ How it fits together. What stands lower may import what stands higher, seldom th
         http_front  http_call  http_exchange  http_body   read, judged, passed on, answered
         request_head  request_headers                     what is read strictly, and what goes on
         http_answers  plain_answer  odd_answer            our answers, and the app's
+        chunks                                            a body in pieces, either way
         http_streams  app_connection                      the two legs
 
     what is told

@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from http import HTTPStatus
 
-import h11
 import trio
 
 from agent.http_body import BodyBroken, RequestBody
@@ -16,18 +15,18 @@ DRAIN_SECONDS = 5.0
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, read so that the connection can go on
 
 
-def answer(
-    http: h11.Connection, status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bool = False
-) -> bytes:
+def answer(status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bool = False) -> bytes:
     """A whole answer; `bodiless`: to HEAD. What was asked is not repeated: it may be made to be shown."""
     phrase = HTTPStatus(status).phrase
     body = f"{status} {phrase}: {text} ({reason.value})\n".encode()
-    fields = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    fields += [("Connection", "close")] if close else []
-    fields += [("Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE")] if status == 405 else []
-    parts: list[h11.Event] = [h11.Response(status_code=status, headers=fields, reason=phrase)]
-    parts += [h11.Data(data=body)] if not bodiless else []
-    return b"".join(http.send(part) or b"" for part in (*parts, h11.EndOfMessage()))
+    lines = [
+        f"HTTP/1.1 {status} {phrase}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        *(["Connection: close"] if close else []),
+        *(["Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE"] if status == 405 else []),
+    ]
+    return "\r\n".join((*lines, "", "")).encode() + (b"" if bodiless else body)
 
 
 def worth_draining(framing: Framing) -> bool:

@@ -1,8 +1,7 @@
 """The body of a request on its way to the app: where it ends, and what is written of it. No IO.
 
 The head has been held to one reading before (`request_head.py`), so its framing is one of three: nothing, so
-many bytes, or chunks. Counted bytes go on as they are. Chunks are parsed by h11 and written anew: no length,
-extension or trailer of the caller's reaches the app as the bytes it was.
+many bytes, or chunks. Counted bytes go on as they are; chunks are written anew.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
-import h11
-
-from agent.request_headers import Fields, trailer_fields
+from agent.chunks import Chunks, ChunksBroken
+from agent.request_headers import trailer_fields
 
 
 class BodyReason(StrEnum):
@@ -36,8 +35,13 @@ class BodyBroken(ValueError):
 class RequestBody(Protocol):
     """What comes after a request's head on the caller's connection."""
 
-    ended: bool
-    rest: bytes  # what came after its end: the next request
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has come."""
+
+    @property
+    def rest(self) -> bytes:
+        """What came after its end: the next request."""
 
     def start(self) -> bytes:
         """What goes on to the app of that which came with the head; raise BodyBroken."""
@@ -88,41 +92,28 @@ class CountedBody(_Arriving):
 
 
 class ChunkedBody(_Arriving):
-    """Chunks, parsed by the h11 connection that parsed the head."""
+    """Chunks, written anew (`chunks.py`)."""
 
-    __slots__ = ("_http", "_judged", "ended", "rest")
+    __slots__ = ("_chunks",)
 
-    def __init__(self, http: h11.Connection, came: bytes, judged: Collection[str]) -> None:
+    def __init__(self, came: bytes, judged: Collection[str]) -> None:
         """`judged`: folded names of headers that rules look at; they are not let through as trailers."""
-        self._http = http
+        self._chunks = Chunks(partial(trailer_fields, judged=judged))
         self._came = came
-        self._judged = judged
-        self.ended = False
-        self.rest = b""
+
+    @property
+    def ended(self) -> bool:
+        return self._chunks.ended
+
+    @property
+    def rest(self) -> bytes:
+        return self._chunks.rest
 
     def take(self, data: bytes) -> bytes:
-        """The chunks in them, written anew."""
-        if self.ended:
-            self.rest += data
-            return b""
+        """The chunks in them."""
+        if not data and not self.ended:
+            raise BodyBroken(BodyReason.CUT_OFF, "the last chunk is missing")
         try:
-            self._http.receive_data(data)
-            return b"".join(self._chunks())
-        except h11.RemoteProtocolError as error:
-            reason = BodyReason.MALFORMED if data else BodyReason.CUT_OFF
-            raise BodyBroken(reason, str(error)) from error.with_traceback(None)  # as in `odd_answer.py`
-
-    def _chunks(self) -> list[bytes]:
-        written: list[bytes] = []
-        while isinstance(event := self._http.next_event(), h11.Data):
-            written.append(b"%x\r\n%b\r\n" % (len(event.data), event.data))
-        if isinstance(event, h11.EndOfMessage):
-            self.ended = True
-            self.rest = self._http.trailing_data[0]
-            written.append(last_chunk(trailer_fields(event, self._judged)))
-        return written
-
-
-def last_chunk(trailers: Fields) -> bytes:
-    """The end of a chunked body."""
-    return b"0\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % field for field in trailers)
+            return self._chunks.take(data)
+        except ChunksBroken as error:
+            raise BodyBroken(BodyReason.MALFORMED, str(error)) from error

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import h11
-
 from agent.http_body import ChunkedBody, CountedBody, RequestBody
-from agent.request_head import HeadReason, HeadRefused, check_head, read_usual_line
-from agent.request_headers import Fields, Framing, framing, header_values, request_fields, written
+from agent.request_head import HeadReason, HeadRefused, read_head, read_usual_line
+from agent.request_headers import UPGRADE, Fields, Framing, framing, header_values, request_fields, written
 from agent.request_rules import HttpRequest, Values
 from agent.request_target import Target, parse_target
 
@@ -19,22 +17,17 @@ REMEMBERED = 2 * 1024  # bytes of headers that are worth keeping for a caller's 
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """A request that can be judged. `raw` is its head as it came, `head` as the app would get it.
+    """A request that can be judged. `head` is what the app would get; `old`: it is one of HTTP/1.0."""
 
-    `waits`: the body may be held back until it is asked for. `closes`: the caller wants its connection closed
-    after the answer.
-    """
-
-    raw: bytes
     method: bytes
     asked_for: bytes  # the target as it came
+    old: bool
     target: Target
     fields: Fields
     head: bytes
     asked: HttpRequest
     body: RequestBody
     framing: Framing
-    _parsed: h11.Connection | None = field(default=None, repr=False)
 
     @property
     def whole(self) -> bool:
@@ -42,11 +35,9 @@ class Call:
         return not self.framing.length and not self.framing.chunked
 
     @property
-    def http(self) -> h11.Connection:
-        """h11's side towards the caller, which has parsed the head and nothing that came after it."""
-        if self._parsed is None:
-            self._parsed = _parse(self.raw)[0]
-        return self._parsed
+    def upgrades(self) -> bool:
+        """Whether a WebSocket is asked for."""
+        return UPGRADE in self.fields
 
 
 class _Headers(NamedTuple):
@@ -75,22 +66,22 @@ class CallReader:
         self._judged = judged
         self._last: _Headers | None = None
 
-    def read(self, head: bytes, came: bytes) -> Call:
+    def read(self, raw: bytes, came: bytes) -> Call:
         """Read a request's head and what came with it; raise HeadRefused or TargetRefused."""
-        line, _, block = head.partition(b"\r\n")
+        line, _, block = raw.partition(b"\r\n")
         if self._last is not None and self._last.raw == block:
             usual = read_usual_line(line)
             if usual is not None:
-                return self._again(head, came, *usual, self._last)
-        return self._anew(head, came, line, block)
+                return self._again(came, *usual, self._last)
+        return self._anew(raw, came, line, block)
 
-    def _again(self, head: bytes, came: bytes, method: bytes, asked_for: bytes, last: _Headers) -> Call:
+    def _again(self, came: bytes, method: bytes, asked_for: bytes, last: _Headers) -> Call:
         """The same headers with another line, or the same."""
         target = parse_target(asked_for, method.decode(), b"")  # a path: it names no host that could differ
         return Call(
-            raw=head,
             method=method,
             asked_for=asked_for,
+            old=False,
             target=target,
             fields=last.fields,
             head=b"%b %b HTTP/1.1\r\n%b" % (method, target.sent, last.written),
@@ -99,29 +90,27 @@ class CallReader:
             framing=last.framing,
         )
 
-    def _anew(self, head: bytes, came: bytes, line: bytes, block: bytes) -> Call:
-        check_head(head)
-        http, request = _parse(head)
-        method = request.method.decode()
+    def _anew(self, raw: bytes, came: bytes, line: bytes, block: bytes) -> Call:
+        head = read_head(raw)
+        method = head.method.decode()
         if method == "CONNECT":
             raise HeadRefused(HeadReason.CONNECT, "no tunnels")
-        target = parse_target(request.target, method, dict(request.headers).get(b"host", b""))
-        fields = request_fields(request, self._host, self._identity)
-        framed = framing(request)
+        target = parse_target(head.target, method, head.host)
+        fields = request_fields(head, self._host, self._identity)
+        framed = framing(head)
         headers = _Headers(block, fields, written(fields), header_values(fields), framed)
         self._last = headers if _repeatable(line, headers) else None
-        body = ChunkedBody(http, came, self._judged()) if framed.chunked else CountedBody(framed.length, came)
+        body = ChunkedBody(came, self._judged()) if framed.chunked else CountedBody(framed.length, came)
         return Call(
-            raw=head,
-            method=request.method,
-            asked_for=request.target,
+            method=head.method,
+            asked_for=head.target,
+            old=head.minor == b"0",
             target=target,
             fields=fields,
-            head=b"%b %b HTTP/1.1\r\n%b" % (request.method, target.sent, headers.written),
+            head=b"%b %b HTTP/1.1\r\n%b" % (head.method, target.sent, headers.written),
             asked=HttpRequest(method=method, paths=target.readings, headers=headers.values),
             body=body,
             framing=framed,
-            _parsed=http,
         )
 
 
@@ -134,15 +123,3 @@ def _repeatable(line: bytes, headers: _Headers) -> bool:
         and not headers.framing.waits
         and b"upgrade" not in headers.raw.lower()
     )
-
-
-def _parse(head: bytes) -> tuple[h11.Connection, h11.Request]:
-    """h11 gets the head alone: this connection of its serves one request. Raises HeadRefused."""
-    http = h11.Connection(h11.SERVER)
-    http.receive_data(head)
-    try:
-        request = http.next_event()
-    except h11.RemoteProtocolError as error:
-        raise HeadRefused(HeadReason.UNREADABLE, str(error)) from error
-    assert isinstance(request, h11.Request)  # a whole head is nothing else
-    return http, request

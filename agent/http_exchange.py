@@ -6,7 +6,8 @@ the whole request, and then what is left of it is not waited for. A short reques
 is most of them, needs no second task: if the caller leaves, the answer's sending shows it.
 
 The request's framing is written anew (`http_body.py`). An answer's head is looked at once: a plain one goes
-back with its counted bytes (`plain_answer.py`), any other is parsed and written anew (`odd_answer.py`).
+back with its counted bytes, or its chunks (`plain_answer.py`); any other is parsed and written anew
+(`odd_answer.py`).
 Memory per exchange: what one read brings, and a burst of the caller's next requests.
 """
 
@@ -17,11 +18,13 @@ from enum import Enum, StrEnum, auto
 import trio
 
 from agent.app_connection import AppConnection
+from agent.chunks import Chunks, ChunksBroken
 from agent.http_body import BodyBroken
 from agent.http_call import Call
 from agent.http_streams import CHUNK, StreamBroken, TlsStream, pour
 from agent.odd_answer import AnswerBroken, AnswerReason, OddAnswer
 from agent.plain_answer import PlainAnswer, read_plain
+from agent.request_headers import trailer_fields
 from agent.splice import Ending
 
 PROMPT_SECONDS = 0.5  # an answer that begins within this time needs no second task
@@ -140,10 +143,12 @@ class Exchange:
             self._outcome = Outcome.STALE
             return
         plain = read_plain(data, self._call.method)
-        if plain is not None:
-            await self._pass_plain(plain, data)
-        else:
+        if plain is None or (plain.chunked and self._call.old):
             await self._pass_odd(data)
+        elif plain.chunked:
+            await self._pass_chunks(plain, data)
+        else:
+            await self._pass_plain(plain, data)
 
     async def _first(self) -> bytes | None:
         """The first bytes, or the end; None where a kept connection was stale."""
@@ -174,8 +179,20 @@ class Exchange:
                 raise AnswerBroken(AnswerReason.CLOSED, f"{missing} bytes of the answer are missing")
         self._app.heard = plain.keeps and len(data) <= plain.begins + plain.length
 
+    async def _pass_chunks(self, plain: PlainAnswer, data: bytes) -> None:
+        self._answering = True
+        chunks = Chunks(trailer_fields)
+        written = plain.written(close=self._closes()) + _taken(chunks, data[plain.begins :])
+        await self._caller.send(written)
+        while not chunks.ended:
+            data = await self._app.stream.receive()
+            if not data:
+                raise AnswerBroken(AnswerReason.CLOSED, "the last chunk of the answer is missing")
+            await self._caller.send(_taken(chunks, data))
+        self._app.heard = plain.keeps and not chunks.rest
+
     async def _pass_odd(self, data: bytes) -> None:
-        answer = OddAnswer(self._call.http, self._call.method, self._call.target.sent, self._call.fields)
+        answer = OddAnswer(self._call.method, old=self._call.old, upgrades=self._call.upgrades)
         while True:
             try:
                 written = answer.take(data, close=not answer.begun and self._closes())
@@ -195,3 +212,10 @@ class Exchange:
             self._failure = ExchangeFailed(reason, detail, answering=self._answering)
         if self._scope is not None:
             self._scope.cancel()
+
+
+def _taken(chunks: Chunks, data: bytes) -> bytes:
+    try:
+        return chunks.take(data)
+    except ChunksBroken as error:
+        raise AnswerBroken(AnswerReason.MALFORMED, str(error)) from error

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-import h11
 import trio
 
 from agent.app_connection import AppConnection
@@ -250,9 +249,7 @@ class HttpFront:
         self._connection.request = None
         self._tell(call.method.decode(), call.asked_for.decode(), status, reason, detail)
         close = close or call.framing.closes or not worth_draining(call.framing)
-        await self._tls.send(
-            answer(call.http, status, reason, text, close=close, bodiless=call.method == b"HEAD")
-        )
+        await self._tls.send(answer(status, reason, text, close=close, bodiless=call.method == b"HEAD"))
         going_on = not close and await drained(call.body, self._tls)
         self._received = call.body.rest
         return going_on
@@ -263,7 +260,7 @@ class HttpFront:
         method, target = line[0], " ".join(line[1:2])
         self._tell(method, target, status, reason, detail)
         self._connection.end(reason, detail)
-        await self._tls.send(answer(h11.Connection(h11.SERVER), status, reason, detail, close=True))
+        await self._tls.send(answer(status, reason, detail, close=True))
 
     def _audit(self, call: Call, verdict: Verdict) -> None:
         asked = f"{call.method.decode()} {call.asked_for.decode()}"[:SHOWN]

@@ -47,8 +47,8 @@ class Log:
         """One line, if the level is wanted."""
         if not self.wants(level):
             return
-        # Without its zone, which is UTC: asking that for its offset leaves a string in the interpreter's cache
-        # of attributes each time, and hundreds of them a page of memory each after a flood of refusals.
+        # Without its zone, which is UTC. Asked for its offset, it leaves a string in the interpreter's cache
+        # of attributes each time; after a flood of refusals hundreds of those hold a page of memory each.
         ts = self._clock().replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
         if self._worker is not None:
             fields["worker"] = self._worker

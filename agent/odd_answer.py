@@ -1,4 +1,4 @@
-"""An answer that is not plain, parsed and written anew by h11: interim ones, chunks, upgrades. No IO.
+"""An answer that is not plain, parsed and written anew by h11: interim ones, upgrades, HTTP/1.0. No IO.
 
 Whatever the app's framing, the caller gets one of h11's making. HTTP/1.0 callers get no chunks, no trailers
 and no interim answers.
@@ -10,12 +10,9 @@ from enum import StrEnum
 
 import h11
 
-from agent.request_headers import Fields, header_name, response_fields, trailer_fields
+from agent.request_headers import SWITCH, response_fields, trailer_fields
 
 MAX_HEAD = 128 * 1024  # bytes; the app is ours, and its cookies are many
-
-_SWITCH: Fields = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class AnswerReason(StrEnum):
@@ -37,13 +34,16 @@ class AnswerBroken(ValueError):
 class OddAnswer:
     """The answer to one request, as it comes."""
 
-    def __init__(self, caller: h11.Connection, method: bytes, target: bytes, fields: Fields) -> None:
-        """`caller`: h11's side towards the caller, which has read the request; then what the app was sent."""
-        self._caller = caller
+    def __init__(self, method: bytes, *, old: bool, upgrades: bool) -> None:
+        """What matters of the request. `old`: it is one of HTTP/1.0; `upgrades`: it asks for a WebSocket."""
+        self._old = old
+        fields = [(b"Host", b"app"), *(SWITCH if upgrades else [])]
         self._app = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-        bodiless = [(name, value) for name, value in fields if header_name(name).lower not in _FRAMING]
-        self._app.send(h11.Request(method=method, target=target, headers=bodiless))
+        head = self._app.send(h11.Request(method=method, target="/", headers=fields))
         self._app.send(h11.EndOfMessage())  # the answer's reading does not depend on the request's body
+        self._caller = h11.Connection(h11.SERVER)
+        self._caller.receive_data((head or b"").replace(b"HTTP/1.1", b"HTTP/1.0") if old else head or b"")
+        self._caller.next_event()
         self.begun = False  # the final answer's head has been written
         self.ended = False
         self.switched = False  # both sides go on in another protocol; `rest` is the app's first word in it
@@ -88,7 +88,7 @@ class OddAnswer:
         raise h11.RemoteProtocolError("no answer")
 
     def _interim(self, event: h11.InformationalResponse) -> bytes:
-        if self._caller.their_http_version == b"1.0":
+        if self._old:
             return b""
         fields = response_fields(event)
         return self._send(
@@ -102,15 +102,15 @@ class OddAnswer:
 
     def _end(self, event: h11.EndOfMessage) -> bytes:
         self.ended = True
-        chunked = self._caller.their_http_version != b"1.0"
-        return self._send(h11.EndOfMessage(headers=trailer_fields(event) if chunked else []))
+        trailers = [] if self._old else trailer_fields(list(event.headers.raw_items()))
+        return self._send(h11.EndOfMessage(headers=trailers))
 
     def _switch(self, event: h11.InformationalResponse) -> bytes:
         asked = [value.lower() for name, value in event.headers if name == b"upgrade"]
         if asked != [b"websocket"]:
             raise h11.RemoteProtocolError("the app switches to what was not asked for")
         self.begun = self.switched = True
-        fields = [*response_fields(event), *_SWITCH]
+        fields = [*response_fields(event), *SWITCH]
         return self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=event.reason))
 
     def _send(self, event: h11.Event) -> bytes:

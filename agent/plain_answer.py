@@ -1,9 +1,9 @@
-"""The head of an answer as nearly all answers are: HTTP/1.1, final, of a known length. No IO.
+"""The head of an answer as nearly all answers are: HTTP/1.1, final, of a known length or in chunks. No IO.
 
 Such a head is held to the grammar and its few hop-by-hop headers are cut out; what is left goes to the caller
-as it is, and of the body only the bytes are counted. Whatever is not so plain (an interim answer, chunks, an
-upgrade, a length said twice, a folded line, HTTP/1.0, half a head) is `None` here, and left to h11
-(`odd_answer.py`).
+as it is. Of a body of known length only the bytes are counted; chunks are written anew (`chunks.py`).
+Whatever is not so plain (an interim answer, an upgrade, a length said twice, a folded line, HTTP/1.0, half a
+head) is `None` here, and left to h11 (`odd_answer.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class PlainAnswer:
     head: bytes  # without the empty line
     begins: int
     length: int
+    chunked: bool  # instead of a length
     keeps: bool
 
     def written(self, *, close: bool) -> bytes:
@@ -46,23 +47,38 @@ def read_plain(received: bytes, method: bytes) -> PlainAnswer | None:
     if match is None:
         return None
     line, status, fields = match.groups()
-    length, keeps = None, True
+    told = _told(fields)
+    if told is None:
+        return None
+    length, chunked, keeps = told
+    if status in _BODILESS:
+        if length is not None or chunked:
+            return None
+        length = 0
+    if (length is None) is not chunked or (chunked and method == b"HEAD"):
+        return None
+    head = line + _ENDS_HERE.sub(b"", fields)
+    return PlainAnswer(
+        head, match.end(), 0 if length is None or method == b"HEAD" else length, chunked, keeps
+    )
+
+
+def _told(fields: bytes) -> tuple[int | None, bool, bool] | None:
+    """Length, whether there are chunks, and whether the app goes on, if each is said once and plainly."""
+    length, chunked, keeps = None, False, True
     for name, value in ((name.lower(), value.strip(b" \t")) for name, value in _TELLING.findall(fields)):
         if name == b"content-length":
             if length is not None or not _LENGTH.fullmatch(value):
                 return None
             length = int(value)
+        elif name == b"transfer-encoding":
+            if chunked or value.lower() != b"chunked":
+                return None
+            chunked = True
         elif name == b"connection":
             if value.lower() not in {b"keep-alive", b"close"}:
                 return None
             keeps = keeps and value.lower() != b"close"
-        elif name in {b"upgrade", b"transfer-encoding"}:
+        elif name == b"upgrade":
             return None
-    if status in _BODILESS:
-        if length is not None:
-            return None
-        length = 0
-    if length is None:
-        return None
-    head = line + _ENDS_HERE.sub(b"", fields)
-    return PlainAnswer(head, match.end(), 0 if method == b"HEAD" else length, keeps)
+    return length, chunked, keeps

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import h11
 
-from agent.request_head import HeadReason, HeadRefused, check_head
+from agent.request_head import HeadReason, HeadRefused, RequestHead, are_fields
 from agent.request_rules import HttpRequest, Values, fold
 from agent.request_target import Target
 from certs.spiffe import ServiceId
@@ -19,6 +19,9 @@ from certs.spiffe import ServiceId
 IDENTITY = "X-Forwarded-Client-Cert"
 
 Fields = list[tuple[bytes, bytes]]
+
+UPGRADE = (b"Upgrade", b"websocket")
+SWITCH: Fields = [(b"Connection", b"Upgrade"), UPGRADE]  # the one protocol there is to switch to
 
 _REMEMBERED = 512  # names of headers: they are the same ones again and again
 _SHORT = 64  # bytes of a name that is worth remembering
@@ -91,10 +94,10 @@ class Framing(NamedTuple):
     closes: bool
 
 
-def framing(request: h11.Request) -> Framing:
-    """Read a request whose head was held to one reading (`request_head.check_head`)."""
-    length, chunked, waits, closes = 0, False, False, request.http_version == b"1.0"
-    for raw, value in request.headers.raw_items():
+def framing(head: RequestHead) -> Framing:
+    """What the headers say of that."""
+    length, chunked, waits, closes = 0, False, False, head.minor == b"0"
+    for raw, value in head.fields:
         lower = header_name(raw).lower
         if lower == b"content-length":
             length = int(value)
@@ -109,11 +112,10 @@ def framing(request: h11.Request) -> Framing:
 
 def written(fields: Fields) -> bytes:
     """Headers as the app gets them, with the empty line, held to the grammar of those that come."""
-    block = b"%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in fields])
-    if block.count(b"\n") != len(fields) + 1:
-        raise HeadRefused(HeadReason.UNREADABLE, "a line end within a header")
-    check_head(b"GET / HTTP/1.1\r\n" + block)
-    return block
+    block = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if not are_fields(block, len(fields)):
+        raise HeadRefused(HeadReason.UNREADABLE, "a line end or a control character within a header")
+    return block + b"\r\n"
 
 
 def identity_value(own: ServiceId, caller: ServiceId) -> bytes:
@@ -121,25 +123,25 @@ def identity_value(own: ServiceId, caller: ServiceId) -> bytes:
     return f"By={_quoted(str(own))};URI={_quoted(str(caller))}".encode()
 
 
-def request_fields(request: h11.Request, host: bytes, identity: bytes) -> Fields:
+def request_fields(head: RequestHead, host: bytes, identity: bytes) -> Fields:
     """The headers the app gets. `host` stands in for a Host that HTTP/1.0 may lack. Raises HeadRefused."""
-    items = [(header_name(raw), raw, value) for raw, value in request.headers.raw_items()]
+    items = [(header_name(raw), raw, value) for raw, value in head.fields]
     names = {name.lower for name, _, _ in items}
-    nominated = _tokens(request.headers, b"connection") if b"connection" in names else frozenset()
+    nominated = _nominated(head.fields) if b"connection" in names else frozenset()
     if taken := nominated & _NOT_TO_NOMINATE:
         raise HeadRefused(HeadReason.NOMINATED, f"Connection names {min(taken).decode()}")
-    if b"expect" in names:
-        _check_expectation(request)
+    if b"expect" in names and _all(head.fields, b"expect") != [b"100-continue"]:
+        raise HeadRefused(HeadReason.EXPECTATION, "Expect is not 100-continue")
     fields: Fields = []
     for name, raw, value in items:
         if name.disguised:
             raise HeadRefused(HeadReason.DISGUISED, f"{raw.decode()} looks like {name.folded}")
         if not name.gone and name.lower not in nominated:
-            fields.append((raw, value))
+            fields.append((raw, value.lower() if name.lower == b"transfer-encoding" else value))
     if b"host" not in names:  # it cannot be nominated
         fields.insert(0, (b"Host", host))
-    if b"upgrade" in names and _upgrades(request, nominated):
-        fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+    if b"upgrade" in names and _upgrades(head, nominated, names):
+        fields += SWITCH
     fields.append((IDENTITY.encode(), identity))
     return fields
 
@@ -163,42 +165,41 @@ def response_fields(response: h11.Response | h11.InformationalResponse) -> Field
     items = [(header_name(raw).lower, raw, value) for raw, value in response.headers.raw_items()]
     gone = _HOP_BY_HOP
     if any(name == b"connection" for name, _, _ in items):
-        gone |= _tokens(response.headers, b"connection")
+        gone |= _nominated(response.headers)
     return [(raw, value) for name, raw, value in items if name not in gone]
 
 
-def trailer_fields(end: h11.EndOfMessage, judged: Collection[str] = ()) -> Fields:
+def trailer_fields(trailers: Fields, judged: Collection[str] = ()) -> Fields:
     """The trailers that go on. Not those a rule looks at: an app might take them for headers, unjudged."""
     return [
         (raw, value)
-        for raw, value in end.headers.raw_items()
+        for raw, value in trailers
         if (folded := header_name(raw).folded) not in _NOT_IN_TRAILERS and folded not in judged
     ]
 
 
-def _tokens(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> frozenset[bytes]:
-    return frozenset().union(*(_split(value) for name, value in headers if name == wanted))
+def _all(fields: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
+    """The values of a header, each in lower case."""
+    return [value.lower() for raw, value in fields if header_name(raw).lower == wanted]
+
+
+def _nominated(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """The names in Connection headers."""
+    return frozenset().union(*map(_split, _all(fields, b"connection")))
 
 
 def _split(value: bytes) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))
 
 
-def _check_expectation(request: h11.Request) -> None:
-    expected = [value.lower() for name, value in request.headers if name == b"expect"]
-    if expected and expected != [b"100-continue"]:
-        raise HeadRefused(HeadReason.EXPECTATION, "Expect is not 100-continue")
-
-
-def _upgrades(request: h11.Request, nominated: frozenset[bytes]) -> bool:
+def _upgrades(head: RequestHead, nominated: frozenset[bytes], names: set[bytes]) -> bool:
     """Whether a WebSocket is asked for. Nothing else is let through: h2c would be requests nobody judges."""
-    asked = [value.lower() for name, value in request.headers if name == b"upgrade"]
     return (
-        asked == [b"websocket"]
+        _all(head.fields, b"upgrade") == [b"websocket"]
         and b"upgrade" in nominated
-        and request.method == b"GET"
-        and request.http_version == b"1.1"
-        and not any(name in _FRAMING for name, _ in request.headers)
+        and head.method == b"GET"
+        and head.minor == b"1"
+        and not names & _FRAMING
     )
 
 

@@ -10,37 +10,44 @@ from agent.http_answers import DRAIN_BYTES, answer, drained, linger, worth_drain
 from agent.http_body import CountedBody
 from agent.http_streams import TlsStream
 from agent.intentions import VerdictReason
+from agent.request_head import read_head
 from agent.request_headers import framing
 from tests.agent.test_http_streams import tls_pair
 
 REASON = VerdictReason.PERMISSION_DENY
 
 
-def server(raw: bytes) -> tuple[h11.Connection, h11.Request]:
-    http = h11.Connection(h11.SERVER)
-    http.receive_data(raw)
-    request = http.next_event()
-    assert isinstance(request, h11.Request)
-    return http, request
-
-
 def test_an_answer_says_why() -> None:
-    http, _ = server(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
-    assert answer(http, 403, REASON, "web may not", close=False) == (
+    assert answer(403, REASON, "web may not", close=False) == (
         b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 45\r\n\r\n"
         b"403 Forbidden: web may not (permission_deny)\n"
     )
 
 
 def test_one_to_head_has_no_body() -> None:
-    http, _ = server(b"HEAD / HTTP/1.1\r\nHost: db\r\n\r\n")
-    assert answer(http, 403, REASON, "web may not", close=False, bodiless=True).endswith(b": 45\r\n\r\n")
+    assert answer(403, REASON, "web may not", close=False, bodiless=True).endswith(b": 45\r\n\r\n")
 
 
 def test_one_to_nothing_readable_closes() -> None:
-    raw = answer(h11.Connection(h11.SERVER), 405, REASON, "no tunnels", close=True)
+    raw = answer(405, REASON, "no tunnels", close=True)
     assert b"Connection: close\r\n" in raw
     assert b"Allow: GET" in raw
+
+
+@pytest.mark.parametrize("status", [400, 403, 405, 408, 413, 417, 431, 502, 503, 505])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_h11_reads_all_of_it(status: int, method: str) -> None:
+    http = h11.Connection(h11.CLIENT)
+    http.send(h11.Request(method=method, target="/", headers=[("Host", "db")]))
+    http.send(h11.EndOfMessage())
+    http.receive_data(answer(status, REASON, "é", close=False, bodiless=method == "HEAD"))
+    head = http.next_event()
+    assert isinstance(head, h11.Response)
+    assert head.status_code == status
+    body = b"" if method == "HEAD" else http.next_event().data  # type: ignore[union-attr] # it is Data
+    assert body.decode().startswith("" if method == "HEAD" else f"{status} ")
+    assert isinstance(http.next_event(), h11.EndOfMessage)
+    assert (http.their_state, http.trailing_data[0]) == (h11.DONE, b"")
 
 
 @pytest.mark.parametrize(
@@ -54,8 +61,8 @@ def test_one_to_nothing_readable_closes() -> None:
     ],
 )
 def test_a_short_body_that_must_come_is_worth_reading(headers: bytes, worth: bool) -> None:
-    request = server(b"POST / HTTP/1.1\r\nHost: db\r\n" + headers + b"\r\n")[1]
-    assert worth_draining(framing(request)) is worth
+    head = read_head(b"POST / HTTP/1.1\r\nHost: db\r\n" + headers + b"\r\n")
+    assert worth_draining(framing(head)) is worth
 
 
 @pytest.mark.parametrize(("body", "whole"), [(b"hello", True), (b"hel", False)])

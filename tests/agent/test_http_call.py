@@ -30,11 +30,10 @@ def shown(raw: bytes, by: CallReader) -> object:
         call = read(raw, by)
     except (HeadRefused, TargetRefused) as refusal:
         return refusal.reason, refusal.detail
-    body, http = call.body, call.http
+    body = call.body
     return (
-        *(call.raw, call.method, call.asked_for, call.target, call.fields, call.head, call.asked),
-        *(call.framing, call.whole, type(body), body.ended, body.rest),
-        *(http.their_state, http.our_state, http.their_http_version),
+        *(call.method, call.asked_for, call.old, call.target, call.fields, call.head, call.asked),
+        *(call.framing, call.whole, call.upgrades, type(body), body.ended, body.rest),
     )
 
 
@@ -112,7 +111,7 @@ def test_h11_reads_of_it_what_was_judged(raw: bytes) -> None:
 def test_headers_that_come_again_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     by = reader()
     first = read(request("GET /1", "X: y", "Content-Length: 2", body=b"hi"), by)
-    monkeypatch.setattr("agent.http_call.check_head", None)
+    monkeypatch.setattr("agent.http_call.read_head", None)
     monkeypatch.setattr("agent.http_call.framing", None)
     again = read(request("PUT /2?q", "X: y", "Content-Length: 2", body=b"ho!"), by)
     assert again.head == first.head.replace(b"GET /1", b"PUT /2?q")

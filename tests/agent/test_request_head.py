@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import h11
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.request_head import MAX_HEAD, HeadReason, HeadRefused, check_head, find_end
+from agent.request_head import MAX_HEAD, HeadReason, HeadRefused, find_end, read_head
 
 HOST = "Host: db\r\n"
 
@@ -73,15 +76,57 @@ BAD = [
 def test_a_head_by_the_grammar_passes(head: str) -> None:
     raw = head.encode("latin-1")
     assert find_end(raw + b"rest") == len(raw)
-    check_head(raw)
+    read_head(raw)
 
 
 @pytest.mark.parametrize(("head", "reason"), BAD, ids=[repr(row[0]) for row in BAD])
 def test_a_fault_is_named(head: str, reason: HeadReason) -> None:
     with pytest.raises(HeadRefused) as refused:
-        check_head(head.encode("latin-1"))
+        read_head(head.encode("latin-1"))
     assert refused.value.reason is reason
     assert refused.value.status in {400, 505}
+
+
+TOKEN = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=6)
+VALUE = st.text([chr(code) for code in (0x09, 0x20, *range(0x20, 0x7F), *range(0x80, 0x100))], max_size=12)
+FRAMING = st.sampled_from(
+    [
+        *(
+            "Content-Length: 5",
+            "content-length:\t007 ",
+            "Transfer-Encoding: chunked",
+            "TRANSFER-encoding: CHUNKED",
+        ),
+        *("Host: db", "hOST:db:80 ", "Expect: 100-continue", "Connection: close, x", "Upgrade: websocket"),
+        *("Content-Length: 5, 5", "Transfer-Encoding: gzip", "Content-Length:", "Host: a b"),
+    ]
+)
+ONE = st.one_of(FRAMING, st.builds("{}:{}".format, TOKEN, VALUE))
+TARGET = st.text([chr(code) for code in range(0x21, 0x7F)], min_size=1, max_size=12)
+
+
+@given(TOKEN, TARGET, st.sampled_from(["1.1", "1.1", "1.0"]), st.lists(ONE, max_size=5))
+def test_h11_reads_the_same(method: str, target: str, version: str, fields: list[str]) -> None:
+    """What passes leaves nothing to interpret."""
+    raw = "\r\n".join((f"{method} {target} HTTP/{version}", "Host: db", *fields, "", "")).encode("latin-1")
+    try:
+        head = read_head(raw)
+    except HeadRefused:
+        return
+    http = h11.Connection(h11.SERVER)
+    http.receive_data(raw)
+    request = http.next_event()
+    assert isinstance(request, h11.Request)
+    assert (request.method, request.target, request.http_version) == (
+        *(head.method, head.target),
+        b"1." + head.minor,
+    )
+    lowered = [
+        (name, value.lower() if name.lower() == b"transfer-encoding" else value)
+        for name, value in head.fields
+    ]
+    assert list(request.headers.raw_items()) == lowered
+    assert dict(request.headers)[b"host"] == head.host
 
 
 @pytest.mark.parametrize("start", [b"", b"G", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nX: y\r\n\r"])
