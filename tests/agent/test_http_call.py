@@ -73,6 +73,20 @@ def test_framing(raw: bytes, kind: type, whole: bool, closes: bool, waits: bool)
     assert (call.whole, call.framing.closes, call.framing.waits) == (whole, closes, waits)
 
 
+@pytest.mark.parametrize(
+    ("raw", "old", "upgrades"),
+    [
+        (request("GET /"), False, False),
+        (b"GET / HTTP/1.0\r\n\r\n", True, False),
+        (request("GET /", "Connection: Upgrade", "Upgrade: websocket"), False, True),
+        (request("GET /", "Connection: Upgrade", "Upgrade: h2c"), False, False),
+    ],
+)
+def test_what_its_answer_depends_on(raw: bytes, old: bool, upgrades: bool) -> None:
+    call = read(raw)
+    assert (call.old, call.upgrades) == (old, upgrades)
+
+
 @pytest.mark.parametrize("before", [b"", request("GET /")])
 def test_no_tunnels(before: bytes) -> None:
     by = reader()

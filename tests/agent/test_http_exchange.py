@@ -162,16 +162,23 @@ async def test_a_reset_is_as_good_as_an_end(line: str, statuses: list[int]) -> N
         assert seen == statuses
 
 
+PLAIN = ("Content-Length: 2", b"ok")
+CHUNKS = ("Transfer-Encoding: chunked", b"2\r\nok\r\n0\r\n\r\n")
+
+
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_an_app_that_says_more_than_its_answer_gets_no_second_request_there(at_once: bool) -> None:
+@pytest.mark.parametrize(("framing", "body"), [PLAIN, CHUNKS])
+async def test_an_app_that_says_more_than_its_answer_gets_no_second_request_there(
+    at_once: bool, framing: str, body: bytes
+) -> None:
     more = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
     async def chatty(side: AppSide, asked: Reached) -> None:
         await side.body(asked)
         if at_once:
-            await side.say("HTTP/1.1 200 OK", "Content-Length: 2", body=b"ok" + more)
+            await side.say("HTTP/1.1 200 OK", framing, body=body + more)
         else:
-            await side.ok()
+            await side.say("HTTP/1.1 200 OK", framing, body=body)
             await side.stream.send_all(more)
 
     async with front(EVERYTHING, answer=chatty) as f, f.caller() as caller:
@@ -182,6 +189,40 @@ async def test_an_app_that_says_more_than_its_answer_gets_no_second_request_ther
             assert reply.body == b"ok"
             await trio.testing.wait_all_tasks_blocked(0.01)
         assert f.app.connections == 2
+
+
+@pytest.mark.parametrize(("framing", "body"), [PLAIN, CHUNKS])
+@pytest.mark.parametrize(("said", "connections"), [("Connection: keep-alive", 1), ("Connection: close", 2)])
+async def test_a_connection_is_kept_until_the_app_says_otherwise(
+    framing: str, body: bytes, said: str, connections: int
+) -> None:
+    async def answer(side: AppSide, asked: Reached) -> None:
+        await side.body(asked)
+        await side.say("HTTP/1.1 200 OK", framing, said, body=body)
+
+    async with front(EVERYTHING, answer=answer) as f, f.caller() as caller:
+        for _ in range(2):
+            await caller.send(request("GET /"))
+            reply = await caller.reply()
+            assert reply is not None
+            assert (reply.body, "connection" in reply.headers) == (b"ok", False)
+        assert f.app.connections == connections
+
+
+async def test_chunks_are_put_together_for_a_caller_of_http_1_0() -> None:
+    async with (
+        front(
+            EVERYTHING,
+            answer=saying_raw(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n%b" % (CHUNKS[0].encode(), CHUNKS[1])),
+        ) as f,
+        f.caller() as caller,
+    ):
+        await caller.send(b"GET / HTTP/1.0\r\n\r\n")
+        heard = b""
+        while data := await caller.stream.receive():
+            heard += data
+        head, _, body = heard.partition(b"\r\n\r\n")
+        assert (b"chunked" in head, body) == (False, b"ok")
 
 
 @pytest.mark.parametrize(

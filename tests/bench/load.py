@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from tests.bench.paced import paced, unpaced
@@ -20,6 +21,7 @@ WARM_UP = 1  # seconds of load before the first round
 SETTLING = 3  # seconds for connections to end and memory to be given back
 SHARE = 0.8  # of a contestant's own capacity, for its tail
 CONNECTIONS = 32
+IDS = Path(__file__).with_name("ids.lua")
 BESIDE_PER_SECOND = 2000  # requests of the connections beside which others are new: little, so that all can
 
 
@@ -48,6 +50,7 @@ FIGURES = (
     Figure(name="99th percentile at 80 % of that", unit="µs", better="less"),
     Figure(name="CPU per request, 32 connections", unit="µs", better="less"),
     Figure(name="requests/s, 256 connections", unit="1/s"),
+    Figure(name="requests/s, 32 connections, each with an id of its own", unit="1/s"),
     Figure(name="new connections/s, 16 at a time", unit="1/s"),
     Figure(name="CPU per new connection", unit="µs", better="less"),
     Figure(name="99th percentile beside 64 new ones at a time", unit="µs", better="less"),
@@ -121,7 +124,14 @@ def _requests(pair: Pair, size: Size) -> Figures:
         "99th percentile at 80 % of that": paced(pair, many.per_second * SHARE, size.seconds).p99_us,
         "CPU per request, 32 connections": cpu / many.requests * 1e6,
         "requests/s, 256 connections": crowd.per_second,
+        **(_with_ids(pair, size) if pair.judges_requests else {}),
     }
+
+
+def _with_ids(pair: Pair, size: Size) -> Figures:
+    """What `wrk` repeats byte for byte, who judges requests may remember; callers have more to say."""
+    one = _wrk(pair, connections=CONNECTIONS, seconds=size.seconds, script=IDS)
+    return {"requests/s, 32 connections, each with an id of its own": one.per_second}
 
 
 def _connections(pair: Pair, size: Size) -> Figures:
@@ -181,12 +191,15 @@ def _resident(pair: Pair) -> float:
     return max(halves, default=0) * 1024 / 1e6
 
 
-def _wrk(pair: Pair, *, connections: int, seconds: int, header: str = "X-Bench: 1") -> _Wrk:
+def _wrk(
+    pair: Pair, *, connections: int, seconds: int, header: str = "X-Bench: 1", script: Path | None = None
+) -> _Wrk:
     binary = shutil.which("wrk")
     if binary is None:
         raise BenchFailed("wrk makes the load: apt-get install wrk")
     url = f"http://{pair.address}:{pair.port}/"
-    command = [binary, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-H", header, url]
+    command = [binary, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-H", header]
+    command += [*(("-s", str(script)) if script else ()), url]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     if re.search(r"Socket errors: .*[1-9]|Non-2xx", text):
         raise BenchFailed(f"{pair.name}: the load saw errors, so the figure means nothing:\n{text}")
