@@ -10,12 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from agent.request_head import read_fields
+from agent.request_head import Fields, read_fields
 
 MAX_LINE = 1024  # bytes of a chunk's line; sizes are short, and nobody uses extensions
 MAX_TRAILERS = 16 * 1024
-
-Fields = list[tuple[bytes, bytes]]
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
 _LINE_END = b"\r\n"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from agent.http_body import ChunkedBody, CountedBody, RequestBody
-from agent.request_head import HeadReason, HeadRefused, read_head, read_usual_line
-from agent.request_headers import UPGRADE, Fields, Framing, framing, header_values, request_fields, written
+from agent.request_head import Fields, HeadReason, HeadRefused, read_head, read_usual_line
+from agent.request_headers import UPGRADE, Framing, framing, header_values, request_fields, written
 from agent.request_rules import HttpRequest, Values
 from agent.request_target import Target, parse_target
 

@@ -27,8 +27,10 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _END = b"\r\n\r\n"
-_FRAMING_SIZES = frozenset(map(len, (b"content-length", b"transfer-encoding", b"host")))
 _BEGINS = frozenset(b"!#$%&'*+.^_`|~-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+Fields = list[tuple[bytes, bytes]]  # names and values
 
 
 class HeadReason(StrEnum):
@@ -100,7 +102,7 @@ class RequestHead(NamedTuple):
     target: bytes
     minor: bytes
     host: bytes  # empty where HTTP/1.0 does not say
-    fields: list[tuple[bytes, bytes]]
+    fields: Fields
 
 
 def read_head(head: bytes) -> RequestHead:
@@ -112,7 +114,7 @@ def read_head(head: bytes) -> RequestHead:
     fields = _items(block)
     framing: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": [], b"host": []}
     for name, value in fields:
-        if len(name) in _FRAMING_SIZES and (lower := name.lower()) in framing:
+        if (lower := name.lower()) in framing:
             framing[lower].append(value)
     old = minor == b"0"
     _check_framing(framing[b"content-length"], framing[b"transfer-encoding"], old=old)
@@ -120,12 +122,12 @@ def read_head(head: bytes) -> RequestHead:
     return RequestHead(method, target, minor, b"".join(framing[b"host"]), fields)
 
 
-def read_fields(block: bytes) -> list[tuple[bytes, bytes]] | None:
+def read_fields(block: bytes) -> Fields | None:
     """The lines of `name: value` that these bytes are, by the grammar; None if they are anything else."""
     return None if _FIELDS.fullmatch(block) is None else _items(block)
 
 
-def _items(block: bytes) -> list[tuple[bytes, bytes]]:
+def _items(block: bytes) -> Fields:
     return [(name, value.strip(b" \t")) for name, value in _ITEM.findall(block)]
 
 

@@ -11,14 +11,12 @@ from typing import NamedTuple
 
 import h11
 
-from agent.request_head import HeadReason, HeadRefused, RequestHead, are_fields
+from agent.request_head import Fields, HeadReason, HeadRefused, RequestHead, are_fields
 from agent.request_rules import HttpRequest, Values, fold
 from agent.request_target import Target
 from certs.spiffe import ServiceId
 
 IDENTITY = "X-Forwarded-Client-Cert"
-
-Fields = list[tuple[bytes, bytes]]
 
 UPGRADE = (b"Upgrade", b"websocket")
 SWITCH: Fields = [(b"Connection", b"Upgrade"), UPGRADE]  # the one protocol there is to switch to

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from agent.chunks import MAX_LINE, MAX_TRAILERS, Chunks, ChunksBroken, Fields
+from agent.chunks import MAX_LINE, MAX_TRAILERS, Chunks, ChunksBroken
+from agent.request_head import Fields
 
 NEXT = b"GET /next"
 ASKED = b"POST / HTTP/1.1\r\nHost: db\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import h11
 import pytest
 
-from agent.request_head import HeadReason, HeadRefused, RequestHead, read_head
+from agent.request_head import Fields, HeadReason, HeadRefused, RequestHead, read_head
 from agent.request_headers import (
-    Fields,
     identity_value,
     request_fields,
     response_fields,
