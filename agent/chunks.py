@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from agent.request_head import Fields, read_fields
+from agent.request_head import Fields, has_bare_line_end, read_fields
 
 MAX_LINE = 1024  # bytes of a chunk's line; sizes are short, and nobody uses extensions
 MAX_TRAILERS = 16 * 1024
@@ -93,6 +93,8 @@ class Chunks:
             return self._end([], len(_LINE_END), written)
         end = data.find(2 * _LINE_END, place)
         if end < 0:
+            if has_bare_line_end(data[place:]):
+                raise ChunksBroken("lines of trailers end with CR LF")
             if len(data) - place > MAX_TRAILERS:
                 raise ChunksBroken(f"trailers are over {MAX_TRAILERS} bytes")
             return 0

@@ -87,12 +87,17 @@ def find_end(received: bytes | bytearray) -> int | None:
         return end + len(_END)
     if received and received[0] not in _BEGINS:
         raise HeadRefused(HeadReason.REQUEST_LINE, f"a request does not begin with byte 0x{received[0]:02x}")
-    bare = _BARE.search(received)
-    if bare is not None and received[bare.start() :] != b"\r":  # that may become a CR LF
+    if has_bare_line_end(received):
         raise HeadRefused(HeadReason.BARE_LINE_END, "lines end with CR LF")
     if len(received) >= MAX_HEAD:
         raise HeadRefused(HeadReason.TOO_LARGE, f"request line and headers are over {MAX_HEAD} bytes")
     return None
+
+
+def has_bare_line_end(received: bytes | bytearray) -> bool:
+    """Whether these lines, which may go on, hold a CR or an LF without the other."""
+    bare = _BARE.search(received)
+    return bare is not None and received[bare.start() :] != b"\r"  # that may become a CR LF
 
 
 class RequestHead(NamedTuple):

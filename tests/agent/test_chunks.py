@@ -79,6 +79,7 @@ def test_trailers_are_asked_for() -> None:
         *(b"3\r\nabcd", b"3\r\nabc\n", b"3\r\nabc\rx", b"3\r\nabc0\r\n\r\n", b"3\r\nabc\r\n\r\n"),
         *(b"0\r\n folded\r\n\r\n", b"0\r\nX : y\r\n\r\n", b"0\r\nX\r\n\r\n", b"0\r\nX: \0\r\n\r\n"),
         *(b"0\r\nX: a\nY: b\r\n\r\n", b"0\r\n\nX: a\r\n\r\n"),
+        *(b"0\r\n\n", b"0\r\nX: a\n", b"0\r\nX: a\rb"),  # at once: other readers might see an end there
         b"3;" + b"x" * MAX_LINE,
         b"3;" + b"x" * MAX_LINE + b"\r\n",
         b"0\r\nX: " + b"x" * MAX_TRAILERS,
