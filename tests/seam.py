@@ -84,7 +84,8 @@ def _wrap_relay(seam: Seam) -> None:
         with seam.inside():
             turn(self)
 
-    Relay._begin, Relay._release, Relay._turn = _begin, _release, _turn  # type: ignore[method-assign]
+    for name, wrapped in (("_begin", _begin), ("_release", _release), ("_turn", _turn)):
+        setattr(Relay, name, wrapped)
 
 
 def _checked(seam: Seam, call: Callable[..., Any], name: str) -> Callable[..., Any]:

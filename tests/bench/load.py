@@ -22,6 +22,7 @@ SETTLING = 3  # seconds for connections to end and memory to be given back
 SHARE = 0.8  # of a contestant's own capacity, for its tail
 CONNECTIONS = 32
 IDS = Path(__file__).with_name("ids.lua")
+_AT_WORK, _SOON = 0.1, 5.0  # seconds: of the processor's for a load that has begun, and for it to begin
 BESIDE_PER_SECOND = 2000  # requests of the connections beside which others are new: little, so that all can
 
 
@@ -151,10 +152,19 @@ def _beside(pair: Pair, size: Size) -> Figures:
         others = beside.submit(
             _wrk, pair, connections=64, seconds=size.seconds + 1, header="Connection: close"
         )
-        time.sleep(0.5)  # until they come: there is nothing to be told of it by
+        _until_it_works(pair)
         tail = paced(pair, BESIDE_PER_SECOND, size.seconds)
         others.result()
     return {"99th percentile beside 64 new ones at a time": tail.p99_us}
+
+
+def _until_it_works(pair: Pair) -> None:
+    """Until the load has come to it: its processor time says so, whoever it is."""
+    begun, until = _cpu(pair), time.perf_counter() + _SOON
+    while _cpu(pair) - begun < _AT_WORK:
+        if time.perf_counter() > until:
+            raise BenchFailed(f"{pair.name}: no load has come within {_SOON} s")
+        time.sleep(0.01)
 
 
 def _bulk(pair: Pair, size: Size) -> Figures:

@@ -44,7 +44,7 @@ RAMP_SECONDS = 20.0  # in which the callers arrive
 FIRST_FLOOD = 60.0  # seconds
 MARGIN_MB = 15.0  # above the start, when all is over: what a first flood leaves
 GROWTH_MB = 3.0  # above what the first flood left; and, while it lasts, from the third to the last quarter
-SETTLING = 10.0  # seconds for the last connections to end
+SETTLING = 10.0  # seconds, which are the promise: what is not ended and given back by then is left behind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,20 +99,8 @@ def main() -> int:
 def soak(pair: Pair, connections: int, seconds: float, first_flood: float) -> tuple[list[str], list[str]]:
     """The report, and what is wrong."""
     before = look_at_both(pair)
-    first = Crowd(pair, connections)
-    with first:
-        time.sleep(first_flood)
-    time.sleep(SETTLING)
-    flooded = look_at_both(pair)
-    samples = []
-    crowd = Crowd(pair, connections)
-    with crowd:
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            time.sleep(min(SAMPLE_SECONDS, seconds / 12))
-            samples.append(look_at_both(pair))
-    time.sleep(SETTLING)
-    after = look_at_both(pair)
+    first, _, flooded = flood(pair, connections, first_flood)
+    crowd, samples, after = flood(pair, connections, seconds)
     lines = [
         f"- {connections} connections at a time for {seconds / 60:g} minutes: {crowd.told()}",
         f"- a first flood of {first_flood:g} s before it: {first.told()}",
@@ -129,6 +117,20 @@ def soak(pair: Pair, connections: int, seconds: float, first_flood: float) -> tu
     for half in HALVES:
         lines += ["", f"How connections of the {half} half ended: {endings(half)}."]
     return [*lines, ""], faults
+
+
+def flood(
+    pair: Pair, connections: int, seconds: float
+) -> tuple[Crowd, list[dict[str, Sample]], dict[str, Sample]]:
+    """A crowd for so long: what it did, looks while it lasted, and one when all has settled."""
+    samples = []
+    with Crowd(pair, connections) as crowd:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            time.sleep(min(SAMPLE_SECONDS, seconds / 12))
+            samples.append(look_at_both(pair))
+    time.sleep(SETTLING)
+    return crowd, samples, look_at_both(pair)
 
 
 def rows(half: str, seen: Seen) -> list[str]:

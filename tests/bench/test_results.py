@@ -59,19 +59,21 @@ def test_to_the_right_is_better_whatever_the_figure() -> None:
     assert math.isclose(line - dots["haproxy"], dots["sidecar"] - line, abs_tol=0.2)
 
 
-def sample(**changes: float) -> Sample:
-    values: dict[str, float] = {
-        "at": 0, "descriptors": 15, "threads": 1, "tasks": 20, "live": 0, "resident_mb": 45,
-    }  # fmt: skip
-    return Sample(**{**values, **changes})  # type: ignore[arg-type] # whole numbers are given
+def sample(
+    *, live: int = 0, descriptors: int = 15, threads: int = 1, tasks: int = 20, resident_mb: float = 45
+) -> Sample:
+    return Sample(
+        at=0, live=live, descriptors=descriptors, threads=threads, tasks=tasks, resident_mb=resident_mb
+    )
 
 
+CALM = sample()
+FLOODED = sample(resident_mb=50)
 DURING = [sample(live=2000, resident_mb=100) for _ in range(40)]
 
 
-def seen(**changes: Sample | Sequence[Sample]) -> Seen:
-    values = {"before": sample(), "flooded": sample(resident_mb=50), "during": DURING, "after": sample()}
-    return Seen(**{**values, **changes})  # type: ignore[arg-type] # each kind where it belongs
+def seen(*, flooded: Sample = FLOODED, during: Sequence[Sample] = DURING, after: Sample = CALM) -> Seen:
+    return Seen(before=CALM, flooded=flooded, during=during, after=after)
 
 
 def test_a_soak_that_leaves_nothing() -> None:
@@ -83,15 +85,16 @@ def test_a_soak_that_leaves_nothing() -> None:
 @pytest.mark.parametrize(
     ("after", "told"),
     [
-        ({"live": 1}, "1 connections"),
-        ({"descriptors": 17}, "2 descriptors"),
-        ({"threads": 2}, "1 threads"),
-        ({"tasks": 23}, "3 tasks"),
-        ({"resident_mb": 51 + GROWTH_MB}, "MB more than the first flood left"),
+        (sample(live=1), "1 connections"),
+        (sample(descriptors=17), "2 descriptors"),
+        (sample(threads=2), "1 threads"),
+        (sample(tasks=23), "3 tasks"),
+        (sample(resident_mb=51 + GROWTH_MB), "MB more than the first flood left"),
     ],
+    ids=["connections", "descriptors", "threads", "tasks", "memory"],
 )
-def test_what_is_left_behind_is_named(after: dict[str, float], told: str) -> None:
-    (fault,) = left_behind("client", seen(after=sample(**after)))
+def test_what_is_left_behind_is_named(after: Sample, told: str) -> None:
+    (fault,) = left_behind("client", seen(after=after))
     assert told in fault
 
 
