@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 
-from agent.consul import ConsulError, ConsulReason
 from agent.flood import LINES_PER_SECOND
 from agent.intentions import VerdictReason
 from agent.journal import Journal
@@ -19,9 +18,6 @@ from agent.options import LogFormat, LogLevel
 from agent.outbound import OutboundReason
 from agent.particulars import Audited, FailedAttempt, RefusedRequest
 from agent.splice import Ending
-from agent.watch import WatchStatus
-from certs.contexts import build_contexts
-from tests.certs import fitting
 
 START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -71,40 +67,6 @@ def test_the_life_of_the_process() -> None:
     ]
 
 
-def test_what_consul_says() -> None:
-    log, written = journal()
-    log.token_changed()
-    log.registration_changed("web-sidecar-proxy", ["a problem"])
-    log.registration_gone("web-sidecar-proxy")
-    log.self_registration_failed("no")
-    log.intentions_changed(2, default_allow=False)
-    log.credentials_rejected("expired", "too old")
-    log.renewal_failed("no", START)
-    log.rejudged(3)
-    assert lines(written) == [
-        "INFO  token.changed",
-        "INFO  registration.changed proxy_id=web-sidecar-proxy",
-        'WARN  registration.problem detail="a problem"',
-        "WARN  registration.gone proxy_id=web-sidecar-proxy",
-        "WARN  registration.own_failed detail=no",
-        "INFO  intentions.changed rules=2 default=deny",
-        'ERROR credentials.rejected reason=expired detail="too old"',
-        "WARN  renewal.failed detail=no not_after=2031-05-17T12:00:00.123456+00:00",
-        "INFO  rejudged closed=3",
-    ]
-
-
-def test_published_credentials_show_no_key() -> None:
-    log, written = journal()
-    root = fitting.root()
-    minted = root.leaf(service="web")
-    log.credentials_published(build_contexts(fitting.credentials(minted, fitting.bundle(root)), 4))
-    (line,) = lines(written)
-    assert line.startswith("INFO  credentials.published generation=4 id=spiffe://")
-    assert "serial=0d" in line
-    assert "KEY" not in line
-
-
 def test_listeners() -> None:
     log, written = journal()
     log.listening("upstream db", "127.0.0.1:1")
@@ -118,21 +80,6 @@ def test_listeners() -> None:
         'ERROR listening.failed purpose="upstream db" detail="in use"',
         "WARN  admission.full reason=max_handshakes limit=5 live=0 unsettled_limit=3 unsettled=0",
         'ERROR admission.exhausted detail="Too many open files"',
-    ]
-
-
-def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> None:
-    log, written = journal(LogLevel.INFO)
-    status = WatchStatus(name="roots")
-    log.watch_failed(status)  # nothing has failed
-    for reason in (ConsulReason.UNAVAILABLE, ConsulReason.UNAVAILABLE, ConsulReason.DENIED):
-        status.failed(ConsulError(reason, "/v1/x", "no", status=500), START)
-        log.watch_failed(status)
-    log.watch_recovered(status)
-    assert lines(written) == [
-        'WARN  watch.failed watch=roots reason=unavailable detail="/v1/x answered 500: no"',
-        'WARN  watch.failed watch=roots reason=denied detail="/v1/x answered 500: no"',
-        "INFO  watch.recovered watch=roots",
     ]
 
 
