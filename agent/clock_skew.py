@@ -7,14 +7,12 @@ is measured and said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 TOLERATED = 5.0  # seconds; Consul dates a leaf a minute back
 
-_DATE = re.compile(r"\w{3}, (\d{2}) (\w{3}) (\d{4}) (\d{2}):(\d{2}):(\d{2}) GMT", re.ASCII)
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _HALF = 0.5  # a Date has no fractions: on average it is half a second old
 
 
@@ -43,14 +41,9 @@ class ClockSkew:
 
 
 def parse_date(text: str) -> datetime | None:
-    """`Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7), whatever the locale; None for anything else."""
-    match = _DATE.fullmatch(text)
-    if match is None or match[2] not in _MONTHS:
-        return None
-    month = _MONTHS.index(match[2]) + 1
+    """Return the time a Date header names, in any of the three forms of RFC 9110, 5.6.7, else None."""
     try:
-        return datetime(
-            int(match[3]), month, int(match[1]), int(match[4]), int(match[5]), int(match[6]), tzinfo=UTC
-        )
-    except ValueError:  # the 31st of February
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):  # not a date, the 31st of February; an offset beyond all calendars
         return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)  # asctime names no zone: GMT is meant

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from datacenter.durations import parse_duration
@@ -59,34 +61,50 @@ OPTIONS: Mapping[str, _Option] = {
 }
 
 
+class _Parser(ArgumentParser):
+    """Raises UsageMistake where argparse would end the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageMistake(message)
+
+
 def usage() -> str:
-    """The help text."""
-    lines = [f"  {f'-{name} {option.takes}'.rstrip():<44} {option.says}" for name, option in OPTIONS.items()]
-    return "usage: sidecar datacenter [-config FILE] [FLAGS]\n\n" + "\n".join(lines) + "\n"
+    """Return the help text."""
+    return _parser().format_help()
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, object]:
-    """Flag name -> text, True for a switch. One dash or two, `-flag value` or `-flag=value`.
+    """Return flag name -> text, or a bool for a switch. One dash or two, `-flag value` or `-flag=value`.
 
     Raises UsageMistake.
     """
-    given: dict[str, object] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.lstrip("-").partition("=")
-        option = OPTIONS.get(name)
-        if not word.startswith("-") or option is None:
-            raise UsageMistake(f"unknown argument {word!r}")
-        if not option.takes:
-            given[name] = value.lower() not in {"false", "0"} if equals else True
-        elif equals:
-            given[name] = value
-        elif rest:
-            given[name] = rest.pop(0)
+    given, unknown = _parser().parse_known_args([_with_two_dashes(word) for word in words])
+    if unknown:
+        raise UsageMistake(f"unknown argument {unknown[0]!r}")
+    return vars(given)
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(prog="sidecar datacenter", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
+    for name, option in OPTIONS.items():
+        if option.takes:
+            parser.add_argument(f"--{name}", dest=name, metavar=option.takes, help=option.says)
         else:
-            raise UsageMistake(f"-{name} needs a value: {option.takes}")
-    return given
+            parser.add_argument(
+                f"--{name}", dest=name, nargs="?", const=True, type=_switch, metavar="BOOL", help=option.says
+            )
+    return parser
+
+
+def _with_two_dashes(word: str) -> str:
+    """Return a known flag as argparse has it: with one dash, argparse would take abbreviations too."""
+    return f"-{word}" if word[:1] == "-" and word[1:].partition("=")[0] in OPTIONS else word
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in {"true", "1", "false", "0"}:
+        raise ArgumentTypeError(f"true or false is needed, not {text!r}")
+    return text.lower() in {"true", "1"}
 
 
 def read_settings(flags: Mapping[str, object]) -> tuple[Settings | None, list[str]]:

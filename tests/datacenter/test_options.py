@@ -42,13 +42,25 @@ def test_flags_have_one_dash_or_two(words: list[str]) -> None:
     assert parse_flags(words) == {"name": "dc1", "translate-wan-addrs": True}
 
 
-def test_a_switch_can_be_off() -> None:
-    assert parse_flags(["-translate-wan-addrs=false"]) == {"translate-wan-addrs": False}
+@pytest.mark.parametrize("text", ["false", "FALSE", "0"])
+def test_a_switch_can_be_off(text: str) -> None:
+    assert parse_flags([f"-translate-wan-addrs={text}"]) == {"translate-wan-addrs": False}
 
 
-@pytest.mark.parametrize("words", [["-bogus"], ["dc1"], ["-name"], ["-name", "a", "b"]])
-def test_usage_mistakes(words: list[str]) -> None:
-    with pytest.raises(UsageMistake):
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-bogus"], "unknown argument '-bogus'"),
+        (["--nam", "dc1"], "unknown argument '--nam'"),
+        (["-nam", "dc1"], "unknown argument '-nam'"),
+        (["dc1"], "unknown argument 'dc1'"),
+        (["-name", "a", "b"], "unknown argument 'b'"),
+        (["-name"], "argument --name: expected one argument"),
+        (["-translate-wan-addrs=off"], "argument --translate-wan-addrs: true or false is needed, not 'off'"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_says_why(words: list[str], says: str) -> None:
+    with pytest.raises(UsageMistake, match=says):
         parse_flags(words)
 
 
@@ -149,7 +161,7 @@ MISTAKES: dict[str, list[str]] = {
     ],
     "default-policy: 'maybe' must be one of allow, deny": ["-default-policy", "maybe"],
     "leaf-ttl: '3 days' is no duration": ["-leaf-ttl", "3 days"],
-    "leaf-ttl: '-1h' is no duration": ["-leaf-ttl", "-1h"],
+    "leaf-ttl: '-1h' is no duration": ["-leaf-ttl=-1h"],
     "leaf-ttl must be more than 0": ["-leaf-ttl", "0"],
     "log-level: 'loud' must be one of info, debug, warning, error": ["-log-level", "loud"],
     "replication-token-file: /nowhere cannot be read: no such file": ["-replication-token-file", "/nowhere"],
