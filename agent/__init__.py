@@ -40,7 +40,7 @@ How it fits together. What stands lower may import what stands higher, seldom th
 
     what is told
         ledger  particulars  connection_log               connections, live and ended
-        log  watch_journal  journal  flood                lines for the operator
+        log  watch_journal  journal  flood  sink          lines for the operator
         admin  routes  status  metrics  exposition        the admin endpoint
         credential_status  upstream_status  readiness  answering   what it says
 

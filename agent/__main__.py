@@ -42,6 +42,10 @@ WORKER = "worker"  # begun by an agent with `workers` beside it, never by a pers
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from agent.sink import stand_in  # noqa: PLC0415 - seldom
+
+        stand_in()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("help", "-h", "-help", "--help"):
         return _help(words[1:])
@@ -52,9 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     environ = os.environ  # noqa: TID251 - the one place where it is read
     if name == WORKER:
         _one_openssl(environ)
+        from agent.sink import never_waiting  # noqa: PLC0415 - for what lives long
         from agent.worker import main as worker  # noqa: PLC0415 - only as one
 
-        return worker(rest, sys.stderr)
+        with never_waiting() as err:
+            return worker(rest, err.stream)
     command = COMMANDS.get(name)
     if command is None:
         from agent.arguments import did_you_mean  # noqa: PLC0415 - only for a mistake
@@ -79,11 +85,13 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
         _one_openssl(environ)
     from agent.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
 
-    console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)
     if name == "run":
         from agent.run import main as run  # noqa: PLC0415 - the agent's memory is no burden of `status`
+        from agent.sink import never_waiting  # noqa: PLC0415 - nor this
 
-        return run(console, environ)
+        with never_waiting() as err:
+            return run(Console(words=tuple(words), environ=environ, out=sys.stdout, err=err.stream), environ)
+    console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)
     entry: Callable[[str, Console], int] = importlib.import_module(command.module).main
     return entry(name, console)
 

@@ -65,6 +65,7 @@ class Lifecycle:
         with Relay() as relay:
             self.parts.relay = relay
             async with trio.open_nursery() as watches:
+                watches.start_soon(self.parts.journal.keep_up)
                 admin = await self._serve_admin(watches)
                 if self.parts.crew is not None:
                     self.parts.crew.start(watches)

@@ -1,7 +1,7 @@
 """Lines on standard error, text or JSON with the same fields: `ts`, `level`, `event`, then the event's own.
 
 Values are printed, never objects: nothing here can reach a key or a token. A line is one write, so that lines
-of several processes on one stream do not mix.
+of several processes on one stream do not mix; none is waited for (agent.sink).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TextIO
 import msgspec
 
 from agent.options import LogFormat, LogLevel
+from agent.sink import Sink
 
 _RANK = {level: rank for rank, level in enumerate(LogLevel)}
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")
@@ -32,12 +33,21 @@ class Log:
         form: LogFormat = LogFormat.TEXT,
         worker: int | None = None,
     ) -> None:
-        self._stream = stream
+        self._sink = stream if isinstance(stream, Sink) else Sink(stream)
         self._clock = clock
         self._form = form
         self._worker = worker  # which process says it, where there are several
         self.level = level
-        self.lost = 0  # lines nobody could be told
+
+    @property
+    def lost(self) -> int:
+        """How many lines nobody could be told."""
+        return self._sink.lost
+
+    @property
+    def problem(self) -> str:
+        """Why no line can be told, if so."""
+        return self._sink.problem
 
     def wants(self, level: LogLevel) -> bool:
         """Whether a line of that level is written: asked first where each connection would make one."""
@@ -58,11 +68,13 @@ class Log:
         else:
             words = (f"{name}={_word(value)}" for name, value in said.items())
             line = " ".join((ts, f"{level.value.upper():5}", event, *words))
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # a closed or broken standard error must not end the data path
-            self.lost += 1
+        self._sink.write(line + "\n")
+
+    async def keep_up(self) -> None:
+        """Write what had to wait, for ever, and say afterwards how much was lost."""
+        while True:
+            lost = await self._sink.caught_up()
+            self.write(LogLevel.WARN, "log.lost", lines=lost)
 
 
 def _word(value: Field) -> str:

@@ -126,7 +126,8 @@ def _complaints(parts: Parts) -> list[str]:
         parts.deny_file.complaint and f"deny_file: {parts.deny_file.complaint}; the old list is in force"
     )
     workers = [] if parts.crew is None else parts.crew.complaints()
-    return [complaint for complaint in (audit, deny_file, parts.token.complaint, *workers) if complaint]
+    told = (audit, deny_file, parts.token.complaint, parts.journal.problem, *workers)
+    return [complaint for complaint in told if complaint]
 
 
 def _watch(status: WatchStatus, now: datetime) -> Row:
@@ -209,6 +210,7 @@ def counters(parts: Parts) -> Mapping[str, object]:
         "requests": dict(ledger.requests()),
         "audited": dict(ledger.audits()),
         "probes": ledger.probes,
+        "log_lines_lost": parts.journal.lost,
         "bytes": {
             direction.value: dict(zip(("to_plain", "to_tls"), ledger.bytes(direction), strict=True))
             for direction in Direction

@@ -117,6 +117,7 @@ class Worker:
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as loops:
                         self._assemble(relay, loops, connections)
+                        watches.start_soon(self.parts.journal.keep_up)
                         watches.start_soon(self._judge.run)
                         watches.start_soon(age, self.parts.intentions, self.parts.clock)
                         watches.start_soon(keep_warm, self.parts)

@@ -132,15 +132,18 @@ class Workers:
         serving = sum(slot.serving is not None for slot in self._slots)
         resident = gauge("sidecar_worker_resident_memory_bytes", "Resident memory of each worker.")
         live = gauge("sidecar_worker_connections", "Live connections of each worker.")
+        lost = counter("sidecar_worker_log_lines_lost_total", "Log lines a worker could tell nobody.")
         for number, told in reports.items():
             resident.add(told.resident_bytes, worker=str(number))
             live.add(told.live, worker=str(number))
+            lost.add(told.counters.get("log_lines_lost", 0), worker=str(number))
         return [
             gauge("sidecar_workers", "Processes that are to serve connections.").add(len(self._slots)),
             gauge("sidecar_workers_serving", "Those that do.").add(serving),
             deaths,
             resident,
             live,
+            lost,
             *added_up(reports.values(), self._ended),
         ]
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import trio
 
+from agent.sink import Sink, never_waiting, stand_in
 from datacenter.assembly import assembled
 from datacenter.options import UsageMistake, parse_flags, read_settings, usage
 from datacenter.server import CannotListen, bound_address, open_listener, serve_http
@@ -28,6 +29,12 @@ _logger = logging.getLogger("datacenter")
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
+    stand_in()
+    with never_waiting() as sink:
+        return _main(argv, environ, sink)
+
+
+def _main(argv: Sequence[str], environ: MutableMapping[str, str], sink: Sink) -> int:
     if any(word.lstrip("-") in {"h", "help"} for word in argv):
         sys.stdout.write(usage())
         return _CLEAN
@@ -41,18 +48,18 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         return _CONFIGURATION
     _set_up_logging(settings)
     try:
-        return _serve(settings, environ.pop("NOTIFY_SOCKET", ""))
+        return _serve(settings, sink, environ.pop("NOTIFY_SOCKET", ""))
     except (StoreUnavailable, CannotListen) as error:
         sys.stderr.write(f"sidecar datacenter: {error}\n")
         return _CONFIGURATION
 
 
-def _serve(settings: Settings, notify_address: str) -> int:
+def _serve(settings: Settings, sink: Sink, notify_address: str) -> int:
     assert settings.data_dir is not None, "the options require it"
     store = Store(settings.data_dir / _DATABASE)
     try:
         listener = open_listener(settings.http_addr)
-        return trio.run(_run, as_bound(settings, listener), store, listener, notify_address)
+        return trio.run(_run, as_bound(settings, listener), store, listener, sink, notify_address)
     finally:
         store.close()
 
@@ -66,10 +73,14 @@ def as_bound(settings: Settings, listener: socket.socket) -> Settings:
     return replace(settings, http_addr=bound, advertise_addr=settings.advertise_addr or own)
 
 
-async def _run(settings: Settings, store: Store, listener: socket.socket, notify_address: str) -> int:
-    async with assembled(settings, store, clock=_wall_clock, rng=random.SystemRandom()) as alive:
+async def _run(
+    settings: Settings, store: Store, listener: socket.socket, sink: Sink, notify_address: str
+) -> int:
+    rng = random.SystemRandom()
+    async with assembled(settings, store, clock=_wall_clock, rng=rng, lost_lines=lambda: sink.lost) as alive:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(_keep_up, sink)
                 await nursery.start(serve_http, alive.frame, listener)
                 # This line is what scripts wait for; it is not a log event and has no level.
                 sys.stderr.write(f"datacenter {settings.name} listening on {settings.http_addr}\n")
@@ -78,6 +89,12 @@ async def _run(settings: Settings, store: Store, listener: socket.socket, notify
                 notify(notify_address, "STOPPING=1")
                 nursery.cancel_scope.cancel()
     return _CLEAN
+
+
+async def _keep_up(sink: Sink) -> None:
+    """Write what had to wait for a reader, and say what was lost."""
+    while True:
+        _logger.warning("%d lines of the log were lost", await sink.caught_up())
 
 
 def _wall_clock() -> datetime:

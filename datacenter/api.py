@@ -182,6 +182,7 @@ class Datacenter:
     federation: Federation
     forwarder: Forwarder
     faults: Faults | None = None  # only where they are enabled
+    lost_lines: Callable[[], int] = lambda: 0  # of the log, for want of a reader
 
     @cached_property
     def acl(self) -> Acl:

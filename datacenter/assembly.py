@@ -82,7 +82,12 @@ def all_routes(dc: Datacenter) -> list[Route]:
 
 @asynccontextmanager
 async def assembled(
-    settings: Settings, store: Store, *, clock: Clock, rng: random.Random
+    settings: Settings,
+    store: Store,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    lost_lines: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[Assembled]:
     """Bring the datacenter to life for as long as the block lasts; the store stays the caller's."""
     known = KnownDatacenters(settings.name, store)
@@ -97,6 +102,7 @@ async def assembled(
             federation=known,
             forwarder=WireForwarder(settings.name, known, carrier),
             faults=switches,
+            lost_lines=lost_lines,
         )
         agent_self.register_own_node(dc)
         for service in SERVICES:

@@ -2,7 +2,7 @@
 
 In Consul's form and by Consul's names (`consul.api.http` by method and path, `consul.rpc.queries_blocking`),
 but since the start of the process: Consul tells of ten seconds only, from which nobody learns how many
-questions a minute has. Hence no rate.
+questions a minute has. Hence no rate. The lines of our log that were lost have a name of our own.
 """
 
 from __future__ import annotations
@@ -28,12 +28,19 @@ async def _metrics(dc: Datacenter, request: Request) -> Reply:
     require(request.authorizer.agent_read())
     if request.query.get("format") == "prometheus":
         raise ApiError(415, _NO_PROMETHEUS)
-    held = {"Name": "consul.rpc.queries_blocking", "Value": dc.tally.held, "Labels": {}}
+    gauges = [
+        _gauge("consul.rpc.queries_blocking", dc.tally.held),
+        _gauge("sidecar.datacenter.log_lines_lost", dc.lost_lines()),
+    ]
     samples = [_sample(*called, durations) for called, durations in sorted(dc.tally.calls.items())]
     timestamp = dc.clock().strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
     return Reply(
-        value={"Timestamp": timestamp, "Gauges": [held], "Points": [], "Counters": [], "Samples": samples}
+        value={"Timestamp": timestamp, "Gauges": gauges, "Points": [], "Counters": [], "Samples": samples}
     )
+
+
+def _gauge(name: str, value: int) -> Document:
+    return {"Name": name, "Value": value, "Labels": {}}
 
 
 def _sample(method: str, path: str, durations: Durations) -> Document:

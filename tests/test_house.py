@@ -20,13 +20,13 @@ ROOMS = ("agent", "certs", "upstreams", "datacenter")
 MOST_LINES = 350
 MOST_FUNCTION_LINES = 50
 
-# What a room may import of ours, beside itself. The sidecar and its double share only the SPIFFE type: had
-# they shared parsers, one mistake would hide in both.
+# What a room may import of ours, beside itself. The sidecar and its double share the SPIFFE type and the
+# stream they log to, no more: had they shared parsers, one mistake would hide in both.
 MAY_IMPORT = {
     "certs": (),
     "upstreams": ("certs.spiffe",),
     "agent": ("certs", "upstreams"),
-    "datacenter": ("certs.spiffe",),
+    "datacenter": ("certs.spiffe", "agent.sink"),
 }
 
 # No socket, no clock, no file, no process in the quiet rooms; randomness is handed in as a `random.Random`.
@@ -75,6 +75,7 @@ STAND_ALONE = (
     "agent.handshake",
     "agent.arguments",
     "agent.durations",
+    "agent.sink",
 )
 
 # Modules nobody beside the named may import: whoever imports them knows everybody.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from datetime import UTC, datetime
+
+import trio
 
 from agent.log import Log
 from agent.options import LogFormat, LogLevel
@@ -62,3 +65,24 @@ def test_a_broken_standard_error_is_counted_and_survived() -> None:
     written.close()
     log.write(LogLevel.WARN, "nobody", hears=True)
     assert log.lost == 1
+
+
+async def test_what_was_lost_is_said_once_there_is_a_reader_again() -> None:
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stream:
+        log = Log(stream, lambda: START)
+        while not log.lost:
+            log.write(LogLevel.INFO, "event", text="x" * 1000)
+        for _ in range(4):
+            log.write(LogLevel.INFO, "event", text="x" * 1000)
+        text = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.keep_up)
+            while b"log.lost" not in text:
+                await trio.lowlevel.wait_readable(read)
+                text += os.read(read, 1 << 20)
+            nursery.cancel_scope.cancel()
+    os.close(read)
+    told = text.decode().splitlines()
+    assert {line.partition(" ")[2].partition("=")[0] for line in told[:-1]} == {"INFO  event text"}
+    assert told[-1].endswith(" WARN  log.lost lines=5")

@@ -64,3 +64,9 @@ async def test_prometheus_is_answered_as_by_a_consul_that_does_not_keep_it() -> 
     reply = await world_b().dc1.call("GET", f"{PATH}?format=prometheus")
     assert reply.status == 415
     assert reply.body == b"Prometheus is not enabled since its retention time is not positive"
+
+
+async def test_lines_of_the_log_that_were_lost_are_told(autojump_clock: object) -> None:
+    answer = await world_b().dc1.ok("GET", PATH)
+    (gauge,) = (g for g in answer["Gauges"] if g["Name"] == "sidecar.datacenter.log_lines_lost")
+    assert gauge["Value"] == 0

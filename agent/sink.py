@@ -1,0 +1,224 @@
+"""Standard error that makes no writer wait: what is not taken at once is kept, in bounds, or counted as lost.
+
+Whoever reads our log may stop reading: a full pipe would stop the one thread that serves. O_NONBLOCK on the
+descriptor we were given is no remedy, for the flag belongs to the open file description, which the shell and
+other processes share. So it depends on what the descriptor is:
+
+* a socket (journald's stream): MSG_DONTWAIT, which is of one call;
+* a pipe or a terminal: opened once more by /proc/self/fd, for a description of our own that has the flag;
+* one of those that may not be opened again (a pipe of another user): written to only when it is ready, and no
+  more than PIPE_BUF at once, which a ready pipe takes unless another process fills it in the same moment;
+* anything else, a file above all: written to as it is, for a file has no reader to wait for.
+
+A thread for the log would pass the interpreter lock to and fro with the thread that serves.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import socket
+import stat
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple, TextIO, cast
+
+import trio
+
+KEPT_BYTES = 256 << 10  # some two thousand lines
+_PIPE_BUF = 4096  # bytes that a pipe takes whole or not at all: pipe(7)
+FINISH_SECONDS = 1.0  # for what is kept when the process ends
+
+
+class _Way(NamedTuple):
+    """How a descriptor is written to. `write` says how much was taken; it raises BlockingIOError, OSError."""
+
+    write: Callable[[bytes], int]
+    fd: int | None = None  # as it was given
+    eager: bool = True  # `write` may be called before the descriptor is known to be ready
+    close: Callable[[], None] = lambda: None
+
+
+class Sink(io.TextIOBase):
+    """A stream of text to write to. `lost`: how many writes nobody will read."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._way = _way(stream)
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._news = trio.Event()
+        self._untold = 0
+        self.lost = 0
+        self.problem = "" if stream is not None else "standard error is closed: the log is lost"
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor that was given. Raises OSError if there is none."""
+        if self._way.fd is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return self._way.fd
+
+    def close(self) -> None:
+        """Give back what was opened here; the descriptor that was given stays open."""
+        if not self.closed:
+            self._way.close()
+        super().close()
+
+    @property
+    def stream(self) -> TextIO:
+        """Itself; typeshed does not know that a TextIOBase is a TextIO."""
+        return cast("TextIO", self)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is kept."""
+        return bool(self._kept)
+
+    def write(self, text: str) -> int:
+        """Write now, or keep for later, or lose; never wait and never raise."""
+        data = text.encode(errors="backslashreplace")
+        if self._kept or not self._way.eager:
+            self._keep(data)
+        elif rest := self._push(data):
+            self._keep(rest, begun=len(rest) < len(data))
+        elif self._untold:
+            self._news.set()
+        return len(text)
+
+    async def caught_up(self) -> int:
+        """Write what was kept, as it is taken; return how many writes were lost, once the rest is out.
+
+        Returns only if some were: to be called again and again while the process lives.
+        """
+        while True:
+            await self._news.wait()
+            await self._drain()
+            if self._untold:
+                lost, self._untold = self._untold, 0
+                return lost
+
+    async def finish(self, seconds: float = FINISH_SECONDS) -> None:
+        """Write what is kept, as far as it is taken in that time; the rest is lost."""
+        with trio.move_on_after(seconds):
+            await self._drain()
+        self.lost += len(self._kept)
+        self._kept.clear()
+
+    async def _drain(self) -> None:
+        self._news = trio.Event()
+        while self._kept:
+            await trio.lowlevel.wait_writable(self.fileno())
+            self._push_kept()
+
+    def _push_kept(self) -> None:
+        """What is taken now of what is kept; at least the first piece of it if the descriptor is ready."""
+        while self._kept:
+            data = self._kept.popleft()
+            self._kept_bytes -= len(data)
+            rest = self._push(data)
+            if rest:
+                self._kept.appendleft(rest)
+                self._kept_bytes += len(rest)
+            if rest or not self._way.eager:
+                return
+
+    def _push(self, data: bytes) -> bytes:
+        """What is left of it."""
+        try:
+            if not self._way.eager:
+                return data[self._way.write(data[:_PIPE_BUF]) :]
+            while data:
+                data = data[self._way.write(data) :]
+        except BlockingIOError:
+            return data
+        except (OSError, ValueError):  # closed, or the reader is gone: nothing that is ours must end by that
+            self._lose()
+        return b""
+
+    def _keep(self, data: bytes, *, begun: bool = False) -> None:
+        """Keep it if there is room; the rest of what was begun always, or two lines would be one."""
+        if self._kept_bytes + len(data) > KEPT_BYTES and not begun:
+            self._lose()
+        else:
+            self._kept.append(data)
+            self._kept_bytes += len(data)
+        self._news.set()
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._untold += 1
+
+
+def stand_in() -> None:
+    """Put something in the place of standard streams that were closed when the process began.
+
+    Else the next descriptor that is opened gets the number, and whatever a library writes to standard error.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or Sink(None)
+
+
+@contextmanager
+def never_waiting() -> Iterator[Sink]:
+    """Standard error as a sink for all of this process; what is kept at the end has FINISH_SECONDS."""
+    before = sys.stderr
+    sink = before if isinstance(before, Sink) else Sink(before)
+    sys.stderr = sink
+    try:
+        yield sink
+    finally:
+        sys.stderr = before
+        if sink.waits:
+            trio.run(sink.finish)
+        if sink is not before:
+            sink.close()
+
+
+def _way(stream: TextIO | None) -> _Way:
+    if stream is None:
+        return _Way(_nowhere)
+    try:
+        stream.flush()
+        fd = stream.fileno()
+    except (OSError, ValueError):  # a text in memory: io.UnsupportedOperation is both
+        return _Way(partial(_as_text, stream))
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISSOCK(mode):
+        sock = socket.socket(fileno=os.dup(fd))
+        return _Way(lambda data: sock.send(data, socket.MSG_DONTWAIT), fd, close=sock.close)
+    if stat.S_ISFIFO(mode) or os.isatty(fd):
+        return _opened_again(fd) or _Way(partial(os.write, fd), fd, eager=False)
+    return _Way(partial(os.write, fd), fd)
+
+
+def _opened_again(fd: int) -> _Way | None:
+    """With a description of our own; None if it may not be opened."""
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", flags)
+    except OSError:
+        return None
+    return _Way(partial(os.write, own), fd, close=partial(os.close, own))
+
+
+def _as_text(stream: TextIO, data: bytes) -> int:
+    stream.write(data.decode())
+    stream.flush()
+    return len(data)
+
+
+def _nowhere(_data: bytes) -> int:
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
