@@ -12,7 +12,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from agent import VERSION
-from agent.exits import ExitCode
+from agent.base.exits import ExitCode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +26,15 @@ class Command:
 
 COMMANDS = {
     "run": Command(module="agent.run", says="run the agent beside a service"),
-    "check": Command(module="agent.check", says="validate the settings, print the effective ones"),
-    "status": Command(module="agent.clients", says="what a running agent says of itself"),
-    "wait": Command(module="agent.clients", says="until a running agent is ready"),
-    "rotate": Command(module="agent.clients", says="ask Consul for a new leaf now"),
-    "explain": Command(module="agent.explain", says="may this source call that destination, and why"),
-    "doctor": Command(module="agent.doctor", says="what must hold for this sidecar to serve, line by line"),
-    "drain": Command(module="agent.clients", says="tell a running agent to finish and end"),
+    "check": Command(module="agent.cli.check", says="validate the settings, print the effective ones"),
+    "status": Command(module="agent.cli.admin_commands", says="what a running agent says of itself"),
+    "wait": Command(module="agent.cli.admin_commands", says="until a running agent is ready"),
+    "rotate": Command(module="agent.cli.admin_commands", says="ask Consul for a new leaf now"),
+    "explain": Command(module="agent.cli.explain", says="may this source call that destination, and why"),
+    "doctor": Command(
+        module="agent.cli.doctor", says="what must hold for this sidecar to serve, line by line"
+    ),
+    "drain": Command(module="agent.cli.admin_commands", says="tell a running agent to finish and end"),
     "datacenter": Command(module="datacenter.__main__", says="one embedded datacenter", apart=True),
     "demo": Command(module="datacenter.demo", says="two datacenters and the whole story", apart=True),
 }
@@ -57,13 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == WORKER:
         _one_openssl(environ)
         from agent.sink import never_waiting  # noqa: PLC0415 - for what lives long
-        from agent.worker import main as worker  # noqa: PLC0415 - only as one
+        from agent.workers.worker import main as worker  # noqa: PLC0415 - only as one
 
         with never_waiting() as err:
             return worker(rest, err.stream)
     command = COMMANDS.get(name)
     if command is None:
-        from agent.arguments import did_you_mean  # noqa: PLC0415 - only for a mistake
+        from agent.config.flags import did_you_mean  # noqa: PLC0415 - only for a mistake
 
         sys.stderr.write(
             f"sidecar: unknown command {name!r}{did_you_mean(name, COMMANDS)}; see `sidecar help`\n"
@@ -83,7 +85,7 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
         return _run_apart(name, command, words, environ)
     if name == "run":
         _one_openssl(environ)
-    from agent.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
+    from agent.cli.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
 
     if name == "run":
         from agent.run import main as run  # noqa: PLC0415 - the agent's memory is no burden of `status`
@@ -98,7 +100,7 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
 
 def _one_openssl(environ: MutableMapping[str, str]) -> None:
     """For what lives long, before anything else is imported."""
-    from agent.one_openssl import configure_the_first, defer_the_second  # noqa: PLC0415 - no matter to others
+    from agent.process.openssl import configure_the_first, defer_the_second  # noqa: PLC0415 - no matter to others
 
     defer_the_second()
     configure_the_first(environ)
@@ -121,7 +123,7 @@ def _run_apart(name: str, command: Command, words: list[str], environ: MutableMa
 def _help(words: Sequence[str]) -> int:
     if words and words[0] in COMMANDS:
         return main([words[0], "-help"])
-    from agent.console import usage  # noqa: PLC0415 - only here
+    from agent.cli.console import usage  # noqa: PLC0415 - only here
 
     sys.stdout.write(usage({name: command.says for name, command in COMMANDS.items()}))
     return ExitCode.CLEAN

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import trio
 
-from agent.intentions import Intentions
-from agent.latest import Latest
+from agent.base.latest import Latest
+from agent.policy.intentions import Intentions
 
 LOOK_SECONDS = 1.0  # the wall clock may be set, and the machine sleep, while we sleep on another clock
 

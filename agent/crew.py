@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import trio
 
-from agent.exposition import Family
-from agent.listeners import Listeners
-from agent.options import LogLevel
-from agent.targets import Source
-from agent.watch import WatchStatus
+from agent.base.prometheus import Family
+from agent.config.options import LogLevel
+from agent.consul.watch import WatchStatus
+from agent.net.listeners import Listeners
+from agent.outbound.upstream_state import Source
 from upstreams.endpoints import Endpoint
 from upstreams.reach import Dialling, Doubt
 from upstreams.spec import Destination, Lookup, Upstream
@@ -61,7 +61,7 @@ class Crew(Protocol):
 
 
 class Unheard:
-    """agent.targets.TargetEvents where nobody is served: whoever serves says what happens."""
+    """agent.outbound.upstream_state.TargetEvents where nobody is served: whoever serves says what happens."""
 
     def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
         """Said by a worker."""

@@ -16,31 +16,31 @@ from dataclasses import dataclass, field
 
 import trio
 
-from agent.admin import Admin
-from agent.binding import BindFailed, Bound, bind
+from agent.base.exits import Exit, ExitCode
+from agent.config.effective import from_settings
+from agent.config.opaque_config import ProblemReason
+from agent.config.registration import Registration
+from agent.config.settings import IdentityKind
+from agent.connections.ledger import CloseReason
+from agent.connections.reauthorize import Judge
+from agent.consul.watch import WatchStatus
+from agent.control.bootstrap import Start
+from agent.control.endpoints import EndpointFeeds
+from agent.control.plane import OwnWatches
+from agent.control.self_registration import SelfRegistration
 from agent.crew import Unheard
-from agent.endpoint_feeds import EndpointFeeds
-from agent.exits import Exit, ExitCode
-from agent.following import Following, assemble
-from agent.handlers import Reactions
-from agent.heap import give_back
-from agent.judge import Judge
-from agent.ledger import CloseReason
-from agent.listeners import Listeners
-from agent.own_watches import OwnWatches
+from agent.net.bind import BindFailed, Bound, bind
+from agent.net.listeners import Listeners
+from agent.observe.readiness import missing
+from agent.observe.routes import routes
+from agent.observe.server import Admin
+from agent.outbound.warm_pools import keep_warm
 from agent.parts import PUBLIC, Parts, Phase
-from agent.placement import from_settings
-from agent.proxy_config import ProblemReason
-from agent.readiness import missing
-from agent.registration import Registration
-from agent.relay import Relay
-from agent.routes import routes
-from agent.self_registration import SelfRegistration
-from agent.settings import IdentityKind
-from agent.starting import Start
-from agent.systemd import Inherited, Notifier, public_socket
-from agent.warmth import keep_warm
-from agent.watch import WatchStatus
+from agent.process.memory import give_back
+from agent.process.systemd import Inherited, Notifier, public_socket
+from agent.proxy.dataplane import Reactions
+from agent.proxy.reconcile import Following, assemble
+from agent.relay.relay import Relay
 
 ADMIN_MODE = 0o600
 CUT_SECONDS = 5.0  # for connections cut at the drain's deadline to take note

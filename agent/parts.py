@@ -9,24 +9,24 @@ from datetime import datetime
 from enum import StrEnum
 from random import Random
 
-from agent.clock_skew import ClockSkew
-from agent.consul import Consul, RawList
+from agent.base.latest import Latest
+from agent.config.registration import Registration
+from agent.config.settings import Settings
+from agent.connections.ledger import Ledger
+from agent.consul.api import Consul, RawList
+from agent.consul.connect import TokenSource
+from agent.consul.watch import Watch, WatchStatus
+from agent.control.clock_skew import ClockSkew
+from agent.control.credentials import Rotation
+from agent.control.deny_file import DenyFile
+from agent.control.endpoints import EndpointFeeds
 from agent.crew import Crew
-from agent.deny_file import DenyFile
-from agent.endpoint_feeds import EndpointFeeds
-from agent.intentions import Intentions
-from agent.journal import Journal
-from agent.latest import Latest
-from agent.ledger import Ledger
-from agent.listeners import Listeners, Opening
-from agent.outgoing import Outgoing
-from agent.registration import Registration
-from agent.relay import Relay
-from agent.rotation import Rotation
-from agent.settings import Settings
-from agent.transport import TokenSource
-from agent.upstream_listeners import UpstreamListeners
-from agent.watch import Watch, WatchStatus
+from agent.net.listeners import Listeners, Opening
+from agent.observe.events import Journal
+from agent.outbound.listeners import UpstreamListeners
+from agent.policy.intentions import Intentions
+from agent.policy.source_intentions import Outgoing
+from agent.relay.relay import Relay
 from certs.contexts import Contexts
 from upstreams.endpoints import EndpointKey
 

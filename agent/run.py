@@ -13,20 +13,20 @@ from random import Random
 import trio
 
 from agent import VERSION
-from agent.console import Console, run_usage
-from agent.consul_access import consul_of
-from agent.deny_file import DenyFileUnusable
-from agent.exits import Exit, ExitCode
-from agent.handlers import Reactions
-from agent.heap import trim
-from agent.journal import Journal
-from agent.ledger import Ledger
+from agent.base.exits import Exit, ExitCode
+from agent.cli.console import Console, run_usage
+from agent.config.load import exit_code, read_settings
+from agent.config.settings import Settings
+from agent.connections.ledger import Ledger
+from agent.consul.connect import TokenSource
+from agent.consul.consul_access import consul_of
+from agent.control.deny_file import DenyFileUnusable
 from agent.lifecycle import Lifecycle
+from agent.observe.events import Journal
 from agent.parts import Parts
-from agent.settings import Settings
-from agent.systemd import inherited_sockets, notifier
-from agent.told import exit_code, read_settings
-from agent.transport import TokenSource
+from agent.process.memory import trim
+from agent.process.systemd import inherited_sockets, notifier
+from agent.proxy.dataplane import Reactions
 
 SAYS = "run the agent beside a service"
 
@@ -49,8 +49,8 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     for note in resolution.notes:
         parts.journal.note(note)
     if settings.workers > 1:
-        from agent.worker_process import spawner  # noqa: PLC0415 - most agents have no workers
-        from agent.workers import Workers  # noqa: PLC0415 - nor this
+        from agent.workers.process import spawner  # noqa: PLC0415 - most agents have no workers
+        from agent.workers.supervisor import Workers  # noqa: PLC0415 - nor this
 
         parts.crew = Workers(parts, settings.workers, spawner(environ))
     life = Lifecycle(

@@ -16,10 +16,10 @@ import trio
 
 from agent.sink import Sink, never_waiting, stand_in
 from datacenter.assembly import assembled
-from datacenter.options import UsageMistake, parse_flags, read_settings, usage
-from datacenter.server import CannotListen, bound_address, open_listener, serve_http
-from datacenter.settings import Settings
-from datacenter.store import Store, StoreUnavailable
+from datacenter.config.options import UsageMistake, parse_flags, read_settings, usage
+from datacenter.http.server import CannotListen, bound_address, open_listener, serve_http
+from datacenter.state.settings import Settings
+from datacenter.state.store import Store, StoreUnavailable
 
 _CLEAN, _FAILED, _USAGE, _CONFIGURATION = 0, 1, 64, 78
 _DATABASE = "datacenter.db"

@@ -11,31 +11,23 @@ from typing import Protocol
 
 import trio
 
-from datacenter import (
-    agent_checks,
-    agent_self,
-    agent_services,
-    ca_api,
-    catalog,
-    checks,
-    config_api,
-    coordinates,
-    faults,
-    federation,
-    health,
-    intentions_api,
-    queries,
-    query_execution,
-    telemetry,
-)
-from datacenter.api import Clock, Datacenter, Route
-from datacenter.faults import PATH
-from datacenter.faulty import FaultyFrame, FaultyWire
-from datacenter.forward import HttpWire, KnownDatacenters, WireForwarder
-from datacenter.frame import Answers, Frame
-from datacenter.settings import Settings
-from datacenter.store import Store
-from datacenter.switches import Faults
+from datacenter.ca import endpoints as ca_api
+from datacenter.faults import endpoints as faults
+from datacenter.faults.endpoints import PATH
+from datacenter.faults.injection import FaultyFrame, FaultyWire
+from datacenter.federation import endpoints as federation
+from datacenter.http import telemetry
+from datacenter.http.context import Clock, Datacenter, Route
+from datacenter.http.forward import HttpWire, KnownDatacenters, WireForwarder
+from datacenter.http.frame import Answers, Frame
+from datacenter.intentions import config_endpoints as config_api
+from datacenter.intentions import endpoints as intentions_api
+from datacenter.queries import endpoints as queries
+from datacenter.queries import execution as query_execution
+from datacenter.services import agent_checks, agent_self, agent_services, catalog, checks, coordinates, health
+from datacenter.state.settings import Settings
+from datacenter.state.store import Store
+from datacenter.state.switches import Faults
 
 _LOG = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 import trio
 from OpenSSL import SSL
 
-from agent.relay import Relay
+from agent.relay.relay import Relay
 
 _PLAIN = ("close", "recv", "recv_into", "send", "sendall", "sendmsg", "shutdown", "setsockopt", "setblocking")
 _TLS = ("do_handshake", "recv", "recv_into", "renegotiate", "send", "sendall", "shutdown")

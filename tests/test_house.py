@@ -53,8 +53,8 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "threading": (),
     "_thread": (),
     "selectors": (),
-    "select": ("agent.relay", "agent.pump"),
-    "sqlite3": ("datacenter.store",),
+    "select": ("agent.relay.relay", "agent.relay.pump"),
+    "sqlite3": ("datacenter.state.store",),
     "starlette": ("datacenter",),
     "hypercorn": ("datacenter",),
     "httpcore2": ("datacenter",),
@@ -70,11 +70,11 @@ CLOCKS = ("agent.run", "datacenter.__main__")
 # Modules that stand on nothing of ours: values and mechanisms anybody may use.
 STAND_ALONE = (
     "certs.spiffe",
-    "agent.latest",
-    "agent.splice",
-    "agent.handshake",
-    "agent.arguments",
-    "agent.durations",
+    "agent.base.latest",
+    "agent.relay.splice",
+    "agent.net.handshake",
+    "agent.config.flags",
+    "agent.config.durations",
     "agent.sink",
 )
 
@@ -83,19 +83,19 @@ ONLY_FOR = {
     "agent.__main__": (),
     "datacenter.__main__": (),
     "certs.contexts": ("agent",),
-    "agent.relay": ("agent",),
+    "agent.relay.relay": ("agent",),
 }
 
 # Tables and shapes that have no behaviour of their own, and the test of what reads them.
 TESTED_BY = {
     "agent/crew.py": "agent/test_workers.py",
-    "datacenter/api.py": "datacenter/test_frame.py",
-    "datacenter/check_definitions.py": "datacenter/test_agent_checks.py",
-    "datacenter/definitions.py": "datacenter/test_registration.py",
+    "datacenter/http/context.py": "datacenter/test_frame.py",
+    "datacenter/services/check_definitions.py": "datacenter/test_agent_checks.py",
+    "datacenter/services/definitions.py": "datacenter/test_registration.py",
     "datacenter/demo/looking.py": "datacenter/demo/test_story.py",
-    "datacenter/errors.py": "datacenter/test_frame.py",
-    "datacenter/settings.py": "datacenter/test_options.py",
-    "datacenter/views.py": "datacenter/test_recorded_discovery.py",
+    "datacenter/state/errors.py": "datacenter/test_frame.py",
+    "datacenter/state/settings.py": "datacenter/test_options.py",
+    "datacenter/services/views.py": "datacenter/test_recorded_discovery.py",
 }
 
 PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(?:\\n|\s)+[A-Za-z0-9+/=]{40}")
@@ -123,7 +123,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def module(path: Path) -> str:
-    """`agent/relay.py` -> `agent.relay`."""
+    """`agent/relay/relay.py` -> `agent.relay.relay`."""
     parts = path.with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

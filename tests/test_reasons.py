@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent.inbound import InboundReason
-from agent.intentions import VerdictReason
-from agent.ledger import CloseReason
+from agent.connections.ledger import CloseReason
+from agent.inbound.inbound import InboundReason
+from agent.policy.intentions import VerdictReason
 
 PAGE = Path(__file__).parents[1] / "docs" / "intentions.md"
 

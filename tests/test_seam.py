@@ -9,12 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from agent.relay import Relay
+from agent.relay.relay import Relay
 from certs.contexts import Contexts
-from tests.agent.relayed import Wire, Wiring, relaying, wirings
-from tests.agent.wires import contexts_of
 from tests.certs.authority import Issuer
 from tests.seam import Seam, Trespass
+from tests.support.relayed_pairs import Wire, Wiring, relaying, wirings
+from tests.support.socket_pairs import contexts_of
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import trio
 from trio.testing import MockClock
 
 from agent.ageing import LOOK_SECONDS, age
-from agent.intentions import Intentions, parse_match
-from agent.latest import Latest
-from tests.agent.assembled import START, virtual
+from agent.base.latest import Latest
+from agent.policy.intentions import Intentions, parse_match
+from tests.support.agent_parts import START, virtual
 
 ALLOW = parse_match(None, "db", default_allow=True)
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.exits import ExitCode
-from agent.ledger import Direction
-from agent.readiness import missing
-from agent.systemd import Inherited
-from tests.agent.assembled import MATCH, PROXY, SERVICE, proxy_answer
-from tests.agent.living import (
+from agent.base.exits import ExitCode
+from agent.connections.ledger import Direction
+from agent.observe.readiness import missing
+from agent.process.systemd import Inherited
+from tests.support.agent_in_process import (
     App,
     Caller,
     exit_of,
@@ -25,6 +24,7 @@ from tests.agent.living import (
     public_life,
     upstream,
 )
+from tests.support.agent_parts import MATCH, PROXY, SERVICE, proxy_answer
 
 
 async def test_it_becomes_ready_and_ends(nursery: trio.Nursery) -> None:
@@ -169,7 +169,7 @@ def _answers(port: int) -> bool:
 async def test_an_address_that_is_taken_later_is_told_and_tried_again(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.listeners.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("agent.net.listeners.RETRY_SECONDS", 0.05)
     one = public_life(nursery)
     one.bench.consul.answer("/v1/health/connect/db", [], index=3)
     one.bench.well()
@@ -292,7 +292,7 @@ async def test_readiness_that_comes_and_goes_is_told(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("agent.lifecycle.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("agent.listeners.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("agent.net.listeners.RETRY_SECONDS", 0.05)
     one = public_life(nursery)
     one.bench.consul.answer("/v1/health/connect/db", [], index=3)
     one.bench.well()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.exits import ExitCode
-from tests.agent.living import exit_of, life, public_life, upstream
+from agent.base.exits import ExitCode
+from tests.support.agent_in_process import exit_of, life, public_life, upstream
 
 
 async def test_it_gives_up_when_it_cannot_serve_in_time(nursery: trio.Nursery) -> None:

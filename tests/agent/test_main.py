@@ -9,7 +9,7 @@ import pytest
 
 from agent import VERSION
 from agent.__main__ import COMMANDS, main
-from tests.agent.processes import sidecar
+from tests.support.agent_process import sidecar
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
-from agent.own_watches import OwnWatches
-from tests.agent.assembled import PROXY, assembled, registration
+from agent.control.plane import OwnWatches
+from tests.support.agent_parts import PROXY, assembled, registration
 
 
 async def test_of_an_agent_that_has_not_started_there_is_little(nursery: trio.Nursery) -> None:

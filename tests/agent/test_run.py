@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.console import Console
-from agent.exits import Exit, ExitCode
+from agent.base.exits import Exit, ExitCode
+from agent.cli.console import Console
 from agent.run import main
-from tests.agent.beside_consul import QUIET, everything, unused
-from tests.agent.processes import sidecar
-from tests.agent.scripted_consul import ScriptedConsul
+from tests.support.agent_process import sidecar
+from tests.support.beside_consul import QUIET, everything, unused
+from tests.support.fake_consul import ScriptedConsul
 
 
 @pytest.fixture

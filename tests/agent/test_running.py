@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.agent.beside_consul import QUIET, everything, unused
-from tests.agent.processes import command, environment, lines_until, sidecar
-from tests.agent.scripted_consul import ScriptedConsul
+from tests.support.agent_process import command, environment, lines_until, sidecar
+from tests.support.beside_consul import QUIET, everything, unused
+from tests.support.fake_consul import ScriptedConsul
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import subprocess
 
 import pytest
 
-from agent.intentions import authorize, parse_match
+from agent.policy.intentions import authorize, parse_match
 from certs.spiffe import ServiceId, TrustDomain
-from tests.agent.processes import command, environment
 from tests.contract.client import Api
 from tests.contract.federation import Federation
+from tests.support.agent_process import command, environment
 
 MATCH = "/v1/connect/intentions/match?by=destination"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agent.intentions import authorize, parse_match
+from agent.policy.intentions import authorize, parse_match
 from certs.spiffe import ServiceId, TrustDomain
 from tests.contract.alone import Default, alone
 from tests.contract.client import Api

@@ -5,9 +5,9 @@ from __future__ import annotations
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from datacenter.ca import CertificateAuthority
-from datacenter.replication import replicate
-from datacenter.secondary import Secondary
+from datacenter.ca.authority import CertificateAuthority
+from datacenter.federation.replication import replicate
+from datacenter.federation.secondary import Secondary
 from tests.datacenter.world import World
 
 

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from certs.spiffe import ServiceId, TrustDomain
-from datacenter.authority import (
+from datacenter.ca.certificates import (
     Signer,
     certificate_pem,
     cross_sign,
@@ -32,8 +32,8 @@ from datacenter.authority import (
     sign_intermediate,
     sign_leaf,
 )
-from datacenter.keys import DEFAULT_KIND, KeyKind, SigningKey, generate_key, key_pem
-from datacenter.trust import Root, Trust, new_root, rotated, signed
+from datacenter.ca.keys import DEFAULT_KIND, KeyKind, SigningKey, generate_key, key_pem
+from datacenter.ca.trust import Root, Trust, new_root, rotated, signed
 
 TRUST_DOMAIN = TrustDomain("11111111-2222-3333-4444-555555555555.consul")
 NOW = datetime.now(UTC).replace(microsecond=0)

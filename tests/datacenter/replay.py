@@ -20,7 +20,7 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from datacenter.frame import RawReply
+from datacenter.http.frame import RawReply
 from tests.datacenter.world import World
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from datacenter.api import Datacenter, Handler, QueryMeta, Reply, Request, Route
-from datacenter.frame import Frame
+from datacenter.http.context import Datacenter, Handler, QueryMeta, Reply, Request, Route
+from datacenter.http.frame import Frame
 from tests.datacenter.world import Site, World, settings
 
 

@@ -26,19 +26,19 @@ from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, VerificationError
 from cryptography.x509.verification import Store as Trusted
 
-from datacenter import federation
-from datacenter.api import Datacenter
 from datacenter.assembly import all_routes
-from datacenter.ca import CertificateAuthority
-from datacenter.errors import ApiError
-from datacenter.faulty import FaultyFrame, FaultyWire
-from datacenter.forward import KnownDatacenters, Received, Wire, WireForwarder
-from datacenter.frame import Answers, Frame, RawReply, RawRequest
-from datacenter.secondary import standing
-from datacenter.settings import Policy, Settings, Token
-from datacenter.store import Store
-from datacenter.switches import Faults
-from datacenter.trust import Trust
+from datacenter.ca.authority import CertificateAuthority
+from datacenter.ca.trust import Trust
+from datacenter.faults.injection import FaultyFrame, FaultyWire
+from datacenter.federation import endpoints as federation
+from datacenter.federation.secondary import standing
+from datacenter.http.context import Datacenter
+from datacenter.http.forward import KnownDatacenters, Received, Wire, WireForwarder
+from datacenter.http.frame import Answers, Frame, RawReply, RawRequest
+from datacenter.state.errors import ApiError
+from datacenter.state.settings import Policy, Settings, Token
+from datacenter.state.store import Store
+from datacenter.state.switches import Faults
 from tests.datacenter.mint import NOW
 
 MANAGEMENT = "management-secret"

@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from datacenter import federation
+from datacenter.federation import endpoints as federation
 from tests.datacenter.sites import Site, Wan
 
 T = TypeVar("T")

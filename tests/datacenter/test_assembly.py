@@ -6,8 +6,8 @@ import random
 from datetime import UTC, datetime
 
 from datacenter.assembly import assembled
-from datacenter.frame import RawRequest
-from datacenter.store import Store
+from datacenter.http.frame import RawRequest
+from datacenter.state.store import Store
 from tests.datacenter.world import settings
 
 

@@ -9,11 +9,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from datacenter import federation
-from datacenter.ca import ROOTS
-from datacenter.keys import generate_key
-from datacenter.secondary import State
-from datacenter.store import Document, Store, Table
+from datacenter.ca.authority import ROOTS
+from datacenter.ca.keys import generate_key
+from datacenter.federation import endpoints as federation
+from datacenter.federation.secondary import State
+from datacenter.state.store import Document, Store, Table
 from tests.datacenter.sites import (
     Killed,
     Site,
@@ -73,9 +73,9 @@ def _arm(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
 
     match moment:
         case "before the request":
-            monkeypatch.setattr("datacenter.secondary.intermediate_request", die)
+            monkeypatch.setattr("datacenter.federation.secondary.intermediate_request", die)
         case "after the request":
-            monkeypatch.setattr("datacenter.secondary.check_intermediate", die)
+            monkeypatch.setattr("datacenter.federation.secondary.check_intermediate", die)
         case "before the roots":
             monkeypatch.setattr(Store, "write", die_at_roots)
         case "before the key":

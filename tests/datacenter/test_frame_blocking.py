@@ -7,9 +7,9 @@ from dataclasses import replace
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from datacenter.api import QueryMeta, Reply, Request, Route
-from datacenter.errors import ApiError
-from datacenter.frame import Frame, RawReply
+from datacenter.http.context import QueryMeta, Reply, Request, Route
+from datacenter.http.frame import Frame, RawReply
+from datacenter.state.errors import ApiError
 from tests.datacenter.routed import answering, blocking_site, site, things
 from tests.datacenter.world import Site, World, settings
 

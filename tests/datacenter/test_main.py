@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from datacenter.__main__ import as_bound, main, notify
-from datacenter.server import open_listener
+from datacenter.http.server import open_listener
 from tests.datacenter.world import settings
 
 START_SECONDS = 30

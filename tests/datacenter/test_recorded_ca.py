@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import trio
 
-from datacenter.ca import CertificateAuthority
-from datacenter.forward import DATACENTERS
-from datacenter.keys import generate_key, key_pem
+from datacenter.ca.authority import CertificateAuthority
+from datacenter.ca.keys import generate_key, key_pem
+from datacenter.http.forward import DATACENTERS
 from tests.datacenter.joined import caught_up, joined
 from tests.datacenter.replay import Case, replay
 from tests.datacenter.world import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from datacenter.frame import RawReply
+from datacenter.http.frame import RawReply
 from tests.datacenter.replay import Case, compare, recorded, shape
 from tests.datacenter.world import world_b
 

@@ -17,15 +17,15 @@ from urllib.parse import urlsplit
 
 import trio
 
-from datacenter.agent_self import register_own_node
-from datacenter.api import Datacenter
 from datacenter.assembly import all_routes
-from datacenter.check_definitions import set_check
-from datacenter.errors import ApiError
-from datacenter.forward import DATACENTERS, KnownDatacenters, Received, WireForwarder
-from datacenter.frame import Frame, RawReply, RawRequest
-from datacenter.settings import Access, Policy, Settings, Token
-from datacenter.store import Store
+from datacenter.http.context import Datacenter
+from datacenter.http.forward import DATACENTERS, KnownDatacenters, Received, WireForwarder
+from datacenter.http.frame import Frame, RawReply, RawRequest
+from datacenter.services.agent_self import register_own_node
+from datacenter.services.check_definitions import set_check
+from datacenter.state.errors import ApiError
+from datacenter.state.settings import Access, Policy, Settings, Token
+from datacenter.state.store import Store
 
 BEGIN = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.registration import HttpMode, TcpAddress
+from agent.config.registration import HttpMode, TcpAddress
 from tests.certs.authority import TRUST_DOMAIN
 from tests.interop.envoy import introduced
-from tests.scenarios.halves import Mesh, echo, mesh, until
+from tests.support.two_sidecars import Mesh, echo, mesh, until
 
 HAPROXY = shutil.which("haproxy")
 SECONDS = 20.0

@@ -27,9 +27,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from OpenSSL import crypto
 
 from certs.spiffe import TrustDomain
-from datacenter.authority import certificate_pem
-from datacenter.keys import KeyKind, generate_key, key_pem
-from datacenter.trust import Root, Trust
+from datacenter.ca.certificates import certificate_pem
+from datacenter.ca.keys import KeyKind, generate_key, key_pem
+from datacenter.ca.trust import Root, Trust
 from tests.datacenter.mint import external_root
 from tests.datacenter.sites import Answered, Site, now
 from tests.datacenter.stage import Stage

@@ -8,7 +8,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.http_streams import StreamBroken
+from agent.relay.streams import StreamBroken
 from tests.scenarios.attempts import AGAINST_ALLOWANCES, AGAINST_DENIALS, DENIES, SMUGGLING
 from tests.scenarios.http_front import front
 from tests.scenarios.test_no_request_steps_around_the_rules import forbidden_by_denials

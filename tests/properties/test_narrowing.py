@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.intentions import authorize, authorize_caller, authorize_request, parse_match
-from agent.narrowing import Narrowing
-from agent.request_rules import HttpRequest
+from agent.policy.http_match import HttpRequest
+from agent.policy.intentions import authorize, authorize_caller, authorize_request, parse_match
+from agent.policy.narrowing import Narrowing
 from certs.spiffe import ServiceId, TrustDomain
 
 DATACENTERS = ("dc1", "dc2", "dc3")

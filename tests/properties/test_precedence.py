@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.intentions import VerdictReason, authorize, parse_match
+from agent.policy.intentions import VerdictReason, authorize, parse_match
 from certs.spiffe import ServiceId, TrustDomain
 
 # (source exact?, destination exact?) -> precedence, as the contract tabulates it for one namespace.

@@ -16,9 +16,9 @@ from urllib.parse import unquote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.intentions import authorize_request, parse_match
-from agent.request_headers import view
-from agent.request_target import TargetRefused, parse_target
+from agent.http1.fields import view
+from agent.http1.target import TargetRefused, parse_target
+from agent.policy.intentions import authorize_request, parse_match
 from certs.spiffe import ServiceId, TrustDomain
 
 WEB = ServiceId(trust_domain=TrustDomain("test.consul"), datacenter="dc1", service="web")

@@ -18,13 +18,13 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from agent.legs import part, reset
-from agent.pump import BUFFER, COLLECT
-from agent.relay import Relay
-from agent.splice import Ending, Transfer
-from tests.agent.relayed import Wire, relaying, wirings
-from tests.agent.wires import contexts_of
+from agent.net.dial import part, reset
+from agent.relay.pump import BUFFER, COLLECT
+from agent.relay.relay import Relay
+from agent.relay.splice import Ending, Transfer
 from tests.certs.authority import Issuer
+from tests.support.relayed_pairs import Wire, relaying, wirings
+from tests.support.socket_pairs import contexts_of
 
 MOST_HELD = max(BUFFER, COLLECT)  # bytes that a blocked direction may keep
 WORDS = {name: shake_128(name.encode()).digest(8 << 20) for name in ("app", "peer")}

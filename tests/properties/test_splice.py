@@ -8,9 +8,9 @@ from hashlib import sha256
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.pump import BUFFER, RECORD
-from agent.splice import Ending
-from tests.agent.scripted import MANY, Bench
+from agent.relay.pump import BUFFER, RECORD
+from agent.relay.splice import Ending
+from tests.support.scripted_answers import MANY, Bench
 
 SIZES = st.one_of(
     st.integers(1, 300),

@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import upstream_limits
-from agent.proxy_config import ConfigReader, Problem
-from agent.registration import RegistrationReason, RegistrationRejected, parse_registration
-from agent.upstream_config import configured
-from agent.upstream_tables import read_tables
+from agent.config.opaque_config import ConfigReader, Problem
+from agent.config.registration import RegistrationReason, RegistrationRejected, parse_registration
+from agent.config.upstream_config import configured
+from agent.config.upstream_tables import read_tables
+from agent.proxy import upstream_limits
 from tests.properties.mutations import Mutated, anything, mutated
 from tests.upstreams.test_choose import endpoint
 from upstreams.ejection import FailureMemory

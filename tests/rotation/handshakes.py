@@ -9,7 +9,7 @@ from OpenSSL import SSL
 
 from certs.contexts import Contexts
 from certs.peer import Peer, verify_peer
-from tests.agent.rotating import START
+from tests.support.credentials_keeper import START
 
 
 def shake(

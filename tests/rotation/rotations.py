@@ -9,8 +9,8 @@ from typing import Any
 
 import trio
 
-from datacenter.authority import certificate_pem
-from datacenter.keys import KeyKind, generate_key, key_pem
+from datacenter.ca.certificates import certificate_pem
+from datacenter.ca.keys import KeyKind, generate_key, key_pem
 from tests.datacenter.mint import external_root
 from tests.rotation.mesh import CONFIGURATION, ROTATE, Mesh, until
 

@@ -15,11 +15,11 @@ import trio
 from trio.testing import MockClock
 
 from certs.contexts import Contexts
-from tests.agent.rotating import LEAF, ROOTS, START, Bench, begin
-from tests.agent.scripted_consul import Scripted
-from tests.agent.wires import contexts_of
 from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer, Minted, new_key, roots_answer
 from tests.rotation.handshakes import shake
+from tests.support.credentials_keeper import LEAF, ROOTS, START, Bench, begin
+from tests.support.fake_consul import Scripted
+from tests.support.socket_pairs import contexts_of
 
 Answers = Mapping[str, object]
 

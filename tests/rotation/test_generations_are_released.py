@@ -12,11 +12,11 @@ from trio.testing import MockClock
 
 from certs.contexts import Contexts
 from certs.credentials import Credentials
-from tests.agent.rotating import START, Bench, begin
-from tests.agent.wires import contexts_of
 from tests.certs.authority import Issuer
 from tests.rotation.handshakes import shake
-from tests.scenarios.halves import Mesh, Side, echo, mesh, until
+from tests.support.credentials_keeper import START, Bench, begin
+from tests.support.socket_pairs import contexts_of
+from tests.support.two_sidecars import Mesh, Side, echo, mesh, until
 
 ROTATIONS = 20
 

@@ -19,9 +19,9 @@ from certs.bundle import parse_roots
 from certs.contexts import Contexts, build_contexts
 from certs.credentials import prove
 from certs.leaf import parse_leaf
-from datacenter.authority import certificate_pem
-from datacenter.keys import KeyKind, generate_key, key_pem, load_key
-from datacenter.trust import MOST_BRIDGES
+from datacenter.ca.certificates import certificate_pem
+from datacenter.ca.keys import KeyKind, generate_key, key_pem, load_key
+from datacenter.ca.trust import MOST_BRIDGES
 from tests.datacenter.mint import MintedLeaf, external_root, refusals
 from tests.datacenter.sites import Site, Wan, now, running
 from tests.rotation.handshakes import shake

@@ -8,14 +8,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.consul import Answer, Blocking, LeafAnswer
-from agent.rotation import Asker, Refresh
+from agent.consul.api import Answer, Blocking, LeafAnswer
+from agent.control.credentials import Asker, Refresh
 from certs.peer import PeerReason, PeerRejected
-from tests.agent.rotating import HOUR, LEAF, ROOTS, START, Bench, begin, clock
-from tests.agent.scripted_consul import Scripted
-from tests.agent.wires import contexts_of
 from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer, Minted
 from tests.rotation.handshakes import shake
+from tests.support.credentials_keeper import HOUR, LEAF, ROOTS, START, Bench, begin, clock
+from tests.support.fake_consul import Scripted
+from tests.support.socket_pairs import contexts_of
 
 
 def short(root: Issuer, serial: int = 0x0D, hours: float = 1) -> Minted:

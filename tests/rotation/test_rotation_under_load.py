@@ -13,8 +13,8 @@ from pathlib import Path
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from datacenter.keys import load_key
-from datacenter.trust import trust_of_answer
+from datacenter.ca.keys import load_key
+from datacenter.ca.trust import trust_of_answer
 from tests.datacenter.mint import MintedLeaf, refusals
 from tests.rotation.load import load
 from tests.rotation.mesh import Mesh, Sidecar, Site, mesh, until

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import h11
 import trio
 
-from agent.http_streams import StreamBroken, TlsStream
-from agent.intentions import Intentions, parse_match
-from agent.registration import HttpMode
-from agent.splice import Progress
-from tests.scenarios.halves import Mesh, mesh
+from agent.config.registration import HttpMode
+from agent.policy.intentions import Intentions, parse_match
+from agent.relay.splice import Progress
+from agent.relay.streams import StreamBroken, TlsStream
 from tests.scenarios.http_app import Answer, HttpApp, say_ok
+from tests.support.two_sidecars import Mesh, mesh
 
 Rule = Mapping[str, object]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.ledger import Connection, Finished
-from agent.listener import Admission, Overflow
-from agent.particulars import Audited, FailedAttempt, RefusedRequest
+from agent.connections.ledger import Connection, Finished
+from agent.connections.records import Audited, FailedAttempt, RefusedRequest
+from agent.net.accept import Admission, Overflow
 
 
 @dataclass(slots=True)

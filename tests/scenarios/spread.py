@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from agent.outbound import OutboundReason
+from agent.outbound.outbound import OutboundReason
 from tests.contract.apps import App, serving
 from tests.contract.client import Api
 from tests.contract.federation import Federation, Kind, free_port, running

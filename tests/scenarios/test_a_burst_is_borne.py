@@ -16,13 +16,13 @@ import pytest
 import trio
 from OpenSSL import SSL
 
-from agent.handshake import client_handshake
-from tests.agent.beside_consul import everything
-from tests.agent.living import App, free_port
-from tests.agent.processes import command, environment, lines_until, sidecar
-from tests.agent.scripted_consul import ScriptedConsul
-from tests.agent.wires import contexts_of
+from agent.net.handshake import client_handshake
 from tests.certs.authority import Issuer
+from tests.support.agent_in_process import App, free_port
+from tests.support.agent_process import command, environment, lines_until, sidecar
+from tests.support.beside_consul import everything
+from tests.support.fake_consul import ScriptedConsul
+from tests.support.socket_pairs import contexts_of
 
 BURST = 3000
 PLACES = 64

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import trio
 
-from agent.status import document
-from tests.agent.living import App, Caller, live, public_life
+from agent.observe.status import document
 from tests.certs.authority import TRUST_DOMAIN, Issuer
+from tests.support.agent_in_process import App, Caller, live, public_life
 
 SECOND = 1.0
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.agent.beside_consul import everything, unused
-from tests.agent.processes import command, environment, lines_until, sidecar
-from tests.agent.scripted_consul import ScriptedConsul
 from tests.agent.test_running import running
+from tests.support.agent_process import command, environment, lines_until, sidecar
+from tests.support.beside_consul import everything, unused
+from tests.support.fake_consul import ScriptedConsul
 
 CALLS = 80  # of a line each; the pipe takes some thirty
 NO_FAULTS = b"PUT /v1/internal/faults HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"

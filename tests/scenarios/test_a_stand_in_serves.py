@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import trio
 
-from agent import search
-from agent.legs import DialReason
-from agent.outbound import OutboundReason
-from agent.targets import Targets
+from agent.net.dial import DialReason
+from agent.outbound import candidates as search
+from agent.outbound.outbound import OutboundReason
+from agent.outbound.upstream_state import Targets
 from certs.peer import PeerReason
-from tests.agent.surroundings import Lookups, surroundings
-from tests.agent.wires import contexts_of, listener
-from tests.scenarios.halves import UPSTREAM, Mesh, echo, endpoint, in_place_of_db, mesh, now, until
+from tests.support.socket_pairs import contexts_of, listener
+from tests.support.two_sidecars import UPSTREAM, Mesh, echo, endpoint, in_place_of_db, mesh, now, until
+from tests.support.upstream_doubles import Lookups, surroundings
 from upstreams.spec import MeshGatewayMode, ServiceDestination
 
 PREFERRED, STAND_IN = "db@dc2", "db@dc3"

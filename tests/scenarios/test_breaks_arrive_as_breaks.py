@@ -8,9 +8,9 @@ import struct
 import pytest
 import trio
 
-from agent.outbound import OutboundReason
-from agent.splice import Ending
-from tests.scenarios.halves import in_place_of_db, mesh, receive_all
+from agent.outbound.outbound import OutboundReason
+from agent.relay.splice import Ending
+from tests.support.two_sidecars import in_place_of_db, mesh, receive_all
 
 RESET = struct.pack("ii", 1, 0)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.splice import Ending
-from tests.scenarios.halves import Mesh, echo, mesh, receive_all, until
+from agent.relay.splice import Ending
+from tests.support.two_sidecars import Mesh, echo, mesh, receive_all, until
 
 BLOCK = bytes(range(256)) * 1024  # 256 KiB; numbered below, so that a repeated or lost block shows
 MIB = 1 << 20

@@ -10,9 +10,9 @@ import pytest
 import trio
 from OpenSSL import SSL
 
-from agent.ledger import CloseReason
-from tests.agent.wires import tcp_pair
-from tests.scenarios.halves import Mesh, Side, echo, inbound, mesh, no_descriptor_leaked, outbound, until
+from agent.connections.ledger import CloseReason
+from tests.support.socket_pairs import tcp_pair
+from tests.support.two_sidecars import Mesh, Side, echo, inbound, mesh, no_descriptor_leaked, outbound, until
 
 Serve = Callable[[], Awaitable[None]]
 

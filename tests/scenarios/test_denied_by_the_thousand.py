@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 
-from agent.deny_list import parse_deny_list
-from agent.handshake import HandshakeFailed
-from agent.inbound import InboundReason
-from agent.intentions import VerdictReason, parse_match
-from agent.ledger import Direction
-from tests.agent.wires import contexts_of
-from tests.scenarios.halves import Mesh, echo, mesh, until
+from agent.connections.ledger import Direction
+from agent.inbound.inbound import InboundReason
+from agent.net.handshake import HandshakeFailed
+from agent.policy.deny_list import parse_deny_list
+from agent.policy.intentions import VerdictReason, parse_match
+from tests.support.socket_pairs import contexts_of
+from tests.support.two_sidecars import Mesh, echo, mesh, until
 
 AT_ONCE = 16
 ELSEWHERE = {"source-datacenters": "dc9"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import trio
 
-from agent.ledger import Ledger
-from agent.splice import Ending
-from tests.scenarios.halves import mesh, receive_all, until
+from agent.connections.ledger import Ledger
+from agent.relay.splice import Ending
+from tests.support.two_sidecars import mesh, receive_all, until
 
 
 async def test_the_client_ends_first_and_still_gets_its_answer() -> None:

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from agent.intentions import parse_match
-from agent.registration import HttpMode
-from agent.verdicts import rejudge
-from tests.scenarios.halves import now, until
+from agent.config.registration import HttpMode
+from agent.connections.verdicts import rejudge
+from agent.policy.intentions import parse_match
 from tests.scenarios.http_app import AppSide, Reached, say_ok
 from tests.scenarios.http_front import Front, Reply, allow, deny, front, intentions, request
+from tests.support.two_sidecars import now, until
 
 EVERYTHING = allow(PathPrefix="/")
 

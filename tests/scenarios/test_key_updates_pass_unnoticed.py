@@ -13,11 +13,11 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
-from agent.relay import Relay
-from agent.splice import Ending
+from agent.relay.relay import Relay
+from agent.relay.splice import Ending
 from tests.certs.authority import pem
-from tests.scenarios import halves
-from tests.scenarios.halves import Mesh, echo, mesh
+from tests.support import two_sidecars as halves
+from tests.support.two_sidecars import Mesh, echo, mesh
 
 LINES = 20
 

@@ -20,14 +20,14 @@ from functools import partial
 import pytest
 import trio
 
-from agent.legs import dial
-from agent.listener import Place, accept_all
-from agent.registration import TcpAddress
-from agent.search import Search
-from agent.targets import Targets, counted
-from tests.agent.surroundings import surroundings
-from tests.agent.wires import listener
-from tests.scenarios.halves import UPSTREAM, Mesh, echo, endpoint, inbound, mesh, one, until
+from agent.config.registration import TcpAddress
+from agent.net.accept import Place, accept_all
+from agent.net.dial import dial
+from agent.outbound.candidates import Search
+from agent.outbound.upstream_state import Targets, counted
+from tests.support.socket_pairs import listener
+from tests.support.two_sidecars import UPSTREAM, Mesh, echo, endpoint, inbound, mesh, one, until
+from tests.support.upstream_doubles import surroundings
 from upstreams.endpoints import Endpoint
 
 Behind = Callable[[socket.socket], Awaitable[None]]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from agent.ledger import Direction
-from agent.splice import Ending
-from tests.scenarios.halves import echo, mesh, no_descriptor_leaked, receive_all, until
+from agent.connections.ledger import Direction
+from agent.relay.splice import Ending
+from tests.support.two_sidecars import echo, mesh, no_descriptor_leaked, receive_all, until
 
 MANY = 500
 PER_CONNECTION = 6  # descriptors in this one process: client, two in each sidecar, app

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 import trio
 
-from agent.request_rules import fold
+from agent.policy.http_match import fold
 from tests.scenarios.attempts import (
     AGAINST_ALLOWANCES,
     AGAINST_DENIALS,

@@ -15,14 +15,14 @@ from datetime import timedelta
 import trio
 from OpenSSL import SSL
 
-from agent.deny_list import parse_deny_list
-from agent.intentions import parse_match
-from agent.judge import Judge
-from agent.ledger import CloseReason
+from agent.connections.ledger import CloseReason
+from agent.connections.reauthorize import Judge
+from agent.policy.deny_list import parse_deny_list
+from agent.policy.intentions import parse_match
 from certs.contexts import Contexts
-from tests.agent.wires import contexts_of
 from tests.certs.authority import Issuer, Minted
-from tests.scenarios.halves import Mesh, echo, mesh, now, until
+from tests.support.socket_pairs import contexts_of
+from tests.support.two_sidecars import Mesh, echo, mesh, now, until
 
 EACH = 100
 SECOND = 1.0

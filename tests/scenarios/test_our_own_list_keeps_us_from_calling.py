@@ -6,12 +6,12 @@ import pytest
 import trio
 import trio.testing
 
-from agent.intentions import VerdictReason
-from agent.judge import Judge
-from agent.ledger import CloseReason, Direction
-from agent.outbound import OutboundReason
-from agent.outgoing import Outgoing, parse_outgoing
-from tests.scenarios.halves import Mesh, echo, in_place_of_db, mesh, now, until
+from agent.connections.ledger import CloseReason, Direction
+from agent.connections.reauthorize import Judge
+from agent.outbound.outbound import OutboundReason
+from agent.policy.intentions import VerdictReason
+from agent.policy.source_intentions import Outgoing, parse_outgoing
+from tests.support.two_sidecars import Mesh, echo, in_place_of_db, mesh, now, until
 
 RULE = {"SourceName": "web", "DestinationName": "db"}
 DENY = parse_outgoing([{**RULE, "Action": "deny"}])

@@ -19,13 +19,13 @@ import h11
 import trio
 from trio.testing import MockClock
 
-from agent.endpoint_feeds import EndpointFeeds
-from agent.search import Search
-from agent.targets import Targets
-from datacenter.frame import RawRequest
-from tests.agent.scripted_consul import Scripted, ScriptedConsul
-from tests.agent.surroundings import Told, surroundings
+from agent.control.endpoints import EndpointFeeds
+from agent.outbound.candidates import Search
+from agent.outbound.upstream_state import Targets
+from datacenter.http.frame import RawRequest
 from tests.datacenter.world import BEGIN, Site, World, world_b
+from tests.support.fake_consul import Scripted, ScriptedConsul
+from tests.support.upstream_doubles import Told, surroundings
 from upstreams.spec import Destination, LocalBind, QueryDestination, ServiceDestination, Upstream
 
 figures = logging.getLogger("scenarios.figures")

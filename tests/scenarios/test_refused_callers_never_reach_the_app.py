@@ -12,18 +12,18 @@ import pytest
 import trio
 from OpenSSL import SSL
 
-from agent.handshake import HandshakeReason
-from agent.inbound import InboundReason
-from agent.intentions import VerdictReason, parse_match
-from agent.latest import Latest
-from agent.ledger import Direction
-from agent.legs import DialReason
-from agent.registration import TcpAddress
+from agent.base.latest import Latest
+from agent.config.registration import TcpAddress
+from agent.connections.ledger import Direction
+from agent.inbound.inbound import InboundReason
+from agent.net.dial import DialReason
+from agent.net.handshake import HandshakeReason
+from agent.policy.intentions import VerdictReason, parse_match
 from certs.contexts import Contexts
 from certs.peer import PeerReason
-from tests.agent.wires import NOW, contexts_of
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN, Issuer, Minted
-from tests.scenarios.halves import Mesh, deny_all, mesh, no_descriptor_leaked, until
+from tests.support.socket_pairs import NOW, contexts_of
+from tests.support.two_sidecars import Mesh, deny_all, mesh, no_descriptor_leaked, until
 
 DEADLINE = 0.3  # of the handshake, for those who make it wait
 

@@ -8,15 +8,15 @@ import pytest
 import trio
 from OpenSSL import SSL
 
-from agent.handshake import HandshakeFailed, HandshakeReason
-from agent.latest import Latest
-from agent.legs import DialReason
-from agent.outbound import OutboundReason
-from agent.splice import Ending
+from agent.base.latest import Latest
+from agent.net.dial import DialReason
+from agent.net.handshake import HandshakeFailed, HandshakeReason
+from agent.outbound.outbound import OutboundReason
+from agent.relay.splice import Ending
 from certs.contexts import Contexts
-from tests.agent.wires import contexts_of
 from tests.certs.authority import Issuer
-from tests.scenarios.halves import (
+from tests.support.socket_pairs import contexts_of
+from tests.support.two_sidecars import (
     Mesh,
     deny_all,
     echo,

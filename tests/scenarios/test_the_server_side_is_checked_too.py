@@ -9,14 +9,14 @@ from enum import StrEnum
 import pytest
 import trio
 
-from agent.handshake import HandshakeReason
-from agent.ledger import Direction
-from agent.outbound import OutboundReason
-from agent.registration import TcpAddress
+from agent.config.registration import TcpAddress
+from agent.connections.ledger import Direction
+from agent.net.handshake import HandshakeReason
+from agent.outbound.outbound import OutboundReason
 from certs.peer import PeerReason
-from tests.agent.wires import NOW, contexts_of
 from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer, Minted
-from tests.scenarios.halves import Mesh, echo, endpoint, in_place_of_db, mesh, no_descriptor_leaked, one
+from tests.support.socket_pairs import NOW, contexts_of
+from tests.support.two_sidecars import Mesh, echo, endpoint, in_place_of_db, mesh, no_descriptor_leaked, one
 
 
 async def refused(m: Mesh, reason: StrEnum, words: str = "") -> None:

@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 import trio
 
-from agent.intentions import parse_match
-from agent.ledger import CloseReason
-from agent.verdicts import Rejudged, rejudge
-from tests.agent.wires import contexts_of
+from agent.connections.ledger import CloseReason
+from agent.connections.verdicts import Rejudged, rejudge
+from agent.policy.intentions import parse_match
 from tests.certs.authority import Issuer
-from tests.scenarios.halves import Mesh, Side, allow_all, deny_all, echo, mesh, now
+from tests.support.socket_pairs import contexts_of
+from tests.support.two_sidecars import Mesh, Side, allow_all, deny_all, echo, mesh, now
 
 
 async def opened(m: Mesh) -> trio.SocketStream:

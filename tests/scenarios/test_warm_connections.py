@@ -11,20 +11,20 @@ from random import Random
 import pytest
 import trio
 
-from agent.deny_list import parse_deny_list
-from agent.intentions import parse_match
-from agent.ledger import Direction
-from agent.legs import reset
-from agent.outbound import OutboundReason
-from agent.registration import HttpMode
-from agent.splice import Ending
-from agent.warm import WarmReason
-from agent.warm_pool import Grounds, WarmPool
-from agent.warm_use import WarmUse
-from tests.agent.warm_story import Events
-from tests.agent.wires import contexts_of, tcp_pair
+from agent.config.registration import HttpMode
+from agent.connections.ledger import Direction
+from agent.net.dial import reset
+from agent.outbound.outbound import OutboundReason
+from agent.outbound.warm_connection import WarmReason
+from agent.outbound.warm_pool import Grounds, WarmPool
+from agent.outbound.warm_serve import WarmUse
+from agent.policy.deny_list import parse_deny_list
+from agent.policy.intentions import parse_match
+from agent.relay.splice import Ending
 from tests.certs.authority import TRUST_DOMAIN
-from tests.scenarios.halves import (
+from tests.scenarios.test_cancelled_anywhere_leaves_nothing import cancelled_at
+from tests.support.socket_pairs import contexts_of, tcp_pair
+from tests.support.two_sidecars import (
     UPSTREAM,
     Mesh,
     deny_all,
@@ -36,7 +36,7 @@ from tests.scenarios.halves import (
     outbound,
     until,
 )
-from tests.scenarios.test_cancelled_anywhere_leaves_nothing import cancelled_at
+from tests.support.warm_upstream import Events
 
 DENY_DB = parse_deny_list(f"spiffe://{TRUST_DOMAIN}/ns/default/dc/*/svc/db")
 

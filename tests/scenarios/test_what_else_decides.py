@@ -7,20 +7,20 @@ from dataclasses import replace
 import pytest
 import trio
 
-from agent.deny_list import NOBODY, DenyList, parse_deny_list
-from agent.inbound import InboundReason
-from agent.intentions import Intentions, VerdictReason, parse_match
-from agent.ledger import CloseReason, Direction
-from agent.narrowing import parse_setting
-from agent.outbound import OutboundReason
-from agent.particulars import Audited
-from agent.splice import Ending
-from agent.verdicts import Rejudged, rejudge
+from agent.connections.ledger import CloseReason, Direction
+from agent.connections.records import Audited
+from agent.connections.verdicts import Rejudged, rejudge
+from agent.inbound.inbound import InboundReason
+from agent.outbound.outbound import OutboundReason
+from agent.policy.deny_list import NOBODY, DenyList, parse_deny_list
+from agent.policy.intentions import Intentions, VerdictReason, parse_match
+from agent.policy.narrowing import parse_setting
+from agent.relay.splice import Ending
 from certs.peer import PeerReason
-from tests.agent.wires import contexts_of
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN
-from tests.scenarios.halves import Mesh, Side, deny_all, echo, mesh, now
 from tests.scenarios.http_front import allow, front, intentions, request
+from tests.support.socket_pairs import contexts_of
+from tests.support.two_sidecars import Mesh, Side, deny_all, echo, mesh, now
 
 WEB = {"SourceName": "web", "DestinationName": "db", "Action": "allow"}
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import trio
 
-from agent.handshake import client_handshake
-from tests.agent.living import free_port
-from tests.agent.wires import contexts_of
+from agent.net.handshake import client_handshake
 from tests.certs.authority import Issuer, roots_answer
 from tests.scenarios.two_workers import SECONDS, Agent, Held, running
+from tests.support.agent_in_process import free_port
+from tests.support.socket_pairs import contexts_of
 
 RECORD_OF_FIRST = 5 + len(b"first") + 1 + 16  # header, text, content type, tag
 MATCH = "/v1/connect/intentions/match"

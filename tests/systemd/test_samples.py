@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.options import OPTIONS
-from agent.settings import resolve
-from agent.upstream_config import KEYS
-from agent.upstream_tables import read_tables
-from agent.values import parse_directory, parse_file
+from agent.config.options import OPTIONS
+from agent.config.parsers import parse_directory, parse_file
+from agent.config.settings import resolve
+from agent.config.upstream_config import KEYS
+from agent.config.upstream_tables import read_tables
 from tests.systemd.boot import CHECKOUT
 from upstreams.spec import parse_upstream_flag
 

@@ -1,0 +1,213 @@
+"""`sidecar status`, `wait`, `rotate` and `drain`: talk to a running agent's admin endpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trio
+
+from agent.base.exits import ExitCode
+from agent.cli.console import Console, flag_usage
+from agent.config.flags import Flag, parse_arguments
+from agent.config.options import BY_NAME, Option
+from agent.config.parsers import parse_bool, parse_seconds
+from agent.config.registration import Address, UnixAddress
+from agent.consul.http import Client, Dial, ExchangeFailed, Request, Response
+
+ADMIN = BY_NAME["admin_bind"]
+JSON = Option(name="json", read=parse_bool, says="the whole answer as JSON")
+TIMEOUT = Option(
+    name="timeout", read=parse_seconds, default=60.0, example="SECONDS", says="how long to wait at most"
+)
+_FLAGS = {"status": (ADMIN, JSON), "wait": (ADMIN, TIMEOUT), "rotate": (ADMIN,), "drain": (ADMIN,)}
+_SAYS = {
+    "status": "what a running agent says of itself",
+    "wait": "exit 0 when the agent is ready, 69 when it is not in time",
+    "rotate": "ask Consul for a new leaf now; needs -admin-bind unix:/path",
+    "drain": "let live connections finish, then end; needs -admin-bind unix:/path",
+}
+CALL_SECONDS = 10.0
+ROTATE_SECONDS = 20.0  # the agent's own patience with Consul is 15
+_LOOK_SECONDS = 0.2
+
+
+def main(name: str, console: Console) -> int:
+    """Run one of the four commands."""
+    options = _FLAGS[name]
+    arguments = parse_arguments(console.words, [_flag(option) for option in options])
+    if arguments.help_wanted:
+        console.say(flag_usage(name, _SAYS[name], {"flags": options}))
+        return ExitCode.CLEAN
+    mistakes = [*arguments.mistakes, *(f"what is {word!r} for?" for word in arguments.words)]
+    told: dict[str, Any] = {}
+    for option in options:
+        texts = arguments.values.get(option.flag_name) or (console.environ.get(option.variable) or "").split()
+        try:
+            told[option.name] = option.read(texts[0]) if texts else option.default
+        except ValueError as error:
+            mistakes.append(f"-{option.flag_name}: {error}")
+    for mistake in mistakes:
+        console.complain(mistake)
+    if mistakes:
+        return ExitCode.USAGE
+    return trio.run(_talk, name, console, told)
+
+
+def _flag(option: Option) -> Flag:
+    return Flag(name=option.flag_name, switch=option.switch)
+
+
+async def _talk(name: str, console: Console, told: Mapping[str, Any]) -> int:
+    bind = told["admin_bind"]
+    address: Address = bind[0] if isinstance(bind, tuple) else bind
+    client = Client(unix_or_tcp(address), host="sidecar")
+    try:
+        if name == "wait":
+            return await _wait(console, client, told["timeout"])
+        if name == "rotate":
+            return await _rotate(console, client)
+        if name == "drain":
+            return await _drain(console, client)
+        return await _status(console, client, whole=bool(told["json"]))
+    except ExchangeFailed as error:
+        console.complain(f"no agent answers at {address} ({error})")
+        return ExitCode.UNAVAILABLE
+    finally:
+        await client.aclose()
+
+
+def unix_or_tcp(address: Address) -> Dial:
+    """How to reach an admin endpoint."""
+
+    async def dial() -> trio.abc.Stream:
+        if isinstance(address, UnixAddress):
+            return await trio.open_unix_socket(address.path)
+        return await trio.open_tcp_stream(address.host, address.port)
+
+    return dial
+
+
+async def _status(console: Console, client: Client, *, whole: bool) -> int:
+    response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
+    if response.status != 200:
+        return _unexpected(console, response)
+    document = json.loads(response.body)
+    console.say(json.dumps(document, indent=2) if whole else summary(document))
+    return ExitCode.CLEAN
+
+
+async def _wait(console: Console, client: Client, seconds: float) -> int:
+    missing = "no agent answers"
+    with trio.move_on_after(seconds):
+        while True:
+            try:
+                response = await client.exchange(Request(method="GET", target="/ready"), CALL_SECONDS)
+                if response.status == 200:
+                    return ExitCode.CLEAN
+                missing = response.body.decode("utf-8", "replace").strip()
+            except ExchangeFailed as error:
+                missing = f"no agent answers ({error})"
+            await trio.sleep(_LOOK_SECONDS)
+    console.complain(f"not ready within {seconds:g} s: {missing}")
+    return ExitCode.UNAVAILABLE
+
+
+async def _rotate(console: Console, client: Client) -> int:
+    response = await client.exchange(Request(method="POST", target="/rotate"), ROTATE_SECONDS)
+    if response.status not in (200, 502):
+        return _unexpected(console, response)
+    told = json.loads(response.body)
+    if response.status == 502:
+        console.complain(f"{told['result']}: {told['detail']}; {told['serial']} stays in force")
+        return ExitCode.UNAVAILABLE
+    console.say(
+        f"{told['detail'] or 'a new leaf'}: {told['serial']} until {told['not_after']},"
+        f" generation {told['generation']}"
+    )
+    return ExitCode.CLEAN
+
+
+async def _drain(console: Console, client: Client) -> int:
+    response = await client.exchange(Request(method="POST", target="/drain"), CALL_SECONDS)
+    if response.status != 202:
+        return _unexpected(console, response)
+    console.say(response.body.decode("utf-8", "replace").strip())
+    return ExitCode.CLEAN
+
+
+def _unexpected(console: Console, response: Response) -> int:
+    text = response.body.decode("utf-8", "replace").strip()
+    console.complain(f"the agent answered {response.status}: {text}")
+    return ExitCode.PERMISSION if response.status == 403 else ExitCode.FAILED
+
+
+def summary(document: Mapping[str, Any]) -> str:
+    """The page a person wants first; `-json` has the rest."""
+    missing = "; ".join(document["missing"])
+    lines = [f"{document['phase']}, {'ready' if document['ready'] else f'not ready: {missing}'}"]
+    lines += [f"attention   {complaint}" for complaint in document["complaints"]]
+    credentials = document["credentials"] or {}
+    if "id" in credentials:
+        lines.append(f"identity    {credentials['id']}")
+        generation = f"generation {credentials['generation']}"
+        lines.append(f"leaf        {credentials['serial']} until {credentials['not_after']}, {generation}")
+        lines.append(f"roots       {_roots(credentials['roots'])}")
+    if credentials.get("churning"):
+        lines.append(f"churning    {credentials['churning']}")
+    if credentials.get("clock_skew_notable"):
+        skew = credentials["clock_skew_seconds"]
+        side = "ahead of" if skew > 0 else "behind"
+        lines.append(f"clock       Consul's is {abs(skew)} s {side} ours")
+    if credentials.get("rejected"):
+        lines.append(f"rejected    {credentials['rejected']['reason']}: {credentials['rejected']['detail']}")
+    public = document["public"]
+    if public is not None:
+        lines.append(f"public      {', '.join(public['addresses'])}, {public['live']} live")
+    for upstream in document["upstreams"]:
+        lines += _upstream_lines(upstream)
+    for watch in document["watches"]:
+        if watch["failing"] is not None:
+            lines.append(
+                f"failing     {watch['name']} since {watch['failing']['since']}: {watch['failing']['detail']}"
+            )
+    for direction, endings in document["counters"]["endings"].items():
+        told = ", ".join(f"{reason} {count}" for reason, count in endings.items())
+        lines.append(f"{direction:11} {told or 'nothing yet'}")
+    return "\n".join(lines)
+
+
+def _roots(roots: Sequence[Mapping[str, Any]]) -> str:
+    """How many are trusted, and which one leaves are issued under now: its ID as Consul prints it."""
+    active = ", ".join(root["id"] for root in roots if root["active"])
+    return f"{len(roots)} trusted, active {active}"
+
+
+def _upstream_lines(upstream: Mapping[str, Any]) -> list[str]:
+    listener = upstream["listener"] or {}
+    problem = listener.get("problem")
+    lines = [
+        f"upstream    {upstream['destination']} on {upstream['bind']}{f': {problem}' if problem else ''}"
+    ]
+    for target in upstream["targets"]:
+        if len(upstream["targets"]) > 1:
+            active = ", where new connections go" if target["target"] == upstream["active"] else ""
+            lines.append(f"            {target['target']}{active}")
+        lines += [f"              {line}" for line in _instance_lines(target)]
+    warm = upstream.get("warm") or {}  # an older agent says nothing of it
+    if warm.get("wanted"):
+        given_up = "".join(f", {count} {reason}" for reason, count in sorted(warm["discarded"].items()))
+        told = f"{len(warm['ready'])} of {warm['wanted']} ready, {warm['used']} used, {warm['missed']} missed"
+        lines.append(f"              warm: {told}{given_up}")
+    return lines
+
+
+def _instance_lines(target: Mapping[str, Any]) -> list[str]:
+    if target["source"] is None:
+        return ["where it is, is not known yet"]
+    return [
+        f"{endpoint['instance']} at {endpoint['address'] or 'no address'} ({endpoint['why']}),"
+        f" {endpoint['status']}"
+        for endpoint in target["endpoints"]
+    ] or ["no instance"]

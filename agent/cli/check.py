@@ -1,0 +1,46 @@
+"""`sidecar check [FILE]`: every mistake in the settings at once, or what is in force and its origins.
+
+Upstreams are shown with every limit. Those of a service definition are in `/status` of a running agent.
+"""
+
+from __future__ import annotations
+
+from agent.base.exits import ExitCode
+from agent.cli.console import Console, effective_text, run_usage
+from agent.config.load import read_settings
+from agent.config.settings import Origin, Rank, Settings
+from agent.control.deny_file import DenyFile, DenyFileUnusable
+from agent.proxy import upstream_limits
+from upstreams.spec import Upstream
+
+SAYS = "validate the settings and print the effective ones with their origins"
+
+
+def main(_name: str, console: Console) -> int:
+    """Whom to run beside may be missing: a unit gives it per instance."""
+    resolution = read_settings(console, config_word=True, identity_required=False)
+    if resolution is None:
+        console.say(run_usage("check", SAYS, "[FILE]"))
+        return ExitCode.CLEAN
+    for note in resolution.notes:
+        console.complain(f"note: {note}")
+    if resolution.settings is None:
+        console.complain_of(resolution.mistakes)
+        return ExitCode.CONFIGURATION
+    try:
+        DenyFile(resolution.settings.deny_file).load()
+    except DenyFileUnusable as error:
+        console.complain(f"deny_file: {error}")
+        return ExitCode.CONFIGURATION
+    console.say(effective_text(resolution.settings.effective()))
+    for upstream in resolution.settings.upstream or ():
+        console.say(f"\nupstream {upstream}")
+        console.say(effective_text(_limits(upstream, resolution.settings)))
+    return ExitCode.CLEAN
+
+
+def _limits(upstream: Upstream, settings: Settings) -> list[tuple[str, str, Origin]]:
+    """Each with its origin: an upstream is written in one place, whatever of it is not is a default."""
+    written, default = settings.origins["upstream"], Origin(Rank.DEFAULT)
+    rows = upstream_limits.written(upstream, settings.wan_addresses)
+    return [(key, text, default if usual else written) for key, text, usual in rows]

@@ -1,0 +1,85 @@
+"""What the commands write to a terminal: usage, settings, mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from agent.config.options import CONFIG, CONSUL, OURS, POLICY, WHO, Option
+from agent.config.settings import Mistake, Origin
+
+_USAGE = """\
+usage: sidecar COMMAND [FLAGS]        one dash or two; -flag value or -flag=value
+
+{commands}
+
+`sidecar help COMMAND` lists its flags.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """Where a command reads its words from and writes to."""
+
+    words: tuple[str, ...]
+    environ: Mapping[str, str]
+    out: TextIO
+    err: TextIO
+
+    def say(self, text: str) -> None:
+        """A line of what was asked for."""
+        self.out.write(text + "\n")
+
+    def complain(self, text: str) -> None:
+        """A line about what is wrong."""
+        self.err.write(f"sidecar: {text}\n")
+
+    def complain_of(self, mistakes: Sequence[Mistake]) -> None:
+        """Every mistake; one alone needs no heading."""
+        if len(mistakes) == 1:
+            self.complain(str(mistakes[0]))
+            return
+        self.complain(f"{len(mistakes)} settings are wrong")
+        for mistake in mistakes:
+            self.err.write(f"  {mistake}\n")
+
+
+def usage(commands: Mapping[str, str]) -> str:
+    """The commands, one line each."""
+    return _USAGE.format(commands="\n".join(f"  {name:11} {says}" for name, says in commands.items()))
+
+
+def flag_usage(command: str, says: str, groups: Mapping[str, Sequence[Option]], form: str = "") -> str:
+    """The flags of one command."""
+    lines = [f"usage: sidecar {command} [FLAGS] {form}".rstrip(), "", f"  {says}"]
+    for title, options in groups.items():
+        lines += ["", f"{title}:"]
+        for option in options:
+            lines += [f"  -{option.flag_name} {option.example}".rstrip(), f"        {option.says}"]
+            lines.append(f"        {option.variable}{_default(option)}")
+    return "\n".join(lines)
+
+
+def run_usage(command: str, says: str, form: str = "") -> str:
+    """The flags of `run` and `check`."""
+    groups = {
+        "whom to run beside": WHO,
+        "Consul": CONSUL,
+        "the agent itself": (CONFIG, *OURS),
+        "who is let in": POLICY,
+    }
+    return flag_usage(command, says, groups, form)
+
+
+def effective_text(rows: Sequence[tuple[str, str, Origin]]) -> str:
+    """The settings in force with where each comes from, in columns."""
+    width = max((len(f"{name} = {value}") for name, value, _ in rows), default=0)
+    return "\n".join(f"{f'{name} = {value}':{min(width, 60)}}  # {origin}" for name, value, origin in rows)
+
+
+def _default(option: Option) -> str:
+    if option.default is None or option.switch:
+        return ""
+    shown = option.default[0] if isinstance(option.default, tuple) else option.default
+    return f", default {shown}"

@@ -1,0 +1,272 @@
+"""`sidecar doctor`: everything that must hold for this workload's sidecar to serve, one line each.
+
+It looks and changes nothing: what it fetches stays in memory. Where an agent runs it is asked too, at its
+admin endpoint. The text is plain: rich, which the demo writes with, is not installed with the agent.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from agent import VERSION
+from agent.base.exits import Exit, ExitCode
+from agent.cli.admin_commands import CALL_SECONDS, JSON, unix_or_tcp
+from agent.cli.console import Console, run_usage
+from agent.cli.doctor_consul import (
+    Examination,
+    look_at_consul,
+    look_at_credentials,
+    look_at_intentions,
+    look_at_registration,
+    look_at_token,
+)
+from agent.cli.doctor_upstreams import Journey, in_order, look_at_upstream
+from agent.cli.findings import Finding, fail, ok, page, skip, warn, worst
+from agent.config.effective import from_settings
+from agent.config.flags import parse_arguments
+from agent.config.load import RUN_FLAGS, exit_code, read_settings
+from agent.config.registration import ANY_ADDRESS, Registration, TcpAddress, UnixAddress
+from agent.config.settings import IdentityKind, Settings
+from agent.consul.connect import TokenSource
+from agent.consul.consul_access import consul_of
+from agent.consul.http import Client, ExchangeFailed, Request
+from agent.control.deny_file import DenyFile, DenyFileUnusable
+from agent.net.bind import BindFailed, bind
+from agent.net.dial import DialFailed, dial, reset
+from agent.run import now
+from certs.contexts import build_contexts
+from upstreams.spec import LOOPBACK, Bind, LocalBind
+
+SAYS = "everything that must hold for this sidecar to serve, one line each; -json"
+FEW_FILES = 4096  # two for each connection: about two thousand of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A running agent's own word: its `/status`, and each address it holds. Empty when none answers."""
+
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def who(self) -> str:
+        """For a person."""
+        return f"the running agent (pid {self.document['pid']})"
+
+    def holds(self, address: str) -> bool:
+        """Whether it listens there."""
+        openings = [
+            self.document.get("public"),
+            *(one["listener"] for one in self.document.get("upstreams", ())),
+        ]
+        return any(address in opening["addresses"] for opening in openings if opening)
+
+
+def main(_name: str, console: Console) -> int:
+    """Look at everything and print it."""
+    flags = (*RUN_FLAGS, JSON.flag)
+    resolution = read_settings(console, flags=flags)
+    if resolution is None:
+        console.say(run_usage("doctor", SAYS))
+        return ExitCode.CLEAN
+    settings = resolution.settings
+    if settings is None:
+        code = exit_code(resolution)
+        findings = [fail("settings", str(one), "see `sidecar help run`", code) for one in resolution.mistakes]
+    else:
+        findings = [warn("settings", note, "see `sidecar help run`") for note in resolution.notes]
+        findings += trio.run(examine, settings, now)
+    as_json = "json" in parse_arguments(console.words, flags).values
+    code = worst(findings)
+    rows = {"exit": int(code), "findings": [finding.row for finding in findings]}
+    console.say(
+        msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() if as_json else page(findings)
+    )
+    return code
+
+
+async def examine(settings: Settings, clock: Callable[[], datetime]) -> list[Finding]:
+    """Everything, in order."""
+    findings = [ok("settings", "valid"), look_at_files(), *look_at_deny_file(settings)]
+    running = await look_at_agent(settings, findings)
+    token = TokenSource(settings.token, settings.token_file)
+    try:
+        consul = consul_of(settings, token)
+    except Exit as error:
+        return [
+            *findings,
+            fail("consul", error.message, "correct -ca-file, -client-cert, -client-key", error.code),
+        ]
+    case = Examination(settings=settings, consul=consul, token=token, clock=clock, findings=findings)
+    try:
+        await _ask_consul(case)
+        registration = case.registration or _by_settings(settings)
+        if registration is None:
+            findings.append(skip("listeners and upstreams", "not known without the registration"))
+            return findings
+        findings += another_agent(registration, running)
+        findings += await look_at_listeners(registration, running)
+        findings += await _look_at_upstreams(case, registration, running)
+    finally:
+        await consul.aclose()
+    return findings
+
+
+async def _ask_consul(case: Examination) -> None:
+    look_at_token(case)
+    if not await look_at_consul(case):
+        case.note(skip("registration, credentials, intentions", "Consul does not answer"))
+        return
+    if not await look_at_registration(case) or case.registration is None:
+        case.note(skip("credentials, intentions", "not known whose without the registration"))
+        return
+    await look_at_credentials(case, case.registration)
+    await look_at_intentions(case, case.registration)
+
+
+def _by_settings(settings: Settings) -> Registration | None:
+    return from_settings(settings) if settings.identity is IdentityKind.SERVICE else None
+
+
+def look_at_files() -> Finding:
+    """The limit an agent started like this would have: it raises its own to the hard one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < FEW_FILES:
+        return warn(
+            "open files", f"at most {hard}, two for each connection", "raise LimitNOFILE= or ulimit -Hn"
+        )
+    return ok("open files", "unlimited" if hard == resource.RLIM_INFINITY else f"at most {hard}")
+
+
+def look_at_deny_file(settings: Settings) -> list[Finding]:
+    """Readable, if there is one."""
+    if settings.deny_file is None:
+        return []
+    try:
+        DenyFile(settings.deny_file).load()
+    except DenyFileUnusable as error:
+        return [fail("deny file", str(error), "correct it: an agent does not start without it")]
+    return [ok("deny file", str(settings.deny_file))]
+
+
+async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:
+    """What a running agent says of itself, if one answers."""
+    address = settings.admin_bind[0]
+    client = Client(unix_or_tcp(address), host="sidecar")
+    try:
+        response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
+        document = msgspec.json.decode(response.body, type=dict[str, Any])
+        findings += agent_findings(document)
+    except (ExchangeFailed, msgspec.DecodeError, KeyError) as error:
+        findings.append(skip("running agent", f"none answers at {address} ({error})"))
+        return Running()
+    finally:
+        await client.aclose()
+    return Running(document=document)
+
+
+def agent_findings(document: Mapping[str, Any]) -> list[Finding]:
+    """Ready, its version, its complaints, its leaf, the questions that fail."""
+    subject = f"running agent {document['pid']}"
+    missing = "; ".join(document["missing"])
+    findings = [
+        ok(subject, "ready")
+        if document["ready"]
+        else fail(subject, f"not ready: {missing}", "mend what is missing", ExitCode.UNAVAILABLE)
+    ]
+    if document["version"] != VERSION:
+        found = f"is of version {document['version']}, this is {VERSION}"
+        findings.append(warn(subject, found, "restart it to run what is installed"))
+    findings += [warn(subject, one, "see its log") for one in document["complaints"]]
+    credentials = document["credentials"] or {}
+    if "not_after" in credentials:
+        findings.append(ok(subject, f"its leaf lasts until {credentials['not_after']}"))
+    for watch in document["watches"]:
+        if watch["failing"] is not None:
+            since, age = watch["failing"]["since"], watch["answered_seconds_ago"]
+            told = "never answered" if age is None else f"last answered {age:.0f} s ago"
+            found = f"{watch['name']} fails since {since}, {told}: {watch['failing']['detail']}"
+            findings.append(warn(subject, found, "what it had is served on; mend what Consul says"))
+    return findings
+
+
+def another_agent(registration: Registration, running: Running) -> list[Finding]:
+    """A word when the agent that answers stands beside another service."""
+    theirs = (running.document.get("placement") or {}).get("proxy_id", registration.proxy_id)
+    if theirs == registration.proxy_id:
+        return []
+    found = f"it is {theirs}, not {registration.proxy_id}"
+    return [warn(f"running agent {running.document['pid']}", found, "give the right one's -admin-bind")]
+
+
+async def look_at_listeners(registration: Registration, running: Running) -> list[Finding]:
+    """The public bind and the app behind it."""
+    public = registration.public_bind
+    if public is None:
+        return [skip("public", "nothing may come in: there is no port")]
+    findings = [await look_at_bind("public", LocalBind(public.host, public.port), running)]
+    if public.host not in (ANY_ADDRESS, "::", LOOPBACK, "localhost"):
+        found = f"bound to {public.host} only, Consul's default check probes {LOOPBACK}:{public.port}"
+        remedy = "that check stays critical: bind 0.0.0.0, or give the sidecar a check of that address"
+        findings.append(warn("public", found, remedy))
+    return [*findings, await _look_at_app(registration)]
+
+
+async def look_at_bind(subject: str, place: Bind, running: Running) -> Finding:
+    """Free, or held by the running agent. A socket file is looked at, never made or removed."""
+    if running.holds(str(place)):
+        return ok(subject, f"{place} is held by {running.who}")
+    if not isinstance(place, LocalBind):
+        parent = Path(place.path).parent
+        if parent.is_dir():
+            return ok(subject, f"{place}: its directory is there")
+        return fail(subject, f"{parent} is not a directory", "create it, writable for the sidecar")
+    try:
+        bound = await bind(TcpAddress(place.host, place.port), subject)
+    except BindFailed as error:
+        remedy = "no agent that answers at -admin-bind holds it (sidecar@.socket may, on purpose)"
+        return fail(subject, str(error), remedy, error.code)
+    bound.close()
+    return ok(subject, f"{place} is free")
+
+
+async def _look_at_app(registration: Registration) -> Finding:
+    app = registration.local_app
+    if app is None:
+        return fail("app", "nobody says where it is", "set LocalServicePort, or -service-addr")
+    try:
+        reset(await dial(app, registration.local_connect_timeout))
+    except DialFailed as error:
+        place = "path" if isinstance(app, UnixAddress) else "address"
+        remedy = f"start it, or correct its {place} in the registration or -service-addr"
+        return fail("app", str(error), remedy, ExitCode.UNAVAILABLE)
+    return ok("app", f"{app} takes connections")
+
+
+async def _look_at_upstreams(
+    case: Examination, registration: Registration, running: Running
+) -> Sequence[Finding]:
+    """Binds first, one after the other; then all upstreams at once."""
+    findings = [
+        await look_at_bind(f"upstream {one.destination}", one.bind, running) for one in registration.upstreams
+    ]
+    if not case.datacenter:
+        return findings
+    journey = Journey(
+        consul=case.consul,
+        datacenter=registration.datacenter or case.datacenter,
+        wan=case.settings.wan_addresses,
+        contexts=None if case.credentials is None else build_contexts(case.credentials, 1),
+        clock=case.clock,
+    )
+    told = await in_order([partial(look_at_upstream, one, journey) for one in registration.upstreams])
+    findings += [finding for each in told for finding in each]
+    return findings

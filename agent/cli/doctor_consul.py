@@ -1,0 +1,224 @@
+"""What `sidecar doctor` asks the Consul agent: reached, who we are, our credentials, who may call us."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from typing import TypeVar
+
+import trio
+
+from agent.base.exits import Exit, ExitCode
+from agent.cli.findings import Finding, State, fail, ok, warn
+from agent.config.effective import from_settings, laid_over
+from agent.config.registration import HttpMode, Registration
+from agent.config.settings import IdentityKind, Settings
+from agent.consul.api import Consul, ConsulError, ConsulReason
+from agent.consul.connect import TokenSource
+from agent.consul.watch import AnswerRejected, WatchStatus
+from agent.control.bootstrap import Start
+from agent.control.clock_skew import ClockSkew
+from agent.control.watches import read_intentions, read_leaf, read_roots
+from certs.credentials import Credentials, CredentialsRejected, prove
+
+T = TypeVar("T")
+
+ASK_SECONDS = 5.0  # for one question: doctor tells what is, it does not wait for better times
+DAY = 86400.0
+ROOT_DAYS = 30.0  # a root that ends sooner is worth a word
+LEAST_LIFE = 0.1  # of a leaf's life; Consul renews long before
+
+
+@dataclass(slots=True, kw_only=True)
+class Examination:
+    """What the checks share, and what they have come to know; None where it could not be found out."""
+
+    settings: Settings
+    consul: Consul
+    token: TokenSource
+    clock: Callable[[], datetime]
+    findings: list[Finding]
+    datacenter: str = ""
+    registration: Registration | None = None
+    credentials: Credentials | None = None
+
+    def note(self, finding: Finding) -> bool:
+        """Keep it; whether it is no failure."""
+        self.findings.append(finding)
+        return finding.state is not State.FAIL
+
+
+async def answered(call: Callable[[], Awaitable[T]]) -> T:
+    """The answer within ASK_SECONDS; raise ConsulError."""
+    with trio.move_on_after(ASK_SECONDS):
+        return await call()
+    raise ConsulError(ConsulReason.UNAVAILABLE, "Consul", f"no answer within {ASK_SECONDS:g} s")
+
+
+def refused(subject: str, error: ConsulError, rule: str) -> Finding:
+    """A question that brought nothing: `rule` is what the token needs for it."""
+    if error.reason is ConsulReason.DENIED:
+        unknown = "ACL not found" in error.text
+        remedy = (
+            "Consul does not know this token: it was deleted, or is of another datacenter"
+            if unknown
+            else f"the token needs {rule}; a service-identity token has it"
+        )
+        return fail(subject, str(error), remedy, ExitCode.PERMISSION)
+    if "Connect must be enabled" in error.text:
+        return fail(subject, str(error), "set `connect { enabled = true }` on the Consul servers and agents")
+    if error.reason in (ConsulReason.UNAVAILABLE, ConsulReason.RATE_LIMITED):
+        return fail(
+            subject,
+            str(error),
+            "ask again; if it stays so, look at the Consul agent's log",
+            ExitCode.UNAVAILABLE,
+        )
+    return fail(subject, str(error), "check that -http-addr is a Consul agent of 1.8 or later")
+
+
+async def look_at_consul(case: Examination) -> bool:
+    """Reached, how fast, and its clock. Whether there is any use in asking more."""
+    address, settings = case.settings.http_addr, case.settings
+    skew = ClockSkew(case.clock, lambda _seconds, _notable: None)
+    case.consul.on_date = skew.take
+    begun = trio.current_time()
+    try:
+        case.datacenter = (await answered(case.consul.datacenters))[0]
+    except ConsulError as error:
+        if error.unanswered:
+            remedy = "start the Consul agent, or correct -http-addr, -ca-file and -tls-server-name"
+            return case.note(fail("consul", f"{address}: {error.text}", remedy, ExitCode.UNAVAILABLE))
+        return case.note(refused("consul", error, "to be known to Consul"))
+    took = (trio.current_time() - begun) * 1000
+    tls = " over TLS" if address.tls else ""
+    case.note(ok("consul", f"{address} answered{tls} in {took:.0f} ms, datacenter {case.datacenter}"))
+    if address.tls and not settings.http_ssl_verify:
+        case.note(warn("consul", "its certificate is not checked", "unset CONSUL_HTTP_SSL_VERIFY"))
+    case.note(_clock(skew))
+    return True
+
+
+def _clock(skew: ClockSkew) -> Finding:
+    if skew.seconds is None:
+        return warn("clock", "Consul's answers have no Date", "compare the clocks by hand")
+    found = f"Consul's is {skew.seconds:+.1f} s from ours"
+    if skew.notable:
+        return warn(
+            "clock", found, "set both clocks by NTP: certificates are dated by one, judged by the other"
+        )
+    return ok("clock", found)
+
+
+def look_at_token(case: Examination) -> bool:
+    """Where the token comes from, and whether it can be read."""
+    there = case.token.current()
+    if case.token.complaint:
+        remedy = "give a file that this user can read with -token-file"
+        return case.note(fail("token", case.token.complaint, remedy, ExitCode.PERMISSION))
+    source = case.settings.token_file or "-token or CONSUL_HTTP_TOKEN"
+    return case.note(
+        ok("token", f"from {source}" if there else "none is given: the anonymous token's rights")
+    )
+
+
+async def look_at_registration(case: Examination) -> bool:
+    """Found, and free of problems. Settings without a registration make one of their own."""
+    settings = case.settings
+    if settings.identity is IdentityKind.SERVICE:
+        case.registration = from_settings(settings)
+        return case.note(ok("registration", f"none is needed: service {settings.service!r} by the settings"))
+    start = Start(
+        consul=case.consul,
+        settings=settings,
+        rng=Random(0),  # noqa: S311 - the pauses between questions
+        on_failure=lambda _status: None,
+        status=WatchStatus(name="registration"),
+        clock=case.clock,
+    )
+
+    async def find() -> Registration:
+        return await start.registration(await start.proxy_id())
+
+    try:
+        found = await answered(find)
+    except Exit as error:
+        remedy = (
+            'the token needs service_prefix "" { policy = "read" }, or a service-identity token\'s rights'
+            if error.code is ExitCode.PERMISSION
+            else "without a registration use -service NAME"
+        )
+        return case.note(fail("registration", error.message, remedy, error.code))
+    except ConsulError as error:
+        return case.note(refused("registration", error, 'service_prefix "" { policy = "read" }'))
+    case.registration = laid_over(found, settings)
+    for problem in found.problems:
+        case.note(warn("registration", str(problem), "correct the service definition and register it again"))
+    said = f"{found.proxy_id}, sidecar of {found.service} ({found.service_id})"
+    return case.note(ok("registration", said)) if not found.problems else True
+
+
+async def look_at_credentials(case: Examination, registration: Registration) -> bool:
+    """Roots and leaf, proved to fit as the agent proves them. Nothing of them is kept."""
+    rule = f'service "{registration.service}" {{ policy = "write" }}'
+    subject = "roots"
+    try:
+        bundle = read_roots(await answered(case.consul.roots))
+        ends = _days(bundle.active.not_after, case)
+        trusted = f"Connect is enabled, {len(bundle.roots)} trusted, trust domain {bundle.trust_domain}"
+        found = f"{trusted}, {ends:.1f} days left"
+        late = warn(subject, found, "rotate the root (docs/trust.md): every leaf ends with it")
+        case.note(ok(subject, found) if ends > ROOT_DAYS else late)
+        subject = "leaf"
+        leaf = read_leaf(await answered(lambda: case.consul.leaf(registration.service)))
+    except ConsulError as error:
+        return case.note(refused(subject, error, rule))
+    except AnswerRejected as error:
+        return case.note(fail(subject, str(error), "look at the CA provider of this datacenter"))
+    try:
+        case.credentials = prove(
+            leaf,
+            bundle,
+            service=registration.service,
+            datacenter=registration.datacenter or case.datacenter,
+            at=case.clock(),
+        )
+    except CredentialsRejected as error:
+        remedy = "see docs/trust.md for how leaf and roots must fit; a running agent keeps its old leaf"
+        return case.note(fail(subject, f"{leaf.id} does not fit the roots: {error}", remedy))
+    left = _days(leaf.not_after, case)
+    life = (leaf.not_after - leaf.not_before).total_seconds() / DAY
+    found = f"{leaf.id} fits the roots, {left:.2f} days left, a chain of {1 + len(leaf.extra)}"
+    if left < LEAST_LIFE * life:
+        return case.note(
+            warn(subject, found, "Consul should have renewed it: look at its log and at the primary")
+        )
+    return case.note(ok(subject, found))
+
+
+async def look_at_intentions(case: Examination, registration: Registration) -> bool:
+    """Who may call us, and whether what they say can be honoured."""
+    rule = f'service "{registration.service}" {{ intentions = "read" }} (policy = "read" includes it)'
+    try:
+        answer = await answered(lambda: case.consul.intentions(registration.service))
+        intentions = await read_intentions(registration.service, answer).together()
+    except ConsulError as error:
+        return case.note(refused("intentions", error, rule))
+    except AnswerRejected as error:
+        return case.note(fail("intentions", str(error), "correct the intention with that field"))
+    default = "allow" if intentions.default_allow else "deny"
+    origin = "X-Consul-Default-Acl-Policy" if answer.default_policy else "not told (before 1.9), so denied"
+    found = f"{len(intentions.rules)} for {registration.service}, default {default} ({origin})"
+    unread = registration.http in (HttpMode.NEVER, HttpMode.UNSUPPORTED)
+    if unread and any(one.permissions is not None for one in intentions.rules):
+        remedy = 'set Config { protocol = "http" } on the proxy, else those callers are denied'
+        return case.note(
+            warn("intentions", f"{found}; some have permissions, protocol is {registration.protocol}", remedy)
+        )
+    return case.note(ok("intentions", found))
+
+
+def _days(until: datetime, case: Examination) -> float:
+    return (until - case.clock()).total_seconds() / DAY

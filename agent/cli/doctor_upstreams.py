@@ -1,0 +1,214 @@
+"""What `sidecar doctor` finds behind each upstream: instances, the address chosen, and a handshake by hand.
+
+The leaf is used in memory only. No byte of an application is sent. An admitted handshake looks to the far
+side like a connection that ends at once; one its intentions deny is seen here as a refusal, never why.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+
+import trio
+from OpenSSL import SSL
+
+from agent.base.exits import ExitCode
+from agent.base.latest import Latest
+from agent.cli.doctor_consul import answered, refused
+from agent.cli.findings import Finding, eased, fail, ok, skip, warn
+from agent.config.registration import TcpAddress
+from agent.consul.api import Consul, ConsulError
+from agent.net.dial import DialFailed, dial, reset
+from agent.net.handshake import HandshakeFailed, client_handshake
+from agent.outbound.outbound import NotServed, identify, server_name
+from certs.contexts import Contexts
+from certs.peer import PeerRejected
+from upstreams.answers import InvalidAnswer, parse_health, parse_query
+from upstreams.choose import Chance
+from upstreams.ejection import FailureMemory
+from upstreams.endpoints import EndpointSet
+from upstreams.reach import Doubt, Unreachable, doubt, reach
+from upstreams.route import Approach, Terrain, approaches, dialled
+from upstreams.spec import Destination, Gateways, QueryDestination, Upstream, WanMode
+
+MOST_WAYS = 3  # tried of one target
+DIAL_SECONDS = 3.0
+HANDSHAKE_SECONDS = 3.0
+REFUSAL_SECONDS = 0.5  # with TLS 1.3 a refusal comes after our handshake is over
+
+_ODD = {
+    Doubt.MIXED_PAIR: "Consul answers the address of one pair, the port of another; see translate_wan_addrs",
+    Doubt.PRIVATE_ADDRESS: "register tagged_addresses.wan, or see that this address is reached from here",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journey:
+    """What the ways to every upstream share. `contexts` None: endpoints are looked up, nobody is dialled."""
+
+    consul: Consul
+    datacenter: str
+    wan: WanMode
+    contexts: Contexts | None
+    clock: Callable[[], datetime]
+
+
+async def look_at_upstream(upstream: Upstream, journey: Journey) -> Sequence[Finding]:
+    """Its targets in parallel, in their order; when one way serves, the failures of others are warnings."""
+    told = await in_order([_bound(_look_at_target, upstream, one, journey) for one in upstream.targets])
+    return eased([finding for findings in told for finding in findings])
+
+
+async def in_order(calls: Sequence[Callable[[], Awaitable[Sequence[Finding]]]]) -> list[Sequence[Finding]]:
+    """Do all at once; the results in the order of the calls."""
+    results: list[Sequence[Finding]] = [()] * len(calls)
+
+    async def do(place: int) -> None:
+        results[place] = await calls[place]()
+
+    async with trio.open_nursery() as nursery:
+        for place in range(len(calls)):
+            nursery.start_soon(do, place)
+    return results
+
+
+def _bound(
+    look: Callable[[Upstream, Destination, Journey], Awaitable[Sequence[Finding]]],
+    upstream: Upstream,
+    target: Destination,
+    journey: Journey,
+) -> Callable[[], Awaitable[Sequence[Finding]]]:
+    return lambda: look(upstream, target, journey)
+
+
+async def _look_at_target(upstream: Upstream, target: Destination, journey: Journey) -> Sequence[Finding]:
+    subject = f"upstream {target}"
+    try:
+        found = await endpoints_of(target, journey.consul)
+        ways = await _ways(found, upstream, journey)
+    except ConsulError as error:
+        rule = f'service "{target.name}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
+        return [refused(subject, error, rule)]
+    except InvalidAnswer as error:
+        return [fail(subject, str(error), "look at the registration of that instance")]
+    alive = sum(len(tier.endpoints) for tier in found.tiers)
+    counted = f"{len(found.endpoints)} instances, {alive} passing or warning"
+    if not ways:
+        remedy = (
+            "register a sidecar for it there, mend its checks, see that the token may read it"
+            if not alive
+            else "no mesh gateway is known on the way: register one, or set another mesh gateway mode"
+        )
+        return [fail(subject, counted, remedy, ExitCode.UNAVAILABLE)]
+    told = await in_order([_tried(subject, way, upstream, journey) for way in ways])
+    return [skip(subject, f"{counted}; {len(ways)} tried"), *(one for each in told for one in each)]
+
+
+async def endpoints_of(target: Destination | Gateways, consul: Consul) -> EndpointSet:
+    """Where it is now; raise ConsulError or InvalidAnswer."""
+    if isinstance(target, QueryDestination):
+        return parse_query((await answered(lambda: consul.execute(target))).value)
+    if isinstance(target, Gateways):
+        return parse_health((await answered(lambda: consul.gateways(target.datacenter))).value)
+    return parse_health((await answered(lambda: consul.endpoints(target))).value)
+
+
+async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Approach]:
+    """The first few, each once, in the order in which the agent would try them."""
+    gateways: dict[str, EndpointSet] = {}
+    terrain = Terrain(
+        own_datacenter=journey.datacenter,
+        mode=upstream.mesh_gateway,
+        gateways=gateways.get,
+        failures=FailureMemory(journey.clock),
+        chance=Chance(Random(0)),  # noqa: S311 - which instances are tried
+        loads={},
+    )
+    for endpoint in found.endpoints[:1]:
+        crossing = terrain.gateway_datacenter(endpoint)
+        if crossing is not None:
+            gateways[crossing] = await endpoints_of(Gateways(crossing), journey.consul)
+    return _first_of_each(approaches([(0, found)], terrain))
+
+
+def _first_of_each(ways: Iterable[Approach]) -> Sequence[Approach]:
+    distinct: dict[object, Approach] = {}
+    for way in ways:
+        if len(distinct) == MOST_WAYS:
+            break
+        distinct.setdefault((way.endpoint.expected, way.hop.key), way)
+    return list(distinct.values())
+
+
+def _tried(
+    subject: str, way: Approach, upstream: Upstream, journey: Journey
+) -> Callable[[], Awaitable[Sequence[Finding]]]:
+    return lambda: _try(f"{subject}, {way}", way, upstream, journey)
+
+
+async def _try(subject: str, way: Approach, upstream: Upstream, journey: Journey) -> Sequence[Finding]:
+    try:
+        dialling = reach(way.hop, own_datacenter=journey.datacenter, wan=upstream.wan or journey.wan)
+    except Unreachable as error:
+        remedy = "register an address, or tagged_addresses.wan, for that instance"
+        return [fail(subject, str(error), remedy)]
+    address, odd = dialled(way, dialling), doubt(way.hop, dialling)
+    findings = [] if odd is None else [warn(subject, f"{odd.value}: {address}", _ODD[odd])]
+    if journey.contexts is None:
+        return [*findings, skip(subject, f"{address} is not dialled: there is no leaf to show")]
+    try:
+        sock = await dial(TcpAddress(dialling.host, dialling.port), DIAL_SECONDS)
+    except DialFailed as error:
+        remedy = "see that it runs, and that no firewall or NAT is on the way to this very address"
+        return [*findings, fail(subject, f"{address}: {error}", remedy, ExitCode.UNAVAILABLE)]
+    try:
+        return [*findings, await _shake_hands(subject, address, way, sock, journey)]
+    finally:
+        reset(sock)
+
+
+async def _shake_hands(
+    subject: str, address: str, way: Approach, sock: socket.socket, journey: Journey
+) -> Finding:
+    contexts = journey.contexts
+    assert contexts is not None  # looked at before anybody is dialled
+    begun = trio.current_time()
+    name = server_name(way.endpoint.expected, contexts.credentials.bundle.trust_domain)
+    try:
+        tls = await client_handshake(sock, contexts.client, name, HANDSHAKE_SECONDS)
+        peer = identify(tls, way.endpoint.expected, Latest(contexts), journey.clock(), None)
+    except HandshakeFailed as error:
+        remedy = "see what that sidecar's log says of us, and that it trusts the same roots"
+        return fail(subject, f"{address}: {error}", remedy, ExitCode.UNAVAILABLE)
+    except (PeerRejected, NotServed) as error:
+        remedy = "another service answers at this address: correct the registration, the NAT or its leaf"
+        return fail(subject, f"{address}: {error}", remedy)
+    took = (trio.current_time() - begun) * 1000
+    cipher = f"{tls.get_protocol_version_name()}, {tls.get_group_name()}, {tls.get_cipher_name()}"
+    refusal = await _refusal(tls, sock)
+    if refusal:
+        remedy = "its intentions deny us, or its app is down: ask `sidecar explain`, and its log"
+        return fail(
+            subject, f"{address}: refused after the handshake ({refusal})", remedy, ExitCode.PERMISSION
+        )
+    return ok(subject, f"{address}: {peer.id} as expected, {cipher}, handshake in {took:.0f} ms")
+
+
+async def _refusal(tls: SSL.Connection, sock: socket.socket) -> str:
+    """How the other side has ended it at once; empty while it waits for our first byte, or speaks first."""
+    with trio.move_on_after(REFUSAL_SECONDS):
+        while True:
+            try:
+                return "" if tls.recv(1) else "closed"
+            except SSL.WantReadError:
+                await trio.lowlevel.wait_readable(sock)
+            except SSL.ZeroReturnError:
+                return "closed"
+            except SSL.SysCallError as error:
+                return str(error.args[-1])
+            except SSL.Error as error:
+                return "; ".join(text for _, _, text in error.args[0]) or "an alert"
+    return ""

@@ -1,0 +1,148 @@
+"""`sidecar explain`: may this source call that destination, and by which rule.
+
+Asked is the Consul agent, so no sidecar need run; with `-running` the running sidecar, by what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+import trio
+
+from agent.base.exits import Exit, ExitCode
+from agent.cli.admin_commands import CALL_SECONDS, unix_or_tcp
+from agent.cli.console import Console, flag_usage
+from agent.config.flags import parse_arguments
+from agent.config.load import RUN_FLAGS, exit_code, read_settings
+from agent.config.options import CONFIG, CONSUL, OURS, POLICY, Option
+from agent.config.parsers import parse_bool, parse_text
+from agent.config.settings import Settings
+from agent.consul.api import Answer, ConsulError, ConsulReason, RawList
+from agent.consul.connect import TokenSource
+from agent.consul.consul_access import consul_of
+from agent.consul.http import Client, ExchangeFailed, Request
+from agent.consul.watch import AnswerRejected
+from agent.control.bootstrap import raise_if_fatal
+from agent.control.deny_file import DenyFile, DenyFileUnusable
+from agent.control.watches import read_intentions
+from agent.policy.explain import Evidence, explain
+from agent.policy.inquiry import Inquiry, InvalidInquiry, question_of
+
+ALLOWED, DENIED = 0, 1
+SAYS = "may this source call that destination, and by which rule; exit 0 allowed, 1 denied"
+
+_ASK = (
+    Option(name="source", read=parse_text, example="SERVICE[@DC]",
+           says="who calls; a SPIFFE ID will do as well"),
+    Option(name="destination", read=parse_text, example="SERVICE[@DC]",
+           says="whom; with -running its own service"),
+    Option(name="method", read=parse_text, example="GET", says="of an HTTP request, with -path"),
+    Option(name="path", read=parse_text, example="/x", says="of an HTTP request"),
+    Option(name="header", read=parse_text, example="'Name: value'", repeatable=True, says="of that request"),
+    Option(name="serial", read=parse_text, example="0a:7f", says="of the caller's certificate"),
+    Option(name="running", read=parse_bool, says="ask the running agent (-admin-bind) instead of Consul"),
+)  # fmt: skip
+
+
+def main(_name: str, console: Console) -> int:
+    """Print the explanation."""
+    flags = [option.flag for option in _ASK]
+    resolution = read_settings(console, flags=(*RUN_FLAGS, *flags), identity_required=False)
+    if resolution is None:
+        groups = {"the question": _ASK, "Consul": CONSUL, "settings": (CONFIG, *OURS, *POLICY)}
+        console.say(flag_usage("explain", SAYS, groups))
+        return ExitCode.CLEAN
+    if resolution.settings is None:
+        console.complain_of(resolution.mistakes)
+        return exit_code(resolution)
+    values = parse_arguments(console.words, (*RUN_FLAGS, *flags)).values
+    try:
+        inquiry = _inquiry(values)
+        running = "running" in values
+        ask = ask_agent if running else ask_consul
+        allowed, text = trio.run(ask, inquiry, resolution.settings)
+    except (Exit, InvalidInquiry) as error:
+        console.complain(str(error))
+        return error.code if isinstance(error, Exit) else ExitCode.USAGE
+    console.say(text)
+    return ALLOWED if allowed else DENIED
+
+
+def _inquiry(values: Mapping[str, Sequence[str]]) -> Inquiry:
+    names = ("source", "destination", "method", "path", "serial")
+    told = {name: values.get(name, ("",))[-1] for name in names}
+    inquiry = Inquiry(**told, headers=tuple(values.get("header", ())))
+    if not inquiry.destination and "running" not in values:
+        raise InvalidInquiry("say whom it calls: -destination SERVICE[@DC]")
+    return inquiry
+
+
+async def ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
+    """Whether it is allowed, and the page, by the running agent; raise Exit."""
+    address = settings.admin_bind[0]
+    client = Client(unix_or_tcp(address), host="sidecar")
+    body = msgspec.json.encode(inquiry)
+    try:
+        response = await client.exchange(Request(method="POST", target="/explain", body=body), CALL_SECONDS)
+    except ExchangeFailed as error:
+        raise Exit(ExitCode.UNAVAILABLE, f"no agent answers at {address} ({error})") from error
+    finally:
+        await client.aclose()
+    if response.status != 200:
+        text = response.body.decode("utf-8", "replace").strip()
+        code = {400: ExitCode.USAGE, 503: ExitCode.UNAVAILABLE}.get(response.status, ExitCode.CONFIGURATION)
+        raise Exit(code, f"the agent answered {response.status}: {text}")
+    answer = msgspec.json.decode(response.body, type=dict[str, bool | str])
+    return answer["allowed"] is True, str(answer["text"])
+
+
+async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
+    """The same by what Consul says and our settings; raise Exit or InvalidInquiry."""
+    consul = consul_of(settings, TokenSource(settings.token, settings.token_file))
+    deny_file = DenyFile(settings.deny_file)
+    try:
+        deny_file.load()
+        own = (await consul.datacenters())[0]
+        destination, _, datacenter = inquiry.destination.partition("@")
+        trust_domain = str((await consul.roots()).value.get("TrustDomain", ""))
+        question = question_of(inquiry, trust_domain, own)
+        answer = await consul.intentions(destination, datacenter=datacenter if datacenter != own else None)
+        intentions = replace(
+            await read_intentions(destination, answer).together(),
+            narrowings=settings.narrow or (),
+            audit=settings.audit,
+            datacenter=datacenter or own,
+        )
+    except DenyFileUnusable as error:
+        raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
+    except AnswerRejected as error:
+        raise Exit(ExitCode.CONFIGURATION, str(error)) from error
+    except ConsulError as error:
+        raise_if_fatal(error, settings)
+        foreign = error.reason is ConsulReason.NOT_FOUND  # 1 is taken: it says "denied"
+        code = ExitCode.CONFIGURATION if foreign else ExitCode.UNAVAILABLE
+        raise Exit(code, f"Consul does not tell: {error}") from error
+    finally:
+        await consul.aclose()
+    evidence = Evidence(
+        intentions=intentions,
+        default_origin=_default_origin(answer, settings),
+        replica=_replica(answer, settings),
+        deny_list=deny_file.list,
+        deny_origin=str(settings.deny_file or ""),
+    )
+    explanation = explain(question, evidence)
+    return explanation.allowed, explanation.text
+
+
+def _default_origin(answer: Answer[RawList | None], settings: Settings) -> str:
+    if not answer.default_policy:
+        return f"for {settings.http_addr} tells none (before 1.9): what is unknown is denied"
+    return f"X-Consul-Default-Acl-Policy of {settings.http_addr}"
+
+
+def _replica(answer: Answer[RawList | None], settings: Settings) -> str:
+    contact = f", {answer.last_contact} ms behind its leader" if answer.last_contact else ""
+    return f"index {answer.index} of {settings.http_addr}, read just now{contact}"

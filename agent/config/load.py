@@ -1,0 +1,51 @@
+"""From the words of a command to its settings, or to the exit code that says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from agent.base.exits import ExitCode
+from agent.cli.console import Console
+from agent.config.flags import Flag, parse_arguments
+from agent.config.options import CONFIG, OPTIONS
+from agent.config.settings import Mistake, Resolution, resolve
+
+RUN_FLAGS = (CONFIG.flag, *(option.flag for option in OPTIONS))
+
+
+def read_settings(
+    console: Console,
+    *,
+    flags: Collection[Flag] = RUN_FLAGS,
+    config_word: bool = False,
+    identity_required: bool = True,
+) -> Resolution | None:
+    """Parse the words and resolve the settings, mistakes of both together; None when help is wanted.
+
+    `config_word`: the first word that is not a flag is the settings file.
+    """
+    arguments = parse_arguments(console.words, flags)
+    if arguments.help_wanted:
+        return None
+    words = list(arguments.words)
+    config = (arguments.values.get(CONFIG.flag_name) or (console.environ.get(CONFIG.variable) or None,))[-1]
+    if config_word and words:
+        config = words.pop(0)
+    mistakes = [Mistake(origin=None, text=text) for text in arguments.mistakes]
+    mistakes += [
+        Mistake(origin=None, text=f"what is {word!r} for? flags start with a dash") for word in words
+    ]
+    resolution = resolve(
+        arguments.values, console.environ, config, identity_required=identity_required and not mistakes
+    )
+    if not mistakes:
+        return resolution
+    return Resolution(settings=None, mistakes=(*mistakes, *resolution.mistakes), notes=resolution.notes)
+
+
+def exit_code(resolution: Resolution) -> ExitCode:
+    """64 when the command line cannot be read as one, 78 when a setting is wrong, wherever it was said."""
+    if resolution.settings is not None:
+        return ExitCode.CLEAN
+    a_setting = any(mistake.origin is not None for mistake in resolution.mistakes)
+    return ExitCode.CONFIGURATION if a_setting else ExitCode.USAGE

@@ -1,0 +1,210 @@
+"""The opaque `Config` maps of a registration, read key by key: a value, a default, or a named problem.
+
+Consul stores these maps without looking: numbers arrive as integers or floats, durations as milliseconds or
+as Go strings, and anything may be of the wrong type (contract §2.1, §9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from agent.config.durations import InvalidDuration, parse_duration
+
+E = TypeVar("E", bound=StrEnum)
+
+LONGEST = 365 * 86400.0  # seconds, a year: who waits longer has mistyped, and no date is out of reach
+_MOST_DIGITS = 18
+_MOST_SHOWN = 80  # characters of a value that is wrong
+
+
+class ProblemReason(StrEnum):
+    """What is wrong with one part of a registration that is otherwise served."""
+
+    WRONG_VALUE = "wrong_value"
+    NO_LOCAL_APP = "no_local_app"
+    TRANSPARENT_PROXY = "transparent_proxy"
+    EXPOSED_PATHS = "exposed_paths"
+    NO_NAME = "no_name"
+    NO_BIND = "no_bind"
+    BAD_BIND = "bad_bind"
+    DUPLICATE_BIND = "duplicate_bind"
+    UNKNOWN_TYPE = "unknown_type"
+    PEERED = "peered"
+    OTHER_NAMESPACE = "other_namespace"
+    OTHER_PARTITION = "other_partition"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A part that is not honoured: `where` it stands, why, and what is done instead or what to change."""
+
+    where: str
+    reason: ProblemReason
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason.value}: {self.detail}"
+
+
+@dataclass(slots=True, kw_only=True)
+class ConfigReader:
+    """One map under reading; `problems` collects what could not be read."""
+
+    where: str
+    config: Mapping[str, object]
+    problems: list[Problem] = field(default_factory=list)
+
+    def seconds(self, key: str, default: float) -> float:
+        """A positive time: milliseconds as a number, or a Go duration."""
+        value = self.config.get(key)
+        if value is None:
+            return default
+        seconds = _milliseconds(value)
+        if seconds is None or not 0 < seconds <= LONGEST:
+            self._wrong(key, value, f"not a positive time of at most a year; {default:g} s is used")
+            return default
+        return seconds
+
+    def duration(self, key: str) -> float | None:
+        """A positive time as a Go duration."""
+        value = self.config.get(key)
+        if value is None:
+            return None
+        try:
+            seconds = parse_duration(value) if isinstance(value, str) else 0.0
+        except InvalidDuration:
+            seconds = 0.0
+        if not 0 < seconds <= LONGEST:
+            self._wrong(key, value, "not a positive duration such as 10s, of at most a year; ignored")
+            return None
+        return seconds
+
+    def count(self, key: str) -> int | None:
+        """A whole number of at least one."""
+        value = self.config.get(key)
+        if value is None:
+            return None
+        number = _whole(value)
+        if number is None or number < 1:
+            self._wrong(key, value, "not a whole number of at least 1; no limit is set")
+            return None
+        return number
+
+    def number(self, key: str, default: int, most: int) -> int:
+        """A whole number from 0 to `most`."""
+        value = self.config.get(key)
+        if value is None:
+            return default
+        number = _whole(value)
+        if number is None or not 0 <= number <= most:
+            self._wrong(key, value, f"not a whole number from 0 to {most}; {default} is used")
+            return default
+        return number
+
+    def port(self, key: str) -> int | None:
+        """A TCP port; 0 is none."""
+        value = self.config.get(key)
+        number = _whole(value)
+        if value is None or number == 0:
+            return None
+        if number is None or not 1 <= number <= 65535:
+            self._wrong(key, value, "not a port; ignored")
+            return None
+        return number
+
+    def flag(self, key: str) -> bool:
+        """True or false; false when absent."""
+        value = self.config.get(key)
+        if not isinstance(value, bool | None):
+            self._wrong(key, value, "neither true nor false; false is used")
+        return value is True
+
+    def text(self, key: str, default: str) -> str:
+        """A string that is not empty."""
+        value = self.config.get(key)
+        if value is None or value == "":
+            return default
+        if not isinstance(value, str):
+            self._wrong(key, value, f"not a string; {default!r} is used")
+            return default
+        return value
+
+    def choice(self, key: str, kind: type[E]) -> E | None:
+        """One of the values of an enumeration."""
+        value = self.config.get(key)
+        if value is None:
+            return None
+        found = next((member for member in kind if member.value == value), None)
+        if found is None:
+            self._wrong(key, value, f"not one of {', '.join(kind)}; ignored")
+        return found
+
+    def tables(self, key: str) -> list[ConfigReader]:
+        """A reader of each map in the list under `key`, sharing the list of problems."""
+        value = self.config.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            self._wrong(key, value, "not a list of maps; ignored")
+            return []
+        return [
+            ConfigReader(where=f"{self.where}.{key}[{number}]", config=item, problems=self.problems)
+            for number, item in enumerate(value)
+        ]
+
+    def spelt(self, *keys: str) -> str:
+        """Which of several spellings of one key is there; the first if none is."""
+        return next((key for key in keys if key in self.config), keys[0])
+
+    def within(self, key: str) -> ConfigReader:
+        """A reader of the map under `key`, sharing the list of problems."""
+        value = self.config.get(key)
+        inner: Mapping[str, object] = {}
+        if isinstance(value, Mapping):
+            inner = value
+        elif value is not None:
+            self._wrong(key, value, "not a map; ignored")
+        return ConfigReader(where=f"{self.where}.{key}", config=inner, problems=self.problems)
+
+    def problem(self, key: str, detail: str) -> None:
+        """What is under `key` cannot be honoured."""
+        where = f"{self.where}.{key}"
+        self.problems.append(Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=detail))
+
+    def _wrong(self, key: str, value: object, remedy: str) -> None:
+        self.problem(key, f"{_shown(value)} is {remedy}")
+
+
+def _shown(value: object) -> str:
+    """As much of it as a line of the log bears."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def _milliseconds(value: object) -> float | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = _whole(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value / 1000 if abs(value) <= LONGEST * 1000 else None
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_duration(value)
+    except InvalidDuration:
+        return None
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value) if len(value) <= _MOST_DIGITS else None
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, float) and value.is_integer() else None

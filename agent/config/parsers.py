@@ -1,0 +1,200 @@
+"""The texts of settings, read into values. Every reader raises ValueError with the remedy in its text."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from agent.config.durations import parse_duration
+from agent.config.registration import ANY_ADDRESS, Address, TcpAddress, UnixAddress
+from upstreams.spec import LOOPBACK
+
+E = TypeVar("E", bound=StrEnum)
+
+LEAST_MAX_AGE = 90.0  # seconds; the longest question of a watch and half as long again
+MOST_WORKERS_OF_A_CORE = 4
+
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_NAME = re.compile(r"[^\s/?#%]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsulAddress:
+    """Where the Consul agent's HTTP API is: host and port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    socket: str | None = None
+    tls: bool = False
+
+    def __str__(self) -> str:
+        if self.socket is not None:
+            return f"unix://{self.socket}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+
+def parse_bool(text: str) -> bool:
+    """A boolean as Go reads it. What is neither true nor false is an error, never false."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def parse_seconds(text: str) -> float:
+    """`30`, `1.5`, `90s`, `1m30s`: seconds, zero or more."""
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else parse_duration(text)
+
+
+def parse_grace(text: str) -> float:
+    """Seconds as `parse_seconds` reads them; `never` is for ever."""
+    return math.inf if text == "never" else parse_seconds(text)
+
+
+def parse_max_age(text: str) -> float:
+    """Seconds as `parse_grace` reads them, and not so few that a quiet Consul looks like a dead one."""
+    seconds = parse_grace(text)
+    if seconds < LEAST_MAX_AGE:
+        remedy = f"give at least {LEAST_MAX_AGE:g}, or never"
+        raise ValueError(f"{text!r} is too short, for Consul may hold a question for a minute; {remedy}")
+    return seconds
+
+
+def parse_count(text: str) -> int:
+    """A whole number, zero or more."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def parse_workers(text: str) -> int:
+    """How many processes; more than a few for each core only get in each other's way."""
+    cores = len(os.sched_getaffinity(0))
+    most = MOST_WORKERS_OF_A_CORE * cores
+    if not 1 <= parse_count(text) <= most:
+        raise ValueError(f"{text} workers: write 1 to {most}, the cores here ({cores}) are best")
+    return int(text)
+
+
+def parse_name(text: str) -> str:
+    """A service name or id; it becomes part of a URL path and of a SPIFFE ID."""
+    if not _NAME.fullmatch(text) or not text.isprintable():
+        raise ValueError(f"{text!r} is not a name")
+    return text
+
+
+def parse_text(text: str) -> str:
+    """Any text that is not empty."""
+    if not text:
+        raise ValueError("the value is empty")
+    return text
+
+
+def one_of(kind: type[E]) -> Callable[[str], E]:
+    """A reader for the values of an enumeration."""
+
+    def read(text: str) -> E:
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not one of {', '.join(kind)}") from None
+
+    return read
+
+
+def parse_file(text: str) -> Path:
+    """The path of a file that we can read now."""
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError(f"there is no file {text}")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"no permission to read {text}")
+    return path
+
+
+def parse_path(text: str) -> Path:
+    """A path; whether there is anything is for whoever reads it."""
+    return Path(parse_text(text))
+
+
+def parse_directory(text: str) -> Path:
+    """The path of a directory that exists."""
+    path = Path(text)
+    if not path.is_dir():
+        raise ValueError(f"there is no directory {text}")
+    return path
+
+
+def parse_listen(text: str) -> TcpAddress:
+    """`ADDR:PORT` to listen on. An empty ADDR is every address; port 0 asks the kernel for one."""
+    host, port = _split(text, lowest=0)
+    return TcpAddress(host or ANY_ADDRESS, port)
+
+
+def parse_dial(text: str) -> Address:
+    """`ADDR:PORT` or `unix:/path` to connect to."""
+    if text.startswith("unix:"):
+        return _socket(text)
+    host, port = _split(text, lowest=1)
+    return TcpAddress(host or LOOPBACK, port)
+
+
+def parse_admin(text: str) -> Address:
+    """`ADDR:PORT` or `unix:/path` for the admin endpoint; an empty ADDR is loopback, never every address."""
+    if text.startswith("unix:"):
+        return _socket(text)
+    host, port = _split(text, lowest=0)
+    return TcpAddress(host or LOOPBACK, port)
+
+
+def parse_http_addr(text: str) -> ConsulAddress:
+    """Consul's forms: `host:port`, `http://…`, `https://…`, `unix:///path`."""
+    if text.startswith("unix://"):
+        path = text.removeprefix("unix://")
+        if not path.startswith("/"):
+            raise ValueError(
+                f"{text!r}: write the absolute path of the socket, as in unix:///run/consul.sock"
+            )
+        return ConsulAddress(socket=path)
+    scheme, separator, rest = text.rpartition("://")
+    if separator and scheme not in ("http", "https"):
+        raise ValueError(f"{text!r}: the scheme is one of http, https, unix")
+    rest = rest.removesuffix("/")
+    if not rest or "/" in rest or "@" in rest:
+        raise ValueError(f"{text!r}: write host:port, without path or user")
+    if re.search(r":\d+$", rest):
+        host, port = _split(rest, lowest=1)
+    else:
+        host, port = rest.strip("[]"), 443 if scheme == "https" else 80
+    return ConsulAddress(host=host or LOOPBACK, port=port, tls=scheme == "https")
+
+
+def _socket(text: str) -> UnixAddress:
+    path = text.removeprefix("unix:").removeprefix("//")
+    if not path.startswith("/") or path.endswith("/") or "\0" in path:
+        raise ValueError(f"{text!r}: write the absolute path of the socket, as in unix:/run/sidecar/web.sock")
+    return UnixAddress(path)
+
+
+def _split(text: str, lowest: int) -> tuple[str, int]:
+    """Host and port of `ADDR:PORT`; an IPv6 address is in brackets."""
+    host, separator, port = text.rpartition(":")
+    if not separator:
+        raise ValueError(f"{text!r}: write ADDR:PORT")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: put an IPv6 address in brackets, as in [::1]:{port}")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else -1
+    if not lowest <= number <= 65535:
+        raise ValueError(f"{text!r}: a port is a number from {lowest} to 65535")
+    return host, number

@@ -1,0 +1,150 @@
+"""The upstreams of a registration: those we serve, and a named problem for each that we do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from agent.config.opaque_config import ConfigReader, Problem, ProblemReason
+from agent.config.upstream_config import configured
+from certs.spiffe import DEFAULT
+from upstreams.spec import (
+    LOOPBACK,
+    Bind,
+    Destination,
+    LocalBind,
+    MeshGatewayMode,
+    QueryDestination,
+    ServiceDestination,
+    SocketBind,
+    Upstream,
+    first_of_each_bind,
+)
+
+
+class MeshGatewayAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    """`MeshGateway` of a proxy or an upstream."""
+
+    mode: str = ""
+
+
+class UpstreamAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    """One entry of `Proxy.Upstreams`."""
+
+    destination_type: str = ""
+    destination_name: str = ""
+    destination_namespace: str = ""
+    destination_partition: str = ""
+    destination_peer: str = ""
+    datacenter: str = ""
+    local_bind_address: str = ""
+    local_bind_port: int = 0
+    local_bind_socket_path: str = ""
+    local_bind_socket_mode: str = ""
+    config: dict[str, object] | None = None
+    mesh_gateway: MeshGatewayAnswer | None = None
+    centrally_configured: bool = False
+
+
+class _Unserved(Exception):
+    """Why one upstream is left out."""
+
+    def __init__(self, reason: ProblemReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def read_upstreams(
+    answers: Sequence[UpstreamAnswer], default_mode: MeshGatewayMode = MeshGatewayMode.UNSET
+) -> tuple[tuple[Upstream, ...], list[Problem]]:
+    """Every upstream with a bind of its own; the first of those that share one.
+
+    `default_mode` is the proxy's own, for upstreams that do not say how to cross to another datacenter.
+    """
+    problems: list[Problem] = []
+    readable: list[Upstream] = []
+    for number, answer in enumerate(answers):
+        if answer.centrally_configured:
+            continue  # defaults for upstreams nobody bound; of use to transparent proxies only
+        where = f"Upstreams[{number}]"
+        try:
+            readable.append(_upstream(answer, where, problems, default_mode))
+        except _Unserved as fault:
+            label = f"{where} ({answer.destination_name})"
+            problems.append(Problem(where=label, reason=fault.reason, detail=fault.detail))
+    served, late = first_of_each_bind(readable)
+    for upstream in late:
+        detail = "an earlier upstream has this bind; give it a port of its own"
+        problems.append(Problem(where=str(upstream), reason=ProblemReason.DUPLICATE_BIND, detail=detail))
+    return served, problems
+
+
+def gateway_mode(answer: MeshGatewayAnswer | None) -> MeshGatewayMode:
+    """The mode as said; one we do not know is as good as unset."""
+    try:
+        return MeshGatewayMode(answer.mode if answer else "")
+    except ValueError:
+        return MeshGatewayMode.UNSET
+
+
+def _upstream(
+    answer: UpstreamAnswer, where: str, problems: list[Problem], default_mode: MeshGatewayMode
+) -> Upstream:
+    _refuse_elsewhere(answer)
+    destination, bind = _destination(answer), _bind(answer)
+    config = ConfigReader(where=f"{where}.Config", config=answer.config or {}, problems=problems)
+    mode = gateway_mode(answer.mesh_gateway) or default_mode
+    return configured(Upstream(destination=destination, bind=bind, mesh_gateway=mode), config)
+
+
+def _refuse_elsewhere(answer: UpstreamAnswer) -> None:
+    if answer.destination_peer:
+        raise _Unserved(ProblemReason.PEERED, f"cluster peer {answer.destination_peer!r} cannot be reached")
+    if answer.destination_namespace not in {"", DEFAULT}:
+        raise _Unserved(
+            ProblemReason.OTHER_NAMESPACE,
+            f"namespace {answer.destination_namespace!r}; only the default one is served",
+        )
+    if answer.destination_partition not in {"", DEFAULT}:
+        raise _Unserved(
+            ProblemReason.OTHER_PARTITION,
+            f"partition {answer.destination_partition!r}; only the default one is served",
+        )
+
+
+def _destination(answer: UpstreamAnswer) -> Destination:
+    if not answer.destination_name:
+        raise _Unserved(ProblemReason.NO_NAME, "DestinationName is empty")
+    datacenter = answer.datacenter or None
+    match answer.destination_type:
+        case "" | "service":
+            return ServiceDestination(answer.destination_name, datacenter)
+        case "prepared_query":
+            return QueryDestination(answer.destination_name, datacenter)
+        case other:
+            detail = f"DestinationType {other!r} is neither service nor prepared_query"
+            raise _Unserved(ProblemReason.UNKNOWN_TYPE, detail)
+
+
+def _bind(answer: UpstreamAnswer) -> Bind:
+    if answer.local_bind_socket_path:
+        return SocketBind(answer.local_bind_socket_path, _socket_mode(answer.local_bind_socket_mode))
+    port = answer.local_bind_port
+    if not port:
+        detail = "neither LocalBindPort nor LocalBindSocketPath is set"
+        raise _Unserved(ProblemReason.NO_BIND, detail)
+    if not 1 <= port <= 65535:
+        raise _Unserved(ProblemReason.BAD_BIND, f"LocalBindPort {port} is not a port")
+    return LocalBind(answer.local_bind_address or LOOPBACK, port)
+
+
+def _socket_mode(text: str) -> int | None:
+    """Octal digits; a mode we cannot read must not end in a socket open to more than was meant."""
+    if not text:
+        return None
+    if not set(text) <= set("01234567") or int(text, 8) > 0o777:
+        detail = f"LocalBindSocketMode {text!r} is not an octal mode such as 0600"
+        raise _Unserved(ProblemReason.BAD_BIND, detail)
+    return int(text, 8)

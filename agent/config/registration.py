@@ -1,0 +1,228 @@
+"""What Consul says we are: the answer of `/v1/agent/service/:id` as one value (contract §2.1, §9).
+
+A proxy that cannot be read at all is rejected. Anything less, an upstream we cannot serve or a setting of the
+wrong type, is a named problem beside what could be read: never a crash, never a silent drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from agent.config.opaque_config import ConfigReader, Problem, ProblemReason
+from agent.config.registered_upstreams import MeshGatewayAnswer, UpstreamAnswer, gateway_mode, read_upstreams
+from upstreams.spec import LOOPBACK, MeshGatewayMode, Upstream
+
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - Consul's meaning of a proxy without an address
+LOCAL_CONNECT_TIMEOUT = 1.0
+HANDSHAKE_TIMEOUT = 10.0
+
+
+class RegistrationReason(StrEnum):
+    """Why an answer is not the registration of a proxy."""
+
+    MALFORMED = "malformed"
+    NOT_A_PROXY = "not_a_proxy"
+    NO_DESTINATION = "no_destination"
+
+
+class RegistrationRejected(Exception):
+    """The answer cannot be served; the former registration stays."""
+
+    def __init__(self, reason: RegistrationReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class HttpMode(StrEnum):
+    """How much of a caller's HTTP is looked at."""
+
+    NEVER = "never"  # it is not HTTP
+    IF_NEEDED = "if_needed"  # while any intention has permissions
+    ALWAYS = "always"
+    UNSUPPORTED = "unsupported"  # HTTP/2, gRPC: permissions for it deny
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A host, by address or name, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """The path of a unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Address: TypeAlias = TcpAddress | UnixAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """One sidecar: whom it stands for, where it listens, where its app is, whom the app calls.
+
+    `identity_header`: the app is told of each HTTP request who makes it, and can rely on it. Times in
+    seconds. `public_bind` is None when nothing may come in; `local_app` when nobody said where the
+    app is; `datacenter` with agents before 1.9.
+    """
+
+    proxy_id: str
+    service: str
+    service_id: str
+    datacenter: str | None = None
+    public_bind: TcpAddress | None = None
+    local_app: Address | None = None
+    upstreams: tuple[Upstream, ...] = ()
+    protocol: str = "tcp"
+    identity_header: bool = False
+    local_connect_timeout: float = LOCAL_CONNECT_TIMEOUT
+    handshake_timeout: float = HANDSHAKE_TIMEOUT
+    max_inbound_connections: int | None = None
+    mesh_gateway: MeshGatewayMode = MeshGatewayMode.UNSET
+    problems: tuple[Problem, ...] = ()
+    content_hash: str = ""
+
+    @property
+    def http(self) -> HttpMode:
+        """What the protocol asks of the public listener."""
+        if self.protocol in {"http2", "grpc"}:
+            return HttpMode.UNSUPPORTED
+        if self.protocol != "http":
+            return HttpMode.NEVER
+        return HttpMode.ALWAYS if self.identity_header else HttpMode.IF_NEEDED
+
+
+class _ExposeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    checks: bool = False
+    paths: list[object] | None = None
+
+
+class _ProxyAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    destination_service_name: str = ""
+    destination_service_id: str = msgspec.field(name="DestinationServiceID", default="")
+    local_service_address: str = ""
+    local_service_port: int = 0
+    local_service_socket_path: str = ""
+    mode: str = ""
+    config: dict[str, object] | None = None
+    upstreams: list[UpstreamAnswer] | None = None
+    mesh_gateway: MeshGatewayAnswer | None = None
+    expose: _ExposeAnswer | None = None
+
+
+class _ServiceAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    kind: str = ""
+    id: str = msgspec.field(name="ID")
+    address: str = ""
+    port: int = 0
+    proxy: _ProxyAnswer | None = None
+    datacenter: str = ""
+    content_hash: str = ""
+
+
+def parse_registration(answer: Mapping[str, object]) -> Registration:
+    """Read a decoded answer of `/v1/agent/service/:id`; raise RegistrationRejected."""
+    try:
+        service = msgspec.convert(answer, _ServiceAnswer)
+    except msgspec.ValidationError as error:
+        raise RegistrationRejected(RegistrationReason.MALFORMED, str(error)) from error
+    proxy = service.proxy
+    if service.kind != "connect-proxy" or proxy is None:
+        detail = f"service {service.id!r} is of kind {service.kind!r}, not connect-proxy"
+        raise RegistrationRejected(RegistrationReason.NOT_A_PROXY, detail)
+    if not proxy.destination_service_name:
+        detail = f"proxy {service.id!r} has no DestinationServiceName"
+        raise RegistrationRejected(RegistrationReason.NO_DESTINATION, detail)
+    return _registration(service, proxy)
+
+
+def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
+    config = ConfigReader(where="Proxy.Config", config=proxy.config or {})
+    public_bind = _public_bind(service, config)
+    local_app = _local_app(proxy, config)
+    mesh_gateway = gateway_mode(proxy.mesh_gateway)
+    upstreams, upstream_problems = read_upstreams(proxy.upstreams or (), mesh_gateway)
+    # Envoy's reading of 0 is "not set", which is how many a template spells it.
+    max_inbound = (
+        config.count("max_inbound_connections") if config.config.get("max_inbound_connections") else None
+    )
+    return Registration(
+        proxy_id=service.id,
+        service=proxy.destination_service_name,
+        service_id=proxy.destination_service_id,
+        datacenter=service.datacenter or None,
+        public_bind=public_bind,
+        local_app=local_app,
+        upstreams=upstreams,
+        protocol=config.text("protocol", "tcp").lower(),
+        identity_header=config.flag("identity_header"),
+        local_connect_timeout=config.seconds("local_connect_timeout_ms", LOCAL_CONNECT_TIMEOUT),
+        handshake_timeout=config.seconds("handshake_timeout_ms", HANDSHAKE_TIMEOUT),
+        max_inbound_connections=max_inbound,
+        mesh_gateway=mesh_gateway,
+        problems=(*_shortcomings(proxy, public_bind, local_app), *config.problems, *upstream_problems),
+        content_hash=service.content_hash,
+    )
+
+
+def _public_bind(service: _ServiceAnswer, config: ConfigReader) -> TcpAddress | None:
+    """`bind_address` and `bind_port` win, as Envoy applies them; the built-in proxy overwrites both."""
+    host = config.text("bind_address", service.address or ANY_ADDRESS)
+    port = config.port("bind_port") or _port("Port", service.port, config)
+    return TcpAddress(host, port) if port else None
+
+
+def _local_app(proxy: _ProxyAnswer, config: ConfigReader) -> Address | None:
+    if proxy.local_service_socket_path:
+        return UnixAddress(proxy.local_service_socket_path)
+    port = _port("Proxy.LocalServicePort", proxy.local_service_port, config)
+    if port:
+        return TcpAddress(proxy.local_service_address or LOOPBACK, port)
+    return _host_port(config.text("local_service_address", ""))
+
+
+def _port(where: str, value: int, config: ConfigReader) -> int:
+    """0 is none, and so is what can be no port: that is told."""
+    if 0 <= value <= 65535:
+        return value
+    detail = f"{value} is not a port; ignored"
+    config.problems.append(Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=detail))
+    return 0
+
+
+def _host_port(text: str) -> TcpAddress | None:
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        return None
+    return TcpAddress(host.strip("[]") or LOOPBACK, int(port))
+
+
+def _shortcomings(
+    proxy: _ProxyAnswer, public_bind: TcpAddress | None, local_app: Address | None
+) -> list[Problem]:
+    problems = []
+    if public_bind is not None and local_app is None:
+        detail = "callers cannot be passed on: set LocalServicePort or LocalServiceSocketPath"
+        problems.append(Problem(where="Proxy", reason=ProblemReason.NO_LOCAL_APP, detail=detail))
+    if proxy.mode == "transparent":
+        detail = "traffic is not redirected here; only the upstreams with a bind are served"
+        problems.append(Problem(where="Proxy.Mode", reason=ProblemReason.TRANSPARENT_PROXY, detail=detail))
+    if proxy.expose is not None and (proxy.expose.checks or proxy.expose.paths):
+        detail = "plain-text listeners for checks and paths are not served"
+        problems.append(Problem(where="Proxy.Expose", reason=ProblemReason.EXPOSED_PATHS, detail=detail))
+    return problems

@@ -1,0 +1,314 @@
+"""What the agent is told at start: flags over environment over file over defaults, every mistake at once.
+
+    resolution = resolve(flags, environ, config_file)   # never raises for a wrong setting
+    resolution.mistakes                                  # all of them, each naming its place
+    resolution.settings                                  # when there are none
+
+What the service definition says comes between file and default; it is known only once Consul has answered,
+and is laid under these settings by `agent.config.effective`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Any
+
+from agent.config.flags import did_you_mean
+from agent.config.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option, ProxyProtocol
+from agent.config.parsers import ConsulAddress
+from agent.config.registration import Address, TcpAddress
+from agent.config.upstream_tables import read_tables
+from agent.policy.narrowing import Narrowing
+from upstreams.spec import Upstream, WanMode, first_of_each_bind
+
+MAX_FILE = 1 << 20  # bytes; a settings file is a page
+
+
+class Rank(IntEnum):
+    """Where a value can come from, the strongest last."""
+
+    DEFAULT = 0
+    DEFINITION = 1
+    FILE = 2
+    ENVIRONMENT = 3
+    FLAG = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where one value comes from; `place` is the flag, the variable or the file."""
+
+    rank: Rank
+    place: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.rank.name.lower()} {self.place}".rstrip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One wrong setting: where it was said, and what to do."""
+
+    origin: Origin | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text if self.origin is None else f"{self.origin}: {self.text}"
+
+
+class IdentityKind(StrEnum):
+    """The three ways to say whom the sidecar stands beside; the values are the settings' names."""
+
+    SIDECAR_FOR = "sidecar_for"
+    PROXY_ID = "proxy_id"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings, read and checked. Durations are seconds; None is "not given"."""
+
+    identity: IdentityKind | None
+    sidecar_for: str | None
+    proxy_id: str | None
+    service: str | None
+    listen: TcpAddress | None
+    service_addr: Address | None
+    upstream: tuple[Upstream, ...] | None
+    register: bool
+    register_id: str | None
+    http_addr: ConsulAddress
+    token: str | None = field(repr=False)
+    token_file: Path | None
+    http_auth: str | None = field(repr=False)
+    http_ssl: bool
+    http_ssl_verify: bool
+    ca_file: Path | None
+    ca_path: Path | None
+    client_cert: Path | None
+    client_key: Path | None
+    tls_server_name: str | None
+    namespace: str | None
+    partition: str | None
+    start_timeout: float
+    admin_bind: tuple[Address, ...]
+    drain_seconds: float
+    expired_peer_grace: float  # infinite: never
+    wan_addresses: WanMode
+    max_connections: int
+    max_handshakes: int
+    workers: int
+    log_level: LogLevel
+    log_format: LogFormat
+    narrow: tuple[Narrowing, ...] | None
+    deny_file: Path | None
+    intentions_max_age: float  # infinite: never too old
+    judge_outbound: bool
+    audit: bool
+    strict: bool
+    connection_log: bool
+    proxy_protocol: ProxyProtocol
+    origins: Mapping[str, Origin]
+
+    def effective(self) -> list[tuple[str, str, Origin]]:
+        """Name, printed value and origin of every setting that has a value; secrets are not printed."""
+        rows = []
+        for option in OPTIONS:
+            value = getattr(self, option.name)
+            if value is not None:
+                rows.append((option.name, printed(option, value), self.origins[option.name]))
+        return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """Settings, or the mistakes that prevent them. Notes are worth a warning only."""
+
+    settings: Settings | None
+    mistakes: tuple[Mistake, ...]
+    notes: tuple[str, ...] = ()
+
+
+def printed(option: Option, value: object) -> str:
+    """A value as a person reads it; never a secret."""
+    if option.secret:
+        return "(set, not shown)"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "(none)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return "never" if value == math.inf else f"{value:g}"
+    return str(value)
+
+
+def resolve(
+    flags: Mapping[str, Sequence[str]],
+    environ: Mapping[str, str],
+    config: str | None = None,
+    *,
+    identity_required: bool = True,
+) -> Resolution:
+    """Put the sources together. `flags` are by flag name, as `parse_arguments` returns them."""
+    mistakes: list[Mistake] = []
+    given: dict[str, tuple[Origin, Sequence[str]]] = {}
+    tables: list[Upstream] = []
+    if config is not None:
+        given |= _from_file(Path(config), mistakes, tables)
+    given |= _from_environment(environ)
+    given |= _from_flags(flags)
+    values: dict[str, Any] = {option.name: option.default for option in OPTIONS}
+    origins = dict.fromkeys(values, Origin(Rank.DEFAULT))
+    for name, (origin, texts) in given.items():
+        read = _read(BY_NAME[name], origin, texts, mistakes)
+        values[name], origins[name] = read, origin
+    if tables and origins["upstream"].rank <= Rank.FILE:
+        values["upstream"] = (*(values["upstream"] or ()), *tables)
+        origins["upstream"] = Origin(Rank.FILE, config or "")
+    _settle_identity(values, origins, mistakes, required=identity_required)
+    _check_together(values, origins, mistakes)
+    if values["http_ssl"] and values["http_addr"] is not None:
+        values["http_addr"] = _over_tls(values["http_addr"])
+    settings = None if mistakes else Settings(**values, origins=origins)
+    return Resolution(settings=settings, mistakes=tuple(mistakes), notes=_notes(environ))
+
+
+def _from_file(
+    path: Path, mistakes: list[Mistake], tables: list[Upstream]
+) -> dict[str, tuple[Origin, Sequence[str]]]:
+    """The texts of the settings; `tables` takes the upstreams, which have settings of their own."""
+    import tomllib  # noqa: PLC0415 - many agents have no file
+
+    origin = Origin(Rank.FILE, str(path))
+    try:
+        with path.open("rb") as file:
+            table = tomllib.loads(file.read(MAX_FILE).decode())
+    except OSError as error:
+        mistakes.append(Mistake(origin=origin, text=f"cannot be read: {error.strerror}"))
+        return {}
+    except ValueError as error:  # of TOML, of UTF-8, or of a number too long to be one
+        mistakes.append(Mistake(origin=origin, text=f"not TOML: {error}"))
+        return {}
+    given: dict[str, tuple[Origin, Sequence[str]]] = {}
+    for key, value in table.items():
+        if key == "upstreams":
+            found, wrong = read_tables(value)
+            tables += found
+            mistakes += [Mistake(origin=origin, text=text) for text in wrong]
+            continue
+        if key not in BY_NAME:
+            hint = did_you_mean(key.replace("-", "_"), [*BY_NAME, "upstreams"])
+            mistakes.append(Mistake(origin=origin, text=f"unknown key {key!r}{hint}"))
+            continue
+        texts = _texts(BY_NAME[key], value)
+        if texts is None:
+            kind = "a list of strings" if BY_NAME[key].repeatable else "a string, a number or a boolean"
+            mistakes.append(Mistake(origin=origin, text=f"{key}: must be {kind}"))
+        else:
+            given[key] = (origin, texts)
+    return given
+
+
+def _texts(option: Option, value: object) -> list[str] | None:
+    """A TOML value as the texts a flag would have; None if its type is wrong."""
+    if option.repeatable and isinstance(value, list):
+        return value if all(isinstance(item, str) for item in value) else None
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    return [str(value)] if isinstance(value, str | int | float) else None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Origin, Sequence[str]]]:
+    """Empty variables are as good as unset, as in Consul."""
+    given: dict[str, tuple[Origin, Sequence[str]]] = {}
+    for option in OPTIONS:
+        text = environ.get(option.variable, "")
+        if text:
+            texts = text.split() if option.repeatable else [text]
+            given[option.name] = (Origin(Rank.ENVIRONMENT, option.variable), texts)
+    return given
+
+
+def _from_flags(flags: Mapping[str, Sequence[str]]) -> dict[str, tuple[Origin, Sequence[str]]]:
+    return {
+        option.name: (Origin(Rank.FLAG, f"-{option.flag_name}"), flags[option.flag_name])
+        for option in OPTIONS
+        if option.flag_name in flags
+    }
+
+
+def _read(option: Option, origin: Origin, texts: Sequence[str], mistakes: list[Mistake]) -> object:
+    found: list[object] = []
+    for text in texts:
+        try:
+            found.append(option.read(text))
+        except ValueError as error:
+            said = "not readable" if option.secret else str(error)
+            prefix = f"{option.name}: " if origin.rank is Rank.FILE else ""
+            mistakes.append(Mistake(origin=origin, text=f"{prefix}{said}"))
+    if option.repeatable:
+        return tuple(found)
+    return found[-1] if found else option.default
+
+
+def _settle_identity(
+    values: dict[str, Any], origins: dict[str, Origin], mistakes: list[Mistake], *, required: bool
+) -> None:
+    """Of the three forms the one with the strongest origin counts; two of one origin are a mistake."""
+    given = [kind for kind in IdentityKind if origins[kind.value].rank > Rank.DEFAULT]
+    strongest = max((origins[kind.value].rank for kind in given), default=Rank.DEFAULT)
+    chosen = [kind for kind in given if origins[kind.value].rank is strongest]
+    if len(chosen) > 1:
+        names = " and ".join(f"-{BY_NAME[kind.value].flag_name}" for kind in chosen)
+        origin = None if strongest is Rank.FLAG else origins[chosen[0].value]
+        mistakes.append(Mistake(origin=origin, text=f"{names} exclude each other; give one of them"))
+    elif not chosen and required:
+        text = "say whom to run beside: -sidecar-for ID, -proxy-id ID or -service NAME"
+        mistakes.append(Mistake(origin=None, text=text))
+    values["identity"] = chosen[0] if chosen else None
+    for kind in given:
+        if kind not in chosen:
+            values[kind.value], origins[kind.value] = None, Origin(Rank.DEFAULT)
+
+
+def _check_together(values: dict[str, Any], origins: dict[str, Origin], mistakes: list[Mistake]) -> None:
+    def wrong(name: str, text: str) -> None:
+        mistakes.append(Mistake(origin=origins[name], text=text))
+
+    if values["identity"] is IdentityKind.SERVICE:
+        for name, other in (("listen", "service_addr"), ("service_addr", "listen")):
+            if values[name] is not None and values[other] is None:
+                wrong(name, f"with -service it needs -{other.replace('_', '-')} as well")
+    elif values["register"]:
+        wrong("register", "only with -service; the other forms are registered already")
+    if values["register"] and values["listen"] is None:
+        wrong("register", "needs -listen and -service-addr: there is nothing to register without them")
+    if values["audit"] and values["strict"]:
+        wrong("audit", "excludes strict: in production what is denied is not let through")
+    if values["register_id"] is not None and not values["register"]:
+        wrong("register_id", "only with -register")
+    for name, other in (("client_cert", "client_key"), ("client_key", "client_cert")):
+        if values[name] is not None and values[other] is None:
+            wrong(name, f"it needs -{other.replace('_', '-')} as well")
+    for late in first_of_each_bind(values["upstream"] or ())[1]:
+        wrong("upstream", f"{late.bind} is taken by another upstream")
+
+
+def _over_tls(address: ConsulAddress) -> ConsulAddress:
+    if address.socket is not None:
+        return address
+    return ConsulAddress(host=address.host, port=address.port, tls=True)
+
+
+def _notes(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables that look like ours and are not: a note, for an orchestrator may set what it likes."""
+    ours = {option.variable for option in OPTIONS} | {"SIDECAR_CONFIG"}
+    return tuple(
+        f"environment {name} is not one of our variables{did_you_mean(name, ours)}"
+        for name in sorted(environ)
+        if name.startswith("SIDECAR_") and name not in ours
+    )

@@ -1,0 +1,105 @@
+"""The settings of one upstream: the keys of its `Config` in a registration, and of `[[upstreams]]` in TOML.
+
+Consul's own keys as Envoy's integration reads them (contract §9), in the spelling of a service definition or
+of a central config entry, and ours: `deadline_ms`, `wan`, `mesh_gateway`,
+`near`, `filter`, `failover`, `failover_hold`, `warm`, `warm_idle`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.config.opaque_config import LONGEST, ConfigReader
+from upstreams.ejection import EjectionPolicy
+from upstreams.spec import (
+    MOST_WARM,
+    Destination,
+    MeshGatewayMode,
+    QueryDestination,
+    ServiceDestination,
+    Upstream,
+    WanMode,
+)
+
+KEYS = frozenset(
+    {
+        "connect_timeout_ms",
+        "deadline_ms",
+        "failover",
+        "failover_hold",
+        "filter",
+        "limits",
+        "mesh_gateway",
+        "near",
+        "passive_health_check",
+        "poll_interval",
+        "protocol",
+        "wan",
+        "warm",
+        "warm_idle",
+    }
+)
+_NANOSECONDS = 1e9  # in a second; how Go writes a duration as a number
+
+
+def configured(upstream: Upstream, config: ConfigReader) -> Upstream:
+    """The upstream with what its settings say; what cannot be read is a problem and leaves it as it is."""
+    limits = config.within("limits")
+    destination = _chosen(upstream.destination, config)
+    return replace(
+        upstream,
+        destination=destination,
+        connect_timeout=config.seconds("connect_timeout_ms", upstream.connect_timeout),
+        deadline=config.seconds("deadline_ms", upstream.deadline),
+        max_connections=limits.count(limits.spelt("max_connections", "MaxConnections")),
+        max_pending=limits.count(limits.spelt("max_pending_requests", "MaxPendingRequests")),
+        poll_interval=config.duration("poll_interval"),
+        protocol=config.text("protocol", upstream.protocol),
+        mesh_gateway=config.choice("mesh_gateway", MeshGatewayMode) or upstream.mesh_gateway,
+        wan=config.choice("wan", WanMode),
+        ejection=_ejection(config.within("passive_health_check"), upstream.ejection),
+        failover=tuple(_target(table, destination) for table in config.tables("failover")),
+        hold=config.duration("failover_hold") or upstream.hold,
+        warm=config.number("warm", upstream.warm, MOST_WARM),
+        warm_idle=config.duration("warm_idle") or upstream.warm_idle,
+    )
+
+
+def _chosen(destination: Destination, config: ConfigReader) -> Destination:
+    near = config.text("near", destination.near)
+    if isinstance(destination, QueryDestination):
+        if config.text("filter", ""):
+            config.problem("filter", "a prepared query has its filter in its definition; ignored")
+        return replace(destination, near=near)
+    return replace(destination, near=near, filter=config.text("filter", destination.filter))
+
+
+def _ejection(config: ConfigReader, default: EjectionPolicy) -> EjectionPolicy:
+    failures = config.count(config.spelt("max_failures", "MaxFailures"))
+    base = config.spelt("base_ejection_time", "BaseEjectionTime")
+    return replace(
+        default,
+        interval=_go_duration(config, config.spelt("interval", "Interval")) or default.interval,
+        max_failures=failures or default.max_failures,
+        ejection_time=_go_duration(config, base) or default.ejection_time,
+    )
+
+
+def _go_duration(config: ConfigReader, key: str) -> float | None:
+    """Text, or nanoseconds as a number, which is how a central config entry arrives."""
+    value = config.config.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST * _NANOSECONDS:
+        return value / _NANOSECONDS
+    return config.duration(key)
+
+
+def _target(config: ConfigReader, preferred: Destination) -> Destination:
+    """One stand-in; what it does not name is as in the preferred target."""
+    datacenter = config.text("datacenter", "") or None
+    query, service = config.text("query", ""), config.text("service", "")
+    if query or (isinstance(preferred, QueryDestination) and not service):
+        return QueryDestination(query or preferred.name, datacenter, near=preferred.near)
+    kept = preferred.filter if isinstance(preferred, ServiceDestination) and not service else ""
+    return ServiceDestination(
+        service or preferred.name, datacenter, filter=config.text("filter", kept), near=preferred.near
+    )

@@ -1,0 +1,308 @@
+"""The Consul agent's HTTP API, as far as a sidecar needs it: typed calls, classified failures.
+
+Answers come back decoded, with the position for the next blocking read; what they mean is for the value
+modules. Failures are one exception with one of five reasons. No token is ever part of a text here.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from agent.consul.connect import TokenSource
+from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request, Response
+from upstreams.spec import QueryDestination, ServiceDestination
+
+T = TypeVar("T")
+
+CALL_SECONDS = 15.0  # a plain call; Consul itself holds one for 7 s when there is no leader
+MARGIN_SECONDS = 10.0  # on top of what a blocking call may take
+MAX_TEXT = 300  # characters of an error's body that are kept
+
+Params = Mapping[str, str]
+Json = dict[str, object]
+RawList = list[msgspec.Raw]  # long lists stay JSON, to be read in pieces
+
+
+class ConsulReason(StrEnum):
+    """What a failed call means for what to do next."""
+
+    DENIED = "denied"  # the operator must act; ask again slowly
+    NOT_FOUND = "not_found"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"  # ask again
+    MALFORMED = "malformed"  # request or answer; a version we do not fit, or not Consul at all
+
+
+class ConsulError(Exception):
+    """A call that brought no usable answer."""
+
+    def __init__(self, reason: ConsulReason, path: str, text: str, *, status: int | None = None) -> None:
+        at = path if status is None else f"{path} answered {status}"
+        super().__init__(f"{at}: {text}")
+        self.reason = reason
+        self.path = path
+        self.text = text
+        self.status = status
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether nothing answered at all: the agent is down or starting."""
+        return self.status is None and self.reason is ConsulReason.UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Generic[T]):
+    """A decoded body and what the headers say of it. A leaf's value holds a key: it stays out of repr."""
+
+    value: T = field(repr=False)
+    index: int | None = None
+    content_hash: str = ""
+    default_policy: str = ""
+    last_contact: str = ""  # milliseconds since the server heard from its leader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocking:
+    """Where to go on from: an index or a hash, and how long the server may wait for something newer."""
+
+    index: int = 0
+    content_hash: str = ""
+    wait: float = 0.0
+
+    @property
+    def params(self) -> dict[str, str]:
+        """As query parameters; none for an immediate answer."""
+        if self.content_hash:
+            return {"hash": self.content_hash, "wait": _wait(self.wait)}
+        return {"index": str(self.index), "wait": _wait(self.wait)} if self.index else {}
+
+    @property
+    def seconds(self) -> float:
+        """How long to wait for the answer: Consul adds up to a sixteenth to the wait (contract §1.4)."""
+        return self.wait * 17 / 16 + MARGIN_SECONDS if self.params else CALL_SECONDS
+
+
+IMMEDIATE = Blocking()
+
+
+class ListedProxy(msgspec.Struct, frozen=True, rename="pascal"):
+    """The `Proxy` of a listed service, as far as finding a sidecar needs it."""
+
+    destination_service_id: str = msgspec.field(name="DestinationServiceID", default="")
+
+
+class ListedService(msgspec.Struct, frozen=True, rename="pascal"):
+    """One service of `/v1/agent/services`."""
+
+    id: str = msgspec.field(name="ID")
+    kind: str = ""
+    proxy: ListedProxy | None = None
+
+
+class LeafAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    """A leaf as Consul hands it out. Its repr shows no key."""
+
+    cert_pem: str = msgspec.field(name="CertPEM")
+    private_key_pem: str = msgspec.field(name="PrivateKeyPEM")
+
+    def __repr__(self) -> str:
+        return "LeafAnswer(...)"
+
+
+class Consul:
+    """Calls to one agent with one token."""
+
+    def __init__(
+        self, http: Client, token: TokenSource, *, scope: Params | None = None, http_auth: str | None = None
+    ) -> None:
+        self._http = http
+        self._token = token
+        self._scope = dict(scope or {})
+        self._http_auth = http_auth
+        self.on_date: Callable[[str], None] = _ignore_date  # hears the Date of every answer
+
+    async def aclose(self) -> None:
+        """Close the connections that are kept."""
+        await self._http.aclose()
+
+    async def services(self) -> dict[str, ListedService]:
+        """The agent's own services, by id; a denied token sees none."""
+        return (await self._get("/v1/agent/services", IMMEDIATE, dict[str, ListedService])).value
+
+    async def service(self, service_id: str, at: Blocking = IMMEDIATE) -> Answer[Json]:
+        """One service of the agent, blocking on its content hash."""
+        return await self._get(f"/v1/agent/service/{_segment(service_id)}", at, Json)
+
+    async def roots(self, at: Blocking = IMMEDIATE) -> Answer[Json]:
+        """The trust bundle."""
+        return await self._get("/v1/agent/connect/ca/roots", at, Json)
+
+    async def leaf(
+        self, service: str, at: Blocking = IMMEDIATE, *, reissue: bool = False
+    ) -> Answer[LeafAnswer]:
+        """Our certificate and key; without an index Consul checks whether it must be renewed.
+
+        `reissue` asks for another one whatever its age; the embedded datacenter does so, Consul does not.
+        """
+        params = {"reissue": "true"} if reissue else {}
+        return await self._get(f"/v1/agent/connect/ca/leaf/{_segment(service)}", at, LeafAnswer, params)
+
+    async def datacenters(self) -> list[str]:
+        """All that are known, the agent's own first."""
+        return (await self._get("/v1/catalog/datacenters", IMMEDIATE, list[str])).value
+
+    async def intentions(
+        self,
+        service: str,
+        at: Blocking = IMMEDIATE,
+        *,
+        by: Literal["destination", "source"] = "destination",
+        datacenter: str | None = None,
+    ) -> Answer[RawList | None]:
+        """The intentions that match `service` as a destination, or as a source, wildcards among them.
+
+        The default policy is in the answer too.
+        """
+        path = "/v1/connect/intentions/match"
+        params = {"by": by, "name": service} | _dc(datacenter)
+        answer = await self._get(path, at, dict[str, RawList | None], params)
+        return Answer(
+            value=answer.value.get(service),
+            index=answer.index,
+            default_policy=answer.default_policy,
+            last_contact=answer.last_contact,
+        )
+
+    async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[RawList]:
+        """The proxies and native instances of a service, whatever their health: that is for us to judge."""
+        chosen = {"filter": service.filter, "near": service.near}
+        params = _dc(service.datacenter) | {name: value for name, value in chosen.items() if value}
+        return await self._get(f"/v1/health/connect/{_segment(service.name)}", at, RawList, params)
+
+    async def gateways(self, datacenter: str | None, at: Blocking = IMMEDIATE) -> Answer[RawList]:
+        """The mesh gateways of a datacenter, known by the usual name of their service."""
+        path = "/v1/health/service/mesh-gateway"
+        return await self._get(path, at, RawList, _dc(datacenter))
+
+    async def execute(self, query: QueryDestination) -> Answer[Json]:
+        """What a prepared query answers now; it cannot block. `connect` asks for proxies only."""
+        path = f"/v1/query/{_segment(query.name)}/execute"
+        params = {"connect": "true"} | _dc(query.datacenter) | ({"near": query.near} if query.near else {})
+        return await self._get(path, IMMEDIATE, Json, params)
+
+    async def register(self, service: Json) -> None:
+        """Register a service with the agent."""
+        await self._put("/v1/agent/service/register", msgspec.json.encode(service))
+
+    async def deregister(self, service_id: str) -> None:
+        """Take a service off the agent."""
+        await self._put(f"/v1/agent/service/deregister/{_segment(service_id)}", b"")
+
+    async def update_check(self, check_id: str, output: str, *, passing: bool) -> None:
+        """Say how a TTL check of ours fares."""
+        body = {"Status": "passing" if passing else "critical", "Output": output}
+        await self._put(f"/v1/agent/check/update/{_segment(check_id)}", msgspec.json.encode(body))
+
+    async def _get(self, path: str, at: Blocking, kind: type[T], params: Params | None = None) -> Answer[T]:
+        response = await self._call("GET", path, {**(params or {}), **at.params}, at.seconds)
+        try:
+            value = msgspec.json.decode(response.body, type=kind)
+        except msgspec.DecodeError as error:
+            # The error's text names the field and the types, never a value: a leaf's key stays unseen.
+            raise ConsulError(ConsulReason.MALFORMED, path, f"unexpected answer: {error}") from None
+        return Answer(
+            value=value,
+            index=_index(response.headers),
+            content_hash=response.headers.get("x-consul-contenthash", ""),
+            default_policy=response.headers.get("x-consul-default-acl-policy", ""),
+            last_contact=response.headers.get("x-consul-lastcontact", ""),
+        )
+
+    async def _put(self, path: str, body: bytes) -> None:
+        await self._call("PUT", path, {}, CALL_SECONDS, body)
+
+    async def _call(
+        self, method: str, path: str, params: Params, seconds: float, body: bytes = b""
+    ) -> Response:
+        query = urlencode({**self._scope, **params})
+        request = Request(
+            method=method, target=f"{path}?{query}" if query else path, headers=self._headers(), body=body
+        )
+        try:
+            response = await self._http.exchange(request, seconds)
+        except ExchangeFailed as error:
+            malformed = error.failure in (ExchangeFailure.MALFORMED, ExchangeFailure.TOO_LARGE)
+            reason = ConsulReason.MALFORMED if malformed else ConsulReason.UNAVAILABLE
+            raise ConsulError(reason, path, str(error)) from error
+        self.on_date(response.headers.get("date", ""))
+        if response.status == 200:
+            return response
+        text = _text(response.body)
+        raise ConsulError(classify(response.status, text), path, text, status=response.status)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {}
+        token = self._token.current()
+        if token:
+            headers["X-Consul-Token"] = token
+        if self._http_auth:
+            headers["Authorization"] = "Basic " + b64encode(self._http_auth.encode()).decode()
+        return headers
+
+
+def classify(status: int, text: str) -> ConsulReason:
+    """What an error answer means (contract §1.6): the status first, then the text of a 500."""
+    if status in (401, 403):
+        return ConsulReason.DENIED
+    if status == 404:
+        return ConsulReason.NOT_FOUND
+    if status == 429:
+        return ConsulReason.RATE_LIMITED
+    if status >= 500:
+        denied = "Permission denied" in text or "ACL not found" in text
+        return ConsulReason.DENIED if denied else ConsulReason.UNAVAILABLE
+    return ConsulReason.MALFORMED
+
+
+def find_sidecar(services: Mapping[str, ListedService], service_id: str) -> Sequence[str]:
+    """Ids of the proxies that stand beside the service; compared lower-cased, as Consul does."""
+    wanted = service_id.lower()
+    return sorted(
+        service.id
+        for service in services.values()
+        if service.kind == "connect-proxy"
+        and service.proxy is not None
+        and service.proxy.destination_service_id.lower() == wanted
+    )
+
+
+def _ignore_date(_date: str) -> None:
+    """Nobody measures."""
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _dc(datacenter: str | None) -> dict[str, str]:
+    return {"dc": datacenter} if datacenter else {}
+
+
+def _wait(seconds: float) -> str:
+    return f"{seconds:g}s"
+
+
+def _index(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("x-consul-index", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _text(body: bytes) -> str:
+    return " ".join(body[: 4 * MAX_TEXT].decode("utf-8", "replace").split())[:MAX_TEXT] or "(no text)"

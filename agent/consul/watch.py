@@ -1,0 +1,224 @@
+"""The one loop behind everything the agent watches: ask, compare, publish, wait, ask again.
+
+Theory of operation
+-------------------
+Consul has three ways to be asked again (contract §1.4, §1.5, §7), and they differ only in where the next
+question starts:
+
+- INDEX: the answer carries an index; asking with it blocks until there is a newer one or the wait is over. An
+  index is a hint, not a version: it moves without a change, it stands still through a restart, it goes
+  backwards when a server is restored (then the next question starts from 0), and it may be missing or 0 (then
+  1 is used: asking with 0 for ever would be a busy loop). So what counts as a change is the value, compared.
+- HASH: the same with a content hash; an unchanged hash is a timeout.
+- POLL: the endpoint never blocks (prepared queries); the next question is asked after an interval.
+
+`advance` holds these rules and nothing else does.
+
+An error, any error, forgets the position: the server may not be the one we asked before. The last good value
+stays published; `Latest` has no way to take one back. The next question waits out a jittered exponential
+delay of at most a minute, less while nothing answers at all, for then it costs nobody anything and the agent
+on this host is most likely restarting. An answer that arrives but cannot be read is different: it has a
+position, so the next question blocks for a better one instead of asking in a loop.
+
+Beneath all of it lies a token bucket: whatever a server does with its indexes, a watch asks once a second on
+average.
+
+`kick` ends a waiting early: when the token has changed, or when every candidate of an upstream has failed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from random import Random
+from typing import Generic, TypeVar
+
+import trio
+
+from agent.base.incremental import Pieces
+from agent.consul.api import Answer, Blocking, ConsulError, ConsulReason
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+WAIT = 60.0  # seconds a server may hold a question
+BACKOFF_FLOOR, BACKOFF_CEILING = 0.5, 60.0
+DENIED_FLOOR = 5.0  # an operator has to act; asking sooner helps nobody
+NEARBY_CEILING = 8.0  # the agent on this host is down, or does not know our service yet
+RATE, BURST = 1.0, 4  # questions per second, and how many may come at once
+
+
+class Cursor(StrEnum):
+    """How a watch knows where to go on."""
+
+    INDEX = "index"
+    HASH = "hash"
+    POLL = "poll"
+
+
+class AnswerRejected(Exception):
+    """An answer that cannot be used, with its named reason; the last good value stays."""
+
+    def __init__(self, reason: StrEnum | str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = str(reason)
+        self.detail = detail
+
+
+Failure = ConsulError | AnswerRejected
+
+
+def advance(cursor: Cursor, at: Blocking, index: int | None, content_hash: str) -> Blocking:
+    """Where the next question starts after an answer with this index and hash to a question asked `at`."""
+    if cursor is Cursor.INDEX:
+        newest = index or 1
+        return Blocking(index=newest if newest >= at.index else 0)
+    if cursor is Cursor.HASH:
+        return Blocking(content_hash=content_hash)
+    return Blocking()
+
+
+def backoff(failures: int, failure: Failure, rng: Random) -> float:
+    """Seconds to wait after so many failures in a row (at least one): doubling, jittered downward by half."""
+    ceiling, floor = BACKOFF_CEILING, BACKOFF_FLOOR
+    if isinstance(failure, ConsulError):
+        if failure.unanswered or failure.reason is ConsulReason.NOT_FOUND:
+            ceiling = NEARBY_CEILING
+        elif failure.reason is ConsulReason.DENIED:
+            floor = DENIED_FLOOR
+    return min(ceiling, floor * 2.0 ** min(failures - 1, 16)) * rng.uniform(0.5, 1.0)
+
+
+class TokenBucket:
+    """At most `burst` at once and `rate` per second on average, by trio's clock."""
+
+    def __init__(self, rate: float = RATE, burst: int = BURST) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = float(burst)
+        self._filled = trio.current_time()
+
+    async def take(self) -> None:
+        """Take one, waiting for it if need be."""
+        now = trio.current_time()
+        self._level = min(self._burst, self._level + (now - self._filled) * self._rate) - 1
+        self._filled = now
+        if self._level < 0:
+            await trio.sleep(-self._level / self._rate)
+
+
+@dataclass(slots=True, kw_only=True)
+class WatchStatus:
+    """What there is to say about a watch; the loop writes it, status and metrics read it."""
+
+    name: str
+    answers: int = 0
+    changes: int = 0
+    answered_at: datetime | None = None
+    failing: Failure | None = None  # the last question's failure; None when it was answered well
+    failing_since: datetime | None = None
+    failures_in_row: int = 0
+    reason_changed: bool = False  # the last failure's reason is not that of the one before
+    failures: Counter[str] = field(default_factory=Counter)  # by reason, ever
+
+    def succeeded(self, at: datetime) -> None:
+        """A usable answer came."""
+        self.answers += 1
+        self.answered_at = at
+        self.failing = self.failing_since = None
+        self.failures_in_row = 0
+
+    def failed(self, failure: Failure, at: datetime) -> None:
+        """None came, or an unusable one."""
+        self.reason_changed = self.failing is not None and self.failing.reason != failure.reason
+        self.failures[str(failure.reason)] += 1
+        self.failures_in_row += 1
+        self.failing_since = self.failing_since or at
+        self.failing = failure
+
+
+def _ignore(_status: WatchStatus) -> None:
+    """Nobody wants to hear of it."""
+
+
+@dataclass(kw_only=True)
+class Watch(Generic[R, T]):
+    """One thing to watch.
+
+    `ask` asks once or raises ConsulError. `read` makes a value of the answer, at once or in pieces, or raises
+    AnswerRejected.
+    `publish` is called with every value that differs from the one before. `on_failure` hears of every failure
+    and may raise to end it all; `on_recovery` hears when a run of them is over, `on_answer` of every good
+    answer once its value is published, changed or not.
+    """
+
+    name: str
+    cursor: Cursor
+    ask: Callable[[Blocking], Awaitable[Answer[R]]]
+    read: Callable[[Answer[R]], T | Pieces[T]]
+    publish: Callable[[T], None]
+    poll_interval: float = 30.0  # seconds, for POLL
+    on_failure: Callable[[WatchStatus], None] = _ignore
+    on_recovery: Callable[[WatchStatus], None] = _ignore
+    on_answer: Callable[[WatchStatus], None] = _ignore
+    status: WatchStatus = field(init=False)
+    _kicked: trio.Event = field(init=False, default_factory=trio.Event)
+    _last: T | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.status = WatchStatus(name=self.name)
+
+    def kick(self) -> None:
+        """Ask again soon, if the watch is waiting between two questions."""
+        self._kicked.set()
+
+    async def follow(self, clock: Callable[[], datetime], rng: Random) -> None:
+        """Watch for ever."""
+        bucket = TokenBucket()
+        at = Blocking()
+        while True:
+            await bucket.take()
+            try:
+                answer = await self.ask(replace(at, wait=WAIT))
+            except ConsulError as error:
+                self._failed(error, clock())
+                at = Blocking()
+                await self._pause(backoff(self.status.failures_in_row, error, rng))
+                continue
+            at = advance(self.cursor, at, answer.index, answer.content_hash)
+            await self._take(answer, clock)
+            if self.cursor is Cursor.POLL:
+                await self._pause(self.poll_interval * rng.uniform(0.9, 1.1))
+
+    async def _take(self, answer: Answer[R], clock: Callable[[], datetime]) -> None:
+        at = clock()
+        try:
+            value = await self._read(answer)
+        except AnswerRejected as rejected:
+            self._failed(rejected, at)
+            return
+        recovered = self.status.failing is not None
+        self.status.succeeded(at)
+        if recovered:
+            self.on_recovery(self.status)
+        if value != self._last:
+            self._last = value
+            self.status.changes += 1
+            self.publish(value)
+        self.on_answer(self.status)
+
+    async def _read(self, answer: Answer[R]) -> T:
+        found = self.read(answer)
+        return await found.together() if isinstance(found, Pieces) else found
+
+    def _failed(self, failure: Failure, at: datetime) -> None:
+        self.status.failed(failure, at)
+        self.on_failure(self.status)
+
+    async def _pause(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self._kicked.wait()
+        self._kicked = trio.Event()

@@ -1,0 +1,311 @@
+"""Roots and leaf, watched, proven to fit, and published together as TLS contexts.
+
+Roots come first: the leaf is asked for once they are known, a new leaf that is ahead of them waits for them
+(`roots_first`), and is proven against the newest. A pair that does not fit changes nothing; why it does not
+is kept for status and metrics. New roots never wait for a leaf: when the newest leaf is rejected, the one in
+force is proven against them. What counts is content: an answer that lists the same roots, whatever its
+index, order or signing key ids, is no change.
+
+Beside the watches runs an alarm that reads the leaf without an index as two thirds of its life are over: it
+does not depend on the watch, on the agent's cache or on anybody having asked before. An answer to a question
+without an index may come out of a cache, so a leaf that is older than ours is refused. Once our leaf has
+expired the alarm asks twice a second, impatiently: whatever comes back is found within a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from random import Random
+from typing import Protocol
+
+import trio
+
+from agent.base.latest import Latest
+from agent.consul.api import Consul, ConsulError
+from agent.consul.watch import AnswerRejected
+from agent.control.churn import Churn
+from agent.control.root_catchup import CatchUp, RootsFirst
+from agent.control.watches import leaf_watch, read_leaf, roots_watch
+from certs.bundle import TrustBundle
+from certs.contexts import Contexts, build_contexts
+from certs.credentials import Credentials, CredentialsReason, CredentialsRejected, prove
+from certs.leaf import Leaf
+from certs.renewal import next_ask
+
+STALE = "stale_leaf"  # beside the reasons of `prove`: an older leaf than the one in force
+
+_LOOK_SECONDS = 60.0  # the wall clock may be set while we sleep on another one
+_REJECTED_RETRY = timedelta(seconds=30)
+_EXPIRED_RETRY = timedelta(seconds=0.5)
+_ROOTS_PATIENCE, _ROOTS_IMPATIENCE = 2.0, 0.5  # seconds for a leaf's roots; the latter while none is in force
+_EXPIRED_PATIENCE = 1.0  # seconds for an answer; a hung agent that wakes is noticed by the next question
+
+
+class Asker(StrEnum):
+    """Who asked for a leaf."""
+
+    WATCH = "watch"
+    ALARM = "alarm"
+    OPERATOR = "operator"
+
+
+class Refresh(StrEnum):
+    """What came of an answer about the leaf."""
+
+    NEW = "new"
+    SAME = "same"
+    STALE = "stale"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class RotationEvents(Protocol):
+    """Who hears of it."""
+
+    def credentials_published(self, contexts: Contexts) -> None: ...
+    def credentials_rejected(self, reason: str, detail: str) -> None: ...
+    def renewal_failed(self, detail: str, not_after: datetime) -> None: ...
+    def leaf_churning(self, detail: str) -> None: ...
+    def roots_behind(self, reason: str, detail: str) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class RotationStatus:
+    """What there is to say beside the newest contexts."""
+
+    rejected_reason: str = ""  # of the newest pair; empty when it was published
+    rejected_detail: str = ""
+    rejected_at: datetime | None = None
+    rejections: Counter[str] = field(default_factory=Counter)  # by reason, ever
+    renewal_due: datetime | None = None
+    refreshes: Counter[tuple[Asker, Refresh]] = field(default_factory=Counter)
+    refresh_failed: str = ""  # why the last question of the alarm or the operator brought no leaf
+
+
+class Rotation:
+    """Keeps `contexts` the newest credentials that hold."""
+
+    def __init__(
+        self,
+        consul: Consul,
+        *,
+        service: str,
+        datacenter: str | None,
+        contexts: Latest[Contexts],
+        events: RotationEvents,
+        clock: Callable[[], datetime],
+        rng: Random,
+    ) -> None:
+        self._consul = consul
+        self._service = service
+        self._datacenter = datacenter
+        self._events = events
+        self._clock = clock
+        self._rng = rng
+        self._churn = Churn()
+        self.contexts = contexts
+        self.status = RotationStatus()
+        self._bundle: Latest[TrustBundle] = Latest()
+        self._watched: Latest[Leaf] = Latest()  # as they come; not looked at yet
+        self._leaf: Latest[Leaf] = Latest()
+        self._turn = trio.Lock()  # one leaf after the other, as they came
+        self.roots_first = RootsFirst(consul.roots, self._bundle, self._take_bundle)
+        self.roots_watch = roots_watch(consul, self._take_bundle)
+        self.leaf_watch = leaf_watch(consul, service, self._watched.publish)
+
+    @property
+    def bundle(self) -> TrustBundle | None:
+        """The newest roots as Consul lists them; those in force trust the same, or wait for a leaf."""
+        return self._bundle.value
+
+    @property
+    def churning(self) -> str:
+        """What is wrong when leaves come too often; empty while they do not."""
+        return self._churn.alarm(self._clock())
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.roots_watch.follow, self._clock, self._rng)
+            await self._bundle.first()
+            nursery.start_soon(self.leaf_watch.follow, self._clock, self._rng)
+            nursery.start_soon(self._take_watched)
+            await self._leaf.first()
+            nursery.start_soon(self._renew)
+
+    async def refresh(self, by: Asker, *, reissue: bool = False) -> Refresh:
+        """Ask for the leaf now, without an index; with `reissue` for another than the one we have."""
+        try:
+            with trio.fail_after(_EXPIRED_PATIENCE if self._expired else math.inf):
+                leaf = read_leaf(await self._consul.leaf(self._service, reissue=reissue))
+        except (ConsulError, AnswerRejected, trio.TooSlowError) as error:
+            self._failed(by, str(error) or "no answer in time")
+            return Refresh.FAILED
+        self.status.refresh_failed = ""
+        self._wake_watches()
+        return await self._take_in_turn(leaf, by)
+
+    # --- what comes ---
+
+    def _take_bundle(self, bundle: TrustBundle) -> None:
+        self._bundle.publish(bundle)
+        self._prove()
+
+    async def _take_watched(self) -> None:
+        version = 0
+        while True:
+            leaf, version = await self._watched.newer(version)
+            await self._take_in_turn(leaf, Asker.WATCH)
+
+    async def _take_in_turn(self, leaf: Leaf, by: Asker) -> Refresh:
+        async with self._turn:
+            idle = self.contexts.value is None or self._expired
+            result = await self.roots_first.have(leaf, _ROOTS_IMPATIENCE if idle else _ROOTS_PATIENCE)
+            if result not in (None, CatchUp.CAME):
+                detail = f"no root announces {leaf.signer}, which signed certificate {leaf.serial}"
+                self._events.roots_behind(result.value, detail)
+            return self._take_leaf(leaf, by)
+
+    def _take_leaf(self, leaf: Leaf, by: Asker) -> Refresh:
+        result = self._offer(leaf)
+        self.status.refreshes[by, result] += 1
+        return result
+
+    def _offer(self, leaf: Leaf) -> Refresh:
+        """From the watch or from the alarm, whichever is first; the other one's is then no news."""
+        if leaf == self._leaf.value and not self.status.rejected_reason:
+            return Refresh.SAME
+        if self._is_stale(leaf):
+            detail = f"certificate {leaf.serial} of {leaf.not_before.isoformat()} is older than ours"
+            self._rejected(STALE, detail)
+            return Refresh.STALE
+        version = self.contexts.version
+        if leaf != self._leaf.value and self._churn.taken(self._clock(), leaf.not_after - leaf.not_before):
+            self._events.leaf_churning(self.churning)
+        self._leaf.publish(leaf)
+        if not self._prove():
+            return Refresh.REJECTED
+        return Refresh.NEW if self.contexts.version > version else Refresh.SAME
+
+    def _is_stale(self, leaf: Leaf) -> bool:
+        """Issued before ours and ending no later: of no use, unless ours does not fit the newest roots."""
+        before, bundle = self.contexts.value, self._bundle.value
+        if before is None or bundle is None:
+            return False
+        ours = before.credentials.leaf
+        if leaf.not_before >= ours.not_before or leaf.not_after > ours.not_after:
+            return False
+        return before.credentials.bundle.same_trust(bundle)
+
+    def _prove(self) -> bool:
+        """Publish the newest leaf and roots if they fit, else at least the newest roots."""
+        leaf, bundle = self._leaf.value, self._bundle.value
+        if leaf is None or bundle is None:
+            return False
+        try:
+            self._publish(leaf, bundle)
+        except CredentialsRejected as error:
+            self._rejected(error.reason.value, error.detail)
+            self._prove_former(leaf, bundle)
+            return False
+        self.status.rejected_reason = self.status.rejected_detail = ""
+        self.status.rejected_at = None
+        return True
+
+    def _prove_former(self, newest: Leaf, bundle: TrustBundle) -> None:
+        former = self.contexts.value
+        if former is None or former.credentials.leaf == newest:
+            return
+        try:
+            self._publish(former.credentials.leaf, bundle)
+        except CredentialsRejected:
+            return  # the pair in force stays whole; the newest pair's reason is the one to tell
+
+    def _publish(self, leaf: Leaf, bundle: TrustBundle) -> None:
+        """A new generation, if it differs from the one in force. Raises CredentialsRejected."""
+        at = self._clock()
+        credentials = prove(leaf, bundle, service=self._service, datacenter=self._datacenter, at=at)
+        former = self.contexts.value
+        if former is not None and _is_the_same(former.credentials, leaf, bundle):
+            return
+        contexts = build_contexts(credentials, self.contexts.version + 1)
+        self.contexts.publish(contexts)
+        self._events.credentials_published(contexts)
+
+    def _rejected(self, reason: str, detail: str) -> None:
+        status = self.status
+        status.rejections[reason] += 1
+        if (status.rejected_reason, status.rejected_detail) == (reason, detail):
+            return  # asked again, told the same
+        status.rejected_reason, status.rejected_detail = reason, detail
+        status.rejected_at = self._clock()
+        self._events.credentials_rejected(reason, detail)
+
+    # --- the alarm ---
+
+    async def _renew(self) -> None:
+        """Sleep until the newest leaf is due, then read it without an index."""
+        while True:
+            version = self._leaf.version
+            self.status.renewal_due = due = self._due(self._clock())
+            if await self._sleep_until(due, version) and not self._held_is_valid():
+                await self.refresh(Asker.ALARM)
+
+    def _due(self, now: datetime) -> datetime:
+        """By the leaf in force; soon while the newest one is rejected: what does not fit now may fit then."""
+        soon = now + _REJECTED_RETRY
+        newest = self._leaf.value
+        if self._holds() and newest is not None:
+            soon = min(soon, newest.not_before)
+        if self._expired:
+            return min(soon, now + _EXPIRED_RETRY)
+        if self.contexts.value is None:
+            return soon
+        leaf = self.contexts.value.credentials.leaf
+        due = now + next_ask(leaf.not_before, leaf.not_after, now, self._rng)
+        due = min(due, leaf.not_after + _EXPIRED_RETRY)  # from when on it is asked for twice a second
+        return min(due, soon) if self.status.rejected_reason else due
+
+    def _holds(self) -> bool:
+        """Whether the newest leaf waits for its time to begin."""
+        return self.status.rejected_reason == CredentialsReason.NOT_YET_VALID.value
+
+    def _held_is_valid(self) -> bool:
+        """Whether the leaf that was not valid yet is now, and in force: nobody needs to be asked."""
+        return self._holds() and self._prove()
+
+    @property
+    def _expired(self) -> bool:
+        """Whether there was a leaf in force and its time is over."""
+        current = self.contexts.value
+        return current is not None and self._clock() > current.credentials.leaf.not_after
+
+    async def _sleep_until(self, due: datetime, version: int) -> bool:
+        """True when it is due; False when another leaf came first."""
+        while (rest := due - self._clock()) > timedelta(0):
+            with trio.move_on_after(min(rest.total_seconds(), _LOOK_SECONDS)):
+                await self._leaf.newer(version)
+                return False
+        return True
+
+    def _failed(self, by: Asker, detail: str) -> None:
+        self.status.refreshes[by, Refresh.FAILED] += 1
+        newest = self._leaf.value
+        if detail != self.status.refresh_failed and newest is not None:
+            self._events.renewal_failed(detail, newest.not_after)
+        self.status.refresh_failed = detail
+
+    def _wake_watches(self) -> None:
+        """An answer came: a watch that waits out a failure need not wait longer."""
+        for watch in (self.roots_watch, self.leaf_watch):
+            if watch.status.failing is not None:
+                watch.kick()
+
+
+def _is_the_same(former: Credentials, leaf: Leaf, bundle: TrustBundle) -> bool:
+    return former.leaf == leaf and former.bundle.same_trust(bundle)

@@ -1,0 +1,167 @@
+"""Where the upstreams are, kept up to date: one watch per lookup, however many upstreams share it.
+
+A prepared query cannot block, so it is polled, slowly. What it answers follows from the health of the service
+it names: that is watched beside it, here and where it was found, and when a check flips the query is asked
+again at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+
+import trio
+
+from agent.base.latest import Latest, any_newer
+from agent.consul.api import Consul
+from agent.consul.watch import WatchStatus
+from agent.control.watches import EndpointsWatch, endpoints_watch
+from agent.outbound.upstream_state import Source
+from upstreams.endpoints import EndpointSet
+from upstreams.spec import (
+    Gateways,
+    Lookup,
+    MeshGatewayMode,
+    QueryDestination,
+    ServiceDestination,
+    Upstream,
+)
+
+_CROSSING = frozenset({MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE})
+
+Key = tuple[Lookup, float | None]  # a query's poll interval is part of what is watched
+Share = Callable[[Lookup, float | None, Source], Awaitable[None]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Feed:
+    watch: EndpointsWatch
+    source: Source
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class EndpointFeeds:
+    """The watches of all destinations that are wanted now."""
+
+    def __init__(
+        self,
+        consul: Consul,
+        nursery: trio.Nursery,
+        *,
+        own_datacenter: Callable[[], str],
+        clock: Callable[[], datetime],
+        rng: Random,
+        on_failure: Callable[[WatchStatus], None],
+        on_recovery: Callable[[WatchStatus], None],
+        share: Share | None = None,
+    ) -> None:
+        self._consul = consul
+        self._nursery = nursery
+        self._own_datacenter = own_datacenter
+        self._clock = clock
+        self._rng = rng
+        self._on_failure = on_failure
+        self._on_recovery = on_recovery
+        self._share = share  # runs beside each watch
+        self._feeds: dict[Key, _Feed] = {}
+        self._wanted: set[Key] = set()
+        self._behind: dict[Key, frozenset[Key]] = {}  # a query's key to those of the services behind it
+        self._crossing = False
+
+    def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
+        """The source of that lookup (agent.outbound.upstream_state.Sources), watched from now on if it was not.
+
+        What no upstream needs any more stays unwatched, though a connection of one that is gone may ask.
+        """
+        key = _key(lookup, poll_interval)
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._make(key)
+            if self._needs(key):
+                self._feeds[key] = feed
+                self._nursery.start_soon(self._follow, key, feed)
+        return feed.source
+
+    def statuses(self) -> list[WatchStatus]:
+        """How all of them fare."""
+        return [feed.watch.status for feed in self._feeds.values()]
+
+    def want(self, upstreams: Iterable[Upstream]) -> None:
+        """Watch what these need and nothing else; what was watched already goes on undisturbed.
+
+        Gateways are watched from when one is looked for: a query's answer says late where it leads.
+        """
+        wanted = list(upstreams)
+        self._wanted = {
+            _key(target, upstream.poll_interval) for upstream in wanted for target in upstream.targets
+        }
+        self._crossing = any(upstream.mesh_gateway in _CROSSING for upstream in wanted)
+        self._behind = {key: behind for key, behind in self._behind.items() if key in self._wanted}
+        self._settle()
+
+    def refresh_all(self) -> None:
+        """Ask again soon, all of them: the token has changed."""
+        for feed in self._feeds.values():
+            feed.watch.kick()
+
+    def _make(self, key: Key) -> _Feed:
+        lookup, poll_interval = key
+        endpoints: Latest[EndpointSet] = Latest()
+        watch = endpoints_watch(self._consul, lookup, endpoints.publish, poll_interval)
+        watch.on_failure, watch.on_recovery = self._on_failure, self._on_recovery
+        source = Source(
+            endpoints=endpoints,
+            status=watch.status,
+            ask_again=watch.kick,
+            polled=isinstance(lookup, QueryDestination),
+        )
+        return _Feed(watch=watch, source=source)
+
+    def _needs(self, key: Key) -> bool:
+        if isinstance(key[0], Gateways):
+            return self._crossing
+        return key in self._wanted or any(key in behind for behind in self._behind.values())
+
+    def _settle(self) -> None:
+        """End what is no longer needed, begin what is not watched yet."""
+        for key in [key for key in self._feeds if not self._needs(key)]:
+            self._feeds.pop(key).scope.cancel()
+        for lookup, poll_interval in self._wanted.union(*self._behind.values()):
+            self.source(lookup, poll_interval)
+
+    async def _follow(self, key: Key, feed: _Feed) -> None:
+        with feed.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed.watch.follow, self._clock, self._rng)
+                if self._share is not None:
+                    nursery.start_soon(self._share, *key, feed.source)
+                if isinstance(key[0], QueryDestination):
+                    nursery.start_soon(self._ask_on_flips, key, key[0], feed.source)
+
+    async def _ask_on_flips(self, key: Key, query: QueryDestination, source: Source) -> None:
+        while True:
+            answer, version = await source.endpoints.newer(0)
+            lookups = _services_behind(query, answer, self._own_datacenter())
+            self._behind[key] = frozenset(_key(lookup, None) for lookup in lookups)
+            self._settle()
+            health = [self.source(lookup, None).endpoints for lookup in lookups]
+            seen = [(cell, cell.version) for cell in health]
+            await any_newer([(source.endpoints, version), *seen])
+            if any(cell.version > before > 0 for cell, before in seen):
+                source.ask_again()
+
+
+def _services_behind(query: QueryDestination, answer: EndpointSet, own: str) -> list[ServiceDestination]:
+    """Where the query looks first, and where it has found something instead."""
+    if not answer.service:
+        return []
+    found_in = None if answer.datacenter == own else answer.datacenter or query.datacenter
+    where = dict.fromkeys((query.datacenter, found_in))
+    return [ServiceDestination(answer.service, datacenter) for datacenter in where]
+
+
+def _key(lookup: Lookup, poll_interval: float | None) -> Key:
+    """Only a query is polled: whatever interval its neighbours have, a service is watched once."""
+    return lookup, poll_interval if isinstance(lookup, QueryDestination) else None

@@ -1,0 +1,137 @@
+"""What `/status` and `/metrics` say of leaf, roots, renewal and the clock; never a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from agent.base.prometheus import Family, counter, gauge
+from agent.control.credentials import Rotation
+from agent.parts import Parts
+from certs.bundle import TrustBundle
+from certs.contexts import Contexts
+from certs.leaf import serial_text
+
+Row = dict[str, object]
+
+
+def row(parts: Parts, now: datetime) -> Row | None:
+    """The credentials in force and how their renewal fares; None before anything is known."""
+    contexts, rotation = parts.contexts.value, parts.rotation
+    told: Row = {}
+    if contexts is not None:
+        told |= _in_force(contexts, now)
+    if rotation is not None:
+        told |= _renewal(rotation)
+        if rotation.bundle is not None:
+            told["roots"] = _roots(rotation.bundle)
+    if parts.skew.seconds is not None:
+        told["clock_skew_seconds"] = round(parts.skew.seconds, 1)
+        told["clock_skew_notable"] = parts.skew.notable
+    return told or None
+
+
+def families(parts: Parts) -> Iterator[Family]:
+    """The metrics of the same."""
+    contexts, rotation = parts.contexts.value, parts.rotation
+    if contexts is not None:
+        yield from _in_force_families(contexts)
+    if rotation is not None:
+        yield from _renewal_families(rotation)
+    if parts.skew.seconds is not None:
+        yield gauge("sidecar_clock_skew_seconds", "Consul's clock minus ours.").add(parts.skew.seconds)
+
+
+def _in_force(contexts: Contexts, now: datetime) -> Row:
+    leaf, bundle = contexts.credentials.leaf, contexts.credentials.bundle
+    return {
+        "id": str(leaf.id),
+        "serial": leaf.serial,
+        "signer": leaf.signer,
+        "not_before": _time(leaf.not_before),
+        "not_after": _time(leaf.not_after),
+        "expires_in_seconds": round((leaf.not_after - now).total_seconds()),
+        "generation": contexts.generation,
+        "chain": {"certificates": 1 + len(leaf.extra), "bytes": leaf.chain_bytes},
+        "trust_domain": str(bundle.trust_domain),
+        "roots": _roots(bundle),
+    }
+
+
+def _roots(bundle: TrustBundle) -> list[Row]:
+    return [
+        {
+            "id": root.id,
+            "serial": serial_text(root.certificate.serial_number),
+            "active": root.active,
+            "not_after": _time(root.not_after),
+        }
+        for root in bundle.roots
+    ]
+
+
+def _renewal(rotation: Rotation) -> Row:
+    status = rotation.status
+    rejected: Row | None = None
+    if status.rejected_reason:
+        rejected = {
+            "reason": status.rejected_reason,
+            "detail": status.rejected_detail,
+            "at": _time(status.rejected_at),
+        }
+    catch_ups = rotation.roots_first.results
+    return {
+        "renewal_due": _time(status.renewal_due),
+        "rejected": rejected,
+        "churning": rotation.churning or None,
+        "refresh_failed": status.refresh_failed or None,
+        "roots_read_for_a_leaf": {result.value: count for result, count in sorted(catch_ups.items())},
+        "refreshes": {
+            f"{by.value}_{result.value}": count for (by, result), count in sorted(status.refreshes.items())
+        },
+    }
+
+
+def _in_force_families(contexts: Contexts) -> Iterator[Family]:
+    leaf, bundle = contexts.credentials.leaf, contexts.credentials.bundle
+    yield gauge("sidecar_leaf_info", "The leaf in force; always 1.").add(
+        1, serial=leaf.serial, id=str(leaf.id)
+    )
+    expiry = gauge("sidecar_leaf_expiry_timestamp_seconds", "When the leaf in force ends.")
+    yield expiry.add(leaf.not_after.timestamp())
+    begin = gauge("sidecar_leaf_begin_timestamp_seconds", "When the leaf in force began.")
+    yield begin.add(leaf.not_before.timestamp())
+    chain = gauge(
+        "sidecar_leaf_chain_bytes", "What every handshake sends: the leaf and what travels with it."
+    )
+    yield chain.add(leaf.chain_bytes)
+    length = gauge("sidecar_leaf_chain_certificates", "The same, counted.")
+    yield length.add(1 + len(leaf.extra))
+    yield gauge("sidecar_roots", "Trusted roots.").add(len(bundle.roots))
+    ends = gauge("sidecar_root_expiry_timestamp_seconds", "When each trusted root ends.")
+    for root in bundle.roots:
+        ends.add(root.not_after.timestamp(), root=root.id)
+    yield ends
+    yield gauge("sidecar_credentials_generation", "The generation in force.").add(contexts.generation)
+    yield counter("sidecar_credentials_total", "Credentials published.").add(contexts.generation)
+
+
+def _renewal_families(rotation: Rotation) -> Iterator[Family]:
+    rejected = counter("sidecar_credentials_rejected_total", "Leaf and roots that did not fit.")
+    for reason, count in sorted(rotation.status.rejections.items()):
+        rejected.add(count, reason=reason)
+    refreshes = counter("sidecar_leaf_refreshes_total", "Answers about the leaf, by who asked and what came.")
+    for (by, result), count in sorted(rotation.status.refreshes.items()):
+        refreshes.add(count, by=by.value, result=result.value)
+    churning = gauge("sidecar_leaf_churning", "Whether the leaf is issued again and again.")
+    ahead = counter("sidecar_leaf_ahead_total", "Leaves that came before their roots, by what asking did.")
+    for caught, count in sorted(rotation.roots_first.results.items()):
+        ahead.add(count, result=caught.value)
+    yield from (rejected, refreshes, ahead, churning.add(bool(rotation.churning)))
+    if rotation.status.renewal_due is not None:
+        due = gauge("sidecar_leaf_renewal_due_timestamp_seconds", "When the leaf is asked for at the latest.")
+        yield due.add(rotation.status.renewal_due.timestamp())
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

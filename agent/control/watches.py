@@ -1,0 +1,166 @@
+"""What the agent watches: each function makes one watch of a Consul call, a parser and a place to publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from agent.base.incremental import Pieces, Work
+from agent.config.registration import Registration, RegistrationRejected, parse_registration
+from agent.consul.api import Answer, Blocking, Consul, Json, LeafAnswer, RawList
+from agent.consul.watch import AnswerRejected, Cursor, Watch
+from agent.policy.intentions import Intentions, InvalidIntentions, read_match
+from agent.policy.source_intentions import Outgoing, read_outgoing
+from certs.bundle import BundleRejected, TrustBundle, parse_roots
+from certs.leaf import Leaf, LeafRejected, parse_leaf
+from upstreams.answers import InvalidAnswer, parse_query, read_health
+from upstreams.endpoints import EndpointSet
+from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
+
+POLL_SECONDS = 30.0  # prepared queries; Envoy's integration polls as often (contract §7)
+LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 10.0, 60.0  # what a query's TTL can make of it
+
+T = TypeVar("T")
+
+RegistrationWatch = Watch[Json, Registration]
+RootsWatch = Watch[Json, TrustBundle]
+LeafWatch = Watch[LeafAnswer, Leaf]
+IntentionsWatch = Watch[RawList | None, Intentions]
+OutgoingWatch = Watch[RawList | None, Outgoing]
+EndpointsWatch = Watch[RawList, EndpointSet] | Watch[Json, EndpointSet]
+
+
+def registration_watch(
+    consul: Consul, proxy_id: str, publish: Callable[[Registration], None]
+) -> RegistrationWatch:
+    """Our own registration, by content hash."""
+    ask = partial(consul.service, proxy_id)
+    return Watch(name="registration", cursor=Cursor.HASH, ask=ask, read=read_registration, publish=publish)
+
+
+def roots_watch(consul: Consul, publish: Callable[[TrustBundle], None]) -> RootsWatch:
+    """The trust bundle."""
+    return Watch(name="roots", cursor=Cursor.INDEX, ask=consul.roots, read=read_roots, publish=publish)
+
+
+def leaf_watch(consul: Consul, service: str, publish: Callable[[Leaf], None]) -> LeafWatch:
+    """Our leaf. The open question is also what makes Consul renew it."""
+    ask = partial(consul.leaf, service)
+    return Watch(name="leaf", cursor=Cursor.INDEX, ask=ask, read=read_leaf, publish=publish)
+
+
+def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions], None]) -> IntentionsWatch:
+    """Who may call us, and the default policy that every answer carries in a header."""
+    ask = partial(consul.intentions, service)
+    read = partial(read_intentions, service)
+    return Watch(name="intentions", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+
+
+def outgoing_watch(consul: Consul, service: str, publish: Callable[[Outgoing], None]) -> OutgoingWatch:
+    """Whom we may not call."""
+    ask = partial(consul.intentions, service, by="source")
+    return Watch(name="outgoing", cursor=Cursor.INDEX, ask=ask, read=_read_outgoing, publish=publish)
+
+
+def endpoints_watch(
+    consul: Consul,
+    lookup: Lookup,
+    publish: Callable[[EndpointSet], None],
+    poll_interval: float | None = None,
+) -> EndpointsWatch:
+    """Where an upstream's instances are, or the gateways to them; a prepared query is polled."""
+    if isinstance(lookup, QueryDestination):
+        return _query_watch(consul, lookup, publish, poll_interval)
+    if isinstance(lookup, Gateways):
+        ask = partial(consul.gateways, lookup.datacenter)
+    else:
+        ask = partial(consul.endpoints, lookup)
+    read = partial(_read_health, lookup)
+    return Watch(name=f"endpoints {lookup}", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+
+
+def _query_watch(
+    consul: Consul,
+    query: QueryDestination,
+    publish: Callable[[EndpointSet], None],
+    poll_interval: float | None,
+) -> Watch[Json, EndpointSet]:
+    """Asked again after the interval that was set, else after the query's own TTL within bounds."""
+
+    async def execute(_at: Blocking) -> Answer[Json]:
+        return await consul.execute(query)
+
+    def read(answer: Answer[Json]) -> EndpointSet:
+        endpoints = _read_query(query, answer)
+        if poll_interval is None:
+            hint = endpoints.ttl or POLL_SECONDS
+            watch.poll_interval = min(MOST_POLL_SECONDS, max(LEAST_POLL_SECONDS, hint))
+        return endpoints
+
+    watch = Watch(
+        name=f"endpoints {query}",
+        cursor=Cursor.POLL,
+        ask=execute,
+        read=read,
+        publish=publish,
+        poll_interval=poll_interval or POLL_SECONDS,
+    )
+    return watch
+
+
+def read_registration(answer: Answer[Json]) -> Registration:
+    """Parse the answer of `/v1/agent/service/:id`; raise AnswerRejected."""
+    try:
+        return parse_registration(answer.value)
+    except RegistrationRejected as error:
+        raise AnswerRejected(error.reason, error.detail) from error
+
+
+def read_leaf(answer: Answer[LeafAnswer]) -> Leaf:
+    """Parse the answer of the leaf endpoint; raise AnswerRejected."""
+    try:
+        return parse_leaf(answer.value.cert_pem, answer.value.private_key_pem)
+    except LeafRejected as error:
+        raise AnswerRejected(error.reason, error.detail) from error
+
+
+def read_roots(answer: Answer[Json]) -> TrustBundle:
+    """Parse the answer of the roots endpoint; raise AnswerRejected."""
+    try:
+        return parse_roots(answer.value)
+    except BundleRejected as error:
+        raise AnswerRejected(error.reason, error.detail) from error
+
+
+def read_intentions(service: str, answer: Answer[RawList | None]) -> Pieces[Intentions]:
+    """Parse the match answer; raises AnswerRejected as it is put together.
+
+    Without the header (before 1.9) the default is unknown, and what is unknown is denied.
+    """
+    default_allow = answer.default_policy == "allow"
+    return Pieces(_well_formed(read_match(answer.value, service, default_allow=default_allow)))
+
+
+def _read_outgoing(answer: Answer[RawList | None]) -> Pieces[Outgoing]:
+    return Pieces(_well_formed(read_outgoing(answer.value)))
+
+
+def _read_health(lookup: ServiceDestination | Gateways, answer: Answer[RawList]) -> Pieces[EndpointSet]:
+    nearest_first = isinstance(lookup, ServiceDestination) and bool(lookup.near)
+    work = read_health(answer.value, f"health of {lookup}", nearest_first=nearest_first)
+    return Pieces(_well_formed(work))
+
+
+def _well_formed(work: Work[T]) -> Work[T]:
+    try:
+        return (yield from work)
+    except (InvalidAnswer, InvalidIntentions) as error:
+        raise AnswerRejected("malformed", str(error)) from error
+
+
+def _read_query(query: QueryDestination, answer: Answer[Json]) -> EndpointSet:
+    try:
+        return parse_query(answer.value, nearest_first=bool(query.near))
+    except InvalidAnswer as error:
+        raise AnswerRejected("malformed", str(error)) from error

@@ -1,0 +1,212 @@
+"""Which headers go on, and which end here: hop-by-hop ones, forged identities, what a Connection nominates.
+
+The rules judge exactly the headers that are sent to the app, the caller's identity among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import h11
+
+from agent.http1.head import Fields, HeadReason, HeadRefused, RequestHead, are_fields
+from agent.http1.target import Target
+from agent.policy.http_match import HttpRequest, Values, fold
+from certs.spiffe import ServiceId
+
+IDENTITY = "X-Forwarded-Client-Cert"
+
+UPGRADE = (b"Upgrade", b"websocket")
+SWITCH: Fields = [(b"Connection", b"Upgrade"), UPGRADE]  # the one protocol there is to switch to
+
+_REMEMBERED = 512  # names of headers: they are the same ones again and again
+_SHORT = 64  # bytes of a name that is worth remembering
+
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization"}
+    | {b"te", b"upgrade"}
+)
+# A Connection header may name what belongs to this hop. These belong to the request, and some apps decide by
+# their absence.
+_NOT_TO_NOMINATE = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"content-type",
+        b"authorization",
+        b"cookie",
+        b"expect",
+    }
+    | {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+    | {IDENTITY.lower().encode()}
+)
+# Spelled with an underscore, a gateway might take them for the real ones.
+_NOT_TO_DISGUISE = frozenset({"content-length", "transfer-encoding", "host", "connection", "expect"})
+_NOT_IN_TRAILERS = frozenset(
+    {fold(name.decode()) for name in _HOP_BY_HOP | _NOT_TO_NOMINATE} | {"trailer", "set-cookie"}
+)
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class HeaderName(NamedTuple):
+    """A header's name, and what it means for us. `gone`: it never goes on to the app."""
+
+    lower: bytes
+    folded: str
+    gone: bool
+    disguised: bool
+
+
+def header_name(raw: bytes) -> HeaderName:
+    """Read a name; the usual ones are remembered."""
+    return _remembered(raw) if len(raw) <= _SHORT else _read_name(raw)
+
+
+def _read_name(raw: bytes) -> HeaderName:
+    lower = raw.lower()
+    folded = fold(lower.decode())
+    return HeaderName(
+        lower=lower,
+        folded=folded,
+        gone=lower in _HOP_BY_HOP or folded == IDENTITY.lower(),
+        disguised=b"_" in lower and folded in _NOT_TO_DISGUISE,
+    )
+
+
+_remembered = lru_cache(maxsize=_REMEMBERED)(_read_name)
+
+
+class Framing(NamedTuple):
+    """What follows a request's head: so many bytes, or chunks; and whether the caller wants to end then.
+
+    `waits`: the caller may hold the body back until it is asked for it (`Expect: 100-continue`).
+    """
+
+    length: int
+    chunked: bool
+    waits: bool
+    closes: bool
+
+
+def framing(head: RequestHead) -> Framing:
+    """What the headers say of that."""
+    length, chunked, waits, closes = 0, False, False, head.minor == b"0"
+    for raw, value in head.fields:
+        lower = header_name(raw).lower
+        if lower == b"content-length":
+            length = int(value)
+        elif lower == b"transfer-encoding":
+            chunked = True
+        elif lower == b"expect":
+            waits = True
+        elif lower == b"connection":
+            closes = closes or b"close" in _split(value)
+    return Framing(length, chunked, waits, closes)
+
+
+def written(fields: Fields) -> bytes:
+    """Headers as the app gets them, with the empty line, held to the grammar of those that come."""
+    block = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if not are_fields(block, len(fields)):
+        raise HeadRefused(HeadReason.UNREADABLE, "a line end or a control character within a header")
+    return block + b"\r\n"
+
+
+def identity_value(own: ServiceId, caller: ServiceId) -> bytes:
+    """The value of X-Forwarded-Client-Cert, in Envoy's form: who vouches, and who calls."""
+    return f"By={_quoted(str(own))};URI={_quoted(str(caller))}".encode()
+
+
+def request_fields(head: RequestHead, host: bytes, identity: bytes) -> Fields:
+    """The headers the app gets. `host` stands in for a Host that HTTP/1.0 may lack. Raises HeadRefused."""
+    items = [(header_name(raw), raw, value) for raw, value in head.fields]
+    names = {name.lower for name, _, _ in items}
+    nominated = _nominated(head.fields) if b"connection" in names else frozenset()
+    if taken := nominated & _NOT_TO_NOMINATE:
+        raise HeadRefused(HeadReason.NOMINATED, f"Connection names {min(taken).decode()}")
+    if b"expect" in names and _all(head.fields, b"expect") != [b"100-continue"]:
+        raise HeadRefused(HeadReason.EXPECTATION, "Expect is not 100-continue")
+    fields: Fields = []
+    for name, raw, value in items:
+        if name.disguised:
+            raise HeadRefused(HeadReason.DISGUISED, f"{raw.decode()} looks like {name.folded}")
+        if not name.gone and name.lower not in nominated:
+            fields.append((raw, value.lower() if name.lower == b"transfer-encoding" else value))
+    if b"host" not in names:  # it cannot be nominated
+        fields.insert(0, (b"Host", host))
+    if b"upgrade" in names and _upgrades(head, nominated, names):
+        fields += SWITCH
+    fields.append((IDENTITY.encode(), identity))
+    return fields
+
+
+def view(method: str, target: Target, fields: Fields) -> HttpRequest:
+    """What the rules look at."""
+    return HttpRequest(method=method, paths=target.readings, headers=header_values(fields))
+
+
+def header_values(fields: Fields) -> Mapping[str, Values]:
+    """What the rules look at of the headers."""
+    headers: dict[str, Values] = {}
+    for name, value in fields:
+        folded = header_name(name).folded
+        headers[folded] = (*headers[folded], _text(value)) if folded in headers else (_text(value),)
+    return headers
+
+
+def response_fields(response: h11.Response | h11.InformationalResponse) -> Fields:
+    """The headers the caller gets of an answer."""
+    items = [(header_name(raw).lower, raw, value) for raw, value in response.headers.raw_items()]
+    gone = _HOP_BY_HOP
+    if any(name == b"connection" for name, _, _ in items):
+        gone |= _nominated(response.headers)
+    return [(raw, value) for name, raw, value in items if name not in gone]
+
+
+def trailer_fields(trailers: Fields, judged: Collection[str] = ()) -> Fields:
+    """The trailers that go on. Not those a rule looks at: an app might take them for headers, unjudged."""
+    return [
+        (raw, value)
+        for raw, value in trailers
+        if (folded := header_name(raw).folded) not in _NOT_IN_TRAILERS and folded not in judged
+    ]
+
+
+def _all(fields: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
+    """The values of a header, each in lower case."""
+    return [value.lower() for raw, value in fields if header_name(raw).lower == wanted]
+
+
+def _nominated(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """The names in Connection headers."""
+    return frozenset().union(*map(_split, _all(fields, b"connection")))
+
+
+def _split(value: bytes) -> frozenset[bytes]:
+    return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+def _upgrades(head: RequestHead, nominated: frozenset[bytes], names: set[bytes]) -> bool:
+    """Whether a WebSocket is asked for. Nothing else is let through: h2c would be requests nobody judges."""
+    return (
+        _all(head.fields, b"upgrade") == [b"websocket"]
+        and b"upgrade" in nominated
+        and head.method == b"GET"
+        and head.minor == b"1"
+        and not names & _FRAMING
+    )
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _quoted(uri: str) -> str:
+    return f'"{uri}"' if any(mark in uri for mark in ",;=") else uri

@@ -1,0 +1,125 @@
+"""One request, read: as it was parsed, as the app would get it, and as the rules see it. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agent.http1.fields import UPGRADE, Framing, framing, header_values, request_fields, written
+from agent.http1.head import Fields, HeadReason, HeadRefused, read_head, read_usual_line
+from agent.http1.request_body import ChunkedBody, CountedBody, RequestBody
+from agent.http1.target import Target, parse_target
+from agent.policy.http_match import HttpRequest, Values
+
+REMEMBERED = 2 * 1024  # bytes of headers that are worth keeping for a caller's next request
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """A request that can be judged. `head` is what the app would get; `old`: it is one of HTTP/1.0."""
+
+    method: bytes
+    asked_for: bytes  # the target as it came
+    old: bool
+    target: Target
+    fields: Fields
+    head: bytes
+    asked: HttpRequest
+    body: RequestBody
+    framing: Framing
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is no body."""
+        return not self.framing.length and not self.framing.chunked
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether a WebSocket is asked for."""
+        return UPGRADE in self.fields
+
+
+class _Headers(NamedTuple):
+    """Headers as they came, empty line included, and all that follows from them alone."""
+
+    raw: bytes
+    fields: Fields
+    written: bytes
+    values: Mapping[str, Values]
+    framing: Framing
+
+
+class CallReader:
+    """Reads one caller's requests.
+
+    Callers repeat their headers, request after request. Those of the last one are kept, and what was made of
+    them is taken again if the very same bytes come again (HTTP/2 builds its compression on that). Only its
+    request line is new then. Not kept: headers that mean more than themselves (chunks, an upgrade, an
+    expectation), those of HTTP/1.0, and long ones. The verdict is never kept.
+    """
+
+    def __init__(self, *, host: bytes, identity: bytes, judged: Callable[[], Collection[str]]) -> None:
+        """`host` stands in for one that HTTP/1.0 may lack; `judged` names the headers that rules look at."""
+        self._host = host
+        self._identity = identity
+        self._judged = judged
+        self._last: _Headers | None = None
+
+    def read(self, raw: bytes, came: bytes) -> Call:
+        """Read a request's head and what came with it; raise HeadRefused or TargetRefused."""
+        line, _, block = raw.partition(b"\r\n")
+        if self._last is not None and self._last.raw == block:
+            usual = read_usual_line(line)
+            if usual is not None:
+                return self._again(came, *usual, self._last)
+        return self._anew(raw, came, line, block)
+
+    def _again(self, came: bytes, method: bytes, asked_for: bytes, last: _Headers) -> Call:
+        """The same headers with another line, or the same."""
+        target = parse_target(asked_for, method.decode(), b"")  # a path: it names no host that could differ
+        return Call(
+            method=method,
+            asked_for=asked_for,
+            old=False,
+            target=target,
+            fields=last.fields,
+            head=b"%b %b HTTP/1.1\r\n%b" % (method, target.sent, last.written),
+            asked=HttpRequest(method=method.decode(), paths=target.readings, headers=last.values),
+            body=CountedBody(last.framing.length, came),
+            framing=last.framing,
+        )
+
+    def _anew(self, raw: bytes, came: bytes, line: bytes, block: bytes) -> Call:
+        head = read_head(raw)
+        method = head.method.decode()
+        if method == "CONNECT":
+            raise HeadRefused(HeadReason.CONNECT, "no tunnels")
+        target = parse_target(head.target, method, head.host)
+        fields = request_fields(head, self._host, self._identity)
+        framed = framing(head)
+        headers = _Headers(block, fields, written(fields), header_values(fields), framed)
+        self._last = headers if _repeatable(line, headers) else None
+        body = ChunkedBody(came, self._judged()) if framed.chunked else CountedBody(framed.length, came)
+        return Call(
+            method=head.method,
+            asked_for=head.target,
+            old=head.minor == b"0",
+            target=target,
+            fields=fields,
+            head=b"%b %b HTTP/1.1\r\n%b" % (head.method, target.sent, headers.written),
+            asked=HttpRequest(method=method, paths=target.readings, headers=headers.values),
+            body=body,
+            framing=framed,
+        )
+
+
+def _repeatable(line: bytes, headers: _Headers) -> bool:
+    """Whether the same headers mean the same with any usual request line before them."""
+    return (
+        line.endswith(b" HTTP/1.1")
+        and len(headers.raw) <= REMEMBERED
+        and not headers.framing.chunked
+        and not headers.framing.waits
+        and b"upgrade" not in headers.raw.lower()
+    )

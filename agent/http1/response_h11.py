@@ -1,0 +1,117 @@
+"""An answer that is not plain, parsed and written anew by h11: interim ones, upgrades, HTTP/1.0. No IO.
+
+Whatever the app's framing, the caller gets one of h11's making. HTTP/1.0 callers get no chunks, no trailers
+and no interim answers.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import h11
+
+from agent.http1.fields import SWITCH, response_fields, trailer_fields
+
+MAX_HEAD = 128 * 1024  # bytes; the app is ours, and its cookies are many
+
+
+class AnswerReason(StrEnum):
+    """Why the app's answer was not passed back to its end."""
+
+    CLOSED = "app_closed"
+    MALFORMED = "app_malformed_answer"
+
+
+class AnswerBroken(ValueError):
+    """What came is no answer, or not all of it."""
+
+    def __init__(self, reason: AnswerReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class OddAnswer:
+    """The answer to one request, as it comes."""
+
+    def __init__(self, method: bytes, *, old: bool, upgrades: bool) -> None:
+        """What matters of the request. `old`: it is one of HTTP/1.0; `upgrades`: it asks for a WebSocket."""
+        self._old = old
+        fields = [(b"Host", b"app"), *(SWITCH if upgrades else [])]
+        self._app = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        head = self._app.send(h11.Request(method=method, target="/", headers=fields))
+        self._app.send(h11.EndOfMessage())  # the answer's reading does not depend on the request's body
+        self._caller = h11.Connection(h11.SERVER)
+        self._caller.receive_data((head or b"").replace(b"HTTP/1.1", b"HTTP/1.0") if old else head or b"")
+        self._caller.next_event()
+        self.begun = False  # the final answer's head has been written
+        self.ended = False
+        self.switched = False  # both sides go on in another protocol; `rest` is the app's first word in it
+
+    @property
+    def rest(self) -> bytes:
+        """What came after its end."""
+        return self._app.trailing_data[0]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the app's connection goes on after it."""
+        return self._app.their_state is h11.DONE and self._app.trailing_data == (b"", False)
+
+    def take(self, data: bytes, *, close: bool) -> bytes:
+        """What goes to the caller of these bytes, or of the end, which is none; raise AnswerBroken.
+
+        `close`: the caller's connection ends with this answer, which then says so.
+        """
+        written: list[bytes] = []
+        try:
+            self._app.receive_data(data)
+            while not (self.ended or self.switched):
+                event = self._app.next_event()
+                if event is h11.NEED_DATA:
+                    break
+                written.append(self._written(event, close=close))
+        except h11.ProtocolError as error:
+            reason = AnswerReason.MALFORMED if data else AnswerReason.CLOSED
+            raise AnswerBroken(reason, str(error)) from error.with_traceback(None)  # it is its own, a cycle
+        return b"".join(written)
+
+    def _written(self, event: object, *, close: bool) -> bytes:
+        if isinstance(event, h11.InformationalResponse):
+            return self._switch(event) if event.status_code == 101 else self._interim(event)
+        if isinstance(event, h11.Response):
+            return self._head(event, close=close)
+        if isinstance(event, h11.Data):
+            return self._send(event)
+        if isinstance(event, h11.EndOfMessage):
+            return self._end(event)
+        raise h11.RemoteProtocolError("no answer")
+
+    def _interim(self, event: h11.InformationalResponse) -> bytes:
+        if self._old:
+            return b""
+        fields = response_fields(event)
+        return self._send(
+            h11.InformationalResponse(status_code=event.status_code, headers=fields, reason=event.reason)
+        )
+
+    def _head(self, event: h11.Response, *, close: bool) -> bytes:
+        self.begun = True
+        fields = [*response_fields(event), *([(b"Connection", b"close")] if close else [])]
+        return self._send(h11.Response(status_code=event.status_code, headers=fields, reason=event.reason))
+
+    def _end(self, event: h11.EndOfMessage) -> bytes:
+        self.ended = True
+        trailers = [] if self._old else trailer_fields(list(event.headers.raw_items()))
+        return self._send(h11.EndOfMessage(headers=trailers))
+
+    def _switch(self, event: h11.InformationalResponse) -> bytes:
+        asked = [value.lower() for name, value in event.headers if name == b"upgrade"]
+        if asked != [b"websocket"]:
+            raise h11.RemoteProtocolError("the app switches to what was not asked for")
+        self.begun = self.switched = True
+        fields = [*response_fields(event), *SWITCH]
+        return self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=event.reason))
+
+    def _send(self, event: h11.Event) -> bytes:
+        return self._caller.send(event) or b""

@@ -1,0 +1,221 @@
+"""One request passed on to the app and its answer passed back, both as they come, nothing held whole.
+
+Two tasks: one takes the request's body to the app and then listens for the caller leaving, the other takes
+the answer to the caller. The answer decides when the exchange is over: an app may answer before it has read
+the whole request, and then what is left of it is not waited for. A short request with a prompt answer, which
+is most of them, needs no second task: if the caller leaves, the answer's sending shows it.
+
+The request's framing is written anew (`http_body.py`). An answer's head is looked at once: a plain one goes
+back with its counted bytes, or its chunks (`plain_answer.py`); any other is parsed and written anew
+(`odd_answer.py`).
+Memory per exchange: what one read brings, and a burst of the caller's next requests.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum, auto
+
+import trio
+
+from agent.http1.chunked import Chunks, ChunksBroken
+from agent.http1.fields import trailer_fields
+from agent.http1.request_body import BodyBroken
+from agent.http1.request_reader import Call
+from agent.http1.response_fast import PlainAnswer, read_plain
+from agent.http1.response_h11 import AnswerBroken, AnswerReason, OddAnswer
+from agent.inbound.app_connection import AppConnection
+from agent.relay.splice import Ending
+from agent.relay.streams import CHUNK, StreamBroken, TlsStream, pour
+
+PROMPT_SECONDS = 0.5  # an answer that begins within this time needs no second task
+
+
+class Outcome(Enum):
+    """How an exchange ended, if it did not fail."""
+
+    ANSWERED = auto()
+    CLOSING = auto()  # answered, and the answer said that the caller's connection ends with it
+    SWITCHED = auto()  # both sides agreed to another protocol
+    STALE = auto()  # the app had closed the kept connection; nobody has seen the request
+
+
+class ExchangeFailed(Exception):
+    """`answering`: part of an answer has been sent, so that no other can be."""
+
+    def __init__(self, reason: StrEnum, detail: str, *, answering: bool) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.answering = answering
+
+
+class Exchange:
+    """One request, let through, and its answer."""
+
+    def __init__(self, caller: TlsStream, app: AppConnection, call: Call) -> None:
+        self.first_word = b""  # what the app said in the protocol it switched to
+        self._caller = caller
+        self._app = app
+        self._call = call
+        self._body = call.body
+        self._outcome = Outcome.ANSWERED
+        self._failure: ExchangeFailed | None = None
+        self._scope: trio.CancelScope | None = None
+        self._answering = False
+        self._closing = False
+
+    async def run(self) -> Outcome:
+        """Raise ExchangeFailed. Afterwards the body and the app's connection tell what can be reused."""
+        if not await self._send_head():
+            return Outcome.STALE
+        if self._body.ended and await self._app.stream.readable_within(PROMPT_SECONDS):
+            await self._download()
+        else:
+            await self._both_ways()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # else its traceback leads back to it: a cycle, with both connections inside
+        if self._outcome is Outcome.ANSWERED and self._closing:
+            return Outcome.CLOSING
+        return self._outcome
+
+    async def _both_ways(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._scope = nursery.cancel_scope
+            nursery.start_soon(self._upload)
+            await self._download()
+            nursery.cancel_scope.cancel()
+
+    async def _send_head(self) -> bool:
+        """The head, and with it all that has come of the body; False when a kept connection is stale."""
+        try:
+            data = self._call.head + self._body.start()
+            await self._app.send(data, last=self._body.ended)
+        except StreamBroken as broken:
+            if self._app.used:
+                return False
+            raise ExchangeFailed(AnswerReason.CLOSED, broken.detail, answering=False) from broken
+        except BodyBroken as broken:
+            raise ExchangeFailed(broken.reason, broken.detail, answering=False) from broken
+        return True
+
+    # The request.
+
+    async def _upload(self) -> None:
+        try:
+            while not self._body.ended:
+                part = self._body.take(await self._caller.receive())
+                if part:
+                    await self._app.send(part, last=self._body.ended)
+            await self._listen()
+        except BodyBroken as broken:
+            self._fail(broken.reason, broken.detail)
+        except StreamBroken as broken:
+            if broken.ending is not Ending.PLAIN_RESET:
+                self._fail(broken.ending, broken.detail)
+            # else the app takes no more; what it says to that, the other task hears
+
+    async def _listen(self) -> None:
+        """Take the caller's next requests, up to a burst, so that its breaking off is noticed."""
+        while len(self._body.rest) < CHUNK:
+            data = await self._caller.receive()
+            if not data:
+                return
+            self._body.take(data)
+
+    # The answer.
+
+    async def _download(self) -> None:
+        try:
+            await self._answer()
+        except AnswerBroken as broken:
+            self._fail(broken.reason, broken.detail)
+        except StreamBroken as broken:
+            reason = AnswerReason.CLOSED if broken.ending is Ending.PLAIN_RESET else broken.ending
+            self._fail(reason, broken.detail)
+
+    async def _answer(self) -> None:
+        data = await self._first()
+        if data is None:
+            self._outcome = Outcome.STALE
+            return
+        plain = read_plain(data, self._call.method)
+        if plain is None or (plain.chunked and self._call.old):
+            await self._pass_odd(data)
+        elif plain.chunked:
+            await self._pass_chunks(plain, data)
+        else:
+            await self._pass_plain(plain, data)
+
+    async def _first(self) -> bytes | None:
+        """The first bytes, or the end; None where a kept connection was stale."""
+        try:
+            data = await self._app.stream.receive()
+        except StreamBroken:
+            if not self._app.used:
+                raise
+            data = b""
+        return data if data or not self._app.used else None
+
+    def _closes(self) -> bool:
+        """Whether the caller's connection has to end with the answer that begins now, which then says so.
+
+        It has, too, if the request has not been read to its end (RFC 9112 §9.3, §9.6): the app may want no
+        more of it, and where the next one begins we could only know by waiting for the rest.
+        """
+        self._closing = self._call.framing.closes or not self._body.ended
+        return self._closing
+
+    async def _pass_plain(self, plain: PlainAnswer, data: bytes) -> None:
+        self._answering = True
+        body = data[plain.begins : plain.begins + plain.length]
+        await self._caller.send(plain.written(close=self._closes()) + body)
+        if missing := plain.length - len(body):
+            missing = await pour(self._app.stream, self._caller, missing)
+            if missing:
+                raise AnswerBroken(AnswerReason.CLOSED, f"{missing} bytes of the answer are missing")
+        self._app.heard = plain.keeps and len(data) <= plain.begins + plain.length
+
+    async def _pass_chunks(self, plain: PlainAnswer, data: bytes) -> None:
+        self._answering = True
+        chunks = Chunks(trailer_fields)
+        written = plain.written(close=self._closes()) + _taken(chunks, data[plain.begins :])
+        await self._caller.send(written)
+        while not chunks.ended:
+            data = await self._app.stream.receive()
+            if not data:
+                raise AnswerBroken(AnswerReason.CLOSED, "the last chunk of the answer is missing")
+            await self._caller.send(_taken(chunks, data))
+        self._app.heard = plain.keeps and not chunks.rest
+
+    async def _pass_odd(self, data: bytes) -> None:
+        answer = OddAnswer(self._call.method, old=self._call.old, upgrades=self._call.upgrades)
+        while True:
+            try:
+                written = answer.take(data, close=not answer.begun and self._closes())
+            finally:
+                self._answering = answer.begun
+            await self._caller.send(written)
+            if answer.ended or answer.switched:
+                break
+            data = await self._app.stream.receive()
+        self._app.heard = answer.keeps
+        if answer.switched:
+            self._outcome = Outcome.SWITCHED
+            self.first_word = answer.rest
+
+    def _fail(self, reason: StrEnum, detail: str) -> None:
+        if self._failure is None:
+            self._failure = ExchangeFailed(reason, detail, answering=self._answering)
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+def _taken(chunks: Chunks, data: bytes) -> bytes:
+    try:
+        return chunks.take(data)
+    except ChunksBroken as error:
+        raise AnswerBroken(AnswerReason.MALFORMED, str(error)) from error

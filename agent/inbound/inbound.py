@@ -1,0 +1,220 @@
+"""One inbound connection, from top to bottom: handshake, identity, intention, and only then our app.
+
+Whoever is refused has cost the app nothing: it is dialled after the verdict, never before.
+
+HTTP/1.1 is parsed, and judged request by request, as soon as any intention for us has permissions, or when
+the app is to be told who calls (`HttpMode.ALWAYS`). While neither is so, its bytes are relayed like any
+others, at a multiple of the speed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+
+from OpenSSL import SSL
+
+from agent.base.latest import Latest
+from agent.config.registration import Address, HttpMode
+from agent.connections.ledger import Connection, Direction, Handling, Ledger
+from agent.connections.records import Audited, Party
+from agent.http1.fields import identity_value
+from agent.inbound.http_connection import HttpFront, Site
+from agent.net.dial import DialFailed, dial, dismiss, part, remote
+from agent.net.handshake import (
+    HandshakeFailed,
+    HandshakeReason,
+    Way,
+    at_once,
+    server_handshake,
+    verified_chain,
+)
+from agent.net.proxy_protocol import Introduction, header, places
+from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.intentions import Intentions, VerdictReason, authorize, authorize_caller
+from agent.relay.relay import Relay
+from agent.relay.splice import Ending
+from agent.relay.streams import TlsStream
+from certs.contexts import Contexts
+from certs.peer import Peer, PeerRejected, verify_peer
+
+Clock = Callable[[], datetime]
+
+
+class InboundReason(StrEnum):
+    """Why nobody can be let in just now."""
+
+    NO_CREDENTIALS_YET = "no_credentials_yet"
+    NO_INTENTIONS_YET = "no_intentions_yet"
+    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
+    DENY_LISTED = "deny_listed"
+    UNSUPPORTED_PROTOCOL = "l7_unsupported_protocol"  # permissions for HTTP/2, which is not parsed here
+
+
+class Denied(Exception):
+    """The caller is who it says, and is not let in: `reason` is a VerdictReason or an InboundReason."""
+
+    def __init__(self, reason: StrEnum, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+async def serve_inbound(
+    sock: socket.socket,
+    *,
+    contexts: Latest[Contexts],
+    intentions: Latest[Intentions],
+    app: Address,
+    relay: Relay,
+    ledger: Ledger,
+    clock: Clock,
+    handshake_timeout: float,
+    connect_timeout: float,
+    http: HttpMode = HttpMode.NEVER,
+    deny_list: Latest[DenyList] | None = None,
+    proxy_protocol: bool = False,  # every connection to the app begins with who calls
+    way: Way = at_once,
+    settled: Callable[[], None] = lambda: None,  # told when the handshake has succeeded
+) -> None:
+    """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds."""
+    plain: socket.socket | None = None
+    ending: Ending | None = None
+    try:
+        with ledger.open(Direction.INBOUND, remote(sock)) as connection:
+            try:
+                tls = await _handshake(sock, connection, contexts, clock, handshake_timeout, way=way)
+                settled()
+                peer = connection.peer = _identify(tls, contexts, clock())
+                _look_up(peer, deny_list)
+                connection.handling = _admit(connection, intentions.value, peer, http, ledger)
+                greeting = _greeting(sock, tls, peer) if proxy_protocol else b""
+                if connection.handling is Handling.BY_REQUEST:
+                    stream = TlsStream(tls, sock, connection.progress)
+                    identity = _identity(contexts, peer)
+                    connection.relaying()
+                    site = Site(
+                        intentions=intentions,
+                        app=app,
+                        connect_timeout=connect_timeout,
+                        relay=relay,
+                        ledger=ledger,
+                        greeting=greeting,
+                    )
+                    front = HttpFront(stream, site, peer=peer, identity=identity, connection=connection)
+                    ending = await front.serve()
+                else:
+                    plain = await dial(app, connect_timeout, greeting)
+                    connection.dialled = str(app)
+                    ending = await _relayed(relay, plain, tls, connection)
+            except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:
+                _refuse(sock, refusal, connection, ledger)
+    finally:
+        part(plain, sock, ending)
+
+
+async def _handshake(
+    sock: socket.socket,
+    connection: Connection,
+    contexts: Latest[Contexts],
+    clock: Clock,
+    deadline: float,
+    *,
+    way: Way,
+) -> SSL.Connection:
+    current = contexts.value
+    if current is None:
+        raise Denied(InboundReason.NO_CREDENTIALS_YET, "there is no certificate to answer with yet")
+    not_after = current.credentials.leaf.not_after
+    if clock() > not_after:
+        detail = f"our certificate expired at {not_after.isoformat()}"
+        raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
+    return await server_handshake(sock, partial(_context, connection, contexts), deadline, way)
+
+
+def _context(connection: Connection, contexts: Latest[Contexts]) -> SSL.Context:
+    """Of the generation in force now that the caller begins."""
+    current = contexts.value
+    assert current is not None  # looked at before; a published value is replaced, never taken back
+    leaf = current.credentials.leaf
+    connection.ours = Party(id=leaf.id, serial=leaf.serial)
+    return current.server
+
+
+async def _relayed(relay: Relay, plain: socket.socket, tls: SSL.Connection, connection: Connection) -> Ending:
+    connection.relaying()
+    transfer = await relay.run(plain, tls, connection.progress)
+    connection.end(transfer.ending, transfer.detail)
+    return transfer.ending
+
+
+def _identify(tls: SSL.Connection, contexts: Latest[Contexts], at: datetime) -> Peer:
+    """Who the caller is, by the roots of this moment: they may have changed during the handshake."""
+    current = contexts.value
+    assert current is not None  # a published value is replaced, never taken back
+    return verify_peer(verified_chain(tls), current.credentials.bundle, at)
+
+
+def _look_up(peer: Peer, deny_list: Latest[DenyList] | None) -> None:
+    """Raise Denied if the operator wants nothing to do with it, whatever else is allowed or only audited."""
+    denied = (deny_list.value or NOBODY).objection(peer) if deny_list is not None else ""
+    if denied:
+        raise Denied(InboundReason.DENY_LISTED, f"{peer.id}: {denied}")
+
+
+def _admit(
+    connection: Connection, intentions: Intentions | None, peer: Peer, http: HttpMode, ledger: Ledger
+) -> Handling:
+    """What is to be done with the caller's bytes; raise Denied if nothing is."""
+    if intentions is None:
+        raise Denied(InboundReason.NO_INTENTIONS_YET, f"{peer.id}: intentions are not known yet")
+    how = handling(intentions, http)
+    judge = authorize_caller if how is Handling.BY_REQUEST else authorize
+    verdict = judge(intentions, peer.id)
+    connection.rule = verdict.rule
+    if verdict.audited:
+        ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
+    if verdict.allowed:
+        return how
+    if verdict.reason is VerdictReason.INTENTION_BY_REQUEST and http is HttpMode.UNSUPPORTED:
+        raise Denied(InboundReason.UNSUPPORTED_PROTOCOL, f"{peer.id}: {verdict.rule}")
+    raise Denied(verdict.reason, f"{peer.id}: {verdict.rule}")
+
+
+def handling(intentions: Intentions, http: HttpMode) -> Handling:
+    """What is done with the bytes of whoever is let in."""
+    if http is HttpMode.ALWAYS or (http is HttpMode.IF_NEEDED and intentions.by_request):
+        return Handling.BY_REQUEST
+    return Handling.RELAYED_HTTP if http is HttpMode.IF_NEEDED else Handling.RELAYED
+
+
+def _greeting(sock: socket.socket, tls: SSL.Connection, peer: Peer) -> bytes:
+    source, destination = places(sock)
+    version, cipher = tls.get_protocol_version_name(), tls.get_cipher_name() or ""
+    return header(
+        Introduction(
+            caller=peer.id, tls_version=version, cipher=cipher, source=source, destination=destination
+        )
+    )
+
+
+def _identity(contexts: Latest[Contexts], peer: Peer) -> bytes:
+    current = contexts.value
+    assert current is not None  # the handshake was made with them
+    return identity_value(current.credentials.leaf.id, peer.id)
+
+
+def _refuse(
+    sock: socket.socket,
+    refusal: HandshakeFailed | PeerRejected | Denied | DialFailed,
+    connection: Connection,
+    ledger: Ledger,
+) -> None:
+    if refusal.reason is HandshakeReason.PROBE:
+        ledger.probe(connection)
+    else:
+        connection.end(refusal.reason, refusal.detail)
+    dismiss(sock)

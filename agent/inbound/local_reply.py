@@ -1,0 +1,67 @@
+"""The answers the sidecar gives itself, in words a person can read, and the end of a request nobody wants."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from http import HTTPStatus
+
+import trio
+
+from agent.http1.fields import Framing
+from agent.http1.request_body import BodyBroken, RequestBody
+from agent.relay.streams import StreamBroken, TlsStream
+
+DRAIN_SECONDS = 5.0
+DRAIN_BYTES = 64 * 1024  # of a refused request's body, read so that the connection can go on
+
+
+def answer(status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bool = False) -> bytes:
+    """A whole answer; `bodiless`: to HEAD. What was asked is not repeated: it may be made to be shown."""
+    phrase = HTTPStatus(status).phrase
+    body = f"{status} {phrase}: {text} ({reason.value})\n".encode()
+    lines = [
+        f"HTTP/1.1 {status} {phrase}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        *(["Connection: close"] if close else []),
+        *(["Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE"] if status == 405 else []),
+    ]
+    return "\r\n".join((*lines, "", "")).encode() + (b"" if bodiless else body)
+
+
+def worth_draining(framing: Framing) -> bool:
+    """Whether the rest of a refused request is so short, and so certain to come, that it may be read."""
+    return not framing.chunked and not framing.waits and framing.length <= DRAIN_BYTES
+
+
+async def drained(body: RequestBody, caller: TlsStream) -> bool:
+    """Read the rest of a request and drop it; whether it came to its end. Raises StreamBroken."""
+    with trio.move_on_after(DRAIN_SECONDS):
+        try:
+            body.start()
+            while not body.ended:
+                body.take(await caller.receive())
+        except BodyBroken:
+            return False
+    return body.ended
+
+
+async def linger(caller: TlsStream, silence: float, longest: float) -> None:
+    """Say that we have ended, then drop what still comes, until nothing does for so many seconds.
+
+    To close on unread bytes would reset the connection, and a reset overtakes the answer before it: a caller
+    amid a long body may read only when it has written all (RFC 9112 §9.6).
+    """
+    with trio.move_on_after(longest):
+        try:
+            await caller.send_end()
+            while await _comes(caller, silence):
+                pass
+        except StreamBroken:
+            return
+
+
+async def _comes(caller: TlsStream, seconds: float) -> bool:
+    with trio.move_on_after(seconds):
+        return bool(await caller.receive())
+    return False

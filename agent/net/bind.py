@@ -1,0 +1,180 @@
+"""Sockets to listen on: TCP addresses and unix socket paths, taken with a clear word when they cannot be.
+
+Binding and listening are two steps: an address that is in use shows at once, while callers are let in only
+when they can be served.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from agent.base.exits import ExitCode
+from agent.config.registration import Address, UnixAddress
+from agent.net.dial import tune
+
+BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
+_REMEDY = {
+    errno.EADDRINUSE: "it is in use; end the other process or choose another address",
+    errno.EADDRNOTAVAIL: "it is not an address of this machine",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.ENOENT: "its directory does not exist",
+}
+
+
+class BindFailed(Exception):
+    """An address cannot be listened on; the text names it and says what to do."""
+
+    def __init__(self, purpose: str, address: object, error: OSError) -> None:
+        why = _REMEDY.get(error.errno or 0, error.strerror or str(error))
+        super().__init__(f"cannot listen on {address} for {purpose}: {why}")
+        denied = error.errno in (errno.EACCES, errno.EPERM)
+        self.code = ExitCode.PERMISSION if denied else ExitCode.CONFIGURATION
+
+
+@dataclass(slots=True, kw_only=True)
+class Bound:
+    """A bound socket; for a unix socket also the file, which is ours to remove."""
+
+    purpose: str
+    address: str  # as bound: with the port the kernel chose
+    sock: socket.socket = field(repr=False)
+    path: Path | None = None
+    inode: int = 0
+    shareable: bool = False  # `another` can be had
+
+    def listen(self) -> None:
+        """Let callers in. Raises BindFailed: of two sockets bound to one port, the second may not listen."""
+        try:
+            tune(self.sock)  # whatever it accepts inherits that: five system calls fewer for each
+            self.sock.listen(BACKLOG)
+        except OSError as error:
+            raise BindFailed(self.purpose, self.address, error) from error
+
+    def close(self) -> None:
+        """Stop listening, and remove the socket file unless somebody has put another in its place."""
+        self.sock.close()
+        if self.path is not None and _inode(self.path) == self.inode:
+            self.path.unlink(missing_ok=True)
+
+
+async def bind(address: Address, purpose: str, mode: int | None = None, *, shareable: bool = False) -> Bound:
+    """Bind a non-blocking socket; `mode` is for a unix socket's file. Raises BindFailed.
+
+    `shareable`: of a TCP address `another` can be had, for another process of ours.
+    """
+    try:
+        if isinstance(address, UnixAddress):
+            return _bind_path(Path(address.path), purpose, mode)
+        return await _bind_tcp(address.host, address.port, purpose, shareable=shareable)
+    except OSError as error:
+        raise BindFailed(purpose, address, error) from error
+    except ValueError as error:  # a label too long for DNS, or a NUL in it
+        no_address = OSError(errno.EINVAL, f"it is no address: {error}")
+        raise BindFailed(purpose, address, no_address) from error
+
+
+def adopt(sock: socket.socket, purpose: str) -> Bound:
+    """A socket that was handed to us, bound already."""
+    return Bound(purpose=purpose, address=_name(sock), sock=sock)
+
+
+def another(bound: Bound) -> Bound:
+    """One more listening socket at the address of a shareable one; the kernel shares the callers out.
+
+    Raises BindFailed.
+    """
+    try:
+        sock = _tcp_socket(bound.sock.family, bound.sock.getsockname(), shareable=True)
+    except OSError as error:
+        raise BindFailed(bound.purpose, bound.address, error) from error
+    more = Bound(purpose=bound.purpose, address=bound.address, sock=sock)
+    more.listen()
+    return more
+
+
+async def _bind_tcp(host: str, port: int, purpose: str, *, shareable: bool) -> Bound:
+    if not 0 <= port <= 65535:  # the resolver would take what is left over 65536
+        raise OSError(errno.EINVAL, "there is no such port")
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, place = found[0]
+    if shareable and port:
+        # SO_REUSEPORT would let us share an address that another agent of this user listens on.
+        _tcp_socket(family, place, shareable=False).close()
+    sock = _tcp_socket(family, place, shareable=shareable)
+    return Bound(purpose=purpose, address=_name(sock), sock=sock, shareable=shareable)
+
+
+def _tcp_socket(family: int, place: object, *, shareable: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shareable:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(place)  # type: ignore[arg-type]  # a socket address has as many forms as there are families
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_path(path: Path, purpose: str, mode: int | None) -> Bound:
+    _clear_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # Nobody may connect between bind and chmod, so the file starts out closed.
+        previous = os.umask(0o177) if mode is not None else None
+        try:
+            sock.bind(str(path))
+        finally:
+            if previous is not None:
+                os.umask(previous)
+        if mode is not None:
+            path.chmod(mode)
+    except BaseException:
+        sock.close()
+        raise
+    return Bound(purpose=purpose, address=f"unix:{path}", sock=sock, path=path, inode=_inode(path))
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove a socket file nobody answers at; raise OSError if somebody does, or if it is something else."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.EEXIST, "something that is not a socket is there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody listens
+    raise OSError(errno.EADDRINUSE, "somebody answers there")
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _name(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

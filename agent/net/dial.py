@@ -1,0 +1,318 @@
+"""The sockets of a connection: how a leg is dialled, tuned, and ended.
+
+A leg is a non-blocking stdlib socket, TCP or unix. Whoever holds it closes it, on every path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import StrEnum
+from functools import lru_cache
+from itertools import zip_longest
+
+import trio
+
+from agent.config.registration import Address, TcpAddress
+from agent.relay.splice import Ending
+
+_KEEPALIVE_IDLE = 60  # seconds; with the two below a vanished peer is noticed within two minutes
+_KEEPALIVE_INTERVAL = 15
+_KEEPALIVE_PROBES = 4
+_LINGER_NOTHING = struct.pack("ii", 1, 0)
+_BUSY_RETRY = 0.01  # seconds between tries at a unix socket whose backlog is full
+_LAST_BYTES = 64 * 1024
+_REMEMBERED = 512  # addresses known to be no names
+_DONE = (0, errno.EISCONN)
+_BEGUN = (*_DONE, errno.EALREADY, errno.EAGAIN)
+
+HEAD_START = 0.25  # seconds for one address of a name before the next is tried too (RFC 8305 §8)
+
+_SockAddr = str | tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]  # as getaddrinfo is typed
+_Place = tuple[int, _SockAddr]
+
+
+class DialReason(StrEnum):
+    """Why an address could not be reached."""
+
+    REFUSED = "connect_refused"
+    TIMEOUT = "connect_timeout"
+    UNREACHABLE = "connect_unreachable"
+    UNRESOLVED = "name_unresolved"
+    BAD_ADDRESS = "bad_address"  # there can be none of that form
+    NO_SOCKET = "no_such_socket"
+    NOT_PERMITTED = "connect_not_permitted"
+    NO_RESOURCES = "out_of_resources"
+    FAILED = "connect_failed"
+
+
+_REASONS = {
+    errno.ECONNREFUSED: DialReason.REFUSED,
+    errno.ECONNRESET: DialReason.REFUSED,
+    errno.ETIMEDOUT: DialReason.TIMEOUT,
+    errno.EHOSTUNREACH: DialReason.UNREACHABLE,
+    errno.ENETUNREACH: DialReason.UNREACHABLE,
+    errno.ENETDOWN: DialReason.UNREACHABLE,
+    errno.EHOSTDOWN: DialReason.UNREACHABLE,
+    errno.ENOENT: DialReason.NO_SOCKET,
+    errno.EACCES: DialReason.NOT_PERMITTED,
+    errno.EPERM: DialReason.NOT_PERMITTED,
+    errno.EMFILE: DialReason.NO_RESOURCES,
+    errno.ENFILE: DialReason.NO_RESOURCES,
+    errno.ENOBUFS: DialReason.NO_RESOURCES,
+    errno.ENOMEM: DialReason.NO_RESOURCES,
+    errno.EADDRNOTAVAIL: DialReason.NO_RESOURCES,  # no local port is free
+}
+
+
+class DialFailed(Exception):
+    """Nobody answers at that address: `reason` for machines, `detail` for a person."""
+
+    def __init__(self, reason: DialReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+async def dial(address: Address, timeout_seconds: float, greeting: bytes = b"") -> socket.socket:
+    """Connect within the time, name resolution included, and say `greeting`; raise DialFailed.
+
+    A name with several addresses: each has a head start before the next is tried beside it.
+    """
+    place = _place(address)
+    begun = None if place is None else _Begun(place, address)
+    if begun is not None and begun.connected and not greeting:
+        return begun.sock  # on one machine there is nothing to wait for, so nothing to limit
+    with trio.move_on_after(timeout_seconds):
+        sock = await (_by_name(address) if begun is None else begun.finish())
+        if greeting:
+            await _greet(sock, greeting, address)
+        return sock
+    raise DialFailed(DialReason.TIMEOUT, f"{address}: no answer within {timeout_seconds:g} s")
+
+
+def tune(sock: socket.socket) -> None:
+    """Small messages leave at once; a peer that vanished is noticed. Nothing to do on unix sockets."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a TCP reset, so that nobody takes the end for an orderly one.
+
+    A unix socket has no reset: its reader sees an end of stream.
+    """
+    if sock.fileno() != -1:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOTHING)
+        sock.close()
+
+
+def dismiss(sock: socket.socket) -> None:
+    """Close a TLS leg without close_notify, so that what was written to it last still arrives.
+
+    Closing on unread bytes would reset the connection, and a reset overtakes what went before it.
+    """
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(_LAST_BYTES)
+    except OSError:  # it has left already, or has sent nothing more: either way there is nobody to tell
+        pass
+    finally:
+        sock.close()
+
+
+def part(plain: socket.socket | None, tls: socket.socket | None, ending: Ending | None) -> None:
+    """Close both legs as the relay ended; None: it was cancelled, or never began.
+
+    An end that was not orderly is passed on as one. The plain leg is reset; the TLS leg goes without its
+    close_notify, which the sidecar there takes for truncation, and resets its own plain leg.
+    """
+    if plain is not None:
+        if ending is Ending.CLEAN:
+            plain.close()
+        else:
+            reset(plain)
+    if tls is not None:
+        if ending is Ending.CLEAN:
+            tls.close()
+        elif ending is Ending.PLAIN_RESET:
+            dismiss(tls)
+        else:
+            reset(tls)
+
+
+def remote(sock: socket.socket) -> str:
+    """The other end, for a person."""
+    try:
+        name = sock.getpeername()
+    except OSError as error:  # reset before we looked
+        return f"gone ({errno.errorcode.get(error.errno or 0, 'EIO')})"
+    if isinstance(name, tuple):
+        return str(TcpAddress(name[0], name[1]))
+    return "unix"
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _place(address: Address) -> _Place | None:
+    """Where an address that is no name is: the resolver would say the same, at fifty times the price."""
+    if not isinstance(address, TcpAddress):
+        return socket.AF_UNIX, address.path
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(
+            OSError, ValueError
+        ):  # not of this family, or with a zone, which is the resolver's matter
+            socket.inet_pton(family, address.host)
+            return family, (address.host, address.port)
+    return None
+
+
+async def _by_name(address: Address) -> socket.socket:
+    assert isinstance(address, TcpAddress)  # the other kind has a place of its own
+    if not 0 <= address.port <= 65535:  # the resolver would take what is left over 65536
+        raise DialFailed(DialReason.BAD_ADDRESS, f"{address}: there is no such port")
+    try:
+        found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:  # gaierror; a label too long for DNS; no text, no port
+        raise DialFailed(DialReason.UNRESOLVED, f"{address}: {error}") from error
+    places = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
+    if len(places) == 1:
+        return await _Begun(places[0], address).finish()
+    return await _Race(address).run(_alternating(places))
+
+
+async def _greet(sock: socket.socket, data: bytes, address: Address) -> None:
+    """Send the first bytes; raise DialFailed, the socket closed."""
+    try:
+        while data:
+            await trio.lowlevel.wait_writable(sock)
+            data = data[sock.send(data) :]
+    except OSError as error:
+        sock.close()
+        raise _failure(error.errno, address) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _alternating(places: Sequence[_Place]) -> list[_Place]:
+    """The families by turns, the preferred one first, each in the order the resolver gave (RFC 8305 §4)."""
+    by_family: dict[int, list[_Place]] = {}
+    for place in places:
+        by_family.setdefault(place[0], []).append(place)
+    turns = zip_longest(*by_family.values())
+    return [place for turn in turns for place in turn if place is not None]
+
+
+class _Race:
+    """Several addresses of one name: a dead one costs a moment, not its whole time (happy eyeballs)."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._winner: socket.socket | None = None
+        self._failure = DialFailed(DialReason.UNRESOLVED, f"{address}: the name has no address")
+
+    async def run(self, places: Sequence[_Place]) -> socket.socket:
+        """The first that connects; the last failure if none does."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for place in places:
+                    failed = trio.Event()
+                    nursery.start_soon(self._try, place, failed, nursery)
+                    with trio.move_on_after(HEAD_START):
+                        await failed.wait()
+        except BaseException:
+            if self._winner is not None:  # connected in the moment the time was up
+                self._winner.close()
+            raise
+        if self._winner is None:
+            raise self._failure
+        return self._winner
+
+    async def _try(self, place: _Place, failed: trio.Event, nursery: trio.Nursery) -> None:
+        try:
+            sock = await _Begun(place, self._address).finish()
+        except DialFailed as failure:
+            self._failure = failure
+            failed.set()
+            return
+        if self._winner is not None:
+            sock.close()
+            return
+        self._winner = sock
+        nursery.cancel_scope.cancel()
+
+
+class _Begun:
+    """A connection being made: begun at once, finished by waiting if need be. Raises DialFailed."""
+
+    __slots__ = ("_address", "_sockaddr", "connected", "sock")
+
+    def __init__(self, place: _Place, address: Address) -> None:
+        family, self._sockaddr = place
+        self._address = address
+        try:
+            self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise _failure(error.errno, address) from error
+        try:
+            code = self.sock.connect_ex(self._sockaddr)
+        except (OSError, ValueError, OverflowError) as error:  # a path too long for a socket; no port
+            self.sock.close()
+            raise DialFailed(DialReason.BAD_ADDRESS, f"{address}: {error}") from error
+        if code == errno.EINPROGRESS:
+            code = self.sock.connect_ex(self._sockaddr)  # done by now on one machine; cheaper than waiting
+        self.connected = code in _DONE
+        if code not in _BEGUN:
+            self.sock.close()
+            raise _failure(code, address)
+        if self.connected:
+            self._tune()
+
+    async def finish(self) -> socket.socket:
+        if self.connected:
+            return self.sock
+        try:
+            code = await self._answer()
+        except BaseException:
+            self.sock.close()
+            raise
+        if code not in _DONE:
+            self.sock.close()
+            raise _failure(code, self._address)
+        self._tune()
+        return self.sock
+
+    def _tune(self) -> None:
+        try:
+            tune(self.sock)
+        except OSError as error:  # reset as soon as it was made
+            self.sock.close()
+            raise _failure(error.errno, self._address) from error
+
+    async def _answer(self) -> int:
+        """What became of it, as an errno."""
+        # EAGAIN is a unix socket's full backlog; the kernel has nothing to wait on for it.
+        while (code := self.sock.connect_ex(self._sockaddr)) == errno.EAGAIN:  # noqa: ASYNC110 - see above
+            await trio.sleep(_BUSY_RETRY)
+        if code == errno.EALREADY:
+            await trio.lowlevel.wait_writable(self.sock)
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return code
+
+
+def _failure(code: int | None, address: Address) -> DialFailed:
+    code = errno.EIO if code is None else code
+    return DialFailed(_REASONS.get(code, DialReason.FAILED), f"{address}: {os.strerror(code)}")

@@ -1,0 +1,205 @@
+"""The listeners of one sidecar: taken strictly at start, followed leniently while it runs.
+
+At start an address that cannot be had ends the agent with a clear word. Later, when the registration brings
+it, it is a named problem that is tried again, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from agent.config.registration import Address, TcpAddress
+from agent.net.accept import Admission, AdmissionEvents, Handler, accept_all
+from agent.net.bind import BindFailed, Bound, adopt, bind
+from upstreams.spec import LOOPBACK
+
+RETRY_SECONDS = 5.0
+CHECK = "Consul's check of the public port"
+
+
+class ListenerEvents(AdmissionEvents, Protocol):
+    """Who hears of listeners."""
+
+    def listening(self, purpose: str, address: str) -> None: ...
+    def listening_ended(self, purpose: str, address: str) -> None: ...
+    def listening_failed(self, purpose: str, detail: str) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Opening:
+    """One listener: what it is for, where it is wanted, who answers; then its sockets and its loop.
+
+    `inherited` stands for the address: a socket that was handed in. `checked`: Consul's check looks at
+    127.0.0.1 and this port (contract §2.2), so a listener on one outside address is also bound there.
+    """
+
+    purpose: str
+    address: Address
+    handler: Handler
+    admission: Admission = field(default_factory=Admission)
+    mode: int | None = None
+    inherited: socket.socket | None = None
+    checked: bool = False
+    bound: Sequence[Bound] = ()
+    listening: bool = False
+    problem: str = ""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it is bound."""
+        return [bound.address for bound in self.bound]
+
+
+class Listeners:
+    """Every listener by its key. The accept loops live in one nursery, the connections in another."""
+
+    shareable = False  # whether other processes may have sockets at the same addresses
+
+    def __init__(self, listeners: trio.Nursery, connections: trio.Nursery, events: ListenerEvents) -> None:
+        self._listeners = listeners
+        self._connections = connections
+        self._events = events
+        self._openings: dict[Hashable, Opening] = {}
+        self._open = False
+
+    def get(self, key: Hashable) -> Opening | None:
+        """The listener of that key."""
+        return self._openings.get(key)
+
+    def all(self) -> Mapping[Hashable, Opening]:
+        """Every listener, by key."""
+        return dict(self._openings)
+
+    @property
+    def problems(self) -> list[str]:
+        """What cannot be listened on, and why."""
+        return [opening.problem for opening in self._openings.values() if opening.problem]
+
+    async def bind(self, key: Hashable, opening: Opening) -> None:
+        """Take its addresses, without letting anybody in yet. Raises BindFailed."""
+        self._openings[key] = opening
+        await self._take(opening)
+
+    def open(self) -> None:
+        """Let callers in everywhere. Raises BindFailed."""
+        self._open = True
+        for key, opening in self._openings.items():
+            self._start(key, opening)
+
+    async def add(self, key: Hashable, opening: Opening) -> None:
+        """Bind and open one more; what cannot be had is told and stays to be retried."""
+        self._openings[key] = opening
+        try:
+            await self._take(opening)
+            if self._openings.get(key) is not opening:  # closed meanwhile
+                release(opening)
+                return
+            if self._open:
+                self._start(key, opening)
+            opening.problem = ""
+        except BindFailed as error:
+            release(opening)
+            if opening.problem != str(error):
+                opening.problem = str(error)
+                self._events.listening_failed(opening.purpose, opening.problem)
+
+    async def retry_failed(self) -> None:
+        """Try again, for ever, what could not be had."""
+        while True:
+            await trio.sleep(RETRY_SECONDS)
+            for key, opening in list(self._openings.items()):
+                if opening.problem:
+                    await self.add(key, opening)
+
+    async def close(self, key: Hashable) -> None:
+        """Let nobody in there any more. When this returns the address is free; connections go on."""
+        opening = self._openings.pop(key, None)
+        if opening is not None:
+            await _stop(opening)
+
+    def release(self) -> None:
+        """Give back what was bound and never opened: the start has failed."""
+        for opening in self._openings.values():
+            if opening.ended is None:
+                release(opening)
+
+    async def close_all(self) -> None:
+        """Close every listener."""
+        for key in list(self._openings):
+            await self.close(key)
+
+    def _start(self, _key: Hashable, opening: Opening) -> None:
+        for bound in opening.bound:
+            bound.listen()
+        opening.listening = True
+        opening.ended = trio.Event()
+        self._listeners.start_soon(self._accept, opening, opening.ended)
+        for bound in opening.bound:
+            self._events.listening(bound.purpose, bound.address)
+
+    async def _accept(self, opening: Opening, ended: trio.Event) -> None:
+        sockets = [bound.sock for bound in opening.bound]
+        try:
+            with opening.scope:
+                await accept_all(
+                    sockets,
+                    opening.handler,
+                    connections=self._connections,
+                    admission=opening.admission,
+                    events=self._events,
+                )
+        finally:
+            for bound in opening.bound:
+                self._events.listening_ended(bound.purpose, bound.address)
+            release(opening)
+            ended.set()
+
+    async def _take(self, opening: Opening) -> None:
+        opening.bound = [await self._bound(opening)]
+        if not opening.checked:
+            return
+        # Only the check is lost when this address is taken, so that is told and no more.
+        place = _place_of_check(opening.bound[0].sock)
+        if place is not None:
+            try:
+                opening.bound = [*opening.bound, await bind(place, CHECK, shareable=self.shareable)]
+            except BindFailed as error:
+                self._events.listening_failed(CHECK, str(error))
+
+    async def _bound(self, opening: Opening) -> Bound:
+        if opening.inherited is not None:
+            return adopt(opening.inherited, opening.purpose)
+        return await bind(opening.address, opening.purpose, opening.mode, shareable=self.shareable)
+
+
+async def _stop(opening: Opening) -> None:
+    opening.scope.cancel()
+    if opening.ended is None:
+        release(opening)
+    else:
+        await opening.ended.wait()
+
+
+def release(opening: Opening) -> None:
+    """Give its sockets back."""
+    opening.listening = False
+    for bound in opening.bound:
+        bound.close()
+    opening.bound = ()
+
+
+def _place_of_check(sock: socket.socket) -> TcpAddress | None:
+    """127.0.0.1 and the listener's port, unless the listener answers there anyway."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    host, port = sock.getsockname()[:2]
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return None if address.is_loopback or address.is_unspecified else TcpAddress(LOOPBACK, port)

@@ -1,0 +1,33 @@
+"""What the log's one line about a connection says: who with whom, by which rule, how much, how it ended."""
+
+from __future__ import annotations
+
+from agent.connections.ledger import Finished
+
+
+def fields(finished: Finished) -> dict[str, str | int | float | None]:
+    """The fields in the order in which a person reads them; what is not known is None.
+
+    `peer` is the other end and `own` ours: inbound the source is the peer, outbound we are. Bytes are those
+    written to each leg, so `to_plain` is what our app was sent.
+    """
+    ours, theirs = finished.ours, finished.theirs
+    return {
+        "id": finished.id,
+        "direction": finished.direction.value,
+        "reason": finished.reason.value,
+        "detail": finished.detail,
+        "caller": finished.caller,
+        "upstream": finished.upstream,
+        "peer": finished.peer,
+        "peer_datacenter": None if theirs is None else theirs.id.datacenter,
+        "peer_serial": None if theirs is None else theirs.serial,
+        "own": None if ours is None else str(ours.id),
+        "own_datacenter": None if ours is None else ours.id.datacenter,
+        "own_serial": None if ours is None else ours.serial,
+        "rule": finished.rule,
+        "dialled": finished.dialled,
+        "to_plain": finished.to_plain or None,
+        "to_tls": finished.to_tls or None,
+        "seconds": round((finished.until - finished.since).total_seconds(), 3) if finished.opened else None,
+    }

@@ -1,0 +1,246 @@
+"""What the agent tells its operator: one function per event, one line per call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TextIO
+
+from agent.config.options import LogFormat, LogLevel
+from agent.connections.ledger import Connection, Finished
+from agent.connections.records import Audited, FailedAttempt, RefusedRequest
+from agent.net.accept import Admission, Overflow
+from agent.observe.connection_log import fields
+from agent.observe.rate_limit import Flood
+from agent.observe.watch_events import WatchJournal
+from agent.relay.splice import Ending
+from upstreams.endpoints import Endpoint
+from upstreams.reach import Dialling, Doubt
+from upstreams.spec import Destination, Upstream
+
+
+class Journal(WatchJournal):
+    """The log of one agent, one function per event."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], datetime],
+        *,
+        level: LogLevel = LogLevel.INFO,
+        form: LogFormat = LogFormat.TEXT,
+        connections: bool = False,
+        worker: int | None = None,
+    ) -> None:
+        super().__init__(stream, clock, level=level, form=form, worker=worker)
+        self._connections = connections  # every one, also those that end in order
+        self._flood = Flood()
+
+    # --- the process ---
+
+    def started(self, version: str, pid: int, identity: str, consul: str) -> None:
+        """The settings hold and the agent begins."""
+        self.write(LogLevel.INFO, "started", version=version, pid=pid, identity=identity, consul=consul)
+
+    def note(self, text: str) -> None:
+        """Something odd about the settings."""
+        self.write(LogLevel.WARN, "settings.note", text=text)
+
+    def take_level(self, level: LogLevel) -> None:
+        """Another level from now on, until the process ends; told by whichever of both tells more."""
+        before = self.level
+        if before is level:
+            return
+        self.level = min(before, level, key=list(LogLevel).index)
+        self.write(self.level, "log.level", before=before.value, now=level.value)
+        self.level = level
+
+    def unverified(self) -> None:
+        """The agent's certificate is not checked, as asked for."""
+        self.write(LogLevel.WARN, "consul.unverified", detail="CONSUL_HTTP_SSL_VERIFY is off")
+
+    def ready(self, seconds: float | None = None) -> None:
+        """Everything needed to serve is there: for the first time after so many seconds, or again."""
+        self.write(LogLevel.INFO, "ready", seconds=None if seconds is None else round(seconds, 3))
+
+    def unready(self, missing: Sequence[str]) -> None:
+        """Something needed to serve is missing, again."""
+        self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
+
+    def draining(self, why: str, live: int, seconds: float) -> None:
+        """No new callers; the connections that live have so long."""
+        self.write(LogLevel.INFO, "draining", why=why, live=live, seconds=seconds)
+
+    def drained(self, cut: int) -> None:
+        """The drain is over; `cut` connections had to be ended."""
+        level = LogLevel.WARN if cut else LogLevel.INFO
+        self.write(level, "drained", cut=cut)
+
+    def crashed(self, trace: str) -> None:
+        """A bug: what is known of it. The process ends; systemd starts another."""
+        self.write(LogLevel.ERROR, "crashed", trace=trace)
+
+    # --- workers ---
+
+    def worker_serving(self, worker: int, pid: int) -> None:
+        """A worker lets callers in."""
+        self.write(LogLevel.INFO, "worker.serving", slot=worker, pid=pid)
+
+    def worker_ended(self, worker: int, reason: str, detail: str, lost: int, pause: float) -> None:
+        """A worker ended unasked, with about so many connections; another is begun after `pause` seconds."""
+        self.write(
+            LogLevel.ERROR, "worker.ended", slot=worker, reason=reason, detail=detail, lost=lost, pause=pause
+        )
+
+    # --- where we listen ---
+
+    def listening(self, purpose: str, address: str) -> None:
+        """Callers are let in."""
+        self.write(LogLevel.INFO, "listening", purpose=purpose, address=address)
+
+    def listening_ended(self, purpose: str, address: str) -> None:
+        """Callers are no longer let in."""
+        self.write(LogLevel.INFO, "listening.ended", purpose=purpose, address=address)
+
+    def listening_failed(self, purpose: str, detail: str) -> None:
+        """An address is not to be had; it is tried again."""
+        self.write(LogLevel.ERROR, "listening.failed", purpose=purpose, detail=detail)
+
+    # --- connections (agent.connections.ledger.ConnectionEvents, agent.net.accept.AdmissionEvents) ---
+
+    def opened(self, connection: Connection, /) -> None:
+        """Application bytes begin to flow."""
+        if not self.wants(LogLevel.DEBUG):
+            return
+        self.write(
+            LogLevel.DEBUG,
+            "connection.opened",
+            id=connection.id,
+            direction=connection.direction.value,
+            caller=connection.caller,
+            upstream=connection.upstream,
+            peer="" if connection.peer is None else str(connection.peer.id),
+            dialled=connection.dialled,
+        )
+
+    def closed(self, finished: Finished, /) -> None:
+        """A connection has ended; one that ended in order is for debugging, unless every one is wanted."""
+        usual = finished.reason.value == Ending.CLEAN.value and not self._connections
+        level = LogLevel.DEBUG if usual else LogLevel.INFO
+        self._ended(level, "connection.closed", finished)
+
+    def refused(self, finished: Finished, /) -> None:
+        """A connection was never opened. A flood of one reason is told in part, and how much was not."""
+        hidden = 0 if self._connections else self._flood.hidden(finished.reason.value, finished.until)
+        if hidden is not None:
+            self._ended(LogLevel.WARN, "connection.refused", finished, hidden)
+
+    def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
+        """One HTTP request of a connection was answered here instead of by our app."""
+        hidden = self._flood.hidden(f"request {refused.reason.value}", self._clock())
+        if hidden is None:
+            return
+        self.write(
+            LogLevel.WARN,
+            "request.refused",
+            id=connection.id,
+            peer="" if connection.peer is None else str(connection.peer.id),
+            method=refused.method,
+            target=refused.target,
+            status=refused.status,
+            reason=refused.reason.value,
+            detail=refused.detail,
+            hidden=hidden or None,
+        )
+
+    def audited(self, connection: Connection, audited: Audited, /) -> None:
+        """What intentions would deny was let through."""
+        hidden = self._flood.hidden(f"audit {audited.reason.value}", self._clock())
+        if hidden is None:
+            return
+        self.write(
+            LogLevel.WARN,
+            "audit.would_deny",
+            id=connection.id,
+            peer="" if connection.peer is None else str(connection.peer.id),
+            reason=audited.reason.value,
+            rule=audited.rule,
+            request=audited.request,
+            hidden=hidden or None,
+        )
+
+    def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
+        """One candidate of an outbound connection did not serve."""
+        hidden = self._flood.hidden(f"attempt {attempt.reason.value}", self._clock())
+        if hidden is None:
+            return
+        self.write(
+            LogLevel.INFO,
+            "attempt.failed",
+            id=connection.id,
+            upstream=connection.upstream,
+            endpoint=attempt.endpoint,
+            address=attempt.address,
+            reason=attempt.reason.value,
+            detail=attempt.detail,
+            hidden=hidden or None,
+        )
+
+    # --- upstreams (agent.outbound.upstream_state.TargetEvents) ---
+
+    def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
+        """New connections go to another target of an upstream."""
+        self.write(
+            LogLevel.WARN,
+            "upstream.target_changed",
+            upstream=str(upstream.destination),
+            bind=str(upstream.bind),
+            before=str(before),
+            after=str(after),
+        )
+
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, until: datetime, /) -> None:
+        """An endpoint that fails is left out for a while."""
+        self.write(
+            LogLevel.INFO,
+            "upstream.ejected",
+            upstream=str(upstream.destination),
+            endpoint=str(endpoint),
+            until=until.isoformat(),
+        )
+
+    def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
+        """An address is odd, though it is dialled: told once."""
+        self.write(
+            LogLevel.WARN,
+            "upstream.address_doubt",
+            upstream=str(upstream.destination),
+            endpoint=str(endpoint),
+            doubt=found.value,
+            answered=f"{endpoint.service_address or endpoint.node_address}:{endpoint.port}",
+            dialled=str(dialling),
+        )
+
+    def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
+        """A listener is full; callers are turned away until there is room. It may come and go quickly."""
+        hidden = self._flood.hidden(f"admission {reason.value}", self._clock())
+        if hidden is None:
+            return
+        self.write(
+            LogLevel.WARN,
+            "admission.full",
+            reason=reason.value,
+            limit=admission.limit,
+            live=admission.live,
+            unsettled_limit=admission.unsettled_limit,
+            unsettled=admission.unsettled,
+            hidden=hidden or None,
+        )
+
+    def exhausted(self, error: OSError, /) -> None:
+        """The system gives no more descriptors or memory; accepting pauses."""
+        self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror)
+
+    def _ended(self, level: LogLevel, event: str, finished: Finished, hidden: int = 0) -> None:
+        if self.wants(level):
+            self.write(level, event, **fields(finished), hidden=hidden or None)

@@ -1,0 +1,55 @@
+"""The running agent's answer to `sidecar explain`: by the values it judges callers with at this moment."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.observe.server import JSON, Reply, text_reply
+from agent.parts import Parts
+from agent.policy.explain import Evidence, explain
+from agent.policy.inquiry import Inquiry, InvalidInquiry, question_of
+from agent.policy.intentions import Intentions
+
+
+def answer_inquiry(parts: Parts, body: bytes) -> Reply:
+    """`{"allowed": bool, "text": …}`; 400 for what is no question, 503 while there is nothing to go by."""
+    intentions, placed = parts.intentions.value, parts.placement.value
+    try:
+        inquiry = msgspec.json.decode(body, type=Inquiry)
+    except msgspec.DecodeError as error:
+        return text_reply(400, f"not a question: {error}")
+    if intentions is None or placed is None:
+        return text_reply(503, "intentions are not known yet")
+    destination, _, datacenter = inquiry.destination.partition("@")
+    if (destination or placed.service, datacenter or intentions.datacenter) != (
+        placed.service,
+        intentions.datacenter,
+    ):
+        return text_reply(400, f"this is the sidecar of {placed.service}@{intentions.datacenter}")
+    current = parts.contexts.value
+    trust_domain = "" if current is None else str(current.credentials.bundle.trust_domain)
+    try:
+        question = question_of(inquiry, trust_domain, intentions.datacenter)
+    except InvalidInquiry as error:
+        return text_reply(400, str(error))
+    evidence = Evidence(
+        intentions=intentions,
+        default_origin=f"the last answer of {parts.settings.http_addr}",
+        replica=_replica(parts, intentions),
+        deny_list=parts.deny_file.list,
+        deny_origin=str(parts.settings.deny_file or ""),
+        http=placed.http,
+    )
+    explanation = explain(question, evidence)
+    told = {"allowed": explanation.allowed, "reason": explanation.reason, "text": explanation.text}
+    return Reply(content_type=JSON, body=msgspec.json.encode(told))
+
+
+def _replica(parts: Parts, intentions: Intentions) -> str:
+    watch = parts.intentions_watch
+    said = f"{len(intentions.rules)} rules as this agent has them"
+    if watch is None or watch.status.answered_at is None:
+        return said
+    age = (parts.clock() - watch.status.answered_at).total_seconds()
+    failing = f", failing since: {watch.status.failing}" if watch.status.failing is not None else ""
+    return f"{said}, confirmed {age:.1f} s ago{failing}"

@@ -1,0 +1,113 @@
+"""What the log says of Consul and of all that is watched there: one function per event, one line per call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from agent.config.options import LogLevel
+from agent.consul.watch import WatchStatus
+from agent.observe.log import Log
+from certs.contexts import Contexts
+
+
+class WatchJournal(Log):
+    """The events of watches and of what came by them."""
+
+    def watch_failed(self, status: WatchStatus) -> None:
+        """A question went wrong. Repeated failures of one reason are told once, then for debugging only."""
+        failure = status.failing
+        if failure is None:
+            return
+        level = LogLevel.WARN if status.failures_in_row == 1 or status.reason_changed else LogLevel.DEBUG
+        reason = str(failure.reason)
+        self.write(level, "watch.failed", watch=status.name, reason=reason, detail=str(failure))
+
+    def watch_recovered(self, status: WatchStatus) -> None:
+        """Questions are answered again."""
+        self.write(LogLevel.INFO, "watch.recovered", watch=status.name)
+
+    def token_changed(self) -> None:
+        """The token file has another token."""
+        self.write(LogLevel.INFO, "token.changed")
+
+    def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None:
+        """A new registration is in force."""
+        self.write(LogLevel.INFO, "registration.changed", proxy_id=proxy_id)
+        for problem in problems:
+            self.write(LogLevel.WARN, "registration.problem", detail=problem)
+
+    def registration_gone(self, proxy_id: str) -> None:
+        """Consul no longer knows us; what we had is served on."""
+        self.write(LogLevel.WARN, "registration.gone", proxy_id=proxy_id)
+
+    def self_registration_failed(self, detail: str) -> None:
+        """`-register` did not get through; it is tried again."""
+        self.write(LogLevel.WARN, "registration.own_failed", detail=detail)
+
+    def intentions_changed(self, rules: int, default_allow: bool) -> None:
+        """New intentions are in force."""
+        default = "allow" if default_allow else "deny"
+        self.write(LogLevel.INFO, "intentions.changed", rules=rules, default=default)
+
+    def outgoing_changed(self, rules: int) -> None:
+        """Other intentions speak of our service as a caller; so many of them may keep it out."""
+        self.write(LogLevel.INFO, "outgoing.changed", rules=rules)
+
+    def intentions_too_old(self, since: datetime) -> None:
+        """Consul has not answered about intentions for too long: nobody is let in by them any more."""
+        self.write(LogLevel.ERROR, "intentions.too_old", since=since.isoformat())
+
+    def intentions_current(self) -> None:
+        """It has answered again."""
+        self.write(LogLevel.INFO, "intentions.current")
+
+    def audit_mode(self) -> None:
+        """Intentions are not enforced, as asked for."""
+        self.write(LogLevel.WARN, "audit.on", detail="what intentions deny is logged, and let through")
+
+    def deny_list_changed(self, entries: int) -> None:
+        """Another deny list is in force."""
+        self.write(LogLevel.WARN, "deny_list.changed", entries=entries)
+
+    def deny_list_unusable(self, detail: str) -> None:
+        """The deny list cannot be read; the last good one stays."""
+        self.write(LogLevel.ERROR, "deny_list.unusable", detail=detail)
+
+    def credentials_published(self, contexts: Contexts) -> None:
+        """New credentials were proven and are in force."""
+        leaf = contexts.credentials.leaf
+        self.write(
+            LogLevel.INFO,
+            "credentials.published",
+            generation=contexts.generation,
+            id=str(leaf.id),
+            serial=leaf.serial,
+            not_after=leaf.not_after.isoformat(),
+            root=contexts.credentials.bundle.active.id,
+        )
+
+    def credentials_rejected(self, reason: str, detail: str) -> None:
+        """A leaf and roots that do not fit; the old ones stay."""
+        self.write(LogLevel.ERROR, "credentials.rejected", reason=reason, detail=detail)
+
+    def renewal_failed(self, detail: str, not_after: datetime) -> None:
+        """The leaf is due and Consul gives no new one."""
+        self.write(LogLevel.WARN, "renewal.failed", detail=detail, not_after=not_after.isoformat())
+
+    def leaf_churning(self, detail: str) -> None:
+        """The leaf is issued again and again."""
+        self.write(LogLevel.ERROR, "leaf.churning", detail=detail)
+
+    def roots_behind(self, reason: str, detail: str) -> None:
+        """A leaf came whose root has not been heard of, and did not come when asked for."""
+        self.write(LogLevel.WARN, "roots.behind", reason=reason, detail=detail)
+
+    def clock_skewed(self, seconds: float, notable: bool) -> None:
+        """Consul's clock and ours are apart, or agree again."""
+        level, event = (LogLevel.WARN, "clock.skewed") if notable else (LogLevel.INFO, "clock.agrees")
+        self.write(level, event, seconds=round(seconds, 1))
+
+    def rejudged(self, closed: int) -> None:
+        """Connections were closed because what they were admitted by has changed; each has its own line."""
+        self.write(LogLevel.INFO, "rejudged", closed=closed)

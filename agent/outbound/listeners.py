@@ -1,0 +1,108 @@
+"""The listeners our app calls: followed as the registration changes, each without a touch to the others."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from agent.base.latest import Latest
+from agent.config.registration import Address, TcpAddress, UnixAddress
+from agent.connections.ledger import CloseReason, Direction, Ledger
+from agent.net.accept import Admission, Place
+from agent.net.listeners import Listeners, Opening
+from agent.outbound.upstream_state import Surroundings, Targets
+from upstreams.plan import plan
+from upstreams.spec import Bind, LocalBind, Upstream
+
+
+class Feeds(Protocol):
+    """Who watches where upstreams are."""
+
+    def want(self, upstreams: Iterable[Upstream], /) -> None:
+        """Watch what these need and nothing else."""
+
+
+Serve = Callable[[socket.socket, Place, Targets], Awaitable[None]]
+
+
+@dataclass(slots=True, kw_only=True)
+class UpstreamListeners:
+    """The upstreams in force. `serve` serves one connection of our app to its end."""
+
+    listeners: Listeners
+    feeds: Feeds
+    ledger: Ledger
+    serve: Serve
+    around: Surroundings
+    limit: int | None  # of a listener; an upstream's own limit refuses by name instead
+    unsettled_limit: int | None
+    current: dict[Bind, Targets]
+    in_force: Latest[tuple[Targets, ...]] = field(
+        default_factory=Latest
+    )  # those of `current`, after a change
+
+    async def bind(self, upstreams: Sequence[Upstream]) -> None:
+        """At start: take every address. Raises BindFailed."""
+        self.feeds.want(upstreams)
+        for upstream in upstreams:
+            self.current[upstream.bind] = Targets(upstream, self.around)
+            await self.listeners.bind(upstream.bind, self._opening(upstream))
+        self.in_force.publish(tuple(self.current.values()))
+
+    async def follow(self, upstreams: Sequence[Upstream], grace: float, connections: trio.Nursery) -> None:
+        """Go over to these. Connections of an upstream that is gone have `grace` seconds to end."""
+        steps = plan([targets.upstream for targets in self.current.values()], upstreams)
+        for upstream in steps.close:
+            await self.listeners.close(upstream.bind)
+            del self.current[upstream.bind]
+        self.feeds.want(upstreams)
+        for upstream in steps.retarget:
+            self.current[upstream.bind].become(upstream)
+            opening = self.listeners.get(upstream.bind)
+            if opening is not None:
+                opening.purpose = _purpose(upstream)
+        for upstream in steps.open:
+            self.current[upstream.bind] = Targets(upstream, self.around)
+            await self.listeners.add(upstream.bind, self._opening(upstream))
+        self.in_force.publish(tuple(self.current.values()))
+        served = {str(upstream.destination) for upstream in upstreams}
+        for upstream in steps.close:
+            if str(upstream.destination) not in served:
+                connections.start_soon(self._retire, str(upstream.destination), grace)
+
+    async def _retire(self, destination: str, grace: float) -> None:
+        last = [c for c in self.ledger.live(Direction.OUTBOUND) if c.upstream == destination]
+        if last:
+            await trio.sleep(grace)
+        for connection in last:
+            connection.close(CloseReason.UPSTREAM_REMOVED)
+
+    def _opening(self, upstream: Upstream) -> Opening:
+        return Opening(
+            purpose=_purpose(upstream),
+            address=_address(upstream.bind),
+            mode=None if isinstance(upstream.bind, LocalBind) else upstream.bind.mode,
+            handler=partial(self._serve, upstream.bind),
+            admission=Admission(self.limit, self.unsettled_limit),
+        )
+
+    async def _serve(self, bind: Bind, sock: socket.socket, place: Place) -> None:
+        """Serve a connection by what the bind stands for at this moment."""
+        targets = self.current.get(bind)
+        if targets is None:  # accepted as the listener was closing
+            sock.close()
+            return
+        await self.serve(sock, place, targets)
+
+
+def _purpose(upstream: Upstream) -> str:
+    return f"upstream {upstream.destination}"
+
+
+def _address(bind: Bind) -> Address:
+    return TcpAddress(bind.host, bind.port) if isinstance(bind, LocalBind) else UnixAddress(bind.path)

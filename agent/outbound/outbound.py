@@ -1,0 +1,344 @@
+"""One outbound connection, from top to bottom: a candidate, its address, its identity, and only then our app.
+
+Candidates are tried one after the other until one serves. A failure before the first application byte tries
+the next; after it, never: nobody knows what the far side has done with the bytes. A candidate that was not
+trusted by roots which have been replaced meanwhile is tried again by the newest: that failure was ours.
+
+Where warm connections are kept (agent.outbound.warm_pool) and one is ready, it is used instead: then all that comes
+before the first byte has happened already.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from OpenSSL import SSL
+
+from agent.base.latest import Latest
+from agent.config.registration import TcpAddress
+from agent.connections.ledger import Connection, Direction, Ledger
+from agent.connections.records import Audited, FailedAttempt, Party
+from agent.net.dial import DialFailed, dial, part, remote, reset
+from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
+from agent.outbound.candidates import Search
+from agent.outbound.upstream_state import Targets, counted
+from agent.outbound.warm_serve import serve_warm
+from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.intentions import VerdictReason
+from agent.policy.source_intentions import Callee, Outgoing
+from agent.relay.relay import Relay
+from agent.relay.splice import Ending, Transfer
+from certs.contexts import Contexts
+from certs.peer import Peer, PeerReason, PeerRejected, verify_peer
+from certs.spiffe import DEFAULT, TrustDomain
+from upstreams.endpoints import ExpectedIdentity
+from upstreams.reach import Dialling, Unreachable
+from upstreams.route import Approach, dialled
+
+Clock = Callable[[], datetime]
+
+_BY_OUR_ROOTS = (HandshakeReason.UNTRUSTED_CHAIN, PeerReason.UNTRUSTED_ROOT)
+
+
+class OutboundReason(StrEnum):
+    """Why an app's connection to an upstream was not served."""
+
+    NO_CREDENTIALS_YET = "no_credentials_yet"
+    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
+    NO_ENDPOINTS_YET = "no_endpoints_yet"  # the first answer has not come
+    NO_ENDPOINTS = "no_endpoints"
+    NO_GATEWAYS = "no_gateways"
+    WRONG_IDENTITY = "wrong_identity"
+    REFUSED_BY_PEER = "refused_by_peer"
+    ALL_FAILED = "all_failed"
+    ROOTS_REPLACED = "roots_replaced"  # during the handshake, which failed by the former: tried again
+    DENY_LISTED = "deny_listed"
+    INTENTION_DENY = "intention_deny"  # by the intentions that speak of us as a source
+    NARROWED = "narrowed_by_datacenter"  # by the same
+    DEADLINE = "upstream_deadline"
+    OVERFLOW = "upstream_overflow"  # max_connections
+    PENDING_OVERFLOW = "upstream_pending_overflow"  # max_pending_requests
+
+
+_KEPT_OUT = {
+    VerdictReason.INTENTION_DENY: OutboundReason.INTENTION_DENY,
+    VerdictReason.NARROWED: OutboundReason.NARROWED,
+}
+
+
+class NotServed(Exception):
+    """This candidate, or the whole connection, cannot be served."""
+
+    def __init__(self, reason: OutboundReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Route:
+    """What every attempt of one connection shares."""
+
+    targets: Targets
+    search: Search
+    contexts: Latest[Contexts]
+    clock: Clock
+    relay: Relay
+    ledger: Ledger
+    handshake_timeout: float
+    deny_list: Latest[DenyList] | None
+    outgoing: Latest[Outgoing] | None
+    settled: Callable[[], None]
+
+
+async def serve_outbound(
+    sock: socket.socket,
+    *,
+    targets: Targets,
+    contexts: Latest[Contexts],
+    relay: Relay,
+    ledger: Ledger,
+    clock: Clock,
+    handshake_timeout: float,
+    deny_list: Latest[DenyList] | None = None,
+    outgoing: Latest[Outgoing] | None = None,
+    settled: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds.
+
+    `settled` is told when a candidate is found that serves it.
+    """
+    try:
+        destination = str(targets.upstream.destination)
+        with ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
+            try:
+                with _admitted(connection, targets):
+                    route = _Route(
+                        targets=targets,
+                        search=Search(targets),
+                        contexts=contexts,
+                        clock=clock,
+                        relay=relay,
+                        ledger=ledger,
+                        handshake_timeout=handshake_timeout,
+                        deny_list=deny_list,
+                        outgoing=outgoing,
+                        settled=settled,
+                    )
+                    await _serve(sock, route, connection)
+            except NotServed as failure:
+                connection.end(failure.reason, failure.detail)
+    finally:
+        reset(sock)  # unless it has been closed: our app must not take a failure for an end
+
+
+@contextmanager
+def _admitted(connection: Connection, targets: Targets) -> Iterator[None]:
+    """Count the connection, if the upstream's limits let it in; else raise NotServed."""
+    full = _overflow(targets)
+    if full is not None:
+        targets.overflow[full.reason.value] += 1
+        raise full
+    targets.connections.add(connection)
+    try:
+        yield
+    finally:
+        targets.connections.remove(connection)
+
+
+def _overflow(targets: Targets) -> NotServed | None:
+    """Which limit is reached, if any."""
+    upstream = targets.upstream
+    if upstream.max_connections is not None and len(targets.connections) >= upstream.max_connections:
+        return NotServed(OutboundReason.OVERFLOW, f"max_connections is {upstream.max_connections}")
+    if upstream.max_pending is not None and targets.pending >= upstream.max_pending:
+        return NotServed(OutboundReason.PENDING_OVERFLOW, f"max_pending_requests is {upstream.max_pending}")
+    return None
+
+
+async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> None:
+    if route.contexts.value is None:
+        raise NotServed(OutboundReason.NO_CREDENTIALS_YET, "there is no certificate to show yet")
+    not_after = route.contexts.value.credentials.leaf.not_after
+    if route.clock() > not_after:
+        detail = f"our certificate expired at {not_after.isoformat()}"
+        raise NotServed(OutboundReason.CREDENTIALS_EXPIRED, detail)
+    failed: list[FailedAttempt] = []
+    if route.targets.warm is not None:
+        served = await serve_warm(
+            sock,
+            connection,
+            failed,
+            targets=route.targets,
+            relay=route.relay,
+            ledger=route.ledger,
+            settled=route.settled,
+        )
+        if served:
+            return
+    kept_out: set[ExpectedIdentity] = set()
+    while (approach := await route.search.next()) is not None:
+        if approach.endpoint.expected in kept_out:
+            continue
+        address = "no address"
+        try:
+            dialling = route.targets.address(approach)
+            address = str(dialling)
+            await _persist(sock, route, connection, approach, dialling)
+        except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
+            if failure.reason in _KEPT_OUT.values():  # of every instance, and against none of them
+                kept_out.add(approach.endpoint.expected)
+            else:
+                route.targets.failed(approach)
+            detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
+            attempt = FailedAttempt(
+                endpoint=str(approach), address=address, reason=failure.reason, detail=detail
+            )
+            failed.append(attempt)
+            route.ledger.attempt_failed(connection, attempt)
+        else:
+            return
+    raise _none_left(failed, route)
+
+
+async def _persist(
+    sock: socket.socket, route: _Route, connection: Connection, approach: Approach, dialling: Dialling
+) -> None:
+    """Attempt it, again if it was judged by roots that are not the newest any more."""
+    while True:
+        version = route.contexts.version
+        try:
+            return await _attempt(sock, route, connection, approach, dialling)
+        except (HandshakeFailed, PeerRejected) as failure:
+            if failure.reason not in _BY_OUR_ROOTS or route.contexts.version == version:
+                raise
+            attempt = FailedAttempt(
+                endpoint=str(approach),
+                address=str(dialling),
+                reason=OutboundReason.ROOTS_REPLACED,
+                detail=failure.detail,
+            )
+            route.ledger.attempt_failed(connection, attempt)
+
+
+async def _attempt(
+    sock: socket.socket, route: _Route, connection: Connection, approach: Approach, dialling: Dialling
+) -> None:
+    """Serve the connection by this candidate. If this raises, not a byte of our app has been taken."""
+    connection.peer = None
+    ending: Ending | None = None
+    expected = approach.endpoint.expected
+    _must_be_let(route, connection, expected)
+    with counted(route.targets, approach.hop.key), ExitStack() as last:
+        seconds = route.search.seconds(approach, route.targets.upstream.connect_timeout)
+        tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds)
+        last.callback(lambda: part(None, tcp, ending))
+        tls = await _handshake(tcp, route, connection, approach)
+        peer = identify(tls, expected, route.contexts, route.clock(), route.deny_list)
+        _must_be_let(route, connection, expected)  # as the list is by now
+        connection.peer = peer
+        connection.dialled = dialled(approach, dialling)
+        route.settled()
+        connection.relaying()
+        transfer = await route.relay.run(sock, tls, connection.progress)
+        route.search.served()
+        ending = transfer.ending
+        if transfer.refused:
+            _take_refusal(transfer, connection, route, approach)
+        else:
+            route.targets.succeeded(approach)
+            connection.end(transfer.ending, transfer.detail)
+        part(sock, None, ending)
+
+
+async def _handshake(
+    tcp: socket.socket, route: _Route, connection: Connection, approach: Approach
+) -> SSL.Connection:
+    current = _newest(route.contexts)
+    leaf = current.credentials.leaf
+    connection.ours = Party(id=leaf.id, serial=leaf.serial)
+    name = server_name(approach.endpoint.expected, current.credentials.bundle.trust_domain)
+    seconds = route.search.seconds(approach, route.handshake_timeout)
+    return await client_handshake(tcp, current.client, name, seconds, route.relay.make_way)
+
+
+def _must_be_let(route: _Route, connection: Connection, callee: Callee) -> None:
+    """Raise NotServed if our own list keeps us from calling that service."""
+    outgoing = None if route.outgoing is None else route.outgoing.value
+    if outgoing is None:
+        return
+    denial = outgoing.denial(_newest(route.contexts).credentials.leaf.id, callee)
+    if denial is None:
+        return
+    if denial.audited:
+        route.ledger.audit(connection, Audited(reason=denial.reason, rule=denial.rule))
+        return
+    connection.rule = denial.rule
+    raise NotServed(_KEPT_OUT[denial.reason], f"{callee}: {denial.rule}")
+
+
+def identify(
+    tls: SSL.Connection,
+    expected: ExpectedIdentity,
+    contexts: Latest[Contexts],
+    at: datetime,
+    deny_list: Latest[DenyList] | None,
+) -> Peer:
+    """The peer, if it is who that endpoint must be, by the roots of this moment.
+
+    Raises PeerRejected, or NotServed.
+    """
+    bundle = _newest(contexts).credentials.bundle
+    peer = verify_peer(verified_chain(tls), bundle, at)
+    if not expected.matches(peer.id):
+        detail = f"expected spiffe://{bundle.trust_domain}{expected}, it is {peer.id}"
+        raise NotServed(OutboundReason.WRONG_IDENTITY, detail)
+    denied = (deny_list.value or NOBODY).objection(peer) if deny_list is not None else ""
+    if denied:
+        raise NotServed(OutboundReason.DENY_LISTED, f"{peer.id}: {denied}")
+    return peer
+
+
+def server_name(expected: ExpectedIdentity, trust_domain: TrustDomain) -> str:
+    """The SNI by which a mesh gateway would find that service (contract §8.4); harmless elsewhere."""
+    if expected.partition == DEFAULT:
+        return f"{expected.service}.{expected.namespace}.{expected.datacenter}.internal.{trust_domain}"
+    names = (expected.service, expected.namespace, expected.partition, expected.datacenter)
+    return f"{'.'.join(names)}.internal-v1.{trust_domain}"
+
+
+def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, approach: Approach) -> None:
+    """Leave it to the next candidate if nothing was said yet; else name the ending."""
+    detail = f"{transfer.ending.value}: {transfer.detail}"
+    if transfer.untouched:
+        raise NotServed(OutboundReason.REFUSED_BY_PEER, detail)
+    route.targets.failed(approach)
+    connection.end(OutboundReason.REFUSED_BY_PEER, detail)
+
+
+def _newest(contexts: Latest[Contexts]) -> Contexts:
+    current = contexts.value
+    assert current is not None  # looked at before the first attempt; a published value is never taken back
+    return current
+
+
+def _none_left(failed: list[FailedAttempt], route: _Route) -> NotServed:
+    detail = "; ".join(map(str, failed))
+    if route.search.late:
+        told = f"not served within {route.targets.upstream.deadline:g} s"
+        return NotServed(OutboundReason.DEADLINE, f"{told}; {detail}" if detail else told)
+    if failed:
+        reasons = {attempt.reason for attempt in failed}
+        named = [one for one in (OutboundReason.REFUSED_BY_PEER, *_KEPT_OUT.values()) if reasons == {one}]
+        return NotServed(named[0] if named else OutboundReason.ALL_FAILED, detail)
+    known = [source.endpoints.value for source in route.targets.sources()]
+    if all(endpoints is None for endpoints in known):
+        return NotServed(OutboundReason.NO_ENDPOINTS_YET, "where the upstream is, is not known yet")
+    if any(endpoints is not None and endpoints.tiers for endpoints in known):
+        return NotServed(OutboundReason.NO_GATEWAYS, "no mesh gateway is known on the way")
+    return NotServed(OutboundReason.NO_ENDPOINTS, "no instance is passing or warning")

@@ -1,0 +1,289 @@
+"""Keeps connections of one upstream ready, so that our app's next one costs no round trip to the far side.
+
+One task a connection dials it, shakes hands, and then watches over it: what the far side says is heard, its
+end is noticed, and its age is bounded. The pool's own task looks at all of them when something they stand on
+has changed, and once a second; it begins new ones where some are missing.
+
+    dial, handshake, identity ──► ready ──take──► our app's
+                 │                  └──► discarded, by reason, and made anew
+                 └── failed: the endpoint is told on as by any attempt, and the pool is patient
+
+To be ready is not to be good: `take` judges again by the values of that moment, so nothing that was denied,
+ejected, closed or replaced meanwhile is ever handed out. After a setback (a failed attempt, or a connection
+that the far side ended within PROVEN_SECONDS) one at a time is tried, ever less often.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from random import Random
+from typing import Protocol
+
+import trio
+
+from agent.base.latest import Latest
+from agent.config.registration import TcpAddress
+from agent.connections.records import FailedAttempt, Party
+from agent.connections.verdicts import objection_to
+from agent.net.dial import DialFailed, dial, reset
+from agent.net.handshake import HandshakeFailed, client_handshake
+from agent.outbound.outbound import NotServed, identify, server_name
+from agent.outbound.upstream_state import Targets
+from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, Warm, WarmReason
+from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.source_intentions import Outgoing
+from certs.contexts import Contexts
+from certs.peer import PeerRejected
+from upstreams.reach import Dialling, Unreachable
+from upstreams.route import Approach
+from upstreams.spec import Upstream
+
+LOOK_SECONDS = 1.0  # ejections and failover end by time alone
+FIRST_REST, LONGEST_REST = 0.5, 30.0  # seconds after the first setback, doubled with each
+_YOUNGEST = 0.8  # of the greatest age: they are not all to be renewed at once
+
+
+class WarmEvents(Protocol):
+    """Who is told; must not block."""
+
+    def warm_discarded(self, upstream: Upstream, approach: Approach, reason: str, detail: str, /) -> None:
+        """A warm connection was given up unused."""
+
+    def warm_failed(self, upstream: Upstream, attempt: FailedAttempt, /) -> None:
+        """One could not be made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounds:
+    """What all pools of an agent stand on. `handshake_timeout` in seconds, as the registration says now."""
+
+    contexts: Latest[Contexts]
+    deny_list: Latest[DenyList]
+    outgoing: Latest[Outgoing]
+    clock: Callable[[], datetime]
+    rng: Random
+    handshake_timeout: Callable[[], float]
+    events: WarmEvents
+
+
+class WarmPool:
+    """The warm connections of one upstream while it wants some (agent.outbound.upstream_state.Pool)."""
+
+    def __init__(self, targets: Targets, grounds: Grounds) -> None:
+        self._targets = targets
+        self._grounds = grounds
+        self._book = targets.warm_book
+        self._wake = trio.Event()
+        self._setbacks = 0
+        self._try_at = 0.0  # of trio's time; counts after a setback
+        self.ready: deque[Warm] = deque()  # the oldest first
+        self.under_way = 0
+
+    def __repr__(self) -> str:
+        return f"<WarmPool ready={len(self.ready)} of {self._targets.upstream}>"
+
+    async def run(self) -> None:
+        """Keep them until cancelled; then none is left."""
+        self._targets.warm = self
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._wake_on, self._grounds.contexts)
+                nursery.start_soon(self._wake_on, self._grounds.deny_list)
+                nursery.start_soon(self._wake_on, self._grounds.outgoing)
+                while True:
+                    self._wake = trio.Event()
+                    self._look()
+                    self._refill(nursery)
+                    with trio.move_on_at(self._next_look()):
+                        await self._wake.wait()
+        finally:
+            if self._targets.warm is self:
+                self._targets.warm = None
+
+    def take(self) -> Warm | None:
+        """The oldest that can be used at this moment, from now on the caller's; None if there is none."""
+        while self.ready:
+            warm = self.ready[0]
+            objection = self._objection(warm)
+            if objection is None:
+                self._let_go(warm)
+                self._book.used += 1
+                return warm
+            self._discard(warm, *objection)
+        self._book.missed += 1
+        return None
+
+    def _wanted(self) -> int:
+        """The limit of connections counts these too."""
+        upstream = self._targets.upstream
+        if upstream.max_connections is None:
+            return upstream.warm
+        return max(0, min(upstream.warm, upstream.max_connections - len(self._targets.connections)))
+
+    def _look(self) -> None:
+        for warm in tuple(self.ready):
+            objection = self._objection(warm)
+            if objection is not None:
+                self._discard(warm, *objection)
+        for _ in range(len(self.ready) - self._wanted()):
+            self._discard(self.ready[0], WarmReason.NOT_WANTED, "there are more than there may be")
+
+    def _objection(self, warm: Warm) -> tuple[StrEnum, str] | None:
+        """What speaks against handing it out at this moment."""
+        grounds, contexts, now = self._grounds, self._grounds.contexts.value, self._grounds.clock()
+        if contexts is None or contexts.generation != warm.generation:
+            return WarmReason.NEW_CREDENTIALS, f"made with generation {warm.generation}"
+        deny_list, outgoing = grounds.deny_list.value or NOBODY, grounds.outgoing.value
+        objection = objection_to(warm.peer, contexts, now, deny_list, outgoing)
+        if objection is not None:
+            return objection
+        if not self._targets.leads(warm.approach, warm.dialling):
+            ejected = not self._targets.failures.share(warm.approach.hop)
+            return (WarmReason.EJECTED if ejected else WarmReason.GONE), str(warm.approach)
+        return warm.listen()
+
+    def _refill(self, nursery: trio.Nursery) -> None:
+        missing = self._wanted() - len(self.ready) - self.under_way
+        if self._setbacks:
+            missing = min(missing, 1 - self.under_way) if trio.current_time() >= self._try_at else 0
+        for _ in range(missing):
+            if not self._may_call():
+                return
+            try:
+                way = self._targets.first_choice()
+            except Unreachable:  # told wherever endpoints are shown
+                return
+            if way is None or self._kept_out(way[0]):
+                return
+            self.under_way += 1
+            nursery.start_soon(self._keep, *way)
+
+    def _next_look(self) -> float:
+        now = trio.current_time()
+        return min(now + LOOK_SECONDS, self._try_at) if self._try_at > now else now + LOOK_SECONDS
+
+    def _may_call(self) -> bool:
+        contexts = self._grounds.contexts.value
+        return contexts is not None and self._grounds.clock() <= contexts.credentials.leaf.not_after
+
+    def _kept_out(self, approach: Approach) -> bool:
+        contexts, outgoing = self._grounds.contexts.value, self._grounds.outgoing.value
+        if contexts is None or outgoing is None:
+            return False
+        denial = outgoing.denial(contexts.credentials.leaf.id, approach.endpoint.expected)
+        return denial is not None and not denial.allowed
+
+    # --- one connection ---
+
+    async def _keep(self, approach: Approach, dialling: Dialling) -> None:
+        """One warm connection's life, up to where somebody takes it or it is discarded."""
+        version = self._grounds.contexts.version
+        try:
+            warm = await self._make(approach, dialling)
+        except (DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
+            ours = isinstance(failure, HandshakeFailed | PeerRejected)
+            replaced = self._grounds.contexts.version != version  # it was judged by roots of the past
+            self._failed(approach, dialling, failure, blame=not (ours and replaced))
+            return
+        finally:
+            self.under_way -= 1
+            self._wake.set()
+        self._book.made += 1
+        self.ready.append(warm)
+        try:
+            with warm.scope:
+                await self._watch(warm)
+        finally:
+            if warm in self.ready:
+                self._discard(warm, WarmReason.NOT_WANTED, "the pool ends")
+
+    async def _make(self, approach: Approach, dialling: Dialling) -> Warm:
+        grounds, upstream = self._grounds, self._targets.upstream
+        sock = await dial(TcpAddress(dialling.host, dialling.port), upstream.connect_timeout)
+        try:
+            contexts = grounds.contexts.value
+            assert contexts is not None  # looked at before; a published value is never taken back
+            credentials, expected = contexts.credentials, approach.endpoint.expected
+            name = server_name(expected, credentials.bundle.trust_domain)
+            tls = await client_handshake(sock, contexts.client, name, grounds.handshake_timeout())
+            peer = identify(tls, expected, grounds.contexts, grounds.clock(), grounds.deny_list)
+        except BaseException:
+            reset(sock)
+            raise
+        return Warm(
+            sock=sock,
+            tls=tls,
+            approach=approach,
+            dialling=dialling,
+            peer=peer,
+            ours=Party(id=credentials.leaf.id, serial=credentials.leaf.serial),
+            generation=contexts.generation,
+            since=trio.current_time(),
+        )
+
+    async def _watch(self, warm: Warm) -> None:
+        """Until it is gone or too old. Being taken or discarded cancels this in the same moment."""
+        age = self._targets.upstream.warm_idle * self._grounds.rng.uniform(_YOUNGEST, 1.0)
+        with trio.move_on_after(age):
+            while True:
+                await trio.lowlevel.wait_readable(warm.sock)
+                if warm not in self.ready:  # taken after it became readable, before we ran
+                    return
+                gone = warm.listen()
+                if gone is not None:
+                    self._discard(warm, *gone)
+                    return
+        if warm in self.ready:
+            self._discard(warm, WarmReason.IDLE, f"after {warm.age:.1f} s")
+
+    # --- what becomes of it ---
+
+    def _let_go(self, warm: Warm) -> None:
+        """Take it out. Its watch lets go of the descriptor at once, so that another may poll it."""
+        self.ready.remove(warm)
+        warm.scope.cancel()
+        if warm.age >= PROVEN_SECONDS:
+            self._setbacks = 0
+        self._wake.set()
+
+    def _discard(self, warm: Warm, reason: StrEnum, detail: str) -> None:
+        self._let_go(warm)
+        warm.part(in_order=reason in ORDERLY)
+        if warm.age < PROVEN_SECONDS and reason in {WarmReason.REFUSED, WarmReason.CLOSED}:
+            self._set_back()
+        if reason is WarmReason.REFUSED:
+            self._targets.failed(warm.approach)
+        self._book.discarded[reason.value] += 1
+        self._grounds.events.warm_discarded(self._targets.upstream, warm.approach, reason.value, detail)
+
+    def _failed(
+        self,
+        approach: Approach,
+        dialling: Dialling,
+        failure: DialFailed | HandshakeFailed | PeerRejected | NotServed,
+        *,
+        blame: bool,
+    ) -> None:
+        if blame:
+            self._set_back()
+            self._targets.failed(approach)
+        self._book.failed[failure.reason.value] += 1
+        attempt = FailedAttempt(
+            endpoint=str(approach), address=str(dialling), reason=failure.reason, detail=failure.detail
+        )
+        self._grounds.events.warm_failed(self._targets.upstream, attempt)
+
+    def _set_back(self) -> None:
+        rest = min(LONGEST_REST, FIRST_REST * 2.0 ** min(self._setbacks, 16))
+        self._setbacks += 1
+        self._try_at = trio.current_time() + rest * self._grounds.rng.uniform(0.5, 1.0)
+
+    async def _wake_on(self, cell: Latest[Contexts] | Latest[DenyList] | Latest[Outgoing]) -> None:
+        version = cell.version
+        while True:
+            _, version = await cell.newer(version)
+            self._wake.set()

@@ -1,0 +1,92 @@
+"""Serves a connection of our app by one that was made before: no dial, no handshake, no wait."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from enum import StrEnum
+
+import trio
+
+from agent.connections.ledger import Connection, Ledger
+from agent.connections.records import FailedAttempt
+from agent.net.dial import part
+from agent.outbound.upstream_state import Targets, counted
+from agent.outbound.warm_connection import Warm
+from agent.relay.pump import explain_system
+from agent.relay.relay import Relay
+from agent.relay.splice import Ending, Transfer
+from upstreams.route import dialled
+
+
+class WarmUse(StrEnum):
+    """Why a warm connection that looked well did not serve."""
+
+    BROKEN = "warm_connection_broken"  # just then; of an attempt, unless bytes of our app went with it
+
+
+async def serve_warm(
+    sock: socket.socket,
+    connection: Connection,
+    failed: list[FailedAttempt],
+    *,
+    targets: Targets,
+    relay: Relay,
+    ledger: Ledger,
+    settled: Callable[[], None],
+) -> bool:
+    """Serve it to its end; False, with not a byte of our app taken, if a candidate has to be looked for.
+
+    One that breaks before a byte was stale, which says nothing against its endpoint: it is left to the next
+    one, or to a dial, and noted in `failed`.
+    """
+    while targets.warm is not None and (warm := targets.warm.take()) is not None:
+        settled()
+        with counted(targets, warm.approach.hop.key):
+            transfer = await _relay(sock, warm, connection, relay)
+        detail = f"{transfer.ending.value}: {transfer.detail}"
+        if transfer.refused and transfer.untouched:
+            attempt = FailedAttempt(
+                endpoint=str(warm.approach), address=connection.dialled, reason=WarmUse.BROKEN, detail=detail
+            )
+            failed.append(attempt)
+            ledger.attempt_failed(connection, attempt)
+            continue
+        if transfer.refused:
+            connection.end(WarmUse.BROKEN, detail)
+        else:
+            targets.succeeded(warm.approach)
+            connection.end(transfer.ending, transfer.detail)
+        part(sock, None, transfer.ending)
+        return True
+    return False
+
+
+async def _relay(sock: socket.socket, warm: Warm, connection: Connection, relay: Relay) -> Transfer:
+    ending: Ending | None = None
+    try:
+        connection.peer, connection.ours = warm.peer, warm.ours
+        connection.dialled = dialled(warm.approach, warm.dialling, "warm")
+        connection.relaying()
+        transfer = await _pass_on(sock, warm, connection) if warm.early else None
+        if transfer is None:
+            transfer = await relay.run(sock, warm.tls, connection.progress)
+        ending = transfer.ending
+        return transfer
+    finally:
+        part(None, warm.sock, ending)
+
+
+async def _pass_on(sock: socket.socket, warm: Warm, connection: Connection) -> Transfer | None:
+    """Our app gets what the far side has said already; how it ended, if our app has left meanwhile."""
+    progress, rest = connection.progress, memoryview(warm.early)
+    try:
+        while rest:
+            await trio.lowlevel.wait_writable(sock)
+            sent = sock.send(rest)
+            progress.to_plain += sent
+            rest = rest[sent:]
+    except OSError as error:
+        ending, detail = Ending.PLAIN_RESET, explain_system(error)
+        return Transfer(to_plain=progress.to_plain, to_tls=0, ending=ending, detail=detail)
+    return None

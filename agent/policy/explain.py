@@ -1,0 +1,123 @@
+"""Why a caller is let in or not, in the words of the connection log (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from agent.config.registration import HttpMode
+from agent.policy.deny_list import DenyList
+from agent.policy.http_match import HttpRequest
+from agent.policy.intentions import Intentions, Verdict, authorize, authorize_request
+from certs.spiffe import ServiceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """May this source call, with this certificate (empty: any it has), for this request (None: at all)?"""
+
+    source: ServiceId
+    serial: str = ""
+    request: HttpRequest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What an answer rests on. The texts say where it comes from, for a person.
+
+    `http` is None where nobody knows whether the destination's requests are looked at.
+    """
+
+    intentions: Intentions
+    default_origin: str
+    replica: str
+    deny_list: DenyList
+    deny_origin: str = ""
+    http: HttpMode | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The verdict and the page that shows how it came about."""
+
+    allowed: bool
+    reason: str
+    lines: tuple[str, ...] = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The page."""
+        return "\n".join(self.lines)
+
+
+def explain(question: Question, evidence: Evidence) -> Explanation:
+    """Judge as the agent would, and say by what."""
+    source, intentions = question.source, evidence.intentions
+    denied = evidence.deny_list.entry_of(source)
+    if not denied and question.serial:
+        denied = evidence.deny_list.entry_of_serial(source, question.serial)
+    verdict = _verdict(question, evidence)
+    allowed = verdict.allowed and not denied
+    reason = "deny_listed" if denied else verdict.reason.value
+    said = "allowed" if allowed else "denied"
+    audited = " (audit: would be denied, is let through)" if verdict.audited and not denied else ""
+    into = f"@{intentions.datacenter}" if intentions.datacenter else ""
+    lines = (
+        f"{said}: {source.service}@{source.datacenter} => {intentions.destination}{into}{audited}",
+        _row("source", str(source)),
+        _row("reason", reason),
+        _row("rule", denied or verdict.rule),
+        *_basis(question, evidence),
+        *_list(question, evidence),
+    )
+    return Explanation(allowed=allowed, reason=reason, lines=lines)
+
+
+def _verdict(question: Question, evidence: Evidence) -> Verdict:
+    unread = evidence.http in {HttpMode.NEVER, HttpMode.UNSUPPORTED}
+    if question.request is None or unread:
+        return authorize(evidence.intentions, question.source)
+    return authorize_request(evidence.intentions, question.source, question.request)
+
+
+def _basis(question: Question, evidence: Evidence) -> Iterator[str]:
+    intentions = evidence.intentions
+    rule = intentions.deciding(question.source)
+    yield _row("precedence", "none matches: the default" if rule is None else str(rule.precedence))
+    default = "allow" if intentions.default_allow else "deny"
+    yield _row("default", f"{default}, {evidence.default_origin}")
+    yield _row("replica", evidence.replica)
+    if rule is not None and rule.permissions is not None:
+        yield _row("requests", _of_requests(question, evidence))
+    if evidence.deny_origin:
+        yield _row("deny list", f"{evidence.deny_origin}, {len(evidence.deny_list)} entries")
+    if intentions.narrowings:
+        yield _row("narrowed", f"by our settings to {' '.join(map(str, intentions.narrowings))}")
+    if intentions.audit:
+        yield _row("audit", "on: what intentions deny is logged and let through")
+
+
+def _of_requests(question: Question, evidence: Evidence) -> str:
+    if evidence.http in {HttpMode.NEVER, HttpMode.UNSUPPORTED}:
+        return "this destination's are not looked at: permissions deny the whole connection"
+    if question.request is None:
+        return "each is judged by itself where the protocol is http: give -method and -path"
+    if evidence.http is None:
+        return "judged so where the destination's protocol is http; else the connection is denied"
+    return "each is judged by itself"
+
+
+def _list(question: Question, evidence: Evidence) -> Iterator[str]:
+    """The rules in deciding order, with the permissions of those that have some."""
+    rules = evidence.intentions.rules
+    yield _row("rules", "in deciding order" if rules else "none")
+    deciding = evidence.intentions.deciding(question.source)
+    for rule in rules:
+        yield f"  {'->' if rule is deciding else '  '} {rule}"
+        if rule.permissions is not None:
+            said = [rule.permissions.detail] if rule.permissions.unreadable else rule.permissions.rules
+            yield from (f"       {permission}" for permission in said)
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:11} {text}"

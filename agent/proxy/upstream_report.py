@@ -1,0 +1,202 @@
+"""What `/status` and `/metrics` say of the upstreams: targets, limits, endpoints, and what is ejected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+
+from agent.base.prometheus import Family, counter, gauge
+from agent.net.accept import Overflow
+from agent.net.listeners import Opening
+from agent.outbound.upstream_state import Source, Targets
+from agent.outbound.warm_connection import Warm
+from agent.parts import Parts
+from agent.proxy import upstream_limits
+from upstreams.endpoints import Endpoint
+from upstreams.reach import Unreachable
+from upstreams.route import dialled
+from upstreams.spec import Upstream
+
+MOST_ENDPOINTS = 1000  # of one target, in one answer
+
+Row = dict[str, object]
+
+
+def rows(parts: Parts) -> list[Row]:
+    """Every upstream, as it is now."""
+    upstreams = parts.upstreams
+    if upstreams is None:
+        return []
+    now = parts.clock()
+    return [
+        _upstream(targets, upstreams.listeners.get(bind), now)
+        for bind, targets in list(upstreams.current.items())
+    ]
+
+
+def opening_row(opening: Opening | None) -> Row | None:
+    """One listener."""
+    if opening is None:
+        return None
+    admission = opening.admission
+    return {
+        "addresses": opening.addresses,
+        "listening": opening.listening,
+        "problem": opening.problem,
+        "live": admission.live,
+        "limit": admission.limit,
+        "most": admission.most,
+        "admitted": admission.admitted,
+        "handshakes": admission.unsettled,
+        "handshakes_limit": admission.unsettled_limit,
+        "handshakes_most": admission.most_unsettled,
+        "overflow": admission.overflow,
+        "overflow_by_reason": {reason.value: admission.refused[reason] for reason in Overflow},
+    }
+
+
+def families(parts: Parts) -> Iterator[Family]:
+    """Metrics. An upstream is labelled by its destination and its bind: two may lead to one place."""
+    known = gauge("sidecar_upstream_endpoints", "Known instances.")
+    ejected = gauge("sidecar_upstream_ejected", "Endpoints and gateways left out for a while.")
+    active = gauge("sidecar_upstream_active", "1 for the target that new connections go to, 0 for others.")
+    live = gauge("sidecar_upstream_connections", "Connections of our app, waiting ones included.")
+    limit = gauge("sidecar_upstream_limit", "Of connections, by the setting; absent: none.")
+    overflow = counter("sidecar_upstream_overflow_total", "Connections refused because a limit was reached.")
+    changes = counter("sidecar_upstream_target_changes_total", "How often another target became active.")
+    for targets in [] if parts.upstreams is None else list(parts.upstreams.current.values()):
+        labels = {"upstream": str(targets.upstream.destination), "bind": str(targets.upstream.bind)}
+        chosen = targets.active()
+        for target, source in zip(targets.upstream.targets, targets.sources(), strict=True):
+            active.add(float(target == chosen), target=str(target), **labels)
+            for (datacenter, status), count in _places(source).items():
+                known.add(count, target=str(target), datacenter=datacenter, status=status, **labels)
+        ejected.add(len(targets.failures.ejected()), **labels)
+        live.add(len(targets.connections), **labels)
+        changes.add(targets.changes, **labels)
+        for name, most in _limits(targets.upstream):
+            limit.add(most, limit=name, **labels)
+        for reason, count in sorted(targets.overflow.items()):
+            overflow.add(count, reason=reason, **labels)
+    yield from (known, ejected, active, live, limit, overflow, changes)
+    yield from _warm_families(parts)
+
+
+def _warm_families(parts: Parts) -> Iterator[Family]:
+    """Of the upstreams that have, or had, warm connections."""
+    wanted = gauge("sidecar_upstream_warm_wanted", "Connections to be kept ready.")
+    ready = gauge("sidecar_upstream_warm_ready", "Connections that are ready now.")
+    used = counter("sidecar_upstream_warm_used_total", "Connections of our app that got a ready one.")
+    missed = counter("sidecar_upstream_warm_missed_total", "Connections of our app that found none ready.")
+    discarded = counter("sidecar_upstream_warm_discarded_total", "Given up unused, by reason.")
+    failed = counter("sidecar_upstream_warm_failed_total", "Attempts that made none, by reason.")
+    for targets in [] if parts.upstreams is None else list(parts.upstreams.current.values()):
+        book, pool, upstream = targets.warm_book, targets.warm, targets.upstream
+        if not (upstream.warm or book.made or book.failed):
+            continue
+        labels = {"upstream": str(upstream.destination), "bind": str(upstream.bind)}
+        wanted.add(upstream.warm, **labels)
+        ready.add(0 if pool is None else len(pool.ready), **labels)
+        used.add(book.used, **labels)
+        missed.add(book.missed, **labels)
+        for family, counts in ((discarded, book.discarded), (failed, book.failed)):
+            for reason, count in sorted(counts.items()):
+                family.add(count, reason=reason, **labels)
+    yield from (wanted, ready, used, missed, discarded, failed)
+
+
+def _limits(upstream: Upstream) -> list[tuple[str, int]]:
+    """Those there are, by the name of the setting."""
+    limits = {"max_connections": upstream.max_connections, "max_pending_requests": upstream.max_pending}
+    return [(name, most) for name, most in limits.items() if most is not None]
+
+
+def _places(source: Source) -> Counter[tuple[str, str]]:
+    newest = source.endpoints.value
+    return Counter((e.datacenter, e.status.value) for e in (newest.endpoints if newest else ()))
+
+
+def _upstream(targets: Targets, opening: Opening | None, now: datetime) -> Row:
+    upstream = targets.upstream
+    active = targets.active()
+    sources = zip(upstream.targets, targets.sources(), strict=True)
+    return {
+        "destination": str(upstream.destination),
+        "bind": str(upstream.bind),
+        "listener": opening_row(opening),
+        "active": str(active),
+        "active_since": _time(targets.failover.since),
+        "targets": [{"target": str(target), **_source(targets, source, now)} for target, source in sources],
+        "gateways": [_source(targets, gateways, now) for gateways in targets.gateways()],
+        "mesh_gateway": upstream.mesh_gateway.value or "none",
+        "wan": targets.wan.value,
+        "connections": len(targets.connections),
+        "waiting": targets.pending,
+        "warm": _warm(targets),
+        "limits": upstream_limits.row(upstream),
+        "overflow": dict(targets.overflow),
+    }
+
+
+def _warm(targets: Targets) -> Row:
+    """Connections kept ready; none of them is among the others before it is used."""
+    book, pool = targets.warm_book, targets.warm
+    return {
+        "wanted": targets.upstream.warm,
+        "ready": [] if pool is None else [_ready(warm) for warm in pool.ready],
+        "made": book.made,
+        "used": book.used,
+        "missed": book.missed,
+        "discarded": dict(book.discarded),
+        "failed": dict(book.failed),
+    }
+
+
+def _ready(warm: Warm) -> Row:
+    return {
+        "instance": str(warm.approach),
+        "peer": str(warm.peer.id),
+        "peer_serial": warm.peer.serial,
+        "address": dialled(warm.approach, warm.dialling),
+        "generation": warm.generation,
+        "seconds": round(warm.age, 3),
+        "heard_bytes": len(warm.early),
+    }
+
+
+def _source(targets: Targets, source: Source, now: datetime) -> Row:
+    newest, status = source.endpoints.value, source.status
+    endpoints = () if newest is None else newest.endpoints
+    age = None if status.answered_at is None else round((now - status.answered_at).total_seconds(), 3)
+    return {
+        "watch": status.name,
+        "answered_seconds_ago": age,
+        "failing": None if status.failing is None else str(status.failing),
+        "source": None if newest is None else newest.source,
+        "endpoints": [_endpoint(targets, endpoint) for endpoint in endpoints[:MOST_ENDPOINTS]],
+        "endpoints_not_shown": max(0, len(endpoints) - MOST_ENDPOINTS),
+        "unusable": [] if newest is None else [f"{u.instance}: {u.reason.value}" for u in newest.unusable],
+    }
+
+
+def _endpoint(targets: Targets, endpoint: Endpoint) -> Row:
+    """With the address it would be dialled at now, and why that one."""
+    row: Row = {
+        "instance": str(endpoint),
+        "status": endpoint.status.value,
+        "weight": endpoint.weight,
+        "expects": str(endpoint.expected),
+        "live": targets.loads.get(endpoint.key, 0),
+        "ejected_until": _time(targets.failures.ejected().get(endpoint.key)),
+    }
+    try:
+        dialling = targets.dialling(endpoint)
+    except Unreachable as error:
+        return row | {"address": None, "why": error.reason.value}
+    host = f"[{dialling.host}]" if ":" in dialling.host else dialling.host
+    return row | {"address": f"{host}:{dialling.port}", "why": dialling.reason.value}
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,334 @@
+"""Moves the bytes of one connection between its two legs, as its splice allows; never waits.
+
+`Pump.on_plain` and `Pump.on_tls` are called by the relay's loop when a leg is ready. The first lines of each
+are the whole way of a small message: one read, one write, two counters. The theory is in `relay.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from typing import Protocol
+
+from OpenSSL import SSL
+
+from agent.relay.splice import NONE, READ, WRITE, Ending, Progress, Splice, Step
+
+# The most plain text a TLS record holds. A read of that size leaves nothing decrypted behind in OpenSSL,
+# which epoll would not know of; and it costs no more than a smaller one.
+RECORD = 16 * 1024
+COLLECT = 128 * 1024  # what is gathered from TLS before one write to the plain leg
+BUFFER = 128 * 1024  # what is read from the plain leg at once: eight records
+BURSTS = 4  # buffers per direction per event, so that one stream cannot starve the others
+
+_BROKEN = select.EPOLLERR | select.EPOLLHUP
+_UNEXPECTED_EOF = -1  # pyOpenSSL's errno for a TCP end without close_notify
+
+
+class PlainLeg(Protocol):
+    """What is used of a non-blocking stdlib socket."""
+
+    def recv_into(self, buffer: memoryview, /) -> int: ...
+    def send(self, data: bytes | memoryview, /) -> int: ...
+    def sendmsg(self, chunks: list[bytes], /) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def getsockopt(self, level: int, option: int, /) -> int: ...
+
+
+class TlsLeg(Protocol):
+    """What is used of a pyOpenSSL connection over a non-blocking socket."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: memoryview, /) -> int: ...
+    def shutdown(self) -> bool: ...
+
+
+class Watch(Protocol):
+    """The relay's interest in one leg."""
+
+    def want(self, mask: int, /) -> None: ...
+    def park(self) -> None: ...
+
+
+class Pump:
+    """One connection in the relay. Its methods answer whether it is over."""
+
+    __slots__ = (
+        "_buffer",
+        "_dying",
+        "_plain",
+        "_plain_watch",
+        "_progress",
+        "_splice",
+        "_tls",
+        "_tls_watch",
+    )
+
+    def __init__(
+        self,
+        plain: PlainLeg,
+        tls: TlsLeg,
+        *,
+        watches: tuple[Watch, Watch],
+        buffer: memoryview,
+        splice: Splice,
+        progress: Progress,
+    ) -> None:
+        """`buffer` is shared by all pumps of a relay: nothing of it is kept between two calls."""
+        self._plain = plain
+        self._tls = tls
+        self._plain_watch, self._tls_watch = watches
+        self._buffer = buffer
+        self._splice = splice
+        self._progress = progress
+        self._dying = False
+
+    def start(self) -> bool:
+        """Move what OpenSSL had decrypted before, which wakes no epoll; then begin to watch."""
+        self._tls_to_plain()
+        return self._settle()
+
+    def on_plain(self, events: int) -> bool:
+        """The plain leg is ready for `events`."""
+        if events == READ:  # watched for only while the TLS leg takes more
+            return self._plain_to_tls() and self._settle()
+        splice = self._splice
+        if splice.plain_rest:
+            self._flush_plain()
+        if splice.reads_plain and events & READ:
+            self._plain_to_tls()
+        elif events & _BROKEN and splice.ending is None:
+            self._plain_hung_up(events)
+        return self._settle()
+
+    def on_tls(self, events: int) -> bool:
+        """The TLS leg is ready for `events`."""
+        splice = self._splice
+        if events == READ and splice.tls_read_wants == READ and not splice.tls_write_wants:
+            return self._tls_to_plain() and self._settle()
+        if splice.tls_write_wants & events or (splice.tls_write_wants and events & _BROKEN):
+            self._flush_tls()
+        if splice.reads_tls and events & (splice.tls_read_wants | _BROKEN):
+            splice.tls_read_wants = READ
+            self._tls_to_plain()
+        elif events & _BROKEN and splice.ending is None:
+            self._tls_hung_up(events)
+        return self._settle()
+
+    # Bytes. These answer whether anything but bytes has changed, so that the splice must be asked.
+
+    def _plain_to_tls(self) -> bool:
+        buffer = self._buffer
+        for _ in range(BURSTS):
+            try:
+                size = self._plain.recv_into(buffer)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                self._splice.fail(Ending.PLAIN_RESET, explain_system(error))
+                return True
+            if not size:
+                self._splice.plain_gave_end()
+                return True
+            if not self._write_tls(buffer[:size]):
+                return True
+            if size < len(buffer):
+                return False  # level triggering brings the rest
+        return False
+
+    def _tls_to_plain(self) -> bool:
+        for _ in range(BURSTS):
+            try:
+                data = self._tls.recv(RECORD)
+            except SSL.Error as error:
+                return self._tls_stopped(error)
+            if len(data) < RECORD:
+                return not self._write_plain(data)
+            chunks = [data]
+            stop = self._collect(chunks)
+            written = self._write_plain_chunks(chunks)
+            if stop is not None:
+                return self._tls_stopped(stop) or not written
+            if not written:
+                return True
+            if len(chunks[-1]) < RECORD:
+                return False
+        return False
+
+    def _collect(self, chunks: list[bytes]) -> SSL.Error | None:
+        """Read on up to COLLECT; return what stopped it, unless that was a short read."""
+        recv = self._tls.recv
+        try:
+            for _ in range(COLLECT // RECORD - 1):
+                data = recv(RECORD)
+                chunks.append(data)
+                if len(data) < RECORD:
+                    return None
+        except SSL.Error as error:
+            # Its traceback leads to whoever keeps it: a cycle, with the connection and all it read inside.
+            return error.with_traceback(None)
+        return None
+
+    def _write_plain(self, data: bytes) -> bool:
+        try:
+            sent = self._plain.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._plain_write_failed(error)
+            return False
+        self._progress.to_plain += sent
+        if sent == len(data):
+            return True
+        self._splice.plain_blocked(data[sent:])
+        return False
+
+    def _write_plain_chunks(self, chunks: list[bytes]) -> bool:
+        try:
+            sent = self._plain.sendmsg(chunks)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._plain_write_failed(error)
+            return False
+        self._progress.to_plain += sent
+        if sent == sum(map(len, chunks)):
+            return True
+        self._splice.plain_blocked(b"".join(chunks)[sent:])
+        return False
+
+    def _write_tls(self, data: memoryview) -> bool:
+        send, total, sent = self._tls.send, len(data), 0
+        try:
+            sent = send(data)
+            while sent < total:  # one call takes one record
+                sent += send(data[sent:])
+        except SSL.WantWriteError:
+            self._splice.tls_blocked(bytes(data[sent:]), WRITE)
+        except SSL.WantReadError:
+            self._splice.tls_blocked(bytes(data[sent:]), READ)
+        except SSL.Error as error:
+            self._tls_write_failed(error)
+        self._progress.to_tls += sent
+        return sent == total
+
+    # What is out of the ordinary.
+
+    def _flush_plain(self) -> None:
+        splice = self._splice
+        rest = memoryview(splice.plain_rest)
+        try:
+            sent = self._plain.send(rest)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._plain_write_failed(error)
+            return
+        self._progress.to_plain += sent
+        if sent == len(rest):
+            splice.plain_flushed()
+        else:
+            splice.plain_blocked(rest[sent:])
+
+    def _flush_tls(self) -> None:
+        """Retry the write that blocked, with the same bytes; a close_notify is retried by `_settle`."""
+        rest = self._splice.tls_rest
+        if not rest or self._write_tls(memoryview(rest)):
+            self._splice.tls_flushed()
+
+    def _tls_stopped(self, error: SSL.Error) -> bool:
+        """A TLS read gave no bytes; answers whether it is more than there being none just now."""
+        if isinstance(error, SSL.WantReadError):
+            return False
+        if isinstance(error, SSL.WantWriteError):
+            self._splice.tls_read_wants = WRITE
+        elif isinstance(error, SSL.ZeroReturnError):
+            self._splice.tls_gave_end()
+        else:
+            self._splice.fail(*explain(error))
+        return True
+
+    def _plain_write_failed(self, error: OSError) -> None:
+        """The plain leg is gone. What it said last may still wait in the kernel, and is passed on."""
+        self._splice.lost = True
+        if not self._dying and self._splice.reads_plain:
+            self._dying = True
+            self._plain_to_tls()
+        self._splice.fail(Ending.PLAIN_RESET, explain_system(error))
+
+    def _tls_write_failed(self, error: SSL.Error) -> None:
+        """The TLS leg is gone. Its last words, an alert most likely, tell more than the failed write."""
+        self._splice.lost = True
+        if not self._dying and self._splice.reads_tls:
+            self._dying = True
+            self._tls_to_plain()
+        self._splice.fail(*explain(error))
+
+    def _plain_hung_up(self, events: int) -> None:
+        """Error or hang-up while nothing can be read: these wake epoll whatever is watched for."""
+        if events & select.EPOLLERR:
+            code = self._plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._splice.fail(Ending.PLAIN_RESET, _name(code or errno.ECONNRESET))
+        elif self._splice.plain_interest() == NONE:
+            # Both ends of the leg are shut, and bytes wait to be read once the TLS leg takes more.
+            self._plain_watch.park()
+
+    def _tls_hung_up(self, events: int) -> None:
+        if events & select.EPOLLERR:
+            self._splice.fail(Ending.TLS_RESET, _name(errno.ECONNRESET))
+        elif self._splice.tls_interest() == NONE:
+            self._tls_watch.park()
+
+    def _settle(self) -> bool:
+        """Do what is due and watch for what is wanted next; whether the connection is over."""
+        splice = self._splice
+        while (step := splice.due()) is not None:
+            if step is Step.FINISH:
+                return True
+            if step is Step.SHUT_PLAIN:
+                self._shut_plain()
+            else:
+                self._shut_tls()
+        self._plain_watch.want(splice.plain_interest())
+        self._tls_watch.want(splice.tls_interest())
+        return False
+
+    def _shut_plain(self) -> None:
+        try:
+            self._plain.shutdown(socket.SHUT_WR)
+        except OSError as error:  # reset in the meantime
+            self._splice.shut_failed(Ending.PLAIN_RESET, explain_system(error))
+        else:
+            self._splice.plain_was_shut()
+
+    def _shut_tls(self) -> None:
+        try:
+            self._tls.shutdown()
+        except SSL.WantWriteError:
+            self._splice.tls_blocked(b"", WRITE)
+        except SSL.WantReadError:
+            self._splice.tls_blocked(b"", READ)
+        except SSL.Error as error:
+            self._splice.shut_failed(*explain(error))
+        else:
+            self._splice.tls_was_shut()
+
+
+def explain(error: SSL.Error) -> tuple[Ending, str]:
+    if isinstance(error, SSL.SysCallError):
+        code = error.args[0]
+        if code == _UNEXPECTED_EOF:
+            return Ending.TLS_TRUNCATED, "TCP ended without close_notify"
+        return Ending.TLS_RESET, _name(code)
+    reasons = [reason for _, _, reason in error.args[0]] if error.args else []
+    return Ending.TLS_FAILED, "; ".join(reasons) or "OpenSSL gave no reason"
+
+
+def explain_system(error: OSError) -> str:
+    return _name(error.errno or errno.EIO)
+
+
+def _name(code: int) -> str:
+    return f"{errno.errorcode.get(code, code)}: {os.strerror(code)}"

@@ -1,0 +1,233 @@
+"""The relay: one task, one epoll, and every byte of every connection.
+
+Theory of operation. trio does what happens once per connection; what happens per message would cost it two
+task switches and half a dozen calls each time, so it is done here, in one loop of few calls: epoll says which
+descriptor is ready, a dictionary says which bound method that is, the method reads and writes until one side
+would block.
+
+* One epoll inside another. The relay's epoll is itself a descriptor, readable while anything in it is ready;
+  the relay's task waits for that like for any socket. One wake of the task serves every leg that is ready, so
+  the busier the relay, the less a message costs.
+* No thread. The loop was one once, and passed the interpreter lock to and fro with trio's: some twenty futex
+  calls for each new connection, and a fifth of its time. What runs long on trio's side holds up the bytes
+  either way (a thread waits for the lock); more cores are more processes on SO_REUSEPORT.
+* Ownership moves and nothing is shared. From the moment `run` is called until it returns or raises, only the
+  relay touches both sockets and the TLS connection; before and after, only the caller does. As both are tasks
+  of one thread and the relay awaits nothing amid a turn, cancelling takes the sockets back at once.
+* epoll is level-triggered, so a pump may stop whenever it likes and be called again. Two things do not wake
+  epoll, and are seen to by the pump: bytes that OpenSSL has already decrypted (read until a read comes back
+  short, and once when the connection is taken over), and a close_notify already received.
+* EPOLLERR and EPOLLHUP wake epoll whatever is watched for. An error ends the connection. A hang-up without
+  an error, while bytes of that leg wait for the other leg to take more, would spin: the descriptor is then
+  parked outside the epoll until they are wanted.
+* A batch of events may name a descriptor whose connection ended earlier in the same batch; it has no handler
+  any more. New connections are taken on between batches only: theirs may bear the number just closed.
+* A turn is bounded, in events (`TURN`) and in what one event may move (`pump.BURSTS`), and after each turn
+  every other task that can run does. A handshake's step takes as long as twenty messages, and dozens may be
+  due at once; whoever makes one gives the relay a turn before it if it has had none for a while (`make_way`),
+  or all live connections would wait for all the new ones.
+* An idle connection owns no buffer: one read buffer is shared by all, and what a blocked leg did not take is
+  copied to its splice.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import trio
+from OpenSSL import SSL
+
+from agent.relay.pump import BUFFER, Pump
+from agent.relay.splice import NONE, Progress, Splice, Transfer
+
+TURN = 64  # events handled before other tasks run: at most some tens of milliseconds, if all of them are bulk
+# Seconds that live connections wait for the long work of other tasks. At 0 their median is half of what it is
+# beside a flood of new connections, and those are a twentieth fewer, for each turn serves fewer legs.
+PATIENCE = 0.002
+_ABSENT = -1  # not in the epoll
+
+
+class RelayClosed(Exception):
+    """The relay has ended; nothing can be relayed."""
+
+
+class _Watch:
+    """One descriptor's place in the epoll."""
+
+    __slots__ = ("_epoll", "_fd", "_mask", "_parked")
+
+    def __init__(self, epoll: select.epoll, fd: int) -> None:
+        self._epoll = epoll
+        self._fd = fd
+        self._mask = _ABSENT
+        self._parked = False
+
+    def want(self, mask: int) -> None:
+        """Watch for `mask`, or for errors alone. A parked one returns only when something is wanted."""
+        if mask == self._mask or (self._parked and mask == NONE):
+            return
+        if self._mask == _ABSENT:
+            self._epoll.register(self._fd, mask)
+            self._parked = False
+        else:
+            self._epoll.modify(self._fd, mask)
+        self._mask = mask
+
+    def park(self) -> None:
+        """Watch for nothing, not even errors."""
+        self._parked = True
+        if self._mask != _ABSENT:
+            self._epoll.unregister(self._fd)
+            self._mask = _ABSENT
+
+
+class _Run:
+    """One call of `Relay.run`, from the request to its answer."""
+
+    __slots__ = ("failure", "fds", "progress", "pump", "splice", "task", "watches")
+
+    def __init__(
+        self,
+        plain: socket.socket,
+        tls: SSL.Connection,
+        *,
+        epoll: select.epoll,
+        buffer: memoryview,
+        progress: Progress,
+    ) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.fds = (plain.fileno(), tls.fileno())
+        self.watches = (_Watch(epoll, self.fds[0]), _Watch(epoll, self.fds[1]))
+        self.progress = progress
+        self.splice = Splice()
+        self.pump = Pump(
+            plain, tls, watches=self.watches, buffer=buffer, splice=self.splice, progress=progress
+        )
+        self.failure: Exception | None = None
+
+
+class Relay:
+    """The task and its door. Use it as a context manager, inside trio and outside every connection.
+
+    with Relay() as relay:
+        transfer = await relay.run(plain, tls)
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], bool]] = {}
+        self._runs: dict[int, _Run] = {}  # by either descriptor
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._scope = trio.CancelScope()
+        self._open = False
+        self._turned = -math.inf  # when it last had a turn, trio's time
+
+    def __enter__(self) -> Self:
+        self._open = True
+        # A system task, for it must outlive the nurseries of all connections; a bug in it ends the process.
+        trio.lowlevel.spawn_system_task(self._work, name="relay")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open = False
+        for run in set(self._runs.values()):
+            self._retire(run, RelayClosed("the relay was closed"))
+        self._scope.cancel()
+        self._epoll.close()
+
+    def __repr__(self) -> str:
+        return f"<Relay connections={self.connections}>"
+
+    @property
+    def connections(self) -> int:
+        """How many connections it holds now."""
+        return len(self._runs) // 2
+
+    async def run(
+        self, plain: socket.socket, tls: SSL.Connection, progress: Progress | None = None
+    ) -> Transfer:
+        """Copy both ways until both sides have ended or one has failed; say how it went.
+
+        `plain` is a non-blocking stdlib socket, TCP or unix; `tls` a handshaken connection over another one.
+        Both stay open and are the caller's again when this returns or raises. `progress` may be read
+        meanwhile. Raises RelayClosed when there is no relay to do it.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._open:
+            raise RelayClosed("the relay is closed")
+        run = _Run(plain, tls, epoll=self._epoll, buffer=self._buffer, progress=progress or Progress())
+        if self._begin(run):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return run.splice.transfer(run.progress)
+
+        def cancel(_: object) -> trio.lowlevel.Abort:
+            self._release(run)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(cancel)
+        if run.failure is not None:
+            raise run.failure
+        return run.splice.transfer(run.progress)
+
+    async def _work(self) -> None:
+        with self._scope:
+            while self._open:
+                self._turn()
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+
+    async def make_way(self) -> None:
+        """For another task with long work to do, before each piece of it: what has waited is served first."""
+        if trio.current_time() - self._turned >= PATIENCE:
+            self._turn()
+
+    def _turn(self) -> None:
+        """Serve what is ready. What is left over keeps the epoll readable."""
+        self._turned = trio.current_time()
+        handlers = self._handlers
+        if not handlers:
+            return
+        for fd, events in self._epoll.poll(0, TURN):
+            handler = handlers.get(fd)
+            if handler is None:
+                continue  # its connection ended earlier in this batch
+            try:
+                if handler(events):
+                    self._retire(self._runs[fd])
+            except Exception as error:  # noqa: BLE001 - a bug; raised in the task that awaits the run
+                self._retire(self._runs[fd], error)
+
+    def _begin(self, run: _Run) -> bool:
+        """Take the sockets over; whether all is over at once."""
+        plain_fd, tls_fd = run.fds
+        self._runs[plain_fd] = self._runs[tls_fd] = run
+        self._handlers[plain_fd] = run.pump.on_plain
+        self._handlers[tls_fd] = run.pump.on_tls
+        over = True
+        try:
+            over = run.pump.start()
+        finally:
+            if over:
+                self._release(run)
+        return over
+
+    def _retire(self, run: _Run, failure: Exception | None = None) -> None:
+        """A run is over: let go of its sockets, then tell its task."""
+        self._release(run)
+        run.failure = failure
+        trio.lowlevel.reschedule(run.task)
+
+    def _release(self, run: _Run) -> None:
+        for fd, watch in zip(run.fds, run.watches, strict=True):
+            watch.park()
+            self._handlers.pop(fd, None)
+            self._runs.pop(fd, None)

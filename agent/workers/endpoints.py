@@ -1,0 +1,65 @@
+"""Where the upstreams are, in a worker: nothing is watched here, the control process says what it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from agent.base.latest import Latest
+from agent.consul.watch import AnswerRejected, WatchStatus
+from agent.outbound.upstream_state import Source
+from agent.workers.messages import HandedEndpoints
+from agent.workers.reports import AskedAgain, GatewaysWanted
+from upstreams.endpoints import EndpointSet
+from upstreams.spec import Gateways, Lookup, QueryDestination, Upstream
+
+Key = tuple[Lookup, float | None]
+
+
+class HandedFeeds:
+    """Sources by lookup (agent.outbound.upstream_state.Sources). `say` tells the control process what is wanted of it."""
+
+    def __init__(self, say: Callable[[AskedAgain | GatewaysWanted], None]) -> None:
+        self._say = say
+        self._sources: dict[Key, Source] = {}
+        self._numbers: dict[int, Key] = {}
+
+    def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
+        """The source of that lookup; gateways are wanted from when somebody looks for them."""
+        key = _key(lookup, poll_interval)
+        source = self._sources.get(key)
+        if source is None:
+            source = self._sources[key] = _unknown(lookup)
+            if isinstance(lookup, Gateways):
+                self._say(GatewaysWanted(lookup.datacenter))
+        return source
+
+    def want(self, upstreams: Iterable[Upstream], /) -> None:
+        """The control process has the same upstreams, and knows."""
+
+    def take(self, handed: HandedEndpoints) -> None:
+        """News of a source."""
+        key = _key(handed.lookup, handed.poll_interval)
+        source = self._sources.setdefault(key, _unknown(handed.lookup))
+        self._numbers[handed.number] = key
+        source.ask_again = partial(self._say, AskedAgain(handed.number))
+        source.status.failing = AnswerRejected("handed_on", handed.failing) if handed.failing else None
+        if handed.endpoints is not None and handed.endpoints != source.endpoints.value:
+            source.endpoints.publish(handed.endpoints)
+
+    def drop(self, number: int) -> None:
+        """No news of that source will come any more."""
+        key = self._numbers.pop(number, None)
+        if key is not None and key not in self._numbers.values():
+            self._sources.pop(key, None)
+
+
+def _unknown(lookup: Lookup) -> Source:
+    endpoints: Latest[EndpointSet] = Latest()
+    status = WatchStatus(name=f"endpoints {lookup}")
+    polled = isinstance(lookup, QueryDestination)
+    return Source(endpoints=endpoints, status=status, ask_again=lambda: None, polled=polled)
+
+
+def _key(lookup: Lookup, poll_interval: float | None) -> Key:
+    return lookup, poll_interval if isinstance(lookup, QueryDestination) else None

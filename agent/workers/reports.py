@@ -1,0 +1,235 @@
+"""What a worker says of itself, and how the words of all become those of one agent.
+
+The numbers of a worker that has died stay in the sums, as of its last report: a counter never goes back. What
+it did in the second before its death is lost with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from agent.base.prometheus import Family, Kind
+from agent.connections.ledger import RECENT
+from agent.observe import metrics, status
+from agent.parts import Parts
+
+# Numbers that each worker has of one and the same thing; of all others the sum is told.
+_NOT_ADDED = frozenset(
+    {
+        "sidecar_listener_open",
+        "sidecar_upstream_active",
+        "sidecar_upstream_ejected",
+        "sidecar_upstream_endpoints",
+    }
+)
+LIVE, ENDED = "sidecar_connections_live", "sidecar_connections_total"
+WORKER_DIED = "worker_died"  # how a connection of a worker that died has ended
+_LISTENER_SUMS = ("live", "most", "admitted", "handshakes", "handshakes_most", "overflow")
+_LISTENER_LIMITS = ("limit", "handshakes_limit")
+
+Row: TypeAlias = dict[str, Any]
+Sample: TypeAlias = tuple[dict[str, str], float]
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One metric of one worker."""
+
+    name: str
+    kind: Kind
+    says: str
+    samples: list[Sample]
+
+
+class Reported(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The answer to a report; `cut` once it has finished. Rows are those of `/status`."""
+
+    number: int
+    pid: int
+    live: int
+    resident_bytes: int
+    metrics: list[Measured]
+    counters: Row
+    public: Row | None = None
+    upstreams: list[Row] = []
+    connections: list[Row] = []
+    connections_not_shown: int = 0
+    recent: list[Row] = []
+    cut: int | None = None
+
+
+class AskedAgain(msgspec.Struct, frozen=True, tag=True):
+    """Endpoints failed: their source is to be asked again, by its number."""
+
+    number: int
+
+
+class GatewaysWanted(msgspec.Struct, frozen=True, tag=True):
+    """A connection looks for the mesh gateways of that datacenter; None is our own."""
+
+    datacenter: str | None
+
+
+Word = Reported | AskedAgain | GatewaysWanted
+_DECODER: msgspec.json.Decoder[Word] = msgspec.json.Decoder(Word)
+
+
+def read(frame: bytes) -> Word:
+    """A worker's word; raise msgspec.DecodeError."""
+    return _DECODER.decode(frame)
+
+
+def report(parts: Parts, number: int, *, rows: bool, cut: int | None = None) -> Reported:
+    """How a worker is doing."""
+    told: Row = status.data_plane(parts) if rows else {}
+    return Reported(
+        number=number,
+        pid=os.getpid(),
+        live=len(parts.ledger.live()),
+        resident_bytes=metrics.resident_bytes(),
+        metrics=[
+            Measured(
+                family.name,
+                family.kind,
+                family.says,
+                [(dict(of), float(value)) for of, value in family.samples],
+            )
+            for family in metrics.data_plane(parts)
+        ],
+        counters=dict(status.counters(parts)),
+        cut=cut,
+        **told,
+    )
+
+
+def added_up(reports: Iterable[Reported], ended: Reported | None) -> list[Family]:
+    """The metrics of all workers as one; `ended` is `buried`."""
+    families: dict[str, Family] = {}
+    sums: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    measured = [one for reported in reports for one in reported.metrics]
+    measured += [] if ended is None else ended.metrics
+    for one in measured:
+        families.setdefault(one.name, Family(one.name, one.kind, one.says))
+        samples = sums.setdefault(one.name, {})
+        for labels, value in one.samples:
+            key = tuple(labels.items())
+            before = samples.get(key, 0.0)
+            samples[key] = max(before, value) if one.name in _NOT_ADDED else before + value
+    for name, family in families.items():
+        family.samples = [(dict(key), value) for key, value in sums[name].items()]
+    return list(families.values())
+
+
+def buried(ended: Reported | None, last: Reported) -> Reported:
+    """What of a dead worker counts on for ever, with those who died before it.
+
+    The connections it had have ended, with a reason as every other.
+    """
+    counting = [one for one in last.metrics if one.kind is Kind.COUNTER]
+    living = [sample for one in last.metrics if one.name == LIVE for sample in one.samples]
+    lost = {of["direction"]: {WORKER_DIED: int(count)} for of, count in living if count}
+    if lost:
+        samples: list[Sample] = [
+            ({"direction": direction, "reason": WORKER_DIED}, count)
+            for direction, of in lost.items()
+            for count in of.values()
+        ]
+        counting.append(Measured(ENDED, Kind.COUNTER, "Finished connections by how they ended.", samples))
+    counters = _sum([last.counters, {"endings": lost}])
+    last = msgspec.structs.replace(last, metrics=counting, counters=counters)
+    if ended is None:
+        return last
+    metrics_ = [
+        Measured(one.name, one.kind, one.says, [(dict(of), value) for of, value in one.samples])
+        for one in added_up([last], ended)
+    ]
+    return msgspec.structs.replace(last, metrics=metrics_, counters=_sum([ended.counters, last.counters]))
+
+
+def merged(document: Row, reports: Mapping[int, Reported], ended: Reported | None) -> Row:
+    """The control process's `/status` with what its workers say laid into it."""
+    every = list(reports.values())
+    connections = [{"worker": slot, **row} for slot, told in reports.items() for row in told.connections]
+    connections.sort(key=lambda row: str(row["since"]))
+    recent = [{"worker": slot, **row} for slot, told in reports.items() for row in told.recent]
+    recent.sort(key=lambda row: str(row["until"]))
+    over = max(0, len(connections) - status.MOST_ROWS)
+    return {
+        **document,
+        "public": _listener(document["public"], [told.public for told in every]),
+        "upstreams": [_upstream(row, every) for row in document["upstreams"]],
+        "connections": connections[over:],
+        "connections_not_shown": over + sum(told.connections_not_shown for told in every),
+        "recent": recent[-RECENT:],
+        "counters": _sum(
+            [document["counters"], *(told.counters for told in (*every, *([ended] if ended else [])))]
+        ),
+    }
+
+
+def _listener(row: Row | None, theirs: Sequence[Row | None]) -> Row | None:
+    """One listener's row: where it is from the control process, what happened there from the workers."""
+    known = [one for one in theirs if one is not None]
+    if row is None or not known:
+        return row
+    told = dict(row)
+    for name in _LISTENER_SUMS:
+        told[name] = sum(one[name] for one in known)
+    for name in _LISTENER_LIMITS:
+        limits = [one[name] for one in known]
+        told[name] = None if None in limits else sum(limits)
+    told["overflow_by_reason"] = _sum([one["overflow_by_reason"] for one in known])
+    return told
+
+
+def _upstream(row: Row, reports: Sequence[Reported]) -> Row:
+    theirs = [one for told in reports for one in told.upstreams if one["bind"] == row["bind"]]
+    if not theirs:
+        return row
+    # Each has its own experience of endpoints, and fails over by that: told is who changed last.
+    newest = max(theirs, key=lambda one: one["active_since"] or "")
+    return {
+        **row,
+        "listener": _listener(row["listener"], [one["listener"] for one in theirs]),
+        "active": newest["active"],
+        "active_since": newest["active_since"],
+        "connections": sum(one["connections"] for one in theirs),
+        "waiting": sum(one["waiting"] for one in theirs),
+        "warm": _sum([one["warm"] for one in theirs]),
+        "overflow": _sum([one["overflow"] for one in theirs]),
+        "targets": [_target(target, theirs, "targets") for target in row["targets"]],
+        "gateways": [_target(gateways, theirs, "gateways") for gateways in theirs[0]["gateways"]],
+    }
+
+
+def _target(target: Row, theirs: Sequence[Row], kind: str) -> Row:
+    """A target's row with the load of all and whatever any of them has ejected."""
+    rows = [
+        endpoint
+        for one in theirs
+        for other in one[kind]
+        if other["watch"] == target["watch"]
+        for endpoint in other["endpoints"]
+    ]
+    endpoints = []
+    for endpoint in target["endpoints"]:
+        same = [row for row in rows if row["instance"] == endpoint["instance"]]
+        until = max((row["ejected_until"] for row in same if row["ejected_until"]), default=None)
+        live = sum(row["live"] for row in same)
+        endpoints.append({**endpoint, "live": live, "ejected_until": until})
+    return {**target, "endpoints": endpoints}
+
+
+def _sum(trees: Sequence[Row]) -> Row:
+    """Numbers added up, lists one after the other, tables by their keys."""
+    total: Row = {}
+    for tree in trees:
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                total[key] = _sum([total.get(key, {}), dict(value)])
+            else:
+                total[key] = total[key] + value if key in total else value
+    return total

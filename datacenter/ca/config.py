@@ -1,0 +1,176 @@
+"""The CA configuration of one datacenter: what it may say, and what it means. Pure. Contract §3.4.
+
+Two differences from Consul, both on the side of safety: a private key that was handed in is never shown
+again, and a configuration without a key therefore never rotates (Consul would go back to a generated root).
+`PUT /v1/connect/ca/rotate` does that deliberately.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from datacenter.ca.keys import DEFAULT_KIND, InvalidKey, KeyKind
+from datacenter.state.durations import format_duration, parse_duration
+
+PROVIDER = "consul"
+SHORTEST_LEAF = timedelta(hours=1)
+LONGEST_LEAF = timedelta(days=365)
+DEFAULT_LEAF = timedelta(hours=72)
+DEFAULT_CSR_PER_SECOND = 50.0
+DEFAULT_INTERMEDIATE = timedelta(hours=8760)
+
+_SECRET = "PrivateKey"  # noqa: S105  the name of a field
+_KNOWN = (
+    _SECRET,
+    "RootCert",
+    "LeafCertTTL",
+    "IntermediateCertTTL",
+    "PrivateKeyType",
+    "PrivateKeyBits",
+    "SkipValidate",
+    "CSRMaxPerSecond",
+)
+
+
+class ConfigRefused(Exception):
+    """A configuration that Consul answers with 500; the text is the answer's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaConfig:
+    """A valid configuration. `shown` is `Config` as it was put, without the private key."""
+
+    shown: Mapping[str, Any]
+    leaf_ttl: timedelta = DEFAULT_LEAF
+    intermediate_ttl: timedelta = DEFAULT_INTERMEDIATE
+    kind: KeyKind = DEFAULT_KIND
+    csr_per_second: float = DEFAULT_CSR_PER_SECOND  # 0: no limit
+    force_without_cross_signing: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """The answer to GET, without its indexes."""
+        return {
+            "Provider": PROVIDER,
+            "Config": dict(self.shown),
+            "State": None,
+            "ForceWithoutCrossSigning": self.force_without_cross_signing,
+        }
+
+
+def starting_config(leaf_ttl: timedelta) -> CaConfig:
+    """What a datacenter begins with. A life outside Consul's bounds is shown with the flag that allows it."""
+    shown: dict[str, Any] = {"IntermediateCertTTL": "8760h", "LeafCertTTL": _hours(leaf_ttl)}
+    if not SHORTEST_LEAF <= leaf_ttl <= LONGEST_LEAF:
+        shown["SkipValidate"] = True
+    return CaConfig(shown=shown, leaf_ttl=leaf_ttl)
+
+
+def parse_config(document: Mapping[str, Any]) -> CaConfig:
+    """A decoded PUT body, or a stored `CaConfig.document()`. Raises ConfigRefused."""
+    provider = document.get("Provider", "")
+    if provider in {"vault", "aws-pca"}:
+        text = f"CA provider {provider!r} needs a real Consul; an embedded datacenter has only {PROVIDER!r}"
+        raise ConfigRefused(f"could not initialize provider: {text}")
+    if provider != PROVIDER:
+        raise ConfigRefused(f'could not initialize provider: unknown CA provider "{provider}"')
+    given = _canonical(document.get("Config") or {})
+    try:
+        config = CaConfig(
+            shown={key: value for key, value in given.items() if key != _SECRET},
+            leaf_ttl=_duration(given, "LeafCertTTL", DEFAULT_LEAF),
+            intermediate_ttl=_duration(given, "IntermediateCertTTL", DEFAULT_INTERMEDIATE),
+            kind=_kind(given),
+            csr_per_second=_rate(given),
+            force_without_cross_signing=document.get("ForceWithoutCrossSigning") is True,
+        )
+        if given.get("SkipValidate") is not True:
+            _check_lifetimes(config)
+    except ValueError as error:
+        raise ConfigRefused(f"error configuring provider: {error}") from error
+    return config
+
+
+def lingering(
+    before: CaConfig | None, told: Mapping[str, Any], after: CaConfig, at: datetime
+) -> dict[str, Any]:
+    """What to keep beside `after`: until when leaves of a longer life, issued before, may be alive.
+
+    `told` is what was kept beside `before`; empty when there was nothing.
+    """
+    life = timedelta(0) if before is None else longest_life(before, told, at)
+    if life <= after.leaf_ttl:
+        return {}
+    return {"Seconds": life.total_seconds(), "Until": (at + life).isoformat()}
+
+
+def longest_life(config: CaConfig, told: Mapping[str, Any], at: datetime) -> timedelta:
+    """The longest life of a leaf that may be alive."""
+    if not told or at >= datetime.fromisoformat(told["Until"]):
+        return config.leaf_ttl
+    return max(config.leaf_ttl, timedelta(seconds=told["Seconds"]))
+
+
+def handed_in(document: Mapping[str, Any]) -> tuple[str, str]:
+    """`PrivateKey` and `RootCert` of a decoded PUT body, each "" when it is not there."""
+    given = _canonical(document.get("Config") or {})
+    return str(given.get(_SECRET) or ""), str(given.get("RootCert") or "")
+
+
+def _check_lifetimes(config: CaConfig) -> None:
+    if config.leaf_ttl < SHORTEST_LEAF:
+        least = format_duration(SHORTEST_LEAF.total_seconds())
+        raise ValueError(f"leaf cert TTL must be greater or equal than {least}")
+    if config.leaf_ttl > LONGEST_LEAF:
+        raise ValueError(f"leaf cert TTL must be less than {format_duration(LONGEST_LEAF.total_seconds())}")
+    least_intermediate = 3 * config.leaf_ttl
+    if config.intermediate_ttl < least_intermediate:
+        least = format_duration(least_intermediate.total_seconds())
+        raise ValueError(f"Intermediate Cert TTL must be greater or equal than 3 * LeafCertTTL (>={least}).")
+
+
+def _kind(given: Mapping[str, Any]) -> KeyKind:
+    named, bits = given.get("PrivateKeyType") or "", given.get("PrivateKeyBits") or 0
+    if not named and not bits:
+        return DEFAULT_KIND
+    if not isinstance(bits, int) or not isinstance(named, str):
+        raise InvalidKey("PrivateKeyType must be a string and PrivateKeyBits a number")
+    return KeyKind(named or DEFAULT_KIND.type, bits or DEFAULT_KIND.bits)
+
+
+def _rate(given: Mapping[str, Any]) -> float:
+    value = given.get("CSRMaxPerSecond")
+    if value is None:
+        return DEFAULT_CSR_PER_SECOND
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError("CSRMaxPerSecond must be a number, 0 for no limit")
+    return float(value)
+
+
+def _duration(given: Mapping[str, Any], key: str, default: timedelta) -> timedelta:
+    value = given.get(key)
+    match value:
+        case None | "":
+            return default
+        case str():
+            seconds = parse_duration(value)
+        case int() if not isinstance(value, bool):
+            seconds = value / 1e9  # nanoseconds, as Go's durations are
+        case _:
+            raise ValueError(f"{key} must be a duration")
+    if seconds <= 0:
+        raise ValueError(f"{key} must be greater than 0")
+    return timedelta(seconds=seconds)
+
+
+def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Known keys in their usual spelling, whatever their case; others as they are (Consul keeps them)."""
+    spelling = {key.lower(): key for key in _KNOWN}
+    return {spelling.get(key.lower(), key): value for key, value in given.items()}
+
+
+def _hours(duration: timedelta) -> str:
+    hours, rest = divmod(duration, timedelta(hours=1))
+    return format_duration(duration.total_seconds()) if rest else f"{hours}h"

@@ -1,0 +1,141 @@
+"""The leaf certificates an agent hands out: a cache by token and service, and when a leaf is replaced.
+
+Contract §3.2. A leaf is replaced when a random point between 60 and 90 % of its life has passed, and when
+the signing key of the datacenter has changed: then a caller who waits gets the new one after a random part
+of `leaf_rotation_jitter`, so that a rotation does not bring the whole fleet at one moment, and a caller
+who does not wait gets it at once. Replacement needs a caller: nobody asks, nothing happens.
+
+Consul renews leaves that live less than ten minutes on every fetch; here they follow the same shares of
+their life, since a blocking read that never blocks is a busy loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import trio
+
+from datacenter.ca.authority import ROOTS, SERIAL, CertificateAuthority, IssuedLeaf
+from datacenter.http.context import Datacenter
+from datacenter.state.errors import ApiError
+
+EARLIEST_RENEWAL, LATEST_RENEWAL = 0.6, 0.9
+RETRY_SECONDS = 30.0  # within which a leaf is tried again that could not be replaced
+FORGOTTEN_AFTER = timedelta(hours=72)
+
+_LONGEST_PAUSE = 30.0  # so that a wall clock set forward is noticed
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cached:
+    leaf: IssuedLeaf
+    issued_at: datetime
+    renew_at: datetime
+    used_at: datetime
+    replace_at: float | None = None  # trio time, once the signing key has changed
+    hold_until: float = 0.0  # trio time: no signature was to be had for another one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A leaf, and whether it lay in the cache and for how many seconds."""
+
+    leaf: IssuedLeaf
+    hit: bool
+    age: int
+
+
+class Leaves:
+    """The cache of one datacenter's agent. In memory: a restart issues every leaf again, when asked."""
+
+    def __init__(self, dc: Datacenter) -> None:
+        self._dc = dc
+        self._ca = CertificateAuthority(dc)
+        self._cache: dict[tuple[str, str], _Cached] = {}
+
+    async def fetch(
+        self, service: str, *, token: str, index: int, wait: float, reissue: bool = False
+    ) -> Fetched:
+        """The leaf of a service for a token; with `index`, only once it is newer or `wait` seconds are over.
+
+        With `reissue` another one than the one in the cache. Raises ApiError when there is no authority, no
+        such name can be, or a leaf is needed and too many are.
+        """
+        deadline = trio.current_time() + wait
+        key = (token, service)
+        before = self._cache.get(key)
+        since = self._dc.store.index
+        if reissue:
+            await self._issue_in_turn(key)
+        cached = await self._current(key, index)
+        while cached.leaf.index <= index and (remaining := deadline - trio.current_time()) > 0:
+            pause = min(remaining, self._time_to_replacement(cached))
+            await self._dc.store.changed((ROOTS, SERIAL), since, pause)
+            since = self._dc.store.index
+            cached = await self._current(key, index)
+        age = self._dc.clock() - cached.issued_at
+        hit = cached is before and index == 0  # an agent calls whatever it had to wait for a MISS
+        return Fetched(leaf=cached.leaf, hit=hit, age=int(age.total_seconds()))
+
+    async def _current(self, key: tuple[str, str], index: int) -> _Cached:
+        """The cached leaf, replaced if it is time to and a signature is to be had."""
+        now = self._dc.clock()
+        cached = self._cache.get(key)
+        if cached is None or now > cached.leaf.certificate.not_valid_after_utc:
+            cached = await self._issue_in_turn(key)
+        elif self._is_due(cached, now, patient=cached.leaf.index <= index):
+            if self._dc.csr_limit.take(self._ca.config.csr_per_second):
+                cached = self._issue(key, now)
+            else:
+                cached.hold_until = trio.current_time() + self._dc.rng.random() * RETRY_SECONDS
+        cached.used_at = now
+        return cached
+
+    async def _issue_in_turn(self, key: tuple[str, str]) -> _Cached:
+        """A leaf that cannot be done without. Raises ApiError 429 when there is none soon."""
+        before, refusal = self._cache.get(key), None
+        try:
+            await self._dc.csr_limit.wait(self._ca.config.csr_per_second)
+        except ApiError as error:
+            refusal = error
+        meanwhile = self._cache.get(key)
+        if meanwhile is not None and meanwhile is not before:
+            return meanwhile  # somebody else's wait was over first
+        if refusal is not None:
+            raise refusal
+        return self._issue(key, self._dc.clock())
+
+    def _is_due(self, cached: _Cached, now: datetime, *, patient: bool) -> bool:
+        if trio.current_time() < cached.hold_until:
+            return False
+        if now >= cached.renew_at:
+            return True
+        if cached.leaf.signing_key_id == self._ca.require_trust().active.signing_key_id:
+            cached.replace_at = None
+            return False
+        if cached.replace_at is None:
+            jitter = self._dc.rng.random() * self._dc.settings.leaf_rotation_jitter
+            cached.replace_at = trio.current_time() + jitter
+        return not patient or trio.current_time() >= cached.replace_at
+
+    def _time_to_replacement(self, cached: _Cached) -> float:
+        seconds = (cached.renew_at - self._dc.clock()).total_seconds()
+        if cached.replace_at is not None:
+            seconds = min(seconds, cached.replace_at - trio.current_time())
+        seconds = max(seconds, cached.hold_until - trio.current_time())
+        return min(max(seconds, 0.0), _LONGEST_PAUSE)
+
+    def _issue(self, key: tuple[str, str], now: datetime) -> _Cached:
+        leaf = self._ca.issue_leaf(key[1])
+        begin, end = leaf.certificate.not_valid_before_utc, leaf.certificate.not_valid_after_utc
+        share = EARLIEST_RENEWAL + self._dc.rng.random() * (LATEST_RENEWAL - EARLIEST_RENEWAL)
+        cached = _Cached(leaf=leaf, issued_at=now, renew_at=begin + share * (end - begin), used_at=now)
+        self._cache[key] = cached
+        self._forget(now)
+        return cached
+
+    def _forget(self, now: datetime) -> None:
+        old = [key for key, cached in self._cache.items() if now - cached.used_at > FORGOTTEN_AFTER]
+        for key in old:
+            del self._cache[key]

@@ -1,0 +1,68 @@
+"""The primary's config entries, intentions among them, copied into a secondary. Contract §6, end.
+
+The copy is changed in one transaction per answer and only where it differs, so that it has index numbers of
+its own and nobody wakes for nothing. While the primary is out of reach, or refuses the replication token,
+the last copy stays: intentions are never forgotten because a wire was cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import trio
+
+from datacenter.http.context import Datacenter
+from datacenter.services.central_defaults import CONFIG_ENTRIES
+from datacenter.state.backoff import Backoff
+from datacenter.state.errors import ApiError
+
+WATCH_SECONDS = 60
+
+_PATIENCE = WATCH_SECONDS * 17 / 16 + 10
+_LOG = logging.getLogger(__name__)
+
+
+async def replicate(dc: Datacenter) -> None:
+    """Never returns."""
+    backoff, index, complaint = Backoff(dc.rng), 0, ""
+    while True:
+        try:
+            entries, index = await _ask(dc, index)
+        except (ApiError, AttributeError, KeyError, TypeError, ValueError) as error:
+            text = error.text if isinstance(error, ApiError) else f"unexpected answer: {error!r}"
+            if text != complaint:
+                _LOG.warning("replication from %s: %s", dc.settings.primary_datacenter, text)
+            complaint, index = text, 0
+            await trio.sleep(backoff.next())
+        else:
+            complaint = ""
+            backoff.reset()
+            apply(dc, entries)
+
+
+def apply(dc: Datacenter, entries: dict[str, dict[str, Any]]) -> None:
+    """Make the copy equal to `entries`, "kind/name" -> entry."""
+    table = dc.store.table(CONFIG_ENTRIES)
+    with dc.store.transaction():
+        for row in table.rows():
+            if row.key not in entries:
+                table.delete(row.key)
+        for key, entry in entries.items():
+            known = table.get(key)
+            if known is None or known.value != entry:
+                table.put(key, entry)
+
+
+async def _ask(dc: Datacenter, index: int) -> tuple[dict[str, dict[str, Any]], int]:
+    primary = (dc.settings.primary_addr or "").rstrip("/")
+    answer = await dc.forwarder.call(
+        "GET",
+        f"{primary}/v1/internal/federation/config-entries?index={index}&wait={WATCH_SECONDS}s",
+        token=dc.settings.replication_token,
+        patience=_PATIENCE,
+    )
+    if not isinstance(answer.value, dict):
+        raise TypeError("not an object")
+    entries = {str(key): dict(entry) for key, entry in answer.value["Entries"].items()}
+    return entries, max(answer.index, 1)  # 0 would not block

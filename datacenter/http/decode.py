@@ -1,0 +1,174 @@
+"""Request bodies against the shape they must have, with the mistakes worded as Consul's decoder words them.
+
+A shape is a type (str, int, float, bool), `[shape]` for a list, `Fields` for an object with known keys,
+`Mapped` for one with keys of the client's own, ANYTHING for what is passed through unread, or DURATION, which
+takes `"10s"` or nanoseconds and yields seconds. Keys of `Fields` match whatever their case and underscores
+(`sidecar_service` is `SidecarService`) and come out in their canonical spelling; null is as good as absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from datacenter.state.durations import parse_duration
+from datacenter.state.errors import ApiError, bad_request
+from datacenter.state.store import Document
+
+
+class Special(Enum):
+    """Shapes that are no Python type."""
+
+    ANYTHING = "interface {}"
+    DURATION = "time.Duration"
+
+
+_GO_NAMES = {str: "string", int: "int", float: "float64", bool: "bool"}
+_JSON_NAMES = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+
+_SYNTAX = {  # Python's complaint -> Go's
+    "Expecting property name": "looking for beginning of object key string",
+    "Expecting ':' delimiter": "after object key",
+    "Expecting ',' delimiter": "after object key:value pair",
+    "": "looking for beginning of value",
+}
+
+ANYTHING = Special.ANYTHING
+DURATION = Special.DURATION
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """An object whose keys are the client's."""
+
+    of: Shape
+
+
+class Fields:
+    """An object of known keys; `also` adds spellings: other -> canonical.
+
+    `name` is what Go calls it, empty for what Go decodes into a type without a name.
+    """
+
+    __slots__ = ("_canonical", "name", "shapes")
+
+    def __init__(self, name: str, shapes: Mapping[str, Shape], also: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self.shapes = dict(shapes)
+        self._canonical = {_folded(key): key for key in shapes}
+        self._canonical |= {_folded(other): key for other, key in (also or {}).items()}
+
+    def canonical(self, key: str) -> str:
+        """The spelling the rest of the program uses. Raises Malformed for an unknown key."""
+        try:
+            return self._canonical[_folded(key)]
+        except KeyError:
+            raise Malformed(f"json: unknown field {json.dumps(key)}") from None
+
+
+Shape = type[str] | type[int] | type[float] | type[bool] | list["Shape"] | Mapped | Fields | Special
+
+
+class Malformed(ValueError):
+    """A body that does not fit; the text is Go's."""
+
+
+def decode(body: bytes, shape: Fields) -> Document:
+    """The object in a request's body. Raises ApiError 400 `Request decode failed: …`."""
+    try:
+        value = first_value(body)
+        if value is None:
+            return {}
+        return _object(_a_dict(value, f"Go value of type {shape.name or 'struct'}"), shape)
+    except ValueError as error:
+        raise ApiError(400, f"Request decode failed: {error}") from error
+
+
+def decode_or_bad_request(body: bytes, shape: Fields) -> Document:
+    """As `decode`, for the endpoints that say `Bad request: ` before what is wrong."""
+    try:
+        return decode(body, shape)
+    except ApiError as error:
+        raise bad_request(error.text) from error
+
+
+def first_value(body: bytes) -> object:
+    """The first value in the body; what follows it is not looked at, as Go does not. Raises Malformed."""
+    text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
+    try:
+        return json.JSONDecoder().raw_decode(text)[0]
+    except json.JSONDecodeError as error:
+        if not text.strip():
+            raise Malformed("EOF") from error
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            raise Malformed("unexpected EOF") from error
+        found = text[error.pos].replace("'", "\\'")
+        where = next((after for said, after in _SYNTAX.items() if error.msg.startswith(said)), _SYNTAX[""])
+        raise Malformed(f"invalid character '{found}' {where}") from error
+
+
+def _object(value: Mapping[str, object], shape: Fields) -> Document:
+    result: Document = {}
+    for key, item in value.items():
+        name = shape.canonical(key)
+        if item is not None:
+            result[name] = _value(item, shape.shapes[name], f"{shape.name}.{name}")
+    return result
+
+
+def _value(value: object, shape: Shape, where: str) -> object:
+    target = f"Go struct field {where} of type"
+    match shape:
+        case Special.ANYTHING:
+            return value
+        case Special.DURATION:
+            return _duration(value, f"{target} time.Duration")
+        case Fields():
+            return _object(_a_dict(value, f"{target} {shape.name}"), shape)
+        case Mapped(of=inner):
+            items = _a_dict(value, f"{target} map[string]string")
+            return {key: _value(item, inner, where) for key, item in items.items() if item is not None}
+        case list():
+            return [_value(item, shape[0], where) for item in _a_list(value, f"{target} []string")]
+        case _:
+            return _scalar(value, shape, target)
+
+
+def _scalar(value: object, shape: type, target: str) -> object:
+    if shape is float and type(value) is int:
+        return value
+    if shape is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not shape:
+        raise _mismatch(value, f"{target} {_GO_NAMES[shape]}")
+    return value
+
+
+def _duration(value: object, target: str) -> float:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value / 1e9
+    raise _mismatch(value, target)
+
+
+def _a_dict(value: object, target: str) -> Document:
+    if not isinstance(value, dict):
+        raise _mismatch(value, target)
+    return value
+
+
+def _a_list(value: object, target: str) -> list[object]:
+    if not isinstance(value, list):
+        raise _mismatch(value, target)
+    return value
+
+
+def _mismatch(value: object, target: str) -> Malformed:
+    return Malformed(f"json: cannot unmarshal {_JSON_NAMES.get(type(value), 'null')} into {target}")
+
+
+def _folded(key: str) -> str:
+    return key.replace("_", "").lower()

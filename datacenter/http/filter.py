@@ -1,0 +1,256 @@
+"""The part of go-bexpr that `?filter=` needs: selectors, comparisons, and, or, not, parentheses.
+
+    Service.Meta.version == "1" and (not "v1" in Service.Tags or Checks.Status != critical)
+
+A selector that goes through a list holds when any element makes it hold. Selectors are checked against the
+shape of what is filtered, so a misspelt one is an error and not an empty answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from datacenter.state.errors import ApiError
+from datacenter.state.store import Document
+
+Test = Callable[[Document], bool]
+
+# A shape is None for a value, LIST for a list of values, MAP for the client's own keys, or known fields.
+LIST, MAP = "list", "map"
+Shape = None | str | Mapping[str, "Shape"]
+
+SERVICE_SHAPE: dict[str, Shape] = {
+    **dict.fromkeys(("Kind", "ID", "Service", "Port", "Address", "SocketPath", "EnableTagOverride")),
+    "Tags": LIST,
+    "Meta": MAP,
+    "TaggedAddresses": MAP,
+    "Weights": dict.fromkeys(("Passing", "Warning")),
+    "Connect": {"Native": None},
+    "Proxy": {
+        **dict.fromkeys(("DestinationServiceName", "DestinationServiceID")),
+        **dict.fromkeys(("LocalServiceAddress", "LocalServicePort", "LocalServiceSocketPath", "Mode")),
+        "MeshGateway": {"Mode": None},
+        "Upstreams": {
+            **dict.fromkeys(("DestinationType", "DestinationName", "Datacenter")),
+            **dict.fromkeys(("LocalBindAddress", "LocalBindPort", "LocalBindSocketPath")),
+            "MeshGateway": {"Mode": None},
+        },
+    },
+}
+CHECK_SHAPE: dict[str, Shape] = {
+    **dict.fromkeys(("Node", "CheckID", "Name", "Status", "Notes", "Output", "Type")),
+    **dict.fromkeys(("ServiceID", "ServiceName", "Interval", "Timeout", "ExposedPort")),
+    "ServiceTags": LIST,
+}
+NODE_SHAPE: dict[str, Shape] = {
+    **dict.fromkeys(("ID", "Node", "Address", "Datacenter")),
+    "TaggedAddresses": MAP,
+    "Meta": MAP,
+}
+INTENTION_SHAPE: dict[str, Shape] = {
+    **dict.fromkeys(("ID", "Description", "SourceNS", "SourceName", "SourceType", "Action")),
+    **dict.fromkeys(("DestinationNS", "DestinationName", "Precedence")),
+    "Meta": MAP,
+}
+HEALTH_SHAPE: dict[str, Shape] = {"Node": NODE_SHAPE, "Service": SERVICE_SHAPE, "Checks": CHECK_SHAPE}
+CATALOG_SERVICE_SHAPE: dict[str, Shape] = {
+    **NODE_SHAPE,
+    "NodeMeta": MAP,
+    **{f"Service{key}": shape for key, shape in SERVICE_SHAPE.items() if key != "Service"},
+    "ServiceName": None,
+}
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<text>"(?:[^"\\]|\\.)*" | `[^`]*`)
+      | (?P<mark>== | != | [()\[\]])
+      | (?P<word>[^\s()\[\]"`=!]+)
+    )""",
+    re.VERBOSE,
+)
+
+
+class _Refused(Exception):
+    """The expression cannot be used; the text is what follows `Failed to create boolean …: `."""
+
+
+def compile_filter(expression: str, shape: Shape) -> Test:
+    """A test for documents of this shape. Raises ApiError 500 as the catalog words it."""
+    if not expression:
+        return lambda _: True
+    try:
+        return _Parser(expression, shape).whole()
+    except _Refused as error:
+        raise ApiError(500, f"Failed to create boolean expression evaluator: {error}") from error
+
+
+def service_document(service: Document) -> Document:
+    """A stored service in the form its selectors speak of."""
+    return {**service, "Connect": {"Native": service["Native"]}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Selector:
+    path: tuple[str, ...]
+
+    def values(self, document: object) -> list[object]:
+        """Everything the path leads to; a list on the way multiplies it, a missing key ends it."""
+        found = [document]
+        for name in self.path:
+            spread = [each for item in found for each in (item if isinstance(item, list) else [item])]
+            found = [item[name] for item in spread if isinstance(item, dict) and name in item]
+        return found
+
+    def texts(self, document: object) -> list[str]:
+        return [_text(value) for value in self.values(document)]
+
+    def contains(self, document: object, wanted: str) -> bool:
+        """Membership in a list, a key of a map, or a part of a text."""
+        for value in self.values(document):
+            if isinstance(value, str) and wanted in value:
+                return True
+            if isinstance(value, list | dict) and wanted in value:
+                return True
+        return False
+
+    def empty(self, document: object) -> bool:
+        return not any(self.values(document))
+
+
+class _Parser:
+    def __init__(self, expression: str, shape: Shape) -> None:
+        self._tokens = _tokens(expression)
+        self._shape = shape
+
+    def whole(self) -> Test:
+        test = self._either()
+        if self._tokens:
+            raise _Refused(f"no match found, unexpected {self._tokens[0][1]!r}")
+        return test
+
+    def _either(self) -> Test:
+        tests = [self._both()]
+        while self._take_word("or"):
+            tests.append(self._both())
+        return lambda document: any(test(document) for test in tests)
+
+    def _both(self) -> Test:
+        tests = [self._one()]
+        while self._take_word("and"):
+            tests.append(self._one())
+        return lambda document: all(test(document) for test in tests)
+
+    def _one(self) -> Test:
+        if self._take_word("not"):
+            return _negated(self._one())
+        if self._take_mark("("):
+            inner = self._either()
+            if not self._take_mark(")"):
+                raise _Refused('no match found, expected: ")"')
+            return inner
+        return self._match()
+
+    def _match(self) -> Test:
+        kind, first = self._next()
+        if self._take_word("in"):
+            return self._membership(self._selector(), first)
+        if self._peek_words("not", "in"):
+            return _negated(self._membership(self._selector(), first))
+        if kind == "text":
+            raise _Refused(f"no match found, unexpected {first!r}")
+        return self._comparison(self._selector(first))
+
+    def _comparison(self, selector: _Selector) -> Test:
+        if self._take_mark("=="):
+            return self._equality(selector)
+        if self._take_mark("!="):
+            return _negated(self._equality(selector))
+        if self._take_word("is"):
+            negated = self._take_word("not")
+            if not self._take_word("empty"):
+                raise _Refused('no match found, expected: "empty"')
+            return _negated(selector.empty) if negated else selector.empty
+        negated = self._take_word("not")
+        test = self._operation(selector)
+        return _negated(test) if negated else test
+
+    def _operation(self, selector: _Selector) -> Test:
+        if self._take_word("contains"):
+            return self._membership(selector, self._next()[1])
+        if self._take_word("matches"):
+            try:
+                pattern = re.compile(self._next()[1])
+            except re.error as error:
+                raise _Refused(f"Failed to compile regular expression: {error}") from error
+            return lambda document: any(pattern.search(text) for text in selector.texts(document))
+        raise _Refused('no match found, expected: "==", "!=", "contains", "in", "is" or "matches"')
+
+    def _equality(self, selector: _Selector) -> Test:
+        wanted = self._next()[1]
+        return lambda document: wanted in selector.texts(document)
+
+    def _membership(self, selector: _Selector, wanted: str) -> Test:
+        return lambda document: selector.contains(document, wanted)
+
+    def _selector(self, first: str | None = None) -> _Selector:
+        path = (self._next()[1] if first is None else first).split(".")
+        while self._take_mark("["):
+            path.append(self._next()[1])
+            if not self._take_mark("]"):
+                raise _Refused('no match found, expected: "]"')
+        shape = self._shape
+        for name in path:
+            if shape == MAP:
+                break
+            if not isinstance(shape, Mapping) or name not in shape:
+                raise _Refused(f'Selector "{".".join(path)}" is not valid')
+            shape = shape[name]
+        return _Selector(tuple(path))
+
+    def _next(self) -> tuple[str, str]:
+        if not self._tokens:
+            raise _Refused("no match found, expected: a selector or a value")
+        return self._tokens.pop(0)
+
+    def _take_mark(self, mark: str) -> bool:
+        return self._take("mark", mark)
+
+    def _take_word(self, word: str) -> bool:
+        return self._take("word", word)
+
+    def _take(self, kind: str, value: str) -> bool:
+        if self._tokens[:1] == [(kind, value)]:
+            self._tokens.pop(0)
+            return True
+        return False
+
+    def _peek_words(self, first: str, second: str) -> bool:
+        if self._tokens[:2] == [("word", first), ("word", second)]:
+            del self._tokens[:2]
+            return True
+        return False
+
+
+def _tokens(expression: str) -> list[tuple[str, str]]:
+    tokens: list[tuple[str, str]] = []
+    position = 0
+    while expression[position:].strip():
+        match = _TOKEN.match(expression, position)
+        if match is None or match.lastgroup is None:
+            raise _Refused(f"no match found at character {position + 1}")
+        value = match.group(match.lastgroup)
+        if match.lastgroup == "text":
+            value = value[1:-1] if value[0] == "`" else re.sub(r"\\(.)", r"\1", value[1:-1])
+        tokens.append((match.lastgroup, value))
+        position = match.end()
+    return tokens
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _negated(test: Test) -> Test:
+    return lambda document: not test(document)

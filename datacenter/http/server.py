@@ -1,0 +1,162 @@
+"""The listener: Hypercorn's trio worker reads and writes HTTP, the frame answers.
+
+A client that goes away ends its blocked request at once, for a datacenter's watchers are many and their
+requests last for minutes. A body is read up to a bound, and only then is the request looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import stat
+from email.utils import format_datetime
+from pathlib import Path
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+
+from datacenter.http.frame import TEXT, Answers, RawRequest
+
+LARGEST_BODY = 1 << 20  # bytes; a registration of a thousand upstreams is a tenth of this
+_LARGEST_DISCARD = 16 * LARGEST_BODY  # read on after the bound, so that the refusal is not lost in a reset
+_DRAIN_SECONDS = 0.5
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on; the text names it and says why."""
+
+
+def open_listener(address: str) -> socket.socket:
+    """A listening socket on `host:port` or `unix:///path`. Raises CannotListen."""
+    try:
+        if address.startswith("unix://"):
+            return _unix_listener(Path(address.removeprefix("unix://")))
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
+    except (OSError, ValueError) as error:
+        raise CannotListen(f"cannot listen on {address}: {_reason(error)}") from error
+
+
+def bound_address(listener: socket.socket) -> str:
+    """Where it listens, in the form of `-http-addr`; the port is the real one."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix://{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def serve_http(
+    frame: Answers, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled; takes the listener over. Requests in flight then get half a second."""
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.include_server_header = False
+    config.include_date_header = False  # ours is by the datacenter's clock
+    config.errorlog = logging.getLogger("datacenter.http")
+    config.errorlog.setLevel(logging.WARNING)  # its INFO lines repeat what we say ourselves
+    config.graceful_timeout = _DRAIN_SECONDS
+    config.keep_alive_timeout = 75.0
+    application = Starlette(routes=[Mount("/", app=_Application(frame))])
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        try:
+            await nursery.start(_run, application, config, stop)
+            task_status.started()
+            await trio.sleep_forever()
+        finally:
+            stop.set()
+
+
+async def _run(
+    application: Starlette, config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
+) -> None:
+    # Ended by the event: cancelled outright, the server would cut answers that are being written.
+    with trio.CancelScope(shield=True):
+        await serve(
+            application,  # type: ignore[arg-type]  # two spellings of ASGI's types, Starlette's and Hypercorn's
+            config,
+            shutdown_trigger=stop.wait,
+            task_status=task_status,
+        )
+
+
+class _Application:
+    """The ASGI side of the frame."""
+
+    def __init__(self, frame: Answers) -> None:
+        self._frame = frame
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _read_body(receive)
+        if body is None:
+            response = Response("Request body too large", 413, media_type=TEXT)
+            await response(scope, receive, send)
+            return
+        raw = RawRequest(
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+            body=body,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+            reply = await self._frame.handle(raw)
+            date = format_datetime(self._frame.dc.clock(), usegmt=True)
+            headers = {**reply.headers, "Date": date, "Content-Length": str(len(reply.body))}
+            await Response(reply.body, reply.status, headers)(scope, receive, send)
+            nursery.cancel_scope.cancel()
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body, None when it is over the bound."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= LARGEST_BODY:
+            chunks.append(chunk)
+        if not message.get("more_body", False) or size > _LARGEST_DISCARD:
+            return b"".join(chunks) if size <= LARGEST_BODY else None
+
+
+async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def _unix_listener(path: Path) -> socket.socket:
+    """Bind a unix socket, taking the place of one that nobody listens on any more."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
+            path.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(os.fspath(path))
+        listener.listen(512)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(os.fspath(path)) == 0
+
+
+def _reason(error: Exception) -> str:
+    # Not its strerror, to which the socket module has added an address of its own.
+    return os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)

@@ -1,0 +1,81 @@
+"""`POST /v1/agent/connect/authorize`: the verdict on a caller's certificate. Contract §3.5.
+
+The trust domain and the datacenter in the URI are not looked at, as in Consul: only whoever verified the
+chain can vouch for them.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from certs.spiffe import AgentId, InvalidSpiffeId, ServiceId, SigningId, parse
+from datacenter.http.context import Datacenter, Reply, Request, Route
+from datacenter.http.decode import Fields, decode_or_bad_request
+from datacenter.intentions.model import decide, match_destination
+from datacenter.state.acl import require
+from datacenter.state.errors import bad_request
+
+_SHAPE = Fields("ConnectAuthorizeRequest", {"Target": str, "ClientCertURI": str, "ClientCertSerial": str})
+_REMEMBERED = 1024
+
+
+def routes(dc: Datacenter) -> list[Route]:
+    """The one endpoint."""
+    path = "/v1/agent/connect/authorize"
+    return [Route("POST", path, _Authorize(dc), forwards=False, allow="OPTIONS,POST")]
+
+
+def default_verdict(dc: Datacenter) -> tuple[bool, str]:
+    """What holds where no intention matches, and why."""
+    if dc.acl.enabled:
+        return dc.settings.default_policy_allows, "Default behavior configured by ACLs"
+    return True, "ACLs disabled, access is allowed by default"
+
+
+class _Authorize:
+    """Keeps only which targets were asked for before, to say HIT or MISS as an agent would."""
+
+    def __init__(self, dc: Datacenter) -> None:
+        self._dc = dc
+        self._asked: set[str] = set()
+
+    async def __call__(self, request: Request) -> Reply:
+        target, caller = self._read(request)
+        require(request.authorizer.service_write(target))
+        allows, reason = default_verdict(self._dc)
+        decision = decide(
+            match_destination(self._dc.store, target),
+            caller.service,
+            namespace=caller.namespace,
+            default_allows=allows,
+            default_reason=reason,
+        )
+        value = {"Authorized": decision.allowed, "Reason": decision.reason}
+        return Reply(value=value, headers=self._cache_headers(target))
+
+    def _read(self, request: Request) -> tuple[str, ServiceId]:
+        body = decode_or_bad_request(request.body, _SHAPE)
+        target, uri = body.get("Target", ""), body.get("ClientCertURI", "")
+        if not target:
+            raise bad_request("Target service must be specified")
+        return target, _caller(uri)
+
+    def _cache_headers(self, target: str) -> dict[str, str]:
+        if target in self._asked:
+            return {"X-Cache": "HIT", "Age": "0"}
+        if len(self._asked) < _REMEMBERED:
+            self._asked.add(target)
+        return {"X-Cache": "MISS"}
+
+
+def _caller(uri: str) -> ServiceId:
+    try:
+        identity = parse(uri)
+    except InvalidSpiffeId as error:
+        raise bad_request("ClientCertURI not a valid Connect identifier") from error
+    known_to_1_10 = isinstance(identity, ServiceId | AgentId | SigningId)
+    if not known_to_1_10 or urlsplit(uri).path.startswith("/ap/"):
+        raise bad_request("ClientCertURI not a valid Connect identifier")
+    if not isinstance(identity, ServiceId):
+        raise bad_request("ClientCertURI not a valid Service identifier")
+    return identity

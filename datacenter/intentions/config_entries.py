@@ -1,0 +1,165 @@
+"""Config entries of the three kinds a mesh needs, checked and written. Contract §6 and §9.
+
+`service-intentions` are decided in `datacenter.intentions.entry`. `service-defaults` and `proxy-defaults`
+are kept with what sidecars are told of them. One rule binds the three: intentions with HTTP permissions
+need a destination whose protocol is HTTP-like, whichever of the entries changes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from datacenter.http.decode import ANYTHING, Fields, Malformed, Mapped, decode, first_value
+from datacenter.intentions import entry as service_intentions
+from datacenter.intentions.entry import EntryRefused, without_empty
+from datacenter.services.central_defaults import CONFIG_ENTRIES
+from datacenter.state.errors import ApiError, bad_request
+from datacenter.state.store import Document, Store
+
+SERVICE_DEFAULTS = "service-defaults"
+PROXY_DEFAULTS = "proxy-defaults"
+GLOBAL = "global"  # the only name of proxy-defaults; 1.10 silently renames any other
+
+_GO_KINDS = {list: "slice", str: "string", bool: "bool", int: "float64", float: "float64"}
+_HTTP_LIKE = ("http", "http2", "grpc")
+
+_COMMON: dict[str, Any] = {
+    "Kind": str,
+    "Name": str,
+    "Mode": str,
+    "TransparentProxy": Mapped(ANYTHING),
+    "MeshGateway": Fields("MeshGatewayConfig", {"Mode": str}),
+    "Expose": Fields("ExposeConfig", {"Checks": bool, "Paths": [Mapped(ANYTHING)]}),
+    "Meta": Mapped(str),
+    "CreateIndex": int,
+    "ModifyIndex": int,
+}
+_SHAPES = {
+    service_intentions.KIND: service_intentions.SHAPE,
+    SERVICE_DEFAULTS: Fields(
+        "ServiceConfigEntry",
+        {**_COMMON, "Protocol": str, "ExternalSNI": str, "UpstreamConfig": Mapped(ANYTHING)},
+    ),
+    PROXY_DEFAULTS: Fields("ProxyConfigEntry", {**_COMMON, "Config": Mapped(ANYTHING)}),
+}
+_LAST = ("ExternalSNI", "UpstreamConfig", "Meta")
+
+
+def require_kind(kind: str, status: int = 500) -> None:
+    """Raises ApiError for a kind that is not served."""
+    if kind not in _SHAPES:
+        raise ApiError(status, f"invalid config entry kind: {kind}")
+
+
+def read_entry(body: bytes) -> Document:
+    """The entry in a request's body, in its normal form. Raises ApiError 400."""
+    kind = _kind(body)
+    if kind not in _SHAPES:
+        raise _undecodable(f"invalid config entry kind: {kind}")
+    entry = _decode(body, _SHAPES[kind])
+    if kind == service_intentions.KIND:
+        return service_intentions.normalised(entry)
+    return _defaults(kind, entry)
+
+
+def write_entry(store: Store, entry: Document, *, legacy: bool = False) -> None:
+    """Check and store a normalised entry. Raises ApiError 500 and leaves everything as it was."""
+    try:
+        if entry["Kind"] == service_intentions.KIND:
+            service_intentions.validate(entry, legacy=legacy)
+        else:
+            _validate_defaults(entry)
+        with store.transaction():
+            store.table(CONFIG_ENTRIES).put(f"{entry['Kind']}/{entry['Name']}", entry)
+            _check_protocols(store)
+    except EntryRefused as error:
+        raise ApiError(500, str(error)) from error
+
+
+def delete_entry(store: Store, kind: str, name: str) -> None:
+    """Remove an entry if it is there. Raises ApiError 500 when intentions still need it."""
+    try:
+        with store.transaction():
+            store.table(CONFIG_ENTRIES).delete(f"{kind}/{name}")
+            _check_protocols(store)
+    except EntryRefused as error:
+        raise ApiError(500, str(error)) from error
+
+
+def _kind(body: bytes) -> str:
+    """The kind decides the shape, so it is looked for first, in whatever spelling."""
+    try:
+        value = first_value(body)
+    except Malformed as error:
+        raise _undecodable(str(error)) from error
+    if value is not None and not isinstance(value, Mapping):
+        raise _undecodable(f"'' expected a map, got '{_GO_KINDS[type(value)]}'")
+    kinds = [item for key, item in (value or {}).items() if key.lower() == "kind"]
+    if not kinds:
+        raise _undecodable("Payload does not contain a kind/Kind key at the top level")
+    if not isinstance(kinds[0], str):
+        raise _undecodable("Kind value in payload is not a string")
+    return kinds[0]
+
+
+def _decode(body: bytes, shape: Fields) -> Document:
+    """As `decode`, in the words of this endpoint, which reads its bodies in a way of its own."""
+    try:
+        return decode(body, shape)
+    except ApiError as error:
+        text = error.text.removeprefix("Request decode failed: ")
+        unknown = text.removeprefix("json: unknown field ")
+        if unknown != text:
+            text = f"1 error occurred:\n\t* invalid config key {unknown}\n\n"
+        raise _undecodable(text) from error
+
+
+def _undecodable(text: str) -> ApiError:
+    return bad_request(f"Request decoding failed: {text}")
+
+
+def _defaults(kind: str, entry: Document) -> Document:
+    """service-defaults or proxy-defaults as they are shown: three parts are always there."""
+    name = GLOBAL if kind == PROXY_DEFAULTS else entry.get("Name", "")
+    # service-defaults always show their protocol, also when they say nothing about it.
+    first = {"Protocol": entry.get("Protocol", "").lower()} if kind == SERVICE_DEFAULTS else {}
+    return {
+        "Kind": kind,
+        "Name": name,
+        **first,
+        **without_empty({key: entry.get(key) for key in ("Config", "Mode")}),
+        "TransparentProxy": entry.get("TransparentProxy", {}),
+        "MeshGateway": without_empty(entry.get("MeshGateway", {})),
+        "Expose": without_empty(entry.get("Expose", {})),
+        **without_empty({key: entry.get(key) for key in _LAST}),
+    }
+
+
+def _validate_defaults(entry: Document) -> None:
+    if not entry["Name"]:
+        raise EntryRefused("Name is required")
+    if entry["Kind"] == SERVICE_DEFAULTS and entry["Name"] == service_intentions.WILDCARD:
+        raise EntryRefused("service-defaults name must be the name of a service, and not a wildcard")
+
+
+def _check_protocols(store: Store) -> None:
+    """Every destination of HTTP permissions speaks HTTP, as the entries stand now."""
+    for row in store.table(CONFIG_ENTRIES).rows():
+        entry = row.value
+        if entry["Kind"] != service_intentions.KIND or not service_intentions.has_permissions(entry):
+            continue
+        protocol = _protocol(store, entry["Name"])
+        if protocol not in _HTTP_LIKE:
+            text = "which is incompatible with L7 intentions permissions"
+            raise EntryRefused(f'service "{entry["Name"]}" has protocol "{protocol}", {text}')
+
+
+def _protocol(store: Store, service: str) -> str:
+    table = store.table(CONFIG_ENTRIES)
+    own, shared = table.get(f"{SERVICE_DEFAULTS}/{service}"), table.get(f"{PROXY_DEFAULTS}/{GLOBAL}")
+    if own is not None and own.value.get("Protocol"):
+        return str(own.value["Protocol"])
+    if shared is not None and shared.value.get("Config", {}).get("protocol"):
+        return str(shared.value["Config"]["protocol"]).lower()
+    return "tcp"

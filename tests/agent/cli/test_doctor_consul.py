@@ -1,0 +1,187 @@
+"""What doctor finds at the Consul agent: each check green and red, by a scripted Consul."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.base.exits import ExitCode
+from agent.cli.doctor_consul import (
+    Examination,
+    look_at_consul,
+    look_at_credentials,
+    look_at_intentions,
+    look_at_registration,
+    look_at_token,
+)
+from agent.cli.findings import State
+from agent.consul.connect import TokenSource
+from tests.certs.authority import Issuer, roots_answer
+from tests.support.agent_parts import (
+    LEAF,
+    MATCH,
+    ROOTS,
+    SERVICE,
+    SERVICES,
+    Assembled,
+    assembled,
+    registration,
+    settings,
+)
+from tests.support.fake_consul import Scripted
+
+DATACENTERS = "/v1/catalog/datacenters"
+DENIED = {"text": "Permission denied", "status": 403}
+
+
+def examined(nursery: trio.Nursery, **flags: str | list[str]) -> tuple[Assembled, Examination]:
+    bench = assembled(nursery, settings(**flags))
+    bench.well()
+    told = bench.parts.settings
+    case = Examination(
+        settings=told,
+        consul=bench.parts.consul,
+        token=TokenSource(told.token, told.token_file),
+        clock=bench.parts.clock,
+        findings=[],
+    )
+    return bench, case
+
+
+def dated(bench: Assembled, ahead: float) -> None:
+    at = bench.parts.clock() + timedelta(seconds=ahead)
+    date = at.strftime("%a, %d %b %Y %H:%M:%S GMT")
+    bench.consul.say(DATACENTERS, Scripted(body=b'["dc1", "dc2"]', headers={"Date": date}))
+
+
+def told(case: Examination) -> list[tuple[State, str]]:
+    return [(one.state, one.subject) for one in case.findings]
+
+
+async def test_consul_answers_and_the_clocks_agree(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    dated(bench, 0)
+    assert await look_at_consul(case)
+    assert told(case) == [(State.OK, "consul"), (State.OK, "clock")]
+    assert case.datacenter == "dc1"
+
+
+async def test_the_clocks_differ(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    dated(bench, 90)
+    assert await look_at_consul(case)
+    assert told(case)[1] == (State.WARN, "clock")
+
+
+async def test_consul_is_down_or_hangs(nursery: trio.Nursery, autojump_clock: object) -> None:
+    bench, case = examined(nursery)
+    bench.consul.say(DATACENTERS, Scripted(hang=True))
+    assert not await look_at_consul(case)
+    bench.consul.down = True
+    bench.consul.drop()
+    assert not await look_at_consul(case)
+    assert [one.code for one in case.findings] == [ExitCode.UNAVAILABLE] * 2
+    assert "no answer within 5 s" in case.findings[0].found
+
+
+async def test_the_token(nursery: trio.Nursery) -> None:
+    assert look_at_token(examined(nursery)[1])
+    _, case = examined(nursery, token="secret")
+    case.token = TokenSource(None, Path("/nowhere/token"))
+    assert not look_at_token(case)
+    assert case.findings[0].code is ExitCode.PERMISSION
+
+
+async def test_the_registration_is_found(nursery: trio.Nursery) -> None:
+    _, case = examined(nursery)
+    assert await look_at_registration(case)
+    assert told(case) == [(State.OK, "registration")]
+    assert case.registration is not None
+
+
+async def test_the_registration_has_a_problem(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery, proxy_id="web-sidecar-proxy")
+    bench.consul.replace(SERVICE)
+    proxy = {"DestinationServiceName": "web", "DestinationServiceID": "web", "Mode": "transparent"}
+    answer = {"Kind": "connect-proxy", "ID": "web-sidecar-proxy", "Port": 1, "Proxy": proxy}
+    bench.consul.answer(SERVICE, answer)
+    assert await look_at_registration(case)
+    assert {one.state for one in case.findings} == {State.WARN}
+    assert any("transparent_proxy" in one.found for one in case.findings)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(DENIED, ExitCode.PERMISSION), ({"text": "unknown service", "status": 404}, ExitCode.CONFIGURATION)],
+)
+async def test_no_registration(nursery: trio.Nursery, answer: dict[str, object], code: ExitCode) -> None:
+    bench, case = examined(nursery)
+    for path in (SERVICES, SERVICE):
+        bench.consul.replace(path)
+        bench.consul.answer(path, **answer)  # type: ignore[arg-type]  # a table of tests' own making
+    assert not await look_at_registration(case)
+    assert case.findings[0].code is (code if code is ExitCode.PERMISSION else ExitCode.CONFIGURATION)
+
+
+async def test_credentials_fit(nursery: trio.Nursery) -> None:
+    _, case = examined(nursery)
+    assert await look_at_credentials(case, registration())
+    assert [one.subject for one in case.findings] == ["roots", "leaf"]
+    assert "a chain of 1" in case.findings[1].found
+    assert case.credentials is not None
+
+
+async def test_the_leaf_is_of_other_roots(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    bench.consul.replace(ROOTS)
+    bench.consul.answer(ROOTS, roots_answer(Issuer.root(now=bench.parts.clock())))
+    assert not await look_at_credentials(case, registration())
+    assert "does not fit the roots: untrusted_chain" in case.findings[-1].found
+    assert case.credentials is None
+
+
+async def test_the_leaf_is_refused(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    bench.consul.replace(LEAF)
+    bench.consul.answer(LEAF, text="Permission denied", status=403)
+    assert not await look_at_credentials(case, registration())
+    refusal = case.findings[-1]
+    assert (refusal.subject, refusal.code) == ("leaf", ExitCode.PERMISSION)
+    assert 'service "web" { policy = "write" }' in refusal.remedy
+
+
+async def test_connect_is_off(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    bench.consul.replace(ROOTS)
+    text = "Connect must be enabled in order to use this endpoint"
+    bench.consul.answer(ROOTS, text=text, status=500)
+    assert not await look_at_credentials(case, registration())
+    assert "connect { enabled = true }" in case.findings[0].remedy
+
+
+async def test_intentions(nursery: trio.Nursery) -> None:
+    _, case = examined(nursery)
+    assert await look_at_intentions(case, registration())
+    assert "0 for web, default allow (X-Consul-Default-Acl-Policy)" in case.findings[0].found
+
+
+async def test_permissions_that_cannot_be_honoured(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    bench.consul.replace(MATCH)
+    permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]
+    rule = {"SourceName": "api", "DestinationName": "web", "Permissions": permissions}
+    bench.consul.answer(MATCH, {"web": [rule]})
+    assert await look_at_intentions(case, registration())
+    assert await look_at_intentions(case, registration(protocol="http"))
+    assert [one.state for one in case.findings] == [State.WARN, State.OK]
+
+
+async def test_intentions_are_refused(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, text="Permission denied", status=403)
+    assert not await look_at_intentions(case, registration())
+    assert 'intentions = "read"' in case.findings[0].remedy

@@ -1,0 +1,151 @@
+"""What doctor finds behind an upstream: real handshakes with a scripted Consul's instances."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import trio
+
+from agent.base.exits import ExitCode
+from agent.cli.doctor_upstreams import Journey, look_at_upstream
+from agent.cli.findings import Finding, State
+from agent.net.dial import reset
+from agent.net.handshake import HandshakeFailed, server_handshake
+from certs.contexts import Contexts
+from tests.certs.authority import Issuer
+from tests.support.agent_in_process import wall
+from tests.support.fake_consul import ScriptedConsul
+from tests.support.socket_pairs import contexts_of, listener
+from upstreams.spec import LocalBind, ServiceDestination, Upstream, WanMode
+
+HEALTH = "/v1/health/connect/db"
+UPSTREAM = Upstream(destination=ServiceDestination("db"), bind=LocalBind("127.0.0.1", 9191))
+
+
+def instance(port: int, name: str = "db", status: str = "passing", **service: object) -> dict[str, object]:
+    return {
+        "Node": {"Node": "n1", "Datacenter": "dc1", "Address": "127.0.0.1"},
+        "Service": {
+            "ID": f"db-proxy-{port}",
+            "Service": "db-proxy",
+            "Kind": "connect-proxy",
+            "Address": "127.0.0.1",
+            "Port": port,
+            "Proxy": {"DestinationServiceName": name},
+            **service,
+        },
+        "Checks": [{"Status": status}],
+    }
+
+
+class Far:
+    """The sidecar of db: shakes hands, then waits or refuses."""
+
+    def __init__(self, root: Issuer, nursery: trio.Nursery, *, refuses: bool = False) -> None:
+        self._contexts = contexts_of(root.leaf(service="db"), root)
+        self._refuses = refuses
+        self._sock = listener()
+        self.port: int = self._sock.getsockname()[1]
+        nursery.start_soon(self._serve)
+
+    async def _serve(self) -> None:
+        with self._sock:
+            while True:
+                await trio.lowlevel.wait_readable(self._sock)
+                sock, _ = self._sock.accept()
+                sock.setblocking(False)
+                await self._answer(sock)
+
+    async def _answer(self, sock: socket.socket) -> None:
+        try:
+            await server_handshake(sock, lambda: self._contexts.server, 5.0)
+            if not self._refuses:
+                await trio.lowlevel.wait_readable(sock)
+        except HandshakeFailed:
+            pass  # who asked has seen it too
+        finally:
+            reset(sock)
+
+
+@pytest.fixture
+def root() -> Issuer:
+    return Issuer.root()
+
+
+async def look(
+    nursery: trio.Nursery, contexts: Contexts | None, *instances: object, upstream: Upstream = UPSTREAM
+) -> list[Finding]:
+    consul = ScriptedConsul()
+    consul.answer(HEALTH, list(instances))
+    journey = Journey(
+        consul=consul.client(nursery), datacenter="dc1", wan=WanMode.AUTO, contexts=contexts, clock=wall
+    )
+    with trio.fail_after(20):
+        return list(await look_at_upstream(upstream, journey))
+
+
+async def test_who_must_answer_does(nursery: trio.Nursery, root: Issuer) -> None:
+    far = Far(root, nursery)
+    told = await look(nursery, contexts_of(root.leaf(), root), instance(far.port))
+    assert [one.state for one in told] == [State.SKIP, State.OK]
+    assert f"127.0.0.1:{far.port} (local_service_address): spiffe://" in told[1].found
+    assert "/svc/db as expected, TLSv1.3, " in told[1].found
+
+
+async def test_another_answers(nursery: trio.Nursery, root: Issuer) -> None:
+    far = Far(root, nursery)
+    told = await look(nursery, contexts_of(root.leaf(), root), instance(far.port, name="cache"))
+    assert (told[1].state, told[1].code) == (State.FAIL, ExitCode.CONFIGURATION)
+    assert "wrong_identity" in told[1].found
+
+
+async def test_refused_after_the_handshake(nursery: trio.Nursery, root: Issuer) -> None:
+    far = Far(root, nursery, refuses=True)
+    told = await look(nursery, contexts_of(root.leaf(), root), instance(far.port))
+    assert (told[1].state, told[1].code) == (State.FAIL, ExitCode.PERMISSION)
+    assert "refused after the handshake" in told[1].found
+
+
+async def test_not_trusted(nursery: trio.Nursery, root: Issuer) -> None:
+    far, other = Far(Issuer.root(), nursery), root
+    told = await look(nursery, contexts_of(other.leaf(), other), instance(far.port))
+    assert (told[1].state, told[1].code) == (State.FAIL, ExitCode.UNAVAILABLE)
+    assert "untrusted_chain" in told[1].found
+
+
+async def test_one_of_two_is_enough(nursery: trio.Nursery, root: Issuer) -> None:
+    far = Far(root, nursery)
+    told = await look(nursery, contexts_of(root.leaf(), root), instance(far.port), instance(1))
+    assert sorted(one.state for one in told) == [State.OK, State.SKIP, State.WARN]
+
+
+async def test_nobody_listens(nursery: trio.Nursery, root: Issuer) -> None:
+    told = await look(nursery, contexts_of(root.leaf(), root), *(instance(port) for port in range(1, 6)))
+    assert [one.state for one in told] == [State.SKIP, *[State.FAIL] * 3]
+    assert {one.code for one in told[1:]} == {ExitCode.UNAVAILABLE}
+
+
+async def test_there_is_no_instance(nursery: trio.Nursery) -> None:
+    for instances in ((), (instance(1, status="critical"),)):
+        (told,) = await look(nursery, None, *instances)
+        assert (told.state, told.code) == (State.FAIL, ExitCode.UNAVAILABLE)
+        assert "0 passing or warning" in told.found
+
+
+async def test_an_odd_address_and_no_leaf(nursery: trio.Nursery) -> None:
+    tagged = {"lan": {"Address": "127.0.0.1", "Port": 1}, "wan": {"Address": "192.0.2.1", "Port": 2}}
+    told = await look(nursery, None, instance(2, TaggedAddresses=tagged))
+    assert [one.state for one in told] == [State.SKIP, State.WARN, State.SKIP]
+    assert told[1].found.startswith("mixed_pair: 127.0.0.1:2")
+
+
+async def test_the_lookup_is_refused(nursery: trio.Nursery) -> None:
+    consul = ScriptedConsul()
+    consul.answer(HEALTH, text="Permission denied", status=403)
+    journey = Journey(
+        consul=consul.client(nursery), datacenter="dc1", wan=WanMode.AUTO, contexts=None, clock=wall
+    )
+    (told,) = await look_at_upstream(UPSTREAM, journey)
+    assert told.code is ExitCode.PERMISSION
+    assert 'service "db" { policy = "read" }' in told.remedy

@@ -1,0 +1,34 @@
+"""Lines, counts and the exit code of what doctor has found."""
+
+from __future__ import annotations
+
+from agent.base.exits import ExitCode
+from agent.cli.findings import State, eased, fail, ok, page, skip, warn, worst
+
+
+def test_one_line_each_and_the_count() -> None:
+    found = [ok("a", "well"), warn("b", "odd", "look"), fail("c", "broken", "mend"), skip("d", "not asked")]
+    assert page(found).splitlines() == [
+        "ok    a: well",
+        "warn  b: odd; look",
+        "fail  c: broken; mend",
+        "skip  d: not asked",
+        "1 ok, 1 warn, 1 fail, 1 skip",
+    ]
+    assert found[0].row == {"state": "ok", "subject": "a", "found": "well"}
+    assert found[2].row == {"state": "fail", "subject": "c", "found": "broken", "remedy": "mend"}
+
+
+def test_the_worst_failure_decides() -> None:
+    away = fail("a", "x", "y", ExitCode.UNAVAILABLE)
+    denied = fail("b", "x", "y", ExitCode.PERMISSION)
+    assert worst([ok("a", "x"), warn("b", "x", "y"), skip("c", "x")]) is ExitCode.CLEAN
+    assert worst([away]) is ExitCode.UNAVAILABLE
+    assert worst([denied, away]) is ExitCode.PERMISSION
+    assert worst([denied, fail("c", "x", "y"), away]) is ExitCode.CONFIGURATION
+
+
+def test_one_that_serves_is_enough() -> None:
+    broken = fail("a", "x", "y", ExitCode.UNAVAILABLE)
+    assert [one.state for one in eased([broken, ok("b", "x")])] == [State.WARN, State.OK]
+    assert eased([broken, skip("b", "x")]) == [broken, skip("b", "x")]

@@ -1,0 +1,125 @@
+"""Verdicts stay live: judged again when intentions, roots or the time change (virtual time)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from agent.base.latest import Latest
+from agent.connections.ledger import Direction, Ledger
+from agent.connections.reauthorize import Judge
+from agent.policy.intentions import Intentions, parse_match
+from certs.bundle import TrustBundle
+from certs.contexts import Contexts, build_contexts
+from certs.peer import Peer
+from certs.spiffe import ServiceId
+from tests.certs import fitting
+from tests.certs.authority import Issuer
+from tests.support.agent_parts import START, assembled, virtual
+
+
+class Bench:
+    """A judge, and connections that are open until it closes them."""
+
+    def __init__(self, nursery: trio.Nursery, grace: float = 0.0) -> None:
+        self.nursery = nursery
+        self.root = Issuer.root(now=START)
+        self.intentions: Latest[Intentions] = Latest()
+        self.contexts: Latest[Contexts] = Latest()
+        self.closed: list[int] = []
+        bench = assembled(nursery)
+        self.ledger = Ledger(virtual, bench.reactions)
+        self.judge = Judge(
+            self.ledger, self.intentions, self.contexts, virtual, self.closed.append, grace=grace
+        )
+        bench.reactions.attach(bench.parts, self.judge)
+        self.trust(self.root)
+        self.allow(default=True)
+        self.reasons: dict[str, str] = {}
+
+    def trust(self, *roots: Issuer) -> None:
+        leaf = fitting.leaf_of(roots[0].leaf())
+        trust = fitting.bundle(*roots)
+        proven = fitting.credentials(roots[0].leaf(), trust, START)
+        assert leaf.id == proven.leaf.id
+        self.contexts.publish(build_contexts(proven, self.contexts.version + 1))
+
+    def allow(self, *, default: bool) -> None:
+        self.intentions.publish(parse_match([], "web", default_allow=default))
+
+    def connect(self, service: str, until: datetime) -> None:
+        self.nursery.start_soon(self._connection, service, until)
+
+    async def _connection(self, service: str, until: datetime) -> None:
+        assert self.contexts.value is not None
+        bundle: TrustBundle = self.contexts.value.credentials.bundle
+        identity = ServiceId(trust_domain=bundle.trust_domain, datacenter="dc1", service=service)
+        with self.ledger.open(Direction.INBOUND, "caller") as connection:
+            connection.peer = Peer(id=identity, serial="01", not_after=until, root=bundle.active.fingerprint)
+            connection.relaying()
+            await trio.Event().wait()
+        self.reasons[service] = connection.closing.value if connection.closing else "nobody closed it"
+
+
+LATE = START + timedelta(days=2)
+
+
+async def running(nursery: trio.Nursery, grace: float = 0.0) -> Bench:
+    bench = Bench(nursery, grace)
+    nursery.start_soon(bench.judge.run)
+    await wait_all_tasks_blocked()
+    return bench
+
+
+async def test_a_change_of_intentions(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    bench = await running(nursery)
+    bench.connect("a", LATE)
+    await trio.sleep(1)
+    assert bench.reasons == {}
+    bench.allow(default=False)
+    await trio.lowlevel.checkpoint()
+    await wait_all_tasks_blocked()
+    assert bench.reasons == {"a": "intention_withdrawn"}
+    assert bench.closed == [1]
+
+
+async def test_a_change_of_roots(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    bench = await running(nursery)
+    bench.connect("a", LATE)
+    await trio.sleep(1)
+    bench.trust(Issuer.root(now=START, name="new"))
+    await trio.sleep(0.01)
+    assert bench.reasons == {"a": "root_removed"}
+
+
+async def test_each_peer_is_closed_when_its_own_certificate_ends(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = await running(nursery)
+    now: Callable[[], datetime] = virtual
+    bench.connect("later", now() + timedelta(minutes=10))
+    await trio.sleep(1)
+    bench.connect("sooner", now() + timedelta(minutes=1))
+    await trio.sleep(59)
+    assert bench.reasons == {}
+    await trio.sleep(2)
+    assert bench.reasons == {"sooner": "peer_expired"}
+    await trio.sleep(9 * 60)
+    assert bench.reasons == {"sooner": "peer_expired", "later": "peer_expired"}
+
+
+@pytest.mark.parametrize(("grace", "closed"), [(600.0, {"old": "peer_expired"}), (math.inf, {})])
+async def test_a_grace_puts_off_the_end(
+    nursery: trio.Nursery, autojump_clock: MockClock, grace: float, closed: dict[str, str]
+) -> None:
+    bench = await running(nursery, grace)
+    bench.connect("old", virtual() + timedelta(minutes=1))
+    await trio.sleep(9 * 60)
+    assert bench.reasons == {}
+    await trio.sleep(3 * 60)
+    assert bench.reasons == closed

@@ -1,0 +1,177 @@
+"""Which open connections no longer may be: a table over what can change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent.connections.ledger import CloseReason, Connection, Direction, Ledger
+from agent.connections.records import Party
+from agent.connections.verdicts import Rejudged, rejudge
+from agent.policy.intentions import Intentions, parse_match
+from agent.policy.source_intentions import Outgoing, parse_outgoing
+from certs.bundle import fingerprint_of
+from certs.contexts import Contexts
+from certs.peer import Peer
+from certs.spiffe import ServiceId, TrustDomain
+from tests.agent.connections.test_ledger import Told
+from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN, Issuer, der
+from tests.support.socket_pairs import contexts_of
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+EXPIRY = NOW + timedelta(hours=1)
+ROOT = Issuer.root()
+ALLOW = parse_match(None, "db", default_allow=True)
+DENY = parse_match(None, "db", default_allow=False)
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Contexts:
+    return contexts_of(ROOT.leaf(), ROOT)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger(lambda: NOW, Told())
+
+
+def peer(service: str = "web", *, trust_domain: str = TRUST_DOMAIN, root: Issuer = ROOT) -> Peer:
+    return Peer(
+        id=ServiceId(trust_domain=TrustDomain.parse(trust_domain), datacenter="dc1", service=service),
+        serial="0d",
+        not_after=EXPIRY,
+        root=fingerprint_of(der(root.certificate)),
+    )
+
+
+@pytest.fixture(params=list(Direction))
+def connection(ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    connection = Connection(
+        number=1, direction=request.param, caller="", upstream="", since=NOW, events=Told()
+    )
+    ledger._live[1] = connection
+    connection.peer = peer()
+    yield connection
+    del ledger._live[1]
+
+
+def judged(
+    ledger: Ledger,
+    contexts: Contexts | None,
+    intentions: Intentions | None = ALLOW,
+    at: datetime = NOW,
+    outgoing: Outgoing | None = None,
+) -> Rejudged:
+    return rejudge(ledger, intentions, contexts, at, outgoing=outgoing)
+
+
+def test_nothing_lives(ledger: Ledger, contexts: Contexts) -> None:
+    assert judged(ledger, contexts) == Rejudged(closed=0, next_expiry=None)
+
+
+def test_still_allowed(ledger: Ledger, connection: Connection, contexts: Contexts) -> None:
+    assert judged(ledger, contexts) == Rejudged(closed=0, next_expiry=EXPIRY)
+    assert judged(ledger, None, None) == Rejudged(
+        closed=0, next_expiry=EXPIRY
+    )  # nothing is known, nothing changed
+    assert connection.closing is None
+
+
+def test_denied_by_intentions_inbound_only(
+    ledger: Ledger, connection: Connection, contexts: Contexts
+) -> None:
+    result = judged(ledger, contexts, DENY)
+    if connection.direction is Direction.INBOUND:
+        assert (result.closed, connection.closing) == (1, CloseReason.INTENTION_WITHDRAWN)
+        assert "default policy (deny)" in connection.detail
+        assert judged(ledger, contexts, DENY).closed == 0  # once
+    else:
+        assert (result.closed, connection.closing) == (0, None)
+
+
+@pytest.mark.parametrize(("seconds", "closed"), [(-1, 0), (0, 0), (0.001, 1)])
+def test_expired(
+    ledger: Ledger, connection: Connection, contexts: Contexts, seconds: float, closed: int
+) -> None:
+    assert judged(ledger, contexts, at=EXPIRY + timedelta(seconds=seconds)).closed == closed
+    assert connection.closing is (CloseReason.PEER_EXPIRED if closed else None)
+
+
+@pytest.mark.parametrize(("grace", "seconds", "closed"), [(60, 59, 0), (60, 61, 1), (math.inf, 10**6, 0)])
+def test_expired_but_within_its_grace(
+    ledger: Ledger,
+    connection: Connection,
+    contexts: Contexts,
+    *,
+    grace: float,
+    seconds: float,
+    closed: int,
+) -> None:
+    result = rejudge(ledger, ALLOW, contexts, EXPIRY + timedelta(seconds=seconds), grace)
+    assert result.closed == closed
+    if not closed:
+        assert result.next_expiry == (None if grace == math.inf else EXPIRY + timedelta(seconds=grace))
+
+
+def test_its_root_is_gone(ledger: Ledger, connection: Connection) -> None:
+    new = Issuer.root()
+    assert judged(ledger, contexts_of(new.leaf(), new, ROOT)).closed == 0
+    assert judged(ledger, contexts_of(new.leaf(), new)).closed == 1
+    assert connection.closing is CloseReason.ROOT_REMOVED
+
+
+def test_its_trust_domain_is_ours_no_longer(
+    ledger: Ledger, connection: Connection, contexts: Contexts
+) -> None:
+    connection.peer = peer(trust_domain=OTHER_TRUST_DOMAIN)
+    assert judged(ledger, contexts).closed == 1
+    assert connection.closing is CloseReason.ROOT_REMOVED
+
+
+def test_not_identified_yet(ledger: Ledger, connection: Connection, contexts: Contexts) -> None:
+    connection.peer = None
+    assert judged(ledger, contexts, DENY) == Rejudged(closed=0, next_expiry=None)
+
+
+def test_intentions_that_are_too_old_let_nobody_go_on(
+    ledger: Ledger, connection: Connection, contexts: Contexts
+) -> None:
+    result = judged(ledger, contexts, replace(ALLOW, good_until=NOW, too_old=True))
+    if connection.direction is Direction.INBOUND:
+        assert (result.closed, connection.closing) == (1, CloseReason.INTENTIONS_TOO_OLD)
+        assert connection.rule.startswith("intentions are too old since 2026-01-01T00:00:00+00:00")
+    else:
+        assert (result.closed, connection.closing) == (0, None)
+
+
+BARRED = parse_outgoing([{"SourceName": "web", "DestinationName": "db", "Action": "deny"}])
+ELSEWHERE = {"destination-datacenters": "dc9"}
+NARROWED = parse_outgoing(
+    [{"SourceName": "web", "DestinationName": "db", "Action": "allow", "Meta": ELSEWHERE}]
+)
+
+
+@pytest.mark.parametrize(
+    ("outgoing", "reason"),
+    [(BARRED, CloseReason.INTENTION_WITHDRAWN), (NARROWED, CloseReason.NARROWED)],
+)
+def test_our_own_list_no_longer_lets_us_call(
+    ledger: Ledger, connection: Connection, contexts: Contexts, outgoing: Outgoing, reason: CloseReason
+) -> None:
+    connection.peer = peer("db")
+    connection.ours = Party(id=peer("web").id, serial="0a")
+    for harmless in (None, parse_outgoing(None), replace(outgoing, audit=True)):
+        assert judged(ledger, contexts, outgoing=harmless).closed == 0
+    outbound = connection.direction is Direction.OUTBOUND
+    assert ledger.audits() == ({outgoing_reason(outgoing): 1} if outbound else {})
+    assert judged(ledger, contexts, outgoing=outgoing).closed == outbound
+    assert connection.closing is (reason if outbound else None)
+    assert connection.rule.startswith("web => db") is outbound
+
+
+def outgoing_reason(outgoing: Outgoing) -> str:
+    return "intention_deny" if outgoing is BARRED else "narrowed_by_datacenter"

@@ -1,0 +1,252 @@
+"""HTTP exchanges over in-memory streams."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import trio
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair, wait_all_tasks_blocked
+
+from agent.consul.http import MAX_IDLE, Client, ExchangeFailed, ExchangeFailure, Request, Response
+
+Stream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
+GET = Request(method="GET", target="/v1/x")
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Consul-Index: 7\r\n\r\nok"
+
+
+class Server:
+    """The far ends of all connections, in the order they were dialled."""
+
+    def __init__(self) -> None:
+        self.streams: list[Stream] = []
+        self.failure: OSError | None = None
+        self.silent_dial = False
+
+    async def dial(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        if self.silent_dial:
+            await trio.sleep_forever()
+        if self.failure is not None:
+            raise self.failure
+        ours, theirs = memory_stream_pair()
+        self.streams.append(theirs)
+        return ours
+
+    def client(self, max_body: int = 1000) -> Client:
+        return Client(self.dial, host="consul:8500", max_body=max_body)
+
+
+class Ask:
+    """One exchange in the background, and how it ended."""
+
+    def __init__(self, client: Client, request: Request = GET, seconds: float = 5) -> None:
+        self._client, self._request, self._seconds = client, request, seconds
+        self.response: Response | None = None
+        self.failure: ExchangeFailed | None = None
+
+    async def run(self) -> None:
+        try:
+            self.response = await self._client.exchange(self._request, self._seconds)
+        except ExchangeFailed as failure:
+            self.failure = failure
+
+
+async def exchange(
+    client: Client, server: Server, answer: bytes, request: Request = GET
+) -> tuple[bytes, Ask]:
+    """Ask, let the newest connection hear the request and answer it; what it heard, and how it ended."""
+    ask = Ask(client, request)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask.run)
+        await wait_all_tasks_blocked()
+        stream = server.streams[-1]
+        heard = bytes(await stream.receive_some())
+        await stream.send_all(answer)
+        await wait_all_tasks_blocked()
+        if ask.response is None and ask.failure is None:
+            await stream.aclose()
+    return heard, ask
+
+
+async def test_a_request_and_its_answer() -> None:
+    server = Server()
+    heard, ask = await exchange(server.client(), server, OK)
+    assert heard.startswith(b"GET /v1/x HTTP/1.1\r\nHost: consul:8500\r\n")
+    assert ask.response == Response(
+        status=200, headers={"content-length": "2", "x-consul-index": "7"}, body=b"ok"
+    )
+
+
+async def test_a_body_has_its_length_and_an_empty_put_says_zero() -> None:
+    server = Server()
+    client = server.client()
+    heard, _ = await exchange(client, server, OK, Request(method="PUT", target="/", body=b"{}"))
+    assert b"Content-Length: 2\r\n" in heard
+    assert heard.endswith(b"\r\n\r\n{}")
+    heard, _ = await exchange(client, server, OK, Request(method="PUT", target="/"))
+    assert b"Content-Length: 0\r\n" in heard
+
+
+async def test_headers_may_hold_a_token_and_are_not_shown() -> None:
+    request = Request(method="GET", target="/", headers={"X-Consul-Token": "s3cret"})
+    server = Server()
+    heard, _ = await exchange(server.client(), server, OK, request)
+    assert b"X-Consul-Token: s3cret\r\n" in heard
+    assert "s3cret" not in repr(request)
+
+
+async def test_a_connection_is_kept_for_the_next_exchange() -> None:
+    server = Server()
+    client = server.client()
+    for _ in range(3):
+        _, ask = await exchange(client, server, OK)
+        assert ask.response is not None
+    assert len(server.streams) == 1
+    await client.aclose()
+    assert await server.streams[0].receive_some() == b""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\n\r\nok",
+    ],
+)
+async def test_a_connection_the_server_means_to_close_is_not_kept(answer: bytes) -> None:
+    server = Server()
+    client = server.client()
+    for _ in range(2):
+        _, ask = await exchange(client, server, answer)
+        assert ask.response is not None
+        assert ask.response.body == b"ok"
+    assert len(server.streams) == 2
+
+
+async def test_a_kept_connection_that_has_gone_is_replaced() -> None:
+    server = Server()
+    client = server.client()
+    await exchange(client, server, OK)
+    await server.streams[0].aclose()
+    _, ask = await exchange(client, server, OK)
+    assert ask.response is not None
+    assert len(server.streams) == 2
+
+
+async def test_two_at_once_have_a_connection_each_and_not_too_many_are_kept() -> None:
+    server = Server()
+    client = server.client()
+    asks = [Ask(client) for _ in range(MAX_IDLE + 2)]
+    async with trio.open_nursery() as nursery:
+        for ask in asks:
+            nursery.start_soon(ask.run)
+        await wait_all_tasks_blocked()
+        assert len(server.streams) == len(asks)
+        for stream in server.streams:
+            await stream.send_all(OK)
+    assert all(ask.response for ask in asks)
+    assert sum([await _is_open(stream) for stream in server.streams]) == MAX_IDLE
+
+
+async def _is_open(stream: Stream) -> bool:
+    ended = False
+
+    async def read_to_the_end() -> None:
+        nonlocal ended
+        while await stream.receive_some():
+            pass
+        ended = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_to_the_end)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    return not ended
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        (b"nonsense\r\n\r\n", ExchangeFailure.MALFORMED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", ExchangeFailure.CLOSED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, ExchangeFailure.TOO_LARGE),
+        (b"", ExchangeFailure.CLOSED),
+    ],
+)
+async def test_no_usable_answer(answer: bytes, failure: ExchangeFailure) -> None:
+    server = Server()
+    client = server.client()
+    _, ask = await exchange(client, server, answer)
+    assert ask.failure is not None
+    assert ask.failure.failure is failure
+    _, ask = await exchange(client, server, OK)
+    assert ask.response is not None, "a failed connection is not used again"
+
+
+async def test_a_connection_that_breaks_on_sending() -> None:
+    server = Server()
+    client = server.client()
+
+    async def dial() -> trio.abc.Stream:
+        ours, theirs = memory_stream_pair()
+        await theirs.aclose()
+        return ours
+
+    server.dial = dial  # type: ignore[method-assign]
+    client = server.client()
+    with pytest.raises(ExchangeFailed, match="closed: the connection broke"):
+        await client.exchange(GET, 5)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "text"),
+    [
+        (
+            ConnectionRefusedError(111, "Connection refused"),
+            ExchangeFailure.UNREACHABLE,
+            "Connection refused",
+        ),
+        (OSError("all attempts failed"), ExchangeFailure.UNREACHABLE, "all attempts failed"),
+        (ssl.SSLError(1, "[SSL] odd"), ExchangeFailure.TLS, "odd"),
+    ],
+)
+async def test_no_connection(error: OSError, failure: ExchangeFailure, text: str) -> None:
+    server = Server()
+    server.failure = error
+    with pytest.raises(ExchangeFailed) as caught:
+        await server.client().exchange(GET, 5)
+    assert caught.value.failure is failure
+    assert text in caught.value.detail
+
+
+async def test_the_causes_of_several_failed_addresses_are_told() -> None:
+    server = Server()
+    server.failure = OSError("all attempts to connect failed")
+    server.failure.__cause__ = ExceptionGroup("attempts", [ConnectionRefusedError(111, "Connection refused")])
+    with pytest.raises(ExchangeFailed, match="unreachable: Connection refused"):
+        await server.client().exchange(GET, 5)
+
+
+async def test_the_time_covers_connecting_and_answering(autojump_clock: trio.testing.MockClock) -> None:
+    server = Server()
+    client = server.client()
+    for silent in (True, False):
+        server.silent_dial = silent
+        began = trio.current_time()
+        with pytest.raises(ExchangeFailed, match="timeout: no answer within 7 s"):
+            await client.exchange(GET, 7)
+        assert trio.current_time() - began == 7
+    await server.streams[0].receive_some()
+    assert await server.streams[0].receive_some() == b"", "the connection is closed"
+
+
+async def test_a_cancelled_exchange_closes_its_connection() -> None:
+    server = Server()
+    client = server.client()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Ask(client).run)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    await server.streams[0].receive_some()
+    assert await server.streams[0].receive_some() == b""

@@ -1,0 +1,254 @@
+"""One watch for each lookup, however many upstreams share it; queries are polled slowly at rest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent.control.endpoints import EndpointFeeds
+from tests.support.fake_consul import ScriptedConsul
+from upstreams.endpoints import EndpointSet
+from upstreams.spec import (
+    Destination,
+    Gateways,
+    LocalBind,
+    MeshGatewayMode,
+    QueryDestination,
+    ServiceDestination,
+    Upstream,
+)
+
+HEALTH, QUERY, GATES = "/v1/health/connect/db", "/v1/query/near/execute", "/v1/health/service/mesh-gateway"
+DB, NEAR = ServiceDestination("db", "dc2"), QueryDestination("near")
+
+
+def upstream(destination: Destination, port: int = 9191, **more: Any) -> Upstream:
+    return replace(Upstream(destination=destination, bind=LocalBind("127.0.0.1", port)), **more)
+
+
+def entry(name: str = "db-1", status: str = "passing") -> dict[str, Any]:
+    return {
+        "Node": {"Node": "n1", "Address": "10.0.0.1", "Datacenter": "dc2"},
+        "Service": {"ID": name, "Port": 1, "Proxy": {"DestinationServiceName": "db"}},
+        "Checks": [{"Status": status}],
+    }
+
+
+def clock() -> datetime:
+    return datetime(2031, 5, 17, tzinfo=UTC) + timedelta(seconds=trio.current_time())
+
+
+@dataclass(slots=True)
+class Story:
+    consul: ScriptedConsul
+    feeds: EndpointFeeds
+
+    def asked(self, path: str) -> int:
+        return len(self.consul.questions(path))
+
+
+@asynccontextmanager
+async def story() -> AsyncIterator[Story]:
+    async with trio.open_nursery() as nursery:
+        consul = ScriptedConsul()
+        consul.answer(HEALTH, [entry()], index=5)
+        consul.answer(QUERY, {"Service": "db", "Nodes": [entry()], "Datacenter": "dc2", "DNS": {"TTL": ""}})
+        consul.answer(GATES, [], index=9)
+        feeds = EndpointFeeds(
+            consul.client(nursery),
+            nursery,
+            own_datacenter=lambda: "dc1",
+            clock=clock,
+            rng=Random(1),
+            on_failure=lambda _: None,
+            on_recovery=lambda _: None,
+        )
+        yield Story(consul, feeds)
+        nursery.cancel_scope.cancel()
+
+
+async def first(told: Story, lookup: Destination, poll_interval: float | None = None) -> EndpointSet:
+    return await told.feeds.source(lookup, poll_interval).endpoints.first()
+
+
+async def test_upstreams_with_one_lookup_share_one_watch(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(DB, 1), upstream(DB, 2), upstream(NEAR, 3), upstream(NEAR, 4)])
+        await first(told, DB)
+        await first(told, NEAR)
+        await trio.sleep(10)
+        names = [status.name for status in told.feeds.statuses()]
+        assert sorted(names) == ["endpoints db", "endpoints db@dc2", "endpoints prepared_query:near"]
+        assert (told.asked(HEALTH), told.asked(QUERY)) == (4, 1)  # of each one answered, one held
+
+
+async def test_a_filter_is_another_lookup_and_is_asked_for(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        narrow = replace(DB, filter="Service.Meta.v == 2", near="_agent")
+        told.feeds.want([upstream(DB, 1), upstream(narrow, 2)])
+        assert not (await first(told, DB)).nearest_first
+        assert (await first(told, narrow)).nearest_first
+        questions = [asked.query for asked in told.consul.questions(HEALTH)]
+        assert {"dc": "dc2"} in questions
+        assert {"dc": "dc2", "filter": "Service.Meta.v == 2", "near": "_agent"} in questions
+
+
+async def test_stand_ins_are_watched_as_well(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(DB, failover=(NEAR,))])
+        await first(told, DB)
+        await first(told, NEAR)
+
+
+async def test_what_nobody_needs_any_more_is_not_watched_even_if_asked_for(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(DB)])
+        await first(told, DB)
+        told.feeds.want([])
+        assert told.feeds.statuses() == []
+        assert told.feeds.source(DB, None).endpoints.value is None
+        assert told.feeds.statuses() == []
+        before = told.asked(HEALTH)
+        await trio.sleep(600)
+        assert told.asked(HEALTH) == before
+
+
+async def test_at_rest_a_query_is_asked_twice_a_minute(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(NEAR, port) for port in range(1, 4)])
+        await trio.sleep(600)
+        assert 18 <= told.asked(QUERY) <= 23
+
+
+@pytest.mark.parametrize(("ttl", "least", "most"), [("20s", 28, 33), ("1s", 55, 66), ("1h", 9, 12)])
+async def test_the_ttl_of_a_query_is_a_hint_within_bounds(
+    autojump_clock: MockClock, ttl: str, least: int, most: int
+) -> None:
+    async with story() as told:
+        told.consul.replace(QUERY)
+        told.consul.answer(QUERY, {"Service": "db", "Nodes": [entry()], "DNS": {"TTL": ttl}})
+        told.feeds.want([upstream(NEAR)])
+        await trio.sleep(600)
+        assert least <= told.asked(QUERY) <= most
+
+
+async def test_an_interval_that_was_set_wins_over_the_ttl(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.consul.replace(QUERY)
+        told.consul.answer(QUERY, {"Service": "db", "Nodes": [entry()], "DNS": {"TTL": "20s"}})
+        told.feeds.want([upstream(NEAR, poll_interval=5.0)])
+        await trio.sleep(600)
+        assert 108 <= told.asked(QUERY) <= 134
+
+
+async def test_asked_early_a_query_answers_at_once_but_not_more_than_once_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(NEAR)])
+        source = told.feeds.source(NEAR, None)
+        await first(told, NEAR)
+        told.consul.answer(QUERY, {"Service": "db", "Nodes": [entry("db-2")], "Datacenter": "dc2"})
+        before, version = trio.current_time(), source.endpoints.version
+        source.ask_again()
+        await source.endpoints.newer(version)
+        assert trio.current_time() - before < 0.1
+        asked, began = told.asked(QUERY), trio.current_time()
+        while trio.current_time() < began + 60:
+            source.ask_again()
+            await trio.sleep(0.01)
+        assert told.asked(QUERY) - asked <= 66
+
+
+async def test_gateways_are_watched_once_they_are_looked_for(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(DB, mesh_gateway=MeshGatewayMode.REMOTE)])
+        assert told.asked(GATES) == 0
+        assert await told.feeds.source(Gateways("dc2"), None).endpoints.first() == EndpointSet(
+            endpoints=(), source="health of mesh gateways@dc2"
+        )
+        assert told.consul.questions(GATES)[0].query == {"dc": "dc2"}
+        told.feeds.want([upstream(DB, mesh_gateway=MeshGatewayMode.REMOTE)])
+        assert len(told.feeds.statuses()) == 2
+        told.feeds.want([upstream(DB)])
+        assert len(told.feeds.statuses()) == 1
+
+
+async def test_the_last_good_list_stays_through_an_outage(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(DB)])
+        source = told.feeds.source(DB, None)
+        await source.endpoints.first()
+        told.consul.down = True
+        told.consul.answer(HEALTH, [], status=500, text="No cluster leader")
+        await trio.sleep(600)
+        assert source.endpoints.value is not None
+        assert len(source.endpoints.value.endpoints) == 1
+        assert source.status.failing is not None
+
+
+async def test_everything_is_asked_again_when_the_token_changes(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(NEAR)])
+        await first(told, NEAR)
+        before = told.asked(QUERY)
+        told.feeds.refresh_all()
+        await trio.sleep(1.5)
+        assert told.asked(QUERY) == before + 1
+
+
+async def test_when_a_check_flips_behind_a_query_it_is_asked_again_at_once(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(NEAR)])
+        source = told.feeds.source(NEAR, None)
+        await first(told, NEAR)
+        await trio.sleep(5)
+        before, version = told.asked(QUERY), source.endpoints.version
+        told.consul.answer(QUERY, {"Service": "db", "Nodes": [], "Datacenter": "dc1"})
+        told.consul.answer(HEALTH, [entry(status="critical")], index=6)
+        began = trio.current_time()
+        answer, _ = await source.endpoints.newer(version)
+        assert trio.current_time() - began < 0.5
+        assert answer.endpoints == ()
+        assert told.asked(QUERY) == before + 1
+
+
+async def test_the_services_behind_a_query_are_left_with_it(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.feeds.want([upstream(NEAR)])
+        await first(told, NEAR)
+        await trio.sleep(1)
+        assert len(told.feeds.statuses()) == 3
+        told.feeds.want([upstream(DB)])
+        assert [status.name for status in told.feeds.statuses()] == ["endpoints db@dc2"]
+        told.feeds.want([])
+        assert told.feeds.statuses() == []
+
+
+async def test_a_query_answered_at_home_watches_one_service(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.consul.replace(QUERY)
+        told.consul.answer(QUERY, {"Service": "db", "Nodes": [entry()], "Datacenter": "dc1"})
+        told.feeds.want([upstream(NEAR)])
+        await trio.sleep(5)
+        assert len(told.feeds.statuses()) == 2
+
+
+async def test_a_shuffled_answer_is_no_news(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.consul.replace(QUERY)
+        nodes = [entry("a"), entry("b")]
+        for _ in range(3):
+            told.consul.answer(QUERY, {"Service": "db", "Nodes": nodes, "Datacenter": "dc2"})
+            told.consul.answer(QUERY, {"Service": "db", "Nodes": nodes[::-1], "Datacenter": "dc2"})
+        told.feeds.want([upstream(NEAR)])
+        await trio.sleep(600)
+        assert told.feeds.source(NEAR, None).endpoints.version == 1

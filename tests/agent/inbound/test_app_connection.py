@@ -1,0 +1,112 @@
+"""The app's side of an HTTP connection: reused only when nothing is left open."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from agent.inbound.app_connection import AppConnection
+from agent.relay.splice import Progress
+from agent.relay.streams import StreamBroken
+from tests.support.socket_pairs import tcp_pair
+
+ASK = b"GET / HTTP/1.1\r\nHost: db\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[tuple[AppConnection, socket.socket]]:
+    near, far = tcp_pair()
+    with far:
+        app = AppConnection(near, Progress())
+        yield app, far
+        app.close()
+
+
+async def hear(app: AppConnection) -> None:
+    assert await app.stream.receive() == ANSWER
+    app.heard = True
+
+
+async def test_an_ended_exchange_leaves_it_idle() -> None:
+    with connected() as (app, far):
+        for _ in range(2):
+            await app.send(ASK, last=True)
+            far.send(ANSWER)
+            await hear(app)
+            assert app.idle
+            app.next_exchange()
+        assert app.used
+
+
+async def test_the_next_exchange_has_to_end_too() -> None:
+    with connected() as (app, far):
+        await app.send(ASK, last=True)
+        far.send(ANSWER)
+        await hear(app)
+        app.next_exchange()
+        assert not app.idle
+
+
+@pytest.mark.parametrize("more", [ANSWER, b"x", None])
+async def test_one_that_said_more_or_left_is_not_idle(more: bytes | None) -> None:
+    with connected() as (app, far):
+        await app.send(ASK, last=True)
+        far.send(ANSWER)
+        await hear(app)
+        far.send(more) if more else far.shutdown(socket.SHUT_WR)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not app.idle
+
+
+async def test_a_request_that_was_cut_short_is_never_idle() -> None:
+    with connected() as (app, far):
+        with trio.move_on_after(0.05):
+            await app.send(b"x" * 50_000_000, last=True)
+        far.send(ANSWER)
+        await hear(app)
+        assert not app.idle
+
+
+async def test_one_that_has_part_of_a_request_is_not_idle() -> None:
+    with connected() as (app, far):
+        await app.send(ASK, last=False)
+        far.send(ANSWER)
+        await hear(app)
+        assert not app.idle
+
+
+async def test_closing_amid_an_exchange_is_a_reset() -> None:
+    with connected() as (app, far):
+        await app.send(ASK, last=True)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        far.recv(100)
+        app.close()
+        await trio.lowlevel.wait_readable(far)
+        with pytest.raises(ConnectionResetError):
+            far.recv(100)
+
+
+async def test_closing_an_idle_one_is_an_end() -> None:
+    with connected() as (app, far):
+        await app.send(ASK, last=True)
+        far.recv(100)
+        far.send(ANSWER)
+        await hear(app)
+        app.close()
+        await trio.lowlevel.wait_readable(far)
+        assert far.recv(100) == b""
+
+
+async def test_a_break_is_told() -> None:
+    with connected() as (app, far):
+        far.close()
+        await app.send(ASK, last=True)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        app.next_exchange()
+        with pytest.raises(StreamBroken):
+            await app.send(ASK, last=True)

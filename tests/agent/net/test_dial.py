@@ -1,0 +1,285 @@
+"""Dialling names every failure; a leg is ended so that its other end learns the truth."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from agent.config.registration import Address, TcpAddress, UnixAddress
+from agent.net import dial as legs
+from agent.net.dial import HEAD_START, DialFailed, DialReason, dial, dismiss, part, remote, reset, tune
+from agent.relay.splice import Ending
+from tests.support.socket_pairs import listener, tcp_pair
+
+
+async def failure(address: TcpAddress | UnixAddress, seconds: float = 2.0) -> DialFailed:
+    with pytest.raises(DialFailed) as caught:
+        await dial(address, seconds)
+    assert str(address) in caught.value.detail
+    assert str(caught.value).startswith(caught.value.reason.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_dialled_leg_is_connected_non_blocking_and_tuned(host: str) -> None:
+    with listener() as server:
+        sock = await dial(TcpAddress(host, server.getsockname()[1]), 2)
+        with sock:
+            assert sock.gettimeout() == 0
+            assert remote(sock) == f"127.0.0.1:{server.getsockname()[1]}"
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+async def test_an_address_that_is_no_name_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trio.socket, "getaddrinfo", None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (await dial(TcpAddress("127.0.0.1", server.getsockname()[1]), 5)).close()
+
+
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "app"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        assert (await failure(UnixAddress(str(path)))).reason is DialReason.REFUSED
+        server.listen()
+        with await dial(UnixAddress(str(path)), 2) as sock:
+            tune(sock)
+            assert remote(sock) == "unix"
+    assert (await failure(UnixAddress(str(tmp_path / "none")))).reason is DialReason.NO_SOCKET
+
+
+async def test_a_unix_socket_whose_backlog_is_full_is_tried_until_the_time_is_up(tmp_path: Path) -> None:
+    path = tmp_path / "app"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(0)
+        first = await dial(UnixAddress(str(path)), 2)
+        with first:
+            assert (await failure(UnixAddress(str(path)), 0.1)).reason is DialReason.TIMEOUT
+            async with trio.open_nursery() as nursery:
+
+                async def make_room() -> None:
+                    await trio.sleep(0.02)
+                    server.accept()[0].close()
+
+                nursery.start_soon(make_room)
+                (await dial(UnixAddress(str(path)), 2)).close()
+
+
+async def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = TcpAddress(*closed.getsockname())
+    assert (await failure(address)).reason is DialReason.REFUSED
+
+
+async def test_nobody_answers() -> None:
+    """A backlog that is full swallows the SYN."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        address = TcpAddress(*server.getsockname())
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex((address.host, address.port))
+        assert (await failure(address, 0.1)).reason is DialReason.TIMEOUT
+        for sock in waiting:
+            sock.close()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        TcpAddress("127.0.0.1", 70_000),
+        TcpAddress("127.0.0.1", -1),
+        TcpAddress("::1", 10**30),
+        TcpAddress("localhost", 70_000),
+        UnixAddress("/run/" + "x" * 200),
+    ],
+    ids=str,
+)
+async def test_what_can_be_no_address(address: Address) -> None:
+    assert (await failure(address)).reason is DialReason.BAD_ADDRESS
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 300, "..", "x\0y", "ü" * 70 + ".test"])
+async def test_a_name_that_is_none(name: str) -> None:
+    assert (await failure(TcpAddress(name, 80))).reason is DialReason.UNRESOLVED
+
+
+def names(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """From now on every name has these addresses."""
+
+    async def getaddrinfo(*_: object, **__: object) -> list[object]:
+        await trio.lowlevel.checkpoint()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+
+
+async def test_a_dead_address_of_a_name_costs_only_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as swallows, listener() as answers, socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = gone.getsockname()
+        gone.close()
+        swallows.bind(("127.0.0.1", 0))
+        swallows.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(swallows.getsockname())
+        names(monkeypatch, closed, swallows.getsockname(), answers.getsockname())
+        began = trio.current_time()
+        with await dial(TcpAddress("db.example", 1), 60) as sock:
+            assert sock.getpeername() == answers.getsockname()
+        assert HEAD_START <= trio.current_time() - began < 3 * HEAD_START
+        names(monkeypatch, closed, swallows.getsockname())
+        assert (await failure(TcpAddress("db.example", 1), 0.2)).reason is DialReason.TIMEOUT
+        names(monkeypatch)
+        assert (await failure(TcpAddress("db.example", 1), 0.2)).reason is DialReason.UNRESOLVED
+        for sock in waiting:
+            sock.close()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_the_loser_of_a_race_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both connect in the same moment: who comes second is not kept."""
+    monkeypatch.setattr(legs, "HEAD_START", 0.0)
+    with listener() as first, listener() as second:
+        before = open_files()
+        for _ in range(20):
+            names(monkeypatch, first.getsockname(), second.getsockname())
+            with await dial(TcpAddress("db.example", 1), 5):
+                assert open_files() == before + 1
+        assert open_files() == before
+
+
+async def test_one_address_given_twice_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = gone.getsockname()
+    names(monkeypatch, closed, closed)
+    assert (await failure(TcpAddress("db.example", 1))).reason is DialReason.REFUSED
+
+
+def test_address_families_take_turns() -> None:
+    four = [(socket.AF_INET, (f"192.0.2.{number}", 1)) for number in range(3)]
+    six = [(socket.AF_INET6, (f"2001:db8::{number}", 1, 0, 0)) for number in range(2)]
+    assert legs._alternating([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EMFILE, DialReason.NO_RESOURCES),
+        (errno.EACCES, DialReason.NOT_PERMITTED),
+        (errno.EPROTO, DialReason.FAILED),
+        (None, DialReason.FAILED),
+    ],
+)
+async def test_no_socket_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, code: int | None, reason: DialReason
+) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(code, "none left") if code else OSError("none left")
+
+    monkeypatch.setattr(legs.socket, "socket", none_left)  # type: ignore[attr-defined]
+    assert (await failure(TcpAddress("127.0.0.1", 1))).reason is reason
+
+
+async def test_a_cancelled_dial_closes_its_socket() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        address = TcpAddress(*server.getsockname())
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex((address.host, address.port))
+        with trio.move_on_after(0.05) as scope:
+            await dial(address, 10)
+        assert scope.cancelled_caught  # and an unclosed socket would be a warning, which is an error here
+        for sock in waiting:
+            sock.close()
+
+
+def ended_as(sock: socket.socket) -> str:
+    sock.settimeout(2)
+    try:
+        return "bytes" if sock.recv(100) else "end"
+    except ConnectionResetError:
+        return "reset"
+
+
+def test_a_reset_is_seen_as_one_and_can_be_repeated() -> None:
+    near, far = tcp_pair()
+    reset(near)
+    reset(near)
+    assert ended_as(far) == "reset"
+    far.close()
+
+
+def test_a_dismissed_caller_still_gets_what_was_written_last() -> None:
+    near, far = tcp_pair()
+    far.send(b"unread")
+    near.send(b"alert")
+    dismiss(near)
+    assert ended_as(far) == "bytes"
+    assert ended_as(far) == "end"
+    far.close()
+
+
+def test_a_caller_who_has_left_can_be_dismissed() -> None:
+    near, far = tcp_pair()
+    reset(far)
+    dismiss(near)
+    assert near.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    ("ending", "plain_sees", "tls_sees"),
+    [
+        (Ending.CLEAN, "end", "end"),
+        (Ending.PLAIN_RESET, "reset", "end"),  # TCP's end, without a close_notify before it
+        (Ending.TLS_TRUNCATED, "reset", "reset"),
+        (Ending.TLS_RESET, "reset", "reset"),
+        (None, "reset", "reset"),
+    ],
+)
+def test_how_the_legs_part(ending: Ending | None, plain_sees: str, tls_sees: str) -> None:
+    plain, app = tcp_pair()
+    tls, peer = tcp_pair()
+    part(plain, tls, ending)
+    assert (ended_as(app), ended_as(peer)) == (plain_sees, tls_sees)
+    app.close()
+    peer.close()
+
+
+def test_there_may_be_no_leg_to_part() -> None:
+    part(None, None, None)
+
+
+def test_the_other_end_of_a_socket_that_was_reset() -> None:
+    with socket.socket() as sock:
+        assert remote(sock) == "gone (ENOTCONN)"
+
+
+def test_an_ipv6_end() -> None:
+    if not os.path.exists("/proc/net/if_inet6"):  # noqa: PTH110 - a fact of the kernel
+        pytest.skip("no IPv6 here")
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 loopback here")
+    with server, socket.create_connection(server.getsockname()[:2]) as sock:
+        assert remote(sock) == f"[::1]:{server.getsockname()[1]}"

@@ -1,0 +1,196 @@
+"""Lines of the log: one per event, text or JSON, nothing that could hold a secret."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trio
+
+from agent.config.options import LogFormat, LogLevel
+from agent.connections.ledger import Direction, Ledger
+from agent.connections.records import Audited, FailedAttempt, RefusedRequest
+from agent.net.accept import Admission, Overflow
+from agent.net.dial import DialReason
+from agent.observe.events import Journal
+from agent.observe.rate_limit import LINES_PER_SECOND
+from agent.outbound.outbound import OutboundReason
+from agent.policy.intentions import VerdictReason
+from agent.relay.splice import Ending
+
+START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def journal(
+    level: LogLevel = LogLevel.DEBUG, form: LogFormat = LogFormat.TEXT
+) -> tuple[Journal, io.StringIO]:
+    written = io.StringIO()
+    return Journal(written, Clock(), level=level, form=form), written
+
+
+def lines(written: io.StringIO) -> list[str]:
+    return [line.partition("Z ")[2] for line in written.getvalue().splitlines()]
+
+
+def test_the_life_of_the_process() -> None:
+    log, written = journal()
+    log.started("0.1.0", 7, "sidecar_for=web", "http://127.0.0.1:8500")
+    log.note("odd")
+    log.unverified()
+    log.ready(0.12345)
+    log.unready(["a", "b"])
+    log.ready()
+    log.draining("SIGTERM", 3, 30.0)
+    log.drained(0)
+    log.drained(2)
+    log.crashed("trace")
+    assert lines(written) == [
+        'INFO  started version=0.1.0 pid=7 identity="sidecar_for=web" consul=http://127.0.0.1:8500',
+        "WARN  settings.note text=odd",
+        'WARN  consul.unverified detail="CONSUL_HTTP_SSL_VERIFY is off"',
+        "INFO  ready seconds=0.123",
+        'WARN  unready missing="a, b"',
+        "INFO  ready",
+        "INFO  draining why=SIGTERM live=3 seconds=30.0",
+        "INFO  drained cut=0",
+        "WARN  drained cut=2",
+        "ERROR crashed trace=trace",
+    ]
+
+
+def test_listeners() -> None:
+    log, written = journal()
+    log.listening("upstream db", "127.0.0.1:1")
+    log.listening_ended("upstream db", "127.0.0.1:1")
+    log.listening_failed("upstream db", "in use")
+    log.overflowed(Admission(5, 3), Overflow.HANDSHAKES)
+    log.exhausted(OSError(24, "Too many open files"))
+    assert lines(written) == [
+        'INFO  listening purpose="upstream db" address=127.0.0.1:1',
+        'INFO  listening.ended purpose="upstream db" address=127.0.0.1:1',
+        'ERROR listening.failed purpose="upstream db" detail="in use"',
+        "WARN  admission.full reason=max_handshakes limit=5 live=0 unsettled_limit=3 unsettled=0",
+        'ERROR admission.exhausted detail="Too many open files"',
+    ]
+
+
+async def test_connections() -> None:
+    log, written = journal()
+    ledger = Ledger(Clock(), log)
+    await trio.lowlevel.checkpoint()
+    with ledger.open(Direction.OUTBOUND, "unix", "db@dc2") as connection:
+        attempt = FailedAttempt(endpoint="db1", address="a:1", reason=DialReason.REFUSED, detail="a:1: no")
+        ledger.attempt_failed(connection, attempt)
+        connection.relaying()
+        connection.progress.to_plain = 5
+        connection.end(Ending.CLEAN)
+    with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        connection.relaying()
+        connection.end(Ending.TLS_TRUNCATED, "gone")
+    with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+        connection.end(OutboundReason.NO_ENDPOINTS, "none")
+    assert [line.split()[:2] for line in lines(written)] == [
+        ["INFO", "attempt.failed"],
+        ["DEBUG", "connection.opened"],
+        ["DEBUG", "connection.closed"],
+        ["DEBUG", "connection.opened"],
+        ["INFO", "connection.closed"],
+        ["WARN", "connection.refused"],
+    ]
+    assert lines(written)[2] == (
+        "DEBUG connection.closed id=1 direction=outbound reason=clean caller=unix upstream=db@dc2 to_plain=5"
+        " seconds=0.0"
+    )
+    assert "reason=no_endpoints detail=none" in lines(written)[5]
+
+
+@pytest.mark.parametrize("kind", ["refused", "attempt"])
+async def test_a_flood_of_one_reason_is_told_in_part(kind: str) -> None:
+    clock, written = Clock(), io.StringIO()
+    log = Journal(written, clock)
+    ledger = Ledger(clock, log)
+
+    def one() -> None:
+        with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+            if kind == "refused":
+                connection.end(OutboundReason.NO_ENDPOINTS)
+            else:
+                attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
+                ledger.attempt_failed(connection, attempt)
+                connection.end(Ending.CLEAN)
+
+    event = "connection.refused" if kind == "refused" else "attempt.failed"
+    for _ in range(LINES_PER_SECOND + 5):
+        one()
+    told = [line for line in lines(written) if event in line]
+    assert len(told) == LINES_PER_SECOND
+    clock.now += timedelta(seconds=1)
+    one()
+    last = [line for line in lines(written) if event in line][-1]
+    assert last.endswith("hidden=5")
+
+
+async def test_a_refused_request_is_told() -> None:
+    log, written = journal()
+    ledger = Ledger(Clock(), log)
+    await trio.lowlevel.checkpoint()
+    with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        refused = RefusedRequest(
+            method="GET", target="/admin", status=403, reason=VerdictReason.PERMISSION_DENY, detail="the rule"
+        )
+        ledger.request_refused(connection, refused)
+        (line,) = lines(written)
+        assert line.split(maxsplit=2)[:2] == ["WARN", "request.refused"]
+        assert line.endswith('method=GET target=/admin status=403 reason=permission_deny detail="the rule"')
+        for _ in range(50):
+            ledger.request_refused(connection, refused)
+    assert len(lines(written)) < 40
+    assert ledger.requests() == {"permission_deny": 51}
+
+
+async def test_what_audit_and_the_deny_list_have_to_say() -> None:
+    log, written = journal()
+    ledger = Ledger(Clock(), log)
+    log.audit_mode()
+    log.deny_list_changed(3)
+    log.deny_list_unusable("gone")
+    with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        told = Audited(reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)", request="GET /x")
+        for _ in range(LINES_PER_SECOND + 1):
+            ledger.audit(connection, told)
+        connection.end(Ending.CLEAN)
+    said = lines(written)
+    assert said[:3] == [
+        'WARN  audit.on detail="what intentions deny is logged, and let through"',
+        "WARN  deny_list.changed entries=3",
+        "ERROR deny_list.unusable detail=gone",
+    ]
+    expected = 'WARN  audit.would_deny id=1 reason=default_deny rule="default policy (deny)" request="GET /x"'
+    assert said[3:-1] == [expected] * LINES_PER_SECOND
+
+
+async def test_every_connection_is_told_where_that_is_wanted() -> None:
+    written = io.StringIO()
+    ledger = Ledger(Clock(), Journal(written, Clock(), connections=True))
+    for _ in range(2 * LINES_PER_SECOND):
+        with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+            connection.end(OutboundReason.NO_ENDPOINTS)
+    with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        connection.rule = "web => db (allow, precedence 9)"
+        connection.relaying()
+        connection.end(Ending.CLEAN)
+    said = lines(written)
+    assert len(said) == 2 * LINES_PER_SECOND + 1
+    assert said[-1] == (
+        "INFO  connection.closed id=21 direction=inbound reason=clean caller=10.0.0.1:5"
+        ' rule="web => db (allow, precedence 9)" seconds=0.0'
+    )

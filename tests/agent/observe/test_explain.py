@@ -1,0 +1,29 @@
+"""The admin endpoint's answer to a question, before and while there is something to go by."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import trio
+
+from agent.observe.explain import answer_inquiry
+from agent.policy.intentions import parse_match
+from tests.support.agent_parts import assembled, registration
+
+
+async def test_questions(nursery: trio.Nursery) -> None:
+    parts = assembled(nursery).parts
+    assert answer_inquiry(parts, b"nonsense").status == 400
+    assert answer_inquiry(parts, b'{"source": "api", "more": 1}').status == 400
+    ask = b'{"source": "api@dc2"}'
+    assert answer_inquiry(parts, ask).status == 503
+    parts.placement.publish(registration())
+    parts.intentions.publish(replace(parse_match([], "web", default_allow=True), datacenter="dc1"))
+    assert answer_inquiry(parts, b'{"source": ""}').status == 400
+    reply = answer_inquiry(parts, ask)
+    told = json.loads(reply.body)
+    assert (reply.status, told["allowed"], told["reason"]) == (200, True, "default_allow")
+    assert "replica     0 rules as this agent has them" in told["text"]
+    assert answer_inquiry(parts, b'{"source": "a", "destination": "web@dc1"}').status == 200
+    assert answer_inquiry(parts, b'{"source": "a", "destination": "web@dc2"}').status == 400

@@ -1,0 +1,88 @@
+"""The form of a line of the log."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from datetime import UTC, datetime
+
+import trio
+
+from agent.config.options import LogFormat, LogLevel
+from agent.observe.log import Log
+
+START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def log_of(level: LogLevel = LogLevel.DEBUG, form: LogFormat = LogFormat.TEXT) -> tuple[Log, io.StringIO]:
+    written = io.StringIO()
+    return Log(written, lambda: START, level=level, form=form), written
+
+
+def lines(written: io.StringIO) -> list[str]:
+    """Without the time."""
+    return [line.partition(" ")[2] for line in written.getvalue().splitlines()]
+
+
+def test_a_line_of_text() -> None:
+    log, written = log_of()
+    log.write(
+        LogLevel.INFO, "event", plain="a-b.c:1", spaced="two words", number=3, yes=True, none=None, empty=""
+    )
+    assert written.getvalue() == (
+        '2031-05-17T12:00:00.123Z INFO  event plain=a-b.c:1 spaced="two words" number=3 yes=true\n'
+    )
+
+
+def test_a_line_of_text_stays_one_line() -> None:
+    log, written = log_of()
+    log.write(LogLevel.WARN, "event", hostile='a\nb"c\x1b[31m')
+    assert lines(written) == ['WARN  event hostile="a\\nb\\"c\\u001b[31m"']
+
+
+def test_a_line_of_json() -> None:
+    log, written = log_of(form=LogFormat.JSON)
+    log.write(LogLevel.ERROR, "event", text="a\nb", number=3, none=None)
+    assert json.loads(written.getvalue()) == {
+        "ts": "2031-05-17T12:00:00.123Z",
+        "level": "error",
+        "event": "event",
+        "text": "a\nb",
+        "number": 3,
+    }
+
+
+def test_what_is_less_important_than_wanted_is_not_written() -> None:
+    log, written = log_of(LogLevel.WARN)
+    log.write(LogLevel.INFO, "quiet")
+    log.write(LogLevel.WARN, "loud")
+    assert lines(written) == ["WARN  loud"]
+
+
+def test_a_broken_standard_error_is_counted_and_survived() -> None:
+    log, written = log_of()
+    written.close()
+    log.write(LogLevel.WARN, "nobody", hears=True)
+    assert log.lost == 1
+
+
+async def test_what_was_lost_is_said_once_there_is_a_reader_again() -> None:
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stream:
+        log = Log(stream, lambda: START)
+        while not log.lost:
+            log.write(LogLevel.INFO, "event", text="x" * 1000)
+        for _ in range(4):
+            log.write(LogLevel.INFO, "event", text="x" * 1000)
+        text = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.keep_up)
+            while b"log.lost" not in text:
+                await trio.lowlevel.wait_readable(read)
+                text += os.read(read, 1 << 20)
+            nursery.cancel_scope.cancel()
+    os.close(read)
+    told = text.decode().splitlines()
+    assert {line.partition(" ")[2].partition("=")[0] for line in told[:-1]} == {"INFO  event text"}
+    assert told[-1].endswith(" WARN  log.lost lines=5")

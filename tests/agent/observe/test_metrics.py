@@ -1,0 +1,115 @@
+"""`/metrics`, read by Prometheus's own parser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.base.prometheus import text
+from agent.connections.ledger import Direction
+from agent.connections.records import Audited, FailedAttempt
+from agent.net.dial import DialReason
+from agent.observe.metrics import families, open_files, resident_bytes
+from agent.outbound.outbound import OutboundReason
+from agent.parts import Parts
+from agent.policy.intentions import VerdictReason
+from agent.relay.splice import Ending
+from tests.support.agent_in_process import public_life
+from tests.support.agent_parts import assembled, settings
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scrape(parts: Parts) -> Samples:
+    """Every sample by name and labels; none may come twice."""
+    samples: Samples = {}
+    for family in text_string_to_metric_families(text(families(parts))):
+        for sample in family.samples:
+            key = sample.name, tuple(sorted(sample.labels.items()))
+            assert key not in samples
+            samples[key] = sample.value
+    return samples
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, tuple(sorted(labels.items()))]
+
+
+async def test_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
+    samples = scrape(assembled(nursery).parts)
+    assert value(samples, "sidecar_ready") == 0
+    assert value(samples, "sidecar_connections_live", direction="inbound") == 0
+    assert value(samples, "sidecar_info", version="0.1.0") == 1
+    assert value(samples, "sidecar_tasks") >= 1
+
+
+async def test_reasons_are_labels(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery)
+    ledger = bench.parts.ledger
+    with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+        attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
+        ledger.attempt_failed(connection, attempt)
+        connection.end(OutboundReason.ALL_FAILED)
+    with ledger.open(Direction.INBOUND, "10.0.0.1:1") as connection:
+        ledger.probe(connection)
+    with ledger.open(Direction.INBOUND, "10.0.0.1:1") as connection:
+        connection.relaying()
+        connection.progress.to_plain = 7
+        connection.end(Ending.CLEAN)
+    ledger.request_passed(VerdictReason.PERMISSION_ALLOW)
+    samples = scrape(bench.parts)
+    assert value(samples, "sidecar_http_requests_total", reason="permission_allow") == 1
+    ended = {"direction": "outbound", "reason": "all_failed"}
+    assert value(samples, "sidecar_connections_total", **ended) == 1
+    assert value(samples, "sidecar_connections_total", direction="inbound", reason="clean") == 1
+    assert value(samples, "sidecar_attempts_failed_total", reason="connect_refused") == 1
+    assert value(samples, "sidecar_probes_total") == 1
+    assert value(samples, "sidecar_bytes_total", direction="inbound", leg="plain") == 7
+
+
+async def test_an_agent_that_serves(nursery: trio.Nursery) -> None:
+    life = public_life(nursery, max_connections="9")
+    root = life.bench.well()
+    async with trio.open_nursery() as inner:
+        inner.start_soon(life.run)
+        await life.ready()
+        life.bench.consul.answer("/v1/agent/connect/ca/leaf/web", root.leaf(service="db").answer(), index=9)
+        await life.until(lambda: "credentials.rejected" in life.bench.events())
+        samples = scrape(life.bench.parts)
+        life.cycle.drain("the test")
+    assert value(samples, "sidecar_ready") == 1
+    assert value(samples, "sidecar_credentials_total") == 1
+    assert value(samples, "sidecar_credentials_rejected_total", reason="wrong_service") == 1
+    assert value(samples, "sidecar_roots") == 1
+    contexts = life.bench.parts.contexts.value
+    assert contexts is not None
+    expiry = value(samples, "sidecar_leaf_expiry_timestamp_seconds")
+    assert expiry == pytest.approx(contexts.credentials.leaf.not_after.timestamp())
+    assert value(samples, "sidecar_listener_limit", listener="public") == 9
+    assert value(samples, "sidecar_listener_open", listener="public") == 1
+    assert value(samples, "sidecar_watch_changes_total", watch="leaf") == 2
+    assert value(samples, "sidecar_watch_failing", watch="roots") == 0
+    assert value(samples, "sidecar_watch_age_seconds", watch="intentions") >= 0
+
+
+def test_the_process_itself() -> None:
+    assert 10e6 < resident_bytes() < 10e9
+    before = open_files()
+    with Path("/proc/self/statm").open("rb"):
+        assert open_files() == before + 1
+
+
+async def test_policy(nursery: trio.Nursery) -> None:
+    parts = assembled(nursery, settings(audit="true")).parts
+    with parts.ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        told = Audited(reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)")
+        parts.ledger.audit(connection, told)
+        parts.ledger.audit(connection, told)  # of one connection each rule once
+    page = text(families(parts))
+    assert "sidecar_audit_mode 1\n" in page
+    assert "sidecar_deny_list_entries 0\n" in page
+    assert "sidecar_deny_list_unusable 0\n" in page
+    assert 'sidecar_audited_total{reason="default_deny"} 1\n' in page

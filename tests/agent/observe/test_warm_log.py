@@ -1,0 +1,66 @@
+"""What the log says of warm connections, at which level, and how often."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from agent.config.options import LogLevel
+from agent.connections.ledger import CloseReason
+from agent.connections.records import FailedAttempt
+from agent.net.dial import DialReason
+from agent.observe.events import Journal
+from agent.observe.warm_log import WarmLog
+from agent.outbound.warm_connection import WarmReason
+from tests.support.warm_upstream import DB, ONE
+from tests.upstreams.test_choose import Clock
+from upstreams.route import Approach
+
+WAY = Approach(target=0, endpoint=ONE, hop=ONE)
+
+
+def log(level: LogLevel) -> tuple[WarmLog, io.StringIO, Clock]:
+    stream, clock = io.StringIO(), Clock()
+    return WarmLog(Journal(stream, clock, level=level), clock), stream, clock
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (WarmReason.IDLE, False),
+        (WarmReason.NEW_CREDENTIALS, False),
+        (WarmReason.GONE, False),
+        (WarmReason.REFUSED, True),
+        (WarmReason.CLOSED, True),
+        (WarmReason.EJECTED, True),
+        (CloseReason.DENY_LISTED, True),
+    ],
+)
+@pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.INFO])
+def test_the_way_of_things_is_for_debugging(reason: WarmReason, told: bool, level: LogLevel) -> None:
+    written, stream, _ = log(level)
+    written.warm_discarded(DB, WAY, reason.value, "why")
+    line = stream.getvalue()
+    assert bool(line) is (told or level is LogLevel.DEBUG)
+    if line:
+        assert "upstream.warm_discarded" in line
+        assert f'upstream=db endpoint="one on n1 in dc1" reason={reason.value} detail=why' in line
+
+
+def test_a_failure_says_where() -> None:
+    written, stream, _ = log(LogLevel.INFO)
+    attempt = FailedAttempt(endpoint="one", address="10.0.0.1:1", reason=DialReason.REFUSED, detail="no")
+    written.warm_failed(DB, attempt)
+    fields = "upstream=db endpoint=one reason=connect_refused address=10.0.0.1:1 detail=no"
+    assert fields in stream.getvalue()
+
+
+def test_a_flood_is_told_in_part() -> None:
+    written, stream, clock = log(LogLevel.INFO)
+    for _ in range(100):
+        written.warm_discarded(DB, WAY, WarmReason.REFUSED.value, "no")
+    assert len(stream.getvalue().splitlines()) == 10
+    clock.now = clock.now.replace(second=1)
+    written.warm_discarded(DB, WAY, WarmReason.REFUSED.value, "no")
+    assert "hidden=90" in stream.getvalue()

@@ -1,0 +1,73 @@
+"""What the log says of watches: one line per event, a run of failures once, no key."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+from agent.config.options import LogLevel
+from agent.consul.api import ConsulError, ConsulReason
+from agent.consul.watch import WatchStatus
+from agent.observe.watch_events import WatchJournal
+from certs.contexts import build_contexts
+from tests.certs import fitting
+
+START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def journal(level: LogLevel = LogLevel.DEBUG) -> tuple[WatchJournal, io.StringIO]:
+    written = io.StringIO()
+    return WatchJournal(written, lambda: START, level=level), written
+
+
+def lines(written: io.StringIO) -> list[str]:
+    return [line.partition("Z ")[2] for line in written.getvalue().splitlines()]
+
+
+def test_what_consul_says() -> None:
+    log, written = journal()
+    log.token_changed()
+    log.registration_changed("web-sidecar-proxy", ["a problem"])
+    log.registration_gone("web-sidecar-proxy")
+    log.self_registration_failed("no")
+    log.intentions_changed(2, default_allow=False)
+    log.credentials_rejected("expired", "too old")
+    log.renewal_failed("no", START)
+    log.rejudged(3)
+    assert lines(written) == [
+        "INFO  token.changed",
+        "INFO  registration.changed proxy_id=web-sidecar-proxy",
+        'WARN  registration.problem detail="a problem"',
+        "WARN  registration.gone proxy_id=web-sidecar-proxy",
+        "WARN  registration.own_failed detail=no",
+        "INFO  intentions.changed rules=2 default=deny",
+        'ERROR credentials.rejected reason=expired detail="too old"',
+        "WARN  renewal.failed detail=no not_after=2031-05-17T12:00:00.123456+00:00",
+        "INFO  rejudged closed=3",
+    ]
+
+
+def test_published_credentials_show_no_key() -> None:
+    log, written = journal()
+    root = fitting.root()
+    minted = root.leaf(service="web")
+    log.credentials_published(build_contexts(fitting.credentials(minted, fitting.bundle(root)), 4))
+    (line,) = lines(written)
+    assert line.startswith("INFO  credentials.published generation=4 id=spiffe://")
+    assert "serial=0d" in line
+    assert "KEY" not in line
+
+
+def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> None:
+    log, written = journal(LogLevel.INFO)
+    status = WatchStatus(name="roots")
+    log.watch_failed(status)  # nothing has failed
+    for reason in (ConsulReason.UNAVAILABLE, ConsulReason.UNAVAILABLE, ConsulReason.DENIED):
+        status.failed(ConsulError(reason, "/v1/x", "no", status=500), START)
+        log.watch_failed(status)
+    log.watch_recovered(status)
+    assert lines(written) == [
+        'WARN  watch.failed watch=roots reason=unavailable detail="/v1/x answered 500: no"',
+        'WARN  watch.failed watch=roots reason=denied detail="/v1/x answered 500: no"',
+        "INFO  watch.recovered watch=roots",
+    ]

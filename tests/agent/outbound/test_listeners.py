@@ -1,0 +1,191 @@
+"""Upstreams followed as the registration changes; connections of one that is gone have their time."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.connections.ledger import CloseReason, Connection, Direction
+from agent.net.accept import Admission, Place
+from agent.net.bind import BindFailed
+from agent.net.listeners import Listeners
+from agent.outbound.listeners import UpstreamListeners
+from agent.outbound.upstream_state import Targets
+from tests.support.agent_parts import Assembled, assembled
+from tests.support.two_sidecars import no_descriptor_leaked
+from tests.support.upstream_doubles import Lookups, Told, surroundings
+from upstreams.spec import SocketBind, Upstream, parse_upstream_flag
+
+
+class Feeds(Lookups):
+    """The sources; what is wanted is written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted: list[list[str]] = []
+
+    def want(self, upstreams: list[Upstream]) -> None:
+        self.wanted.append([str(upstream.destination) for upstream in upstreams])
+
+
+class Bench:
+    upstreams: UpstreamListeners
+
+    def __init__(self, feeds: Feeds, agent: Assembled) -> None:
+        self.feeds = feeds
+        self.agent = agent
+        self.served: Counter[str] = Counter()
+
+    async def serve(self, sock: socket.socket, _place: Place, targets: Targets) -> None:
+        """Answer with the destination, then hold the connection until it is closed from outside."""
+        destination = str(targets.upstream.destination)
+        self.served[destination] += 1
+        with sock, self.agent.parts.ledger.open(Direction.OUTBOUND, "unix", destination) as connection:
+            connection.relaying()
+            sock.send(destination.encode())
+            await trio.Event().wait()
+
+    @property
+    def destinations(self) -> list[str]:
+        return [str(targets.upstream.destination) for targets in self.upstreams.current.values()]
+
+
+@asynccontextmanager
+async def bench(nursery: trio.Nursery) -> AsyncIterator[tuple[Bench, trio.Nursery]]:
+    agent = assembled(nursery)
+    feeds = Feeds()
+    made = Bench(feeds, agent)
+    async with trio.open_nursery() as connections, trio.open_nursery() as loops:
+        listeners = Listeners(loops, connections, agent.parts.journal)
+        made.upstreams = UpstreamListeners(
+            listeners=listeners,
+            feeds=feeds,  # type: ignore[arg-type]  # what of it is used
+            ledger=agent.parts.ledger,
+            serve=made.serve,
+            around=surroundings(feeds, Told(), agent.parts.clock),
+            limit=None,
+            unsettled_limit=None,
+            current={},
+        )
+        yield made, connections
+        await listeners.close_all()
+        connections.cancel_scope.cancel()
+
+
+def at(path: Path, name: str, bind: str) -> Upstream:
+    return parse_upstream_flag(f"{name}:unix:{path}/{bind}")
+
+
+async def call(path: Path, bind: str) -> tuple[trio.SocketStream, bytes]:
+    stream = await trio.open_unix_socket(str(path / bind))
+    with trio.fail_after(5):
+        return stream, bytes(await stream.receive_some())
+
+
+def _closing(connection: Connection) -> str:
+    return connection.closing.value if connection.closing else ""
+
+
+async def test_from_the_first_registration_to_the_next(nursery: trio.Nursery, tmp_path: Path) -> None:
+    async with bench(nursery) as (b, connections):
+        await b.upstreams.bind([at(tmp_path, "a", "1"), at(tmp_path, "b", "2")])
+        b.upstreams.listeners.open()
+        kept, heard = await call(tmp_path, "1")
+        assert heard == b"a"
+        changed = [at(tmp_path, "c", "1"), at(tmp_path, "d", "3")]
+        await b.upstreams.follow(changed, 0.01, connections)
+        assert b.destinations == ["c", "d"]
+        assert b.feeds.wanted == [["a", "b"], ["c", "d"]]
+        assert not (tmp_path / "2").exists()
+        for bind, name in (("1", b"c"), ("3", b"d")):
+            stream, heard = await call(tmp_path, bind)
+            assert heard == name
+            await stream.aclose()
+        assert b.agent.parts.ledger.live(Direction.OUTBOUND)[0].upstream == "a", "it goes on as it was"
+        await kept.aclose()
+
+
+async def test_connections_of_one_that_is_gone_have_their_time(nursery: trio.Nursery, tmp_path: Path) -> None:
+    async with bench(nursery) as (b, connections):
+        await b.upstreams.bind([at(tmp_path, "a", "1"), at(tmp_path, "b", "2")])
+        b.upstreams.listeners.open()
+        streams = [(await call(tmp_path, bind))[0] for bind in ("1", "2")]
+        await b.upstreams.follow([at(tmp_path, "b", "2")], 0.05, connections)
+        ledger = b.agent.parts.ledger
+        (last,) = [connection for connection in ledger.live() if connection.upstream == "a"]
+        assert not _closing(last)
+        with trio.fail_after(5):
+            assert await streams[0].receive_some() == b""
+        assert _closing(last) == CloseReason.UPSTREAM_REMOVED.value
+        assert [connection.upstream for connection in ledger.live()] == ["b"]
+        for stream in streams:
+            await stream.aclose()
+
+
+async def test_a_destination_that_only_moved_keeps_its_connections(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    async with bench(nursery) as (b, connections):
+        await b.upstreams.bind([at(tmp_path, "a", "1")])
+        b.upstreams.listeners.open()
+        stream, _ = await call(tmp_path, "1")
+        await b.upstreams.follow([at(tmp_path, "a", "2")], 0, connections)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(b.agent.parts.ledger.live()) == 1
+        await stream.aclose()
+
+
+async def test_an_address_that_is_taken(nursery: trio.Nursery, tmp_path: Path) -> None:
+    (tmp_path / "1").write_text("in the way")
+    async with bench(nursery) as (b, connections):
+        with pytest.raises(BindFailed):
+            await b.upstreams.bind([at(tmp_path, "a", "1")])
+        b.upstreams.current.clear()
+        b.upstreams.listeners.open()
+        await b.upstreams.follow([at(tmp_path, "b", "1"), at(tmp_path, "c", "2")], 0, connections)
+        assert b.destinations == ["b", "c"]
+        assert len(b.upstreams.listeners.problems) >= 1
+        stream, heard = await call(tmp_path, "2")
+        assert heard == b"c"
+        await stream.aclose()
+
+
+async def test_a_connection_accepted_as_the_listener_closed_is_let_go(nursery: trio.Nursery) -> None:
+    async with bench(nursery) as (b, _):
+        ours, theirs = socket.socketpair()
+        await b.upstreams._serve(SocketBind("/nowhere"), ours, Admission().enter())
+        assert theirs.recv(1) == b""
+        theirs.close()
+
+
+async def test_a_thousand_changes_touch_nobody_else_and_leave_nothing(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """Every single one is gone over to: what the watch of the registration would have put together."""
+    async with bench(nursery) as (b, connections):
+        steady = [at(tmp_path, "a", "1"), at(tmp_path, "b", "2")]
+        await b.upstreams.bind(steady)
+        b.upstreams.listeners.open()
+        kept = [(await call(tmp_path, bind))[0] for bind in ("1", "2") * 5]
+        async with no_descriptor_leaked():
+            for change in range(1000):
+                others = [at(tmp_path, f"c{change % 3}", f"{3 + (change + n) % 5}") for n in range(2)]
+                await b.upstreams.follow([*steady, *others], 0, connections)
+                if change % 50 == 0:
+                    stream, heard = await call(tmp_path, f"{3 + change % 5}")
+                    assert heard == f"c{change % 3}".encode()
+                    await stream.aclose()
+            await b.upstreams.follow(steady, 0, connections)
+        left = [connection.upstream for connection in b.agent.parts.ledger.live()]
+        assert (left.count("a"), left.count("b")) == (5, 5)
+        assert not any(map(_closing, b.agent.parts.ledger.live()))
+        assert b.destinations == ["a", "b"]
+        assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
+        for stream in kept:
+            await stream.aclose()

@@ -1,0 +1,74 @@
+"""The order on the way out, in its pure parts; the path itself is proven in tests/scenarios."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+
+from agent.outbound.outbound import serve_outbound, server_name
+from agent.relay.relay import Relay
+from certs.spiffe import TrustDomain
+from tests.support.socket_pairs import tcp_pair
+from tests.support.two_sidecars import echo, mesh, now, one
+from upstreams.endpoints import ExpectedIdentity
+
+TRUST_DOMAIN = TrustDomain.parse("11111111-2222-3333-4444-555555555555.consul")
+
+
+@pytest.mark.parametrize(
+    ("expected", "name"),
+    [
+        (ExpectedIdentity(datacenter="dc2", service="db"), "db.default.dc2.internal"),
+        (ExpectedIdentity(datacenter="dc2", service="db", namespace="shop"), "db.shop.dc2.internal"),
+        (
+            ExpectedIdentity(datacenter="dc2", service="db", namespace="shop", partition="east"),
+            "db.shop.east.dc2.internal-v1",
+        ),
+    ],
+)
+def test_the_server_name_is_the_one_mesh_gateways_route_by(expected: ExpectedIdentity, name: str) -> None:
+    assert server_name(expected, TRUST_DOMAIN) == f"{name}.{TRUST_DOMAIN}"
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_the_place_is_settled_when_a_candidate_serves(served: bool) -> None:
+    settled = trio.Event()
+    near, far = tcp_pair()
+    async with mesh(echo) as m, trio.open_nursery() as nursery:
+        if not served:
+            m.endpoints.publish(one())
+        serve = partial(
+            serve_outbound,
+            far,
+            targets=m.targets,
+            contexts=m.web.contexts,
+            relay=m.relay,
+            ledger=m.web.ledger,
+            clock=now,
+            handshake_timeout=5.0,
+            settled=settled.set,
+        )
+        nursery.start_soon(serve)
+        if served:
+            await settled.wait()
+            assert m.web.ledger.live()[0].opened
+        near.close()
+        await m.web.finished()
+    assert settled.is_set() is served
+
+
+async def test_it_makes_way_before_each_step_of_its_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[Relay] = []
+
+    async def make_way(relay: Relay) -> None:
+        steps.append(relay)
+
+    monkeypatch.setattr(Relay, "make_way", make_way)
+    async with mesh(echo) as m:
+        async with await m.connect() as app:
+            await app.send_all(b"x")
+            assert await app.receive_some() == b"x"
+        await m.web.finished()
+        assert steps == [m.relay, m.relay]  # of the outbound half alone: the mesh gives the other no way

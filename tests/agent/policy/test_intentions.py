@@ -1,0 +1,252 @@
+"""Which intention decides, and what it says (contract §6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.policy.http_match import HttpRequest
+from agent.policy.intentions import (
+    Effect,
+    Intention,
+    InvalidIntentions,
+    Verdict,
+    VerdictReason,
+    authorize,
+    authorize_caller,
+    authorize_request,
+    parse_match,
+)
+from certs.spiffe import ServiceId, TrustDomain
+from tests.recorded import body
+
+
+def caller(service: str, **changes: str) -> ServiceId:
+    return ServiceId(
+        trust_domain=TrustDomain("x.consul"), service=service, **{"datacenter": "dc1", **changes}
+    )
+
+
+def rule(
+    source: str, destination: str = "db", action: str | None = "allow", **changes: Any
+) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "SourceNS": "default",
+        "SourceName": source,
+        "DestinationNS": "default",
+        "DestinationName": destination,
+        "SourceType": "consul",
+        "Precedence": 0,
+        **changes,
+    }
+    return item if action is None else {**item, "Action": action}
+
+
+def verdict(source: str | ServiceId, *rules: dict[str, Any], default_allow: bool = False) -> Verdict:
+    who = caller(source) if isinstance(source, str) else source
+    return authorize(parse_match(rules, "db", default_allow=default_allow), who)
+
+
+@pytest.mark.parametrize(
+    ("source", "allowed", "text"),
+    [
+        ("web", True, "web => db (allow, precedence 9)"),
+        ("viasec", True, "viasec => db (allow, precedence 9)"),
+        ("cache", False, "* => db (deny, precedence 8)"),
+        ("WEB", False, "* => db (deny, precedence 8)"),
+    ],
+)
+def test_recorded_precedence(source: str, allowed: bool, text: str) -> None:
+    answer = body("intention-match-dest-precedence")["db"]
+    for order in (answer, answer[::-1]):
+        found = authorize(parse_match(order, "db", default_allow=False), caller(source))
+        assert (found.allowed, found.rule) == (allowed, text)
+
+
+def test_computed_precedence_is_the_recorded_one() -> None:
+    answer = body("intention-match-dest-precedence")["db"]
+    rules = parse_match(answer, "db", default_allow=False).rules
+    assert [(r.source, r.destination, r.precedence) for r in rules] == [
+        (item["SourceName"], item["DestinationName"], item["Precedence"]) for item in answer
+    ]
+
+
+def test_recorded_permissions_deny_at_layer_4() -> None:
+    answer = body("intention-match-l7")["httpsvc"]
+    found = authorize(parse_match(answer, "httpsvc", default_allow=True), caller("web"))
+    assert found == Verdict(
+        allowed=False,
+        reason=VerdictReason.INTENTION_BY_REQUEST,
+        rule="web => httpsvc (by request, precedence 9)",
+    )
+
+
+@pytest.mark.parametrize("default_allow", [True, False])
+def test_recorded_empty_match_leaves_it_to_the_default(default_allow: bool) -> None:
+    found = authorize(
+        parse_match(body("intention-match-empty")["zzz"], "zzz", default_allow=default_allow), caller("web")
+    )
+    assert found.allowed is default_allow
+    assert found.reason is (VerdictReason.DEFAULT_ALLOW if default_allow else VerdictReason.DEFAULT_DENY)
+    assert found.rule == f"default policy ({'allow' if default_allow else 'deny'})"
+
+
+def test_legacy_intentions_with_an_id_are_like_others() -> None:
+    assert authorize(
+        parse_match(body("intention-match-dest")["db"], "db", default_allow=False), caller("web")
+    ).allowed
+
+
+@pytest.mark.parametrize(
+    ("names", "precedence"),
+    [
+        (("default", "web", "default", "db"), 9),
+        (("default", "*", "default", "db"), 8),
+        (("*", "*", "default", "db"), 7),
+        (("default", "web", "default", "*"), 6),
+        (("default", "*", "default", "*"), 5),
+        (("*", "*", "default", "*"), 4),
+        (("default", "web", "*", "*"), 3),
+        (("default", "*", "*", "*"), 2),
+        (("*", "*", "*", "*"), 1),
+    ],
+)
+def test_precedence(names: tuple[str, str, str, str], precedence: int) -> None:
+    source_namespace, source, destination_namespace, destination = names
+    intention = Intention(
+        source=source,
+        destination=destination,
+        effect=Effect.ALLOW,
+        source_namespace=source_namespace,
+        destination_namespace=destination_namespace,
+    )
+    assert intention.precedence == precedence
+
+
+def test_exact_source_beats_wildcard_source() -> None:
+    rules = (rule("*", action="deny"), rule("web"))
+    assert verdict("web", *rules).allowed
+    assert verdict("cache", *rules).reason is VerdictReason.INTENTION_DENY
+
+
+def test_exact_destination_beats_exact_source() -> None:
+    assert not verdict("web", rule("web", "*"), rule("*", "db", "deny")).allowed
+
+
+def test_wildcards_are_whole_names() -> None:
+    assert verdict("web", rule("w*")).reason is VerdictReason.DEFAULT_DENY
+
+
+def test_datacenter_and_trust_domain_of_the_caller_do_not_matter() -> None:
+    assert verdict(caller("web", datacenter="dc7"), rule("web")).allowed
+
+
+def test_names_are_compared_exactly() -> None:
+    assert not verdict("WEB", rule("web")).allowed
+    assert not verdict("web", rule("web", "DB")).allowed
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        rule("web", SourcePeer="east"),
+        rule("web", SourceSamenessGroup="group"),
+        rule("web", SourcePartition="sales"),
+        rule("web", DestinationPartition="sales"),
+        rule("web", SourceNS="team"),
+        rule("web", DestinationNS="team"),
+        rule("web", "cache"),
+    ],
+)
+def test_rules_about_others_never_decide(elsewhere: dict[str, Any]) -> None:
+    assert verdict("web", elsewhere).reason is VerdictReason.DEFAULT_DENY
+
+
+@pytest.mark.parametrize("changes", [{"SourcePartition": "default"}, {"SourceNS": ""}, {"SourcePeer": ""}])
+def test_defaults_may_be_spelled_out_or_empty(changes: dict[str, str]) -> None:
+    assert verdict("web", rule("web", **changes)).allowed
+
+
+def test_keys_consul_leaves_out_may_be_absent() -> None:
+    assert verdict("web", {"SourceName": "web", "DestinationName": "db", "Action": "allow"}).allowed
+
+
+def test_caller_of_another_namespace_is_nobody_here() -> None:
+    """As recorded in authorize-other-ns: the rules of the default namespace do not speak of it."""
+    stranger = caller("web", namespace="foo")
+    assert verdict(stranger, rule("web"), rule("*")).reason is VerdictReason.DEFAULT_DENY
+    assert verdict(stranger, rule("*", SourceNS="*", action="deny"), default_allow=True).allowed is False
+
+
+def test_caller_of_another_partition_is_left_to_the_default() -> None:
+    stranger = caller("web", partition="sales")
+    assert verdict(stranger, rule("web"), rule("*", SourceNS="*")).reason is VerdictReason.DEFAULT_DENY
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (rule("web", action=None), VerdictReason.INTENTION_DENY),
+        (rule("web", action="ALLOW"), VerdictReason.INTENTION_DENY),
+        (rule("web", action="log"), VerdictReason.INTENTION_DENY),
+        (rule("web", action=None, Permissions=[]), VerdictReason.INTENTION_DENY),
+        (rule("web", action=None, Permissions=[{"Action": "allow"}]), VerdictReason.INTENTION_BY_REQUEST),
+        (rule("web", Permissions=[{"Action": "allow"}]), VerdictReason.INTENTION_BY_REQUEST),
+    ],
+)
+def test_what_is_not_plainly_allowed_is_denied(item: dict[str, Any], reason: VerdictReason) -> None:
+    found = verdict("web", item, default_allow=True)
+    assert (found.allowed, found.reason) == (False, reason)
+
+
+def test_of_two_rules_that_contradict_each_other_the_denial_holds() -> None:
+    for rules in ((rule("web"), rule("web", action="deny")), (rule("web", action="deny"), rule("web"))):
+        assert not verdict("web", *rules).allowed
+
+
+def test_errors_name_the_path_of_the_field() -> None:
+    with pytest.raises(InvalidIntentions, match=r"intentions of db: .*\$\[1\]\.SourceName"):
+        parse_match([rule("web"), rule("web", SourceName=3)], "db", default_allow=True)
+
+
+def test_an_answer_that_is_no_list_is_an_error() -> None:
+    with pytest.raises(InvalidIntentions):
+        parse_match({"db": []}, "db", default_allow=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("default_allow", [True, False])
+@pytest.mark.parametrize("action", ["allow", "deny"])
+def test_too_old_decides_before_any_rule_and_is_only_audited_by_audit(
+    action: str, *, default_allow: bool
+) -> None:
+    old = replace(parse_match([rule("web", action=action)], "db", default_allow=default_allow), too_old=True)
+    request = HttpRequest(method="GET", paths=("/",), headers={})
+    for source in (caller("web"), caller("elsewhere")):
+        for found in (
+            authorize(old, source),
+            authorize_caller(old, source),
+            authorize_request(old, source, request),
+        ):
+            assert (found.allowed, found.reason) == (False, VerdictReason.INTENTIONS_TOO_OLD)
+        audited = authorize(replace(old, audit=True), source)
+        assert (audited.allowed, audited.audited) == (True, True)
+        assert audited.reason is VerdictReason.INTENTIONS_TOO_OLD
+
+
+def test_a_permission_is_put_into_words_once() -> None:
+    permissions = [
+        {"Action": "deny", "HTTP": {"PathExact": "/a"}},
+        {"Action": "allow", "HTTP": {"PathPrefix": "/"}},
+    ]
+    item = {"SourceName": "web", "DestinationName": "db", "Permissions": permissions}
+    intentions = parse_match([item], "db", default_allow=False)
+    verdicts = [
+        authorize_request(intentions, caller("web"), HttpRequest(method="GET", paths=(path,), headers={}))
+        for path in ("/a", "/b", "/a", "/b")
+    ]
+    assert [verdict.allowed for verdict in verdicts] == [False, True, False, True]
+    assert verdicts[0] is verdicts[2]
+    assert verdicts[1] is verdicts[3]
+    assert intentions == parse_match([item], "db", default_allow=False)

@@ -1,0 +1,151 @@
+"""systemd's protocols, with real datagram sockets and real inherited descriptors."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent.process.systemd import Inherited, Notifier, inherited_sockets, notifier, public_socket
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    """A service manager's socket and its address as NOTIFY_SOCKET has it."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    address = (
+        str(tmp_path / "notify") if request.param == "path" else f"@sidecar-test-{os.getpid()}-{id(sock)}"
+    )
+    sock.bind(address.replace("@", "\0", 1) if address.startswith("@") else address)
+    yield sock, address
+    sock.close()
+
+
+def test_messages_arrive(manager: tuple[socket.socket, str]) -> None:
+    sock, address = manager
+    environ = {"NOTIFY_SOCKET": address, "OTHER": "x"}
+    talk = notifier(environ, 1)
+    talk.send("READY=1", "STATUS=serving\nMAINPID=1")
+    assert sock.recv(4096) == b"READY=1\nSTATUS=serving MAINPID=1"
+    assert environ == {"OTHER": "x"}, "children are not asked"
+    assert talk.watchdog_seconds is None
+
+
+def test_without_a_manager_nothing_happens() -> None:
+    talk = notifier({}, 1)
+    talk.send("READY=1")
+    assert talk.complaint == ""
+
+
+def test_a_manager_that_is_gone_is_a_complaint(tmp_path: Path) -> None:
+    talk = Notifier(str(tmp_path / "nobody"))
+    talk.send("READY=1")
+    assert talk.complaint == "systemd cannot be notified: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "7"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "8"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_whether_there_is_a_watchdog(environ: dict[str, str], seconds: float | None) -> None:
+    assert notifier(environ, 7).watchdog_seconds == seconds
+    assert environ == {}
+
+
+async def test_the_watchdog_is_fed_while_we_live(
+    manager: tuple[socket.socket, str], autojump_clock: MockClock
+) -> None:
+    sock, address = manager
+
+    def fed() -> int:
+        count = 0
+        while True:
+            try:
+                assert sock.recv(100) == b"WATCHDOG=1"
+            except BlockingIOError:
+                return count
+            count += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Notifier(address, 30.0).feed_watchdog)
+        await trio.sleep(61)
+        assert fed() == 5  # at 0, 15, 30, 45, 60
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_watchdog_nobody_is_fed() -> None:
+    await Notifier("/nowhere").feed_watchdog()
+
+
+_CHILD = """
+import os, sys
+from agent.systemd import inherited_sockets, public_socket
+environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": sys.argv[1], "LISTEN_FDNAMES": sys.argv[2]}
+found = inherited_sockets(environ, os.getpid())
+public = public_socket(found)
+print([one.name for one in found], public and public.getsockname()[1], os.get_inheritable(3), environ)
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [("public:extra", 0), ("extra:public", 1), ("a:b", None), ("only", 0)]
+)
+def test_sockets_are_taken_over(names: str, expected: int | None) -> None:
+    count = names.count(":") + 1
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    # Descriptors from 3 on, as systemd passes them.
+    shell = "exec " + " ".join(f"{3 + n}<&{one.fileno()}" for n, one in enumerate(sockets)) + '; exec "$@"'
+    ports = [one.getsockname()[1] for one in sockets]
+    child = subprocess.run(
+        ["bash", "-c", shell, "bash", sys.executable, "-c", _CHILD, str(count), names],
+        pass_fds=[one.fileno() for one in sockets],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for one in sockets:
+        one.close()
+    port = None if expected is None else ports[expected]
+    assert child.stdout.strip() == f"{names.split(':')} {port} False {{}}"
+
+
+def test_sockets_are_taken_over_from_the_first_descriptor_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process descriptor 3 is somebody else's: so from another number on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address, descriptor = sock.getsockname(), sock.detach()
+    monkeypatch.setattr("agent.process.systemd.FIRST_FD", descriptor)
+    environ = {"LISTEN_PID": "7", "LISTEN_FDS": "1", "OTHER": "x"}
+    (found,) = inherited_sockets(environ, 7)
+    assert (found.name, found.sock.getsockname(), found.sock.getblocking()) == ("", address, False)
+    assert environ == {"OTHER": "x"}
+    found.sock.close()
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"LISTEN_PID": "8", "LISTEN_FDS": "1"}, {"LISTEN_PID": "7", "LISTEN_FDS": "x"}]
+)
+def test_sockets_for_somebody_else_are_left_alone(environ: dict[str, str]) -> None:
+    assert inherited_sockets(environ, 7) == ()
+    assert environ == {}
+
+
+def test_no_public_socket() -> None:
+    assert public_socket(()) is None
+    with socket.socket() as one, socket.socket() as two:
+        assert public_socket((Inherited(name="", sock=one), Inherited(name="", sock=two))) is None
+        assert public_socket((Inherited(name="whatever", sock=one),)) is one

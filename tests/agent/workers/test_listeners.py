@@ -1,0 +1,177 @@
+"""One address, several who accept: bound by one process, served wherever its sockets are handed to."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent.config.registration import Address, TcpAddress, UnixAddress
+from agent.net.accept import Admission, Overflow, Place
+from agent.net.bind import BindFailed
+from agent.net.listeners import Opening
+from agent.workers.listeners import HandedListeners, SharedListeners
+from agent.workers.messages import HandedSockets, Withdrawn, decode
+from agent.workers.publisher import Board, Reader
+from tests.agent.net.test_listeners import Heard, hello, refuses
+
+ANY = TcpAddress("127.0.0.1", 0)
+
+
+async def greet(sock: socket.socket, _place: Place) -> None:
+    sock.send(b"hello")
+    sock.close()
+
+
+def opening(address: Address, inherited: socket.socket | None = None) -> Opening:
+    return Opening(purpose="x", address=address, handler=greet, inherited=inherited)
+
+
+class Control:
+    """The control process's side."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.board = Board(nursery)
+        self.heard = Heard()
+        self.listeners = SharedListeners(nursery, nursery, self.heard, self.board)
+        self.reader = Reader(self.board)
+
+    def told(self) -> list[object]:
+        heard: list[object] = []
+        while (item := self.reader.next()) is not None:
+            heard.append(decode(item[1]))
+        return heard
+
+    def copies(self, key: str, slot: int) -> list[socket.socket]:
+        """As they arrive in another process, where Python takes them for blocking ones."""
+        return [socket.socket(fileno=os.dup(sock.fileno())) for sock in self.listeners.sockets(key, slot)]
+
+
+@asynccontextmanager
+async def controlled() -> AsyncIterator[Control]:
+    async with trio.open_nursery() as nursery:
+        made = Control(nursery)
+        yield made
+        await made.listeners.close_all()
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def worker() -> AsyncIterator[HandedListeners]:
+    async with trio.open_nursery() as connections, trio.open_nursery() as loops:
+        made = HandedListeners(loops, connections, Heard())
+        yield made
+        await made.close_all()
+        made.close_handed()
+        connections.cancel_scope.cancel()
+
+
+async def test_each_worker_has_its_own_socket_and_its_successor_the_same() -> None:
+    async with controlled() as c:
+        await c.listeners.bind("a", opening(ANY))
+        assert c.listeners.sockets("a", 0) == []  # not open yet
+        c.listeners.open()
+        assert c.told() == [HandedSockets(key="a", purpose="x")]
+        (zero,), (one,) = c.listeners.sockets("a", 0), c.listeners.sockets("a", 1)
+        assert zero.getsockname() == one.getsockname()
+        assert zero.fileno() != one.fileno()
+        assert c.listeners.sockets("a", 0) == [zero]
+        c.listeners.give_up(0)
+        assert zero.fileno() == -1
+        assert c.listeners.sockets("a", 1) == [one]
+        await c.listeners.close("a")
+        assert one.fileno() == -1
+        assert c.told() == [Withdrawn(key="a")]
+        assert c.listeners.sockets("a", 0) == []
+    assert c.heard.told == [("listening", "x"), ("ended", "x")]
+
+
+async def test_the_address_of_another_agent_is_not_shared() -> None:
+    """SO_REUSEPORT alone would split the callers of two agents of one user."""
+    async with controlled() as c, controlled() as other:
+        await c.listeners.bind("a", opening(ANY))
+        c.listeners.open()
+        (sock,) = c.listeners.sockets("a", 0)
+        with pytest.raises(BindFailed, match="in use"):
+            await other.listeners.bind("a", opening(TcpAddress(*sock.getsockname())))
+
+
+async def test_unix_and_inherited_sockets_are_one_for_all(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as made_by_systemd:
+        async with controlled() as c:
+            await c.listeners.bind("unix", opening(UnixAddress(str(tmp_path / "s"))))
+            await c.listeners.bind("public", opening(ANY, made_by_systemd))
+            c.listeners.open()
+            for key in ("unix", "public"):
+                assert c.listeners.sockets(key, 0) == c.listeners.sockets(key, 1) != []
+
+
+async def test_workers_let_callers_in_and_who_waits_for_a_dead_one_is_served_by_the_next() -> None:
+    async with controlled() as c:
+        await c.listeners.bind("a", opening(ANY))
+        c.listeners.open()
+        port = c.listeners.sockets("a", 0)[0].getsockname()[1]
+        waiting = await trio.open_tcp_stream("127.0.0.1", port)  # nobody accepts yet
+        async with worker() as w:
+            await w.add("a", opening(ANY))
+            await w.hand("a", c.copies("a", 0))
+            async with waiting:
+                assert await waiting.receive_some() == b"hello"
+        async with worker() as successor:
+            await successor.hand("a", c.copies("a", 0))  # before it is known to be wanted
+            await successor.add("a", opening(ANY))
+            assert await hello(port) == b"hello"
+
+
+async def test_what_is_closed_and_wanted_again_needs_no_other_sockets() -> None:
+    async with controlled() as c, worker() as w:
+        await c.listeners.bind("a", opening(ANY))
+        c.listeners.open()
+        port = c.listeners.sockets("a", 0)[0].getsockname()[1]
+        await w.bind("a", opening(ANY))
+        await w.hand("a", c.copies("a", 0))
+        await w.close("a")
+        await w.add("a", opening(ANY))
+        assert await hello(port) == b"hello"
+
+
+async def test_other_sockets_take_the_place_of_the_former_and_withdrawn_ones_refuse() -> None:
+    async with controlled() as c, worker() as w:
+        ports = []
+        await w.add("a", opening(ANY))
+        for _ in range(2):
+            await c.listeners.add("a", opening(ANY))
+            c.listeners.open()
+            await w.hand("a", c.copies("a", 0))
+            ports.append(c.listeners.sockets("a", 0)[0].getsockname()[1])
+            assert await hello(ports[-1]) == b"hello"
+            found = w.get("a")
+            assert found is not None
+            assert [bound.sock.getblocking() for bound in found.bound] == [False]
+            await c.listeners.close("a")
+        assert refuses(ports[0])
+        assert not refuses(ports[1])  # still ours
+        await w.withdraw("a")
+        await w.withdraw("a")
+        assert refuses(ports[1])
+        found = w.get("a")
+        assert found is not None
+        assert found.listening is False
+
+
+async def test_of_a_worker_only_want_of_room_is_told() -> None:
+    heard = Heard()
+    async with trio.open_nursery() as nursery:
+        events = HandedListeners(nursery, nursery, heard)._events
+        events.listening("x", "y")
+        events.listening_ended("x", "y")
+        events.listening_failed("x", "y")
+        assert heard.told == []
+        events.overflowed(Admission(1), Overflow.CONNECTIONS)
+        events.exhausted(OSError(24, "x"))
+        assert [event for event, _ in heard.told] == ["overflowed", "exhausted"]

@@ -1,0 +1,178 @@
+"""The workers as one: begun, told, replaced, added up and ended, without a process of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent.base.latest import Latest
+from agent.base.prometheus import text
+from agent.config.options import LogLevel
+from agent.config.registration import TcpAddress
+from agent.consul.watch import AnswerRejected, WatchStatus
+from agent.crew import Unheard
+from agent.net.listeners import Opening
+from agent.outbound.upstream_state import Source
+from agent.workers.messages import HandedEndpoints
+from agent.workers.reports import AskedAgain, GatewaysWanted
+from agent.workers.supervisor import CEILING_SECONDS, Workers, _pause
+from tests.agent.workers.test_listeners import greet
+from tests.support.agent_parts import Assembled, assembled, registration
+from tests.support.worker_in_process import Nursery
+from tests.upstreams.test_choose import endpoint
+from upstreams.endpoints import EndpointSet
+from upstreams.spec import ServiceDestination
+
+DB = ServiceDestination("db")
+
+
+@pytest.fixture
+def slow_clock() -> MockClock:
+    """Time jumps, but not while a socket pair delivers."""
+    return MockClock(autojump_threshold=0.05)
+
+
+class Bench:
+    def __init__(self, nursery: trio.Nursery, count: int) -> None:
+        self.agent: Assembled = assembled(nursery)
+        self.agent.parts.journal.level = LogLevel.INFO
+        self.spawn = Nursery(nursery)
+        self.workers = Workers(self.agent.parts, count, self.spawn)
+        self.agent.parts.crew = self.workers
+        self.workers.start(nursery)
+        self.agent.parts.listeners = self.listeners = self.workers.listeners(nursery, nursery)
+
+    async def serving(self) -> None:
+        await self.workers.ready()
+
+    async def metrics(self) -> str:
+        return text(await self.workers.families())
+
+
+@asynccontextmanager
+async def bench(count: int = 2) -> AsyncIterator[Bench]:
+    with trio.fail_after(1000):
+        async with trio.open_nursery() as nursery:
+            made = Bench(nursery, count)
+            yield made
+            await made.workers.finish()
+            for worker in made.spawn.begun:
+                await worker.wait()
+            await made.listeners.close_all()
+            nursery.cancel_scope.cancel()
+
+
+async def test_all_of_them_serve_and_say_so_as_one(slow_clock: MockClock) -> None:
+    async with bench() as b:
+        assert b.workers.missing() == ["workers: none of 2 serves yet"]
+        await b.serving()
+        assert b.workers.missing() == b.workers.complaints() == []
+        page = await b.metrics()
+        assert "sidecar_workers 2\n" in page
+        assert "sidecar_workers_serving 2\n" in page
+        assert 'sidecar_connections_live{direction="inbound"} 0' in page
+        assert b.workers.live() == 0
+        await b.workers.empty()
+    assert [worker.returncode for worker in b.spawn.begun] == [0, 0]
+
+
+async def test_another_log_level_is_one_for_all(slow_clock: MockClock) -> None:
+    async with bench() as b:
+        await b.serving()
+        b.workers.take_level(LogLevel.DEBUG)
+        await b.serving()
+        told = [worker.err.getvalue() for worker in b.spawn.begun]
+    assert all("log.level before=info now=debug" in text for text in told)
+
+
+async def test_one_that_is_killed_is_replaced_at_once_and_the_others_stay(slow_clock: MockClock) -> None:
+    async with bench() as b:
+        await b.serving()
+        b.spawn.begun[0].kill()
+        while len(b.spawn.begun) < 3:  # noqa: ASYNC110 - a test looks
+            await trio.sleep(0.01)
+        await b.serving()
+        assert b.spawn.begun[1].returncode is None
+        page = await b.metrics()
+        assert 'sidecar_worker_deaths_total{reason="killed"} 1' in page
+        told = await b.workers.laid_into(
+            {"public": None, "upstreams": [], "counters": {}, "connections": [], "recent": []}
+        )
+        assert [row["serving"] for row in told["workers"]] == [True, True]
+        assert [row["deaths"] for row in told["workers"] if row["deaths"]] == [{"killed": 1}]
+        assert "worker.ended" in b.agent.events()
+
+
+async def test_one_that_cannot_be_begun_is_tried_again_later_and_later(slow_clock: MockClock) -> None:
+    async with bench(1) as b:
+        b.spawn.refuse = 5
+        began = trio.current_time()
+        await b.serving()
+        assert trio.current_time() - began >= 0.5 + 1 + 2 + 4
+        assert 'sidecar_worker_deaths_total{reason="not_started"} 5' in await b.metrics()
+
+
+async def test_while_it_is_down_that_is_a_complaint_and_its_sockets_are_given_up(
+    slow_clock: MockClock,
+) -> None:
+    async with bench(1) as b:
+        await b.serving()
+        await b.listeners.add("a", Opening(purpose="x", address=TcpAddress("127.0.0.1", 0), handler=greet))
+        b.listeners.open()
+        (sock,) = b.listeners.sockets("a", 0)  # type: ignore[attr-defined]
+        b.spawn.refuse = 2
+        b.spawn.begun[0].kill()
+        while sock.fileno() != -1:  # noqa: ASYNC110 - a test looks
+            await trio.sleep(0.01)
+        assert b.workers.complaints() == [
+            "worker 0 is down: not_started: [Errno 11] Resource temporarily unavailable"
+        ]
+        assert "not_started" in b.workers.missing()[0]
+        await b.serving()
+
+
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 0.0), (2, 0.5), (3, 1.0), (100, CEILING_SECONDS)])
+def test_the_pause_before_another_try(failures: int, seconds: float) -> None:
+    assert _pause(failures) == seconds
+
+
+async def test_endpoints_are_shared_and_asked_for_again(slow_clock: MockClock) -> None:
+    asked = 0
+
+    def ask_again() -> None:
+        nonlocal asked
+        asked += 1
+
+    endpoints: Latest[EndpointSet] = Latest()
+    source = Source(endpoints=endpoints, status=WatchStatus(name="endpoints db"), ask_again=ask_again)
+    async with bench() as b, trio.open_nursery() as nursery:
+        b.agent.parts.placement.publish(registration())
+        nursery.start_soon(b.workers.share, DB, None, source)
+        await b.serving()
+        items = b.workers._board.items()
+        endpoints.publish(EndpointSet(endpoints=(endpoint("a"),)))
+        await b.serving()
+        source.status.failing = AnswerRejected("malformed", "x")
+        b.workers.watch_changed(source.status)
+        b.workers.watch_changed(source.status)
+        b.workers.watch_changed(WatchStatus(name="another"))
+        (shared,) = [item for name, item in items if isinstance(name, tuple)]
+        told = shared.cell.value
+        assert isinstance(told, HandedEndpoints)
+        assert (told.failing, told.endpoints, shared.version) == ("malformed: x", endpoints.value, 3)
+        b.workers._heard(AskedAgain(told.number))
+        b.workers._heard(AskedAgain(99))
+        b.workers._heard(GatewaysWanted("dc2"))  # nobody watches yet
+        assert asked == 1
+        nursery.cancel_scope.cancel()
+
+
+def test_where_nobody_is_served_nothing_is_said() -> None:
+    silence = Unheard()
+    silence.target_changed(None, None, None)  # type: ignore[arg-type]
+    silence.ejected(None, None, None)  # type: ignore[arg-type]
+    silence.doubted(None, None, None, None)  # type: ignore[arg-type]

@@ -1,0 +1,216 @@
+"""The listener over real sockets: bodies, blocked requests, clients that leave, stopping."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import h11
+import pytest
+import trio
+
+from datacenter.http.context import Reply, Request, Route
+from datacenter.http.frame import Frame
+from datacenter.http.server import LARGEST_BODY, CannotListen, bound_address, open_listener, serve_http
+from tests.datacenter.world import World, settings
+
+
+class Endpoint:
+    """Blocks until told, and knows how many requests it holds."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.changed = trio.Event()
+        self.release = trio.Event()
+
+    async def block(self, request: Request) -> Reply:
+        self._count(+1)
+        try:
+            await self.release.wait()
+        finally:
+            self._count(-1)
+        return Reply(value="released")
+
+    async def echo(self, request: Request) -> Reply:
+        return Reply(value={"path": request.params["name"], "size": len(request.body), **request.query})
+
+    def _count(self, by: int) -> None:
+        self.held += by
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def holding(self, count: int) -> None:
+        with trio.fail_after(5):
+            while self.held != count:
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def serving(address: str = "127.0.0.1:0") -> AsyncIterator[tuple[Endpoint, str, trio.CancelScope]]:
+    endpoint = Endpoint()
+    routes = [Route("GET", "/block", endpoint.block)]
+    routes += [Route(method, "/echo/{name:path}", endpoint.echo) for method in ("GET", "PUT")]
+    frame = Frame(World().add(settings("dc1")).dc, routes)
+    listener = open_listener(address)
+    where = bound_address(listener)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_http, frame, listener)
+        yield endpoint, where, nursery.cancel_scope
+        endpoint.release.set()
+        nursery.cancel_scope.cancel()
+
+
+async def connect(where: str) -> trio.SocketStream:
+    if where.startswith("unix://"):
+        return await trio.open_unix_socket(where.removeprefix("unix://"))
+    host, _, port = where.rpartition(":")
+    return await trio.open_tcp_stream(host, int(port))
+
+
+async def ask(where: str, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
+    client = h11.Connection(h11.CLIENT)
+    headers = [("Host", "x"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    async with await connect(where) as stream:
+        await send(client, stream, h11.Request(method=method, target=target, headers=headers))
+        await send(client, stream, h11.Data(data=body))
+        await send(client, stream, h11.EndOfMessage())
+        return await answer(client, stream)
+
+
+async def send(client: h11.Connection, stream: trio.SocketStream, event: h11.Event) -> None:
+    data = client.send(event)
+    if data:
+        await stream.send_all(data)
+
+
+async def answer(client: h11.Connection, stream: trio.SocketStream) -> tuple[int, bytes]:
+    status, body = 0, b""
+    while True:
+        event = client.next_event()
+        if event is h11.NEED_DATA:
+            client.receive_data(await stream.receive_some(65536))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+        else:
+            return status, body
+
+
+async def until(stream: trio.SocketStream, wanted: bytes) -> None:
+    """Read up to these bytes."""
+    received = b""
+    with trio.fail_after(5):
+        while wanted not in received:
+            chunk = await stream.receive_some(65536)
+            assert chunk, received
+            received += chunk
+
+
+async def test_a_request() -> None:
+    async with serving() as (_, where, _):
+        target = "/echo/a%20b/c?x=%26"
+        assert await ask(where, "PUT", target, b"12345") == (
+            200,
+            b'{"path":"a b/c","size":5,"x":"\\u0026"}',
+        )
+
+
+async def test_over_a_unix_socket(tmp_path: Path) -> None:
+    address = f"unix://{tmp_path}/api.sock"
+    async with serving(address) as (_, where, _):
+        assert where == address
+        assert (await ask(where, "GET", "/echo/x"))[0] == 200
+
+
+async def test_a_body_at_the_bound_and_one_beyond() -> None:
+    async with serving() as (_, where, _):
+        assert (await ask(where, "PUT", "/echo/x", b"x" * LARGEST_BODY))[0] == 200
+        status, body = await ask(where, "PUT", "/echo/x", b"x" * (LARGEST_BODY + 1))
+        assert (status, body) == (413, b"Request body too large")
+
+
+async def test_a_client_that_leaves_ends_its_blocked_request() -> None:
+    async with serving() as (endpoint, where, _):
+        streams = [await connect(where) for _ in range(20)]
+        for stream in streams:
+            await stream.send_all(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+        await endpoint.holding(20)
+        for stream in streams[:15]:
+            await stream.aclose()
+        await endpoint.holding(5)
+        endpoint.release.set()
+        for stream in streams[15:]:
+            await until(stream, b"released")
+            await stream.aclose()
+
+
+async def test_stopping_waits_briefly_for_requests() -> None:
+    async with serving() as (endpoint, where, scope):
+        stream = await connect(where)
+        await stream.send_all(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+        await endpoint.holding(1)
+        started = trio.current_time()
+        scope.cancel()
+    assert trio.current_time() - started < 3
+    assert endpoint.held == 0
+    await stream.aclose()
+
+
+async def test_stopping_lets_an_answer_be_written() -> None:
+    async with serving() as (endpoint, where, scope):
+        stream = await connect(where)
+        await stream.send_all(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+        await endpoint.holding(1)
+        scope.cancel()
+        endpoint.release.set()
+    await until(stream, b"released")
+    await stream.aclose()
+
+
+def test_an_address_in_use() -> None:
+    with open_listener("127.0.0.1:0") as taken:
+        address = bound_address(taken)
+        with pytest.raises(CannotListen) as caught:
+            open_listener(address)
+    assert str(caught.value) == f"cannot listen on {address}: address already in use"
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1:80", "nobody.invalid:80", "127.0.0.1:x", "unix:///nowhere/x.sock"]
+)
+def test_an_address_that_cannot_be_had(address: str) -> None:
+    with pytest.raises(CannotListen, match=f"cannot listen on {address}: "):
+        open_listener(address)
+
+
+def test_ipv6() -> None:
+    try:
+        listener = open_listener("[::1]:0")
+    except CannotListen:
+        pytest.skip("no IPv6 here")
+    with listener:
+        assert bound_address(listener).startswith("[::1]:")
+
+
+def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
+    address = f"unix://{tmp_path}/api.sock"
+    open_listener(address).close()
+    with open_listener(address), pytest.raises(CannotListen, match="address already in use"):
+        open_listener(address)
+
+
+def test_a_file_in_the_way_is_not(tmp_path: Path) -> None:
+    (tmp_path / "api.sock").write_text("precious")
+    with pytest.raises(CannotListen):
+        open_listener(f"unix://{tmp_path}/api.sock")
+    assert (tmp_path / "api.sock").read_text() == "precious"
+
+
+async def test_the_listener_is_not_inherited_from_nowhere() -> None:
+    """What is served is the very socket that was opened: nobody can take the port in between."""
+    async with serving() as (_, where, _):
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", int(where.rpartition(":")[2])))

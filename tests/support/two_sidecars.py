@@ -1,0 +1,347 @@
+"""The data path in one process, truly through the kernel: client → outbound → mTLS → inbound → app.
+
+    async with mesh(echo) as m:
+        client = await m.connect()        # a trio stream to the upstream's local bind
+        caller = await m.call(contexts)   # a TLS connection straight to the public listener
+
+web of dc1 calls, db of dc2 answers. Both halves share one relay, as a process has only one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import trio
+import trio.testing
+from OpenSSL import SSL
+
+from agent.base.latest import Latest
+from agent.config.registration import Address, HttpMode, TcpAddress, UnixAddress
+from agent.connections.ledger import Finished, Ledger
+from agent.consul.watch import WatchStatus
+from agent.inbound.inbound import serve_inbound
+from agent.net.accept import Admission, accept_all
+from agent.net.handshake import HandshakeFailed, client_handshake, server_handshake
+from agent.outbound.outbound import serve_outbound
+from agent.outbound.upstream_state import Source, Targets
+from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.intentions import Intentions, parse_match
+from agent.policy.source_intentions import Outgoing
+from agent.relay.relay import Relay
+from certs.contexts import Contexts
+from tests.certs.authority import Issuer
+from tests.scenarios.recorder import Recorder
+from tests.support.socket_pairs import contexts_of, listener
+from tests.support.upstream_doubles import Told, surroundings
+from upstreams.ejection import FailureMemory
+from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity, Status
+from upstreams.spec import Lookup, parse_upstream_flag
+
+Handler = Callable[[trio.SocketStream], Awaitable[None]]
+UPSTREAM = parse_upstream_flag("db@dc2:9191")
+
+
+def now() -> datetime:
+    """Wall time: these tests wait for the kernel anyway."""
+    return datetime.now(UTC)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nobody announces: it is looked at again and again."""
+    while not condition():  # noqa: ASYNC110 - see above
+        await trio.sleep(0.001)
+
+
+@dataclass(slots=True)
+class App:
+    """The workload behind the inbound half. `accepts` counts every TCP connection it ever got."""
+
+    address: Address
+    accepts: int = 0
+
+
+@dataclass(slots=True)
+class Side:
+    """One sidecar's books."""
+
+    contexts: Latest[Contexts]
+    ledger: Ledger
+    events: Recorder
+    admission: Admission
+
+    async def finished(self, count: int = 1) -> Finished:
+        """Wait until that many connections have ended; the last of them."""
+        await until(lambda: len(self.events.closed_ones) + len(self.events.refused_ones) >= count)
+        return self.ledger.recent()[-1]
+
+
+@dataclass(slots=True)
+class Mesh:
+    """Both halves, and the ways in."""
+
+    root: Issuer
+    app: App
+    relay: Relay
+    web: Side
+    db: Side
+    intentions: Latest[Intentions]
+    endpoints: Latest[EndpointSet]
+    loads: Counter[EndpointKey]
+    upstream: Address
+    public: TcpAddress
+    deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
+    outgoing: Latest[Outgoing] = field(default_factory=Latest)
+    proxy_protocol: bool = False
+    told: Told = field(default_factory=Told)
+    targets: Targets = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.targets = Targets(UPSTREAM, surroundings(self, self.told, now, self.loads))
+
+    def source(self, _lookup: Lookup, _poll_interval: float | None, /) -> Source:
+        """Where the upstream is, for whoever asks."""
+        return Source(endpoints=self.endpoints, status=WatchStatus(name="endpoints"), ask_again=lambda: None)
+
+    @property
+    def failures(self) -> FailureMemory:
+        """Which endpoints are ejected."""
+        return self.targets.failures
+
+    async def connect(self) -> trio.SocketStream:
+        """As web's app: connect to the local bind of the upstream."""
+        if isinstance(self.upstream, UnixAddress):
+            return await trio.open_unix_socket(self.upstream.path)
+        return await trio.open_tcp_stream(self.upstream.host, self.upstream.port)
+
+    def raw(self) -> socket.socket:
+        """A non-blocking TCP socket to db's public listener."""
+        sock = socket.create_connection((self.public.host, self.public.port))
+        sock.setblocking(False)
+        return sock
+
+    async def call(self, context: SSL.Context) -> tuple[socket.socket, SSL.Connection]:
+        """A TLS connection of one's own to db's public listener."""
+        sock = self.raw()
+        return sock, await client_handshake(sock, context, "db.default.dc2.internal.test", 5)
+
+    async def quiet(self) -> None:
+        """Wait until no connection lives."""
+        await self.web.ledger.empty()
+        await self.db.ledger.empty()
+
+
+@contextlib.asynccontextmanager
+async def in_place_of_db(
+    m: Mesh, contexts: Contexts | None = None
+) -> AsyncIterator[Callable[..., Awaitable[tuple[socket.socket, SSL.Connection]]]]:
+    """web's upstream is now a TLS server of the test's own; the block gets the way to accept a caller."""
+    with listener() as sock:
+        m.endpoints.publish(one(endpoint(sock.getsockname()[1])))
+        presented = contexts or m.db.contexts.value
+        assert presented is not None
+
+        async def answer(before: Callable[[], object] = bool) -> tuple[socket.socket, SSL.Connection]:
+            await trio.lowlevel.wait_readable(sock)
+            caller, _ = sock.accept()
+            caller.setblocking(False)
+            await trio.lowlevel.wait_readable(caller)  # its handshake has begun, and is not answered yet
+            before()
+            try:
+                return caller, await server_handshake(caller, lambda: presented.server, 5)
+            except HandshakeFailed:
+                caller.close()
+                raise
+
+        yield answer
+
+
+def allow_all() -> Intentions:
+    """No rule, default allow."""
+    return parse_match(None, "db", default_allow=True)
+
+
+def deny_all() -> Intentions:
+    """No rule, default deny."""
+    return parse_match(None, "db", default_allow=False)
+
+
+def endpoint(
+    port: int, *, name: str = "db-1", host: str = "127.0.0.1", service: str = "db", datacenter: str = "dc2"
+) -> Endpoint:
+    """An instance as the catalog would tell of it."""
+    return Endpoint(
+        node="node-1",
+        service_id=name,
+        datacenter=datacenter,
+        expected=ExpectedIdentity(service=service, datacenter=datacenter),
+        service_address=host,
+        port=port,
+        node_address=host,
+        tagged={},
+        node_tagged={},
+        weight=1,
+        status=Status.PASSING,
+    )
+
+
+def one(*endpoints: Endpoint) -> EndpointSet:
+    """An answer with these instances."""
+    return EndpointSet(endpoints=endpoints)
+
+
+def side(contexts: Contexts | None, limit: int | None = None) -> Side:
+    """The books of one sidecar."""
+    events = Recorder()
+    return Side(Latest(contexts), Ledger(now, events), events, Admission(limit))
+
+
+@contextlib.asynccontextmanager
+async def mesh(
+    handler: Handler,
+    *,
+    handshake_timeout: float = 5.0,
+    app_socket: Path | None = None,
+    upstream_socket: Path | None = None,
+    limit: int | None = None,
+    http: HttpMode = HttpMode.NEVER,
+) -> AsyncIterator[Mesh]:
+    """web in dc1 with an upstream db, db in dc2, everything allowed."""
+    root = Issuer.root()
+    web = side(contexts_of(root.leaf(service="web", datacenter="dc1"), root), limit)
+    db = side(contexts_of(root.intermediate().leaf(service="db", datacenter="dc2"), root), limit)
+    with Relay() as relay, contextlib.ExitStack() as sockets:
+        app_sock, app_address = _listen(sockets, app_socket)
+        public_sock, public = _listen(sockets, None)
+        upstream_sock, upstream_address = _listen(sockets, upstream_socket)
+        assert isinstance(public, TcpAddress)
+        m = Mesh(
+            root=root,
+            app=App(app_address),
+            relay=relay,
+            web=web,
+            db=db,
+            intentions=Latest(allow_all()),
+            endpoints=Latest(one(endpoint(public.port))),
+            loads=Counter(),
+            upstream=upstream_address,
+            public=public,
+        )
+        async with trio.open_nursery() as connections, trio.open_nursery() as listeners:
+            listeners.start_soon(_serve_app, app_sock, m.app, handler, connections)
+            start = partial(_start, listeners, connections)
+            start(public_sock, db, partial(inbound, m, handshake_timeout=handshake_timeout, http=http))
+            start(upstream_sock, web, partial(outbound, m, handshake_timeout=handshake_timeout))
+            await trio.testing.wait_all_tasks_blocked()  # everybody listens
+            yield m
+            listeners.cancel_scope.cancel()
+            connections.cancel_scope.cancel()
+
+
+def _listen(sockets: contextlib.ExitStack, path: Path | None) -> tuple[socket.socket, Address]:
+    if path is None:
+        sock = sockets.enter_context(listener())
+        return sock, TcpAddress(*sock.getsockname())
+    sock = sockets.enter_context(socket.socket(socket.AF_UNIX))
+    sock.bind(str(path))
+    sock.listen(64)
+    sock.setblocking(False)
+    return sock, UnixAddress(str(path))
+
+
+def _start(
+    listeners: trio.Nursery,
+    connections: trio.Nursery,
+    sock: socket.socket,
+    side: Side,
+    handler: Callable[[socket.socket], Awaitable[None]],
+) -> None:
+    accept = partial(accept_all, [sock], lambda caller, _place: handler(caller))
+    task = partial(accept, connections=connections, admission=side.admission, events=side.events)
+    listeners.start_soon(task)
+
+
+async def inbound(
+    m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0, http: HttpMode = HttpMode.NEVER
+) -> None:
+    """db's sidecar serves one caller."""
+    await serve_inbound(
+        sock,
+        contexts=m.db.contexts,
+        intentions=m.intentions,
+        app=m.app.address,
+        relay=m.relay,
+        ledger=m.db.ledger,
+        clock=now,
+        handshake_timeout=handshake_timeout,
+        connect_timeout=2.0,
+        http=http,
+        deny_list=m.deny_list,
+        proxy_protocol=m.proxy_protocol,
+    )
+
+
+async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0) -> None:
+    """web's sidecar serves its app once."""
+    await serve_outbound(
+        sock,
+        targets=m.targets,
+        contexts=m.web.contexts,
+        relay=m.relay,
+        ledger=m.web.ledger,
+        clock=now,
+        handshake_timeout=handshake_timeout,
+        deny_list=m.deny_list,
+        outgoing=m.outgoing,
+    )
+
+
+async def _serve_app(sock: socket.socket, app: App, handler: Handler, connections: trio.Nursery) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await handler(stream)
+
+    accepting = trio.socket.from_stdlib_socket(sock.dup())
+    with accepting:
+        while True:
+            client, _ = await accepting.accept()
+            app.accepts += 1
+            connections.start_soon(serve, trio.SocketStream(client))
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    """Send back what comes; end when it ends."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        async for data in stream:
+            await stream.send_all(data)
+        await stream.send_eof()
+
+
+async def receive_all(stream: trio.SocketStream) -> bytes:
+    """Everything up to the end of the stream."""
+    return b"".join([data async for data in stream])
+
+
+@contextlib.asynccontextmanager
+async def no_descriptor_leaked() -> AsyncIterator[None]:
+    """As many open descriptors afterwards as before; the test's own app gets a moment to close its own."""
+    before = _descriptors()
+    yield
+    with trio.move_on_after(2):
+        await until(lambda: _descriptors() == before)
+    assert _descriptors() == before
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
+            target, _, _ = str(entry.readlink()).partition(":")  # without the inode
+            found[int(entry.name)] = target
+    return found

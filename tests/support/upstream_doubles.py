@@ -1,0 +1,82 @@
+"""What an upstream's targets need, in tests' hands: sources to publish to, events written down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+
+from agent.base.latest import Latest
+from agent.consul.watch import WatchStatus
+from agent.outbound.upstream_state import Source, Sources, Surroundings, TargetEvents
+from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet
+from upstreams.reach import Dialling, Doubt
+from upstreams.spec import Destination, Lookup, Upstream, WanMode
+
+
+@dataclass(slots=True)
+class Told:
+    """agent.outbound.upstream_state.TargetEvents, written down."""
+
+    changes: list[tuple[str, str]] = field(default_factory=list)
+    ejections: list[str] = field(default_factory=list)
+    doubts: list[tuple[str, Doubt]] = field(default_factory=list)
+
+    def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
+        self.changes.append((str(before), str(after)))
+
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, until: datetime, /) -> None:
+        self.ejections.append(endpoint.service_id)
+
+    def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
+        self.doubts.append((endpoint.service_id, found))
+
+
+@dataclass(slots=True)
+class Lookups:
+    """A source for everything, made when it is first looked up; `asked` counts the early questions."""
+
+    made: dict[str, Source] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+    polled: bool = False
+    answers: dict[str, Callable[[], EndpointSet]] = field(default_factory=dict)  # to an early question
+
+    def source(self, lookup: Lookup, _poll_interval: float | None, /) -> Source:
+        name = str(lookup)
+        if name not in self.made:
+            self.made[name] = Source(
+                endpoints=Latest(),
+                status=WatchStatus(name=name),
+                ask_again=lambda: self._ask(name),
+                polled=self.polled,
+            )
+        return self.made[name]
+
+    def answer(self, name: str, *endpoints: Endpoint) -> None:
+        """The lookup of that name has a new answer."""
+        self.made[name].endpoints.publish(EndpointSet(endpoints=endpoints))
+
+    def _ask(self, name: str) -> None:
+        self.asked[name] += 1
+        if name in self.answers:
+            self.made[name].endpoints.publish(self.answers[name]())
+
+
+def surroundings(
+    sources: Sources,
+    events: TargetEvents,
+    clock: Callable[[], datetime],
+    loads: Counter[EndpointKey] | None = None,
+) -> Surroundings:
+    """dc1, everything random drawn from one seed."""
+    return Surroundings(
+        sources=sources,
+        own_datacenter=lambda: "dc1",
+        wan=WanMode.AUTO,
+        clock=clock,
+        rng=Random(1),
+        loads=Counter() if loads is None else loads,
+        events=events,
+    )
