@@ -45,7 +45,7 @@ WORKER = "worker"  # begun by an agent with `workers` beside it, never by a pers
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     if None in (sys.stdin, sys.stdout, sys.stderr):
-        from agent.sink import stand_in  # noqa: PLC0415 - seldom
+        from agent.process.sink import stand_in  # noqa: PLC0415 - seldom
 
         stand_in()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environ = os.environ  # noqa: TID251 - the one place where it is read
     if name == WORKER:
         _one_openssl(environ)
-        from agent.sink import never_waiting  # noqa: PLC0415 - for what lives long
+        from agent.process.sink import never_waiting  # noqa: PLC0415 - for what lives long
         from agent.workers.worker import main as worker  # noqa: PLC0415 - only as one
 
         with never_waiting() as err:
@@ -88,8 +88,8 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
     from agent.cli.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
 
     if name == "run":
+        from agent.process.sink import never_waiting  # noqa: PLC0415 - nor this
         from agent.run import main as run  # noqa: PLC0415 - the agent's memory is no burden of `status`
-        from agent.sink import never_waiting  # noqa: PLC0415 - nor this
 
         with never_waiting() as err:
             return run(Console(words=tuple(words), environ=environ, out=sys.stdout, err=err.stream), environ)

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 import trio
 
 from agent.base.exits import Exit, ExitCode
+from agent.base.phase import Phase
 from agent.config.effective import from_settings
 from agent.config.opaque_config import ProblemReason
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind
-from agent.connections.ledger import CloseReason
 from agent.connections.reauthorize import Judge
+from agent.connections.records import CloseReason
 from agent.consul.watch import WatchStatus
 from agent.control.bootstrap import Start
 from agent.control.endpoints import EndpointFeeds
@@ -35,7 +36,7 @@ from agent.observe.readiness import missing
 from agent.observe.routes import routes
 from agent.observe.server import Admin
 from agent.outbound.warm_pools import keep_warm
-from agent.parts import PUBLIC, Parts, Phase
+from agent.parts import PUBLIC, Parts
 from agent.process.memory import give_back
 from agent.process.systemd import Inherited, Notifier, public_socket
 from agent.proxy.dataplane import Reactions

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from random import Random
 
 from agent.base.latest import Latest
+from agent.base.phase import Phase
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
 from agent.consul.api import Consul, RawList
-from agent.consul.connect import TokenSource
+from agent.consul.token import TokenSource
 from agent.consul.watch import Watch, WatchStatus
 from agent.control.clock_skew import ClockSkew
 from agent.control.credentials import Rotation
@@ -33,14 +33,6 @@ from upstreams.endpoints import EndpointKey
 PUBLIC = "public"  # the key of the public listener
 
 Clock = Callable[[], datetime]
-
-
-class Phase(StrEnum):
-    """Where in its life the agent is."""
-
-    STARTING = "starting"
-    SERVING = "serving"
-    DRAINING = "draining"
 
 
 @dataclass(slots=True, kw_only=True)

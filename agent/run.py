@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
-from datetime import UTC, datetime
+from datetime import datetime
 from random import Random
 
 import trio
 
 from agent import VERSION
+from agent.base.clock import now
 from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console, run_usage
 from agent.config.load import exit_code, read_settings
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
-from agent.consul.connect import TokenSource
-from agent.consul.consul_access import consul_of
+from agent.consul.connect import consul_of
+from agent.consul.token import TokenSource
 from agent.control.deny_file import DenyFileUnusable
 from agent.lifecycle import Lifecycle
 from agent.observe.events import Journal
 from agent.parts import Parts
-from agent.process.memory import trim
+from agent.process.memory import settle
 from agent.process.systemd import inherited_sockets, notifier
 from agent.proxy.dataplane import Reactions
 
@@ -61,11 +61,6 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         on_ready=settle,
     )
     return _live(life, console)
-
-
-def now() -> datetime:
-    """The wall clock; the only place the agent gets it from."""
-    return datetime.now(UTC)
 
 
 def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]) -> tuple[Parts, Reactions]:
@@ -107,16 +102,6 @@ def _load_deny_file(parts: Parts) -> None:
         parts.deny_file.load()
     except DenyFileUnusable as error:
         raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
-
-
-def settle() -> None:
-    """What was made until now lives to the end: the collector need not look at it again.
-
-    What starting has left unused in the C library's heap, some three megabytes, goes back to the system.
-    """
-    gc.collect()
-    gc.freeze()
-    trim()
 
 
 def _raise_file_limit(journal: Journal) -> None:

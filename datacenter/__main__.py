@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from agent.sink import Sink, never_waiting, stand_in
+from agent.process.sink import Sink, never_waiting, stand_in
 from datacenter.assembly import assembled
 from datacenter.config.options import UsageMistake, parse_flags, read_settings, usage
 from datacenter.http.server import CannotListen, bound_address, open_listener, serve_http

@@ -13,102 +13,25 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("agent", "certs", "upstreams", "datacenter")
-MOST_LINES = 350
-MOST_FUNCTION_LINES = 50
-
-# What a room may import of ours, beside itself. The sidecar and its double share the SPIFFE type and the
-# stream they log to, no more: had they shared parsers, one mistake would hide in both.
-MAY_IMPORT = {
-    "certs": (),
-    "upstreams": ("certs.spiffe",),
-    "agent": ("certs", "upstreams"),
-    "datacenter": ("certs.spiffe", "agent.sink"),
-}
-
-# No socket, no clock, no file, no process in the quiet rooms; randomness is handed in as a `random.Random`.
-EFFECTS = frozenset(
-    {
-        "asyncio",
-        "concurrent",
-        "http",
-        "logging",
-        "multiprocessing",
-        "os",
-        "pathlib",
-        "random",
-        "secrets",
-        "shutil",
-    }
-    | {"signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "time", "trio", "urllib.request"}
+from tests.rooms import (
+    AGENT_ROOMS,
+    CLOCKS,
+    MAY_IMPORT,
+    MOST_FILES,
+    MOST_FUNCTION_LINES,
+    MOST_LINES,
+    NOT_OURS,
+    NOT_YET,
+    ONLY_FOR,
+    PEM,
+    QUIET,
+    RESERVED,
+    ROOMS,
+    ROOT,
+    STAND_ALONE,
+    TESTED_BY,
+    UNLISTED,
 )
-QUIET = {"certs": EFFECTS, "upstreams": EFFECTS | {"OpenSSL", "cryptography"}}
-
-# No thread of our own; one poll beside trio's, for the bytes. The pump is the relay's other half.
-# Web frameworks and databases stay out of the agent's memory, and certificates are read in one room.
-RESERVED: dict[str, tuple[str, ...]] = {
-    "threading": (),
-    "_thread": (),
-    "selectors": (),
-    "select": ("agent.relay.relay", "agent.relay.pump"),
-    "sqlite3": ("datacenter.state.store",),
-    "starlette": ("datacenter",),
-    "hypercorn": ("datacenter",),
-    "httpcore2": ("datacenter",),
-    "rich": ("datacenter.demo",),
-    "h11": ("agent",),
-    "OpenSSL": ("agent", "certs"),
-    "cryptography": ("certs", "datacenter"),
-}
-
-# Wall time enters here, and goes on as a function handed in.
-CLOCKS = ("agent.run", "datacenter.__main__")
-
-# Modules that stand on nothing of ours: values and mechanisms anybody may use.
-STAND_ALONE = (
-    "certs.spiffe",
-    "agent.base.latest",
-    "agent.relay.splice",
-    "agent.net.handshake",
-    "agent.config.flags",
-    "agent.config.durations",
-    "agent.sink",
-)
-
-# Modules nobody beside the named may import: whoever imports them knows everybody.
-ONLY_FOR = {
-    "agent.__main__": (),
-    "datacenter.__main__": (),
-    "certs.contexts": ("agent",),
-    "agent.relay.relay": ("agent",),
-}
-
-# Tables and shapes that have no behaviour of their own, and the test of what reads them.
-TESTED_BY = {
-    "agent/crew.py": "agent/test_workers.py",
-    "datacenter/http/context.py": "datacenter/test_frame.py",
-    "datacenter/services/check_definitions.py": "datacenter/test_agent_checks.py",
-    "datacenter/services/definitions.py": "datacenter/test_registration.py",
-    "datacenter/demo/looking.py": "datacenter/demo/test_story.py",
-    "datacenter/state/errors.py": "datacenter/test_frame.py",
-    "datacenter/state/settings.py": "datacenter/test_options.py",
-    "datacenter/services/views.py": "datacenter/test_recorded_discovery.py",
-}
-
-PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(?:\\n|\s)+[A-Za-z0-9+/=]{40}")
-NOT_OURS = {
-    ".git",
-    ".venv",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".pytest_cache",
-    ".hypothesis",
-    "__pycache__",
-    "build",
-}
 
 
 def sources(*rooms: str) -> list[Path]:
@@ -157,7 +80,11 @@ def within(name: str, places: tuple[str, ...]) -> bool:
 
 def ours(path: Path) -> set[str]:
     """The modules of ours a file imports; a bare room says nothing (`from certs import spiffe` says more)."""
-    return {name for _, name in imports(path) if name.partition(".")[0] in ROOMS and name not in ROOMS}
+    return {
+        name
+        for _, name in imports(path)
+        if name.partition(".")[0] in ROOMS and not ROOT.joinpath(*name.split(".")).is_dir()
+    }
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -189,47 +116,99 @@ def dataclass_arguments(node: ast.ClassDef) -> set[str] | None:
     return None
 
 
-def listed(path: Path) -> str:
-    """How a file is named in a test's id."""
-    return str(path)
+def room_of(name: str) -> str:
+    """`agent.relay.pump` -> `relay`; empty for a module above the rooms."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 2 else ""
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS), ids=listed)
-def test_a_room_imports_only_what_its_arrows_allow(path: Path) -> None:
-    room = path.parts[0]
-    allowed = (room, *MAY_IMPORT[room])
-    assert {name for name in ours(path) if not within(name, allowed)} == set()
+def against_the_table(path: Path) -> set[str]:
+    """The modules of the agent that a file imports though its room may not."""
+    room = room_of(module(path))
+    if not room:
+        return set()
+    allowed = {room, "base", *AGENT_ROOMS[room]}
+    return {name for name in ours(path) if name.startswith("agent.") and room_of(name) not in allowed}
 
 
-@pytest.mark.parametrize("path", sources("certs", "upstreams"), ids=listed)
-def test_a_quiet_room_has_no_effects(path: Path) -> None:
-    assert {name for _, name in imports(path) if within(name, tuple(QUIET[path.parts[0]]))} == set()
+def test_rooms_import_only_what_their_arrows_allow() -> None:
+    wrong = {
+        str(path): sorted(name for name in ours(path) if not within(name, (room, *MAY_IMPORT[room])))
+        for room in ROOMS
+        for path in sources(room)
+    }
+    assert {path: names for path, names in wrong.items() if names} == {}
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS), ids=listed)
-def test_a_file_imports_no_module_that_is_reserved_for_others(path: Path) -> None:
-    found = {name.partition(".")[0] for _, name in imports(path)} & RESERVED.keys()
-    assert {name for name in found if not within(module(path), RESERVED[name])} == set()
+def test_rooms_of_the_agent_import_only_what_stands_below_them() -> None:
+    wrong = {(module(path), name) for path in sources("agent") for name in against_the_table(path)}
+    assert wrong - NOT_YET == set()
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS), ids=listed)
-def test_wall_time_enters_at_the_top_alone(path: Path) -> None:
-    asked = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
-    found = asked & {"datetime.now", "datetime.datetime.now", "time.time", "date.today"}
-    assert found == set() or within(module(path), CLOCKS)
+def test_the_table_of_rooms_has_no_arrow_up() -> None:
+    order = list(AGENT_ROOMS)
+    ups = [
+        (room, other)
+        for room, others in AGENT_ROOMS.items()
+        for other in others
+        if order.index(other) >= order.index(room)
+    ]
+    assert ups == []
 
 
-@pytest.mark.parametrize("name", STAND_ALONE)
-def test_a_module_that_stands_alone_imports_nothing_of_ours(name: str) -> None:
-    assert ours(Path(*name.split(".")).with_suffix(".py")) == set()
+def test_rooms_are_listed_and_small() -> None:
+    folders = {path.parent for path in sources("agent", "datacenter")}
+    agent = {folder.name for folder in folders if folder.parent == Path("agent")}
+    assert agent == set(AGENT_ROOMS)
+    sizes = {str(folder): len(list((ROOT / folder).glob("*.py"))) - 1 for folder in folders}
+    assert {folder: size for folder, size in sizes.items() if size > MOST_FILES} == {}
 
 
-@pytest.mark.parametrize("name", ONLY_FOR)
-def test_a_module_that_knows_everybody_is_imported_by_few(name: str) -> None:
-    importers = {module(path) for path in sources(*ROOMS) if name in ours(path)}
-    assert {
-        importer for importer in importers if not within(importer, (name.partition(".")[0], *ONLY_FOR[name]))
-    } == set()
+def test_quiet_rooms_have_no_effects() -> None:
+    found = [
+        (str(path), name)
+        for room in QUIET
+        for path in sources(room)
+        for _, name in imports(path)
+        if within(name, tuple(QUIET[room]))
+    ]
+    assert found == []
+
+
+def test_reserved_modules_are_imported_where_they_belong() -> None:
+    found = [
+        (str(path), name)
+        for path in sources(*ROOMS)
+        for name in {full.partition(".")[0] for _, full in imports(path)} & RESERVED.keys()
+        if not within(module(path), RESERVED[name])
+    ]
+    assert found == []
+
+
+def test_wall_time_enters_at_the_top_alone() -> None:
+    calls = {"datetime.now", "datetime.datetime.now", "time.time", "date.today"}
+    asking = [
+        str(path)
+        for path in sources(*ROOMS)
+        if calls & {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
+    ]
+    assert [path for path in asking if not within(module(Path(path)), CLOCKS)] == []
+
+
+def test_modules_that_stand_alone_import_nothing_of_ours() -> None:
+    assert {name: ours(Path(*name.split(".")).with_suffix(".py")) for name in STAND_ALONE} == {
+        name: set() for name in STAND_ALONE
+    }
+
+
+def test_modules_that_know_everything_are_imported_by_few() -> None:
+    wrong = [
+        (name, importer)
+        for name, others in ONLY_FOR.items()
+        for importer in (module(path) for path in sources(*ROOMS) if name in ours(path))
+        if not within(importer, (name.partition(".")[0], *others))
+    ]
+    assert wrong == []
 
 
 def test_no_module_comes_back_to_itself_through_its_imports() -> None:
@@ -247,49 +226,55 @@ def test_no_module_comes_back_to_itself_through_its_imports() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS, "tests"), ids=listed)
-def test_a_file_says_what_it_is_for_and_stays_readable(path: Path) -> None:
-    text = (ROOT / path).read_text()
-    assert len(text.splitlines()) <= MOST_LINES
-    assert text == "" or ast.get_docstring(tree(path)), "no docstring"
-    assert not re.search(r"utils|helpers|manager", path.stem)
+def test_files_say_what_they_are_for_and_stay_readable() -> None:
+    texts = {path: (ROOT / path).read_text() for path in sources(*ROOMS, "tests")}
+    assert {str(path) for path, text in texts.items() if len(text.splitlines()) > MOST_LINES} == set()
+    assert {str(path) for path, text in texts.items() if text and not ast.get_docstring(tree(path))} == set()
+    assert {str(path) for path in texts if re.search(r"utils|helpers|manager", path.stem)} == set()
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS, "tests"), ids=listed)
-def test_no_function_is_longer_than_a_screen(path: Path) -> None:
+def test_no_function_is_longer_than_a_screen() -> None:
     long = [
-        f"{function.name}: {length(function)}"
+        f"{path}: {function.name}: {length(function)}"
+        for path in sources(*ROOMS, "tests")
         for function in functions(path)
         if length(function) > MOST_FUNCTION_LINES
     ]
     assert long == []
 
 
-@pytest.mark.parametrize("path", sources("certs", "upstreams"), ids=listed)
-def test_values_are_frozen_and_slotted(path: Path) -> None:
-    classes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)]
-    arguments = {node.name: dataclass_arguments(node) for node in classes}
-    assert [
-        name for name, given in arguments.items() if given is not None and not given >= {"frozen", "slots"}
-    ] == []
+def test_values_are_frozen_and_slotted() -> None:
+    thawed = [
+        f"{path}: {node.name}"
+        for path in sources("certs", "upstreams")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef)
+        and (given := dataclass_arguments(node)) is not None
+        and not given >= {"frozen", "slots"}
+    ]
+    assert thawed == []
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS), ids=listed)
-def test_a_source_file_has_its_test_file(path: Path) -> None:
-    if path.stem in ("__init__", "__main__"):
-        return
-    mirror = f"{path.parent}/test_{path.stem}.py"
-    assert (ROOT / "tests" / TESTED_BY.get(str(path), mirror)).exists()
+def test_source_files_have_their_test_files() -> None:
+    missing = [
+        str(path)
+        for path in sources(*ROOMS)
+        if path.stem not in ("__init__", "__main__")
+        and not (ROOT / "tests" / TESTED_BY.get(str(path), f"{path.parent}/test_{path.stem}.py")).exists()
+    ]
+    assert missing == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_map_of_a_room_names_every_module_once(room: str) -> None:
-    """The map is the docstring of its `__init__`: names with two spaces or more around them."""
-    text = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()), clean=False) or ""
-    rows = [line for line in text.splitlines() if line.startswith("    ")]
-    words = Counter(word for row in rows for word in re.split(r"  +", row))
-    there = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__", "__main__"}
-    assert {name: words[name] for name in sorted(there) if words[name] != 1} == {}
+def test_a_room_names_its_files_once() -> None:
+    """The list is in the docstring of its `__init__`: names with two spaces or more around them."""
+    wrong: dict[str, list[str]] = {}
+    for folder in sorted({path.parent for path in sources(*ROOMS)} - UNLISTED):
+        text = ast.get_docstring(tree(folder / "__init__.py"), clean=False) or ""
+        rows = [line for line in text.splitlines() if line.startswith("    ")]
+        words = Counter(word for row in rows for word in re.split(r"  +", row))
+        there = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "__main__"}
+        wrong[str(folder)] = [name for name in sorted(there) if words[name] != 1]
+    assert {folder: names for folder, names in wrong.items() if names} == {}
 
 
 def test_no_key_and_outside_the_recordings_no_certificate_is_kept() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent.connections.ledger import CloseReason
+from agent.connections.records import CloseReason
 from agent.inbound.inbound import InboundReason
 from agent.policy.intentions import VerdictReason
 

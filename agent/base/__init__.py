@@ -1,1 +1,6 @@
-"""The base room."""
+"""Plain mechanisms without effects, which every other room may use.
+
+This room imports nothing of ours.
+
+    address  clock  exits  incremental  latest  phase  prometheus
+"""

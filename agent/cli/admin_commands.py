@@ -8,12 +8,12 @@ from typing import Any
 
 import trio
 
+from agent.base.address import Address, UnixAddress
 from agent.base.exits import ExitCode
 from agent.cli.console import Console, flag_usage
 from agent.config.flags import Flag, parse_arguments
 from agent.config.options import BY_NAME, Option
 from agent.config.parsers import parse_bool, parse_seconds
-from agent.config.registration import Address, UnixAddress
 from agent.consul.http import Client, Dial, ExchangeFailed, Request, Response
 
 ADMIN = BY_NAME["admin_bind"]

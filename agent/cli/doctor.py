@@ -18,6 +18,8 @@ import msgspec
 import trio
 
 from agent import VERSION
+from agent.base.address import ANY_ADDRESS, TcpAddress, UnixAddress
+from agent.base.clock import now
 from agent.base.exits import Exit, ExitCode
 from agent.cli.admin_commands import CALL_SECONDS, JSON, unix_or_tcp
 from agent.cli.console import Console, run_usage
@@ -34,15 +36,15 @@ from agent.cli.findings import Finding, fail, ok, page, skip, warn, worst
 from agent.config.effective import from_settings
 from agent.config.flags import parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code, read_settings
-from agent.config.registration import ANY_ADDRESS, Registration, TcpAddress, UnixAddress
+from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
-from agent.consul.connect import TokenSource
-from agent.consul.consul_access import consul_of
+from agent.consul.connect import consul_of
 from agent.consul.http import Client, ExchangeFailed, Request
+from agent.consul.token import TokenSource
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.net.bind import BindFailed, bind
-from agent.net.dial import DialFailed, dial, reset
-from agent.run import now
+from agent.net.dial import DialFailed, dial
+from agent.relay.close import reset
 from certs.contexts import build_contexts
 from upstreams.spec import LOOPBACK, Bind, LocalBind
 

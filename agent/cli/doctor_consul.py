@@ -13,14 +13,15 @@ import trio
 from agent.base.exits import Exit, ExitCode
 from agent.cli.findings import Finding, State, fail, ok, warn
 from agent.config.effective import from_settings, laid_over
-from agent.config.registration import HttpMode, Registration
+from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul, ConsulError, ConsulReason
-from agent.consul.connect import TokenSource
+from agent.consul.token import TokenSource
 from agent.consul.watch import AnswerRejected, WatchStatus
 from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
 from agent.control.watches import read_intentions, read_leaf, read_roots
+from agent.policy.http_mode import HttpMode
 from certs.credentials import Credentials, CredentialsRejected, prove
 
 T = TypeVar("T")

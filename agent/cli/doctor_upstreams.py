@@ -15,15 +15,16 @@ from random import Random
 import trio
 from OpenSSL import SSL
 
+from agent.base.address import TcpAddress
 from agent.base.exits import ExitCode
 from agent.base.latest import Latest
 from agent.cli.doctor_consul import answered, refused
 from agent.cli.findings import Finding, eased, fail, ok, skip, warn
-from agent.config.registration import TcpAddress
 from agent.consul.api import Consul, ConsulError
-from agent.net.dial import DialFailed, dial, reset
+from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.outbound import NotServed, identify, server_name
+from agent.relay.close import reset
 from certs.contexts import Contexts
 from certs.peer import PeerRejected
 from upstreams.answers import InvalidAnswer, parse_health, parse_query

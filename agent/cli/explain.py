@@ -20,15 +20,14 @@ from agent.config.options import CONFIG, CONSUL, OURS, POLICY, Option
 from agent.config.parsers import parse_bool, parse_text
 from agent.config.settings import Settings
 from agent.consul.api import Answer, ConsulError, ConsulReason, RawList
-from agent.consul.connect import TokenSource
-from agent.consul.consul_access import consul_of
+from agent.consul.connect import consul_of
 from agent.consul.http import Client, ExchangeFailed, Request
+from agent.consul.token import TokenSource
 from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import raise_if_fatal
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.watches import read_intentions
-from agent.policy.explain import Evidence, explain
-from agent.policy.inquiry import Inquiry, InvalidInquiry, question_of
+from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
 
 ALLOWED, DENIED = 0, 1
 SAYS = "may this source call that destination, and by which rule; exit 0 allowed, 1 denied"

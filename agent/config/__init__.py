@@ -1,1 +1,7 @@
-"""The config room."""
+"""What the operator and the service definition say, parsed once into frozen values.
+
+All mistakes are reported together, each with field, value and remedy.
+
+    durations  effective  flags  load  opaque_config  options  parsers  registered_upstreams
+    registration  settings  upstream_config  upstream_tables
+"""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agent.config.registration import ANY_ADDRESS, Registration, TcpAddress, UnixAddress
+from agent.base.address import ANY_ADDRESS, TcpAddress, UnixAddress
+from agent.config.registration import Registration
 from agent.config.settings import Origin, Rank, Settings
 
 _FIELDS = {"listen": "public_bind", "service_addr": "local_app", "upstream": "upstreams"}

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.base.address import TcpAddress
 from agent.config import parsers as values
 from agent.config.flags import Flag
-from agent.config.registration import TcpAddress
 from agent.policy.narrowing import parse_setting
 from upstreams.spec import WanMode, parse_upstream_flag
 

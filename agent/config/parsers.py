@@ -11,8 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
 from agent.config.durations import parse_duration
-from agent.config.registration import ANY_ADDRESS, Address, TcpAddress, UnixAddress
 from upstreams.spec import LOOPBACK
 
 E = TypeVar("E", bound=StrEnum)

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
 import msgspec
 
+from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
 from agent.config.opaque_config import ConfigReader, Problem, ProblemReason
 from agent.config.registered_upstreams import MeshGatewayAnswer, UpstreamAnswer, gateway_mode, read_upstreams
+from agent.policy.http_mode import HttpMode
 from upstreams.spec import LOOPBACK, MeshGatewayMode, Upstream
 
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - Consul's meaning of a proxy without an address
 LOCAL_CONNECT_TIMEOUT = 1.0
 HANDSHAKE_TIMEOUT = 10.0
 
@@ -37,39 +37,6 @@ class RegistrationRejected(Exception):
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
-
-
-class HttpMode(StrEnum):
-    """How much of a caller's HTTP is looked at."""
-
-    NEVER = "never"  # it is not HTTP
-    IF_NEEDED = "if_needed"  # while any intention has permissions
-    ALWAYS = "always"
-    UNSUPPORTED = "unsupported"  # HTTP/2, gRPC: permissions for it deny
-
-
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
-    """A host, by address or name, and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
-    """The path of a unix socket."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
-
-
-Address: TypeAlias = TcpAddress | UnixAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

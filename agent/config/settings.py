@@ -17,10 +17,10 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
 
+from agent.base.address import Address, TcpAddress
 from agent.config.flags import did_you_mean
 from agent.config.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option, ProxyProtocol
 from agent.config.parsers import ConsulAddress
-from agent.config.registration import Address, TcpAddress
 from agent.config.upstream_tables import read_tables
 from agent.policy.narrowing import Narrowing
 from upstreams.spec import Upstream, WanMode, first_of_each_bind

@@ -11,176 +11,27 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
 
 import trio
 
-from agent.connections.records import Audited, FailedAttempt, Party, RefusedRequest
-from agent.policy.http_match import HttpRequest
+from agent.connections.connection import Connection, ConnectionEvents
+from agent.connections.records import (
+    Audited,
+    CloseReason,
+    Direction,
+    FailedAttempt,
+    Finished,
+    RefusedRequest,
+)
 from agent.relay.splice import Progress
-from certs.peer import Peer
 
 RECENT = 64  # finished connections remembered for `status` and `explain`
 
 
-class Direction(StrEnum):
-    """Who called: a peer our app, or our app a peer."""
-
-    INBOUND = "inbound"
-    OUTBOUND = "outbound"
-
-
-class CloseReason(StrEnum):
-    """Why the sidecar itself ended a connection."""
-
-    INTENTION_WITHDRAWN = "intention_withdrawn"
-    INTENTIONS_TOO_OLD = "intentions_too_old"
-    NARROWED = "narrowed_by_datacenter"
-    DENY_LISTED = "deny_listed"
-    ROOT_REMOVED = "root_removed"
-    PEER_EXPIRED = "peer_expired"
-    BY_REQUEST_NOW = "by_request_now"  # its requests must be looked at from now on
-    UPSTREAM_REMOVED = "upstream_removed"
-    DRAIN_DEADLINE = "drain_deadline"
-    SHUTDOWN = "shutdown"
-    INTERNAL_ERROR = "internal_error"
-
-
-class Handling(StrEnum):
-    """What is done with a connection's bytes."""
-
-    RELAYED = "relayed"
-    RELAYED_HTTP = "relayed_http"  # HTTP that nobody looks at, for no intention asks for it
-    BY_REQUEST = "by_request"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A connection that has ended. Bytes are those written to each leg; `opened`: it was relayed."""
-
-    id: int
-    direction: Direction
-    reason: StrEnum
-    detail: str
-    opened: bool
-    caller: str
-    upstream: str
-    peer: str
-    dialled: str
-    since: datetime
-    until: datetime
-    to_plain: int
-    to_tls: int
-    ours: Party | None = None
-    theirs: Peer | None = None
-    rule: str = ""  # the intention, or the default, that let it in or kept it out
-
-
 class _Probe(StrEnum):
     PROBE = "probe"
-
-
-class ConnectionEvents(Protocol):
-    """Who is told of connections; must not block."""
-
-    def opened(self, connection: Connection, /) -> None:
-        """Application bytes begin to flow."""
-
-    def closed(self, finished: Finished, /) -> None:
-        """A connection that had been opened has ended."""
-
-    def refused(self, finished: Finished, /) -> None:
-        """A connection has ended before it was opened."""
-
-    def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
-        """A candidate did not serve an outbound connection; the next one is tried, if there is one."""
-
-    def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
-        """One request of a connection was not passed on; the connection may go on."""
-
-    def audited(self, connection: Connection, audited: Audited, /) -> None:
-        """What would have been denied was let through."""
-
-
-class Connection:
-    """A live connection, filled in as it comes to be known."""
-
-    __slots__ = (
-        "_events",
-        "audited",
-        "caller",
-        "closing",
-        "detail",
-        "dialled",
-        "direction",
-        "handling",
-        "id",
-        "opened",
-        "ours",
-        "peer",
-        "progress",
-        "reason",
-        "request",
-        "rule",
-        "scope",
-        "since",
-        "upstream",
-    )
-
-    def __init__(
-        self,
-        *,
-        number: int,
-        direction: Direction,
-        caller: str,
-        upstream: str,
-        since: datetime,
-        events: ConnectionEvents,
-    ) -> None:
-        self.id = number
-        self.direction = direction
-        self.caller = caller
-        self.upstream = upstream  # the destination, of an outbound connection
-        self.since = since
-        self.ours: Party | None = None  # whom we are in it, once the handshake has begun
-        self.peer: Peer | None = None  # once its identity is proven
-        self.rule = ""  # by which it was let in or kept out
-        self.audited = ""  # the rule that would keep it out, were the agent not only auditing
-        self.dialled = ""  # the address and why, once connected
-        self.opened = False
-        self.handling = Handling.RELAYED
-        self.request: HttpRequest | None = None  # that our app is serving now, or has been upgraded by
-        self.progress = Progress()
-        self.scope = trio.CancelScope()
-        self.closing: CloseReason | None = None
-        self.reason: StrEnum | None = None
-        self.detail = ""
-        self._events = events
-
-    def __repr__(self) -> str:
-        return f"<Connection {self.id} {self.direction.value} peer={self.peer and self.peer.id}>"
-
-    def relaying(self) -> None:
-        """From now on application bytes flow. A second candidate opens nothing anew."""
-        if not self.opened:
-            self.opened = True
-            self._events.opened(self)
-
-    def end(self, reason: StrEnum, detail: str = "") -> None:
-        """Name the ending; the first name stays."""
-        if self.reason is None:
-            self.reason = reason
-            self.detail = detail
-
-    def close(self, reason: CloseReason, detail: str = "") -> None:
-        """End it from outside, at once; the first reason stays."""
-        if self.closing is None:
-            self.closing = reason
-            self.detail = detail
-            self.scope.cancel()
 
 
 class Ledger:

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 import trio
 
 from agent.base.latest import Latest
-from agent.connections.ledger import Connection, Ledger
+from agent.connections.connection import Connection
+from agent.connections.ledger import Ledger
 from agent.connections.verdicts import rejudge
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.intentions import Intentions

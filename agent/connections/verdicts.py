@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from agent.connections.ledger import CloseReason, Connection, Direction, Handling, Ledger
-from agent.connections.records import Audited
+from agent.connections.connection import Connection, Handling
+from agent.connections.ledger import Ledger
+from agent.connections.records import Audited, CloseReason, Direction
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.intentions import (
     Intentions,

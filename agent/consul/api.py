@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from agent.consul.connect import TokenSource
 from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request, Response
+from agent.consul.token import TokenSource
 from upstreams.spec import QueryDestination, ServiceDestination
 
 T = TypeVar("T")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
-from pathlib import Path
 
 import trio
 
+from agent.base.exits import Exit, ExitCode
 from agent.config.parsers import ConsulAddress
 from agent.config.settings import Settings
-from agent.consul.http import Dial
-
-MAX_TOKEN = 4096  # bytes; a Consul secret is 36
+from agent.consul.api import Consul
+from agent.consul.http import Client, Dial
+from agent.consul.token import TokenSource
 
 
 def dialler(address: ConsulAddress, tls: ssl.SSLContext | None, server_name: str | None) -> Dial:
@@ -66,42 +65,20 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-class TokenSource:
-    """The ACL token: a file's trimmed text, read again when the file changes, else the given one.
-
-    A file that was readable at start and is gone now leaves the last token in force; `complaint` says so.
-    """
-
-    def __init__(self, token: str | None, file: Path | None) -> None:
-        self._given = token or ""
-        self._file = file
-        self._read = ""
-        self._seen: tuple[int, int, int] | None = None
-        self.on_change: Callable[[], None] = lambda: None
-        self.complaint = ""
-
-    def __repr__(self) -> str:
-        return f"<TokenSource file={self._file}>"
-
-    def current(self) -> str:
-        """The token for the next request; empty for none."""
-        if self._file is not None:
-            self._look(self._file)
-        return self._read or self._given
-
-    def _look(self, file: Path) -> None:
-        try:
-            stat = file.stat()
-            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            if stamp == self._seen:
-                return
-            with file.open("rb") as opened:
-                text = opened.read(MAX_TOKEN).decode("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
-            self.complaint = f"token file {file}: {why}"
-            return
-        changed = self._seen is not None and text != self._read
-        self._seen, self._read, self.complaint = stamp, text, ""
-        if changed:
-            self.on_change()
+def consul_of(settings: Settings, token: TokenSource) -> Consul:
+    """Nothing is asked yet. Raises Exit for TLS files that cannot be used."""
+    try:
+        context = tls_context(settings)
+    except OSError as error:
+        text = f"the TLS files for {settings.http_addr} cannot be used: {error}"
+        raise Exit(ExitCode.CONFIGURATION, text) from error
+    address = settings.http_addr
+    dial = dialler(address, context, settings.tls_server_name)
+    host = "localhost" if address.socket is not None else str(address).partition("://")[2]
+    scope = {"ns": settings.namespace, "partition": settings.partition}
+    return Consul(
+        Client(dial, host=host),
+        token,
+        scope={name: value for name, value in scope.items() if value is not None},
+        http_auth=settings.http_auth,
+    )

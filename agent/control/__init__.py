@@ -1,1 +1,7 @@
-"""The control room."""
+"""Keeps the values that the data plane reads newest and proven.
+
+This room asks Consul and never sees a caller's socket.
+
+    bootstrap  churn  clock_skew  credentials  deny_file  endpoints  plane  report  root_catchup
+    self_registration  watches
+"""

@@ -71,7 +71,7 @@ class EndpointFeeds:
         self._crossing = False
 
     def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
-        """The source of that lookup (agent.outbound.upstream_state.Sources), watched from now on if it was not.
+        """The source of that lookup, watched from now on (agent.outbound.upstream_state.Sources).
 
         What no upstream needs any more stays unwatched, though a connection of one that is gone may ask.
         """

@@ -13,6 +13,7 @@ import trio
 
 from agent.ageing import age
 from agent.base.exits import Exit, ExitCode
+from agent.base.phase import Phase
 from agent.config.effective import laid_over
 from agent.config.registration import Registration
 from agent.consul.api import ConsulError
@@ -21,7 +22,7 @@ from agent.control.bootstrap import raise_if_fatal
 from agent.control.credentials import Rotation
 from agent.control.watches import intentions_watch, outgoing_watch, registration_watch
 from agent.observe.readiness import is_gone
-from agent.parts import Parts, Phase
+from agent.parts import Parts
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import Outgoing
 

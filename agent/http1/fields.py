@@ -12,8 +12,8 @@ from typing import NamedTuple
 import h11
 
 from agent.http1.head import Fields, HeadReason, HeadRefused, RequestHead, are_fields
+from agent.http1.request import HttpRequest, Values, fold
 from agent.http1.target import Target
-from agent.policy.http_match import HttpRequest, Values, fold
 from certs.spiffe import ServiceId
 
 IDENTITY = "X-Forwarded-Client-Cert"

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from agent.http1.fields import UPGRADE, Framing, framing, header_values, request_fields, written
 from agent.http1.head import Fields, HeadReason, HeadRefused, read_head, read_usual_line
+from agent.http1.request import HttpRequest, Values
 from agent.http1.request_body import ChunkedBody, CountedBody, RequestBody
 from agent.http1.target import Target, parse_target
-from agent.policy.http_match import HttpRequest, Values
 
 REMEMBERED = 2 * 1024  # bytes of headers that are worth keeping for a caller's next request
 

@@ -1,1 +1,6 @@
-"""The inbound room."""
+"""A caller from the mesh, top to bottom: handshake, identity, verdict, and only then the app.
+
+A refused caller never reaches the app.
+
+    app_connection  exchange  http_connection  inbound  local_reply
+"""

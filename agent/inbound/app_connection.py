@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from agent.net.dial import reset
+from agent.relay.close import reset
 from agent.relay.splice import Progress
 from agent.relay.streams import PlainStream
 

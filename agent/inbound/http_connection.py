@@ -28,9 +28,10 @@ from functools import partial
 
 import trio
 
+from agent.base.address import Address, TcpAddress
 from agent.base.latest import Latest
-from agent.config.registration import Address, TcpAddress
-from agent.connections.ledger import Connection, Ledger
+from agent.connections.connection import Connection
+from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, RefusedRequest
 from agent.http1.head import HeadRefused, find_end
 from agent.http1.request_body import BodyReason
@@ -40,8 +41,9 @@ from agent.http1.target import TargetRefused
 from agent.inbound.app_connection import AppConnection
 from agent.inbound.exchange import Exchange, ExchangeFailed, Outcome
 from agent.inbound.local_reply import answer, drained, linger, worth_draining
-from agent.net.dial import DialFailed, dial, part
+from agent.net.dial import DialFailed, dial
 from agent.policy.intentions import Intentions, Verdict, authorize_request
+from agent.relay.close import part
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending
 from agent.relay.streams import StreamBroken, TlsStream

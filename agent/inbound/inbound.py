@@ -17,13 +17,14 @@ from functools import partial
 
 from OpenSSL import SSL
 
+from agent.base.address import Address
 from agent.base.latest import Latest
-from agent.config.registration import Address, HttpMode
-from agent.connections.ledger import Connection, Direction, Handling, Ledger
-from agent.connections.records import Audited, Party
+from agent.connections.connection import Connection, Handling
+from agent.connections.ledger import Ledger
+from agent.connections.records import Audited, Direction, Party
 from agent.http1.fields import identity_value
 from agent.inbound.http_connection import HttpFront, Site
-from agent.net.dial import DialFailed, dial, dismiss, part, remote
+from agent.net.dial import DialFailed, dial, remote
 from agent.net.handshake import (
     HandshakeFailed,
     HandshakeReason,
@@ -34,7 +35,9 @@ from agent.net.handshake import (
 )
 from agent.net.proxy_protocol import Introduction, header, places
 from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions, VerdictReason, authorize, authorize_caller
+from agent.relay.close import dismiss, part
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending
 from agent.relay.streams import TlsStream

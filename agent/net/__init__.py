@@ -1,1 +1,6 @@
-"""The net room."""
+"""Binds, accepts, dials and handshakes sockets, each under a limit and a deadline.
+
+Every failure here is a named reason.
+
+    accept  bind  dial  handshake  listeners  proxy_protocol
+"""

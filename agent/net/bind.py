@@ -15,8 +15,8 @@ from pathlib import Path
 
 import trio
 
+from agent.base.address import Address, UnixAddress
 from agent.base.exits import ExitCode
-from agent.config.registration import Address, UnixAddress
 from agent.net.dial import tune
 
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
@@ -17,15 +16,12 @@ from itertools import zip_longest
 
 import trio
 
-from agent.config.registration import Address, TcpAddress
-from agent.relay.splice import Ending
+from agent.base.address import Address, TcpAddress
 
 _KEEPALIVE_IDLE = 60  # seconds; with the two below a vanished peer is noticed within two minutes
 _KEEPALIVE_INTERVAL = 15
 _KEEPALIVE_PROBES = 4
-_LINGER_NOTHING = struct.pack("ii", 1, 0)
 _BUSY_RETRY = 0.01  # seconds between tries at a unix socket whose backlog is full
-_LAST_BYTES = 64 * 1024
 _REMEMBERED = 512  # addresses known to be no names
 _DONE = (0, errno.EISCONN)
 _BEGUN = (*_DONE, errno.EALREADY, errno.EAGAIN)
@@ -104,50 +100,6 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with a TCP reset, so that nobody takes the end for an orderly one.
-
-    A unix socket has no reset: its reader sees an end of stream.
-    """
-    if sock.fileno() != -1:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOTHING)
-        sock.close()
-
-
-def dismiss(sock: socket.socket) -> None:
-    """Close a TLS leg without close_notify, so that what was written to it last still arrives.
-
-    Closing on unread bytes would reset the connection, and a reset overtakes what went before it.
-    """
-    try:
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(_LAST_BYTES)
-    except OSError:  # it has left already, or has sent nothing more: either way there is nobody to tell
-        pass
-    finally:
-        sock.close()
-
-
-def part(plain: socket.socket | None, tls: socket.socket | None, ending: Ending | None) -> None:
-    """Close both legs as the relay ended; None: it was cancelled, or never began.
-
-    An end that was not orderly is passed on as one. The plain leg is reset; the TLS leg goes without its
-    close_notify, which the sidecar there takes for truncation, and resets its own plain leg.
-    """
-    if plain is not None:
-        if ending is Ending.CLEAN:
-            plain.close()
-        else:
-            reset(plain)
-    if tls is not None:
-        if ending is Ending.CLEAN:
-            tls.close()
-        elif ending is Ending.PLAIN_RESET:
-            dismiss(tls)
-        else:
-            reset(tls)
 
 
 def remote(sock: socket.socket) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import trio
 
-from agent.config.registration import Address, TcpAddress
+from agent.base.address import Address, TcpAddress
 from agent.net.accept import Admission, AdmissionEvents, Handler, accept_all
 from agent.net.bind import BindFailed, Bound, adopt, bind
 from upstreams.spec import LOOPBACK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.connections.ledger import Finished
+from agent.connections.records import Finished
 
 
 def fields(finished: Finished) -> dict[str, str | int | float | None]:

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TextIO
 
 from agent.config.options import LogFormat, LogLevel
-from agent.connections.ledger import Connection, Finished
-from agent.connections.records import Audited, FailedAttempt, RefusedRequest
+from agent.connections.connection import Connection
+from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
 from agent.net.accept import Admission, Overflow
 from agent.observe.connection_log import fields
 from agent.observe.rate_limit import Flood
@@ -106,7 +106,7 @@ class Journal(WatchJournal):
         """An address is not to be had; it is tried again."""
         self.write(LogLevel.ERROR, "listening.failed", purpose=purpose, detail=detail)
 
-    # --- connections (agent.connections.ledger.ConnectionEvents, agent.net.accept.AdmissionEvents) ---
+    # --- connections (agent.connections.connection.ConnectionEvents, agent.net.accept.AdmissionEvents) ---
 
     def opened(self, connection: Connection, /) -> None:
         """Application bytes begin to flow."""

@@ -6,8 +6,7 @@ import msgspec
 
 from agent.observe.server import JSON, Reply, text_reply
 from agent.parts import Parts
-from agent.policy.explain import Evidence, explain
-from agent.policy.inquiry import Inquiry, InvalidInquiry, question_of
+from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
 from agent.policy.intentions import Intentions
 
 

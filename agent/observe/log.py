@@ -1,7 +1,7 @@
 """Lines on standard error, text or JSON with the same fields: `ts`, `level`, `event`, then the event's own.
 
 Values are printed, never objects: nothing here can reach a key or a token. A line is one write, so that lines
-of several processes on one stream do not mix; none is waited for (agent.sink).
+of several processes on one stream do not mix; none is waited for (agent.process.sink).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TextIO
 import msgspec
 
 from agent.config.options import LogFormat, LogLevel
-from agent.sink import Sink
+from agent.process.sink import Sink
 
 _RANK = {level: rank for rank, level in enumerate(LogLevel)}
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")

@@ -14,7 +14,7 @@ import trio
 
 from agent import VERSION
 from agent.base.prometheus import Family, counter, gauge
-from agent.connections.ledger import Direction
+from agent.connections.records import Direction
 from agent.control import report as credential_status
 from agent.net.accept import Overflow
 from agent.observe.readiness import missing

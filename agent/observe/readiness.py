@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from agent.base.phase import Phase
 from agent.consul.api import ConsulError, ConsulReason
 from agent.consul.watch import WatchStatus
-from agent.parts import Parts, Phase
+from agent.parts import Parts
 
 GONE_GRACE = timedelta(seconds=60)  # a service registered anew is gone for a moment
 

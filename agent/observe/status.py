@@ -12,7 +12,8 @@ from datetime import datetime
 
 from agent import VERSION
 from agent.config.effective import origins
-from agent.connections.ledger import Connection, Direction, Finished
+from agent.connections.connection import Connection
+from agent.connections.records import Direction, Finished
 from agent.consul.watch import WatchStatus
 from agent.control import report as credential_status
 from agent.observe.readiness import missing

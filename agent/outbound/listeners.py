@@ -10,9 +10,10 @@ from typing import Protocol
 
 import trio
 
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.latest import Latest
-from agent.config.registration import Address, TcpAddress, UnixAddress
-from agent.connections.ledger import CloseReason, Direction, Ledger
+from agent.connections.ledger import Ledger
+from agent.connections.records import CloseReason, Direction
 from agent.net.accept import Admission, Place
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.upstream_state import Surroundings, Targets

@@ -4,8 +4,8 @@ Candidates are tried one after the other until one serves. A failure before the 
 the next; after it, never: nobody knows what the far side has done with the bytes. A candidate that was not
 trusted by roots which have been replaced meanwhile is tried again by the newest: that failure was ours.
 
-Where warm connections are kept (agent.outbound.warm_pool) and one is ready, it is used instead: then all that comes
-before the first byte has happened already.
+Where a warm connection is ready (agent.outbound.warm_pool) it is used instead: then all that comes before the
+first byte has happened already.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from enum import StrEnum
 
 from OpenSSL import SSL
 
+from agent.base.address import TcpAddress
 from agent.base.latest import Latest
-from agent.config.registration import TcpAddress
-from agent.connections.ledger import Connection, Direction, Ledger
-from agent.connections.records import Audited, FailedAttempt, Party
-from agent.net.dial import DialFailed, dial, part, remote, reset
+from agent.connections.connection import Connection
+from agent.connections.ledger import Ledger
+from agent.connections.records import Audited, Direction, FailedAttempt, Party
+from agent.net.dial import DialFailed, dial, remote
 from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
 from agent.outbound.candidates import Search
 from agent.outbound.upstream_state import Targets, counted
@@ -31,6 +32,7 @@ from agent.outbound.warm_serve import serve_warm
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.intentions import VerdictReason
 from agent.policy.source_intentions import Callee, Outgoing
+from agent.relay.close import part, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
 from certs.contexts import Contexts

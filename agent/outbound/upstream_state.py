@@ -15,7 +15,7 @@ from random import Random
 from typing import Protocol
 
 from agent.base.latest import Latest
-from agent.connections.ledger import Connection
+from agent.connections.connection import Connection
 from agent.consul.watch import WatchStatus
 from agent.outbound.warm_connection import Warm, WarmBook
 from upstreams.choose import Chance

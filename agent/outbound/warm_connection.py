@@ -18,7 +18,7 @@ import trio
 from OpenSSL import SSL
 
 from agent.connections.records import Party
-from agent.net.dial import reset
+from agent.relay.close import reset
 from agent.relay.pump import RECORD, explain
 from certs.peer import Peer
 from upstreams.reach import Dialling
@@ -29,7 +29,7 @@ MOST_EARLY = 16 * 1024  # bytes that a server may say before it is asked anythin
 
 
 class WarmReason(StrEnum):
-    """Why a warm connection was given up unused, beside what closes open ones (agent.connections.ledger.CloseReason)."""
+    """Why a warm connection was given up unused, beside the reasons of `CloseReason`."""
 
     IDLE = "idle_too_long"  # of an age at which the far side may be about to hang up
     CLOSED = "closed_by_peer"  # in order: the far app has hung up, most likely

@@ -25,17 +25,18 @@ from typing import Protocol
 
 import trio
 
+from agent.base.address import TcpAddress
 from agent.base.latest import Latest
-from agent.config.registration import TcpAddress
 from agent.connections.records import FailedAttempt, Party
 from agent.connections.verdicts import objection_to
-from agent.net.dial import DialFailed, dial, reset
+from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.outbound import NotServed, identify, server_name
 from agent.outbound.upstream_state import Targets
 from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, Warm, WarmReason
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.source_intentions import Outgoing
+from agent.relay.close import reset
 from certs.contexts import Contexts
 from certs.peer import PeerRejected
 from upstreams.reach import Dialling, Unreachable

@@ -8,11 +8,12 @@ from enum import StrEnum
 
 import trio
 
-from agent.connections.ledger import Connection, Ledger
+from agent.connections.connection import Connection
+from agent.connections.ledger import Ledger
 from agent.connections.records import FailedAttempt
-from agent.net.dial import part
 from agent.outbound.upstream_state import Targets, counted
 from agent.outbound.warm_connection import Warm
+from agent.relay.close import part
 from agent.relay.pump import explain_system
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer

@@ -1,1 +1,7 @@
-"""The policy room."""
+"""Decides whether an identity may call, and whether it may make a request; pure.
+
+What is not understood denies, with a named reason.
+
+    deny_list  explain  http_match  http_mode  intentions  narrowing  permissions  regex
+    source_intentions  wire
+"""

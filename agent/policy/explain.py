@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from agent.config.registration import HttpMode
+import msgspec
+
+from agent.http1.fields import view
+from agent.http1.request import HttpRequest
+from agent.http1.target import TargetRefused, parse_target
 from agent.policy.deny_list import DenyList
-from agent.policy.http_match import HttpRequest
+from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions, Verdict, authorize, authorize_request
-from certs.spiffe import ServiceId
+from certs.spiffe import InvalidSpiffeId, ServiceId, TrustDomain, parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,3 +126,75 @@ def _list(question: Question, evidence: Evidence) -> Iterator[str]:
 
 def _row(name: str, text: str) -> str:
     return f"{name:11} {text}"
+
+
+UNKNOWN_DOMAIN = "unknown"
+
+
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*)")
+
+
+_SERIAL = re.compile(r"[0-9a-fA-F:]*[0-9a-fA-F]")
+
+
+class InvalidInquiry(ValueError):
+    """A question that cannot be understood; the text says what to write."""
+
+
+class Inquiry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The flags of the command, as they were given; empty is not given."""
+
+    source: str
+    destination: str = ""
+    method: str = ""
+    path: str = ""
+    serial: str = ""
+    headers: tuple[str, ...] = ()
+
+
+def question_of(inquiry: Inquiry, trust_domain: str, datacenter: str) -> Question:
+    """Read it. What the source does not say is ours; raise InvalidInquiry."""
+    if inquiry.serial and not _SERIAL.fullmatch(inquiry.serial):
+        raise InvalidInquiry(f"-serial {inquiry.serial!r} is not hexadecimal")
+    source = _source(inquiry.source, trust_domain, datacenter)
+    return Question(source=source, serial=inquiry.serial, request=_request(inquiry))
+
+
+def _source(text: str, trust_domain: str, datacenter: str) -> ServiceId:
+    if not text:
+        raise InvalidInquiry("say who calls: -source SERVICE[@DC]")
+    try:
+        if "://" in text:
+            identity = parse(text)
+            if not isinstance(identity, ServiceId):
+                raise InvalidInquiry(f"-source {text!r} is not the identity of a service")
+            return identity
+        service, _, named = text.partition("@")
+        domain = TrustDomain.parse(trust_domain or UNKNOWN_DOMAIN)
+        return ServiceId(trust_domain=domain, datacenter=named or datacenter, service=service)
+    except InvalidSpiffeId as error:
+        raise InvalidInquiry(
+            f"-source {text!r}: write SERVICE, SERVICE@DC or a SPIFFE ID ({error})"
+        ) from error
+
+
+def _request(inquiry: Inquiry) -> HttpRequest | None:
+    if not inquiry.method and not inquiry.path and not inquiry.headers:
+        return None
+    method, path = inquiry.method or "GET", inquiry.path or "/"
+    fields = []
+    for header in inquiry.headers:
+        parts = _HEADER.fullmatch(header)
+        if parts is None:
+            raise InvalidInquiry(f"-header {header!r}: write 'Name: value'")
+        fields.append((parts[1].encode(), parts[2].strip().encode()))
+    if not _METHOD.fullmatch(method) or not re.fullmatch(r"[\x21-\x7e]+", path):
+        raise InvalidInquiry("-method is one word, -path visible ASCII, as in a request line")
+    try:
+        target = parse_target(path.encode(), method, b"")
+    except TargetRefused as refusal:
+        raise InvalidInquiry(f"-path {path!r} is refused whatever the rules say: {refusal}") from refusal
+    return view(method, target, fields)

@@ -21,7 +21,8 @@ from typing import TypeAlias
 import msgspec
 
 from agent.base.incremental import Pieces, Work
-from agent.policy.http_match import OVERRIDING, HttpRequest
+from agent.http1.request import HttpRequest
+from agent.policy.http_match import OVERRIDING
 from agent.policy.narrowing import Narrowing, parse_meta
 from agent.policy.permissions import (
     Permission,

@@ -19,17 +19,9 @@ from enum import StrEnum
 
 import msgspec
 
+from agent.http1.request import HttpRequest, fold
 from agent.http1.target import rule_path
-from agent.policy.http_match import (
-    HeaderRule,
-    HeaderTest,
-    HttpRequest,
-    PathExact,
-    PathPrefix,
-    PathRegex,
-    PathRule,
-    fold,
-)
+from agent.policy.http_match import HeaderRule, HeaderTest, PathExact, PathPrefix, PathRegex, PathRule
 from agent.policy.regex import UnsupportedPattern, compile_pattern
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

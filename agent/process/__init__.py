@@ -1,1 +1,6 @@
-"""The process room."""
+"""What the operating system and the service manager need of a process: readiness, memory, one OpenSSL.
+
+This room knows nothing of connections or of Consul.
+
+    memory  openssl  sink  systemd
+"""

@@ -7,16 +7,16 @@ import socket
 import trio
 
 from agent.config.options import ProxyProtocol
-from agent.config.registration import HttpMode
-from agent.connections.ledger import Connection, Finished, Handling
+from agent.connections.connection import Connection, Handling
 from agent.connections.reauthorize import Judge
-from agent.connections.records import Audited, FailedAttempt, RefusedRequest
+from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
 from agent.inbound.inbound import handling, serve_inbound
 from agent.net.accept import Place
 from agent.net.handshake import Way
 from agent.outbound.outbound import serve_outbound
 from agent.outbound.upstream_state import Targets
 from agent.parts import Parts
+from agent.policy.http_mode import HttpMode
 from agent.relay.relay import Relay
 
 STEPS = 4  # of handshakes before every other task has its turn, where requests are judged: some 2 ms of work
@@ -86,7 +86,7 @@ class Handlers:
 
 
 class Reactions:
-    """Hears of every connection (agent.connections.ledger.ConnectionEvents): writes it down, and does what follows."""
+    """Hears of every connection (agent.connections.connection.ConnectionEvents), and acts on it."""
 
     def __init__(self) -> None:
         self._parts: Parts | None = None

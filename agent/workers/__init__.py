@@ -1,1 +1,6 @@
-"""The workers room."""
+"""The data plane in several processes, fed by messages from the control process.
+
+A worker asks nothing of Consul and keeps no settings of its own.
+
+    channel  endpoints  link  listeners  messages  process  publisher  reports  supervisor  worker
+"""

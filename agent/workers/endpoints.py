@@ -17,7 +17,7 @@ Key = tuple[Lookup, float | None]
 
 
 class HandedFeeds:
-    """Sources by lookup (agent.outbound.upstream_state.Sources). `say` tells the control process what is wanted of it."""
+    """Sources by lookup (agent.outbound.upstream_state.Sources); `say` asks the control process."""
 
     def __init__(self, say: Callable[[AskedAgain | GatewaysWanted], None]) -> None:
         self._say = say

@@ -13,7 +13,7 @@ import trio
 
 COMMAND = "worker"  # of `python -m agent`; not for people
 
-_ROOT = Path(__file__).resolve().parents[1]  # where `agent` is found, wherever we were started
+_ROOT = Path(__file__).resolve().parents[2]  # where `agent` is found, wherever we were started
 _NOT_FOR_WORKERS = ("CONSUL_", "CONNECT_", "SIDECAR_", "NOTIFY_", "LISTEN_", "WATCHDOG_", "CREDENTIALS_")
 
 

@@ -23,26 +23,28 @@ import trio
 
 from agent import VERSION
 from agent.ageing import age
+from agent.base.clock import now
 from agent.base.exits import ExitCode
+from agent.base.phase import Phase
 from agent.config.options import LogLevel
 from agent.config.registration import Registration
-from agent.connections.ledger import CloseReason, Ledger
+from agent.connections.ledger import Ledger
 from agent.connections.reauthorize import Judge
+from agent.connections.records import CloseReason
 from agent.consul.api import Consul
-from agent.consul.connect import TokenSource
 from agent.consul.http import Client
+from agent.consul.token import TokenSource
 from agent.observe.events import Journal
 from agent.observe.log import Log
 from agent.outbound.warm_pools import keep_warm
-from agent.parts import Parts, Phase
+from agent.parts import Parts
 from agent.policy.deny_list import DenyList
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import Outgoing
-from agent.process.memory import give_back
+from agent.process.memory import give_back, settle
 from agent.proxy.dataplane import Reactions
 from agent.proxy.reconcile import assemble
 from agent.relay.relay import Relay
-from agent.run import now, settle
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.endpoints import HandedFeeds
 from agent.workers.listeners import HandedListeners

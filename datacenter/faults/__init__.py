@@ -1,1 +1,6 @@
-"""The faults room."""
+"""Faults on purpose: hung watches, cut WANs, corrupt answers.
+
+The switches act before the real endpoints and are off by default.
+
+    bad_answers  endpoints  injection
+"""

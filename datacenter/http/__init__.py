@@ -1,1 +1,6 @@
-"""The http room."""
+"""Consul's HTTP conventions: requests, blocking reads, errors, forwarding to other datacenters.
+
+Endpoints are written against this room and know no socket.
+
+    context  decode  filter  forward  frame  go_errors  server  telemetry
+"""

@@ -1,1 +1,6 @@
-"""The queries room."""
+"""Prepared queries: their definitions, and their execution here and in other datacenters.
+
+Queries belong to one datacenter, as with Consul.
+
+    definitions  endpoints  execution
+"""

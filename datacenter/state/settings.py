@@ -1,4 +1,4 @@
-"""What one embedded datacenter is told at start; parsed in `datacenter.config.options`, frozen from then on."""
+"""The settings of one embedded datacenter, parsed in `datacenter.config.options` and frozen."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent.base.exits import ExitCode
-from agent.connections.ledger import Direction
+from agent.connections.records import Direction
 from agent.observe.readiness import missing
 from agent.process.systemd import Inherited
 from tests.support.agent_in_process import (

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.config.registration import HttpMode, TcpAddress
+from agent.base.address import TcpAddress
+from agent.policy.http_mode import HttpMode
 from tests.certs.authority import TRUST_DOMAIN
 from tests.interop.envoy import introduced
 from tests.support.two_sidecars import Mesh, echo, mesh, until

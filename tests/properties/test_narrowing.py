@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.policy.http_match import HttpRequest
+from agent.http1.request import HttpRequest
 from agent.policy.intentions import authorize, authorize_caller, authorize_request, parse_match
 from agent.policy.narrowing import Narrowing
 from certs.spiffe import ServiceId, TrustDomain

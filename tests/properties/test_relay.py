@@ -18,7 +18,7 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from agent.net.dial import part, reset
+from agent.relay.close import part, reset
 from agent.relay.pump import BUFFER, COLLECT
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer

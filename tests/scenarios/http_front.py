@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import h11
 import trio
 
-from agent.config.registration import HttpMode
+from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions, parse_match
 from agent.relay.splice import Progress
 from agent.relay.streams import StreamBroken, TlsStream

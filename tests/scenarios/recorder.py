@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.connections.ledger import Connection, Finished
-from agent.connections.records import Audited, FailedAttempt, RefusedRequest
+from agent.connections.connection import Connection
+from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
 from agent.net.accept import Admission, Overflow
 
 

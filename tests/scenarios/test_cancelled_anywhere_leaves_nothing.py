@@ -10,7 +10,7 @@ import pytest
 import trio
 from OpenSSL import SSL
 
-from agent.connections.ledger import CloseReason
+from agent.connections.records import CloseReason
 from tests.support.socket_pairs import tcp_pair
 from tests.support.two_sidecars import Mesh, Side, echo, inbound, mesh, no_descriptor_leaked, outbound, until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.config.registration import TcpAddress
+from agent.base.address import TcpAddress
 from tests.scenarios.http_front import Front, allow, deny, front
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

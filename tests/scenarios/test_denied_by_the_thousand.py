@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from agent.connections.ledger import Direction
+from agent.connections.records import Direction
 from agent.inbound.inbound import InboundReason
 from agent.net.handshake import HandshakeFailed
 from agent.policy.deny_list import parse_deny_list

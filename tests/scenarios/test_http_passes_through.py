@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from agent.config.registration import HttpMode
 from agent.connections.verdicts import rejudge
+from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import parse_match
 from tests.scenarios.http_app import AppSide, Reached, say_ok
 from tests.scenarios.http_front import Front, Reply, allow, deny, front, intentions, request

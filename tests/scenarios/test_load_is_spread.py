@@ -20,7 +20,7 @@ from functools import partial
 import pytest
 import trio
 
-from agent.config.registration import TcpAddress
+from agent.base.address import TcpAddress
 from agent.net.accept import Place, accept_all
 from agent.net.dial import dial
 from agent.outbound.candidates import Search

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from agent.connections.ledger import Direction
+from agent.connections.records import Direction
 from agent.relay.splice import Ending
 from tests.support.two_sidecars import echo, mesh, no_descriptor_leaked, receive_all, until
 

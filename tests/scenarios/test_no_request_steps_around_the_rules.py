@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 import trio
 
-from agent.policy.http_match import fold
+from agent.http1.request import fold
 from tests.scenarios.attempts import (
     AGAINST_ALLOWANCES,
     AGAINST_DENIALS,

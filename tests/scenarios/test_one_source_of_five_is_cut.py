@@ -15,8 +15,8 @@ from datetime import timedelta
 import trio
 from OpenSSL import SSL
 
-from agent.connections.ledger import CloseReason
 from agent.connections.reauthorize import Judge
+from agent.connections.records import CloseReason
 from agent.policy.deny_list import parse_deny_list
 from agent.policy.intentions import parse_match
 from certs.contexts import Contexts

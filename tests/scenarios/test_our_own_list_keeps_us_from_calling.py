@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from agent.connections.ledger import CloseReason, Direction
 from agent.connections.reauthorize import Judge
+from agent.connections.records import CloseReason, Direction
 from agent.outbound.outbound import OutboundReason
 from agent.policy.intentions import VerdictReason
 from agent.policy.source_intentions import Outgoing, parse_outgoing

@@ -12,9 +12,9 @@ import pytest
 import trio
 from OpenSSL import SSL
 
+from agent.base.address import TcpAddress
 from agent.base.latest import Latest
-from agent.config.registration import TcpAddress
-from agent.connections.ledger import Direction
+from agent.connections.records import Direction
 from agent.inbound.inbound import InboundReason
 from agent.net.dial import DialReason
 from agent.net.handshake import HandshakeReason

@@ -9,8 +9,8 @@ from enum import StrEnum
 import pytest
 import trio
 
-from agent.config.registration import TcpAddress
-from agent.connections.ledger import Direction
+from agent.base.address import TcpAddress
+from agent.connections.records import Direction
 from agent.net.handshake import HandshakeReason
 from agent.outbound.outbound import OutboundReason
 from certs.peer import PeerReason

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import trio
 
-from agent.connections.ledger import CloseReason
+from agent.connections.records import CloseReason
 from agent.connections.verdicts import Rejudged, rejudge
 from agent.policy.intentions import parse_match
 from tests.certs.authority import Issuer

@@ -11,15 +11,15 @@ from random import Random
 import pytest
 import trio
 
-from agent.config.registration import HttpMode
-from agent.connections.ledger import Direction
-from agent.net.dial import reset
+from agent.connections.records import Direction
 from agent.outbound.outbound import OutboundReason
 from agent.outbound.warm_connection import WarmReason
 from agent.outbound.warm_pool import Grounds, WarmPool
 from agent.outbound.warm_serve import WarmUse
 from agent.policy.deny_list import parse_deny_list
+from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import parse_match
+from agent.relay.close import reset
 from agent.relay.splice import Ending
 from tests.certs.authority import TRUST_DOMAIN
 from tests.scenarios.test_cancelled_anywhere_leaves_nothing import cancelled_at

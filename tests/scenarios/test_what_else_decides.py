@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from agent.connections.ledger import CloseReason, Direction
-from agent.connections.records import Audited
+from agent.connections.records import Audited, CloseReason, Direction
 from agent.connections.verdicts import Rejudged, rejudge
 from agent.inbound.inbound import InboundReason
 from agent.outbound.outbound import OutboundReason

@@ -35,7 +35,7 @@ async def agent(nursery: trio.Nursery) -> AsyncIterator[Agent]:
 
 
 async def test_no_ticket_goes_before_the_first_byte(agent: Agent) -> None:
-    """A worker reads agent/openssl.cnf as an agent alone does."""
+    """A worker reads agent/process/openssl.cnf as an agent alone does."""
     sock = socket.create_connection(agent.address, timeout=SECONDS)
     with sock:
         sock.setblocking(False)

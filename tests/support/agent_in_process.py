@@ -13,8 +13,8 @@ import trio
 from OpenSSL import SSL
 
 from agent.base.exits import Exit, ExitCode
+from agent.base.phase import Phase
 from agent.lifecycle import Lifecycle
-from agent.parts import Phase
 from agent.process.systemd import Inherited, Notifier
 from certs.bundle import parse_roots
 from certs.contexts import build_contexts

@@ -10,11 +10,12 @@ from random import Random
 
 import trio
 
+from agent.base.address import TcpAddress
 from agent.config.options import LogLevel
-from agent.config.registration import Registration, TcpAddress
+from agent.config.registration import Registration
 from agent.config.settings import Settings, resolve
 from agent.connections.ledger import Ledger
-from agent.consul.connect import TokenSource
+from agent.consul.token import TokenSource
 from agent.observe.events import Journal
 from agent.parts import Parts
 from agent.proxy.dataplane import Reactions

@@ -20,8 +20,8 @@ import trio
 from trio.testing import memory_stream_pair
 
 from agent.consul.api import Consul
-from agent.consul.connect import TokenSource
 from agent.consul.http import Client
+from agent.consul.token import TokenSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

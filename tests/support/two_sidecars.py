@@ -22,9 +22,10 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.latest import Latest
-from agent.config.registration import Address, HttpMode, TcpAddress, UnixAddress
-from agent.connections.ledger import Finished, Ledger
+from agent.connections.ledger import Ledger
+from agent.connections.records import Finished
 from agent.consul.watch import WatchStatus
 from agent.inbound.inbound import serve_inbound
 from agent.net.accept import Admission, accept_all
@@ -32,6 +33,7 @@ from agent.net.handshake import HandshakeFailed, client_handshake, server_handsh
 from agent.outbound.outbound import serve_outbound
 from agent.outbound.upstream_state import Source, Targets
 from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions, parse_match
 from agent.policy.source_intentions import Outgoing
 from agent.relay.relay import Relay

@@ -17,8 +17,8 @@ import pytest
 import trio
 from OpenSSL import SSL
 
+from agent.base.address import TcpAddress
 from agent.base.latest import Latest
-from agent.config.registration import TcpAddress
 from agent.connections.records import FailedAttempt
 from agent.net.dial import DialFailed, DialReason
 from agent.net.handshake import HandshakeFailed, HandshakeReason

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from agent import VERSION
+from agent.base.address import TcpAddress, UnixAddress
 from agent.base.exits import ExitCode
 from agent.cli.console import Console
 from agent.cli.doctor import (
@@ -26,7 +27,6 @@ from agent.cli.doctor import (
     main,
 )
 from agent.cli.findings import Finding, State
-from agent.config.registration import TcpAddress, UnixAddress
 from tests.contract.processes import process
 from tests.support.agent_in_process import App, free_port, public_life, wall
 from tests.support.agent_parts import registration, settings

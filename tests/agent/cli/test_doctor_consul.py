@@ -18,7 +18,7 @@ from agent.cli.doctor_consul import (
     look_at_token,
 )
 from agent.cli.findings import State
-from agent.consul.connect import TokenSource
+from agent.consul.token import TokenSource
 from tests.certs.authority import Issuer, roots_answer
 from tests.support.agent_parts import (
     LEAF,

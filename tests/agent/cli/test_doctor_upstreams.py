@@ -10,8 +10,8 @@ import trio
 from agent.base.exits import ExitCode
 from agent.cli.doctor_upstreams import Journey, look_at_upstream
 from agent.cli.findings import Finding, State
-from agent.net.dial import reset
 from agent.net.handshake import HandshakeFailed, server_handshake
+from agent.relay.close import reset
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import wall

@@ -15,7 +15,7 @@ import trio
 from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console
 from agent.cli.explain import ask_agent, ask_consul, main
-from agent.policy.inquiry import Inquiry
+from agent.policy.explain import Inquiry
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import App, Caller, public_life
 from tests.support.agent_parts import MATCH, settings

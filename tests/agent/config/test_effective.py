@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from agent.base.address import TcpAddress, UnixAddress
 from agent.config.effective import check_id, from_settings, laid_over, origins, own_definition
-from agent.config.registration import TcpAddress, UnixAddress
 from tests.support.agent_parts import PROXY, registration, settings
 from upstreams.spec import parse_upstream_flag
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.config.options import BY_NAME, CONFIG, OPTIONS
 from agent.config.settings import printed, resolve
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_flags_of_the_contract() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.config import parsers as values
 from agent.config.options import LogLevel
 from agent.config.parsers import ConsulAddress
-from agent.config.registration import Address, TcpAddress, UnixAddress
 
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])

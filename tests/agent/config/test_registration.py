@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
+from agent.base.address import TcpAddress, UnixAddress
 from agent.config.opaque_config import ProblemReason
-from agent.config.registration import (
-    HttpMode,
-    RegistrationReason,
-    RegistrationRejected,
-    TcpAddress,
-    UnixAddress,
-    parse_registration,
-)
+from agent.config.registration import RegistrationReason, RegistrationRejected, parse_registration
+from agent.policy.http_mode import HttpMode
 from tests.recorded import body
 from upstreams.spec import MeshGatewayMode
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.base.address import TcpAddress, UnixAddress
 from agent.config.options import BY_NAME, OPTIONS
 from agent.config.parsers import ConsulAddress
-from agent.config.registration import TcpAddress, UnixAddress
 from agent.config.settings import IdentityKind, Origin, Rank, Resolution, Settings, resolve
 from upstreams.spec import parse_upstream_flag
 

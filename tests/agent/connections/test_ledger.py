@@ -8,8 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from agent.connections.ledger import RECENT, CloseReason, Connection, Direction, Finished, Ledger
-from agent.connections.records import Audited, FailedAttempt
+from agent.connections.connection import Connection
+from agent.connections.ledger import RECENT, Ledger
+from agent.connections.records import Audited, CloseReason, Direction, FailedAttempt, Finished
 from agent.net.dial import DialReason
 from agent.net.handshake import HandshakeReason
 from agent.relay.splice import Ending

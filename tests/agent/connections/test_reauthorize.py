@@ -11,8 +11,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.base.latest import Latest
-from agent.connections.ledger import Direction, Ledger
+from agent.connections.ledger import Ledger
 from agent.connections.reauthorize import Judge
+from agent.connections.records import Direction
 from agent.policy.intentions import Intentions, parse_match
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts, build_contexts

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.connections.ledger import CloseReason, Connection, Direction, Ledger
-from agent.connections.records import Party
+from agent.connections.connection import Connection
+from agent.connections.ledger import Ledger
+from agent.connections.records import CloseReason, Direction, Party
 from agent.connections.verdicts import Rejudged, rejudge
 from agent.policy.intentions import Intentions, parse_match
 from agent.policy.source_intentions import Outgoing, parse_outgoing

@@ -22,8 +22,8 @@ from agent.consul.api import (
     classify,
     find_sidecar,
 )
-from agent.consul.connect import TokenSource
 from agent.consul.http import Client
+from agent.consul.token import TokenSource
 from tests.recorded import body
 from tests.support.fake_consul import Scripted, ScriptedConsul
 from upstreams.spec import QueryDestination, ServiceDestination

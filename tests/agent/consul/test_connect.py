@@ -16,8 +16,9 @@ from cryptography.x509.oid import NameOID
 
 from agent.config.parsers import ConsulAddress
 from agent.config.settings import Settings, resolve
-from agent.consul.connect import TokenSource, dialler, tls_context
+from agent.consul.connect import dialler, tls_context
 from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request
+from agent.consul.token import TokenSource
 from tests.certs.authority import Key, key_pem, new_key, pem
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"

@@ -9,9 +9,9 @@ import trio
 from trio.testing import MockClock
 
 from agent.base.exits import Exit, ExitCode
+from agent.base.phase import Phase
 from agent.control.plane import OwnWatches
 from agent.observe.readiness import missing
-from agent.parts import Phase
 from tests.support.agent_parts import (
     LEAF,
     MATCH,

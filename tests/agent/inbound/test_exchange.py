@@ -12,7 +12,7 @@ import trio
 from agent.http1.request_reader import CallReader
 from agent.inbound.app_connection import AppConnection
 from agent.inbound.exchange import Exchange, ExchangeFailed, Outcome
-from agent.net.dial import reset
+from agent.relay.close import reset
 from agent.relay.splice import Progress
 from agent.relay.streams import StreamBroken
 from tests.agent.relay.test_streams import tls_pair

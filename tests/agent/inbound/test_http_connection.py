@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from agent.config.registration import TcpAddress
+from agent.base.address import TcpAddress
 from agent.inbound.exchange import Exchange
 from agent.inbound.http_connection import HttpFront
 from agent.policy.intentions import parse_match

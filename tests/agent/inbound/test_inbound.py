@@ -12,8 +12,8 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
-from agent.config.registration import TcpAddress
-from agent.connections.ledger import CloseReason
+from agent.base.address import TcpAddress
+from agent.connections.records import CloseReason
 from agent.connections.verdicts import rejudge
 from agent.inbound.inbound import InboundReason
 from agent.net.dial import DialReason

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.exits import ExitCode
-from agent.config.registration import Address, TcpAddress, UnixAddress
 from agent.net.bind import BindFailed, adopt, bind
 
 

@@ -11,9 +11,10 @@ import pytest
 import trio
 import trio.testing
 
-from agent.config.registration import Address, TcpAddress, UnixAddress
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net import dial as legs
-from agent.net.dial import HEAD_START, DialFailed, DialReason, dial, dismiss, part, remote, reset, tune
+from agent.net.dial import HEAD_START, DialFailed, DialReason, dial, remote, tune
+from agent.relay.close import dismiss, part, reset
 from agent.relay.splice import Ending
 from tests.support.socket_pairs import listener, tcp_pair
 

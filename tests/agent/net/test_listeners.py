@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.config.registration import Address, TcpAddress, UnixAddress
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.accept import Admission, Overflow, Place
 from agent.net.bind import BindFailed, Bound, bind
 from agent.net.listeners import CHECK, Listeners, Opening

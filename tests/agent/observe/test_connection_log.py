@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from agent.connections.ledger import Direction, Finished
-from agent.connections.records import Party
+from agent.connections.records import Direction, Finished, Party
 from agent.observe.connection_log import fields
 from agent.relay.splice import Ending
 from certs.peer import Peer

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from agent.config.options import LogFormat, LogLevel
-from agent.connections.ledger import Direction, Ledger
-from agent.connections.records import Audited, FailedAttempt, RefusedRequest
+from agent.connections.ledger import Ledger
+from agent.connections.records import Audited, Direction, FailedAttempt, RefusedRequest
 from agent.net.accept import Admission, Overflow
 from agent.net.dial import DialReason
 from agent.observe.events import Journal

@@ -9,8 +9,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.base.prometheus import text
-from agent.connections.ledger import Direction
-from agent.connections.records import Audited, FailedAttempt
+from agent.connections.records import Audited, Direction, FailedAttempt
 from agent.net.dial import DialReason
 from agent.observe.metrics import families, open_files, resident_bytes
 from agent.outbound.outbound import OutboundReason

@@ -7,11 +7,12 @@ from datetime import timedelta
 import trio
 from trio.testing import MockClock
 
+from agent.base.phase import Phase
 from agent.consul.api import ConsulError, ConsulReason
 from agent.control.credentials import Rotation
 from agent.control.watches import intentions_watch, registration_watch
 from agent.observe.readiness import GONE_GRACE, missing
-from agent.parts import Parts, Phase
+from agent.parts import Parts
 from agent.policy.intentions import Intentions
 from certs.contexts import build_contexts
 from tests.certs import fitting

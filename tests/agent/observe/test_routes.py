@@ -7,10 +7,11 @@ import json
 import pytest
 import trio
 
+from agent.base.phase import Phase
 from agent.config.options import LogLevel
 from agent.observe.routes import routes
 from agent.observe.server import Reply
-from agent.parts import Parts, Phase
+from agent.parts import Parts
 from tests.support.agent_parts import assembled
 
 

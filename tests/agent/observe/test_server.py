@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from agent.config.registration import Address, TcpAddress, UnixAddress
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.bind import bind
 from agent.observe import server as admin
 from agent.observe.server import MAX_BODY, MAX_CONNECTIONS, Admin, Reply, Route, text_reply

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from agent.connections.ledger import Direction
+from agent.connections.records import Direction
 from agent.observe import status
 from agent.observe.status import document
 from agent.outbound.outbound import OutboundReason

@@ -7,8 +7,7 @@ import io
 import pytest
 
 from agent.config.options import LogLevel
-from agent.connections.ledger import CloseReason
-from agent.connections.records import FailedAttempt
+from agent.connections.records import CloseReason, FailedAttempt
 from agent.net.dial import DialReason
 from agent.observe.events import Journal
 from agent.observe.warm_log import WarmLog

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.connections.ledger import CloseReason, Connection, Direction
+from agent.connections.connection import Connection
+from agent.connections.records import CloseReason, Direction
 from agent.net.accept import Admission, Place
 from agent.net.bind import BindFailed
 from agent.net.listeners import Listeners

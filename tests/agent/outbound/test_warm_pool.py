@@ -12,7 +12,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.connections.ledger import CloseReason, Connection
+from agent.connections.connection import Connection
+from agent.connections.records import CloseReason
 from agent.outbound.warm_connection import MOST_EARLY, PROVEN_SECONDS, WarmReason
 from agent.outbound.warm_pool import LONGEST_REST
 from agent.policy.deny_list import parse_deny_list

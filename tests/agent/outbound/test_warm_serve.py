@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pytest
 import trio
 
-from agent.connections.ledger import Direction, Ledger
+from agent.connections.ledger import Ledger
+from agent.connections.records import Direction
 from agent.outbound.upstream_state import Targets
 from agent.outbound.warm_connection import Warm
 from agent.outbound.warm_serve import WarmUse, serve_warm

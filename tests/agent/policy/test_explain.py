@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from agent.config.registration import HttpMode
+from agent.http1.request import HttpRequest
 from agent.policy.deny_list import NOBODY, parse_deny_list
 from agent.policy.explain import Evidence, Explanation, Question, explain
-from agent.policy.http_match import HttpRequest
+from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions, authorize, parse_match
 from agent.policy.narrowing import parse_setting
 from certs.spiffe import ServiceId, TrustDomain

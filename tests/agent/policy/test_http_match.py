@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.policy.http_match import (
-    HeaderRule,
-    HeaderTest,
-    PathExact,
-    PathPrefix,
-    PathRegex,
-    PathRule,
-    Values,
-    fold,
-)
+from agent.http1.request import Values, fold
+from agent.policy.http_match import HeaderRule, HeaderTest, PathExact, PathPrefix, PathRegex, PathRule
 from agent.policy.regex import compile_pattern
 
 YES, NO, UNCERTAIN = frozenset({True}), frozenset({False}), frozenset({True, False})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.policy.http_match import HttpRequest
+from agent.http1.request import HttpRequest
 from agent.policy.intentions import (
     Effect,
     Intention,

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from agent.policy.http_match import HttpRequest, Values
+from agent.http1.request import HttpRequest, Values
 from agent.policy.intentions import (
     Intentions,
     VerdictReason,

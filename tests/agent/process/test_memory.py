@@ -39,7 +39,7 @@ def test_trimming_gives_memory_back() -> None:
     """In a process of its own: blocks between others that stay are freed, and leave with the call alone."""
     script = """
 import ctypes
-from agent.heap import trim
+from agent.process.memory import trim
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
@@ -62,7 +62,7 @@ print((before - resident()) // 1_000_000)
 def test_what_a_flood_of_objects_took_is_given_back_when_all_is_calm() -> None:
     """As the unit starts it: thousands of small objects wait in the interpreter for their next use."""
     script = """
-from agent.heap import tidy, trim
+from agent.process.memory import tidy, trim
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 before = resident()

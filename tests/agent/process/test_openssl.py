@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 _BEFORE = """
 import sys
-from agent.one_openssl import defer_the_second
+from agent.process.openssl import defer_the_second
 defer_the_second()
 import agent.lifecycle, agent.run, hashlib, hmac, ssl, trio
 """
@@ -68,13 +68,13 @@ def test_what_is_loaded_stays() -> None:
 
 _TICKETS = """
 import os, socket
-from agent.one_openssl import configure_the_first
+from agent.process.openssl import configure_the_first
 before = dict(os.environ)
 configure_the_first(os.environ)
 assert dict(os.environ) == before
 from OpenSSL import SSL
 
-from tests.agent.wires import contexts_of
+from tests.support.socket_pairs import contexts_of
 from tests.certs.authority import Issuer
 root = Issuer.root()
 contexts = contexts_of(root.leaf(), root)

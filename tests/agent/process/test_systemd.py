@@ -94,7 +94,7 @@ async def test_without_a_watchdog_nobody_is_fed() -> None:
 
 _CHILD = """
 import os, sys
-from agent.systemd import inherited_sockets, public_socket
+from agent.process.systemd import inherited_sockets, public_socket
 environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": sys.argv[1], "LISTEN_FDNAMES": sys.argv[2]}
 found = inherited_sockets(environ, os.getpid())
 public = public_socket(found)

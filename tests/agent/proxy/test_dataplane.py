@@ -8,14 +8,14 @@ from collections import Counter
 import pytest
 import trio
 
-from agent.config.registration import HttpMode
-from agent.connections.ledger import Direction, Ledger
+from agent.connections.ledger import Ledger
 from agent.connections.reauthorize import Judge
-from agent.connections.records import FailedAttempt
+from agent.connections.records import Direction, FailedAttempt
 from agent.net.accept import Admission
 from agent.net.dial import DialReason
 from agent.net.handshake import Way
 from agent.outbound.outbound import OutboundReason
+from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions
 from agent.proxy.dataplane import STEPS, Handlers, Reactions
 from agent.relay.relay import Relay

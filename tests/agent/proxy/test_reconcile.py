@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agent.config.registration import Registration, TcpAddress
+from agent.base.address import TcpAddress
+from agent.config.registration import Registration
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
 from agent.parts import PUBLIC

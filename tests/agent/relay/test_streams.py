@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.lowlevel
 
-from agent.net.dial import reset
 from agent.net.handshake import client_handshake, server_handshake
+from agent.relay.close import reset
 from agent.relay.pump import COLLECT, RECORD
 from agent.relay.splice import Ending, Progress
 from agent.relay.streams import ByteStream, PlainStream, StreamBroken, TlsStream, pour

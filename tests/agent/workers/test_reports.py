@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from agent.base.prometheus import Family, Kind
-from agent.connections.ledger import Direction
+from agent.connections.records import Direction
 from agent.relay.splice import Ending
 from agent.workers.reports import (
     AskedAgain,

@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from agent.base.address import TcpAddress
 from agent.base.latest import Latest
 from agent.base.prometheus import text
 from agent.config.options import LogLevel
-from agent.config.registration import TcpAddress
 from agent.consul.watch import AnswerRejected, WatchStatus
 from agent.crew import Unheard
 from agent.net.listeners import Opening

@@ -14,8 +14,8 @@ import trio
 import trio.lowlevel
 
 from agent import VERSION
+from agent.base.address import TcpAddress
 from agent.base.exits import ExitCode
-from agent.config.registration import TcpAddress
 from agent.config.settings import Settings
 from agent.policy.deny_list import parse_deny_list
 from agent.policy.intentions import parse_match

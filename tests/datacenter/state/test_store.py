@@ -230,7 +230,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from datacenter.store import Store
+from datacenter.state.store import Store
 store = Store(Path(sys.argv[1]))
 for number in range(100_000):
     with store.transaction():

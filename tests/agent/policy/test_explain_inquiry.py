@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.policy.inquiry import Inquiry, InvalidInquiry, question_of
+from agent.policy.explain import Inquiry, InvalidInquiry, question_of
 
 
 @pytest.mark.parametrize(

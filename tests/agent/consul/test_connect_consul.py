@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.base.exits import Exit, ExitCode
-from agent.consul.connect import TokenSource
-from agent.consul.consul_access import consul_of
+from agent.consul.connect import consul_of
+from agent.consul.token import TokenSource
 from tests.support.agent_parts import settings
 
 

@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 
-from agent.sink import KEPT_BYTES, Sink, never_waiting
+from agent.process.sink import KEPT_BYTES, Sink, never_waiting
 
 LINE = "x" * 99 + "\n"
 MORE_THAN_KEPT = KEPT_BYTES // len(LINE) + 1

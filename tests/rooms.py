@@ -1,0 +1,174 @@
+"""The tables that `test_house.py` holds: rooms, arrows, reserved modules, and tests of files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("agent", "certs", "upstreams", "datacenter")
+MOST_LINES = 350
+MOST_FUNCTION_LINES = 50
+
+# What a room may import of ours, beside itself. The sidecar and its double share the SPIFFE type and the
+# stream they log to, no more: had they shared parsers, one mistake would hide in both.
+MAY_IMPORT = {
+    "certs": (),
+    "upstreams": ("certs.spiffe",),
+    "agent": ("certs", "upstreams"),
+    "datacenter": ("certs.spiffe", "agent.process.sink"),
+}
+
+# The rooms of the agent and what each may import of the agent, beside itself; `base` is open to all. A room
+# imports only rooms that stand before it, so there is no cycle.
+AGENT_ROOMS: dict[str, tuple[str, ...]] = {
+    "base": (),
+    "process": (),
+    "relay": (),
+    "http1": (),
+    "policy": ("http1",),
+    "net": ("relay",),
+    "config": ("policy",),
+    "consul": ("config",),
+    "connections": ("relay", "http1", "policy"),
+    "inbound": ("relay", "net", "http1", "policy", "connections"),
+    "outbound": ("relay", "net", "policy", "connections"),
+    "control": ("config", "consul", "policy"),
+    "proxy": ("inbound", "outbound", "connections", "net", "relay", "config", "policy"),
+    "observe": (
+        *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
+        *("outbound", "control", "proxy"),
+    ),
+    "workers": ("proxy", "observe", "config", "policy", "net", "connections", "relay", "process"),
+    "cli": (
+        *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
+        *("outbound", "control", "proxy", "observe"),
+    ),
+}
+MOST_FILES = 13  # of a room
+
+# Arrows that still stand against the table, each until its module is taken apart: importer, imported module.
+NOT_YET = {
+    ("agent.config.load", "agent.cli.console"),
+    ("agent.control.endpoints", "agent.outbound.upstream_state"),
+    ("agent.control.plane", "agent.ageing"),
+    ("agent.control.plane", "agent.observe.readiness"),
+    ("agent.control.plane", "agent.parts"),
+    ("agent.control.report", "agent.parts"),
+    ("agent.observe.explain", "agent.parts"),
+    ("agent.observe.metrics", "agent.parts"),
+    ("agent.observe.readiness", "agent.parts"),
+    ("agent.observe.routes", "agent.parts"),
+    ("agent.observe.status", "agent.parts"),
+    ("agent.outbound.upstream_state", "agent.consul.watch"),
+    ("agent.outbound.warm_pools", "agent.observe.warm_log"),
+    ("agent.outbound.warm_pools", "agent.parts"),
+    ("agent.proxy.dataplane", "agent.parts"),
+    ("agent.proxy.reconcile", "agent.parts"),
+    ("agent.proxy.upstream_limits", "agent.control.watches"),
+    ("agent.proxy.upstream_report", "agent.parts"),
+    ("agent.workers.endpoints", "agent.consul.watch"),
+    ("agent.workers.endpoints", "agent.outbound.upstream_state"),
+    ("agent.workers.reports", "agent.parts"),
+    ("agent.workers.supervisor", "agent.consul.watch"),
+    ("agent.workers.supervisor", "agent.outbound.upstream_state"),
+    ("agent.workers.supervisor", "agent.parts"),
+    ("agent.workers.worker", "agent.ageing"),
+    ("agent.workers.worker", "agent.consul.api"),
+    ("agent.workers.worker", "agent.consul.http"),
+    ("agent.workers.worker", "agent.consul.token"),
+    ("agent.workers.worker", "agent.outbound.warm_pools"),
+    ("agent.workers.worker", "agent.parts"),
+}
+
+# No socket, no clock, no file, no process in the quiet rooms; randomness is handed in as a `random.Random`.
+EFFECTS = frozenset(
+    {
+        "asyncio",
+        "concurrent",
+        "http",
+        "logging",
+        "multiprocessing",
+        "os",
+        "pathlib",
+        "random",
+        "secrets",
+        "shutil",
+    }
+    | {"signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "time", "trio", "urllib.request"}
+)
+QUIET = {"certs": EFFECTS, "upstreams": EFFECTS | {"OpenSSL", "cryptography"}}
+
+# No thread of our own; one poll beside trio's, for the bytes. The pump is the relay's other half.
+# Web frameworks and databases stay out of the agent's memory, and certificates are read in one room.
+RESERVED: dict[str, tuple[str, ...]] = {
+    "threading": (),
+    "_thread": (),
+    "selectors": (),
+    "select": ("agent.relay.relay", "agent.relay.pump"),
+    "sqlite3": ("datacenter.state.store",),
+    "starlette": ("datacenter",),
+    "hypercorn": ("datacenter",),
+    "httpcore2": ("datacenter",),
+    "rich": ("datacenter.demo",),
+    "h11": ("agent",),
+    "OpenSSL": ("agent", "certs"),
+    "cryptography": ("certs", "datacenter"),
+}
+
+# Wall time enters here, and goes on as a function handed in.
+CLOCKS = ("agent.base.clock", "datacenter.__main__")
+
+# Modules that stand on nothing of ours: values and mechanisms anybody may use.
+STAND_ALONE = (
+    "certs.spiffe",
+    "agent.base.latest",
+    "agent.relay.splice",
+    "agent.net.handshake",
+    "agent.config.flags",
+    "agent.config.durations",
+    "agent.process.sink",
+)
+
+# Modules nobody beside the named may import: whoever imports them knows everybody.
+ONLY_FOR = {
+    "agent.__main__": (),
+    "datacenter.__main__": (),
+    "certs.contexts": ("agent",),
+    "agent.relay.relay": ("agent",),
+}
+
+# Tables and shapes that have no behaviour of their own, and the test of what reads them.
+TESTED_BY = {
+    "agent/base/address.py": "agent/net/test_dial.py",
+    "agent/base/clock.py": "agent/test_run.py",
+    "agent/base/phase.py": "agent/observe/test_readiness.py",
+    "agent/connections/connection.py": "agent/connections/test_ledger.py",
+    "agent/consul/token.py": "agent/consul/test_connect.py",
+    "agent/crew.py": "agent/workers/test_supervisor.py",
+    "agent/http1/request.py": "agent/policy/test_http_match.py",
+    "agent/policy/http_mode.py": "agent/config/test_registration.py",
+    "agent/relay/close.py": "agent/net/test_dial.py",
+    "datacenter/http/context.py": "datacenter/http/test_frame.py",
+    "datacenter/services/check_definitions.py": "datacenter/services/test_agent_checks.py",
+    "datacenter/services/definitions.py": "datacenter/services/test_registration.py",
+    "datacenter/demo/looking.py": "datacenter/demo/test_story.py",
+    "datacenter/state/errors.py": "datacenter/http/test_frame.py",
+    "datacenter/state/settings.py": "datacenter/config/test_options.py",
+    "datacenter/services/views.py": "datacenter/test_recorded_discovery.py",
+}
+
+# Folders whose `__init__` is more than a list of files.
+UNLISTED = {Path("agent"), Path("datacenter"), Path("datacenter/demo")}
+
+PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(?:\\n|\s)+[A-Za-z0-9+/=]{40}")
+NOT_OURS = {
+    ".git",
+    ".venv",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    "__pycache__",
+    "build",
+}
