@@ -10,7 +10,7 @@ scope around both. Three things are not as they seem:
   that cannot begin a TLS record ends the matter at once.
 * When a client's handshake is over. With TLS 1.3 the client has finished before the server has looked at its
   certificate: a refusal arrives as the first read, long after `client_handshake` returned. Only the relay can
-  see it (`Transfer.tls_ended_first`).
+  see it (`Transfer.tls_broke_first`).
 * What OpenSSL says. Its reasons are texts; `_REASONS` gives each we know a name, and what is not in the table
   becomes `tls_error` with the text beside it. A refusing OpenSSL has already written its alert.
 

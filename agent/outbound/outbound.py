@@ -32,7 +32,7 @@ from agent.outbound.warm_serve import serve_warm
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.intentions import VerdictReason
 from agent.policy.source_intentions import Callee, Outgoing
-from agent.relay.close import part, reset
+from agent.relay.close import has_left, part, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
 from certs.contexts import Contexts
@@ -187,6 +187,9 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
     while (approach := await route.search.next()) is not None:
         if approach.endpoint.expected in kept_out:
             continue
+        if failed and has_left(sock):
+            connection.end(Ending.PLAIN_RESET, f"before it was served: {'; '.join(map(str, failed))}")
+            return
         address = "no address"
         try:
             dialling = route.targets.address(approach)
@@ -250,10 +253,11 @@ async def _attempt(
         transfer = await route.relay.run(sock, tls, connection.progress)
         route.search.served()
         ending = transfer.ending
+        if transfer.answered:
+            route.targets.succeeded(approach)
         if transfer.refused:
             _take_refusal(transfer, connection, route, approach)
         else:
-            route.targets.succeeded(approach)
             connection.end(transfer.ending, transfer.detail)
         part(sock, None, ending)
 

@@ -2,8 +2,8 @@
 
 Nobody has said a word of ours on it yet. The far side may have: a server that speaks first greets as soon as
 the far sidecar has called it, and what it said is kept for whoever gets the connection. And the far side may
-leave. With TLS 1.3 a refusal comes after the handshake, so one that breaks off soon has most likely refused
-us; one that breaks off later is lost, which says nothing about anybody's rights.
+leave. With TLS 1.3 a refusal comes after the handshake, so one that breaks off soon and without a word has
+most likely refused us; one that breaks off later, or after a word, is lost, which says nothing about rights.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class WarmReason(StrEnum):
 
     IDLE = "idle_too_long"  # of an age at which the far side may be about to hang up
     CLOSED = "closed_by_peer"  # in order: the far app has hung up, most likely
-    REFUSED = "refused_by_peer"  # broken off soon after the handshake
-    LOST = "lost"  # broken off later
+    REFUSED = "refused_by_peer"  # broken off soon after the handshake, before a word
+    LOST = "lost"  # broken off later, or after a word
     TALKATIVE = "talkative_peer"
     NEW_CREDENTIALS = "new_credentials"  # it was made with those before
     EJECTED = "endpoint_ejected"
@@ -100,6 +100,7 @@ class Warm:
             return WarmReason.CLOSED, f"after {self.age:.1f} s"
         except SSL.Error as error:
             ending, detail = explain(error)
-            reason = WarmReason.REFUSED if self.age < PROVEN_SECONDS else WarmReason.LOST
+            refused = self.age < PROVEN_SECONDS and not self.early
+            reason = WarmReason.REFUSED if refused else WarmReason.LOST
             return reason, f"{ending.value} after {self.age:.1f} s: {detail}"
         return WarmReason.TALKATIVE, f"more than {MOST_EARLY} bytes unasked"

@@ -45,6 +45,7 @@ from upstreams.spec import Upstream
 
 LOOK_SECONDS = 1.0  # ejections and failover end by time alone
 FIRST_REST, LONGEST_REST = 0.5, 30.0  # seconds after the first setback, doubled with each
+_BY_THE_FAR_SIDE = frozenset({WarmReason.REFUSED, WarmReason.CLOSED, WarmReason.LOST})
 _YOUNGEST = 0.8  # of the greatest age: they are not all to be renewed at once
 
 
@@ -254,7 +255,7 @@ class WarmPool:
     def _discard(self, warm: Warm, reason: StrEnum, detail: str) -> None:
         self._let_go(warm)
         warm.part(in_order=reason in ORDERLY)
-        if warm.age < PROVEN_SECONDS and reason in {WarmReason.REFUSED, WarmReason.CLOSED}:
+        if warm.age < PROVEN_SECONDS and reason in _BY_THE_FAR_SIDE:
             self._set_back()
         if reason is WarmReason.REFUSED:
             self._targets.failed(warm.approach)

@@ -13,7 +13,7 @@ from agent.connections.ledger import Ledger
 from agent.connections.records import FailedAttempt
 from agent.outbound.upstream_state import Targets, counted
 from agent.outbound.warm_connection import Warm
-from agent.relay.close import part
+from agent.relay.close import has_left, part
 from agent.relay.pump import explain_system
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
@@ -52,11 +52,14 @@ async def serve_warm(
             )
             failed.append(attempt)
             ledger.attempt_failed(connection, attempt)
+            if has_left(sock):
+                return False
             continue
+        if transfer.answered:
+            targets.succeeded(warm.approach)
         if transfer.refused:
             connection.end(WarmUse.BROKEN, detail)
         else:
-            targets.succeeded(warm.approach)
             connection.end(transfer.ending, transfer.detail)
         part(sock, None, transfer.ending)
         return True

@@ -55,3 +55,17 @@ def part(plain: socket.socket | None, tls: socket.socket | None, ending: Ending 
             dismiss(tls)
         else:
             reset(tls)
+
+
+def has_left(sock: socket.socket) -> bool:
+    """Whether the other end takes nothing more: a TCP leg was reset, a unix socket's other end is closed.
+
+    A TCP leg that ended in order cannot be told from one that only has no more to say.
+    """
+    try:
+        sock.send(b"")
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False

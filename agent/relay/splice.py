@@ -32,24 +32,30 @@ class Ending(StrEnum):
 class Transfer:
     """What a relayed connection carried, in bytes, and how it ended.
 
-    `tls_ended_first`: the TLS side ended or failed before the plain side did. `untouched`: not one byte was
-    taken from either leg, so that the plain leg can still be served by somebody else.
+    `tls_broke_first`: the TLS side failed before either side had ended. `untouched`: not a byte and no end
+    was passed on, so that the plain leg can still be served by another connection.
     """
 
     to_plain: int
     to_tls: int
     ending: Ending
     detail: str = ""
-    tls_ended_first: bool = False
+    tls_broke_first: bool = False
     untouched: bool = False
 
     @property
     def refused(self) -> bool:
         """With TLS 1.3 our handshake ends before the far side has judged us: a refusal is our first read.
 
-        An orderly end without a byte is none: so does an app that closes an idle connection.
+        An orderly end without a byte is none, whatever comes after it: an app that closes an idle connection
+        ends so, and what our app does then is not the far side's doing.
         """
-        return self.ending is not Ending.CLEAN and self.tls_ended_first and self.to_plain == 0
+        return self.tls_broke_first and self.to_plain == 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the far side has shown that it serves: by a byte, or by an end in order."""
+        return self.to_plain > 0 or self.ending is Ending.CLEAN
 
 
 class Progress:
@@ -83,8 +89,8 @@ class Splice:
         "plain_ended",
         "plain_rest",
         "plain_shut",
+        "tls_broke_first",
         "tls_ended",
-        "tls_ended_first",
         "tls_read_wants",
         "tls_rest",
         "tls_shut",
@@ -101,7 +107,7 @@ class Splice:
         self.tls_read_wants = READ  # OpenSSL's wish, which need not be the direction
         self.tls_write_wants = NONE  # NONE: no TLS write is waiting
         self.lost = False  # bytes were taken from a leg and never reached the other
-        self.tls_ended_first = False
+        self.tls_broke_first = False
         self.ending: Ending | None = None
         self.detail = ""
 
@@ -131,7 +137,6 @@ class Splice:
 
     def tls_gave_end(self) -> None:
         """The TLS leg has nothing more to say, and has said so."""
-        self.tls_ended_first = not self.plain_ended
         self.tls_ended = True
 
     def plain_was_shut(self) -> None:
@@ -148,8 +153,8 @@ class Splice:
         if self.ending is None:
             self.ending = ending
             self.detail = detail
-            if ending is not Ending.PLAIN_RESET and not self.plain_ended:
-                self.tls_ended_first = True
+            ended = self.plain_ended or self.tls_ended
+            self.tls_broke_first = ending is not Ending.PLAIN_RESET and not ended
 
     def shut_failed(self, ending: Ending, detail: str) -> None:
         """A leg did not take the end of the other one.
@@ -202,11 +207,12 @@ class Splice:
             raise RuntimeError("the splice has not ended")
         # What waits for a leg to take more was taken from the other, and some of it may have gone already.
         taken = bool(self.lost or self.plain_rest or self.tls_rest)
+        told = self.plain_shut or self.tls_shut
         return Transfer(
             to_plain=progress.to_plain,
             to_tls=progress.to_tls,
             ending=self.ending,
             detail=self.detail,
-            tls_ended_first=self.tls_ended_first,
-            untouched=not (taken or progress.to_plain or progress.to_tls),
+            tls_broke_first=self.tls_broke_first,
+            untouched=not (taken or told or progress.to_plain or progress.to_tls),
         )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from socket import AF_INET, AF_UNIX
 
 import pytest
 import trio
@@ -14,7 +17,7 @@ import trio.testing
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net import dial as legs
 from agent.net.dial import HEAD_START, DialFailed, DialReason, dial, remote, tune
-from agent.relay.close import dismiss, part, reset
+from agent.relay.close import dismiss, has_left, part, reset
 from agent.relay.splice import Ending
 from tests.support.socket_pairs import listener, tcp_pair
 
@@ -117,10 +120,20 @@ async def test_a_name_that_is_none(name: str) -> None:
 
 def names(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
     """From now on every name has these addresses."""
+    named(monkeypatch, *((AF_INET, address) for address in addresses))
+
+
+def named(
+    monkeypatch: pytest.MonkeyPatch,
+    *places: tuple[socket.AddressFamily, str | tuple[str, int]],
+    then: Callable[[], None] = lambda: None,
+) -> None:
+    """From now on every name has these places, of any family; `then` follows the answer."""
 
     async def getaddrinfo(*_: object, **__: object) -> list[object]:
         await trio.lowlevel.checkpoint()
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+        then()
+        return [(family, socket.SOCK_STREAM, 6, "", address) for family, address in places]
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
 
@@ -177,6 +190,39 @@ def test_address_families_take_turns() -> None:
     four = [(socket.AF_INET, (f"192.0.2.{number}", 1)) for number in range(3)]
     six = [(socket.AF_INET6, (f"2001:db8::{number}", 1, 0, 0)) for number in range(2)]
     assert legs._alternating([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
+
+
+async def test_a_name_is_tried_at_its_families_in_turns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first address is dead: the second family has its turn before the first family's second address."""
+    with (
+        listener() as second,
+        socket.create_server(("127.0.0.1", 0)) as gone,
+        socket.socket(AF_UNIX) as other,
+    ):
+        closed = gone.getsockname()
+        gone.close()
+        other.bind(str(tmp_path / "socket"))
+        other.listen()
+        places = [(AF_INET, closed), (AF_INET, second.getsockname()), (AF_UNIX, str(tmp_path / "socket"))]
+        named(monkeypatch, *places)
+        with await dial(TcpAddress("db.example", 1), 5) as sock:
+            assert sock.family is AF_UNIX
+
+
+async def test_who_connects_in_the_moment_the_time_is_up_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listener() as first, listener() as second, trio.CancelScope() as time:
+        before = open_files()
+        addresses = [(AF_INET, first.getsockname()), (AF_INET, second.getsockname())]
+        named(monkeypatch, *addresses, then=time.cancel)
+        try:
+            await dial(TcpAddress("db.example", 1), 5)
+        finally:
+            first.accept()[0].close()  # there was a connection
+            gc.collect()
+            assert open_files() == before
+    assert time.cancelled_caught
 
 
 @pytest.mark.parametrize(
@@ -237,6 +283,7 @@ def test_a_dismissed_caller_still_gets_what_was_written_last() -> None:
     dismiss(near)
     assert ended_as(far) == "bytes"
     assert ended_as(far) == "end"
+    assert far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "no reset, which could overtake the alert"
     far.close()
 
 
@@ -264,6 +311,20 @@ def test_how_the_legs_part(ending: Ending | None, plain_sees: str, tls_sees: str
     assert (ended_as(app), ended_as(peer)) == (plain_sees, tls_sees)
     app.close()
     peer.close()
+
+
+@pytest.mark.parametrize("pair", [tcp_pair, socket.socketpair])
+def test_who_has_left_takes_nothing_more(pair: Callable[[], tuple[socket.socket, socket.socket]]) -> None:
+    near, far = pair()
+    near.setblocking(False)
+    with near:
+        assert not has_left(near)
+        near.send(b"full" * 2_000_000)
+        assert not has_left(near)
+        far.shutdown(socket.SHUT_WR)
+        assert not has_left(near), "it has no more to say, and may still listen"
+        reset(far)
+        assert has_left(near)
 
 
 def test_there_may_be_no_leg_to_part() -> None:

@@ -64,6 +64,7 @@ EOF = SSL.SysCallError(-1, "Unexpected EOF")
         ([b"bye", SSL.ZeroReturnError()], 1.0, WarmReason.CLOSED, "after 1.0 s"),
         ([ALERT], 1.0, WarmReason.REFUSED, "tls_failed after 1.0 s: tlsv1 alert access denied"),
         ([EOF], 1.0, WarmReason.REFUSED, "tls_truncated after 1.0 s"),
+        ([b"220 db", EOF], 1.0, WarmReason.LOST, "tls_truncated after 1.0 s"),
         ([EOF], PROVEN_SECONDS, WarmReason.LOST, "tls_truncated after 5.0 s"),
         ([SSL.SysCallError(104, "ECONNRESET")], 9.0, WarmReason.LOST, "tls_reset after 9.0 s"),
         ([bytes(MOST_EARLY + 1)], 1.0, WarmReason.TALKATIVE, f"more than {MOST_EARLY} bytes unasked"),

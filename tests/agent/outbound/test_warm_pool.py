@@ -87,23 +87,23 @@ async def test_an_end_is_noticed_at_once_and_made_up_for(
         await told.filled()
 
 
-@pytest.mark.parametrize("how", ["closed", "broken"])
+@pytest.mark.parametrize("reason", [WarmReason.CLOSED, WarmReason.REFUSED, WarmReason.LOST])
 async def test_who_ends_them_soon_is_asked_ever_less_often(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, how: str
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, reason: WarmReason
 ) -> None:
     async with story(monkeypatch, replace(DB, warm=4)) as told:
         seen = 0
         for _ in range(12_000):
             await trio.sleep(0.05)
             for one in told.far[seen:]:
-                one.end(how)
+                one.sock.send(b"220 db" if reason is WarmReason.LOST else b"")
+                one.end("closed" if reason is WarmReason.CLOSED else "broken")
             seen = len(told.far)
         assert not told.pool.ready
         late = [at for at in told.dials if at > 300]
         assert len(late) <= 2 * 300 / LONGEST_REST
-        reason = WarmReason.CLOSED if how == "closed" else WarmReason.REFUSED
         assert {reason.value} <= set(told.reasons) <= {reason.value, WarmReason.EJECTED.value}
-        assert bool(told.told.ejections) is (how == "broken"), "a refusal is told on, an orderly end is not"
+        assert bool(told.told.ejections) is (reason is WarmReason.REFUSED), "the others are not told on"
 
 
 @pytest.mark.parametrize("most", [1, 1000])  # failures before an endpoint is ejected, which is a rest too

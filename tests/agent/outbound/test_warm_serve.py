@@ -140,6 +140,20 @@ async def test_stale_ones_lead_on_until_one_serves() -> None:
     bench.close()
 
 
+async def test_no_second_one_is_spent_on_an_app_that_has_left() -> None:
+    """The first breaks in the moment our app is reset."""
+    bench = Bench()
+    for sock in (bench.keep(), bench.app):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        sock.close()
+    bench.keep()
+    with Relay() as relay:
+        assert not await bench.serve(relay)
+    assert len(bench.ready) == 1
+    bench.ready.popleft().sock.close()
+    bench.close()
+
+
 async def test_one_that_breaks_with_bytes_of_our_app_is_the_end() -> None:
     bench = Bench()
     far = bench.keep()

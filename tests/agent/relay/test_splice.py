@@ -82,7 +82,8 @@ def test_both_ends_make_a_clean_ending(tls_first: bool) -> None:
             splice.tls_was_shut()
     assert finished(splice)
     transfer = splice.transfer(Progress())
-    assert (transfer.ending, transfer.tls_ended_first) == (Ending.CLEAN, tls_first)
+    assert (transfer.ending, transfer.tls_broke_first) == (Ending.CLEAN, False)
+    assert (transfer.answered, transfer.refused) == (True, False)
 
 
 def test_a_close_notify_that_blocks_is_awaited() -> None:
@@ -104,14 +105,34 @@ def test_a_failure_is_over_at_once_and_the_first_is_the_reason(ending: Ending) -
     assert finished(splice)
     transfer = splice.transfer(Progress())
     assert (transfer.ending, transfer.detail) == (ending, "why")
-    assert transfer.tls_ended_first is (ending is not Ending.PLAIN_RESET)
+    assert transfer.tls_broke_first is (ending is not Ending.PLAIN_RESET)
 
 
-def test_a_tls_failure_after_the_end_of_the_plain_leg_did_not_come_first() -> None:
+@pytest.mark.parametrize("ending", [e for e in Ending if e is not Ending.CLEAN])
+@pytest.mark.parametrize("ended", ["plain", "tls"])
+def test_a_failure_after_an_orderly_end_is_no_refusal_and_leads_no_further(
+    ended: str, ending: Ending
+) -> None:
+    """Whichever side ended, the other has been told: no other connection may begin anew."""
     splice = Splice()
-    splice.plain_gave_end()
-    splice.fail(Ending.TLS_TRUNCATED, "")
-    assert splice.transfer(Progress()).tls_ended_first is False
+    if ended == "plain":
+        splice.plain_gave_end()
+        splice.tls_was_shut()
+    else:
+        splice.tls_gave_end()
+        splice.plain_was_shut()
+    splice.fail(ending, "")
+    transfer = splice.transfer(Progress())
+    assert (transfer.ending, transfer.refused, transfer.untouched) == (ending, False, False)
+    assert not transfer.answered
+
+
+def test_an_end_that_could_not_be_passed_on_is_an_end_all_the_same() -> None:
+    """The far side ends in order, and our app has been reset: its leg does not take the end."""
+    splice = Splice()
+    splice.tls_gave_end()
+    splice.shut_failed(Ending.PLAIN_RESET, "ENOTCONN")
+    assert not splice.transfer(Progress()).refused
 
 
 def test_a_leg_that_has_left_in_order_need_not_take_the_other_ones_end() -> None:
@@ -175,10 +196,10 @@ def test_progress_shows_itself() -> None:
     assert repr(Progress()) == "<Progress to_plain=0 to_tls=0>"
 
 
-@pytest.mark.parametrize("ending", list(Ending))
 @pytest.mark.parametrize("heard", [0, 1])
-@pytest.mark.parametrize("tls_first", [True, False])
-def test_what_counts_as_a_refusal(ending: Ending, heard: int, tls_first: bool) -> None:
-    """The TLS side broke off first, and before it had said a byte; an orderly end is none."""
-    transfer = Transfer(to_plain=heard, to_tls=10, ending=ending, tls_ended_first=tls_first)
-    assert transfer.refused is (ending is not Ending.CLEAN and heard == 0 and tls_first)
+@pytest.mark.parametrize("broke_first", [True, False])
+def test_what_counts_as_a_refusal(heard: int, broke_first: bool) -> None:
+    """The TLS side broke off before any end, and before it had said a byte."""
+    transfer = Transfer(to_plain=heard, to_tls=10, ending=Ending.TLS_RESET, tls_broke_first=broke_first)
+    assert transfer.refused is (heard == 0 and broke_first)
+    assert transfer.answered is (heard == 1)
