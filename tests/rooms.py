@@ -101,10 +101,15 @@ QUIET = {"certs": EFFECTS, "upstreams": EFFECTS | {"OpenSSL", "cryptography"}}
 
 # No thread of our own; one poll beside trio's, for the bytes. The pump is the relay's other half.
 # Web frameworks and databases stay out of the agent's memory, and certificates are read in one room.
+# What is read from another process can be nothing but what a schema describes: no pickle, nor what pickles.
 RESERVED: dict[str, tuple[str, ...]] = {
     "threading": (),
     "_thread": (),
     "selectors": (),
+    "pickle": (),
+    "marshal": (),
+    "shelve": (),
+    "multiprocessing": (),
     "select": ("agent.relay.relay", "agent.relay.pump"),
     "sqlite3": ("datacenter.state.store",),
     "starlette": ("datacenter",),

@@ -129,8 +129,14 @@ class Tier:
         return self._table.get(_name(known))
 
 
+class _Tiers:  # derived, so no field: neither compared nor told to another process
+    __slots__ = ("tiers",)
+
+    tiers: tuple[Tier, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointSet:
+class EndpointSet(_Tiers):
     """All instances of one answer; `source` says for a person where the answer came from.
 
     All of one answer are of one datacenter: Consul mixes none. `nearest_first`: the answer is sorted by
@@ -145,7 +151,6 @@ class EndpointSet:
     ttl: float | None = None
     service: str = ""
     datacenter: str = ""
-    tiers: tuple[Tier, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         groups: dict[tuple[bool, int], list[Endpoint]] = {}

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+import msgspec
+
 from upstreams.ejection import EAGER, EjectionPolicy
 
 LOOPBACK = "127.0.0.1"
@@ -40,8 +42,7 @@ class InvalidUpstream(ValueError):
         self.remedy = remedy
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ServiceDestination:
+class ServiceDestination(msgspec.Struct, frozen=True, order=True, tag=True):
     """A service by name; None is our own datacenter.
 
     `filter` is an expression of Consul's that instances must match. `near` is a node's name or `_agent`: the
@@ -58,8 +59,7 @@ class ServiceDestination:
         return where + (f" [{self.filter}]" if self.filter else "") + _near(self.near)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class QueryDestination:
+class QueryDestination(msgspec.Struct, frozen=True, order=True, tag=True):
     """A prepared query by name or id, executed in our own datacenter or in `datacenter`."""
 
     name: str
@@ -75,8 +75,7 @@ def _near(node: str) -> str:
     return f" near {node}" if node else ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class LocalBind:
+class LocalBind(msgspec.Struct, frozen=True, order=True, tag=True):
     """A TCP address of this host; `port` is 1 to 65535."""
 
     host: str
@@ -86,8 +85,7 @@ class LocalBind:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class SocketBind:
+class SocketBind(msgspec.Struct, frozen=True, order=True, tag=True):
     """A unix socket; `mode` is its permission bits, None for the process's own default."""
 
     path: str
@@ -97,8 +95,7 @@ class SocketBind:
         return f"{_UNIX_PREFIX}{self.path}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Gateways:
+class Gateways(msgspec.Struct, frozen=True, order=True, tag=True):
     """The mesh gateways of a datacenter; None is our own. On the way to an upstream, never one itself."""
 
     datacenter: str | None = None

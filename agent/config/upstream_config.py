@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from agent.config.opaque_config import LONGEST, ConfigReader
 from upstreams.ejection import EjectionPolicy
 from upstreams.spec import (
@@ -70,8 +72,8 @@ def _chosen(destination: Destination, config: ConfigReader) -> Destination:
     if isinstance(destination, QueryDestination):
         if config.text("filter", ""):
             config.problem("filter", "a prepared query has its filter in its definition; ignored")
-        return replace(destination, near=near)
-    return replace(destination, near=near, filter=config.text("filter", destination.filter))
+        return structs.replace(destination, near=near)
+    return structs.replace(destination, near=near, filter=config.text("filter", destination.filter))
 
 
 def _ejection(config: ConfigReader, default: EjectionPolicy) -> EjectionPolicy:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import trio
 
 from agent.base.address import Address, TcpAddress
 from agent.net.accept import Admission, AdmissionEvents, Handler, accept_all
 from agent.net.bind import BindFailed, Bound, adopt, bind
-from upstreams.spec import LOOPBACK
+from upstreams.spec import LOOPBACK, Bind
 
 RETRY_SECONDS = 5.0
 CHECK = "Consul's check of the public port"
+
+ListenerKey: TypeAlias = Bind | str  # of an upstream, or of what is there once
 
 
 class ListenerEvents(AdmissionEvents, Protocol):
@@ -67,14 +69,14 @@ class Listeners:
         self._listeners = listeners
         self._connections = connections
         self._events = events
-        self._openings: dict[Hashable, Opening] = {}
+        self._openings: dict[ListenerKey, Opening] = {}
         self._open = False
 
-    def get(self, key: Hashable) -> Opening | None:
+    def get(self, key: ListenerKey) -> Opening | None:
         """The listener of that key."""
         return self._openings.get(key)
 
-    def all(self) -> Mapping[Hashable, Opening]:
+    def all(self) -> Mapping[ListenerKey, Opening]:
         """Every listener, by key."""
         return dict(self._openings)
 
@@ -83,7 +85,7 @@ class Listeners:
         """What cannot be listened on, and why."""
         return [opening.problem for opening in self._openings.values() if opening.problem]
 
-    async def bind(self, key: Hashable, opening: Opening) -> None:
+    async def bind(self, key: ListenerKey, opening: Opening) -> None:
         """Take its addresses, without letting anybody in yet. Raises BindFailed."""
         self._openings[key] = opening
         await self._take(opening)
@@ -94,7 +96,7 @@ class Listeners:
         for key, opening in self._openings.items():
             self._start(key, opening)
 
-    async def add(self, key: Hashable, opening: Opening) -> None:
+    async def add(self, key: ListenerKey, opening: Opening) -> None:
         """Bind and open one more; what cannot be had is told and stays to be retried."""
         self._openings[key] = opening
         try:
@@ -119,7 +121,7 @@ class Listeners:
                 if opening.problem:
                     await self.add(key, opening)
 
-    async def close(self, key: Hashable) -> None:
+    async def close(self, key: ListenerKey) -> None:
         """Let nobody in there any more. When this returns the address is free; connections go on."""
         opening = self._openings.pop(key, None)
         if opening is not None:
@@ -136,7 +138,7 @@ class Listeners:
         for key in list(self._openings):
             await self.close(key)
 
-    def _start(self, _key: Hashable, opening: Opening) -> None:
+    def _start(self, _key: ListenerKey, opening: Opening) -> None:
         for bound in opening.bound:
             bound.listen()
         opening.listening = True

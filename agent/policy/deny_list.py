@@ -23,7 +23,7 @@ MOST_MISTAKES = 10  # told of one file
 
 _SERIAL = re.compile(r"[0-9a-fA-F]{1,2}(:?[0-9a-fA-F]{2})*")
 
-Serial = tuple[TrustDomain, str, int]
+Serial = tuple[TrustDomain, str, str]  # the number in hexadecimal: 20 bytes are no integer to most formats
 
 
 class InvalidDenyList(ValueError):
@@ -58,8 +58,7 @@ class DenyList:
 
     def entry_of_serial(self, identity: ServiceId, serial: str) -> str:
         """The entry that denies this certificate; `serial` is hexadecimal, with colons or without."""
-        key = (identity.trust_domain, identity.datacenter, int(serial.replace(":", ""), 16))
-        return self.serials.get(key, "")
+        return self.serials.get((identity.trust_domain, identity.datacenter, _number(serial)), "")
 
 
 NOBODY = DenyList()
@@ -91,7 +90,12 @@ def parse_deny_list(text: str) -> DenyList:
 def _serial(words: list[str]) -> Serial:
     if len(words) != 4 or not _SERIAL.fullmatch(words[3]):
         raise ValueError("write serial TRUST-DOMAIN DATACENTER HEX")
-    return TrustDomain.parse(words[1]), words[2], int(words[3].replace(":", ""), 16)
+    return TrustDomain.parse(words[1]), words[2], _number(words[3])
+
+
+def _number(serial: str) -> str:
+    """One spelling of a serial: no colons, no leading zeros, small letters."""
+    return f"{int(serial.replace(':', ''), 16):x}"
 
 
 def _identity(words: list[str]) -> ServiceId:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+import msgspec
+
 from agent.http1.request import Values
 from agent.policy.regex import Pattern
 
@@ -19,8 +21,7 @@ OVERRIDING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PathExact:
+class PathExact(msgspec.Struct, frozen=True, tag=True):
     """This path; where it denies, in any case and with or without a closing slash."""
 
     text: str
@@ -37,8 +38,7 @@ class PathExact:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class PathPrefix:
+class PathPrefix(msgspec.Struct, frozen=True, tag=True):
     """Paths that begin so, whether or not a segment ends there; where it denies, in any case."""
 
     text: str
@@ -55,8 +55,7 @@ class PathPrefix:
         return f"{self.text}*"
 
 
-@dataclass(frozen=True, slots=True)
-class PathRegex:
+class PathRegex(msgspec.Struct, frozen=True, tag=True):
     """Paths that a pattern describes whole; `generous` is the same pattern for any case."""
 
     pattern: Pattern

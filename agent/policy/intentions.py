@@ -12,7 +12,7 @@ the last step, and never the other way round.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from operator import itemgetter
@@ -108,8 +108,17 @@ class Intention:
         return f"{self.source} => {self.destination} ({verb}, precedence {self.precedence}{only})"
 
 
+class _Places:  # derived, so no field: neither compared nor told to another process
+    __slots__ = ("_places", "_told", "by_request", "narrows")
+
+    by_request: bool  # whether any caller's requests have to be looked at
+    narrows: bool  # whether anything here narrows what is allowed
+    _places: Mapping[tuple[str, str], int]
+    _told: dict[tuple[str, str, int], Verdict]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intentions:
+class Intentions(_Places):
     """The rules for one destination, in deciding order, and what holds when none of them speaks.
 
     `narrowings` are those of our settings; `datacenter` is the destination's, ours, empty while unknown.
@@ -125,11 +134,6 @@ class Intentions:
     audit: bool = False
     good_until: datetime | None = None
     too_old: bool = False
-
-    by_request: bool = field(init=False)  # whether any caller's requests have to be looked at
-    narrows: bool = field(init=False, compare=False)  # whether anything here narrows what is allowed
-    _places: Mapping[tuple[str, str], int] = field(init=False, repr=False, compare=False)
-    _told: dict[tuple[str, str, int], Verdict] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Note where each source is first spoken of, so that more rules make no connection dearer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MAX_MEMORY = 1 << 20  # bytes per pattern; a pattern that needs more to be compiled is not taken
 
@@ -18,13 +18,24 @@ class UnsupportedPattern(ValueError):
     """No engine, or not a pattern it takes; the text says which."""
 
 
+class _Compiled:  # derived, so no field: neither compared nor told to another process
+    __slots__ = ("_fullmatch",)
+
+    _fullmatch: Callable[[bytes], object]
+
+
 @dataclass(frozen=True, slots=True)
-class Pattern:
-    """A compiled pattern; equal to another of the same text."""
+class Pattern(_Compiled):
+    """A compiled pattern, known by its text. Raises UnsupportedPattern.
+
+    The engine's object is no field: it is made anew where a pattern arrives from another process.
+    """
 
     text: str
     ignore_case: bool = False
-    _fullmatch: Callable[[bytes], object] = field(kw_only=True, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_fullmatch", _engine(self.text, self.ignore_case))
 
     def matches(self, text: str) -> bool:
         """Whether the pattern describes all of `text`."""
@@ -33,6 +44,10 @@ class Pattern:
 
 def compile_pattern(text: str, *, ignore_case: bool = False) -> Pattern:
     """Compile once, to be matched often; raise UnsupportedPattern."""
+    return Pattern(text, ignore_case)
+
+
+def _engine(text: str, ignore_case: bool) -> Callable[[bytes], object]:
     try:
         re2 = importlib.import_module("re2")
     except ImportError as error:
@@ -44,10 +59,10 @@ def compile_pattern(text: str, *, ignore_case: bool = False) -> Pattern:
     options.max_mem = MAX_MEMORY
     options.case_sensitive = not ignore_case
     try:
-        compiled = re2.compile(text, options=options)
+        fullmatch: Callable[[bytes], object] = re2.compile(text, options=options).fullmatch
     except re2.error as error:
         raise UnsupportedPattern(f"{text!r}: {_reason(error)}") from error
-    return Pattern(text, ignore_case, _fullmatch=compiled.fullmatch)
+    return fullmatch
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,7 @@ from enum import StrEnum
 import msgspec
 import trio
 
+from agent.net.listeners import ListenerKey
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.messages import Finish, HandedSockets, Report, Welcome, encode
 from agent.workers.publisher import Reader
@@ -54,7 +55,7 @@ class Link:
         *,
         pid: int,
         since: datetime,
-        sockets: Callable[[Hashable], Sequence[socket.socket]],
+        sockets: Callable[[ListenerKey], Sequence[socket.socket]],
         heard: Callable[[AskedAgain | GatewaysWanted], None],
         on_serving: Callable[[], None],
     ) -> None:

@@ -9,14 +9,14 @@ caller.
 from __future__ import annotations
 
 import socket
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import trio
 
 from agent.base.latest import Latest
 from agent.net.accept import Admission, AdmissionEvents, Overflow
 from agent.net.bind import Bound, another
-from agent.net.listeners import ListenerEvents, Listeners, Opening, release
+from agent.net.listeners import ListenerEvents, ListenerKey, Listeners, Opening, release
 from agent.workers.messages import HandedSockets, Withdrawn
 from agent.workers.publisher import Board, Rank
 
@@ -31,9 +31,9 @@ class SharedListeners(Listeners):
     ) -> None:
         super().__init__(listeners, connections, events)
         self._board = board
-        self._of: dict[tuple[Hashable, int], list[Bound]] = {}  # by listener and worker
+        self._of: dict[tuple[ListenerKey, int], list[Bound]] = {}  # by listener and worker
 
-    def sockets(self, key: Hashable, slot: int) -> list[socket.socket]:
+    def sockets(self, key: ListenerKey, slot: int) -> list[socket.socket]:
         """The sockets of one worker for one listener, the same for its successor. Raises BindFailed."""
         opening = self._openings.get(key)
         if opening is None or not opening.listening:
@@ -49,7 +49,7 @@ class SharedListeners(Listeners):
         for key in [key for key in self._of if key[1] == slot]:
             _close(self._of.pop(key))
 
-    async def close(self, key: Hashable) -> None:
+    async def close(self, key: ListenerKey) -> None:
         """Let nobody in there any more; the workers hear of it."""
         opening = self._openings.pop(key, None)
         if opening is not None:
@@ -62,7 +62,7 @@ class SharedListeners(Listeners):
             release(opening)
         await trio.lowlevel.checkpoint()
 
-    def _start(self, key: Hashable, opening: Opening) -> None:
+    def _start(self, key: ListenerKey, opening: Opening) -> None:
         for bound in opening.bound:
             if not bound.shareable:
                 bound.listen()
@@ -82,19 +82,19 @@ class HandedListeners(Listeners):
 
     def __init__(self, listeners: trio.Nursery, connections: trio.Nursery, events: AdmissionEvents) -> None:
         super().__init__(listeners, connections, _OfAdmission(events))
-        self._handed: dict[Hashable, Sequence[socket.socket]] = {}
+        self._handed: dict[ListenerKey, Sequence[socket.socket]] = {}
 
-    async def bind(self, key: Hashable, opening: Opening) -> None:
+    async def bind(self, key: ListenerKey, opening: Opening) -> None:
         """It is wanted."""
         await self.add(key, opening)
 
-    async def add(self, key: Hashable, opening: Opening) -> None:
+    async def add(self, key: ListenerKey, opening: Opening) -> None:
         """It is wanted."""
         self._openings[key] = opening
         self._join(key)
         await trio.lowlevel.checkpoint()
 
-    async def hand(self, key: Hashable, sockets: Sequence[socket.socket]) -> None:
+    async def hand(self, key: ListenerKey, sockets: Sequence[socket.socket]) -> None:
         """Listening sockets for it; any former ones are over."""
         await self.withdraw(key)
         for sock in sockets:
@@ -102,7 +102,7 @@ class HandedListeners(Listeners):
         self._handed[key] = sockets
         self._join(key)
 
-    async def withdraw(self, key: Hashable) -> None:
+    async def withdraw(self, key: ListenerKey) -> None:
         """Its sockets are over; it may still be wanted, and get others."""
         for sock in self._handed.pop(key, ()):
             sock.close()
@@ -119,7 +119,7 @@ class HandedListeners(Listeners):
                 sock.close()
         self._handed.clear()
 
-    def _join(self, key: Hashable) -> None:
+    def _join(self, key: ListenerKey) -> None:
         opening, sockets = self._openings.get(key), self._handed.get(key)
         if opening is not None and sockets:
             # Copies, for a listener that is closed closes its sockets, and may be wanted again.

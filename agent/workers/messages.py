@@ -1,31 +1,31 @@
 """What the control process tells its workers, and how it is written: the newest values, one frame each.
 
-Two languages, for trust goes one way. Downwards values of our own classes are pickled: every field of theirs
-comes through without a second description of it, and the pair of sockets has no other writer than the
-control process. What is read back may name nothing but classes of ours and a few of the standard library's
-values. Upwards, from processes that talk to the network, comes JSON with a schema (`agent.workers.reports`),
-which can make nothing but what it describes.
+A frame is MessagePack: the name of the order, and its value. The classes of the values are the schema, so a
+field of theirs crosses without a second description of it, and what is read back can be nothing but what they
+describe. What a value derives from its fields (tiers, compiled patterns) is no field, and is derived anew.
+Upwards, from processes that talk to the network, comes JSON with a schema (`agent.workers.reports`).
 
 The key of the leaf crosses here and nowhere else: not in a file, an argument or a variable.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from functools import cache
+from pathlib import PurePath
+from typing import Any, get_args
+
+import msgspec
 
 from agent.config.options import LogLevel
 from agent.config.parsers import ConsulAddress
 from agent.config.registration import Registration
 from agent.config.settings import Settings
+from agent.net.listeners import ListenerKey
 from agent.policy.deny_list import DenyList
 from agent.policy.intentions import Intentions
-from agent.policy.regex import Pattern, compile_pattern
 from agent.policy.source_intentions import Outgoing
 from certs.bundle import TrustBundle, parse_roots
 from certs.contexts import Contexts, build_contexts
@@ -34,12 +34,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 3  # of the frames; changed when a worker of another version could misread them
-
-_ROOMS = ("agent", "certs", "upstreams")
-_VALUES = frozenset(
-    {("datetime", "datetime"), ("datetime", "timezone"), ("datetime", "timedelta"), ("pathlib", "PosixPath")}
-)
+FORMAT = 4  # of the frames; changed when a worker of another version could misread them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +54,7 @@ class HandedCredentials:
 
     cert_pem: str
     key_pem: str = field(repr=False)
-    roots: Mapping[str, object]
+    roots: Mapping[str, Any]
     service: str
     datacenter: str | None
     at: datetime
@@ -82,16 +77,22 @@ class HandedEndpoints:
 class HandedSockets:
     """Listening sockets of one listener, in the frame's descriptors; the former ones are over."""
 
-    key: Hashable
+    key: ListenerKey
     purpose: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawn:
-    """A listener is closed, or endpoints are wanted no more: the key, or the number."""
+    """A listener is closed."""
 
-    key: Hashable = None
-    number: int | None = None
+    key: ListenerKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwatched:
+    """Endpoints are wanted no more."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,7 @@ Order = (
     | HandedEndpoints
     | HandedSockets
     | Withdrawn
+    | Unwatched
     | Verbosity
     | Report
     | Finish
@@ -131,25 +133,48 @@ Order = (
 
 
 class NotAnOrder(Exception):
-    """A frame that names what no order has."""
+    """A frame that is none of the orders. The text quotes nothing of a key."""
+
+
+class _Frame(msgspec.Struct, array_like=True):
+    order: str
+    value: msgspec.Raw
+
+
+_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Order)}
+_FRAMES = msgspec.msgpack.Decoder(_Frame)
 
 
 def encode(order: Order) -> bytes:
     """As a frame."""
-    buffer = io.BytesIO()
-    _Writer(buffer, protocol=5).dump(order)
-    return buffer.getvalue()
+    return msgspec.msgpack.encode((type(order).__name__, order), enc_hook=_path_text)
 
 
 def decode(frame: bytes) -> Order:
     """The order in a frame; raise NotAnOrder."""
     try:
-        order = _Reader(io.BytesIO(frame)).load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, TypeError) as error:
+        framed = _FRAMES.decode(frame)
+        return _decoder(framed.order).decode(framed.value)
+    except (msgspec.DecodeError, KeyError) as error:
         raise NotAnOrder(str(error)) from error
-    if not isinstance(order, Order):
-        raise NotAnOrder(f"{type(order).__name__} is no order")
-    return order
+
+
+@cache
+def _decoder(name: str) -> msgspec.msgpack.Decoder[Order]:
+    """The reader of one kind of order, made when the first one comes."""
+    return msgspec.msgpack.Decoder(_KINDS[name], dec_hook=_path)
+
+
+def _path_text(value: object) -> str:
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} crosses to no other process")
+
+
+def _path(kind: type, value: object) -> object:
+    if issubclass(kind, PurePath) and isinstance(value, str):
+        return kind(value)
+    raise TypeError(f"{kind.__name__} comes from no other process")
 
 
 def without_secrets(settings: Settings) -> Settings:
@@ -202,24 +227,3 @@ def _answer(bundle: TrustBundle) -> dict[str, object]:
         for root in bundle.roots
     ]
     return {"TrustDomain": str(bundle.trust_domain), "Roots": roots}
-
-
-class _Writer(pickle.Pickler):
-    def reducer_override(self, value: object) -> Any:  # noqa: ANN401 - as pickle types it
-        if isinstance(value, Pattern):  # holds the engine's own object
-            return _pattern, (value.text, value.ignore_case)
-        if isinstance(value, Path):
-            return type(value), (str(value),)
-        return NotImplemented
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        found = (module, name)
-        if module.partition(".")[0] not in _ROOMS and found not in _VALUES:
-            raise pickle.UnpicklingError(f"{module}.{name} is in no order")
-        return super().find_class(module, name)
-
-
-def _pattern(text: str, ignore_case: bool) -> Pattern:
-    return compile_pattern(text, ignore_case=ignore_case)

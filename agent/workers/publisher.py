@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import trio
 
 from agent.base.latest import Latest
-from agent.workers.messages import Order, Withdrawn, encode
+from agent.workers.messages import Order, encode
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Item:
     rank: Rank
     cell: Latest[Any]
     order: Callable[[Any], Order]
-    withdrawal: Withdrawn | None
+    withdrawal: Order | None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     _frame: bytes = field(default=b"", repr=False)  # may hold a key
     _version: int = 0
@@ -71,7 +71,7 @@ class Board:
         cell: Latest[T],
         order: Callable[[T], Order],
         *,
-        withdrawal: Withdrawn | None = None,
+        withdrawal: Order | None = None,
     ) -> None:
         """From now on the newest value of that cell is on the board."""
         self.withdraw(name)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from agent.base.prometheus import Family, counter, gauge
 from agent.config.options import LogLevel
 from agent.consul.watch import WatchStatus
 from agent.net.bind import BindFailed
-from agent.net.listeners import Listeners
+from agent.net.listeners import ListenerKey, Listeners
 from agent.outbound.upstream_state import Source
 from agent.parts import Parts
 from agent.workers.link import Death, Link
@@ -36,9 +36,9 @@ from agent.workers.messages import (
     Finish,
     HandedCredentials,
     HandedEndpoints,
+    Unwatched,
     Verbosity,
     Welcome,
-    Withdrawn,
     hand_on,
     without_secrets,
 )
@@ -172,7 +172,7 @@ class Workers:
 
         self._sources[number] = source, tell
         name = (HandedEndpoints, number)
-        withdrawal = Withdrawn(number=number)
+        withdrawal = Unwatched(number=number)
         self._board.post(name, Rank.ENDPOINTS, cell, lambda told: told, withdrawal=withdrawal)
         try:
             tell()
@@ -262,7 +262,7 @@ class Workers:
             return (Death.KILLED, f"by signal {-code}") if code < 0 else (death, f"with code {code}")
         return death, detail
 
-    def _sockets(self, slot: int, key: Hashable) -> list[socket.socket]:
+    def _sockets(self, slot: int, key: ListenerKey) -> list[socket.socket]:
         try:
             return self._listeners.sockets(key, slot)
         except BindFailed as error:  # the address is ours: only for want of descriptors

@@ -56,6 +56,7 @@ from agent.workers.messages import (
     HandedSockets,
     Order,
     Report,
+    Unwatched,
     Verbosity,
     Welcome,
     Withdrawn,
@@ -188,10 +189,10 @@ class Worker:
                 parts.journal.take_level(order.level)
             case HandedSockets():
                 await self.listeners.hand(order.key, sockets)
-            case Withdrawn(number=None):
-                await self.listeners.withdraw(order.key)
             case Withdrawn():
-                self.feeds.drop(order.number or 0)
+                await self.listeners.withdraw(order.key)
+            case Unwatched():
+                self.feeds.drop(order.number)
             case Report():
                 await self._answer(order)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.lifecycle import Lifecycle
+from agent.net.listeners import ListenerKey
 from agent.process.systemd import Inherited, Notifier
 from certs.bundle import parse_roots
 from certs.contexts import build_contexts
@@ -50,7 +51,7 @@ class Life:
     async def ready(self) -> None:
         await self.until(lambda: self.bench.parts.phase is Phase.SERVING)
 
-    def address(self, key: Hashable = "public") -> tuple[str, int]:
+    def address(self, key: ListenerKey = "public") -> tuple[str, int]:
         """Where a listener is bound."""
         assert self.bench.parts.listeners is not None
         opening = self.bench.parts.listeners.all()[key]

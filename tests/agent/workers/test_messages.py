@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import get_args
 
+import msgspec
 import pytest
 
+from agent.config.opaque_config import Problem, ProblemReason
 from agent.config.options import LogLevel
-from agent.config.registration import Registration
-from agent.policy.deny_list import DenyList, parse_deny_list
+from agent.policy.deny_list import parse_deny_list
 from agent.policy.intentions import Intentions, parse_match
 from agent.policy.source_intentions import parse_outgoing
 from agent.workers.messages import (
+    Finish,
     HandedCredentials,
     HandedEndpoints,
     HandedSockets,
     NotAnOrder,
     Order,
     Report,
+    Unwatched,
     Verbosity,
     Welcome,
     Withdrawn,
@@ -36,8 +37,18 @@ from certs.credentials import CredentialsRejected
 from tests.certs import fitting
 from tests.support.agent_parts import registration, settings
 from tests.upstreams.test_choose import endpoint
+from upstreams.ejection import EjectionPolicy
 from upstreams.endpoints import EndpointSet, Status
-from upstreams.spec import Gateways, LocalBind, ServiceDestination, parse_upstream_flag
+from upstreams.spec import (
+    Gateways,
+    LocalBind,
+    MeshGatewayMode,
+    QueryDestination,
+    ServiceDestination,
+    SocketBind,
+    WanMode,
+    parse_upstream_flag,
+)
 
 TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 L7 = {
@@ -45,17 +56,43 @@ L7 = {
     "DestinationName": "db",
     "Permissions": [
         {"Action": "allow", "HTTP": {"PathRegex": "/v[0-9]+/.*", "Methods": ["GET"]}},
-        {"Action": "deny", "HTTP": {"Header": [{"Name": "x-a", "Regex": "b+"}]}},
+        {"Action": "deny", "HTTP": {"PathPrefix": "/x", "Header": [{"Name": "x-a", "Regex": "b+"}]}},
+        {"Action": "deny", "HTTP": {"PathExact": "/x", "Header": [{"Name": "x-a", "Present": True}]}},
     ],
     "Meta": {"source-datacenters": "dc1"},
 }
 DENY = {"SourceName": "web", "DestinationName": "*", "Action": "deny"}
 
+NOON = datetime(2031, 1, 1, 12, tzinfo=UTC)
+PROBLEM = Problem(where="Proxy", reason=ProblemReason.NO_LOCAL_APP, detail="x")
+IN_FULL = replace(
+    parse_upstream_flag("db:unix:/run/db.sock"),
+    destination=ServiceDestination("db", "dc2", filter="Service.Port > 1", near="_agent"),
+    wan=WanMode.NEVER,
+    mesh_gateway=MeshGatewayMode.REMOTE,
+    ejection=EjectionPolicy(max_failures=3),
+    failover=(QueryDestination("db-anywhere"), ServiceDestination("db", "dc3")),
+    warm=2,
+)
+
 ORDERS: list[Order] = [
     Welcome(version="1", slot=1, workers=2, settings=settings(narrow=["web@dc1"], upstream=["db:9191"])),
-    parse_deny_list(f"spiffe://{TRUST_DOMAIN}/ns/default/dc/*/svc/web\nserial {TRUST_DOMAIN} dc1 0a"),
-    registration(upstreams=(parse_upstream_flag("prepared_query:db@dc2:9191"),)),
-    replace(parse_match([L7], "db", default_allow=False), datacenter="dc1"),
+    Welcome(
+        version="1",
+        slot=0,
+        workers=2,
+        settings=settings(
+            deny_file="/etc/deny",
+            expired_peer_grace="never",
+            service_addr="unix:/run/app.sock",
+            upstream=["prepared_query:q@dc2:unix:/run/db.sock"],
+        ),
+    ),
+    parse_deny_list(
+        f"spiffe://{TRUST_DOMAIN}/ns/default/dc/*/svc/web\nserial {TRUST_DOMAIN} dc1 {'fa' * 20}"
+    ),
+    registration(upstreams=(parse_upstream_flag("prepared_query:db@dc2:9191"), IN_FULL), problems=(PROBLEM,)),
+    replace(parse_match([L7], "db", default_allow=False), datacenter="dc1", good_until=NOON),
     replace(parse_outgoing([L7, DENY]), audit=True),
     HandedEndpoints(
         number=3,
@@ -65,11 +102,30 @@ ORDERS: list[Order] = [
         endpoints=EndpointSet(endpoints=(endpoint("a"), endpoint("b", status=Status.WARNING))),
         failing="unavailable",
     ),
+    HandedEndpoints(
+        number=4,
+        lookup=Gateways("dc2"),
+        poll_interval=2.5,
+        polled=True,
+        endpoints=None,
+        failing="",
+    ),
     HandedSockets(key=LocalBind("127.0.0.1", 9191), purpose="upstream db"),
+    HandedSockets(key=SocketBind("/run/db.sock", 0o600), purpose="upstream db"),
     Withdrawn(key="public"),
-    Withdrawn(number=7),
+    Unwatched(number=7),
     Verbosity(level=LogLevel.DEBUG),
     Report(number=9, rows=True),
+    Finish(),
+    HandedCredentials(
+        cert_pem="x",
+        key_pem="s3cret",
+        roots={"TrustDomain": TRUST_DOMAIN, "Roots": [{"Active": True}]},
+        service="web",
+        datacenter=None,
+        at=NOON,
+        generation=3,
+    ),
 ]
 
 
@@ -78,11 +134,16 @@ def test_an_order_arrives_as_it_was(order: Order) -> None:
     assert decode(encode(order)) == order
 
 
-def test_patterns_and_tiers_work_as_before() -> None:
-    intentions, endpoints = decode(encode(ORDERS[3])), decode(encode(ORDERS[5]))
+def test_every_kind_of_order_is_among_them() -> None:
+    assert {type(order) for order in ORDERS} == set(get_args(Order))
+
+
+def test_what_values_derive_is_derived_anew() -> None:
+    intentions, endpoints = decode(encode(ORDERS[4])), decode(encode(ORDERS[6]))
     assert isinstance(intentions, Intentions)
     assert isinstance(endpoints, HandedEndpoints)
     assert intentions.by_request
+    assert intentions.narrows
     assert endpoints.endpoints is not None
     assert [len(tier.endpoints) for tier in endpoints.endpoints.tiers] == [1, 1]
     permissions = intentions.rules[0].permissions
@@ -90,26 +151,39 @@ def test_patterns_and_tiers_work_as_before() -> None:
     assert permissions.unreadable is None
 
 
-class Evil:
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return os.system, ("true",)
+def packed(*value: object) -> bytes:
+    return msgspec.msgpack.encode(value)
 
 
 @pytest.mark.parametrize(
     "frame",
     [
-        pickle.dumps(Evil()),
-        pickle.dumps(re.compile("x")),
-        pickle.dumps(Gateways("dc1")),  # ours, and no order
+        packed("Gateways", {"type": "Gateways", "datacenter": "dc1"}),
+        packed("Report", {"number": "x"}),
+        packed("Report", {}),
+        packed("Report"),
+        packed("DenyList", {"ids": {"not an id": "x"}}),
         b"",
         b"\x80\x05garbage",
         encode(Report(number=1))[:-3],
+        encode(Report(number=1)) + b"x",
     ],
-    ids=["call", "library", "value", "empty", "garbage", "cut"],
+    ids=["value", "type", "field", "half", "id", "empty", "garbage", "cut", "more"],
 )
 def test_what_is_no_order_is_refused(frame: bytes) -> None:
     with pytest.raises(NotAnOrder):
         decode(frame)
+
+
+def test_a_refusal_quotes_nothing_of_a_key() -> None:
+    with pytest.raises(NotAnOrder) as caught:
+        decode(packed("HandedCredentials", {"cert_pem": "x", "key_pem": ["s3cret"]}))
+    assert "s3cret" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+def test_what_crosses_to_no_other_process_is_refused_where_it_is_written() -> None:
+    with pytest.raises(TypeError, match="object crosses to no other process"):
+        encode(HandedSockets(key=object(), purpose="x"))  # type: ignore[arg-type]
 
 
 def test_credentials_are_proven_again_where_they_arrive() -> None:
@@ -139,7 +213,3 @@ def test_credentials_are_proven_again_where_they_arrive() -> None:
 def test_workers_are_not_told_what_they_do_not_need() -> None:
     told = without_secrets(settings(token="s3cret", http_auth="a:s3cret"))
     assert b"s3cret" not in encode(Welcome(version="1", slot=0, workers=2, settings=told))
-
-
-def test_the_values_themselves_are_orders() -> None:
-    assert {type(order) for order in ORDERS} >= {DenyList, Registration, Intentions}

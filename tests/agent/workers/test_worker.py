@@ -26,6 +26,7 @@ from agent.workers.messages import (
     HandedSockets,
     Order,
     Report,
+    Unwatched,
     Welcome,
     Withdrawn,
     encode,
@@ -181,7 +182,7 @@ async def test_it_asks_its_control_process_where_upstreams_are() -> None:
         )
         (row,) = (await told.report()).upstreams
         assert row["targets"][0]["failing"] == "handed_on: away"
-        await told.tell(Withdrawn(number=4))
+        await told.tell(Unwatched(number=4))
         (row,) = (await told.report()).upstreams
         assert row["targets"][0]["failing"] is None
 
