@@ -188,6 +188,7 @@ class Lifecycle:
             rng=parts.rng,
             on_failure=self._endpoints_failed,
             on_recovery=self._endpoints_recovered,
+            on_filtered=parts.journal.watch_filtered,
             share=None if crew is None else crew.share,
         )
         if crew is None:

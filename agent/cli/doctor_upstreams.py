@@ -21,13 +21,14 @@ from agent.base.latest import Latest
 from agent.cli.doctor_consul import answered, refused
 from agent.cli.findings import Finding, eased, fail, ok, skip, warn
 from agent.consul.api import Consul, ConsulError
+from agent.consul.watch import AnswerRejected, WatchReason
+from agent.control.watches import read_endpoints, read_found
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.outbound import NotServed, identify, server_name
 from agent.relay.close import reset
 from certs.contexts import Contexts
 from certs.peer import PeerRejected
-from upstreams.answers import InvalidAnswer, parse_health, parse_query
 from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import EndpointSet
@@ -87,13 +88,15 @@ def _bound(
 
 async def _look_at_target(upstream: Upstream, target: Destination, journey: Journey) -> Sequence[Finding]:
     subject = f"upstream {target}"
+    rule = f'service "{target.name}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
     try:
         found = await endpoints_of(target, journey.consul)
         ways = await _ways(found, upstream, journey)
     except ConsulError as error:
-        rule = f'service "{target.name}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
         return [refused(subject, error, rule)]
-    except InvalidAnswer as error:
+    except AnswerRejected as error:
+        if error.reason == WatchReason.FILTERED:
+            return [fail(subject, str(error), f"the token needs {rule}", ExitCode.PERMISSION)]
         return [fail(subject, str(error), "look at the registration of that instance")]
     alive = sum(len(tier.endpoints) for tier in found.tiers)
     counted = f"{len(found.endpoints)} instances, {alive} passing or warning"
@@ -109,12 +112,14 @@ async def _look_at_target(upstream: Upstream, target: Destination, journey: Jour
 
 
 async def endpoints_of(target: Destination | Gateways, consul: Consul) -> EndpointSet:
-    """Where it is now; raise ConsulError or InvalidAnswer."""
+    """Where it is now; raise ConsulError or AnswerRejected."""
     if isinstance(target, QueryDestination):
-        return parse_query((await answered(lambda: consul.execute(target))).value)
+        return read_found(target, await answered(lambda: consul.execute(target)))
     if isinstance(target, Gateways):
-        return parse_health((await answered(lambda: consul.gateways(target.datacenter))).value)
-    return parse_health((await answered(lambda: consul.endpoints(target))).value)
+        health = await answered(lambda: consul.gateways(target.datacenter))
+    else:
+        health = await answered(lambda: consul.endpoints(target))
+    return await read_endpoints(target, health).together()
 
 
 async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Approach]:

@@ -20,6 +20,7 @@ from agent.consul.token import TokenSource
 from upstreams.spec import QueryDestination, ServiceDestination
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 CALL_SECONDS = 15.0  # a plain call; Consul itself holds one for 7 s when there is no leader
 MARGIN_SECONDS = 10.0  # on top of what a blocking call may take
@@ -66,6 +67,18 @@ class Answer(Generic[T]):
     content_hash: str = ""
     default_policy: str = ""
     last_contact: str = ""  # milliseconds since the server heard from its leader
+    filtered: bool = False  # a list from which ACLs have taken something (Consul 1.11 and later)
+
+    def carrying(self, value: U) -> Answer[U]:
+        """The same headers with a part of the body."""
+        return Answer(
+            value=value,
+            index=self.index,
+            content_hash=self.content_hash,
+            default_policy=self.default_policy,
+            last_contact=self.last_contact,
+            filtered=self.filtered,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,12 +186,7 @@ class Consul:
         path = "/v1/connect/intentions/match"
         params = {"by": by, "name": service} | _dc(datacenter)
         answer = await self._get(path, at, dict[str, RawList | None], params)
-        return Answer(
-            value=answer.value.get(service),
-            index=answer.index,
-            default_policy=answer.default_policy,
-            last_contact=answer.last_contact,
-        )
+        return answer.carrying(answer.value.get(service))
 
     async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[RawList]:
         """The proxies and native instances of a service, whatever their health: that is for us to judge."""
@@ -223,6 +231,7 @@ class Consul:
             content_hash=response.headers.get("x-consul-contenthash", ""),
             default_policy=response.headers.get("x-consul-default-acl-policy", ""),
             last_contact=response.headers.get("x-consul-lastcontact", ""),
+            filtered=response.headers.get("x-consul-results-filtered-by-acls") == "true",
         )
 
     async def _put(self, path: str, body: bytes) -> None:

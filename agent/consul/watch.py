@@ -5,14 +5,23 @@ Theory of operation
 Consul has three ways to be asked again (contract §1.4, §1.5, §7), and they differ only in where the next
 question starts:
 
-- INDEX: the answer carries an index; asking with it blocks until there is a newer one or the wait is over. An
-  index is a hint, not a version: it moves without a change, it stands still through a restart, it goes
-  backwards when a server is restored (then the next question starts from 0), and it may be missing or 0 (then
-  1 is used: asking with 0 for ever would be a busy loop). So what counts as a change is the value, compared.
+- INDEX: the answer carries an index; asking with it blocks until there is a newer one or the wait is over.
+  An index is a hint, not a version: it moves without a change, it stands still through a restart, and it
+  may be missing or 0 (then 1 is used: asking with 0 for ever would be a busy loop). So what counts as a
+  change is the value, compared. An index below the one asked with is no news (`index_went_back`): the
+  answer is one of the past, or of a server that has lost its place, and is not looked at (Consul 1.18 ends
+  a pending question with an empty list and index 1 when its token expires). The question is asked anew with
+  0, and whatever answers that one is taken: a server that was restored has lower indexes for good.
 - HASH: the same with a content hash; an unchanged hash is a timeout.
 - POLL: the endpoint never blocks (prepared queries); the next question is asked after an interval.
 
-`advance` holds these rules and nothing else does.
+`advance` and `goes_back` hold these rules and nothing else does.
+
+Rights that are missing look like instances that are. A list that Consul has filtered says so
+(`Answer.filtered`), and an empty one is then a failure (`filtered_by_acls`); but only to a question that
+does not block: by its streaming backend (1.10 and later) the list of a token that has lost its rights
+becomes empty with the index as it was and without any sign. So a blocking answer that is `doubtful` is not
+believed before an answer to a question without an index says the same, or refuses.
 
 An error, any error, forgets the position: the server may not be the one we asked before. The last good value
 stays published; `Latest` has no way to take one back. The next question waits out a jittered exponential
@@ -59,8 +68,17 @@ class Cursor(StrEnum):
     POLL = "poll"
 
 
+class WatchReason(StrEnum):
+    """Why an answer that Consul has given is left aside, beside the reasons of whoever reads it."""
+
+    INDEX_WENT_BACK = "index_went_back"
+    FILTERED = "filtered_by_acls"  # the token may not see what was asked for
+
+
 class AnswerRejected(Exception):
     """An answer that cannot be used, with its named reason; the last good value stays."""
+
+    unanswered = False
 
     def __init__(self, reason: StrEnum | str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -73,22 +91,29 @@ Failure = ConsulError | AnswerRejected
 
 def advance(cursor: Cursor, at: Blocking, index: int | None, content_hash: str) -> Blocking:
     """Where the next question starts after an answer with this index and hash to a question asked `at`."""
+    if goes_back(cursor, at, index):
+        return Blocking()
     if cursor is Cursor.INDEX:
-        newest = index or 1
-        return Blocking(index=newest if newest >= at.index else 0)
+        return Blocking(index=index or 1)
     if cursor is Cursor.HASH:
         return Blocking(content_hash=content_hash)
     return Blocking()
 
 
+def goes_back(cursor: Cursor, at: Blocking, index: int | None) -> bool:
+    """Whether an answer with this index is from before the question asked `at`."""
+    return cursor is Cursor.INDEX and (index or 1) < at.index
+
+
 def backoff(failures: int, failure: Failure, rng: Random) -> float:
     """Seconds to wait after so many failures in a row (at least one): doubling, jittered downward by half."""
     ceiling, floor = BACKOFF_CEILING, BACKOFF_FLOOR
-    if isinstance(failure, ConsulError):
-        if failure.unanswered or failure.reason is ConsulReason.NOT_FOUND:
-            ceiling = NEARBY_CEILING
-        elif failure.reason is ConsulReason.DENIED:
-            floor = DENIED_FLOOR
+    if failure.reason in (ConsulReason.DENIED, WatchReason.FILTERED):
+        floor = DENIED_FLOOR
+    elif failure.reason is ConsulReason.NOT_FOUND or (
+        isinstance(failure, ConsulError) and failure.unanswered
+    ):
+        ceiling = NEARBY_CEILING
     return min(ceiling, floor * 2.0 ** min(failures - 1, 16)) * rng.uniform(0.5, 1.0)
 
 
@@ -123,6 +148,7 @@ class WatchStatus:
     failures_in_row: int = 0
     reason_changed: bool = False  # the last failure's reason is not that of the one before
     failures: Counter[str] = field(default_factory=Counter)  # by reason, ever
+    filtered: bool = False  # the last good answer lacks what the token may not see
 
     def succeeded(self, at: datetime) -> None:
         """A usable answer came."""
@@ -144,15 +170,22 @@ def _ignore(_status: WatchStatus) -> None:
     """Nobody wants to hear of it."""
 
 
+def _believe(_value: object) -> bool:
+    """Nothing is doubtful."""
+    return False
+
+
 @dataclass(kw_only=True)
 class Watch(Generic[R, T]):
     """One thing to watch.
 
     `ask` asks once or raises ConsulError. `read` makes a value of the answer, at once or in pieces, or raises
     AnswerRejected.
+    `doubtful` says whether a value must be confirmed if it is news and answers a question that blocked.
     `publish` is called with every value that differs from the one before. `on_failure` hears of every failure
-    and may raise to end it all; `on_recovery` hears when a run of them is over, `on_answer` of every good
-    answer once its value is published, changed or not.
+    and may raise to end it all; `on_recovery` hears when a run of them is over, `on_filtered` when answers
+    begin or cease to be short of what the token may not see, `on_answer` of every good answer once its value
+    is published, changed or not.
     """
 
     name: str
@@ -161,15 +194,23 @@ class Watch(Generic[R, T]):
     read: Callable[[Answer[R]], T | Pieces[T]]
     publish: Callable[[T], None]
     poll_interval: float = 30.0  # seconds, for POLL
+    doubtful: Callable[[T], bool] = _believe
     on_failure: Callable[[WatchStatus], None] = _ignore
     on_recovery: Callable[[WatchStatus], None] = _ignore
+    on_filtered: Callable[[WatchStatus], None] = _ignore
     on_answer: Callable[[WatchStatus], None] = _ignore
     status: WatchStatus = field(init=False)
     _kicked: trio.Event = field(init=False, default_factory=trio.Event)
     _last: T | None = field(init=False, default=None)
+    _at: Blocking = field(init=False, default=Blocking())
 
     def __post_init__(self) -> None:
         self.status = WatchStatus(name=self.name)
+
+    @property
+    def index(self) -> int:
+        """The index of the newest answer; 0 when the next question starts anew."""
+        return self._at.index
 
     def kick(self) -> None:
         """Ask again soon, if the watch is waiting between two questions."""
@@ -178,37 +219,53 @@ class Watch(Generic[R, T]):
     async def follow(self, clock: Callable[[], datetime], rng: Random) -> None:
         """Watch for ever."""
         bucket = TokenBucket()
-        at = Blocking()
         while True:
             await bucket.take()
             try:
-                answer = await self.ask(replace(at, wait=WAIT))
+                answer = await self.ask(replace(self._at, wait=WAIT))
             except ConsulError as error:
                 self._failed(error, clock())
-                at = Blocking()
+                self._at = Blocking()
                 await self._pause(backoff(self.status.failures_in_row, error, rng))
                 continue
-            at = advance(self.cursor, at, answer.index, answer.content_hash)
-            await self._take(answer, clock)
+            asked, self._at = self._at, advance(self.cursor, self._at, answer.index, answer.content_hash)
+            try:
+                await self._take(answer, asked, clock)
+            except AnswerRejected as rejected:
+                self._failed(rejected, clock())
+                if rejected.reason == WatchReason.FILTERED:
+                    self._at = Blocking()  # what blocks would be answered without the sign
+                    await self._pause(backoff(self.status.failures_in_row, rejected, rng))
+                    continue
             if self.cursor is Cursor.POLL:
                 await self._pause(self.poll_interval * rng.uniform(0.9, 1.1))
 
-    async def _take(self, answer: Answer[R], clock: Callable[[], datetime]) -> None:
+    async def _take(self, answer: Answer[R], asked: Blocking, clock: Callable[[], datetime]) -> None:
+        if goes_back(self.cursor, asked, answer.index):
+            detail = f"index {answer.index} after {asked.index}; asked again from 0"
+            raise AnswerRejected(WatchReason.INDEX_WENT_BACK, detail)
         at = clock()
-        try:
-            value = await self._read(answer)
-        except AnswerRejected as rejected:
-            self._failed(rejected, at)
-            return
-        recovered = self.status.failing is not None
-        self.status.succeeded(at)
-        if recovered:
-            self.on_recovery(self.status)
-        if value != self._last:
+        value = await self._read(answer)
+        is_news = value != self._last
+        if asked.params and is_news and (self.status.filtered or self.doubtful(value)):
+            self._at = Blocking()
+            if self.doubtful(value):
+                return
+        self._succeeded(at)
+        if not asked.params and answer.filtered is not self.status.filtered:
+            self.status.filtered = answer.filtered
+            self.on_filtered(self.status)
+        if is_news:
             self._last = value
             self.status.changes += 1
             self.publish(value)
         self.on_answer(self.status)
+
+    def _succeeded(self, at: datetime) -> None:
+        recovered = self.status.failing is not None
+        self.status.succeeded(at)
+        if recovered:
+            self.on_recovery(self.status)
 
     async def _read(self, answer: Answer[R]) -> T:
         found = self.read(answer)

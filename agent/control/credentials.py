@@ -114,8 +114,8 @@ class Rotation:
         self._watched: Latest[Leaf] = Latest()  # as they come; not looked at yet
         self._leaf: Latest[Leaf] = Latest()
         self._turn = trio.Lock()  # one leaf after the other, as they came
-        self.roots_first = RootsFirst(consul.roots, self._bundle, self._take_bundle)
-        self.roots_watch = roots_watch(consul, self._take_bundle)
+        self.roots_watch = watch = roots_watch(consul, self._take_bundle)
+        self.roots_first = RootsFirst(consul.roots, self._bundle, self._take_bundle, lambda: watch.index)
         self.leaf_watch = leaf_watch(consul, service, self._watched.publish)
 
     @property

@@ -55,6 +55,7 @@ class EndpointFeeds:
         rng: Random,
         on_failure: Callable[[WatchStatus], None],
         on_recovery: Callable[[WatchStatus], None],
+        on_filtered: Callable[[WatchStatus], None],
         share: Share | None = None,
     ) -> None:
         self._consul = consul
@@ -64,6 +65,7 @@ class EndpointFeeds:
         self._rng = rng
         self._on_failure = on_failure
         self._on_recovery = on_recovery
+        self._on_filtered = on_filtered
         self._share = share  # runs beside each watch
         self._feeds: dict[Key, _Feed] = {}
         self._wanted: set[Key] = set()
@@ -111,6 +113,7 @@ class EndpointFeeds:
         endpoints: Latest[EndpointSet] = Latest()
         watch = endpoints_watch(self._consul, lookup, endpoints.publish, poll_interval)
         watch.on_failure, watch.on_recovery = self._on_failure, self._on_recovery
+        watch.on_filtered = self._on_filtered
         source = Source(
             endpoints=endpoints,
             status=watch.status,

@@ -6,7 +6,8 @@ sidecar that shows a leaf of the new root has to trust that root, or it turns aw
 cross-signature. A leaf of which the newest roots do not announce the signer (`SigningKeyID`, contract §3.1)
 is therefore ahead of them. Then the roots are read at once, without an index, and the leaf waits for them:
 for that answer or the watch's, whichever is first, and never for long. A roots endpoint that hangs must not
-keep a proven leaf back.
+keep a proven leaf back. An answer with a lower index than the watch has seen is one of the past: it may list
+a root that has been removed since, and is not taken.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ class RootsFirst:
         ask: Callable[[], Awaitable[Answer[Json]]],
         bundle: Latest[TrustBundle],
         take: Callable[[TrustBundle], None],
+        newest: Callable[[], int],  # the index of the newest roots
     ) -> None:
         self._question = ask
         self._bundle = bundle
         self._take = take
+        self._newest = newest
         self.results: Counter[CatchUp] = Counter()  # ever
 
     async def have(self, leaf: Leaf, seconds: float) -> CatchUp | None:
@@ -68,10 +71,11 @@ class RootsFirst:
 
     async def _ask(self, leaf: Leaf) -> CatchUp:
         try:
-            bundle = read_roots(await self._question())
+            answer = await self._question()
+            bundle = read_roots(answer)
         except (ConsulError, AnswerRejected):
             return CatchUp.FAILED
-        if not _announces(bundle, leaf):
+        if (answer.index or 1) < self._newest() or not _announces(bundle, leaf):
             return CatchUp.BEHIND  # out of an older cache than ours, perhaps: nothing to take
         self._take(bundle)
         return CatchUp.CAME

@@ -9,7 +9,7 @@ from typing import TypeVar
 from agent.base.incremental import Pieces, Work
 from agent.config.registration import Registration, RegistrationRejected, parse_registration
 from agent.consul.api import Answer, Blocking, Consul, Json, LeafAnswer, RawList
-from agent.consul.watch import AnswerRejected, Cursor, Watch
+from agent.consul.watch import AnswerRejected, Cursor, Watch, WatchReason
 from agent.policy.intentions import Intentions, InvalidIntentions, read_match
 from agent.policy.source_intentions import Outgoing, read_outgoing
 from certs.bundle import BundleRejected, TrustBundle, parse_roots
@@ -76,8 +76,15 @@ def endpoints_watch(
         ask = partial(consul.gateways, lookup.datacenter)
     else:
         ask = partial(consul.endpoints, lookup)
-    read = partial(_read_health, lookup)
-    return Watch(name=f"endpoints {lookup}", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+    read = partial(read_endpoints, lookup)
+    return Watch(
+        name=f"endpoints {lookup}",
+        cursor=Cursor.INDEX,
+        ask=ask,
+        read=read,
+        publish=publish,
+        doubtful=_is_empty,
+    )
 
 
 def _query_watch(
@@ -92,7 +99,7 @@ def _query_watch(
         return await consul.execute(query)
 
     def read(answer: Answer[Json]) -> EndpointSet:
-        endpoints = _read_query(query, answer)
+        endpoints = read_found(query, answer)
         if poll_interval is None:
             hint = endpoints.ttl or POLL_SECONDS
             watch.poll_interval = min(MOST_POLL_SECONDS, max(LEAST_POLL_SECONDS, hint))
@@ -136,20 +143,40 @@ def read_roots(answer: Answer[Json]) -> TrustBundle:
 def read_intentions(service: str, answer: Answer[RawList | None]) -> Pieces[Intentions]:
     """Parse the match answer; raises AnswerRejected as it is put together.
 
-    Without the header (before 1.9) the default is unknown, and what is unknown is denied.
+    Without the header (before 1.9) the default is unknown, and what is unknown is denied. A list that is not
+    whole is no list: what is missing from it may be a denial.
     """
+    _refuse_filtered(answer)
     default_allow = answer.default_policy == "allow"
     return Pieces(_well_formed(read_match(answer.value, service, default_allow=default_allow)))
 
 
 def _read_outgoing(answer: Answer[RawList | None]) -> Pieces[Outgoing]:
+    _refuse_filtered(answer)
     return Pieces(_well_formed(read_outgoing(answer.value)))
 
 
-def _read_health(lookup: ServiceDestination | Gateways, answer: Answer[RawList]) -> Pieces[EndpointSet]:
+def read_endpoints(lookup: ServiceDestination | Gateways, answer: Answer[RawList]) -> Pieces[EndpointSet]:
+    """Parse an answer about health; raises AnswerRejected as it is put together, or for an empty list that
+    is empty for want of rights. A list that is only shortened is used: what it names is there.
+    """
     nearest_first = isinstance(lookup, ServiceDestination) and bool(lookup.near)
+    if not answer.value:
+        _refuse_filtered(answer)
     work = read_health(answer.value, f"health of {lookup}", nearest_first=nearest_first)
     return Pieces(_well_formed(work))
+
+
+def _is_empty(endpoints: EndpointSet) -> bool:
+    """Whether there is no instance at all; one that is critical is there."""
+    return not endpoints.endpoints
+
+
+def _refuse_filtered(answer: Answer[T]) -> None:
+    """Raise AnswerRejected for a list that Consul has shortened for want of rights."""
+    if answer.filtered:
+        detail = "the token lacks rights to see what was asked for (service:read and node:read)"
+        raise AnswerRejected(WatchReason.FILTERED, detail)
 
 
 def _well_formed(work: Work[T]) -> Work[T]:
@@ -159,7 +186,10 @@ def _well_formed(work: Work[T]) -> Work[T]:
         raise AnswerRejected("malformed", str(error)) from error
 
 
-def _read_query(query: QueryDestination, answer: Answer[Json]) -> EndpointSet:
+def read_found(query: QueryDestination, answer: Answer[Json]) -> EndpointSet:
+    """Parse what a prepared query has found; raise AnswerRejected, as `read_endpoints` does."""
+    if not answer.value.get("Nodes"):
+        _refuse_filtered(answer)
     try:
         return parse_query(answer.value, nearest_first=bool(query.near))
     except InvalidAnswer as error:

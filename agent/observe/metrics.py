@@ -132,12 +132,14 @@ def _watches(parts: Parts) -> Iterator[Family]:
     changes = counter("sidecar_watch_changes_total", "Values published.")
     failing = gauge("sidecar_watch_failing", "Failures in a row.")
     failures = counter("sidecar_watch_failures_total", "Failures by reason.")
+    filtered = gauge("sidecar_watch_filtered", "Whether answers lack what the token may not see.")
     # One query polled at two paces is two watches of one name; a page must not have a sample twice.
     for status in {status.name: status for status in parts.watches()}.values():
         if status.answered_at is not None:
             age.add((now - status.answered_at).total_seconds(), watch=status.name)
         changes.add(status.changes, watch=status.name)
         failing.add(status.failures_in_row, watch=status.name)
+        filtered.add(status.filtered, watch=status.name)
         for reason, count in sorted(status.failures.items()):
             failures.add(count, watch=status.name, reason=reason)
-    yield from (age, changes, failing, failures)
+    yield from (age, changes, failing, failures, filtered)

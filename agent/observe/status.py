@@ -150,6 +150,7 @@ def _watch(status: WatchStatus, now: datetime) -> Row:
         "answered_seconds_ago": age,
         "failing": failing,
         "failures": dict(status.failures),
+        "filtered": status.filtered,
     }
 
 

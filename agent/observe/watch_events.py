@@ -27,6 +27,14 @@ class WatchJournal(Log):
         """Questions are answered again."""
         self.write(LogLevel.INFO, "watch.recovered", watch=status.name)
 
+    def watch_filtered(self, status: WatchStatus) -> None:
+        """Answers begin or cease to be short of what the token may not see; what they list is used."""
+        if status.filtered:
+            detail = "the token may not see all of it: some instances are left out"
+            self.write(LogLevel.WARN, "watch.filtered", watch=status.name, detail=detail)
+        else:
+            self.write(LogLevel.INFO, "watch.unfiltered", watch=status.name)
+
     def token_changed(self) -> None:
         """The token file has another token."""
         self.write(LogLevel.INFO, "token.changed")

@@ -17,7 +17,7 @@ from typing import Literal
 from uuid import uuid4
 
 from tests.contract.client import Api
-from tests.contract.federation import START_SECONDS, Kind, consul_binary, free_port
+from tests.contract.federation import START_SECONDS, Kind, consul_binary, free_port, switched_off
 from tests.contract.processes import process
 
 Default = Literal["allow", "deny"]
@@ -28,6 +28,13 @@ RULES = 'service_prefix "" { policy = "write" intentions = "write" }'
 @contextmanager
 def alone(kind: Kind, default: Default, directory: Path) -> Iterator[Api]:
     """Ready, and asked with the token."""
+    with managed(kind, default, directory) as (api, _):
+        yield api
+
+
+@contextmanager
+def managed(kind: Kind, default: Default, directory: Path) -> Iterator[tuple[Api, Api]]:
+    """The same, and asked with a manager's token too (a real Consul has one)."""
     port, manager, token = free_port(), str(uuid4()), str(uuid4())
     start = _embedded if kind == "embedded" else _consul
     command = start(default, directory, port, manager if kind == "consul" else token)
@@ -40,7 +47,7 @@ def alone(kind: Kind, default: Default, directory: Path) -> Iterator[Api]:
             member.must_live()
             assert monotonic() < deadline, f"not ready, {missing}:\n{member.last_words()}"
             sleep(0.1)  # a poll of another process's readiness; there is nothing to wait on
-        yield api
+        yield api, managing
 
 
 def _embedded(default: Default, directory: Path, port: int, token: str) -> list[str]:
@@ -59,7 +66,7 @@ def _consul(default: Default, directory: Path, port: int, manager: str) -> list[
     ports = {
         "http": port,
         **{name: free_port() for name in ("serf_lan", "server")},
-        **dict.fromkeys(("https", "grpc", "dns", "serf_wan"), -1),
+        **switched_off(binary, "https", "grpc", "dns", "serf_wan"),
     }
     settings = {
         "datacenter": "dc1",

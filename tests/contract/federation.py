@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,19 @@ class Federation:
 def consul_binary() -> str | None:
     """CONSUL_BIN, else the `consul` on PATH."""
     return os.environ.get("CONSUL_BIN") or shutil.which("consul")  # noqa: TID251  # the suite's only setting
+
+
+def consul_version(binary: str) -> tuple[int, int]:
+    """Major and minor: what the settings of an agent may say depends on them."""
+    said = subprocess.run([binary, "version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    major, minor = said.removeprefix("Consul v").split(".")[:2]
+    return int(major), int(minor)
+
+
+def switched_off(binary: str, *ports: str) -> dict[str, int]:
+    """These ports, and the one of gRPC over TLS which servers open on their own since 1.14."""
+    since_1_14 = ("grpc_tls",) if consul_version(binary) >= (1, 14) else ()
+    return dict.fromkeys((*ports, *since_1_14), -1)
 
 
 @contextmanager
@@ -115,7 +129,7 @@ def _consul(directory: Path, *, translate: bool) -> tuple[list[list[str]], list[
             "serf_wan": wan[here],
             "serf_lan": free_port(hosts[here]),
             "server": free_port(hosts[here]),
-            **dict.fromkeys(("https", "grpc", "dns"), -1),
+            **switched_off(binary, "https", "grpc", "dns"),
         }
         settings = {
             "datacenter": f"dc{here + 1}",

@@ -108,6 +108,7 @@ async def story() -> AsyncIterator[Story]:
             rng=Random(1),
             on_failure=lambda _: None,
             on_recovery=lambda _: None,
+            on_filtered=lambda _: None,
         )
         feeds.want(UPSTREAMS)
         await trio.sleep(10)

@@ -30,6 +30,10 @@ from upstreams.spec import QueryDestination, ServiceDestination
 
 ROOTS = "/v1/agent/connect/ca/roots"
 LEAF = "/v1/agent/connect/ca/leaf/web"
+HEALTH = "/v1/health/connect/db"
+MATCH = "/v1/connect/intentions/match"
+QUERY = "/v1/query/q/execute"
+FILTERED = "X-Consul-Results-Filtered-By-ACLs"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,19 @@ async def test_an_answer_comes_with_its_position(nursery: trio.Nursery) -> None:
     scripted.answer(ROOTS, {"TrustDomain": "x"}, index=7, policy="deny")
     answer = await scripted.client(nursery).roots()
     assert (answer.value, answer.index, answer.default_policy) == ({"TrustDomain": "x"}, 7, "deny")
+
+
+@pytest.mark.parametrize(("said", "filtered"), [({}, False), ({FILTERED: "true"}, True)])
+async def test_a_list_that_acls_have_shortened_says_so(
+    nursery: trio.Nursery, said: dict[str, str], filtered: bool
+) -> None:
+    scripted = ScriptedConsul()
+    for path, empty in ((HEALTH, b"[]"), (MATCH, b'{"web": null}'), (QUERY, b"{}")):
+        scripted.say(path, Scripted(body=empty, headers=said))
+    consul = scripted.client(nursery)
+    assert (await consul.endpoints(ServiceDestination("db"))).filtered is filtered
+    assert (await consul.intentions("web")).filtered is filtered
+    assert (await consul.execute(QueryDestination("q"))).filtered is filtered
 
 
 async def test_a_registration_is_asked_for_by_hash(nursery: trio.Nursery) -> None:

@@ -70,6 +70,7 @@ async def story() -> AsyncIterator[Story]:
             rng=Random(1),
             on_failure=lambda _: None,
             on_recovery=lambda _: None,
+            on_filtered=lambda _: None,
         )
         yield Story(consul, feeds)
         nursery.cancel_scope.cancel()

@@ -141,13 +141,14 @@ class Held:
         self.old, self.new = Issuer.root(now=START), Issuer.root(now=START)
         self.bundle: Latest[TrustBundle] = Latest(bundle_of(self.old))
         self.answers = trio.Event()
-        self.roots_first = RootsFirst(self.ask, self.bundle, self.bundle.publish)
+        self.newest = 0
+        self.roots_first = RootsFirst(self.ask, self.bundle, self.bundle.publish, lambda: self.newest)
         minted = self.new.leaf()
         self.leaf: Leaf = parse_leaf(minted.cert_pem, minted.key_pem)
 
     async def ask(self) -> Answer[Json]:
         await self.answers.wait()
-        return Answer(value=roots_answer(self.new, self.old))
+        return Answer(value=roots_answer(self.new, self.old), index=7)
 
 
 async def test_the_watch_may_be_first(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
@@ -174,13 +175,24 @@ async def test_or_the_answer(autojump_clock: MockClock) -> None:
     assert held.roots_first.results == {CatchUp.CAME: 1}
 
 
+async def test_roots_of_the_past_are_not_taken() -> None:
+    """They may list a root that has been removed since."""
+    held = Held()
+    held.answers.set()
+    held.newest = 8
+    assert await held.roots_first.have(held.leaf, 2) is CatchUp.BEHIND
+    assert held.bundle.version == 1
+    held.newest = 7
+    assert await held.roots_first.have(held.leaf, 2) is CatchUp.CAME
+
+
 async def test_a_refusal_is_a_failure() -> None:
     held = Held()
 
     async def refuse() -> Answer[Json]:
         raise ConsulError(ConsulReason.DENIED, ROOTS, "Permission denied", status=403)
 
-    roots_first = RootsFirst(refuse, held.bundle, held.bundle.publish)
+    roots_first = RootsFirst(refuse, held.bundle, held.bundle.publish, lambda: 0)
     assert await roots_first.have(held.leaf, 2) is CatchUp.FAILED
 
 

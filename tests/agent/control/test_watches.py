@@ -15,18 +15,24 @@ from agent.control.watches import (
     endpoints_watch,
     intentions_watch,
     leaf_watch,
+    outgoing_watch,
     read_leaf,
     read_registration,
     registration_watch,
     roots_watch,
 )
 from agent.policy.intentions import Intentions
+from agent.policy.source_intentions import Outgoing
 from certs.bundle import TrustBundle
 from certs.leaf import Leaf
+from tests.certs.authority import Issuer, roots_answer
 from tests.recorded import body
 from tests.support.agent_parts import LEAF, MATCH, PROXY, ROOTS, SERVICE, Assembled, assembled, proxy_answer
 from upstreams.endpoints import EndpointSet
-from upstreams.spec import QueryDestination, ServiceDestination
+from upstreams.spec import Gateways, QueryDestination, ServiceDestination
+
+HEALTH = "/v1/health/connect/db"
+GATEWAYS = "/v1/health/service/mesh-gateway"
 
 
 async def one_answer(bench: Assembled, watch: Watch[object, object]) -> None:
@@ -94,14 +100,15 @@ async def test_a_changed_default_policy_alone_is_a_change(
     assert (cell.version, cell.value and cell.value.default_allow) == (2, False)
 
 
-def reading(watch: Watch[object, object], value: object) -> object:
-    found = watch.read(Answer(value=value))
+def reading(watch: object, value: object, *, filtered: bool = False) -> object:
+    assert isinstance(watch, Watch)
+    found = watch.read(Answer(value=value, filtered=filtered))
     return found.at_once() if isinstance(found, Pieces) else found
 
 
-def rejection(watch: Watch[object, object], value: object) -> AnswerRejected:
+def rejection(watch: object, value: object, *, filtered: bool = False) -> AnswerRejected:
     with pytest.raises(AnswerRejected) as caught:
-        reading(watch, value)
+        reading(watch, value, filtered=filtered)
     return caught.value
 
 
@@ -124,8 +131,84 @@ async def test_answers_that_cannot_be_used_have_a_named_reason(nursery: trio.Nur
         (endpoints_watch(consul, QueryDestination("q"), cell.publish), {"Nodes": 5}, "malformed"),
     ]
     for watch, value, reason in cases:
-        assert isinstance(watch, Watch)
         assert rejection(watch, value).reason == reason
+
+
+async def test_no_watch_takes_an_answer_of_the_past(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """What expired, was removed or was denied before is not brought back, nor is a list emptied."""
+    bench = assembled(nursery)
+    root = bench.well()
+    consul, published = bench.parts.consul, list[object]()
+    bench.consul.answer(HEALTH, body("health-connect-near"), index=8)
+    bench.consul.answer(GATEWAYS, body("health-connect-near"), index=9)
+    past = {
+        ROOTS: roots_answer(Issuer.root(now=bench.parts.clock())),
+        LEAF: root.leaf(serial=0x0E).answer(),
+        MATCH: {"web": [{"SourceName": "mallory", "DestinationName": "web", "Action": "allow"}]},
+        HEALTH: [],
+        GATEWAYS: [],
+    }
+    for path, value in past.items():
+        bench.consul.answer(path, value, index=1)
+        bench.consul.answer(path, text="ACL not found", status=403)
+    watches: dict[str, object] = {
+        ROOTS: roots_watch(consul, published.append),
+        LEAF: leaf_watch(consul, "web", published.append),
+        MATCH: intentions_watch(consul, "web", published.append),
+        HEALTH: endpoints_watch(consul, ServiceDestination("db"), published.append),
+        GATEWAYS: endpoints_watch(consul, Gateways("dc2"), published.append),
+    }
+    for number, (path, watch) in enumerate(watches.items(), 1):
+        assert isinstance(watch, Watch)
+        await one_answer(bench, watch)
+        assert len(published) == number
+        assert watch.status.failures == {"index_went_back": 1, "denied": 1}
+        assert [asked.query.get("index") is None for asked in bench.consul.questions(path)] == [
+            True,
+            False,
+            True,
+        ]
+
+
+@pytest.mark.parametrize("empty", [[], None])
+async def test_an_empty_list_for_want_of_rights_is_no_list(
+    nursery: trio.Nursery, autojump_clock: MockClock, empty: list[object] | None
+) -> None:
+    consul, cell = assembled(nursery).parts.consul, Latest[EndpointSet]()
+    for lookup, value in (
+        (ServiceDestination("db"), empty),
+        (Gateways("dc2"), empty),
+        (QueryDestination("q"), {"Service": "db", "Nodes": empty}),
+    ):
+        watch = endpoints_watch(consul, lookup, cell.publish)
+        assert rejection(watch, value, filtered=True).reason == "filtered_by_acls"
+        found = reading(watch, value)
+        assert isinstance(found, EndpointSet)
+        assert not found.endpoints
+
+
+async def test_a_list_shortened_for_want_of_rights_is_used(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    watch = endpoints_watch(
+        assembled(nursery).parts.consul, ServiceDestination("db"), Latest[EndpointSet]().publish
+    )
+    found = reading(watch, body("health-connect-near"), filtered=True)
+    assert isinstance(found, EndpointSet)
+    assert found.endpoints
+
+
+@pytest.mark.parametrize("value", [[], None, [{"SourceName": "a", "DestinationName": "web"}]])
+async def test_a_list_of_intentions_that_is_not_whole_is_no_list(
+    nursery: trio.Nursery, autojump_clock: MockClock, value: list[object] | None
+) -> None:
+    """What is missing may be a denial, and with a default that allows nothing else would deny."""
+    consul = assembled(nursery).parts.consul
+    for watch in (
+        intentions_watch(consul, "web", Latest[Intentions]().publish),
+        outgoing_watch(consul, "web", Latest[Outgoing]().publish),
+    ):
+        assert rejection(watch, value, filtered=True).reason == "filtered_by_acls"
 
 
 def test_a_leaf_that_is_none_shows_nothing_of_its_key() -> None:
