@@ -1,4 +1,5 @@
 # demo: the two-datacenter story   test: all tests   check: format, lint, types, tests   bench: benchmarks
+# audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
 SHELL  := /bin/bash
 PYTHON ?= python3
@@ -6,10 +7,10 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean packages
+.PHONY: help demo test check audit bench lock release clean packages
 
 help:
-	@sed -n '1,2p' Makefile
+	@sed -n '1,3p' Makefile
 
 # The lock carries hashes and every dependency, so pip has nothing to resolve: left to resolve, it would take the
 # newest release of what only an extra names, and stop at the missing hash. `pip check` says if the lock lacks one.
@@ -37,15 +38,22 @@ check: $(READY) packages
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term $(TEST_FLAGS)
 
+audit: $(READY)
+	@$(BIN)/python .ci/audit $(AUDIT_FLAGS)
+
 bench: $(READY) packages
 	@.ci/packages wrk nghttp2-client nginx-light libnginx-mod-stream haproxy
 	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
 
+# What pyproject.toml asks for, pinned and hashed. Pins stay as they are where they fit; LOCK_FLAGS=--upgrade moves them.
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
-	  --no-header --no-annotate --quiet --upgrade --output-file requirements.lock
+	  --no-header --no-annotate --quiet $(LOCK_FLAGS) --output-file requirements.lock
 	@sed -i '1i # Pinned and hashed development environment, Python 3.11 on Linux; made by `make lock`.' requirements.lock
 
+release: $(READY)
+	VERSION=$(VERSION) SOURCE_URL=$(SOURCE_URL) .ci/release
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
