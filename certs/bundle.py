@@ -15,8 +15,9 @@ from functools import lru_cache
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
 
-from certs.rejection import Rejection
+from certs.rejection import UNREADABLE, Rejection
 from certs.spiffe import InvalidSpiffeId, TrustDomain
 
 MOST_ROOTS = 256  # one for each rotation within twice the life of a leaf
@@ -133,7 +134,8 @@ def fingerprint_of(der: bytes) -> str:
 def _root(answer: _RootAnswer) -> Root:
     try:
         (certificate,) = x509.load_pem_x509_certificates(answer.root_cert.encode())
-    except ValueError as error:  # no PEM, several certificates, broken DER
+        crypto.X509.from_cryptography(certificate)
+    except (*UNREADABLE, crypto.Error) as error:  # no PEM, several certificates, broken DER, or for OpenSSL
         raise BundleRejected(BundleReason.BAD_CERTIFICATE, f"root {answer.id!r}: {error}") from error
     return Root(
         id=answer.id,

@@ -8,6 +8,7 @@ a cross-signed root in the pool is only walked through when the new root itself 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 
@@ -15,7 +16,7 @@ from cryptography import x509
 from OpenSSL import crypto
 
 from certs.bundle import TrustBundle
-from certs.rejection import Rejection
+from certs.rejection import UNREADABLE, Rejection
 
 # X509_V_ERR_* of openssl/x509_vfy.h; pyOpenSSL passes the numbers through without names for them.
 _NO_ISSUER = frozenset({2, 18, 19, 20, 21})
@@ -48,19 +49,32 @@ def reach(
     store.set_time(at)
     for root in bundle.roots:
         store.add_cert(crypto.X509.from_cryptography(root.certificate))
-    untrusted = [crypto.X509.from_cryptography(extra) for extra in pool]
-    context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate), untrusted)
     try:
+        untrusted = [crypto.X509.from_cryptography(extra) for extra in pool]
+        context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate), untrusted)
         path = context.get_verified_chain()
+        return tuple(step.to_cryptography() for step in path)
     except crypto.X509StoreContextError as error:
         raise _broken(error) from error
-    return tuple(step.to_cryptography() for step in path)
+    except (*UNREADABLE, crypto.Error) as error:
+        raise ChainBroken(ChainReason.INVALID_CHAIN, f"a certificate cannot be read: {error}") from error
+    finally:
+        _forget_errors()
+
+
+def _forget_errors() -> None:
+    """Empty this thread's queue of OpenSSL's errors.
+
+    A verification that fails leaves its own there (pyOpenSSL takes only the code out of the context), and the
+    next failure of some innocent connection would be told by them. What fails here takes them all away.
+    """
+    with suppress(crypto.Error):
+        crypto.load_certificate(crypto.FILETYPE_ASN1, b"")
 
 
 def _broken(error: crypto.X509StoreContextError) -> ChainBroken:
     code, depth, message = error.errors
-    subject = error.certificate.to_cryptography().subject.rfc4514_string() or "an empty subject"
-    detail = f"{message}, at depth {depth}: {subject}"
+    detail = f"{message}, at depth {depth}: {_subject(error.certificate)}"
     if code == _EXPIRED:
         return ChainBroken(ChainReason.EXPIRED, detail)
     if code == _NOT_YET_VALID:
@@ -68,3 +82,11 @@ def _broken(error: crypto.X509StoreContextError) -> ChainBroken:
     if code in _NO_ISSUER:
         return ChainBroken(ChainReason.UNTRUSTED_CHAIN, detail)
     return ChainBroken(ChainReason.INVALID_CHAIN, detail)
+
+
+def _subject(certificate: crypto.X509) -> str:
+    """For a person; a certificate is blamed also if it can hardly be read."""
+    try:
+        return certificate.to_cryptography().subject.rfc4514_string() or "an empty subject"
+    except (*UNREADABLE, crypto.Error):
+        return "an unreadable subject"

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certs.bundle import TrustBundle
 from certs.chain import ChainBroken, reach
 from certs.leaf import Leaf
-from certs.rejection import Rejection
+from certs.rejection import UNREADABLE, Rejection
 
 _ENDS = {"client": ExtendedKeyUsageOID.CLIENT_AUTH, "server": ExtendedKeyUsageOID.SERVER_AUTH}
 
@@ -65,7 +65,12 @@ def prove(
 
 def _check_key(leaf: Leaf) -> None:
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if leaf.key.public_key().public_bytes(*form) != leaf.certificate.public_key().public_bytes(*form):
+    try:
+        certified = leaf.certificate.public_key().public_bytes(*form)
+    except UNREADABLE as error:
+        detail = f"the public key of certificate {leaf.serial} cannot be read: {error}"
+        raise CredentialsRejected(CredentialsReason.KEY_MISMATCH, detail) from error
+    if leaf.key.public_key().public_bytes(*form) != certified:
         detail = f"the private key does not belong to certificate {leaf.serial}"
         raise CredentialsRejected(CredentialsReason.KEY_MISMATCH, detail)
 

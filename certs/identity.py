@@ -7,7 +7,7 @@ from enum import StrEnum
 from cryptography import x509
 
 from certs import spiffe
-from certs.rejection import Rejection
+from certs.rejection import UNREADABLE, Rejection
 from certs.spiffe import ServiceId
 
 
@@ -30,6 +30,8 @@ def service_of(certificate: x509.Certificate) -> ServiceId:
 
     Consul's own proxy looks at the first URI only; a second one is refused here (contract §4, "do better").
     """
+    if certificate.serial_number < 0:  # RFC 5280 §4.1.2.2; no entry of a deny list could name it
+        raise NoIdentity(IdentityReason.MALFORMED, "the serial number is negative")
     uri = _sole_uri(certificate)
     try:
         identity = spiffe.parse(uri)
@@ -45,7 +47,7 @@ def _sole_uri(certificate: x509.Certificate) -> str:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise NoIdentity(IdentityReason.NO_URI, "the certificate has no subject alternative name") from None
-    except (ValueError, x509.DuplicateExtension) as error:  # the parser's word for broken DER
+    except UNREADABLE as error:
         raise NoIdentity(IdentityReason.MALFORMED, f"unreadable extensions: {error}") from error
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if not uris:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from certs.identity import NoIdentity, service_of
-from certs.rejection import Rejection
+from certs.rejection import UNREADABLE, Rejection
 from certs.spiffe import ServiceId
 
 # OpenSSL refuses a peer's chain of more than 100 KiB (SSL_CTX_set_max_cert_list). Consul's has three or four
@@ -99,9 +99,9 @@ def handed_on(leaf: Leaf) -> tuple[str, str]:
 
 
 def serial_text(number: int) -> str:
-    """`0d`, `01:ff`: a serial number as Consul prints it."""
+    """`0d`, `01:ff`: a serial number as Consul prints it; one below zero has its sign."""
     size = max(1, (number.bit_length() + 7) // 8)
-    return number.to_bytes(size, "big").hex(":")
+    return ("-" if number < 0 else "") + abs(number).to_bytes(size, "big").hex(":")
 
 
 def _bounded(chain: list[x509.Certificate]) -> int:
@@ -119,7 +119,7 @@ def _certificates(cert_pem: str) -> list[x509.Certificate]:
         raise LeafRejected(LeafReason.OVERSIZED_CHAIN, detail)
     try:
         return x509.load_pem_x509_certificates(cert_pem.encode())
-    except ValueError as error:
+    except UNREADABLE as error:
         raise LeafRejected(LeafReason.BAD_CERTIFICATE, f"CertPEM: {error}") from error
 
 

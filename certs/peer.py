@@ -20,7 +20,7 @@ from certs.bundle import TrustBundle, fingerprint_of
 from certs.chain import ChainBroken, reach
 from certs.identity import NoIdentity, service_of
 from certs.leaf import serial_text
-from certs.rejection import Rejection
+from certs.rejection import UNREADABLE, Rejection
 from certs.spiffe import ServiceId
 
 # The same few certificates come back with every connection, and what they say does not change: reading one
@@ -113,7 +113,7 @@ def _window(certificate: x509.Certificate) -> _Window:
 def _load(der: bytes) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise PeerRejected(PeerReason.MALFORMED, f"unreadable certificate: {error}") from error
 
 

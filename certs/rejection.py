@@ -5,6 +5,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+# What cryptography raises for a certificate that it cannot read, be it at once or when a part is asked for.
+UNREADABLE = (
+    *(ValueError, TypeError, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+
 R = TypeVar("R", bound=StrEnum)
 
 
