@@ -1,6 +1,7 @@
 """Whom we trust: every root Consul lists, active and retiring.
 
-Only `RootCert` is trusted. `IntermediateCerts` travel with leaves and are never anchors (contract §3.1).
+Only `RootCert` is trusted. `IntermediateCerts` travel with leaves and are never anchors
+(docs/consul-api.md#roots).
 """
 
 from __future__ import annotations

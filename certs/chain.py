@@ -1,8 +1,9 @@
 """Does a chain reach a trusted root at a given time: OpenSSL's path building, with its clock set by us.
 
-The certificates beside a leaf are an unordered pool, which may hold expired extras (contract §3.3): after a
-rotation in a secondary the second certificate does not sign the first. OpenSSL tries trusted roots first, so
-a cross-signed root in the pool is only walked through when the new root itself is not trusted.
+The certificates beside a leaf are an unordered pool, which may hold expired extras
+(docs/consul-api.md#certificates): after a rotation in a secondary the second certificate does not sign the
+first. OpenSSL tries trusted roots first, so a cross-signed root in the pool is only walked through when the
+new root itself is not trusted.
 """
 
 from __future__ import annotations

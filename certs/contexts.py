@@ -1,7 +1,8 @@
 """Credentials as TLS: one server and one client context per generation, never changed afterwards.
 
-No pyOpenSSL callback is set here, nor may one be (design §3 rule 5): they need writable and executable
-memory, which the unit forbids. OpenSSL checks the chain and the purpose, `peer.verify_peer` the rest.
+No pyOpenSSL callback is set here, nor may one be (docs/decisions.md#no-callbacks-of-pyopenssl): they need
+writable and executable memory, which the unit forbids. OpenSSL checks the chain and the purpose,
+`peer.verify_peer` the rest.
 """
 
 from __future__ import annotations

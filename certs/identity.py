@@ -28,7 +28,8 @@ class NoIdentity(Rejection[IdentityReason]):
 def service_of(certificate: x509.Certificate) -> ServiceId:
     """Read the service out of the subject alternative names; raise NoIdentity.
 
-    Consul's own proxy looks at the first URI only; a second one is refused here (contract §4, "do better").
+    Consul's own proxy looks at the first URI only; a second one is refused here
+    (docs/consul-api.md#identity).
     """
     if certificate.serial_number < 0:  # RFC 5280 §4.1.2.2; no entry of a deny list could name it
         raise NoIdentity(IdentityReason.MALFORMED, "the serial number is negative")

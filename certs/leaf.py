@@ -48,8 +48,9 @@ class LeafRejected(Rejection[LeafReason]):
 class Leaf:
     """A service's certificate and key.
 
-    `extra` is what followed it in `CertPEM`, in the order received: not always path order (contract §3.3),
-    and to be sent unchanged. `key` stays out of repr; no text of it leaves this object but by `handed_on`.
+    `extra` is what followed it in `CertPEM`, in the order received: not always path order
+    (docs/consul-api.md#certificates), and to be sent unchanged. `key` stays out of repr; no text of it leaves
+    this object but by `handed_on`.
     """
 
     certificate: x509.Certificate

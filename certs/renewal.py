@@ -1,7 +1,8 @@
 """When to ask for the next leaf: the alarm beside the blocking read.
 
-Consul renews a leaf only while somebody asks, at a random point in 60-90 % of its life (contract §3.2). The
-watch keeps one blocking read open; this alarm at two thirds of the life reads without an index.
+Consul renews a leaf only while somebody asks, at a random point in 60-90 % of its life
+(docs/consul-api.md#leaf). The watch keeps one blocking read open; this alarm at two thirds of the life reads
+without an index.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""SPIFFE IDs as Consul writes them: the forms of contract §4, parsed strictly, printed canonically.
+"""SPIFFE IDs as Consul writes them, parsed strictly, printed canonically.
+
+See docs/consul-api.md#identity for the forms.
 
 A trust domain is compared in lower case. Everything in the path (service, datacenter, namespace, node) is
 compared exactly, as Consul's intentions do: `WEB` is not `web`.

@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("agent", "certs", "upstreams", "datacenter", "tests", "systemd", "docs", "changes")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-CITED = re.compile(r"docs/[\w/-]+\.md(?:#[\w-]+)?")
+CITED = re.compile(r"(docs/[\w/-]+\.md)((?:(?:,| and)?\s*#[\w-]+)*)")  # with one anchor or several
+ELSEWHERE = re.compile(r"(?i)\b(contract|design|exemplars),? §")  # documents that are in no repository
 FILE = re.compile(
     r"\b(?:agent|certs|upstreams|datacenter|tests|systemd|docs)/[\w/-]+\.(?:py|cnf|toml|md|lua)\b"
 )
@@ -64,7 +65,19 @@ def test_every_page_that_a_comment_cites_is_there_with_its_heading() -> None:
     broken = [
         f"{source.relative_to(ROOT)}: {target}"
         for source in files(".py")
-        for target in CITED.findall(source.read_text())
+        for page, behind in CITED.findall(source.read_text())
+        for target in [page + anchor for anchor in re.findall(r"#[\w-]+", behind)] or [page]
         if missing(target, ROOT)
     ]
     assert broken == []
+
+
+def test_nothing_is_cited_that_a_reader_cannot_open() -> None:
+    found = [
+        f"{source.relative_to(ROOT)}: {line.strip()}"
+        for source in files(".py")
+        if source != Path(__file__)
+        for line in source.read_text().splitlines()
+        if ELSEWHERE.search(line)
+    ]
+    assert found == []

@@ -1,4 +1,7 @@
-"""Health and prepared-query answers (contract §5, §7), read into endpoints."""
+"""Health and prepared-query answers, read into endpoints.
+
+See docs/consul-api.md#discovery and #prepared-queries.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +132,7 @@ def parse_query(answer: Mapping[str, object], *, nearest_first: bool = False) ->
     except msgspec.ValidationError as error:
         raise InvalidAnswer(f"query answer: {error}") from error
     source = f"query for {parsed.service}, answered by {parsed.datacenter}, {parsed.failovers} failovers"
-    # A failover's answer is shuffled whatever was asked for (contract §7).
+    # A failover's answer is shuffled whatever was asked for (docs/consul-api.md#prepared-queries).
     sorted_by_distance = nearest_first and not parsed.failovers
     found = _Found()
     for entry in parsed.nodes or ():

@@ -1,7 +1,7 @@
 """Where an upstream's instances are.
 
 Each endpoint carries the identity it must prove: its own destination name in its own datacenter, which need
-not be the upstream's name nor the upstream's datacenter (contract §4).
+not be the upstream's name nor the upstream's datacenter (docs/consul-api.md#identity).
 """
 
 from __future__ import annotations

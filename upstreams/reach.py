@@ -1,4 +1,4 @@
-"""Which address to dial, and why (contract §5.1).
+"""Which address to dial, and why (docs/consul-api.md#wan-addresses).
 
 An agent with `translate_wan_addrs` rewrites address and port by different rules and may answer a LAN address
 with a WAN port. So address and port are taken as one pair from the `wan` tag, never put together from both;
@@ -95,7 +95,10 @@ def doubt(endpoint: Endpoint, dialling: Dialling) -> Doubt | None:
 
 
 def _is_mixed(endpoint: Endpoint) -> bool:
-    """Whether the address is of the LAN pair and the port of the WAN pair (contract §5.1)."""
+    """Whether the address is of the LAN pair and the port of the WAN pair.
+
+    See docs/consul-api.md#wan-addresses.
+    """
     wan = _tag(endpoint, "wan")
     if wan is None or not wan.port:
         return False

@@ -5,8 +5,8 @@ Of a target that has stand-ins no more than a few endpoints are tried before the
 are gone at once, their number must not keep a connection from a target that lives.
 
 Through a mesh gateway the instance is chosen by the gateway, which reads the name in the handshake
-(contract §8.4). So the gateways are what is tried one by one, and one endpoint stands for all of its service;
-who must answer in the end is the same as without.
+(docs/consul-api.md#sni). So the gateways are what is tried one by one, and one endpoint stands for all of its
+service; who must answer in the end is the same as without.
 """
 
 from __future__ import annotations

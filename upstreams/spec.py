@@ -19,7 +19,7 @@ import msgspec
 from upstreams.ejection import EAGER, EjectionPolicy
 
 LOOPBACK = "127.0.0.1"
-CONNECT_TIMEOUT = 5.0  # seconds; Envoy's default (contract §9)
+CONNECT_TIMEOUT = 5.0  # seconds; Envoy's default (docs/consul-api.md#config-keys)
 DEADLINE = 15.0  # seconds for all candidates together, before the first byte
 HOLD = 30.0  # seconds a better target must live before traffic goes back to it
 MOST_WARM = 64  # connections kept ready; each is one at the far side too

@@ -1,7 +1,7 @@
 """The opaque `Config` maps of a registration, read key by key: a value, a default, or a named problem.
 
 Consul stores these maps without looking: numbers arrive as integers or floats, durations as milliseconds or
-as Go strings, and anything may be of the wrong type (contract §2.1, §9).
+as Go strings, and anything may be of the wrong type (docs/consul-api.md#registration and #config-keys).
 """
 
 from __future__ import annotations

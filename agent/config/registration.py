@@ -1,4 +1,6 @@
-"""What Consul says we are: the answer of `/v1/agent/service/:id` as one value (contract §2.1, §9).
+"""What Consul says we are: the answer of `/v1/agent/service/:id` as one value.
+
+See docs/consul-api.md#registration and #config-keys.
 
 A proxy that cannot be read at all is rejected. Anything less, an upstream we cannot serve or a setting of the
 wrong type, is a named problem beside what could be read: never a crash, never a silent drop.

@@ -1,8 +1,8 @@
 """The settings of one upstream: the keys of its `Config` in a registration, and of `[[upstreams]]` in TOML.
 
-Consul's own keys as Envoy's integration reads them (contract §9), in the spelling of a service definition or
-of a central config entry, and ours: `deadline_ms`, `wan`, `mesh_gateway`,
-`near`, `filter`, `failover`, `failover_hold`, `warm`, `warm_idle`.
+Consul's own keys as Envoy's integration reads them (docs/consul-api.md#config-keys), in the spelling of a
+service definition or of a central config entry, and ours: `deadline_ms`, `wan`, `mesh_gateway`, `near`,
+`filter`, `failover`, `failover_hold`, `warm`, `warm_idle`.
 """
 
 from __future__ import annotations

@@ -98,7 +98,10 @@ class Blocking:
 
     @property
     def seconds(self) -> float:
-        """How long to wait for the answer: Consul adds up to a sixteenth to the wait (contract §1.4)."""
+        """How long to wait for the answer: Consul adds up to a sixteenth to the wait.
+
+        See docs/consul-api.md#blocking-queries.
+        """
         return self.wait * 17 / 16 + MARGIN_SECONDS if self.params else CALL_SECONDS
 
 
@@ -267,7 +270,7 @@ class Consul:
 
 
 def classify(status: int, text: str) -> ConsulReason:
-    """What an error answer means (contract §1.6): the status first, then the text of a 500."""
+    """What an error answer means (docs/consul-api.md#errors): the status first, then the text of a 500."""
     if status in (401, 403):
         return ConsulReason.DENIED
     if status == 404:

@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-Consul has three ways to be asked again (contract §1.4, §1.5, §7), and they differ only in where the next
-question starts:
+Consul has three ways to be asked again (docs/consul-api.md#blocking-queries, #blocking-by-hash,
+#prepared-queries), and they differ only in where the next question starts:
 
 - INDEX: the answer carries an index; asking with it blocks until there is a newer one or the wait is over.
   An index is a hint, not a version: it moves without a change, it stands still through a restart, and it

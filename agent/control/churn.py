@@ -1,9 +1,9 @@
 """Notices a leaf that is issued again and again: each issue costs the authority a signature and us contexts.
 
-A leaf is replaced at some 60-90 % of its life, and once after each rotation of the root. More than a
-handful within a small part of its life is somebody's mistake: two agents that fight over one cache entry, an
-authority whose signing key flaps, a lifetime that is shorter than anybody meant (contract §3.2: below ten
-minutes Consul renews on every question).
+A leaf is replaced at some 60-90 % of its life, and once after each rotation of the root. More than a handful
+within a small part of its life is somebody's mistake: two agents that fight over one cache entry, an
+authority whose signing key flaps, a lifetime that is shorter than anybody meant (docs/consul-api.md#leaf:
+below ten minutes Consul renews on every question).
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 Roots and leaf come by two watches, and nothing orders them: after a rotation the new leaf can be here a
 moment before the new root. It proves all the same, through its cross-signature to an older root; but a
 sidecar that shows a leaf of the new root has to trust that root, or it turns away peers which show no
-cross-signature. A leaf of which the newest roots do not announce the signer (`SigningKeyID`, contract §3.1)
-is therefore ahead of them. Then the roots are read at once, without an index, and the leaf waits for them:
-for that answer or the watch's, whichever is first, and never for long. A roots endpoint that hangs must not
-keep a proven leaf back. An answer with a lower index than the watch has seen is one of the past: it may list
-a root that has been removed since, and is not taken.
+cross-signature. A leaf of which the newest roots do not announce the signer (`SigningKeyID`,
+docs/consul-api.md#roots) is therefore ahead of them. Then the roots are read at once, without an index, and
+the leaf waits for them: for that answer or the watch's, whichever is first, and never for long. A roots
+endpoint that hangs must not keep a proven leaf back. An answer with a lower index than the watch has seen is
+one of the past: it may list a root that has been removed since, and is not taken.
 """
 
 from __future__ import annotations

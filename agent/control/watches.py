@@ -18,7 +18,7 @@ from upstreams.answers import InvalidAnswer, parse_query, read_health
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
 
-POLL_SECONDS = 30.0  # prepared queries; Envoy's integration polls as often (contract §7)
+POLL_SECONDS = 30.0  # as often as Envoy's integration: docs/consul-api.md#prepared-queries
 LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 10.0, 60.0  # what a query's TTL can make of it
 
 T = TypeVar("T")

@@ -38,7 +38,8 @@ class Opening:
     """One listener: what it is for, where it is wanted, who answers; then its sockets and its loop.
 
     `inherited` stands for the address: a socket that was handed in. `checked`: Consul's check looks at
-    127.0.0.1 and this port (contract §2.2), so a listener on one outside address is also bound there.
+    127.0.0.1 and this port (docs/consul-api.md#sidecar-service), so a listener on one outside address is also
+    bound there.
     """
 
     purpose: str

@@ -311,7 +311,7 @@ def identify(
 
 
 def server_name(expected: ExpectedIdentity, trust_domain: TrustDomain) -> str:
-    """The SNI by which a mesh gateway would find that service (contract §8.4); harmless elsewhere."""
+    """The SNI by which a mesh gateway finds that service; harmless elsewhere (docs/consul-api.md#sni)."""
     if expected.partition == DEFAULT:
         return f"{expected.service}.{expected.namespace}.{expected.datacenter}.internal.{trust_domain}"
     names = (expected.service, expected.namespace, expected.partition, expected.datacenter)

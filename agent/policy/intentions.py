@@ -1,4 +1,6 @@
-"""Who may call us: Consul's intentions, evaluated here for each connection or request (contract §6).
+"""Who may call us: Consul's intentions, evaluated here for each connection or request.
+
+See docs/consul-api.md#intentions.
 
 The match answer is read once per change. Its order is not trusted: precedence is computed anew, as Consul
 does. Three questions can be asked of them: `authorize` of a connection whose bytes are not looked at,

@@ -1,4 +1,4 @@
-"""One intention as Consul answers it, before anything is made of it (contract §6)."""
+"""One intention as Consul answers it, before anything is made of it (docs/consul-api.md#intentions)."""
 
 from __future__ import annotations
 

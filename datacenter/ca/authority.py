@@ -147,7 +147,7 @@ class CertificateAuthority:
         return Signer(certificate=certificate, key=load_key(document["PrivateKey"]))
 
     def answer(self) -> dict[str, Any]:
-        """The roots answer of contract §3.1. Raises ApiError 500 before the first root."""
+        """The roots answer of docs/consul-api.md#roots. Raises ApiError 500 before the first root."""
         trust = self.require_trust()
         rows = self._store.table(ROOTS).rows()
         return {

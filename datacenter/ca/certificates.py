@@ -1,4 +1,6 @@
-"""The certificates of Consul Connect, made to the profiles of contract §3.3. Pure: no clock, no store.
+"""The certificates of Consul Connect, made to its profiles. Pure: no clock, no store.
+
+See docs/consul-api.md#certificates.
 
 Four kinds leave here. A *root* signs itself and lives ten years. When it is replaced, its successor's key
 is *cross-signed* by it for seven days, so that whoever still trusts only the old root can follow the new

@@ -1,4 +1,6 @@
-"""The CA configuration of one datacenter: what it may say, and what it means. Pure. Contract §3.4.
+"""The CA configuration of one datacenter: what it may say, and what it means. Pure.
+
+See docs/consul-api.md#ca-configuration.
 
 Two differences from Consul, both on the side of safety: a private key that was handed in is never shown
 again, and a configuration without a key therefore never rotates (Consul would go back to a generated root).

@@ -1,4 +1,6 @@
-"""The endpoints of the certificate authority: roots, leaf, configuration, rotation. Contract §3.1–3.4.
+"""The endpoints of the certificate authority: roots, leaf, configuration, rotation.
+
+See docs/consul-api.md#roots and #ca-configuration.
 
 `PUT /v1/connect/ca/rotate` is our own: a new root from a key made here, of the configured kind or of the
 one in the body (`{"PrivateKeyType": "rsa", "PrivateKeyBits": 2048}`). With Consul one must paste a key.

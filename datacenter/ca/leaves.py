@@ -1,9 +1,9 @@
 """The leaf certificates an agent hands out: a cache by token and service, and when a leaf is replaced.
 
-Contract §3.2. A leaf is replaced when a random point between 60 and 90 % of its life has passed, and when
-the signing key of the datacenter has changed: then a caller who waits gets the new one after a random part
-of `leaf_rotation_jitter`, so that a rotation does not bring the whole fleet at one moment, and a caller
-who does not wait gets it at once. Replacement needs a caller: nobody asks, nothing happens.
+See docs/consul-api.md#leaf. A leaf is replaced when a random point between 60 and 90 % of its life has
+passed, and when the signing key of the datacenter has changed: then a caller who waits gets the new one after
+a random part of `leaf_rotation_jitter`, so that a rotation does not bring the whole fleet at one moment, and
+a caller who does not wait gets it at once. Replacement needs a caller: nobody asks, nothing happens.
 
 Consul renews leaves that live less than ten minutes on every fetch; here they follow the same shares of
 their life, since a blocking read that never blocks is a busy loop.

@@ -189,7 +189,10 @@ def past_half_life(certificate: x509.Certificate, at: datetime) -> bool:
 
 
 def root_document(root: Root, trust_domain: TrustDomain) -> dict[str, Any]:
-    """One element of `Roots`, without its indexes: contract §3.1."""
+    """One element of `Roots`, without its indexes.
+
+    See docs/consul-api.md#roots.
+    """
     certificate = root.certificate
     kind = kind_of(certificate.public_key())
     return {

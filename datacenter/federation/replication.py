@@ -1,4 +1,6 @@
-"""The primary's config entries, intentions among them, copied into a secondary. Contract §6, end.
+"""The primary's config entries, intentions among them, copied into a secondary.
+
+See docs/consul-api.md#secondary-datacenters.
 
 The copy is changed in one transaction per answer and only where it differs, so that it has index numbers of
 its own and nobody wakes for nothing. While the primary is out of reach, or refuses the replication token,

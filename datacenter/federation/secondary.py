@@ -1,4 +1,6 @@
-"""How a secondary datacenter follows the authority of its primary. Contract §8.1.
+"""How a secondary datacenter follows the authority of its primary.
+
+See docs/consul-api.md#secondary-datacenters.
 
 One loop, for ever: read the primary's state (blocking while there is nothing new); join, if this is the
 first word since it was out of reach; and whenever the active root is not the one we sign under, or our

@@ -52,7 +52,10 @@ class Empty(Enum):
 
 
 class QueryMeta(Enum):
-    """Which headers of a server's read go with a 200: contract §1.3."""
+    """Which headers of a server's read go with a 200.
+
+    See docs/consul-api.md#response-headers.
+    """
 
     NONE = 0
     INDEX = 1  # X-Consul-Index alone (leaf)

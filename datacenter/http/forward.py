@@ -80,7 +80,10 @@ class Wire(Protocol):
 
 
 class WireForwarder:
-    """The forwarder: what to send, and what of the answer is passed on. Contract §1.2."""
+    """The forwarder: what to send, and what of the answer is passed on.
+
+    See docs/consul-api.md#requests.
+    """
 
     def __init__(self, own: str, federation: Federation, wire: Wire) -> None:
         self._own = own

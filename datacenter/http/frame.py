@@ -1,4 +1,6 @@
-"""What every endpoint of Consul's HTTP API has in common, apart from any socket: contract §1.
+"""What every endpoint of Consul's HTTP API has in common, apart from any socket.
+
+See docs/consul-api.md#requests.
 
 One `Frame` turns a raw request into a raw reply: finds the route, answers 404 and 405, parses the parameters
 all endpoints share, sends `?dc=` to the other datacenter, blocks on `?index=` or `?hash=`, and puts the
@@ -228,7 +230,10 @@ def token_of(raw: RawRequest) -> str:
 
 
 def _token(query: Mapping[str, str], headers: Mapping[str, str]) -> str:
-    """Contract §1.2: ?token=, then X-Consul-Token, then a bearer token; "" is the anonymous one."""
+    """?token=, then X-Consul-Token, then a bearer token; "" is the anonymous one.
+
+    See docs/consul-api.md#requests.
+    """
     bearer = re.fullmatch(r"(?i)bearer\s+(\S+)\s*", headers.get("authorization", ""))
     return query.get("token") or headers.get("x-consul-token") or (bearer.group(1) if bearer else "")
 

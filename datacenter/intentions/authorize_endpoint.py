@@ -1,4 +1,6 @@
-"""`POST /v1/agent/connect/authorize`: the verdict on a caller's certificate. Contract §3.5.
+"""`POST /v1/agent/connect/authorize`: the verdict on a caller's certificate.
+
+See docs/consul-api.md#authorize.
 
 The trust domain and the datacenter in the URI are not looked at, as in Consul: only whoever verified the
 chain can vouch for them.

@@ -1,4 +1,6 @@
-"""`/v1/config`: service-intentions, service-defaults and proxy-defaults. Contract §6, §9.
+"""`/v1/config`: service-intentions, service-defaults and proxy-defaults.
+
+See docs/consul-api.md#intentions and #registration.
 
 Written in the primary only; a secondary forwards writes and reads its replica.
 """

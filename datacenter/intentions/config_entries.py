@@ -1,4 +1,6 @@
-"""Config entries of the three kinds a mesh needs, checked and written. Contract §6 and §9.
+"""Config entries of the three kinds a mesh needs, checked and written.
+
+See docs/consul-api.md#intentions and #registration.
 
 `service-intentions` are decided in `datacenter.intentions.entry`. `service-defaults` and `proxy-defaults`
 are kept with what sidecars are told of them. One rule binds the three: intentions with HTTP permissions

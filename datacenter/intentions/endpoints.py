@@ -1,4 +1,6 @@
-"""The intention endpoints: list, match, check, exact, and the legacy ones by ID. Contract §6.
+"""The intention endpoints: list, match, check, exact, and the legacy ones by ID.
+
+See docs/consul-api.md#intentions.
 
 Written in the primary only: a secondary forwards writes and reads its replica. A destination that was
 edited through the legacy endpoints is theirs until its last legacy source is gone, and the other way round.

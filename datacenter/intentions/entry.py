@@ -1,7 +1,7 @@
 """The `service-intentions` config entry: its shape, its normal form, and what it may not be. Pure.
 
 The one place where intentions live; the intention endpoints are views of it and edit it. Sources are kept in
-descending precedence. Texts are those of Consul 1.10.12. Contract §6.
+descending precedence. Texts are those of Consul 1.10.12. See docs/consul-api.md#intentions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Intentions as views of the service-intentions entries: printed, matched, ordered, decided. Contract §6."""
+"""Intentions as views of the service-intentions entries: printed, matched, ordered, decided.
+
+See docs/consul-api.md#intentions.
+"""
 
 from __future__ import annotations
 

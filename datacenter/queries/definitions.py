@@ -1,4 +1,7 @@
-"""Prepared queries as they are stored: shape, validation, templates. Contract §7."""
+"""Prepared queries as they are stored: shape, validation, templates.
+
+See docs/consul-api.md#prepared-queries.
+"""
 
 from __future__ import annotations
 

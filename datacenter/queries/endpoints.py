@@ -1,4 +1,7 @@
-"""/v1/query: creating, reading, changing prepared queries. Contract §7; execution is in `query_execution`."""
+"""/v1/query: creating, reading, changing prepared queries; execution is in `datacenter.queries.execution`.
+
+See docs/consul-api.md#prepared-queries.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Executing prepared queries: here first, then in the other datacenters. Contract §7.
+"""Executing prepared queries: here first, then in the other datacenters.
+
+See docs/consul-api.md#prepared-queries.
 
 One answer is wholly from one datacenter. The failover is a single hop: the other datacenter is given the
 definition itself and does not fail over again.

@@ -1,4 +1,7 @@
-"""/v1/agent/check…: checks by themselves, and what a workload says about its own. Contract §2."""
+"""/v1/agent/check…: checks by themselves, and what a workload says about its own.
+
+See docs/consul-api.md#agent-services.
+"""
 
 from __future__ import annotations
 

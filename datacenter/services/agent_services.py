@@ -1,4 +1,7 @@
-"""/v1/agent/service…: what runs beside this agent. Contract §2, §1.5."""
+"""/v1/agent/service…: what runs beside this agent.
+
+See docs/consul-api.md#agent-services and #blocking-by-hash.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""/v1/catalog: what is registered, without judging its health; and registration from outside. Contract §5."""
+"""/v1/catalog: what is registered, without judging its health; and registration from outside.
+
+See docs/consul-api.md#discovery.
+"""
 
 from __future__ import annotations
 

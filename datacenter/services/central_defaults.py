@@ -1,4 +1,6 @@
-"""Central configuration merged into a registration: proxy-defaults and service-defaults, contract §2.1, §9.
+"""Central configuration merged into a registration: proxy-defaults and service-defaults.
+
+See docs/consul-api.md#registration.
 
 Local keys win over central ones, key by key and never deeper. Pure, apart from reading the store.
 """

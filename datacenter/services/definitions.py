@@ -31,7 +31,7 @@ _CHECK_KINDS: dict[str, Shape] = {
 _CHECK_ALSO = {"args": "ScriptArgs"}
 
 # What is decoded into an alias has no name in Go's complaints: SERVICE and CHECK.
-# Inside a service the field is CheckID, in a registration of its own it is ID: contract §2.
+# Inside a service the field is CheckID, in a registration of its own ID: docs/consul-api.md#agent-services.
 SERVICE_CHECK = Fields(
     "CheckType",
     {

@@ -1,4 +1,7 @@
-"""/v1/health: the instances of a service with the checks that judge them. Contract §5."""
+"""/v1/health: the instances of a service with the checks that judge them.
+
+See docs/consul-api.md#discovery.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,8 @@ def _instances(dc: Datacenter, request: Request, kind: str) -> Reply:
         value=[health_entry(instance, dc.settings.name) for instance in wanted],
         topics=topics,
         meta=QueryMeta.CONSISTENT,
-        # Blocking and cached reads come from the streaming backend, which knows no leader: §1.3.
+        # Blocking and cached reads come from the streaming backend, which knows no leader:
+        # docs/consul-api.md#response-headers.
         streaming=request.index > 0 or request.flag("cached"),
     )
 

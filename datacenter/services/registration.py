@@ -1,4 +1,6 @@
-"""From a registration as it was sent to the services and checks it stands for: contract §2.1, §2.2.
+"""From a registration as it was sent to the services and checks it stands for.
+
+See docs/consul-api.md#registration and #sidecar-service.
 
 Pure: a decoded definition goes in, `NodeService` documents and check definitions come out; what is wrong
 with it comes out as the text Consul answers.

@@ -1,4 +1,6 @@
-"""WAN translation of addresses in another datacenter's answers: contract §5.1, its trap included.
+"""WAN translation of addresses in another datacenter's answers, its trap included.
+
+See docs/consul-api.md#wan-addresses.
 
 Applied by the agent that was asked, when its `translate_wan_addrs` is on and the data is of another
 datacenter. Addresses and ports are rewritten in place, by rules that do not look at each other: a service

@@ -1,4 +1,6 @@
-"""How many certificates an authority signs in a second: contract §1.6 and §3.2.
+"""How many certificates an authority signs in a second.
+
+See docs/consul-api.md#errors and #leaf.
 
 A signature is the dearest thing a server does. After a rotation every sidecar wants one; beyond the limit a
 first leaf is refused with 429, and one that is only to be replaced stays a little longer.

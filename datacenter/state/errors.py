@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 
 class ApiError(Exception):
-    """An answer that is not 200: contract §1.6. `headers` go out with it (some errors carry an index)."""
+    """An answer that is not 200. `headers` go out with it (some errors carry an index).
+
+    See docs/consul-api.md#errors.
+    """
 
     def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, text)

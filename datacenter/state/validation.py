@@ -1,4 +1,4 @@
-"""What Consul finds wrong with a registration, in its words: contract §2. Pure.
+"""What Consul finds wrong with a registration, in its words: docs/consul-api.md#agent-services. Pure.
 
 A function ends in `mistake` when it tells the first one, in `mistakes` when it tells them all.
 """

@@ -1,4 +1,6 @@
-"""A test authority: mints the certificates Consul mints (contract §3.3), and every flaw a test asks for.
+"""A test authority: mints the certificates Consul mints, and every flaw a test asks for.
+
+See docs/consul-api.md#certificates.
 
     root = Issuer.root()                               # trust domain and validity have defaults
     dc2 = root.intermediate()                          # a secondary's signer, pathlen 0
@@ -38,7 +40,7 @@ def new_key() -> Key:
 
 
 def service_uri(service: str, datacenter: str, trust_domain: str = TRUST_DOMAIN) -> str:
-    """The service form of contract §4."""
+    """The service form of docs/consul-api.md#identity."""
     return f"spiffe://{trust_domain}/ns/default/dc/{datacenter}/svc/{service}"
 
 

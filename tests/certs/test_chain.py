@@ -50,7 +50,8 @@ def test_expired_cross_signature_is_passed_by_when_the_new_root_is_trusted() -> 
     assert caught.value.reason is ChainReason.EXPIRED
 
 
-# Contract §3.3: after one rotation both root sets succeed; a leaf of the second one bridges one step only.
+# After one rotation both root sets succeed; a leaf of the second one bridges one step only
+# (docs/consul-api.md#certificates).
 @pytest.mark.parametrize(
     ("leaf", "roots", "kept"),
     [

@@ -181,7 +181,10 @@ def meet_stdlib(context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.
 
 
 def test_nothing_is_sent_that_was_not_received_with_the_leaf() -> None:
-    """OpenSSL would add the root by itself, at 15 to 28 % of a handshake's time (design §6)."""
+    """OpenSSL would add the root by itself, at 15 to 28 % of a handshake's time.
+
+    See docs/decisions.md#no-automatic-chain.
+    """
     sent = handshake(OURS.server, OURS.client)[1].get_peer_cert_chain(as_cryptography=True)
     assert sent == [OURS.credentials.leaf.certificate]
 

@@ -1,4 +1,4 @@
-"""Every form of contract §4, and every rule a SPIFFE ID can break."""
+"""Every form of docs/consul-api.md#identity, and every rule a SPIFFE ID can break."""
 
 from __future__ import annotations
 

@@ -92,5 +92,5 @@ class Api:
             if true(answer.json):
                 return answer
             assert monotonic() < deadline, f"{path} never came to what was expected: {answer.text[:2000]}"
-            # An index that went backwards starts over: contract §1.4.
+            # An index that went backwards starts over: docs/consul-api.md#blocking-queries.
             index = answer.index if answer.index >= index else 0

@@ -31,7 +31,7 @@ Step = Callable[[World], Awaitable[None]]
 _SERVER_HEADERS = {"date", "content-length", "transfer-encoding"}
 _SHAPED_HEADERS = {"x-consul-index", "x-consul-contenthash", "age"}
 _INDEXES = {"CreateIndex", "ModifyIndex", "Index"}
-_UNORDERED = {"Roots"}  # sorted by ID, and IDs are other ones every time: contract §3.1
+_UNORDERED = {"Roots"}  # sorted by ID, and IDs are other ones every time: docs/consul-api.md#roots
 _NUMBERS = {"Vec", "Error", "Adjustment", "Height"}  # measured round trips
 _SHAPES = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<uuid>"),

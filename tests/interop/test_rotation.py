@@ -1,7 +1,8 @@
 """After a new root: peers that have not heard of it yet, and peers that have, in either datacenter.
 
-Our leaf then travels with the cross-signed root (contract §3.4: leaf, cross-signed root, intermediate), which
-is not path order in a secondary; a peer that trusts the old root alone must still come to the end of it.
+Our leaf then travels with the cross-signed root (docs/consul-api.md#certificates: leaf, cross-signed root,
+intermediate), which is not path order in a secondary; a peer that trusts the old root alone must still come
+to the end of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Intentions against an oracle that knows only the table of contract §6 and looks at every rule."""
+"""Intentions against an oracle that knows only the table of precedence and looks at every rule.
+
+See docs/consul-api.md#intentions.
+"""
 
 from __future__ import annotations
 

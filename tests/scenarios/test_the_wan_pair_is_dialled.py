@@ -1,7 +1,8 @@
 """What Consul answers of another datacenter cannot be dialled; what the sidecar makes of it can.
 
 db of dc2 is registered under a LAN address and port where nobody listens here, and a WAN address and port. An
-agent that translates answers with one of either (contract §5.1), one that does not with the LAN pair.
+agent that translates answers with one of either (docs/consul-api.md#wan-addresses), one that does not with
+the LAN pair.
 """
 
 from __future__ import annotations

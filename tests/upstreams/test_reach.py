@@ -1,4 +1,7 @@
-"""Which address is dialled, by mode, datacenter and what the catalog holds (contract §5.1)."""
+"""Which address is dialled, by mode, datacenter and what the catalog holds.
+
+See docs/consul-api.md#wan-addresses.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +107,8 @@ def test_table_covers_every_reason() -> None:
     assert {row[-1] for row in TABLE} == set(ReachReason)
 
 
-# What each of the five registrations of the recorded matrix must be dialled at from dc1 (contract §5.1).
+# What each of the five registrations of the recorded matrix must be dialled at from dc1
+# (docs/consul-api.md#wan-addresses).
 FROM_DC1 = {
     "dbA-sidecar-proxy": "127.0.0.122:31010 (wan_tag)",
     "dbB-sidecar-proxy": "127.0.0.122:31011 (wan_tag)",

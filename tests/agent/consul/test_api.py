@@ -1,4 +1,4 @@
-"""Typed calls to a Consul agent, and what their failures mean (contract §1)."""
+"""Typed calls to a Consul agent, and what their failures mean (docs/consul-api.md#requests)."""
 
 from __future__ import annotations
 

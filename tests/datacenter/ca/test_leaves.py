@@ -63,7 +63,7 @@ async def test_a_blocked_leaf_is_renewed_within_its_share_of_life(
         begun = trio.current_time()
         answered = await site.call("GET", f"{LEAF}?index={answered.index}&wait=10m")
         moments.append(trio.current_time() - begun)
-    assert all(336 <= moment <= 534 for moment in moments)  # contract §3.2, computed for 11 minutes
+    assert all(336 <= moment <= 534 for moment in moments)  # docs/consul-api.md#leaf, computed for 11 minutes
     assert max(moments) - min(moments) > 60
 
 

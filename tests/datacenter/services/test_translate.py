@@ -1,4 +1,4 @@
-"""WAN translation: the order of tags, and the trap of contract §5.1."""
+"""WAN translation: the order of tags, and the trap of docs/consul-api.md#wan-addresses."""
 
 from __future__ import annotations
 
