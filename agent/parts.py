@@ -71,6 +71,7 @@ class Parts:
         self.deny_file = DenyFile(self.settings.deny_file)
         self.skew = ClockSkew(self.clock, self.journal.clock_skewed)
         self.consul.on_date = self.skew.take
+        self.token.on_complaint = self.journal.token_complaint
 
     @property
     def public(self) -> Opening | None:

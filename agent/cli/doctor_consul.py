@@ -16,7 +16,7 @@ from agent.config.effective import from_settings, laid_over
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul, ConsulError, ConsulReason
-from agent.consul.token import TokenSource
+from agent.consul.token import TokenSource, TokenUnusable
 from agent.consul.watch import AnswerRejected, WatchStatus
 from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
@@ -115,10 +115,11 @@ def _clock(skew: ClockSkew) -> Finding:
 
 def look_at_token(case: Examination) -> bool:
     """Where the token comes from, and whether it can be read."""
-    there = case.token.current()
-    if case.token.complaint:
-        remedy = "give a file that this user can read with -token-file"
-        return case.note(fail("token", case.token.complaint, remedy, ExitCode.PERMISSION))
+    try:
+        there = case.token.current()
+    except TokenUnusable as fault:
+        remedy = "give a file with -token-file that this user can read, and that holds one token on one line"
+        return case.note(fail("token", str(fault), remedy, ExitCode.PERMISSION))
     source = case.settings.token_file or "-token or CONSUL_HTTP_TOKEN"
     return case.note(
         ok("token", f"from {source}" if there else "none is given: the anonymous token's rights")

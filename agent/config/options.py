@@ -52,7 +52,7 @@ class Option:
     environment: str = ""
     example: str = ""
     repeatable: bool = False
-    secret: bool = False
+    secret: bool = False  # errors of its reader show nothing of it
 
     @property
     def switch(self) -> bool:
@@ -98,7 +98,7 @@ CONSUL = (
     Option(name="http_addr", read=values.parse_http_addr, environment="CONSUL_HTTP_ADDR", example="ADDR:PORT",
            default=values.ConsulAddress(host="127.0.0.1", port=8500),
            says="the Consul agent: host:port, http://…, https://… or unix:///path"),
-    Option(name="token", read=values.parse_text, environment="CONSUL_HTTP_TOKEN", example="SECRET",
+    Option(name="token", read=values.parse_token, environment="CONSUL_HTTP_TOKEN", example="SECRET",
            secret=True, says="the ACL token; better in a file"),
     Option(name="token_file", read=values.parse_file, environment="CONSUL_HTTP_TOKEN_FILE", example="FILE",
            says="a file with the ACL token; it wins over -token and is read again when it changes"),

@@ -22,6 +22,7 @@ MOST_WORKERS_OF_A_CORE = 4
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_TOKEN = re.compile(r"[\x21-\x7e]+(?:[ \t]+[\x21-\x7e]+)*")
 _NAME = re.compile(r"[^\s/?#%]+")
 
 
@@ -96,6 +97,15 @@ def parse_text(text: str) -> str:
     """Any text that is not empty."""
     if not text:
         raise ValueError("the value is empty")
+    return text
+
+
+def parse_token(text: str) -> str:
+    """An ACL token: one line that an HTTP header can carry (RFC 9110 §5.5). The error shows nothing of it."""
+    if len(text.splitlines()) > 1:
+        raise ValueError("it has more than one line")
+    if not _TOKEN.fullmatch(text):
+        raise ValueError("it is not one line of visible ASCII characters")
     return text
 
 

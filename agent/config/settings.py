@@ -247,9 +247,8 @@ def _read(option: Option, origin: Origin, texts: Sequence[str], mistakes: list[M
         try:
             found.append(option.read(text))
         except ValueError as error:
-            said = "not readable" if option.secret else str(error)
             prefix = f"{option.name}: " if origin.rank is Rank.FILE else ""
-            mistakes.append(Mistake(origin=origin, text=f"{prefix}{said}"))
+            mistakes.append(Mistake(origin=origin, text=f"{prefix}{error}"))
     if option.repeatable:
         return tuple(found)
     return found[-1] if found else option.default

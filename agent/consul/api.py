@@ -1,7 +1,7 @@
 """The Consul agent's HTTP API, as far as a sidecar needs it: typed calls, classified failures.
 
 Answers come back decoded, with the position for the next blocking read; what they mean is for the value
-modules. Failures are one exception with one of five reasons. No token is ever part of a text here.
+modules. Failures are one exception with one of six reasons. No token is ever part of a text here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request, Response
-from agent.consul.token import TokenSource
+from agent.consul.token import TokenSource, TokenUnusable
 from upstreams.spec import QueryDestination, ServiceDestination
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ class ConsulReason(StrEnum):
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"  # ask again
     MALFORMED = "malformed"  # request or answer; a version we do not fit, or not Consul at all
+    NOT_ASKED = "token_unusable"  # the token file holds none
 
 
 class ConsulError(Exception):
@@ -244,11 +245,12 @@ class Consul:
         self, method: str, path: str, params: Params, seconds: float, body: bytes = b""
     ) -> Response:
         query = urlencode({**self._scope, **params})
-        request = Request(
-            method=method, target=f"{path}?{query}" if query else path, headers=self._headers(), body=body
-        )
+        target = f"{path}?{query}" if query else path
         try:
+            request = Request(method=method, target=target, headers=self._headers(), body=body)
             response = await self._http.exchange(request, seconds)
+        except TokenUnusable as error:
+            raise ConsulError(ConsulReason.NOT_ASKED, path, str(error)) from error
         except ExchangeFailed as error:
             malformed = error.failure in (ExchangeFailure.MALFORMED, ExchangeFailure.TOO_LARGE)
             reason = ConsulReason.MALFORMED if malformed else ConsulReason.UNAVAILABLE

@@ -27,10 +27,10 @@ def dialler(address: ConsulAddress, tls: ssl.SSLContext | None, server_name: str
 
     async def over_tls() -> trio.abc.Stream:
         stream = await over_tcp()
-        secured = trio.SSLStream(
-            stream, context, server_hostname=server_name or address.host, https_compatible=True
-        )
         try:
+            secured = trio.SSLStream(
+                stream, context, server_hostname=server_name or address.host, https_compatible=True
+            )
             await secured.do_handshake()
         except trio.BrokenResourceError as error:
             await trio.aclose_forcefully(stream)

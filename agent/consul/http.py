@@ -101,6 +101,8 @@ class Client:
             if _is_tls(error):
                 raise ExchangeFailed(ExchangeFailure.TLS, _tls_text(error)) from error
             raise ExchangeFailed(ExchangeFailure.UNREACHABLE, _os_text(error)) from error
+        except ValueError as error:  # a name with a label too long for DNS
+            raise ExchangeFailed(ExchangeFailure.UNREACHABLE, str(error)) from error
 
     async def _run(self, connection: _Connection, request: Request) -> Response:
         keep = False
@@ -142,13 +144,15 @@ class _Connection:
         headers |= request.headers
         if request.body or request.method in ("PUT", "POST"):
             headers["Content-Length"] = str(len(request.body))
-        head = h11.Request(method=request.method, target=request.target, headers=list(headers.items()))
         try:
+            head = h11.Request(method=request.method, target=request.target, headers=list(headers.items()))
             await self._send(head, h11.Data(data=request.body), h11.EndOfMessage())
             return await self._receive(max_body)
         except h11.RemoteProtocolError as error:
             failure = ExchangeFailure.CLOSED if self._ended else ExchangeFailure.MALFORMED
             raise ExchangeFailed(failure, str(error)) from error
+        except (h11.LocalProtocolError, UnicodeEncodeError) as error:  # a setting that no header can hold
+            raise ExchangeFailed(ExchangeFailure.MALFORMED, f"our request: {error}") from error
         except trio.BrokenResourceError as error:
             if self._used and self._http.their_state is h11.SEND_RESPONSE:
                 raise _Stale from error

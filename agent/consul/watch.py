@@ -56,7 +56,7 @@ T = TypeVar("T")
 WAIT = 60.0  # seconds a server may hold a question
 BACKOFF_FLOOR, BACKOFF_CEILING = 0.5, 60.0
 DENIED_FLOOR = 5.0  # an operator has to act; asking sooner helps nobody
-NEARBY_CEILING = 8.0  # the agent on this host is down, or does not know our service yet
+NEARBY_CEILING = 8.0  # the agent on this host is down, or does not know us yet; or a file is being written
 RATE, BURST = 1.0, 4  # questions per second, and how many may come at once
 
 
@@ -110,9 +110,7 @@ def backoff(failures: int, failure: Failure, rng: Random) -> float:
     ceiling, floor = BACKOFF_CEILING, BACKOFF_FLOOR
     if failure.reason in (ConsulReason.DENIED, WatchReason.FILTERED):
         floor = DENIED_FLOOR
-    elif failure.reason is ConsulReason.NOT_FOUND or (
-        isinstance(failure, ConsulError) and failure.unanswered
-    ):
+    elif failure.unanswered or failure.reason in (ConsulReason.NOT_FOUND, ConsulReason.NOT_ASKED):
         ceiling = NEARBY_CEILING
     return min(ceiling, floor * 2.0 ** min(failures - 1, 16)) * rng.uniform(0.5, 1.0)
 

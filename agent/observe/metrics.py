@@ -71,6 +71,8 @@ def _process(parts: Parts) -> Iterator[Family]:
     yield gauge("sidecar_deny_list_entries", "Entries of the deny list.").add(len(parts.deny_file.list))
     unusable = gauge("sidecar_deny_list_unusable", "Whether the deny file cannot be read any more.")
     yield unusable.add(bool(parts.deny_file.complaint))
+    no_token = gauge("sidecar_token_unusable", "Whether the token file holds no token.")
+    yield no_token.add(bool(parts.token.complaint))
     yield counter("sidecar_log_lines_lost_total", "Log lines nobody could be told.").add(parts.journal.lost)
 
 

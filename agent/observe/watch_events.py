@@ -39,6 +39,13 @@ class WatchJournal(Log):
         """The token file has another token."""
         self.write(LogLevel.INFO, "token.changed")
 
+    def token_complaint(self, complaint: str) -> None:
+        """The token file cannot be used and the last good token stays in force, or the file is good again."""
+        if complaint:
+            self.write(LogLevel.ERROR, "token.unusable", detail=complaint)
+        else:
+            self.write(LogLevel.INFO, "token.usable")
+
     def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None:
         """A new registration is in force."""
         self.write(LogLevel.INFO, "registration.changed", proxy_id=proxy_id)

@@ -120,13 +120,14 @@ def assembled(
     """An agent that has not started."""
     told = told or settings()
     consul, written, reactions = ScriptedConsul(), io.StringIO(), Reactions()
+    token = TokenSource(told.token, told.token_file)
     parts = Parts(
         settings=told,
         clock=clock,
         rng=Random(7),
         journal=Journal(written, clock, level=LogLevel.DEBUG),
-        consul=consul.client(nursery, token=told.token),
-        token=TokenSource(told.token, told.token_file),
+        consul=consul.client(nursery, token),
+        token=token,
         ledger=Ledger(clock, reactions),
         started=clock(),
     )

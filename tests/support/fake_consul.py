@@ -113,10 +113,10 @@ class ScriptedConsul:
 
     # --- the server ---
 
-    def client(self, nursery: trio.Nursery, token: str | None = None) -> Consul:
+    def client(self, nursery: trio.Nursery, token: TokenSource | None = None) -> Consul:
         """A client whose connections are served in that nursery."""
         self._nursery = nursery
-        return Consul(Client(self.dial, host="consul"), TokenSource(token, None))
+        return Consul(Client(self.dial, host="consul"), token or TokenSource(None, None))
 
     async def listen(self, nursery: trio.Nursery) -> str:
         """Serve on a loopback port as well, for an agent in another process; its `host:port`."""

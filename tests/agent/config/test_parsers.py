@@ -161,3 +161,11 @@ def test_counts_and_texts() -> None:
     assert values.parse_text("x") == "x"
     with pytest.raises(ValueError, match="empty"):
         values.parse_text("")
+
+
+def test_a_token_is_one_line_that_a_header_can_carry() -> None:
+    for text in ("6b7e2f0e-1f4c-4b7a-8d43-0d1f2f7e6a11", "x", "two words"):
+        assert values.parse_token(text) == text
+    for text, fault in (("", "visible ASCII"), ("a\nb", "one line"), ("a\0b", "ASCII"), ("é", "ASCII")):
+        with pytest.raises(ValueError, match=fault):
+            values.parse_token(text)

@@ -117,7 +117,11 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         'sidcar_for = "web"\nlog_level = ["a"]\nupstream = "db:1:2:3"\n'
         'admin_bind = [1]\nlog_format = "xml"\n',
     )
-    environ = {"CONSUL_HTTP_SSL_VERIFY": "maybe", "CONSUL_HTTP_TOKEN_FILE": "/nowhere/token"}
+    environ = {
+        "CONSUL_HTTP_SSL_VERIFY": "maybe",
+        "CONSUL_HTTP_TOKEN_FILE": "/nowhere/token",
+        "CONSUL_HTTP_TOKEN": "s3cret\ns3cret",
+    }
     flags = {"listen": ["21000"], "client-cert": ["/nowhere/cert"], "service": ["web"]}
     said = mistakes(resolve(flags, environ, file))
     for part in (
@@ -127,6 +131,7 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         f"file {file}: log_format: 'xml' is not one of text, json",
         "environment CONSUL_HTTP_SSL_VERIFY: 'maybe' is neither true nor false",
         "environment CONSUL_HTTP_TOKEN_FILE: there is no file /nowhere/token",
+        "environment CONSUL_HTTP_TOKEN: it has more than one line",
         "flag -listen: '21000': write ADDR:PORT",
         "flag -client-cert: there is no file /nowhere/cert",
     ):

@@ -150,7 +150,7 @@ async def test_an_error_names_path_status_and_text(nursery: trio.Nursery) -> Non
     scripted = ScriptedConsul()
     scripted.answer(LEAF, text="Permission\n denied " + "x" * 5000, status=403)
     with pytest.raises(ConsulError) as caught:
-        await scripted.client(nursery, token="s3cret").leaf("web")
+        await scripted.client(nursery, TokenSource("s3cret", None)).leaf("web")
     error = caught.value
     assert (error.reason, error.path, error.status) == (ConsulReason.DENIED, LEAF, 403)
     assert str(error).startswith(f"{LEAF} answered 403: Permission denied xxx")

@@ -1,9 +1,9 @@
-"""Reaching the Consul agent over real loopback sockets: TCP, unix, TLS both ways; the token file."""
+"""Reaching the Consul agent over real loopback sockets: TCP, unix, TLS both ways."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,6 @@ from agent.config.parsers import ConsulAddress
 from agent.config.settings import Settings, resolve
 from agent.consul.connect import dialler, tls_context
 from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request
-from agent.consul.token import TokenSource
 from tests.certs.authority import Key, key_pem, new_key, pem
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -205,53 +204,3 @@ def test_files_that_are_no_certificates_are_an_error(files: Files, tmp_path: Pat
     (tmp_path / "junk").write_text("junk")
     with pytest.raises(ssl.SSLError):
         tls_context(settings(http_addr="https://x", ca_file=str(tmp_path / "junk")))
-
-
-# --- the token ---
-
-
-def changes(source: TokenSource) -> Callable[[], int]:
-    heard: list[None] = []
-    source.on_change = lambda: heard.append(None)
-    return lambda: len(heard)
-
-
-def test_a_given_token() -> None:
-    assert TokenSource("s3cret", None).current() == "s3cret"
-    assert TokenSource(None, None).current() == ""
-    assert "s3cret" not in repr(TokenSource("s3cret", None))
-
-
-def test_a_file_wins_unless_it_is_empty(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("  from the file\n")
-    assert TokenSource("given", file).current() == "from the file"
-    file.write_text("\n")
-    assert TokenSource("given", file).current() == "given"
-
-
-def test_a_changed_file_is_told_once(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("first")
-    source = TokenSource(None, file)
-    heard = changes(source)
-    source.current()
-    source.current()
-    assert heard() == 0
-    file.write_text("the second")
-    assert (source.current(), source.current(), heard()) == ("the second", "the second", 1)
-
-
-def test_a_file_that_is_gone_leaves_the_last_token(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("first")
-    source = TokenSource("given", file)
-    source.current()
-    file.unlink()
-    assert source.current() == "first"
-    assert source.complaint == f"token file {file}: No such file or directory"
-    file.write_bytes(b"\xff\xfe")
-    assert source.current() == "first"
-    assert source.complaint.endswith("it is not ASCII text")
-    file.write_text("back again")
-    assert (source.current(), source.complaint) == ("back again", "")

@@ -20,7 +20,7 @@ class Server:
 
     def __init__(self) -> None:
         self.streams: list[Stream] = []
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
         self.silent_dial = False
 
     async def dial(self) -> trio.abc.Stream:
@@ -184,6 +184,15 @@ async def test_no_usable_answer(answer: bytes, failure: ExchangeFailure) -> None
     assert ask.response is not None, "a failed connection is not used again"
 
 
+@pytest.mark.parametrize("value", ["one\ntwo", "\0", "caf\xe9\u20ac"])
+async def test_what_no_header_can_hold_is_a_named_failure(value: str) -> None:
+    server = Server()
+    request = Request(method="GET", target="/", headers={"X-Consul-Token": value})
+    with pytest.raises(ExchangeFailed, match="malformed: our request") as caught:
+        await server.client().exchange(request, 5)
+    assert caught.value.failure is ExchangeFailure.MALFORMED
+
+
 async def test_a_connection_that_breaks_on_sending() -> None:
     server = Server()
     client = server.client()
@@ -209,9 +218,10 @@ async def test_a_connection_that_breaks_on_sending() -> None:
         ),
         (OSError("all attempts failed"), ExchangeFailure.UNREACHABLE, "all attempts failed"),
         (ssl.SSLError(1, "[SSL] odd"), ExchangeFailure.TLS, "odd"),
+        (UnicodeError("label empty or too long"), ExchangeFailure.UNREACHABLE, "label empty or too long"),
     ],
 )
-async def test_no_connection(error: OSError, failure: ExchangeFailure, text: str) -> None:
+async def test_no_connection(error: Exception, failure: ExchangeFailure, text: str) -> None:
     server = Server()
     server.failure = error
     with pytest.raises(ExchangeFailed) as caught:
