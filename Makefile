@@ -2,7 +2,9 @@
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
 SHELL  := /bin/bash
-PYTHON ?= python3
+# Debian's own, where it is new enough, before whatever else the path has: it is what Debian's users run.
+PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+  && echo /usr/bin/python3 || echo python3)
 BIN    := .venv/bin
 READY  := .venv/.ready
 
