@@ -5,9 +5,9 @@
         machine.systemctl("start", "sidecar@web")
         machine.run("curl", "http://127.0.0.1:9191/")
 
-It has its own processes, mounts (`/tmp`, `/run`, `/etc`, `/var`, `/opt`), control groups, host name and
-loopback network: ports can be fixed, and whatever runs in it ends with it. The sidecar it finds under
-/opt/connect-sidecar is this checkout. `init.sh` is the inner half.
+It has its own processes, mounts (`/tmp`, `/dev/shm`, `/run`, `/etc`, `/var`, `/opt`), control groups, host
+name and loopback network: ports can be fixed, and whatever runs in it ends with it. The sidecar it finds
+under /opt/connect-sidecar is this checkout. `init.sh` is the inner half.
 """
 
 from __future__ import annotations
