@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = 2**63 / 1e9  # seconds; Go counts nanoseconds in 64 bits
 # One way to read each digit: otherwise a long row of them takes the square of its length.
 _PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _DURATION = re.compile(rf"(?:{_PART})+", re.ASCII)
@@ -21,4 +22,7 @@ def parse_duration(text: str) -> float:
         return 0.0
     if not _DURATION.fullmatch(text):
         raise InvalidDuration(f"{text!r} is not a duration; write one as 10s, 300ms or 1h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in _PARTS.findall(text))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PARTS.findall(text))
+    if seconds >= _LONGEST:
+        raise InvalidDuration(f"{text!r} is longer than the 292 years that Go can count")
+    return seconds

@@ -9,7 +9,8 @@ takes `"10s"` or nanoseconds and yields seconds. Keys of `Fields` match whatever
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -34,6 +35,9 @@ _SYNTAX = {  # Python's complaint -> Go's
     "Expecting ',' delimiter": "after object key:value pair",
     "": "looking for beginning of value",
 }
+
+MOST_DEPTH = 100  # of lists and objects within another; Go takes 10,000, Python cannot write so many again
+_MOST_INT = 2**63  # Go's int has 64 bits
 
 ANYTHING = Special.ANYTHING
 DURATION = Special.DURATION
@@ -98,7 +102,9 @@ def first_value(body: bytes) -> object:
     """The first value in the body; what follows it is not looked at, as Go does not. Raises Malformed."""
     text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
     try:
-        return json.JSONDecoder().raw_decode(text)[0]
+        value = _DECODER.raw_decode(text)[0]
+    except RecursionError:
+        raise Malformed("exceeded max depth") from None
     except json.JSONDecodeError as error:
         if not text.strip():
             raise Malformed("EOF") from error
@@ -107,6 +113,50 @@ def first_value(body: bytes) -> object:
         found = text[error.pos].replace("'", "\\'")
         where = next((after for said, after in _SYNTAX.items() if error.msg.startswith(said)), _SYNTAX[""])
         raise Malformed(f"invalid character '{found}' {where}") from error
+    if _depth(value) > MOST_DEPTH:
+        raise Malformed("exceeded max depth")
+    return _without_surrogates(value) if "\\u" in text else value
+
+
+def _constant(name: str) -> float:
+    """What JSON does not have, and Python reads."""
+    raise Malformed(f"invalid character '{name.lstrip('-')[0]}' looking for beginning of value")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise Malformed(f"json: cannot unmarshal number {text} into Go value of type float64")
+    return number
+
+
+def _int(text: str) -> int:
+    _float(text)
+    return int(text)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float, parse_int=_int)
+
+
+def _depth(value: object) -> int:
+    """How many lists and objects are within one another."""
+    depth, level = 0, [value]
+    while level := [inner for outer in level for inner in _inside(outer)]:
+        depth += 1
+    return depth
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _without_surrogates(value: object) -> object:
+    """Half a surrogate pair is no character: it becomes the replacement character, as with Go."""
+    utf16 = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    settled: object = json.loads(utf16.decode("utf-16", "replace"))
+    return settled
 
 
 def _object(value: Mapping[str, object], shape: Fields) -> Document:
@@ -141,6 +191,8 @@ def _scalar(value: object, shape: type, target: str) -> object:
         return value
     if shape is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    if shape is int and type(value) is int and abs(value) >= _MOST_INT:
+        raise Malformed(f"json: cannot unmarshal number {value} into {target} int")
     if type(value) is not shape:
         raise _mismatch(value, f"{target} {_GO_NAMES[shape]}")
     return value
@@ -149,7 +201,7 @@ def _scalar(value: object, shape: type, target: str) -> object:
 def _duration(value: object, target: str) -> float:
     if isinstance(value, str):
         return parse_duration(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST_INT:
         return value / 1e9
     raise _mismatch(value, target)
 

@@ -62,6 +62,8 @@ CATALOG_SERVICE_SHAPE: dict[str, Shape] = {
     "ServiceName": None,
 }
 
+MOST_DEPTH = 50  # of `not` and parentheses within one another
+
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<text>"(?:[^"\\]|\\.)*" | `[^`]*`)
@@ -122,12 +124,14 @@ class _Selector:
 class _Parser:
     def __init__(self, expression: str, shape: Shape) -> None:
         self._tokens = _tokens(expression)
+        self._place = 0  # of the next token
+        self._depth = 0  # of what is within `not` and parentheses
         self._shape = shape
 
     def whole(self) -> Test:
         test = self._either()
-        if self._tokens:
-            raise _Refused(f"no match found, unexpected {self._tokens[0][1]!r}")
+        if self._place < len(self._tokens):
+            raise _Refused(f"no match found, unexpected {self._tokens[self._place][1]!r}")
         return test
 
     def _either(self) -> Test:
@@ -144,13 +148,21 @@ class _Parser:
 
     def _one(self) -> Test:
         if self._take_word("not"):
-            return _negated(self._one())
+            return _negated(self._within(self._one))
         if self._take_mark("("):
-            inner = self._either()
+            inner = self._within(self._either)
             if not self._take_mark(")"):
                 raise _Refused('no match found, expected: ")"')
             return inner
         return self._match()
+
+    def _within(self, read: Callable[[], Test]) -> Test:
+        if self._depth == MOST_DEPTH:
+            raise _Refused(f"over {MOST_DEPTH} expressions within one another")
+        self._depth += 1
+        test = read()
+        self._depth -= 1
+        return test
 
     def _match(self) -> Test:
         kind, first = self._next()
@@ -210,9 +222,10 @@ class _Parser:
         return _Selector(tuple(path))
 
     def _next(self) -> tuple[str, str]:
-        if not self._tokens:
+        if self._place == len(self._tokens):
             raise _Refused("no match found, expected: a selector or a value")
-        return self._tokens.pop(0)
+        self._place += 1
+        return self._tokens[self._place - 1]
 
     def _take_mark(self, mark: str) -> bool:
         return self._take("mark", mark)
@@ -221,22 +234,25 @@ class _Parser:
         return self._take("word", word)
 
     def _take(self, kind: str, value: str) -> bool:
-        if self._tokens[:1] == [(kind, value)]:
-            self._tokens.pop(0)
-            return True
-        return False
+        return self._take_all((kind, value))
 
     def _peek_words(self, first: str, second: str) -> bool:
-        if self._tokens[:2] == [("word", first), ("word", second)]:
-            del self._tokens[:2]
-            return True
-        return False
+        return self._take_all(("word", first), ("word", second))
+
+    def _take_all(self, *wanted: tuple[str, str]) -> bool:
+        """Go on behind these tokens, if they are next."""
+        end = self._place + len(wanted)
+        if tuple(self._tokens[self._place : end]) != wanted:
+            return False
+        self._place = end
+        return True
 
 
 def _tokens(expression: str) -> list[tuple[str, str]]:
     tokens: list[tuple[str, str]] = []
     position = 0
-    while expression[position:].strip():
+    end = len(expression.rstrip())
+    while position < end:
         match = _TOKEN.match(expression, position)
         if match is None or match.lastgroup is None:
             raise _Refused(f"no match found at character {position + 1}")

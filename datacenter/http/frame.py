@@ -30,6 +30,7 @@ LONGEST_WAIT = 600.0
 TEXT = "text/plain; charset=utf-8"
 
 _CACHE_ENTRIES = 1024
+_MOST_DIGITS = 20  # of an index, a number of 64 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +144,7 @@ class Frame:
             raise ApiError(400, f"Bad request: {detail}")
         wait = self._wait(query.get("wait", ""))
         index = query.get("index", "") or "0"
-        if not (index.isascii() and index.isdigit()):
+        if not (index.isascii() and index.isdigit() and len(index) <= _MOST_DIGITS):
             raise ApiError(400, "Invalid index")
         if "stale" in query and "consistent" in query:
             raise ApiError(400, "Cannot specify ?stale with ?consistent, conflicting semantics.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_WHOLE = re.compile(rf"[+-]?(?:{_PART.pattern})+")
-_UNFINISHED = re.compile(rf"[+-]?(?:{_PART.pattern})*(?:\d+(?:\.\d*)?|\.\d+)(?P<unit>[^\d.]*)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = 2**63 / 1e9  # seconds; Go counts nanoseconds in 64 bits
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_WHOLE = re.compile(rf"[+-]?(?:{_PART.pattern})+", re.ASCII)
+_UNFINISHED = re.compile(rf"[+-]?(?:{_PART.pattern})*(?:\d+(?:\.\d*)?|\.\d+)(?P<unit>[^\d.]*)", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
@@ -17,6 +18,8 @@ def parse_duration(text: str) -> float:
     if not _WHOLE.fullmatch(text):
         raise ValueError(_complaint(text))
     seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if seconds >= _LONGEST:
+        raise ValueError(f'time: invalid duration "{text}"')
     return -seconds if text.startswith("-") else seconds
 
 

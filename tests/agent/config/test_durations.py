@@ -43,3 +43,9 @@ def test_a_long_row_of_digits_is_no_work() -> None:
     with pytest.raises(InvalidDuration):
         parse_duration("9" * 200_000)
     assert parse_duration("0" * 200_000 + "h") == 0.0
+
+
+def test_what_go_cannot_count_is_too_long() -> None:
+    assert parse_duration("2562047h") == 2562047 * 3600
+    with pytest.raises(InvalidDuration, match="longer than the 292 years"):
+        parse_duration("2562048h")

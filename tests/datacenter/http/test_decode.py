@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from datacenter.http.decode import ANYTHING, DURATION, Fields, Mapped, decode
+from datacenter.http.decode import ANYTHING, DURATION, MOST_DEPTH, Fields, Mapped, decode
 from datacenter.state.errors import ApiError
 
 THING = Fields(
@@ -78,6 +78,11 @@ REFUSED = {
     '{"InnerThing":1}': FIELD.format("number", "InnerThing", "Inner"),
     '{"Interval":true}': FIELD.format("bool", "Interval", "time.Duration"),
     '{"Interval":"soon"}': 'time: invalid duration "soon"',
+    '{"Name":NaN}': "invalid character 'N' looking for beginning of value",
+    '{"Weight":-Infinity}': "invalid character 'I' looking for beginning of value",
+    '{"Weight":1e400}': "json: cannot unmarshal number 1e400 into Go value of type float64",
+    '{"Port":9223372036854775808}': FIELD.format("number 9223372036854775808", "Port", "int"),
+    '{"Interval":1e19}': FIELD.format("number", "Interval", "time.Duration"),
 }
 
 
@@ -106,6 +111,26 @@ def test_a_type_without_a_name() -> None:
 def test_bytes_that_are_no_text() -> None:
     with pytest.raises(ApiError):
         decode(b"\xff\xfe", THING)
+
+
+@pytest.mark.parametrize("levels", [MOST_DEPTH, 1000, 100_000])
+@pytest.mark.parametrize("pair", ["[]", '{"a":}'])
+def test_what_is_nested_too_deep_is_refused(pair: str, levels: int) -> None:
+    body = '{"Config":' + pair[:-1] * levels + "0" + pair[-1] * levels + "}"
+    with pytest.raises(ApiError) as caught:
+        decode(body.encode(), THING)
+    assert (caught.value.status, caught.value.text) == (400, "Request decode failed: exceeded max depth")
+
+
+def test_what_is_nested_less_deep_is_taken() -> None:
+    levels = MOST_DEPTH - 1
+    config = decode(b'{"Config":' + b"[" * levels + b"]" * levels + b"}", THING)["Config"]
+    assert json.dumps(config) == "[" * levels + "]" * levels
+
+
+def test_half_a_surrogate_pair_is_replaced() -> None:
+    body = rb'{"Name": "\ud800 \ud83d\ude00 \udc00", "Meta": {"\uD800": "a"}}'
+    assert decode(body, THING) == {"Name": "� 😀 �", "Meta": {"�": "a"}}
 
 
 def _decoded(value: object) -> object:

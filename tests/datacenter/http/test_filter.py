@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from datacenter.http.filter import CATALOG_SERVICE_SHAPE, HEALTH_SHAPE, SERVICE_SHAPE, compile_filter
+from datacenter.http.filter import (
+    CATALOG_SERVICE_SHAPE,
+    HEALTH_SHAPE,
+    MOST_DEPTH,
+    SERVICE_SHAPE,
+    compile_filter,
+)
 from datacenter.state.errors import ApiError
 
 ENTRY = {
@@ -97,10 +103,12 @@ REFUSED = {
     'Service.ID == "open': "no match found",
     'Service.ID matches "["': "Failed to compile regular expression",
     "and": "Selector",
+    "not " * (MOST_DEPTH + 1) + "Service.ID == a": "within one another",
+    "(" * 5000 + "Service.ID == a" + ")" * 5000: "within one another",
 }
 
 
-@pytest.mark.parametrize(("expression", "text"), REFUSED.items())
+@pytest.mark.parametrize(("expression", "text"), REFUSED.items(), ids=[key[:40] for key in REFUSED])
 def test_refused(expression: str, text: str) -> None:
     with pytest.raises(ApiError, match="Failed to create boolean expression evaluator: ") as caught:
         compile_filter(expression, HEALTH_SHAPE)

@@ -95,6 +95,7 @@ async def test_an_unknown_token_is_refused_where_rights_are_needed() -> None:
     [
         ("index=abc", "Invalid index"),
         ("index=-1", "Invalid index"),
+        (f"index={'9' * 4301}", "Invalid index"),
         ("index=٣", "Invalid index"),
         ("wait=10", "Invalid wait time"),
         ("wait=soon&index=abc", "Invalid wait time"),

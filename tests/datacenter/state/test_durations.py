@@ -15,6 +15,7 @@ GOOD = {
     "250ms": 0.25,
     "3us": 3e-6,
     "3µs": 3e-6,
+    "3μs": 3e-6,  # the Greek letter
     "5ns": 5e-9,
     "0": 0.0,
     "-10s": -10.0,
@@ -33,6 +34,8 @@ def test_parse(text: str, seconds: float) -> None:
         ("s", "invalid duration"),
         ("one hour", "invalid duration"),
         ("--1s", "invalid duration"),
+        ("2562048h", "invalid duration"),  # over 64 bits of nanoseconds
+        ("٣s", "invalid duration"),
         ("10", "missing unit in duration"),
         ("1h30", "missing unit in duration"),
         ("1x", 'unknown unit "x" in duration'),
