@@ -1,4 +1,4 @@
-"""The page of reasons: every name that decides about a caller is on it, and nothing that is no name."""
+"""The pages of reasons: every name that decides about a caller or a request is on one, and no other name."""
 
 from __future__ import annotations
 
@@ -6,18 +6,36 @@ import re
 from pathlib import Path
 
 from agent.connections.records import CloseReason
+from agent.http1.head import HeadReason
+from agent.http1.request_body import BodyReason
+from agent.http1.response_h11 import AnswerReason
+from agent.http1.target import TargetReason
+from agent.inbound.http_connection import FrontReason
 from agent.inbound.inbound import InboundReason
 from agent.policy.intentions import VerdictReason
 
-PAGE = Path(__file__).parents[1] / "docs" / "intentions.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "intentions.md"
+REQUESTS = DOCS / "http.md"
+
+
+def shown_in(text: str) -> set[str]:
+    """The names in the first column of its tables."""
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row.split("|")[1])}
 
 
 def test_the_page_has_them_all_and_no_others() -> None:
-    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    shown = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row.split("|")[1])}
+    shown = shown_in(PAGE.read_text())
     known = {reason.value for kind in (CloseReason, InboundReason, VerdictReason) for reason in kind}
     allowing = {reason.value for reason in VerdictReason if reason.value.endswith("_allow")}
     assert shown == known - allowing
+
+
+def test_the_page_of_requests_has_them_all_and_no_others() -> None:
+    kinds = (HeadReason, TargetReason, BodyReason, AnswerReason, FrontReason)
+    table = REQUESTS.read_text().partition("## The names of refusals")[2]
+    assert shown_in(table) == {reason.value for kind in kinds for reason in kind}
 
 
 def test_who_is_cut_is_told_so() -> None:

@@ -45,9 +45,10 @@ class RegistrationRejected(Exception):
 class Registration:
     """One sidecar: whom it stands for, where it listens, where its app is, whom the app calls.
 
-    `identity_header`: the app is told of each HTTP request who makes it, and can rely on it. Times in
-    seconds. `public_bind` is None when nothing may come in; `local_app` when nobody said where the
-    app is; `datacenter` with agents before 1.9.
+    `identity_header`: the app is told of each HTTP request who makes it, and can rely on it;
+    `underscores_in_headers`: no request is refused for such a name. Times in seconds. `public_bind` is
+    None when nothing may come in; `local_app` when nobody said where the app is; `datacenter` with agents
+    before 1.9.
     """
 
     proxy_id: str
@@ -59,6 +60,7 @@ class Registration:
     upstreams: tuple[Upstream, ...] = ()
     protocol: str = "tcp"
     identity_header: bool = False
+    underscores_in_headers: bool = False
     local_connect_timeout: float = LOCAL_CONNECT_TIMEOUT
     handshake_timeout: float = HANDSHAKE_TIMEOUT
     max_inbound_connections: int | None = None
@@ -140,6 +142,7 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
         upstreams=upstreams,
         protocol=config.text("protocol", "tcp").lower(),
         identity_header=config.flag("identity_header"),
+        underscores_in_headers=config.flag("underscores_in_headers"),
         local_connect_timeout=config.seconds("local_connect_timeout_ms", LOCAL_CONNECT_TIMEOUT),
         handshake_timeout=config.seconds("handshake_timeout_ms", HANDSHAKE_TIMEOUT),
         max_inbound_connections=max_inbound,

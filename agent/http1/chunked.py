@@ -1,8 +1,12 @@
 """A chunked body, read strictly and written anew as it comes (RFC 9112 §7.1). No IO.
 
-Of each chunk's line only the size goes on: extensions end here (§7.1.1), and so does every way of writing a
-size that somebody might read differently. The bytes go on as they come, whole chunks or not. What is held
-back is a line or a trailer section that has not all come, and no more than MAX_LINE or MAX_TRAILERS of it.
+No size goes on as it was announced. The chunks that are written hold what has come, so that a size counts
+bytes which stand behind it in the same write: no reader's number overflows, and none makes room for what may
+never come. Extensions end here (§7.1.1). What is held back is a line or a trailer section that has not all
+come, and no more than MAX_LINE or MAX_TRAILERS of it.
+
+A chunk may hold one byte, and six bytes of it are as much work as any other chunk. So one call reads MOST
+chunks; `more` says that the next call needs no new bytes, and whoever makes it lets other tasks go first.
 """
 
 from __future__ import annotations
@@ -10,13 +14,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from agent.http1.head import Fields, has_bare_line_end, read_fields
+from agent.http1.head import MAX_FIELDS, Fields, has_bare_line_end, read_fields
 
+MAX_SIZE = 2**31 - 1  # bytes that a chunk may announce
 MAX_LINE = 1024  # bytes of a chunk's line; sizes are short, and nobody uses extensions
 MAX_TRAILERS = 16 * 1024
+MOST = 256  # chunks in one call: a third of a millisecond
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16}+)[ \t]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
 _LINE_END = b"\r\n"
+_END = 2 * _LINE_END
 
 
 class ChunksBroken(ValueError):
@@ -26,85 +33,113 @@ class ChunksBroken(ValueError):
 class Chunks:
     """One body from its first chunk on. `ended`: the last has come, and `rest` is what came after it."""
 
-    __slots__ = ("_held", "_last", "_left", "_trailers", "ended", "rest")
+    __slots__ = ("_held", "_last", "_left", "_owed", "_seen", "_tail", "_trailers", "ended", "more", "rest")
 
     def __init__(self, trailers: Callable[[Fields], Fields]) -> None:
         """`trailers`: which of them go on."""
         self._trailers = trailers
         self._held = b""
-        self._left = 0  # bytes of the chunk that is coming, its line end included
+        self._seen = 0  # bytes of what is held that were searched for an end in vain
+        self._left = 0  # bytes of the chunk that is coming
+        self._owed = False  # its line end
         self._last = False  # the size was nought: only trailers are to come
+        self._tail = b""  # the last chunk, as it is written
         self.ended = False
+        self.more = False
         self.rest = b""
 
     def take(self, data: bytes) -> bytes:
-        """What goes on of these bytes; raise ChunksBroken."""
-        data, self._held = self._held + data, b""
-        written: list[bytes] = []
-        place = 0
-        while place < len(data) and not self.ended:
-            length = self._part(data, place, written)
-            if not length:
-                self._held = data[place:]
-                break
-            place += length
+        """What goes on of what is held and of these bytes; raise ChunksBroken."""
         if self.ended:
-            self.rest += data[place:]
-        return b"".join(written)
+            self.rest += data
+            return b""
+        data, self._held = self._held + data, b""
+        content: list[bytes] = []
+        place = 0
+        for _ in range(MOST):
+            length = self._part(data, place, content)
+            place += length
+            if not length or self._tail:
+                self.more = False
+                break
+        else:
+            self.more = place < len(data)
+        if self._tail:
+            self.ended, self.rest = True, data[place:]
+        else:
+            self._held = data[place:]
+        return _chunk(content) + self._tail
 
-    def _part(self, data: bytes, place: int, written: list[bytes]) -> int:
-        """Read what comes at that place, and write it; its length, or 0 if it has not all come."""
-        if self._left > len(_LINE_END):
-            part = data[place : place + self._left - len(_LINE_END)]
-            self._left -= len(part)
-            written.append(part)
-            return len(part)
+    def _part(self, data: bytes, place: int, content: list[bytes]) -> int:
+        """Read what comes at that place, and keep its content; its length, or 0 if it has not all come."""
+        if self._owed:
+            return self._rest_of_chunk(data, place, content)
+        if self._last:
+            return self._trailer_section(data, place)
+        return self._next_chunk(data, place, content)
+
+    def _next_chunk(self, data: bytes, place: int, content: list[bytes]) -> int:
+        """A whole chunk, or its line."""
+        if data.find(b"\n", place + self._seen, place + MAX_LINE) < 0:
+            return self._wait(len(data) - place, MAX_LINE)
+        match = _SIZE.match(data, place)
+        size = MAX_SIZE + 1 if match is None else int(match[1], 16)
+        if match is None or size > MAX_SIZE:
+            raise ChunksBroken("not a chunk's size")
+        self._seen = 0
+        begin = match.end()
+        if not size:
+            self._last = True
+        elif data.startswith(_LINE_END, begin + size):
+            content.append(data[begin : begin + size])
+            return begin + size + len(_LINE_END) - place
+        else:
+            self._left, self._owed = size, True
+        return begin - place
+
+    def _rest_of_chunk(self, data: bytes, place: int, content: list[bytes]) -> int:
+        """As much of it as has come, or its line end."""
         if self._left:
-            return self._line_end(data[place : place + len(_LINE_END)], written)
-        return self._trailer_section(data, place, written) if self._last else self._size(data, place, written)
-
-    def _line_end(self, part: bytes, written: list[bytes]) -> int:
+            part = data[place : place + self._left]
+            self._left -= len(part)
+            content.append(part)
+            return len(part)
+        part = data[place : place + len(_LINE_END)]
         if not _LINE_END.startswith(part):
             raise ChunksBroken("a chunk is longer than its size")
         if part != _LINE_END:
             return 0
-        self._left = 0
-        written.append(_LINE_END)
+        self._owed = False
         return len(_LINE_END)
 
-    def _size(self, data: bytes, place: int, written: list[bytes]) -> int:
-        match = _SIZE.match(data, place)
-        if match is None:
-            if len(data) - place > MAX_LINE or data.find(b"\n", place) >= 0:
-                raise ChunksBroken("not a chunk's size")
-            return 0
-        if match.end() - place > MAX_LINE:
-            raise ChunksBroken(f"a chunk's line is over {MAX_LINE} bytes")
-        size = int(match[1], 16)
-        if size:
-            self._left = size + len(_LINE_END)
-            written.append(b"%x\r\n" % size)
-        else:
-            self._last = True
-        return match.end() - place
-
-    def _trailer_section(self, data: bytes, place: int, written: list[bytes]) -> int:
+    def _trailer_section(self, data: bytes, place: int) -> int:
         if data.startswith(_LINE_END, place):
-            return self._end([], len(_LINE_END), written)
-        end = data.find(2 * _LINE_END, place)
+            return self._finish([], len(_LINE_END))
+        end = data.find(_END, place + max(self._seen - len(_END) + 1, 0), place + MAX_TRAILERS)
         if end < 0:
-            if has_bare_line_end(data[place:]):
+            if has_bare_line_end(data, place + self._seen):
                 raise ChunksBroken("lines of trailers end with CR LF")
-            if len(data) - place > MAX_TRAILERS:
-                raise ChunksBroken(f"trailers are over {MAX_TRAILERS} bytes")
-            return 0
-        fields = read_fields(data[place : end + len(_LINE_END)])
+            return self._wait(len(data) - place, MAX_TRAILERS)
+        block = data[place : end + len(_LINE_END)]
+        fields = None if block.count(b"\n") > MAX_FIELDS else read_fields(block)
         if fields is None:
-            raise ChunksBroken("trailers are not `name: value`")
-        return self._end(fields, end + 2 * len(_LINE_END) - place, written)
+            raise ChunksBroken(f"trailers are not `name: value`, or over {MAX_FIELDS}")
+        return self._finish(fields, end + len(_END) - place)
 
-    def _end(self, trailers: Fields, length: int, written: list[bytes]) -> int:
-        self.ended = True
+    def _wait(self, seen: int, most: int) -> int:
+        """For the rest of a line, or of the trailers."""
+        if seen >= most:
+            raise ChunksBroken(f"a chunk's line, or trailers, are over {most} bytes")
+        self._seen = seen
+        return 0
+
+    def _finish(self, trailers: Fields, length: int) -> int:
         going = b"".join([b"%b: %b\r\n" % field for field in self._trailers(trailers)])
-        written.append(b"0\r\n%b\r\n" % going)
+        self._tail = b"0\r\n%b\r\n" % going
         return length
+
+
+def _chunk(content: list[bytes]) -> bytes:
+    """One chunk of what has come."""
+    size = sum(map(len, content))
+    return b"".join([b"%x\r\n" % size, *content, _LINE_END]) if size else b""

@@ -12,42 +12,41 @@ from typing import NamedTuple
 import h11
 
 from agent.http1.head import Fields, HeadReason, HeadRefused, RequestHead, are_fields
-from agent.http1.request import HttpRequest, Values, fold
+from agent.http1.request import OVERRIDING, HttpRequest, Values, fold
 from agent.http1.target import Target
 from certs.spiffe import ServiceId
 
 IDENTITY = "X-Forwarded-Client-Cert"
 
 UPGRADE = (b"Upgrade", b"websocket")
+LAST = (b"Connection", b"close")  # of the requests on a connection to the app (`app_connection.py`)
 SWITCH: Fields = [(b"Connection", b"Upgrade"), UPGRADE]  # the one protocol there is to switch to
 
 _REMEMBERED = 512  # names of headers: they are the same ones again and again
 _SHORT = 64  # bytes of a name that is worth remembering
+_MOST_NOMINATED = 1024  # bytes of all Connection headers
 
+# Names in here are folded (`request.fold`).
 _HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization"}
-    | {b"te", b"upgrade"}
+    {"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"}
+    | {"te", "upgrade"}
 )
 # A Connection header may name what belongs to this hop. These belong to the request, and some apps decide by
 # their absence.
 _NOT_TO_NOMINATE = frozenset(
-    {
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"content-type",
-        b"authorization",
-        b"cookie",
-        b"expect",
-    }
-    | {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
-    | {IDENTITY.lower().encode()}
+    {"host", "content-length", "transfer-encoding", "content-type", "authorization", "cookie", "expect"}
+    | {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+    | {IDENTITY.lower()}
 )
-# Spelled with an underscore, a gateway might take them for the real ones.
-_NOT_TO_DISGUISE = frozenset({"content-length", "transfer-encoding", "host", "connection", "expect"})
-_NOT_IN_TRAILERS = frozenset(
-    {fold(name.decode()) for name in _HOP_BY_HOP | _NOT_TO_NOMINATE} | {"trailer", "set-cookie"}
+# Where underscores are let through: spelled with one, a gateway might take these for the real ones, and those
+# of RFC 3875 §4.1 for its own word about the request (gunicorn takes SCRIPT_NAME so).
+_NOT_TO_DISGUISE = frozenset(
+    {"content-length", "content-type", "transfer-encoding", "host", "connection", "expect"}
+    | {"auth-type", "gateway-interface", "path-info", "path-translated", "query-string", "remote-addr"}
+    | {"remote-host", "remote-ident", "remote-user", "request-method", "request-uri", "script-filename"}
+    | {"script-name", "server-name", "server-port", "server-protocol", "server-software", "document-root"}
 )
+_NOT_IN_TRAILERS = _HOP_BY_HOP | _NOT_TO_NOMINATE | _NOT_TO_DISGUISE | OVERRIDING | {"trailer", "set-cookie"}
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -72,7 +71,7 @@ def _read_name(raw: bytes) -> HeaderName:
     return HeaderName(
         lower=lower,
         folded=folded,
-        gone=lower in _HOP_BY_HOP or folded == IDENTITY.lower(),
+        gone=folded in _HOP_BY_HOP or folded == IDENTITY.lower(),
         disguised=b"_" in lower and folded in _NOT_TO_DISGUISE,
     )
 
@@ -104,7 +103,7 @@ def framing(head: RequestHead) -> Framing:
         elif lower == b"expect":
             waits = True
         elif lower == b"connection":
-            closes = closes or b"close" in _split(value)
+            closes = closes or "close" in _split(value)
     return Framing(length, chunked, waits, closes)
 
 
@@ -125,17 +124,15 @@ def request_fields(head: RequestHead, host: bytes, identity: bytes) -> Fields:
     """The headers the app gets. `host` stands in for a Host that HTTP/1.0 may lack. Raises HeadRefused."""
     items = [(header_name(raw), raw, value) for raw, value in head.fields]
     names = {name.lower for name, _, _ in items}
-    nominated = _nominated(head.fields) if b"connection" in names else frozenset()
-    if taken := nominated & _NOT_TO_NOMINATE:
-        raise HeadRefused(HeadReason.NOMINATED, f"Connection names {min(taken).decode()}")
+    nominated = _to_end_here(head.fields) if b"connection" in names else frozenset()
     if b"expect" in names and _all(head.fields, b"expect") != [b"100-continue"]:
         raise HeadRefused(HeadReason.EXPECTATION, "Expect is not 100-continue")
     fields: Fields = []
     for name, raw, value in items:
         if name.disguised:
             raise HeadRefused(HeadReason.DISGUISED, f"{raw.decode()} looks like {name.folded}")
-        if not name.gone and name.lower not in nominated:
-            fields.append((raw, value.lower() if name.lower == b"transfer-encoding" else value))
+        if not name.gone and name.folded not in nominated:
+            fields.append((raw, _as_written(name.lower, value) if name.lower in _FRAMING else value))
     if b"host" not in names:  # it cannot be nominated
         fields.insert(0, (b"Host", host))
     if b"upgrade" in names and _upgrades(head, nominated, names):
@@ -159,12 +156,14 @@ def header_values(fields: Fields) -> Mapping[str, Values]:
 
 
 def response_fields(response: h11.Response | h11.InformationalResponse) -> Fields:
-    """The headers the caller gets of an answer."""
-    items = [(header_name(raw).lower, raw, value) for raw, value in response.headers.raw_items()]
-    gone = _HOP_BY_HOP
-    if any(name == b"connection" for name, _, _ in items):
-        gone |= _nominated(response.headers)
-    return [(raw, value) for name, raw, value in items if name not in gone]
+    """The headers the caller gets of an answer, whose framing h11 has checked."""
+    gone = _HOP_BY_HOP | _nominated(response.headers)
+    items = [(header_name(raw), raw, value) for raw, value in response.headers.raw_items()]
+    return [
+        (raw, _as_written(name.lower, value) if name.lower in _FRAMING else value)
+        for name, raw, value in items
+        if name.folded not in gone
+    ]
 
 
 def trailer_fields(trailers: Fields, judged: Collection[str] = ()) -> Fields:
@@ -181,20 +180,35 @@ def _all(fields: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
     return [value.lower() for raw, value in fields if header_name(raw).lower == wanted]
 
 
-def _nominated(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """The names in Connection headers."""
+def _as_written(name: bytes, value: bytes) -> bytes:
+    """The value of Content-Length or Transfer-Encoding in the one way that every reader reads alike."""
+    return value.lower() if name == b"transfer-encoding" else b"%d" % int(value)
+
+
+def _to_end_here(fields: Fields) -> frozenset[str]:
+    """The names in a request's Connection headers; raise HeadRefused if they are not its to name."""
+    if sum(map(len, _all(fields, b"connection"))) > _MOST_NOMINATED:
+        raise HeadRefused(HeadReason.TOO_LARGE, f"Connection is over {_MOST_NOMINATED} bytes")
+    nominated = _nominated(fields)
+    if taken := nominated & _NOT_TO_NOMINATE:
+        raise HeadRefused(HeadReason.NOMINATED, f"Connection names {min(taken)}")
+    return nominated
+
+
+def _nominated(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[str]:
+    """The names in Connection headers, folded."""
     return frozenset().union(*map(_split, _all(fields, b"connection")))
 
 
-def _split(value: bytes) -> frozenset[bytes]:
-    return frozenset(token.strip().lower() for token in value.split(b","))
+def _split(value: bytes) -> frozenset[str]:
+    return frozenset(fold(token.strip().decode("latin-1")) for token in value.split(b","))
 
 
-def _upgrades(head: RequestHead, nominated: frozenset[bytes], names: set[bytes]) -> bool:
+def _upgrades(head: RequestHead, nominated: frozenset[str], names: set[bytes]) -> bool:
     """Whether a WebSocket is asked for. Nothing else is let through: h2c would be requests nobody judges."""
     return (
         _all(head.fields, b"upgrade") == [b"websocket"]
-        and b"upgrade" in nominated
+        and "upgrade" in nominated
         and head.method == b"GET"
         and head.minor == b"1"
         and not names & _FRAMING

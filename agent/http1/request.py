@@ -8,6 +8,12 @@ from typing import TypeAlias
 
 Values: TypeAlias = tuple[str | None, ...]  # None: not UTF-8, so that nobody knows what it says
 
+# By these an app may be told to take a request for another one than its request line says.
+OVERRIDING = frozenset(
+    {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
+    | {"x-script-name"}
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:

@@ -1,7 +1,7 @@
 """The body of a request on its way to the app: where it ends, and what is written of it. No IO.
 
-The head has been held to one reading before (`request_head.py`), so its framing is one of three: nothing, so
-many bytes, or chunks. Counted bytes go on as they are; chunks are written anew.
+The head has been held to one reading before (`head.py`), so its framing is one of three: nothing, so
+many bytes, or chunks. Counted bytes go on as they are; chunks are written anew (`chunked.py`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Protocol
 
 from agent.http1.chunked import Chunks, ChunksBroken
 from agent.http1.fields import trailer_fields
+from agent.http1.head import FieldNames, Fields, name_refused
 
 
 class BodyReason(StrEnum):
     """Why a request's body was not passed on to its end."""
 
     MALFORMED = "malformed_body"
+    FIELD_NAME = "field_name"  # of a trailer
     CUT_OFF = "request_cut_off"
 
 
@@ -40,6 +42,10 @@ class RequestBody(Protocol):
         """Whether all of it has come."""
 
     @property
+    def more(self) -> bool:
+        """Whether bytes that have come are still to be read: the next `take` needs none."""
+
+    @property
     def rest(self) -> bytes:
         """What came after its end: the next request."""
 
@@ -47,7 +53,7 @@ class RequestBody(Protocol):
         """What goes on to the app of that which came with the head; raise BodyBroken."""
 
     def take(self, data: bytes) -> bytes:
-        """What goes on to the app of these bytes, or of the end, which is none; raise BodyBroken."""
+        """What goes on to the app of these bytes; raise BodyBroken. None are the end, unless `more`."""
 
 
 class _Arriving(ABC):
@@ -69,6 +75,7 @@ class CountedBody(_Arriving):
     """So many bytes, or none at all. `came`: what was received with the head."""
 
     __slots__ = ("_left", "ended", "rest")
+    more = False
 
     def __init__(self, length: int, came: bytes) -> None:
         self._left = length
@@ -92,13 +99,13 @@ class CountedBody(_Arriving):
 
 
 class ChunkedBody(_Arriving):
-    """Chunks, written anew (`chunks.py`)."""
+    """Chunks, written anew."""
 
     __slots__ = ("_chunks",)
 
-    def __init__(self, came: bytes, judged: Collection[str]) -> None:
+    def __init__(self, came: bytes, judged: Collection[str], names: FieldNames = FieldNames.PLAIN) -> None:
         """`judged`: folded names of headers that rules look at; they are not let through as trailers."""
-        self._chunks = Chunks(partial(trailer_fields, judged=judged))
+        self._chunks = Chunks(partial(_trailers, judged=judged, names=names))
         self._came = came
 
     @property
@@ -106,14 +113,26 @@ class ChunkedBody(_Arriving):
         return self._chunks.ended
 
     @property
+    def more(self) -> bool:
+        return self._chunks.more
+
+    @property
     def rest(self) -> bytes:
         return self._chunks.rest
 
     def take(self, data: bytes) -> bytes:
         """The chunks in them."""
-        if not data and not self.ended:
+        if not data and not self.more and not self.ended:
             raise BodyBroken(BodyReason.CUT_OFF, "the last chunk is missing")
         try:
             return self._chunks.take(data)
         except ChunksBroken as error:
             raise BodyBroken(BodyReason.MALFORMED, str(error)) from error
+
+
+def _trailers(trailers: Fields, judged: Collection[str], names: FieldNames) -> Fields:
+    """Those that go on; raise BodyBroken where one has a name that no header may have."""
+    name = names.refused(trailers)
+    if name is not None:
+        raise BodyBroken(BodyReason.FIELD_NAME, name_refused(name).detail)
+    return trailer_fields(trailers, judged)

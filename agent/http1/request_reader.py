@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.http1.fields import UPGRADE, Framing, framing, header_values, request_fields, written
-from agent.http1.head import Fields, HeadReason, HeadRefused, read_head, read_usual_line
+from agent.http1.fields import LAST, UPGRADE, Framing, framing, header_values, request_fields, written
+from agent.http1.head import FieldNames, Fields, HeadReason, HeadRefused, read_head, read_usual_line
 from agent.http1.request import HttpRequest, Values
 from agent.http1.request_body import ChunkedBody, CountedBody, RequestBody
 from agent.http1.target import Target, parse_target
@@ -59,9 +59,17 @@ class CallReader:
     expectation), those of HTTP/1.0, and long ones. The verdict is never kept.
     """
 
-    def __init__(self, *, host: bytes, identity: bytes, judged: Callable[[], Collection[str]]) -> None:
+    def __init__(
+        self,
+        *,
+        host: bytes,
+        identity: bytes,
+        judged: Callable[[], Collection[str]],
+        names: FieldNames = FieldNames.PLAIN,
+    ) -> None:
         """`host` stands in for one that HTTP/1.0 may lack; `judged` names the headers that rules look at."""
         self._host = host
+        self._names = names
         self._identity = identity
         self._judged = judged
         self._last: _Headers | None = None
@@ -91,16 +99,22 @@ class CallReader:
         )
 
     def _anew(self, raw: bytes, came: bytes, line: bytes, block: bytes) -> Call:
-        head = read_head(raw)
+        head = read_head(raw, self._names)
         method = head.method.decode()
         if method == "CONNECT":
             raise HeadRefused(HeadReason.CONNECT, "no tunnels")
         target = parse_target(head.target, method, head.host)
         fields = request_fields(head, self._host, self._identity)
         framed = framing(head)
+        if framed.length or framed.chunked:
+            fields.append(LAST)
         headers = _Headers(block, fields, written(fields), header_values(fields), framed)
         self._last = headers if _repeatable(line, headers) else None
-        body = ChunkedBody(came, self._judged()) if framed.chunked else CountedBody(framed.length, came)
+        body = (
+            ChunkedBody(came, self._judged(), self._names)
+            if framed.chunked
+            else CountedBody(framed.length, came)
+        )
         return Call(
             method=head.method,
             asked_for=head.target,

@@ -1,9 +1,9 @@
 """The head of an answer as nearly all answers are: HTTP/1.1, final, of a known length or in chunks. No IO.
 
 Such a head is held to the grammar and its few hop-by-hop headers are cut out; what is left goes to the caller
-as it is. Of a body of known length only the bytes are counted; chunks are written anew (`chunks.py`).
-Whatever is not so plain (an interim answer, an upgrade, a length said twice, a folded line, HTTP/1.0, half a
-head) is `None` here, and left to h11 (`odd_answer.py`).
+as it is. Of a body of known length only the bytes are counted; chunks are written anew (`chunked.py`).
+Whatever is not so plain (an interim answer, an upgrade, a length said twice or spelled oddly, a folded line,
+HTTP/1.0, half a head) is `None` here, and left to h11 (`response_h11.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TELLING = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ENDS_HERE = re.compile(rb"^(?:" + _HOP_BY_HOP + rb"):[^\r]*\r\n", re.IGNORECASE | re.MULTILINE)
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_LENGTH = re.compile(rb" (?:0|[1-9][0-9]{0,17})")  # as it would be written anew
 _BODILESS = frozenset({b"204", b"304"})
 _CLOSE = b"Connection: close\r\n"
 
@@ -66,19 +66,21 @@ def read_plain(received: bytes, method: bytes) -> PlainAnswer | None:
 def _told(fields: bytes) -> tuple[int | None, bool, bool] | None:
     """Length, whether there are chunks, and whether the app goes on, if each is said once and plainly."""
     length, chunked, keeps = None, False, True
-    for name, value in ((name.lower(), value.strip(b" \t")) for name, value in _TELLING.findall(fields)):
+    for raw, value in _TELLING.findall(fields):
+        name = raw.lower()
         if name == b"content-length":
             if length is not None or not _LENGTH.fullmatch(value):
                 return None
             length = int(value)
         elif name == b"transfer-encoding":
-            if chunked or value.lower() != b"chunked":
+            if chunked or value != b" chunked":
                 return None
             chunked = True
         elif name == b"connection":
-            if value.lower() not in {b"keep-alive", b"close"}:
+            option = value.strip(b" \t").lower()
+            if option not in {b"keep-alive", b"close"}:
                 return None
-            keeps = keeps and value.lower() != b"close"
+            keeps = keeps and option != b"close"
         elif name == b"upgrade":
             return None
     return length, chunked, keeps

@@ -13,6 +13,7 @@ import h11
 from agent.http1.fields import SWITCH, response_fields, trailer_fields
 
 MAX_HEAD = 128 * 1024  # bytes; the app is ours, and its cookies are many
+MOST_DIGITS = 18  # of a length: no reader's number overflows
 
 
 class AnswerReason(StrEnum):
@@ -97,6 +98,8 @@ class OddAnswer:
 
     def _head(self, event: h11.Response, *, close: bool) -> bytes:
         self.begun = True
+        if len(dict(event.headers).get(b"content-length", b"")) > MOST_DIGITS:
+            raise h11.RemoteProtocolError("no answer is as long as that")
         fields = [*response_fields(event), *([(b"Connection", b"close")] if close else [])]
         return self._send(h11.Response(status_code=event.status_code, headers=fields, reason=event.reason))
 

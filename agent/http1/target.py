@@ -12,15 +12,30 @@ do not. Both readings go to the rules (`permissions.py` says how they use them).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+MAX_PATH = 4 * 1024  # bytes, without the query: every escape and every segment of it is work
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _KEPT = _UNRESERVED | frozenset(b"!$&'()*+,;=:@/")  # what a path may hold without an escape
 _PLAIN = re.compile(rb"(?:/[\w!$&'()*+,=:@~-][\w!$&'()*+,=:@~.-]*)*/?", re.ASCII)
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
+_PARAMETERS = re.compile(";[^/]*")
+_EMPTY_OR_DOTS = re.compile(r"/\.{0,2}(?=/|\Z)")
 _WRITTEN = {byte: (b"%c" % byte if byte in _KEPT else b"%%%02X" % byte) for byte in range(256)}
+_ESCAPES_KEPT = {**_WRITTEN, ord("%"): b"%"}
+_TO_ESCAPE = re.compile(b"[^%b]" % re.escape(bytes(_KEPT)))
+_HEX = b"0123456789ABCDEFabcdef"
+_DIGITS = {bytes((high, low)): int(bytes((high, low)), 16) for high in _HEX for low in _HEX}
+_NORMAL = {
+    digits: b"%c" % byte if byte in _UNRESERVED else b"%%%02X" % byte for digits, byte in _DIGITS.items()
+}
+_MEANING = {
+    digits: b"%c" % byte for digits, byte in _DIGITS.items() if 0x20 <= byte != 0x7F and byte not in b"/\\"
+}
 
 
 class TargetReason(StrEnum):
@@ -36,6 +51,7 @@ class TargetReason(StrEnum):
     NOT_UTF8 = "path_not_utf8"  # overlong forms too
     DOUBLE_ENCODING = "double_encoding"
     ABOVE_ROOT = "path_above_root"
+    TOO_LONG = "path_too_long"
 
 
 class TargetRefused(ValueError):
@@ -45,6 +61,11 @@ class TargetRefused(ValueError):
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
+
+    @property
+    def status(self) -> int:
+        """The answer's status."""
+        return 414 if self.reason is TargetReason.TOO_LONG else 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +87,8 @@ def parse_target(target: bytes, method: str, host: bytes) -> Target:
     if b"#" in target:
         raise TargetRefused(TargetReason.FRAGMENT, "a fragment is not for servers")
     path, mark, query = target.partition(b"?")
+    if len(path) > MAX_PATH:
+        raise TargetRefused(TargetReason.TOO_LONG, f"the path is over {MAX_PATH} bytes")
     if _PLAIN.fullmatch(path):
         return Target(sent=target, readings=(path.decode(),))
     sent, shown = _normal(path)
@@ -85,6 +108,11 @@ def rule_path(text: str) -> str:
     return written
 
 
+def unescaped(path: str) -> str:
+    """What a path in normal form says, with no escape left."""
+    return _replaced(path.encode(), _MEANING).decode() if "%" in path else path
+
+
 def _origin_form(target: bytes, host: bytes) -> bytes:
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
@@ -100,25 +128,29 @@ def _origin_form(target: bytes, host: bytes) -> bytes:
 def _normal(path: bytes) -> tuple[bytes, str]:
     """The path as it is sent, where reserved characters stay escaped if they were, and as it is judged."""
     decoded = _decode(path)
-    sent = _resolve(_ESCAPE.sub(_normal_escape, path).decode("latin-1"))
+    sent = _resolve(_replaced(path, _NORMAL).decode("latin-1"))
     return _keep_escapes(sent), _resolve(_write(decoded))
 
 
-def _normal_escape(match: re.Match[bytes]) -> bytes:
-    byte = int(match[1], 16)
-    return b"%c" % byte if byte in _UNRESERVED else match[0].upper()
+def _replaced(path: bytes, table: Mapping[bytes, bytes]) -> bytes:
+    """The path with other bytes for each escape; raise KeyError where the table has none."""
+    first, *others = path.split(b"%")
+    return first + b"".join([table[other[:2]] + other[2:] for other in others])
 
 
 def _keep_escapes(path: str) -> bytes:
     """Escape what a path may not hold as it is, without touching the escapes there are."""
-    return b"".join(b"%" if byte == 0x25 else _WRITTEN[byte] for byte in path.encode("latin-1"))
+    return b"".join(map(_ESCAPES_KEPT.__getitem__, path.encode("latin-1")))
 
 
 def _decode(path: bytes) -> bytes:
     """The path with no escape left; raise TargetRefused where that would be a guess."""
     if b"\\" in path:
         raise TargetRefused(TargetReason.BACKSLASH, "some apps take a backslash for a slash")
-    decoded = _ESCAPE.sub(_decode_one, path)
+    try:
+        decoded = _replaced(path, _MEANING)
+    except KeyError:
+        raise _meaningless(path) from None
     if re.search(rb"%[0-9A-Fa-f]{2}", decoded):
         raise TargetRefused(TargetReason.DOUBLE_ENCODING, "an escape within an escape")
     try:
@@ -128,24 +160,29 @@ def _decode(path: bytes) -> bytes:
     return decoded
 
 
-def _decode_one(match: re.Match[bytes]) -> bytes:
-    if match[1] is None:
-        raise TargetRefused(TargetReason.BAD_ESCAPE, "a percent sign without two hex digits")
-    byte = int(match[1], 16)
-    if byte in b"/\\":
-        raise TargetRefused(TargetReason.ENCODED_SLASH, f"{match[0].decode()} may or may not be a separator")
-    if byte < 0x20 or byte == 0x7F:
-        raise TargetRefused(TargetReason.CONTROL, f"{match[0].decode()} is a control character")
-    return b"%c" % byte
+def _meaningless(path: bytes) -> TargetRefused:
+    """Why the first escape that stands for nothing is refused."""
+    escapes = (match[1] for match in _ESCAPE.finditer(path))
+    digits = next(digits for digits in escapes if digits is None or digits not in _MEANING)
+    if digits is None:
+        return TargetRefused(TargetReason.BAD_ESCAPE, "a percent sign without two hex digits")
+    if _DIGITS[digits] in b"/\\":
+        detail = f"%{digits.decode()} may or may not be a separator"
+        return TargetRefused(TargetReason.ENCODED_SLASH, detail)
+    return TargetRefused(TargetReason.CONTROL, f"%{digits.decode()} is a control character")
 
 
 def _write(decoded: bytes) -> str:
     """Decoded bytes as a path: everything escaped that must be, and nothing else."""
+    if _TO_ESCAPE.search(decoded) is None:
+        return decoded.decode()
     return b"".join(map(_WRITTEN.__getitem__, decoded)).decode()
 
 
 def _resolve(path: str) -> str:
     """Without empty and dot segments (RFC 3986 §5.2.4, slashes merged first)."""
+    if _EMPTY_OR_DOTS.search(path) is None:
+        return path
     kept: list[str] = []
     segments = path.split("/")[1:]
     for segment in segments:
@@ -162,5 +199,4 @@ def _resolve(path: str) -> str:
 def _readings(path: str) -> tuple[str, ...]:
     if ";" not in path:
         return (path,)
-    without = "/".join(segment.partition(";")[0] for segment in path.split("/"))
-    return (path, _resolve(without))
+    return (path, _resolve(_PARAMETERS.sub("", path)))

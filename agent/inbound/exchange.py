@@ -5,9 +5,9 @@ the answer to the caller. The answer decides when the exchange is over: an app m
 the whole request, and then what is left of it is not waited for. A short request with a prompt answer, which
 is most of them, needs no second task: if the caller leaves, the answer's sending shows it.
 
-The request's framing is written anew (`http_body.py`). An answer's head is looked at once: a plain one goes
-back with its counted bytes, or its chunks (`plain_answer.py`); any other is parsed and written anew
-(`odd_answer.py`).
+The request's framing is written anew (`request_body.py`). An answer's head is looked at once: a plain one
+goes back with its counted bytes, or its chunks (`response_fast.py`); any other is parsed and written anew
+(`response_h11.py`).
 Memory per exchange: what one read brings, and a burst of the caller's next requests.
 """
 
@@ -19,13 +19,13 @@ import trio
 
 from agent.http1.chunked import Chunks, ChunksBroken
 from agent.http1.fields import trailer_fields
-from agent.http1.request_body import BodyBroken
+from agent.http1.request_body import BodyBroken, RequestBody
 from agent.http1.request_reader import Call
 from agent.http1.response_fast import PlainAnswer, read_plain
 from agent.http1.response_h11 import AnswerBroken, AnswerReason, OddAnswer
 from agent.inbound.app_connection import AppConnection
 from agent.relay.splice import Ending
-from agent.relay.streams import CHUNK, StreamBroken, TlsStream, pour
+from agent.relay.streams import CHUNK, ByteStream, StreamBroken, TlsStream, pour
 
 PROMPT_SECONDS = 0.5  # an answer that begins within this time needs no second task
 
@@ -107,7 +107,7 @@ class Exchange:
     async def _upload(self) -> None:
         try:
             while not self._body.ended:
-                part = self._body.take(await self._caller.receive())
+                part = self._body.take(await _next(self._body, self._caller))
                 if part:
                     await self._app.send(part, last=self._body.ended)
             await self._listen()
@@ -177,7 +177,7 @@ class Exchange:
             missing = await pour(self._app.stream, self._caller, missing)
             if missing:
                 raise AnswerBroken(AnswerReason.CLOSED, f"{missing} bytes of the answer are missing")
-        self._app.heard = plain.keeps and len(data) <= plain.begins + plain.length
+        self._heard(whole=len(data) <= plain.begins + plain.length, keeps=plain.keeps)
 
     async def _pass_chunks(self, plain: PlainAnswer, data: bytes) -> None:
         self._answering = True
@@ -185,11 +185,11 @@ class Exchange:
         written = plain.written(close=self._closes()) + _taken(chunks, data[plain.begins :])
         await self._caller.send(written)
         while not chunks.ended:
-            data = await self._app.stream.receive()
-            if not data:
+            data = await _next(chunks, self._app.stream)
+            if not data and not chunks.more:
                 raise AnswerBroken(AnswerReason.CLOSED, "the last chunk of the answer is missing")
             await self._caller.send(_taken(chunks, data))
-        self._app.heard = plain.keeps and not chunks.rest
+        self._heard(whole=not chunks.rest, keeps=plain.keeps)
 
     async def _pass_odd(self, data: bytes) -> None:
         answer = OddAnswer(self._call.method, old=self._call.old, upgrades=self._call.upgrades)
@@ -202,16 +202,29 @@ class Exchange:
             if answer.ended or answer.switched:
                 break
             data = await self._app.stream.receive()
-        self._app.heard = answer.keeps
+        self._heard(whole=not answer.rest, keeps=answer.keeps)
         if answer.switched:
             self._outcome = Outcome.SWITCHED
             self.first_word = answer.rest
+
+    def _heard(self, *, whole: bool, keeps: bool) -> None:
+        """The answer has ended. `whole`: nothing came beyond it; `keeps`: the app would go on after it."""
+        self._app.heard = whole
+        self._app.kept = keeps and self._call.whole
 
     def _fail(self, reason: StrEnum, detail: str) -> None:
         if self._failure is None:
             self._failure = ExchangeFailed(reason, detail, answering=self._answering)
         if self._scope is not None:
             self._scope.cancel()
+
+
+async def _next(body: RequestBody | Chunks, stream: ByteStream) -> bytes:
+    """What a body reads next: new bytes, or none where it has more of those that have come."""
+    if not body.more:
+        return await stream.receive()
+    await trio.lowlevel.checkpoint()
+    return b""
 
 
 def _taken(chunks: Chunks, data: bytes) -> bytes:

@@ -14,7 +14,9 @@ is certain, else it is closed: after a head that cannot be trusted nobody knows 
   more and both sockets go to the relay. Other upgrades are not passed on: h2c would carry requests unjudged.
 * While an exchange or an upgraded connection lives, the ledger holds its request, and a change of intentions
   judges it again (`verdicts.py`).
-* Headers that come again byte for byte are not parsed again (`http_call.py`); every request is judged anew.
+* Headers that come again byte for byte are not parsed again (`request_reader.py`); every request is judged
+  anew.
+* A request with a body is the last one on its connection to the app (`app_connection.py`).
 * An app may answer before it has read the whole request. Its answer then says that it is the connection's
   last, and what the caller still writes is dropped for a while, so that no reset takes the answer away.
 * The caller's identity is told to the app in X-Forwarded-Client-Cert, and nobody else's word for it is.
@@ -33,7 +35,7 @@ from agent.base.latest import Latest
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, RefusedRequest
-from agent.http1.head import HeadRefused, find_end
+from agent.http1.head import FieldNames, HeadRefused, find_end
 from agent.http1.request_body import BodyReason
 from agent.http1.request_reader import Call, CallReader
 from agent.http1.response_h11 import AnswerReason
@@ -76,6 +78,7 @@ class Site:
     relay: Relay
     ledger: Ledger
     greeting: bytes = b""  # what a connection to the app begins with
+    names: FieldNames = FieldNames.PLAIN
 
 
 class HttpFront:
@@ -84,13 +87,15 @@ class HttpFront:
     def __init__(
         self, tls: TlsStream, site: Site, *, peer: Peer, identity: bytes, connection: Connection
     ) -> None:
-        """`identity`: what the app is told of this caller (`request_headers.identity_value`)."""
+        """`identity`: what the app is told of this caller (`fields.identity_value`)."""
         self._tls = tls
         self._site = site
         self._peer = peer
         self._connection = connection
-        self._reader = CallReader(host=_authority(site.app), identity=identity, judged=partial(_judged, site))
-        self._received = b""
+        self._reader = CallReader(
+            host=_authority(site.app), identity=identity, judged=partial(_judged, site), names=site.names
+        )
+        self._received: bytes | bytearray = b""
         self._head = b""  # of the request in hand, as it came
         self._app: AppConnection | None = None
 
@@ -116,8 +121,7 @@ class HttpFront:
             length = await self._next_head()
             call = None if length is None else self._read(length)
         except (HeadRefused, TargetRefused) as refusal:
-            status = refusal.status if isinstance(refusal, HeadRefused) else 400
-            await self._refuse_unread(status, refusal.reason, refusal.detail)
+            await self._refuse_unread(refusal.status, refusal.reason, refusal.detail)
             return False
         return call is not None and await self._judge(call)
 
@@ -126,7 +130,9 @@ class HttpFront:
     async def _next_head(self) -> int | None:
         """The length of the next head, which is then in the buffer; None at the end of the connection."""
         self._head = b""
-        if not self._received and not await self._next_byte():
+        if self._received:
+            await trio.lowlevel.checkpoint()  # one piece of work for each of many requests that came together
+        elif not await self._next_byte():
             return None
         if self._received.startswith(b"\r\n"):  # some clients end a body with a line too many (RFC 9112 §2.2)
             self._received = self._received[2:]
@@ -139,14 +145,16 @@ class HttpFront:
         return None
 
     async def _rest_of_head(self) -> int | None:
+        self._received = received = bytearray(self._received)
         end = None
         while end is None:
+            seen = len(received)
             data = await self._tls.receive()
             if not data:
-                self._connection.end(FrontReason.HEAD_CUT_OFF, f"after {len(self._received)} bytes of a head")
+                self._connection.end(FrontReason.HEAD_CUT_OFF, f"after {seen} bytes of a head")
                 return None
-            self._received += data
-            end = find_end(self._received)
+            received += data
+            end = find_end(received, seen)
         return end
 
     async def _next_byte(self) -> bool:
@@ -158,8 +166,8 @@ class HttpFront:
 
     def _read(self, length: int) -> Call:
         """Raise HeadRefused or TargetRefused."""
-        self._head, came = self._received[:length], self._received[length:]
-        self._received = b""
+        received, self._received = bytes(self._received), b""
+        self._head, came = received[:length], received[length:]
         return self._reader.read(self._head, came)
 
     # Judging.

@@ -23,6 +23,7 @@ from agent.connections.connection import Connection, Handling
 from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, Direction, Party
 from agent.http1.fields import identity_value
+from agent.http1.head import FieldNames
 from agent.inbound.http_connection import HttpFront, Site
 from agent.net.dial import DialFailed, dial, remote
 from agent.net.handshake import (
@@ -78,6 +79,7 @@ async def serve_inbound(
     handshake_timeout: float,
     connect_timeout: float,
     http: HttpMode = HttpMode.NEVER,
+    underscores_in_headers: bool = False,
     deny_list: Latest[DenyList] | None = None,
     proxy_protocol: bool = False,  # every connection to the app begins with who calls
     way: Way = at_once,
@@ -96,9 +98,6 @@ async def serve_inbound(
                 connection.handling = _admit(connection, intentions.value, peer, http, ledger)
                 greeting = _greeting(sock, tls, peer) if proxy_protocol else b""
                 if connection.handling is Handling.BY_REQUEST:
-                    stream = TlsStream(tls, sock, connection.progress)
-                    identity = _identity(contexts, peer)
-                    connection.relaying()
                     site = Site(
                         intentions=intentions,
                         app=app,
@@ -106,9 +105,10 @@ async def serve_inbound(
                         relay=relay,
                         ledger=ledger,
                         greeting=greeting,
+                        names=FieldNames.UNDERSCORES if underscores_in_headers else FieldNames.PLAIN,
                     )
-                    front = HttpFront(stream, site, peer=peer, identity=identity, connection=connection)
-                    ending = await front.serve()
+                    stream = TlsStream(tls, sock, connection.progress)
+                    ending = await _by_request(stream, site, peer, contexts, connection)
                 else:
                     plain = await dial(app, connect_timeout, greeting)
                     connection.dialled = str(app)
@@ -152,6 +152,14 @@ async def _relayed(relay: Relay, plain: socket.socket, tls: SSL.Connection, conn
     transfer = await relay.run(plain, tls, connection.progress)
     connection.end(transfer.ending, transfer.detail)
     return transfer.ending
+
+
+async def _by_request(
+    stream: TlsStream, site: Site, peer: Peer, contexts: Latest[Contexts], connection: Connection
+) -> Ending:
+    identity = _identity(contexts, peer)
+    connection.relaying()
+    return await HttpFront(stream, site, peer=peer, identity=identity, connection=connection).serve()
 
 
 def _identify(tls: SSL.Connection, contexts: Latest[Contexts], at: datetime) -> Peer:

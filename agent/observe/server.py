@@ -14,6 +14,7 @@ import h11
 import trio
 
 from agent import VERSION
+from agent.http1.head import FieldNames, name_refused
 
 MAX_HEAD = 16 << 10  # bytes
 MAX_BODY = 64 << 10  # bytes
@@ -110,6 +111,8 @@ class _Conversation:
             head = await self._next()
             if not isinstance(head, h11.Request):
                 return None
+            if (name := FieldNames.PLAIN.refused(head.headers.raw_items())) is not None:
+                return text_reply(400, str(name_refused(name)))
             body = bytearray()
             while isinstance(event := await self._next(), h11.Data):
                 body += event.data

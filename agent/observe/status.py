@@ -86,6 +86,7 @@ def _placement(parts: Parts) -> Row | None:
         "public_bind": _text(registration.public_bind),
         "local_app": _text(registration.local_app),
         "protocol": registration.protocol,
+        "underscores_in_headers": registration.underscores_in_headers,
         "handshake_timeout_seconds": registration.handshake_timeout,
         "local_connect_timeout_seconds": registration.local_connect_timeout,
         "problems": [str(problem) for problem in registration.problems],

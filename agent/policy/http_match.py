@@ -5,20 +5,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
 
 from agent.http1.request import Values
+from agent.http1.target import unescaped
 from agent.policy.regex import Pattern
 
-# By these an app may be told to take a request for another one than its request line says.
-OVERRIDING = frozenset(
-    {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
+_REMEMBERED = 1024  # paths of rules
+MOST_ELEMENTS = 64  # of a header that is a list: what is in a longer one is not certain
+
+# No lists, though a comma may stand in their values (RFC 9110, RFC 6265, RFC 6454).
+_SINGLE = frozenset(
+    {"authorization", "content-length", "content-location", "content-range", "content-type", "cookie"}
+    | {"date", "expires", "from", "host", "if-modified-since", "if-range", "if-unmodified-since"}
+    | {"last-modified", "max-forwards", "origin", "proxy-authorization", "range", "referer", "user-agent"}
 )
+
+
+def _any_case(path: str) -> str:
+    """What a path says to an app that ignores case."""
+    return unescaped(path).casefold()
+
+
+_rule_in_any_case = lru_cache(maxsize=_REMEMBERED)(_any_case)  # rules are few, and looked at for each request
 
 
 class PathExact(msgspec.Struct, frozen=True, tag=True):
@@ -32,14 +47,17 @@ class PathExact(msgspec.Struct, frozen=True, tag=True):
 
     def denies(self, path: str) -> bool:
         """As generously as an app could read it."""
-        return path.lower().rstrip("/") == self.text.lower().rstrip("/")
+        return _any_case(path).rstrip("/") == _rule_in_any_case(self.text).rstrip("/")
 
     def __str__(self) -> str:
         return self.text
 
 
 class PathPrefix(msgspec.Struct, frozen=True, tag=True):
-    """Paths that begin so, whether or not a segment ends there; where it denies, in any case."""
+    """Paths that begin so, whether or not a segment ends there.
+
+    Where it denies, in any case, and the directory itself, which an app may read with a slash behind it.
+    """
 
     text: str
 
@@ -49,17 +67,20 @@ class PathPrefix(msgspec.Struct, frozen=True, tag=True):
 
     def denies(self, path: str) -> bool:
         """As generously as an app could read it."""
-        return path.lower().startswith(self.text.lower())
+        return f"{_any_case(path)}/".startswith(_rule_in_any_case(self.text))
 
     def __str__(self) -> str:
         return f"{self.text}*"
 
 
 class PathRegex(msgspec.Struct, frozen=True, tag=True):
-    """Paths that a pattern describes whole; `generous` is the same pattern for any case."""
+    """Paths that a pattern describes whole.
+
+    Where it denies, any of `generous` may describe any spelling: escaped or not, with a closing slash or not.
+    """
 
     pattern: Pattern
-    generous: Pattern
+    generous: tuple[Pattern, ...] = ()
 
     def allows(self, path: str) -> bool:
         """To the letter."""
@@ -67,10 +88,16 @@ class PathRegex(msgspec.Struct, frozen=True, tag=True):
 
     def denies(self, path: str) -> bool:
         """As generously as an app could read it."""
-        return self.generous.matches(path) or self.generous.matches(path.rstrip("/") or "/")
+        spellings = {end for text in (path, unescaped(path)) for end in _with_and_without_slash(text)}
+        return any(pattern.matches(text) for pattern in self.generous for text in spellings)
 
     def __str__(self) -> str:
         return f"~{self.pattern.text}"
+
+
+def _with_and_without_slash(path: str) -> tuple[str, str]:
+    bare = path.rstrip("/")
+    return bare or "/", f"{bare}/"
 
 
 PathRule: TypeAlias = PathExact | PathPrefix | PathRegex
@@ -109,8 +136,16 @@ class HeaderRule:
         if not values:
             return frozenset({False, self.invert})
         return frozenset(
-            answer is not self.invert for reading in _several(values) for answer in self._of(reading)
+            answer is not self.invert for reading in self._readings(values) for answer in self._of(reading)
         )
+
+    def _readings(self, values: Values) -> Values:
+        """Each of repeated values, their list, and each element of what may be one: an app may see any."""
+        if len(values) == 1 and (values[0] is None or "," not in values[0]):
+            return values
+        known = [value for value in values if value is not None]
+        several = tuple(mark.join(known) for mark in (",", ", ", "; ")) if len(values) > 1 else ()
+        return (*values, *several, *(() if self.name in _SINGLE else _elements(known)))
 
     def _of(self, value: str | None) -> tuple[bool, ...]:
         if value is None:
@@ -135,9 +170,7 @@ _COMPARE: Mapping[HeaderTest, Callable[[str, str], bool]] = {
 }
 
 
-def _several(values: Values) -> Values:
-    """Each of repeated values, and their list: an app may see any of these."""
-    if len(values) == 1:
-        return values
-    known = [value for value in values if value is not None]
-    return (*values, ",".join(known), ", ".join(known))
+def _elements(values: Sequence[str]) -> Values:
+    """The elements of a list (RFC 9110 §5.6.1), which may be written in several headers."""
+    elements = [element.strip(" \t") for value in values for element in value.split(",", MOST_ELEMENTS + 1)]
+    return tuple(filter(None, elements)) if len(elements) <= MOST_ELEMENTS else (None,)

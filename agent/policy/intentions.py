@@ -23,8 +23,7 @@ from typing import TypeAlias
 import msgspec
 
 from agent.base.incremental import Pieces, Work
-from agent.http1.request import HttpRequest
-from agent.policy.http_match import OVERRIDING
+from agent.http1.request import OVERRIDING, HttpRequest
 from agent.policy.narrowing import Narrowing, parse_meta
 from agent.policy.permissions import (
     Permission,

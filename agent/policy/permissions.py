@@ -22,7 +22,7 @@ import msgspec
 from agent.http1.request import HttpRequest, fold
 from agent.http1.target import rule_path
 from agent.policy.http_match import HeaderRule, HeaderTest, PathExact, PathPrefix, PathRegex, PathRule
-from agent.policy.regex import UnsupportedPattern, compile_pattern
+from agent.policy.regex import UnsupportedPattern, compile_pattern, generous_patterns
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -136,7 +136,7 @@ def _permission(number: int, item: _PermissionAnswer) -> Permission:
     permission = Permission(
         number=number,
         allow=item.action == "allow",
-        path=_path(http),
+        path=_path(http, allow=item.action == "allow"),
         methods=frozenset(method.upper() for method in http.methods or ()),
         headers=tuple(_header(header) for header in http.header or ()),
     )
@@ -145,14 +145,14 @@ def _permission(number: int, item: _PermissionAnswer) -> Permission:
     return permission
 
 
-def _path(http: _HttpAnswer) -> PathRule | None:
+def _path(http: _HttpAnswer, *, allow: bool) -> PathRule | None:
     given = [text for text in (http.path_exact, http.path_prefix, http.path_regex) if text]
     if len(given) > 1:
         raise ValueError("more than one path")
     if not given:
         return None
     if http.path_regex:
-        return PathRegex(compile_pattern(given[0]), compile_pattern(given[0], ignore_case=True))
+        return PathRegex(compile_pattern(given[0]), () if allow else generous_patterns(given[0]))
     if not given[0].startswith("/"):
         raise ValueError(f"the path {given[0]!r} does not begin with a slash")
     text = rule_path(given[0])

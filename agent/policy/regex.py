@@ -8,9 +8,18 @@ can be made to run for hours by a pattern or by a caller; it is never used for t
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# In the text of a pattern: escapes of bytes, quoted or not; what another sign may mean; classes; the rest.
+_TOKENS = re.compile(
+    r"""(?P<bytes>(?:\\?%[0-9A-Fa-f]{2})+)
+    | (?P<quotation>\\Q) | (?P<quoted>\\.)
+    | (?P<class>\[\^?\]?(?:\\.|\[:[a-z^]+:\]|[^\]\\])*\])
+    | (?P<percent>%) | (?P<other>[^\\\[%]+|.)""",
+    re.VERBOSE | re.DOTALL,
+)
 MAX_MEMORY = 1 << 20  # bytes per pattern; a pattern that needs more to be compiled is not taken
 
 
@@ -63,6 +72,40 @@ def _engine(text: str, ignore_case: bool) -> Callable[[bytes], object]:
     except re2.error as error:
         raise UnsupportedPattern(f"{text!r}: {_reason(error)}") from error
     return fullmatch
+
+
+def generous_patterns(text: str) -> tuple[Pattern, ...]:
+    """What a denying pattern may mean for paths: escapes stand for their characters, or for themselves.
+
+    Raise UnsupportedPattern, too, where the meaning of a percent sign is uncertain.
+    """
+    meant = "".join(map(_meant, _TOKENS.finditer(text))) if "%" in text else text
+    return tuple(compile_pattern(one, ignore_case=True) for one in dict.fromkeys((text, meant)))
+
+
+def _meant(token: re.Match[str]) -> str:
+    kind, text = token.lastgroup, token[0]
+    if kind == "bytes":
+        return _characters(text)
+    if kind in {"percent", "quotation"} or (kind != "other" and "%" in text):
+        raise UnsupportedPattern(f"{token.string!r}: a percent sign that is no escape; write %25 for it")
+    return text
+
+
+def _characters(escapes: str) -> str:
+    """The characters that are written in escapes; those that no request can have stay as they are."""
+    try:
+        characters = bytes.fromhex(re.sub(r"\\?%", "", escapes)).decode()
+    except UnicodeDecodeError as error:
+        raise UnsupportedPattern(f"{escapes}: not UTF-8") from error
+    return "".join(map(_character, characters))
+
+
+def _character(character: str) -> str:
+    if character in "/\\" or ord(character) < 0x20 or character == "\x7f":
+        return f"%{ord(character):02X}"
+    literal = not character.isascii() or character.isalnum() or character == "_"
+    return character if literal else f"\\{character}"
 
 
 def _reason(error: Exception) -> str:

@@ -48,6 +48,7 @@ class Handlers:
             handshake_timeout=registration.handshake_timeout,
             connect_timeout=registration.local_connect_timeout,
             http=registration.http,
+            underscores_in_headers=registration.underscores_in_headers,
             deny_list=parts.deny_file.latest,
             proxy_protocol=parts.settings.proxy_protocol is ProxyProtocol.V2,
             way=self.way(registration.http),

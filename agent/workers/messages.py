@@ -34,7 +34,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 4  # of the frames; changed when a worker of another version could misread them
+FORMAT = 5  # of the frames; changed when a worker of another version could misread them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

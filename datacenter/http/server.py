@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import stat
 from email.utils import format_datetime
@@ -26,6 +27,9 @@ from datacenter.http.frame import TEXT, Answers, RawRequest
 
 LARGEST_BODY = 1 << 20  # bytes; a registration of a thousand upstreams is a tenth of this
 _LARGEST_DISCARD = 16 * LARGEST_BODY  # read on after the bound, so that the refusal is not lost in a reset
+_FIELD_NAME = re.compile(
+    rb"[0-9A-Za-z-]{1,256}"
+)  # others are folded into these by gateways (RFC 3875 §4.1.18)
 _DRAIN_SECONDS = 0.5
 
 
@@ -100,6 +104,11 @@ class _Application:
         if body is None:
             response = Response("Request body too large", 413, media_type=TEXT)
             await response(scope, receive, send)
+            return
+        name = next((name for name, _ in scope["headers"] if not _FIELD_NAME.fullmatch(name)), None)
+        if name is not None:
+            text = f"field_name: {name.decode('latin-1')}: names are letters, digits and hyphens"
+            await Response(text, 400, media_type=TEXT)(scope, receive, send)
             return
         raw = RawRequest(
             method=scope["method"],

@@ -28,6 +28,16 @@ class Reached:
     body: bytes = b""
     trailers: Pairs = field(default_factory=list)
 
+    @property
+    def last(self) -> bool:
+        """Whether it says that no other follows on its connection."""
+        return self.header("connection") == ["close"]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether its head says that a body follows."""
+        return self.header("content-length") not in ([], ["0"]) or bool(self.header("transfer-encoding"))
+
     def header(self, name: str) -> list[str]:
         """Every value of that header."""
         return [value for found, value in self.headers if found.lower() == name]
@@ -68,8 +78,10 @@ class AppSide:
         reached = Reached(method=match[1], target=match[2], headers=await self._fields())
         names = {name.lower() for name, _ in reached.headers}
         switching = reached.header("connection") == ["Upgrade"] and reached.header("upgrade") == ["websocket"]
-        if names & HOP_BY_HOP or (names & {"connection", "upgrade"} and not switching):
+        if names & HOP_BY_HOP or (names & {"connection", "upgrade"} and not (switching or reached.last)):
             raise Malformed(f"hop by hop: {reached.headers}")
+        if reached.last is not reached.has_body:
+            raise Malformed(f"a request with a body is the last one: {reached.headers}")
         return reached
 
     async def body(self, request: Reached) -> None:
@@ -134,6 +146,8 @@ class HttpApp:
                 request = await self._head(side)
                 self.reached.append(request)
                 await self.answer(side, request)
+                if request.last:
+                    return
 
     async def _head(self, side: AppSide) -> Reached:
         try:

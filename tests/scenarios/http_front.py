@@ -151,10 +151,12 @@ async def front(
     default_allow: bool = False,
     mode: HttpMode = HttpMode.IF_NEEDED,
     rules: Sequence[Rule] | None = None,
+    underscores: bool = False,
 ) -> AsyncIterator[Front]:
     """db behind its sidecar; web may call by these permissions, or by whole `rules`."""
     app = HttpApp(answer)
     async with mesh(app, http=mode) as m:
+        m.underscores = underscores
         m.intentions.publish(
             intentions(*permissions, default_allow=default_allow)
             if rules is None

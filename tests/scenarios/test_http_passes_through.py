@@ -36,12 +36,11 @@ def saying(*lines: str, body: bytes = b"") -> Callable[[AppSide, Reached], Await
 async def test_a_connection_serves_one_request_after_the_other_over_one_to_the_app() -> None:
     async with front(EVERYTHING) as f, f.caller() as caller:
         for number in range(5):
-            await caller.send(request(f"POST /{number}", "Content-Length: 2", body=b"hi"))
+            await caller.send(request(f"GET /{number}"))
             reply = await caller.reply()
             assert reply is not None
             assert reply.body == b"ok"
         assert [r.target for r in f.app.reached] == [f"/{number}" for number in range(5)]
-        assert {r.body for r in f.app.reached} == {b"hi"}
         assert f.app.connections == 1
 
 
@@ -123,7 +122,7 @@ async def test_chunks_and_trailers_go_both_ways() -> None:
     lines = ("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Trailer: X-Sum")
     answer = saying(*lines, body=b"3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\nX-Sum: 5\r\nContent-Length: 9\r\n\r\n")
     async with front(EVERYTHING, answer=answer) as f:
-        body = b"2\r\nhi\r\n1;x\r\n!\r\n0\r\nX-End: yes\r\nX_Forwarded_Client_Cert: URI=evil\r\n\r\n"
+        body = b"2\r\nhi\r\n1;x\r\n!\r\n0\r\nX-End: yes\r\nX-Forwarded-Client-Cert: URI=evil\r\n\r\n"
         reply = await ask(f, request("POST /", "Transfer-Encoding: chunked", body=body))
         assert reply.body == b"abcde"
         assert reply.trailers == [(b"x-sum", b"5")]

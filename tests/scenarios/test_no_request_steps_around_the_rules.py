@@ -20,6 +20,7 @@ from tests.scenarios.attempts import (
     ALLOWS,
     DENIES,
     SMUGGLING,
+    UNDERSCORED,
     Attempt,
     get,
 )
@@ -55,8 +56,13 @@ def forbidden_by_allowances(reached: Reached) -> bool:
     )
 
 
-async def attempt(case: Attempt, rules: list[Rule], *, default_allow: bool) -> list[Reached]:
-    async with front(*rules, default_allow=default_allow) as f, f.caller() as caller:
+async def attempt(
+    case: Attempt, rules: list[Rule], *, default_allow: bool, underscores: bool = False
+) -> list[Reached]:
+    async with (
+        front(*rules, default_allow=default_allow, underscores=underscores) as f,
+        f.caller() as caller,
+    ):
         await caller.send(case.raw)
         statuses: list[int] = []
         with trio.fail_after(10):
@@ -82,6 +88,12 @@ async def test_against_denials(case: Attempt) -> None:
     assert not any(map(forbidden_by_denials, reached))
 
 
+@pytest.mark.parametrize("case", UNDERSCORED, ids=named(UNDERSCORED))
+async def test_where_underscores_are_let_through(case: Attempt) -> None:
+    reached = await attempt(case, DENIES, default_allow=True, underscores=True)
+    assert not any(map(forbidden_by_denials, reached))
+
+
 @pytest.mark.parametrize("case", SMUGGLING, ids=named(SMUGGLING))
 async def test_smuggling(case: Attempt) -> None:
     reached = await attempt(case, DENIES, default_allow=True)
@@ -104,7 +116,7 @@ async def test_against_allowances(case: Attempt) -> None:
     ],
 )
 async def test_nobody_else_says_who_calls(header: str) -> None:
-    async with front(allow(PathPrefix="/")) as f:
+    async with front(allow(PathPrefix="/"), underscores="_" in header) as f:
         assert await f.ask(get("/x", header, header))
         (reached,) = f.app.reached
         said = [v for n, v in reached.headers if n.lower().replace("_", "-") == "x-forwarded-client-cert"]

@@ -101,6 +101,7 @@ class Mesh:
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
     outgoing: Latest[Outgoing] = field(default_factory=Latest)
     proxy_protocol: bool = False
+    underscores: bool = False
     told: Told = field(default_factory=Told)
     targets: Targets = field(init=False)
 
@@ -284,6 +285,7 @@ async def inbound(
         handshake_timeout=handshake_timeout,
         connect_timeout=2.0,
         http=http,
+        underscores_in_headers=m.underscores,
         deny_list=m.deny_list,
         proxy_protocol=m.proxy_protocol,
     )
@@ -309,8 +311,7 @@ async def _serve_app(sock: socket.socket, app: App, handler: Handler, connection
         async with stream:
             await handler(stream)
 
-    accepting = trio.socket.from_stdlib_socket(sock.dup())
-    with accepting:
+    with trio.socket.from_stdlib_socket(sock.dup()) as accepting:
         while True:
             client, _ = await accepting.accept()
             app.accepts += 1

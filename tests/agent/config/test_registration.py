@@ -91,6 +91,13 @@ def test_how_much_of_http_is_looked_at(config: dict[str, Any], mode: HttpMode) -
     assert parse_registration(answer(config)).http is mode
 
 
+@pytest.mark.parametrize(("config", "let_through"), [({}, False), ({"underscores_in_headers": True}, True)])
+def test_underscores_in_headers_are_let_through_where_the_definition_says_so(
+    config: dict[str, Any], let_through: bool
+) -> None:
+    assert parse_registration(answer(config)).underscores_in_headers is let_through
+
+
 @pytest.mark.parametrize(
     ("changes", "config", "bind"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import h11
 import pytest
 
@@ -12,7 +14,7 @@ from agent.http1.fields import (
     trailer_fields,
     view,
 )
-from agent.http1.head import Fields, HeadReason, HeadRefused, RequestHead, read_head
+from agent.http1.head import FieldNames, Fields, HeadReason, HeadRefused, RequestHead, read_head
 from agent.http1.target import Target
 from certs.spiffe import ServiceId, TrustDomain
 
@@ -24,7 +26,7 @@ def service(name: str) -> ServiceId:
 
 
 def parsed(*headers: str, line: str = "GET / HTTP/1.1") -> RequestHead:
-    return read_head("\r\n".join((line, *headers, "", "")).encode("latin-1"))
+    return read_head("\r\n".join((line, *headers, "", "")).encode("latin-1"), FieldNames.UNDERSCORES)
 
 
 def sent(*headers: str, line: str = "GET / HTTP/1.1") -> list[tuple[str, str]]:
@@ -70,9 +72,17 @@ def test_what_a_connection_header_names_ends_here_too() -> None:
     ]
 
 
+@pytest.mark.parametrize(("header", "named"), list(product(("X-Hop", "x_hop", "X_HOP"), repeat=2)))
+def test_a_connection_header_names_every_spelling(header: str, named: str) -> None:
+    assert sent("Host: db", f"Connection: {named}", f"{header}: 1") == [("Host", "db"), IDENTITY]
+
+
 @pytest.mark.parametrize(
     "name",
-    ["Host", "content-length", "Authorization", "cookie", "X-Forwarded-For", "x-forwarded-client-cert"],
+    [
+        *("Host", "content-length", "Authorization", "cookie", "X-Forwarded-For", "x-forwarded-client-cert"),
+        *("content_length", "X_Forwarded_For", "x-forwarded_client-cert"),
+    ],
 )
 def test_some_headers_are_not_to_be_named(name: str) -> None:
     with pytest.raises(HeadRefused) as refused:
@@ -80,8 +90,26 @@ def test_some_headers_are_not_to_be_named(name: str) -> None:
     assert refused.value.reason is HeadReason.NOMINATED
 
 
-@pytest.mark.parametrize("name", ["Content_Length", "transfer_encoding"])
-def test_framing_in_disguise_is_refused(name: str) -> None:
+def test_a_long_list_of_names_is_not_read() -> None:
+    with pytest.raises(HeadRefused) as refused:
+        sent("Host: db", "Connection: " + "a," * 512, "Connection: b")
+    assert (refused.value.reason, refused.value.status) == (HeadReason.TOO_LARGE, 431)
+
+
+@pytest.mark.parametrize(("length", "written"), [("0", "0"), ("007", "7"), (" 42\t", "42"), ("0" * 18, "0")])
+def test_a_length_is_written_anew(length: str, written: str) -> None:
+    assert sent("Host: db", f"Content-Length:{length}") == [
+        ("Host", "db"),
+        ("Content-Length", written),
+        IDENTITY,
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Content_Length", "transfer_encoding", "SCRIPT_NAME", "Path_Info", "request_uri"],
+)
+def test_a_name_in_disguise_is_refused(name: str) -> None:
     with pytest.raises(HeadRefused) as refused:
         sent("Host: db", f"{name}: 1")
     assert refused.value.reason is HeadReason.DISGUISED
@@ -131,6 +159,11 @@ def test_rules_see_folded_names_and_every_value() -> None:
     assert asked.headers == {"x-role": ("a", "b"), "x-raw": (None,), "x-utf": ("é",)}
 
 
+def test_framing_of_an_answer_is_written_anew() -> None:
+    answer = h11.Response(status_code=200, headers=[("Content-Length", "007")])
+    assert response_fields(answer) == [(b"Content-Length", b"7")]
+
+
 def test_an_answer_loses_its_hop_by_hop_headers() -> None:
     answer = h11.Response(
         status_code=200, headers=[("Connection", "X-Hop"), ("X-Hop", "1"), ("Keep-Alive", "5"), ("X", "y")]
@@ -145,6 +178,9 @@ def test_trailers_cannot_become_headers_that_matter() -> None:
         (b"X_Forwarded_Client_Cert", b"URI=evil"),
         (b"authorization", b"x"),
         (b"X_Role", b"admin"),
+        (b"SCRIPT_NAME", b"/x"),
+        (b"X-Original-Url", b"/x"),
+        (b"Keep_Alive", b"5"),
     ]
     assert trailer_fields(end, judged={"x-role"}) == [(b"X-Sum", b"1")]
 

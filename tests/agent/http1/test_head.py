@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.http1.head import MAX_HEAD, HeadReason, HeadRefused, find_end, read_head
+from agent.http1.head import (
+    MAX_FIELDS,
+    MAX_HEAD,
+    FieldNames,
+    HeadReason,
+    HeadRefused,
+    find_end,
+    has_bare_line_end,
+    read_head,
+)
 
 HOST = "Host: db\r\n"
 
@@ -87,7 +98,54 @@ def test_a_fault_is_named(head: str, reason: HeadReason) -> None:
     assert refused.value.status in {400, 505}
 
 
-TOKEN = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=6)
+TOKENS = "!#$%&'*+.^_`|~"
+
+
+@pytest.mark.parametrize("sign", TOKENS)
+@pytest.mark.parametrize("name", ["X{}Role", "{}X-Role", "X-Role{}", "{}", "SCRIPT{}NAME", "Content{}Length"])
+def test_a_name_that_a_gateway_folds_into_anothers_is_refused(name: str, sign: str) -> None:
+    raw = f"GET / HTTP/1.1\r\n{HOST}{name.format(sign)}: x\r\n\r\n".encode()
+    with pytest.raises(HeadRefused) as refused:
+        read_head(raw)
+    assert (refused.value.reason, refused.value.status) == (HeadReason.FIELD_NAME, 400)
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (FieldNames.PLAIN, "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
+        (FieldNames.UNDERSCORES, "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"),
+    ],
+)
+def test_of_all_characters_names_have_these(names: FieldNames, taken: str) -> None:
+    def passes(character: str) -> bool:
+        try:
+            head = read_head(f"GET / HTTP/1.1\r\n{HOST}X{character}Y: z\r\n\r\n".encode("latin-1"), names)
+        except HeadRefused:
+            return False
+        return [name for name, _ in head.fields] == [b"Host", f"X{character}Y".encode("latin-1")]
+
+    assert "".join(filter(passes, map(chr, range(256)))) == taken
+
+
+def test_a_name_may_have_256_characters() -> None:
+    assert read_head(f"GET / HTTP/1.1\r\n{HOST}{'X' * 256}: y\r\n\r\n".encode())
+    with pytest.raises(HeadRefused) as refused:
+        read_head(f"GET / HTTP/1.1\r\n{HOST}{'X' * 257}: y\r\n\r\n".encode())
+    assert refused.value.reason is HeadReason.FIELD_NAME
+    assert len(refused.value.detail) < 150
+
+
+def test_a_head_has_at_most_100_fields() -> None:
+    lines = "".join(f"X-{number}: y\r\n" for number in range(MAX_FIELDS - 1))
+    assert len(read_head(f"GET / HTTP/1.1\r\n{HOST}{lines}\r\n".encode()).fields) == MAX_FIELDS
+    for more in ("Y: z\r\n", "a:\r\n" * 8000, "a\r\n" * 8000):
+        with pytest.raises(HeadRefused) as refused:
+            read_head(f"GET / HTTP/1.1\r\n{HOST}{lines}{more}\r\n".encode())
+        assert (refused.value.reason, refused.value.status) == (HeadReason.TOO_MANY, 431)
+
+
+TOKEN = st.text("-09azAZ", min_size=1, max_size=6) | st.text(f"-aZ{TOKENS}", min_size=1, max_size=6)
 VALUE = st.text([chr(code) for code in (0x09, 0x20, *range(0x20, 0x7F), *range(0x80, 0x100))], max_size=12)
 FRAMING = st.sampled_from(
     [
@@ -150,3 +208,35 @@ def test_what_cannot_become_a_head_is_refused_at_once(start: bytes, reason: Head
     with pytest.raises(HeadRefused) as refused:
         find_end(start)
     assert (refused.value.reason, refused.value.status) == (reason, status)
+
+
+@pytest.mark.parametrize("seen", [b"G\r\n\r\n", b"G\n", b"G\rx"])
+def test_what_was_searched_is_not_searched_again(seen: bytes) -> None:
+    """A head of 32 KB that comes byte by byte would be searched 32,768 times."""
+    for more in (b"x", b"\r", b"xyz"):
+        assert find_end(seen + more, len(seen)) is None
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x", b"GET"]), max_size=12).map(b"".join), st.data())
+def test_a_search_that_goes_on_finds_what_one_from_the_start_finds(raw: bytes, data: st.DataObject) -> None:
+    def found(part: bytes, seen: int) -> object:
+        try:
+            return find_end(part, seen)
+        except HeadRefused as refused:
+            return refused.reason
+
+    raw = b"GET" + raw
+    places = [*sorted(data.draw(st.sets(st.integers(1, len(raw))))), len(raw)]
+    seen = 0
+    for place in places:
+        answer = found(raw[:place], seen)
+        assert answer == found(raw[:place], 0)
+        if answer is not None:
+            return
+        seen = place
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x"]), max_size=12).map(b"".join))
+def test_a_bare_line_end_is_a_cr_or_an_lf_without_the_other(raw: bytes) -> None:
+    pattern = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+    assert has_bare_line_end(raw) == (pattern.search(raw) is not None)

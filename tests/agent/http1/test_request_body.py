@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.http1.chunked import MOST
+from agent.http1.head import FieldNames
 from agent.http1.request_body import BodyBroken, BodyReason, ChunkedBody, CountedBody, RequestBody
 
 HEAD = b"POST / HTTP/1.1\r\nHost: db\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -71,7 +73,29 @@ def test_chunks_that_came_with_the_head() -> None:
 
 def test_trailers_go_on_but_not_those_a_rule_looks_at() -> None:
     body = chunked(judged=("x-role",))
-    assert body.take(b"0\r\nX-Sum: 1\r\nX_Role: root\r\nHost: evil\r\n\r\n") == b"0\r\nX-Sum: 1\r\n\r\n"
+    assert body.take(b"0\r\nX-Sum: 1\r\nX-Role: root\r\nHost: evil\r\n\r\n") == b"0\r\nX-Sum: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("name", [b"X_Role", b"X.Role", b"SCRIPT_NAME"])
+def test_a_trailer_has_a_name_that_a_header_may_have(name: bytes) -> None:
+    with pytest.raises(BodyBroken) as broken:
+        chunked().take(b"0\r\n%b: x\r\n\r\n" % name)
+    assert broken.value.reason is BodyReason.FIELD_NAME
+
+
+@pytest.mark.parametrize("name", [b"X_Role", b"X_Forwarded-Client_Cert", b"SCRIPT_NAME", b"Content_Length"])
+def test_where_underscores_are_let_through_trailers_are_folded(name: bytes) -> None:
+    body = ChunkedBody(b"", ("x-role",), FieldNames.UNDERSCORES)
+    assert body.take(b"0\r\nX_Sum: 1\r\n%b: x\r\n\r\n" % name) == b"0\r\nX_Sum: 1\r\n\r\n"
+
+
+def test_more_chunks_than_one_call_reads_are_no_end() -> None:
+    body = chunked(b"1\r\nx\r\n" * (MOST + 1))
+    assert body.start().endswith(b"x\r\n")
+    assert (body.more, body.take(b""), body.more, body.ended) == (True, b"1\r\nx\r\n", False, False)
+    with pytest.raises(BodyBroken) as broken:
+        body.take(b"")
+    assert broken.value.reason is BodyReason.CUT_OFF
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.http1.head import HeadReason, HeadRefused
+from agent.http1.head import FieldNames, HeadReason, HeadRefused
 from agent.http1.request_body import ChunkedBody, CountedBody
 from agent.http1.request_reader import REMEMBERED, Call, CallReader
 from agent.http1.target import TargetRefused
@@ -53,6 +53,7 @@ def test_what_the_app_gets() -> None:
         (request("GET /"), CountedBody, True, False, False),
         (request("POST /", "Content-Length: 0"), CountedBody, True, False, False),
         (request("POST /", "content-length: 2", body=b"hi"), CountedBody, False, False, False),
+        (request("POST /", "content-length: 002", body=b"hi"), CountedBody, False, False, False),
         (
             request("POST /", "Transfer-Encoding: Chunked", body=b"0\r\n\r\n"),
             ChunkedBody,
@@ -71,6 +72,8 @@ def test_framing(raw: bytes, kind: type, whole: bool, closes: bool, waits: bool)
     call = read(raw)
     assert isinstance(call.body, kind)
     assert (call.whole, call.framing.closes, call.framing.waits) == (whole, closes, waits)
+    assert call.head.endswith(b"\r\nConnection: close\r\n\r\n") is not whole  # `app_connection.py`
+    assert b": 002" not in call.head
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,18 @@ def test_no_tunnels(before: bytes) -> None:
 def test_what_is_written_is_held_to_the_grammar_too(identity: bytes) -> None:
     with pytest.raises(HeadRefused):
         read(request("GET /"), reader(identity))
+
+
+def test_where_underscores_are_let_through_rules_and_identity_are_folded() -> None:
+    raw = request("GET /", "X_Role: a", "x-role: b", "X_Forwarded_Client_Cert: evil")
+    with pytest.raises(HeadRefused) as refused:
+        read(raw)
+    assert refused.value.reason is HeadReason.FIELD_NAME
+    by = CallReader(host=b"db", identity=b"us", judged=frozenset, names=FieldNames.UNDERSCORES)
+    for _ in range(2):
+        call = read(raw, by)
+        assert call.asked.headers["x-role"] == ("a", "b")
+        assert call.asked.headers["x-forwarded-client-cert"] == ("us",)
 
 
 CRAFTED = [case.raw for case in (*AGAINST_DENIALS, *AGAINST_ALLOWANCES, *SMUGGLING)]

@@ -68,6 +68,13 @@ def test_answers_without_a_body(method: bytes, status: bytes, fields: bytes) -> 
         OK + b"Content-Length: +5\r\n\r\n",
         OK + b"Content-Length: 0x5\r\n\r\n",
         OK + b"Content-Length:\r\n\r\n",
+        OK + b"Content-Length:5\r\n\r\n",
+        OK + b"Content-Length:  5\r\n\r\n",
+        OK + b"Content-Length: 05\r\n\r\n",
+        OK + b"Content-Length: 00\r\n\r\n",
+        OK + b"Content-Length: 1000000000000000000\r\n\r\n",
+        OK + b"Transfer-Encoding: Chunked\r\n\r\n",
+        OK + b"Transfer-Encoding:chunked\r\n\r\n",
         OK + b"Content-Length: 5\r\nX: a\r\n b\r\n\r\n",
         OK + b"Content-Length : 5\r\n\r\n",
         OK + b"Content-Length: 5\r\nX: a\n\r\n",
@@ -91,11 +98,11 @@ def test_what_is_not_plain_is_left_to_h11(raw: bytes) -> None:
 
 
 def test_chunks_are_plain_too_but_not_those_that_do_not_come() -> None:
-    raw = OK + b"Transfer-Encoding: Chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"
+    raw = OK + b"Transfer-encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"
     answer = read_plain(raw, b"GET")
     assert answer is not None
     assert (answer.chunked, answer.length, answer.keeps) == (True, 0, False)
-    assert answer.written(close=False) == OK + b"Transfer-Encoding: Chunked\r\n\r\n"
+    assert answer.written(close=False) == OK + b"Transfer-encoding: chunked\r\n\r\n"
     assert read_plain(raw, b"HEAD") is None
 
 

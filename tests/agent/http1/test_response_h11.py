@@ -26,6 +26,13 @@ def test_chunks_are_written_anew_with_their_trailers() -> None:
     assert (odd.begun, odd.ended, odd.keeps, odd.rest) == (True, True, True, b"")
 
 
+@pytest.mark.parametrize("length", [b"5", b"05", b" 5\t", b"00000000000000005"])
+def test_a_length_is_written_anew(length: bytes) -> None:
+    odd = answer()
+    written = odd.take(b"HTTP/1.1 200 OK\r\nContent-Length:%b\r\n\r\nhello" % length, close=False)
+    assert written == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
 def test_an_old_caller_gets_neither_chunks_nor_trailers_nor_interim_answers() -> None:
     odd = answer(old=True)
     written = odd.take(b"HTTP/1.1 103 Early\r\n\r\n" + CHUNKS, close=True)
@@ -67,6 +74,7 @@ def test_a_websocket_that_was_asked_for() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", AnswerReason.MALFORMED),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz", AnswerReason.CLOSED),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhalf", AnswerReason.CLOSED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000000\r\n\r\n", AnswerReason.MALFORMED),
         (b"HTTP/1.1 2", AnswerReason.CLOSED),
         (b"", AnswerReason.CLOSED),
     ],

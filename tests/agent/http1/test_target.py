@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 
-from agent.http1.target import TargetReason, TargetRefused, parse_target, rule_path
+from agent.http1.target import MAX_PATH, TargetReason, TargetRefused, parse_target, rule_path, unescaped
 
 # target, what the app gets, how it may be read (the same, where nothing is said)
 SAME_MEANING = [
@@ -98,6 +100,21 @@ def test_what_is_ambiguous_is_refused(target: str, reason: TargetReason) -> None
     with pytest.raises(TargetRefused) as refused:
         parse_target(target.encode(), "GET", b"db")
     assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize("unit", [b"a", b"/a", b"/", b"/.", b"%61", b"%C3%A9", b"%25", b"[", b";/", b"a%41"])
+def test_a_path_has_at_most_4_kilobytes(unit: bytes) -> None:
+    most = b"/" + unit * ((MAX_PATH - 1) // len(unit))
+    assert parse_target(most + b"?" + b"q" * MAX_PATH, "GET", b"db").readings
+    with pytest.raises(TargetRefused) as refused:
+        parse_target(most + unit, "GET", b"db")
+    assert (refused.value.reason, refused.value.status) == (TargetReason.TOO_LONG, 414)
+
+
+@pytest.mark.parametrize("path", [row[0] for row in SAME_MEANING if "?" not in row[0]])
+def test_a_path_says_the_same_in_normal_form_and_without_escapes(path: str) -> None:
+    for reading in parse_target(path.encode(), "GET", b"db").readings:
+        assert unescaped(reading) == unquote(reading)
 
 
 def test_the_asterisk_is_for_options_alone() -> None:

@@ -29,7 +29,7 @@ def connected() -> Iterator[tuple[AppConnection, socket.socket]]:
 
 async def hear(app: AppConnection) -> None:
     assert await app.stream.receive() == ANSWER
-    app.heard = True
+    app.heard = app.kept = True
 
 
 async def test_an_ended_exchange_leaves_it_idle() -> None:
@@ -78,6 +78,19 @@ async def test_one_that_has_part_of_a_request_is_not_idle() -> None:
         far.send(ANSWER)
         await hear(app)
         assert not app.idle
+
+
+async def test_one_on_which_a_side_has_said_that_it_ends_is_not_idle_and_closed_in_order() -> None:
+    with connected() as (app, far):
+        await app.send(ASK, last=True)
+        far.recv(100)
+        far.send(ANSWER)
+        await hear(app)
+        app.kept = False
+        assert not app.idle
+        app.close()
+        await trio.lowlevel.wait_readable(far)
+        assert far.recv(100) == b""
 
 
 async def test_closing_amid_an_exchange_is_a_reset() -> None:

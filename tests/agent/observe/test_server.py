@@ -117,6 +117,16 @@ async def test_what_changes_the_agent_is_answered_over_the_unix_socket(tmp_path:
     assert answer.endswith(b"\r\n\r\nab\n")
 
 
+@pytest.mark.parametrize("name", ["Host_", "X.Y", "Content_Length"])
+async def test_a_name_that_a_gateway_folds_into_anothers_is_refused(name: str) -> None:
+    async with serving(LOOPBACK) as stream:
+        answer = await ask(stream, f"GET /hello HTTP/1.1\r\nHost: a\r\n{name}: b\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(
+        b"field_name: %b: names are up to 256 letters, digits and hyphens\n" % name.encode()
+    )
+
+
 async def test_a_body_has_a_limit(tmp_path: Path) -> None:
     async with serving(UnixAddress(str(tmp_path / "s"))) as stream:
         size = MAX_BODY + 1

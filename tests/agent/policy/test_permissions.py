@@ -98,6 +98,7 @@ def test_the_recorded_list_is_read() -> None:
         ([permission(PathRegex="(")], Unreadable.PATTERN),
         ([permission(Header=[{"Name": "x", "Regex": r"\1"}])], Unreadable.PATTERN),
         ([permission(PathExact="/a"), permission(PathRegex="(?=a)")], Unreadable.PATTERN),
+        ([permission("deny", PathRegex="/100%")], Unreadable.PATTERN),
         ([permission()], Unreadable.PERMISSION),
         ([{"Action": "allow"}], Unreadable.PERMISSION),
         ([{"Action": "allow", "JWT": {"Providers": []}}], Unreadable.PERMISSION),
@@ -119,6 +120,12 @@ def test_what_cannot_be_read_is_named(permissions: list[object], why: Unreadable
     read = parse_permissions(permissions)
     assert (read.unreadable, read.rules) == (why, ())
     assert read.detail
+
+
+def test_an_allowing_pattern_is_read_to_the_letter() -> None:
+    permissions = parse_permissions([permission(PathRegex="/[a-z%0-9]+")])
+    assert deciding(permissions, request("/a%20b")) == 1
+    assert deciding(permissions, request("/A")) is None
 
 
 def test_without_the_engine_only_patterns_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from agent.policy.regex import UnsupportedPattern, compile_pattern
+from agent.policy.regex import UnsupportedPattern, compile_pattern, generous_patterns
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,33 @@ def test_without_the_engine_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "re2", None)
     with pytest.raises(UnsupportedPattern, match=r"connect-sidecar\[l7\]"):
         compile_pattern("a")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("/a", "/a"),
+        ("/a b", "/a b"),
+        ("/a%2Bb", r"/a\+b"),
+        (r"/a\%2bb", r"/a\+b"),
+        (r"/a\\%2Bb", r"/a\\\+b"),
+        ("/%C3%A9+", "/é+"),
+        ("/%5F%61", "/_a"),
+        ("/100%25", r"/100\%"),
+        ("/a%2Fb%5C%00", "/a%2Fb%5C%00"),  # no request has these
+        ("/[]x][^]y][[:alpha:]]%20", r"/[]x][^]y][[:alpha:]]\ "),
+    ],
+)
+def test_escapes_in_a_denying_pattern_stand_for_their_characters_too(pattern: str, meant: str) -> None:
+    patterns = generous_patterns(pattern)
+    assert [one.text for one in patterns] == list(dict.fromkeys((pattern, meant)))
+    assert all(one.ignore_case for one in patterns)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["/100%", "/%2[Bb]", "/%.{2}", "/[%a]", "/[^]%]", "/%ff", "/%C3", r"\Q%2B\E", "/%2", r"/%\x32B", "/%%20"],
+)
+def test_a_percent_sign_of_uncertain_meaning_is_not_taken(pattern: str) -> None:
+    with pytest.raises(UnsupportedPattern, match="%"):
+        generous_patterns(pattern)

@@ -89,6 +89,23 @@ async def test_a_caller_is_served_so_that_its_handshake_makes_way(
         assert given == [handlers.way(HttpMode.ALWAYS), relay.make_way]
 
 
+@pytest.mark.parametrize("underscores", [True, False])
+async def test_a_caller_is_served_with_the_names_that_the_definition_lets_through(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, underscores: bool
+) -> None:
+    parts = assembled(nursery).parts
+    parts.placement.publish(registration(protocol="http", underscores_in_headers=underscores))
+    given: list[bool] = []
+
+    async def serve(_sock: socket.socket, *, underscores_in_headers: bool, **_: object) -> None:
+        given.append(underscores_in_headers)
+
+    monkeypatch.setattr("agent.proxy.dataplane.serve_inbound", serve)
+    with Relay() as relay, socket.socket() as sock:
+        await Handlers(parts, relay).inbound(sock, Admission().enter())
+    assert given == [underscores]
+
+
 async def test_the_log_and_the_judge_hear_of_every_connection(nursery: trio.Nursery) -> None:
     bench = assembled(nursery)
     parts = bench.parts

@@ -118,6 +118,13 @@ async def test_a_request() -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["X_Consul_Token", "X.Consul.Token", "Host_"])
+async def test_a_name_that_a_gateway_folds_into_anothers_is_refused(name: str) -> None:
+    async with serving() as (_, where, _), await connect(where) as stream:
+        await stream.send_all(f"GET /echo/x HTTP/1.1\r\nHost: a\r\n{name}: b\r\n\r\n".encode())
+        await until(stream, b"HTTP/1.1 400 ")
+
+
 async def test_over_a_unix_socket(tmp_path: Path) -> None:
     address = f"unix://{tmp_path}/api.sock"
     async with serving(address) as (_, where, _):
