@@ -1,7 +1,8 @@
 """How long intentions are good: a list that Consul has not confirmed for too long lets nobody in.
 
-Each process that judges callers ages its own copy, by the wall clock and by what the copy says of itself: a
-worker whose control process hangs does not go on for ever by what it was told last. What has become too old
+Each process that judges callers ages its own copy, by what the copy says of itself: a worker whose control
+process hangs does not go on for ever by what it was told last. The time is up when either clock says so: the
+wall clock, which goes on while the machine sleeps, or trio's, which nobody sets back. What has become too old
 is published as such, and so reaches new callers, open connections and readiness by the way every change goes.
 """
 
@@ -17,7 +18,7 @@ import trio
 from agent.base.latest import Latest
 from agent.policy.intentions import Intentions
 
-LOOK_SECONDS = 1.0  # the wall clock may be set, and the machine sleep, while we sleep on another clock
+LOOK_SECONDS = 1.0  # the wall clock may be set, and the machine sleep, while we sleep on trio's
 
 
 class AgeEvents(Protocol):
@@ -54,8 +55,9 @@ async def _outlived(
     intentions: Latest[Intentions], version: int, good_until: datetime, clock: Callable[[], datetime]
 ) -> bool:
     """Wait for the end of that version's time; False if there is a newer one by then."""
+    latest = trio.current_time() + (good_until - clock()).total_seconds()
     while intentions.version == version:
-        rest = (good_until - clock()).total_seconds()
+        rest = min((good_until - clock()).total_seconds(), latest - trio.current_time())
         if rest < 0:
             return True
         with trio.move_on_after(min(LOOK_SECONDS, rest + 0.001)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Protocol
 
 import trio
@@ -66,7 +65,7 @@ class Unheard:
     def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
         """Said by a worker."""
 
-    def ejected(self, upstream: Upstream, endpoint: Endpoint, until: datetime, /) -> None:
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
         """Said by a worker."""
 
     def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:

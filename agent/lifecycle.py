@@ -63,6 +63,7 @@ class Lifecycle:
 
     async def run(self) -> ExitCode:
         """Live to the end; the exit code. Raises Exit, within groups, when it cannot start."""
+        self.parts.began = trio.current_time()
         with Relay() as relay:
             self.parts.relay = relay
             async with trio.open_nursery() as watches:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
 
+import trio
+
 from agent.base.latest import Latest
 from agent.base.phase import Phase
 from agent.config.registration import Registration
@@ -49,6 +51,7 @@ class Parts:
     ledger: Ledger
     loads: Counter[EndpointKey] = field(default_factory=Counter)
     started: datetime
+    began: float | None = None  # the same by trio's clock, once that runs
     placement: Latest[Registration] = field(default_factory=Latest)
     contexts: Latest[Contexts] = field(default_factory=Latest)
     intentions: Latest[Intentions] = field(default_factory=Latest)
@@ -77,6 +80,11 @@ class Parts:
     def public(self) -> Opening | None:
         """The public listener."""
         return None if self.listeners is None else self.listeners.get(PUBLIC)
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the agent began to run."""
+        return 0.0 if self.began is None else trio.current_time() - self.began
 
     def own_datacenter(self) -> str:
         """Ours: as the leaf says, until there is one as the registration says."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from upstreams.endpoints import Endpoint, EndpointKey
 
@@ -40,19 +39,22 @@ class _Record:
 
     __slots__ = ("ejections", "failures", "last", "until")
 
-    def __init__(self, at: datetime) -> None:
+    def __init__(self, at: float) -> None:
         self.failures = 0  # in a row, since the last ejection
         self.last = at
         self.ejections = 0  # in a row: not one slow start was got through since
-        self.until: datetime | None = None  # end of the last ejection
+        self.until: float | None = None  # end of the last ejection
 
 
 class FailureMemory:
-    """Which endpoints are ejected, by their key, across answers."""
+    """Which endpoints are ejected, by their key, across answers.
+
+    `clock` gives seconds and never goes back.
+    """
 
     __slots__ = ("_clock", "_policy", "_records")
 
-    def __init__(self, clock: Callable[[], datetime], policy: EjectionPolicy = EAGER) -> None:
+    def __init__(self, clock: Callable[[], float], policy: EjectionPolicy = EAGER) -> None:
         self._clock = clock
         self._policy = policy
         self._records: dict[EndpointKey, _Record] = {}
@@ -66,7 +68,7 @@ class FailureMemory:
             record = self._records[endpoint.key] = _Record(now)
         if record.until is not None and now < record.until:
             return False  # a last resort, or begun before it was ejected: it is out already
-        if now - record.last > timedelta(seconds=self._policy.interval):
+        if now - record.last > self._policy.interval:
             record.failures = 0
         record.failures += 1
         record.last = now
@@ -94,37 +96,36 @@ class FailureMemory:
         record = self._records.get(endpoint.key)
         if record is None or record.until is None:
             return 1.0
-        back = (self._clock() - record.until).total_seconds()
+        back = self._clock() - record.until
         if back < 0:
             return 0.0
         return 1.0 if back >= self._policy.slow_start else max(_LEAST_SHARE, back / self._policy.slow_start)
 
-    def ejected(self) -> Mapping[EndpointKey, datetime]:
-        """Those that are out now, and until when."""
+    def ejected(self) -> Mapping[EndpointKey, float]:
+        """Those that are out now, and for how many seconds more."""
         now = self._clock()
         return {
-            key: record.until
+            key: record.until - now
             for key, record in self._records.items()
             if record.until is not None and now < record.until
         }
 
-    def _eject(self, record: _Record, now: datetime) -> None:
+    def _eject(self, record: _Record, now: float) -> None:
         policy = self._policy
         seconds = min(policy.longest, policy.ejection_time * 2.0 ** min(record.ejections, 32))
         record.ejections += 1
         record.failures = 0
-        record.until = now + timedelta(seconds=seconds)
+        record.until = now + seconds
 
-    def _returning(self, record: _Record, now: datetime) -> bool:
-        slow_start = timedelta(seconds=self._policy.slow_start)
-        return record.until is not None and record.until <= now < record.until + slow_start
+    def _returning(self, record: _Record, now: float) -> bool:
+        return record.until is not None and record.until <= now < record.until + self._policy.slow_start
 
-    def _forget_the_old(self, now: datetime) -> None:
+    def _forget_the_old(self, now: float) -> None:
         """Endpoints come and go; what nobody has heard of for long needs no place."""
-        oldest = now - timedelta(seconds=self._policy.longest + self._policy.interval)
+        oldest = now - (self._policy.longest + self._policy.interval)
         for key in [
             key
             for key, record in self._records.items()
-            if max(record.last, record.until or record.last) < oldest
+            if max(record.last, record.last if record.until is None else record.until) < oldest
         ]:
             del self._records[key]

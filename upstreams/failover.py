@@ -9,7 +9,6 @@ take the traffic with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -22,14 +21,17 @@ class Life(StrEnum):
 
 
 class Failover:
-    """The active one of `targets`, in order of preference; `hold` in seconds."""
+    """The active one of `targets`, in order of preference; `hold` in seconds.
+
+    `clock` gives seconds and never goes back; `since` is of that clock.
+    """
 
     __slots__ = ("_clock", "_hold", "_live_since", "active", "since")
 
-    def __init__(self, targets: int, hold: float, clock: Callable[[], datetime]) -> None:
+    def __init__(self, targets: int, hold: float, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._hold = timedelta(seconds=hold)
-        self._live_since: list[datetime | None] = [None] * targets
+        self._hold = hold
+        self._live_since: list[float | None] = [None] * targets
         self.active = 0
         self.since = clock()
 
@@ -51,7 +53,7 @@ class Failover:
         """The targets in the order to try them for one connection."""
         return (self.active, *(number for number in range(len(self._live_since)) if number != self.active))
 
-    def _chosen(self, lives: Sequence[Life], now: datetime) -> int:
+    def _chosen(self, lives: Sequence[Life], now: float) -> int:
         if lives[self.active] is Life.DEAD:
             return next((n for n, life in enumerate(lives) if life is Life.LIVE), self.active)
         for number in range(self.active):

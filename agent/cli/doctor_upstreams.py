@@ -129,7 +129,7 @@ async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Seq
         own_datacenter=journey.datacenter,
         mode=upstream.mesh_gateway,
         gateways=gateways.get,
-        failures=FailureMemory(journey.clock),
+        failures=FailureMemory(trio.current_time),
         chance=Chance(Random(0)),  # noqa: S311 - which instances are tried
         loads={},
     )

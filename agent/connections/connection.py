@@ -58,6 +58,7 @@ class Connection:
     __slots__ = (
         "_events",
         "audited",
+        "began",
         "caller",
         "closing",
         "detail",
@@ -85,6 +86,7 @@ class Connection:
         caller: str,
         upstream: str,
         since: datetime,
+        began: float,
         events: ConnectionEvents,
     ) -> None:
         self.id = number
@@ -92,6 +94,7 @@ class Connection:
         self.caller = caller
         self.upstream = upstream  # the destination, of an outbound connection
         self.since = since
+        self.began = began  # the same by trio's clock, which is never set
         self.ours: Party | None = None  # whom we are in it, once the handshake has begun
         self.peer: Peer | None = None  # once its identity is proven
         self.rule = ""  # by which it was let in or kept out

@@ -68,6 +68,7 @@ class Ledger:
             caller=caller,
             upstream=upstream,
             since=self._clock(),
+            began=trio.current_time(),
             events=self._events,
         )
         self._live[connection.id] = connection
@@ -192,6 +193,7 @@ def _finished(connection: Connection, reason: StrEnum, until: datetime) -> Finis
         dialled=connection.dialled,
         since=connection.since,
         until=until,
+        seconds=trio.current_time() - connection.began,
         to_plain=connection.progress.to_plain,
         to_tls=connection.progress.to_tls,
         ours=connection.ours,

@@ -89,6 +89,7 @@ class Finished:
     dialled: str
     since: datetime
     until: datetime
+    seconds: float  # in between, whatever was done to the wall clock
     to_plain: int
     to_tls: int
     ours: Party | None = None

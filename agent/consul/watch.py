@@ -141,8 +141,10 @@ class WatchStatus:
     answers: int = 0
     changes: int = 0
     answered_at: datetime | None = None
+    _answered: float = 0.0  # the same by trio's clock, which is never set
     failing: Failure | None = None  # the last question's failure; None when it was answered well
     failing_since: datetime | None = None
+    _failing: float = 0.0
     failures_in_row: int = 0
     reason_changed: bool = False  # the last failure's reason is not that of the one before
     failures: Counter[str] = field(default_factory=Counter)  # by reason, ever
@@ -152,6 +154,7 @@ class WatchStatus:
         """A usable answer came."""
         self.answers += 1
         self.answered_at = at
+        self._answered = trio.current_time()
         self.failing = self.failing_since = None
         self.failures_in_row = 0
 
@@ -160,8 +163,19 @@ class WatchStatus:
         self.reason_changed = self.failing is not None and self.failing.reason != failure.reason
         self.failures[str(failure.reason)] += 1
         self.failures_in_row += 1
-        self.failing_since = self.failing_since or at
+        if self.failing is None:
+            self.failing_since, self._failing = at, trio.current_time()
         self.failing = failure
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the last good answer; None before the first."""
+        return None if self.answered_at is None else round(trio.current_time() - self._answered, 3)
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long no question has been answered well; 0 while the last one was."""
+        return 0.0 if self.failing is None else trio.current_time() - self._failing
 
 
 def _ignore(_status: WatchStatus) -> None:

@@ -9,31 +9,33 @@ below ten minutes Consul renews on every question).
 from __future__ import annotations
 
 from collections import deque
-from datetime import datetime, timedelta
 
 MOST_LEAVES = 6  # within the window
-LONGEST_WINDOW = timedelta(minutes=10)
+LONGEST_WINDOW = 600.0  # seconds
 
 
 class Churn:
-    """Counts new leaves; `alarm` is the sentence about too many of them, empty while all is well."""
+    """Counts new leaves; `alarm` is the sentence about too many of them, empty while all is well.
+
+    Moments are seconds of a clock that never goes back.
+    """
 
     def __init__(self) -> None:
-        self._taken: deque[datetime] = deque(maxlen=MOST_LEAVES)
+        self._taken: deque[float] = deque(maxlen=MOST_LEAVES)
         self._window = LONGEST_WINDOW
         self._sounding = False
 
-    def taken(self, at: datetime, life: timedelta) -> bool:
-        """A new leaf was taken that lives so long; True when the alarm begins with it."""
+    def taken(self, at: float, life: float) -> bool:
+        """A new leaf was taken that lives so many seconds; True when the alarm begins with it."""
         before = self._sounding  # as of the leaf before, not of now: slow churn must not be told at each leaf
         self._window = min(LONGEST_WINDOW, life)
         self._taken.append(at)
         self._sounding = bool(self.alarm(at))
         return self._sounding and not before
 
-    def alarm(self, at: datetime) -> str:
+    def alarm(self, at: float) -> str:
         """What is wrong at this moment."""
         if len(self._taken) < MOST_LEAVES or at - self._taken[0] > self._window:
             return ""
-        seconds = (self._taken[-1] - self._taken[0]).total_seconds()
+        seconds = self._taken[-1] - self._taken[0]
         return f"{MOST_LEAVES} leaves within {seconds:.0f} s"

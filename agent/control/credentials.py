@@ -126,7 +126,7 @@ class Rotation:
     @property
     def churning(self) -> str:
         """What is wrong when leaves come too often; empty while they do not."""
-        return self._churn.alarm(self._clock())
+        return self._churn.alarm(trio.current_time())
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -185,7 +185,8 @@ class Rotation:
             self._rejected(STALE, detail)
             return Refresh.STALE
         version = self.contexts.version
-        if leaf != self._leaf.value and self._churn.taken(self._clock(), leaf.not_after - leaf.not_before):
+        life = (leaf.not_after - leaf.not_before).total_seconds()
+        if leaf != self._leaf.value and self._churn.taken(trio.current_time(), life):
             self._events.leaf_churning(self.churning)
         self._leaf.publish(leaf)
         if not self._prove():
@@ -286,9 +287,10 @@ class Rotation:
         return current is not None and self._clock() > current.credentials.leaf.not_after
 
     async def _sleep_until(self, due: datetime, version: int) -> bool:
-        """True when it is due; False when another leaf came first."""
-        while (rest := due - self._clock()) > timedelta(0):
-            with trio.move_on_after(min(rest.total_seconds(), _LOOK_SECONDS)):
+        """True when it is due, by whichever clock says so first; False when another leaf came before."""
+        latest = trio.current_time() + (due - self._clock()).total_seconds()
+        while (rest := min((due - self._clock()).total_seconds(), latest - trio.current_time())) > 0:
+            with trio.move_on_after(min(rest, _LOOK_SECONDS)):
                 await self._leaf.newer(version)
                 return False
         return True

@@ -29,5 +29,5 @@ def fields(finished: Finished) -> dict[str, str | int | float | None]:
         "dialled": finished.dialled,
         "to_plain": finished.to_plain or None,
         "to_tls": finished.to_tls or None,
-        "seconds": round((finished.until - finished.since).total_seconds(), 3) if finished.opened else None,
+        "seconds": round(finished.seconds, 3) if finished.opened else None,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TextIO
 
 from agent.config.options import LogFormat, LogLevel
@@ -131,13 +131,13 @@ class Journal(WatchJournal):
 
     def refused(self, finished: Finished, /) -> None:
         """A connection was never opened. A flood of one reason is told in part, and how much was not."""
-        hidden = 0 if self._connections else self._flood.hidden(finished.reason.value, finished.until)
+        hidden = 0 if self._connections else self._flood.hidden(finished.reason.value)
         if hidden is not None:
             self._ended(LogLevel.WARN, "connection.refused", finished, hidden)
 
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         """One HTTP request of a connection was answered here instead of by our app."""
-        hidden = self._flood.hidden(f"request {refused.reason.value}", self._clock())
+        hidden = self._flood.hidden(f"request {refused.reason.value}")
         if hidden is None:
             return
         self.write(
@@ -155,7 +155,7 @@ class Journal(WatchJournal):
 
     def audited(self, connection: Connection, audited: Audited, /) -> None:
         """What intentions would deny was let through."""
-        hidden = self._flood.hidden(f"audit {audited.reason.value}", self._clock())
+        hidden = self._flood.hidden(f"audit {audited.reason.value}")
         if hidden is None:
             return
         self.write(
@@ -171,7 +171,7 @@ class Journal(WatchJournal):
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         """One candidate of an outbound connection did not serve."""
-        hidden = self._flood.hidden(f"attempt {attempt.reason.value}", self._clock())
+        hidden = self._flood.hidden(f"attempt {attempt.reason.value}")
         if hidden is None:
             return
         self.write(
@@ -199,14 +199,14 @@ class Journal(WatchJournal):
             after=str(after),
         )
 
-    def ejected(self, upstream: Upstream, endpoint: Endpoint, until: datetime, /) -> None:
-        """An endpoint that fails is left out for a while."""
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
+        """An endpoint that fails is left out for so long."""
         self.write(
             LogLevel.INFO,
             "upstream.ejected",
             upstream=str(upstream.destination),
             endpoint=str(endpoint),
-            until=until.isoformat(),
+            until=(self._clock() + timedelta(seconds=seconds)).isoformat(),
         )
 
     def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
@@ -223,7 +223,7 @@ class Journal(WatchJournal):
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
         """A listener is full; callers are turned away until there is room. It may come and go quickly."""
-        hidden = self._flood.hidden(f"admission {reason.value}", self._clock())
+        hidden = self._flood.hidden(f"admission {reason.value}")
         if hidden is None:
             return
         self.write(

@@ -47,8 +47,8 @@ def answer_inquiry(parts: Parts, body: bytes) -> Reply:
 def _replica(parts: Parts, intentions: Intentions) -> str:
     watch = parts.intentions_watch
     said = f"{len(intentions.rules)} rules as this agent has them"
-    if watch is None or watch.status.answered_at is None:
+    age = None if watch is None else watch.status.age
+    if watch is None or age is None:
         return said
-    age = (parts.clock() - watch.status.answered_at).total_seconds()
     failing = f", failing since: {watch.status.failing}" if watch.status.failing is not None else ""
     return f"{said}, confirmed {age:.1f} s ago{failing}"

@@ -129,7 +129,6 @@ def _listeners(parts: Parts) -> Iterator[Family]:
 
 
 def _watches(parts: Parts) -> Iterator[Family]:
-    now = parts.clock()
     age = gauge("sidecar_watch_age_seconds", "Since the last good answer.")
     changes = counter("sidecar_watch_changes_total", "Values published.")
     failing = gauge("sidecar_watch_failing", "Failures in a row.")
@@ -137,8 +136,8 @@ def _watches(parts: Parts) -> Iterator[Family]:
     filtered = gauge("sidecar_watch_filtered", "Whether answers lack what the token may not see.")
     # One query polled at two paces is two watches of one name; a page must not have a sample twice.
     for status in {status.name: status for status in parts.watches()}.values():
-        if status.answered_at is not None:
-            age.add((now - status.answered_at).total_seconds(), watch=status.name)
+        if status.age is not None:
+            age.add(status.age, watch=status.name)
         changes.add(status.changes, watch=status.name)
         failing.add(status.failures_in_row, watch=status.name)
         filtered.add(status.filtered, watch=status.name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+
+import trio
 
 LINES_PER_SECOND = 10  # of one reason
 
@@ -12,13 +13,13 @@ class Flood:
     """At most so many lines of one reason per second; the rest is counted and told with the next one."""
 
     def __init__(self) -> None:
-        self._second: dict[str, int] = {}
+        self._second: dict[str, int] = {}  # of trio's clock
         self._told: Counter[str] = Counter()
         self._hidden: Counter[str] = Counter()
 
-    def hidden(self, reason: str, at: datetime) -> int | None:
+    def hidden(self, reason: str) -> int | None:
         """None: do not tell. Else how many were not told before."""
-        second = int(at.timestamp())
+        second = int(trio.current_time())
         if self._second.get(reason) != second:
             self._second[reason] = second
             self._told[reason] = 0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from agent.base.phase import Phase
 from agent.consul.api import ConsulError, ConsulReason
 from agent.consul.watch import WatchStatus
 from agent.parts import Parts
 
-GONE_GRACE = timedelta(seconds=60)  # a service registered anew is gone for a moment
+GONE_GRACE = 60.0  # seconds; a service registered anew is gone for a moment
 
 
 def missing(parts: Parts) -> list[str]:
@@ -64,7 +62,7 @@ def _registration(parts: Parts) -> list[str]:
     since = watch.status.failing_since if watch is not None else None
     if watch is None or since is None or not is_gone(watch.status):
         return []
-    gone = parts.clock() - since > GONE_GRACE
+    gone = watch.status.failing_seconds > GONE_GRACE
     return [f"registration: Consul has not known {watch.name} since {since.isoformat()}"] if gone else []
 
 

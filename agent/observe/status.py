@@ -36,14 +36,14 @@ def document(parts: Parts) -> Row:
         "ready": not pieces,
         "missing": pieces,
         "started": _time(parts.started),
-        "uptime_seconds": round((now - parts.started).total_seconds(), 3),
+        "uptime_seconds": round(parts.uptime, 3),
         "settings": _settings(parts),
         "placement": _placement(parts),
         "credentials": credential_status.row(parts, now),
         "intentions": _intentions(parts),
         "outgoing": _outgoing(parts),
         "policy": _policy(parts),
-        "watches": [_watch(status, now) for status in parts.watches()],
+        "watches": [_watch(status) for status in parts.watches()],
         **data_plane(parts),
         "counters": counters(parts),
         "admin": parts.admin_addresses,
@@ -134,8 +134,7 @@ def _complaints(parts: Parts) -> list[str]:
     return [complaint for complaint in told if complaint]
 
 
-def _watch(status: WatchStatus, now: datetime) -> Row:
-    age = None if status.answered_at is None else round((now - status.answered_at).total_seconds(), 3)
+def _watch(status: WatchStatus) -> Row:
     failing: Row | None = None
     if status.failing is not None:
         failing = {
@@ -148,7 +147,7 @@ def _watch(status: WatchStatus, now: datetime) -> Row:
         "name": status.name,
         "answers": status.answers,
         "changes": status.changes,
-        "answered_seconds_ago": age,
+        "answered_seconds_ago": status.age,
         "failing": failing,
         "failures": dict(status.failures),
         "filtered": status.filtered,

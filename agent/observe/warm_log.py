@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
-
 from agent.config.options import LogLevel
 from agent.connections.records import FailedAttempt
 from agent.observe.log import Log
@@ -17,9 +14,8 @@ from upstreams.spec import Upstream
 class WarmLog:
     """agent.outbound.warm_pool.WarmEvents, written down. A flood of one reason is told in part."""
 
-    def __init__(self, log: Log, clock: Callable[[], datetime]) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._clock = clock
         self._flood = Flood()
 
     def warm_discarded(self, upstream: Upstream, approach: Approach, reason: str, detail: str, /) -> None:
@@ -43,7 +39,7 @@ class WarmLog:
     def _write(
         self, level: LogLevel, event: str, upstream: Upstream, endpoint: str, *, reason: str, **more: str
     ) -> None:
-        hidden = self._flood.hidden(f"{event} {reason}", self._clock()) if self._log.wants(level) else None
+        hidden = self._flood.hidden(f"{event} {reason}") if self._log.wants(level) else None
         if hidden is not None:
             told = {"upstream": str(upstream.destination), "endpoint": endpoint, "reason": reason, **more}
             self._log.write(level, event, **told, hidden=hidden or None)

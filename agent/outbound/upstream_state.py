@@ -10,9 +10,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from random import Random
 from typing import Protocol
+
+import trio
 
 from agent.base.latest import Latest
 from agent.connections.connection import Connection
@@ -64,8 +65,8 @@ class TargetEvents(Protocol):
     def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
         """Traffic goes to another target from now on."""
 
-    def ejected(self, upstream: Upstream, endpoint: Endpoint, until: datetime, /) -> None:
-        """An endpoint is left out for a while."""
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
+        """An endpoint is left out for so long."""
 
     def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
         """An address is odd; told once for each endpoint."""
@@ -73,15 +74,18 @@ class TargetEvents(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What all upstreams of an agent share. `loads` counts the connections of every endpoint."""
+    """What all upstreams of an agent share. `loads` counts the connections of every endpoint.
+
+    `clock` gives seconds and never goes back: no ejection lasts longer because the wall clock was set.
+    """
 
     sources: Sources
     own_datacenter: Callable[[], str]
     wan: WanMode
-    clock: Callable[[], datetime]
     rng: Random
     loads: Counter[EndpointKey]
     events: TargetEvents
+    clock: Callable[[], float] = trio.current_time
 
 
 class Targets:
@@ -119,6 +123,11 @@ class Targets:
     def loads(self) -> Counter[EndpointKey]:
         """Connections by endpoint."""
         return self._around.loads
+
+    @property
+    def active_seconds(self) -> float:
+        """How long the active target has been so."""
+        return self._around.clock() - self.failover.since
 
     @property
     def pending(self) -> int:
@@ -182,8 +191,8 @@ class Targets:
     def failed(self, approach: Approach) -> None:
         """That way did not serve."""
         if self.failures.failed(approach.hop):
-            until = self.failures.ejected()[approach.hop.key]
-            self._around.events.ejected(self.upstream, approach.hop, until)
+            seconds = self.failures.ejected()[approach.hop.key]
+            self._around.events.ejected(self.upstream, approach.hop, seconds)
 
     def succeeded(self, approach: Approach) -> None:
         """That way serves."""

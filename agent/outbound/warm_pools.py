@@ -39,7 +39,7 @@ async def _keep(parts: Parts, targets: Targets, scope: trio.CancelScope) -> None
         clock=parts.clock,
         rng=parts.rng,
         handshake_timeout=lambda: _handshake_timeout(parts),
-        events=WarmLog(parts.journal, parts.clock),
+        events=WarmLog(parts.journal),
     )
     with scope:
         await WarmPool(targets, grounds).run()

@@ -107,7 +107,6 @@ def assemble(
         sources=directory,
         own_datacenter=parts.own_datacenter,
         wan=settings.wan_addresses,
-        clock=parts.clock,
         rng=parts.rng,
         loads=parts.loads,
         events=events,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from agent.base.prometheus import Family, counter, gauge
 from agent.net.accept import Overflow
@@ -126,7 +126,7 @@ def _upstream(targets: Targets, opening: Opening | None, now: datetime) -> Row:
         "bind": str(upstream.bind),
         "listener": opening_row(opening),
         "active": str(active),
-        "active_since": _time(targets.failover.since),
+        "active_since": _time(now - timedelta(seconds=targets.active_seconds)),
         "targets": [{"target": str(target), **_source(targets, source, now)} for target, source in sources],
         "gateways": [_source(targets, gateways, now) for gateways in targets.gateways()],
         "mesh_gateway": upstream.mesh_gateway.value or "none",
@@ -168,27 +168,27 @@ def _ready(warm: Warm) -> Row:
 def _source(targets: Targets, source: Source, now: datetime) -> Row:
     newest, status = source.endpoints.value, source.status
     endpoints = () if newest is None else newest.endpoints
-    age = None if status.answered_at is None else round((now - status.answered_at).total_seconds(), 3)
     return {
         "watch": status.name,
-        "answered_seconds_ago": age,
+        "answered_seconds_ago": status.age,
         "failing": None if status.failing is None else str(status.failing),
         "source": None if newest is None else newest.source,
-        "endpoints": [_endpoint(targets, endpoint) for endpoint in endpoints[:MOST_ENDPOINTS]],
+        "endpoints": [_endpoint(targets, endpoint, now) for endpoint in endpoints[:MOST_ENDPOINTS]],
         "endpoints_not_shown": max(0, len(endpoints) - MOST_ENDPOINTS),
         "unusable": [] if newest is None else [f"{u.instance}: {u.reason.value}" for u in newest.unusable],
     }
 
 
-def _endpoint(targets: Targets, endpoint: Endpoint) -> Row:
+def _endpoint(targets: Targets, endpoint: Endpoint, now: datetime) -> Row:
     """With the address it would be dialled at now, and why that one."""
+    out = targets.failures.ejected().get(endpoint.key)
     row: Row = {
         "instance": str(endpoint),
         "status": endpoint.status.value,
         "weight": endpoint.weight,
         "expects": str(endpoint.expected),
         "live": targets.loads.get(endpoint.key, 0),
-        "ejected_until": _time(targets.failures.ejected().get(endpoint.key)),
+        "ejected_until": None if out is None else _time(now + timedelta(seconds=out)),
     }
     try:
         dialling = targets.dialling(endpoint)

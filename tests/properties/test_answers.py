@@ -6,7 +6,6 @@ import copy
 import json
 import re
 from collections import Counter
-from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.properties.mutations import Mutated, anything, mutated
+from tests.upstreams.test_choose import Stopwatch
 from upstreams.answers import InvalidAnswer, parse_health, parse_query
 from upstreams.choose import Chance, candidates
 from upstreams.ejection import FailureMemory
@@ -57,7 +57,7 @@ def usable(found: EndpointSet) -> None:
             assert dialling.host
             assert 1 <= dialling.port <= 65535
             doubt(endpoint, dialling)
-    memory = FailureMemory(lambda: datetime(2031, 1, 1, tzinfo=UTC))
+    memory = FailureMemory(Stopwatch())
     tried = list(candidates(found, memory, Chance(Random(1)), Counter()))
     assert len(tried) == sum(len(tier.endpoints) for tier in found.tiers)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.upstreams.test_choose import Clock, endpoint
+from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.choose import Chance, candidates
 from upstreams.ejection import EjectionPolicy, FailureMemory
 from upstreams.endpoints import Endpoint, EndpointSet, Status
@@ -39,12 +38,12 @@ def test_the_ejected_come_last_and_everybody_once(
     rng: Random,
 ) -> None:
     counts, nearest_first = loads_given
-    clock = Clock()
+    clock = Stopwatch()
     memory = FailureMemory(clock, policy)
     for number, failed, seconds in history:
         if number < len(group):
             (memory.failed if failed else memory.succeeded)(group[number])
-        clock.now += timedelta(seconds=seconds)
+        clock.now += seconds
     answer = EndpointSet(endpoints=tuple(group), nearest_first=nearest_first)
     loads = {e.key: count for e, count in zip(group, counts, strict=False)}
     tried = list(candidates(answer, memory, Chance(rng), loads))

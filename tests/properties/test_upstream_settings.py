@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
@@ -14,7 +13,7 @@ from agent.config.upstream_config import configured
 from agent.config.upstream_tables import read_tables
 from agent.proxy import upstream_limits
 from tests.properties.mutations import Mutated, anything, mutated
-from tests.upstreams.test_choose import endpoint
+from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.ejection import FailureMemory
 from upstreams.failover import Failover, Life
 from upstreams.spec import InvalidUpstream, Upstream, WanMode, parse_upstream_flag
@@ -76,13 +75,12 @@ DB = parse_upstream_flag("db@dc2:9191")
 
 def usable(upstream: Upstream) -> None:
     """Everything that is made of an upstream's numbers can be made of these."""
-    now = datetime(2031, 1, 1, tzinfo=UTC)
-    failures = FailureMemory(lambda: now, upstream.ejection)
+    failures = FailureMemory(Stopwatch(), upstream.ejection)
     for _ in range(40):
         failures.failed(endpoint("a"))
         failures.share(endpoint("a"))
         failures.failed(endpoint("b"))
-    failover = Failover(len(upstream.targets), upstream.hold, lambda: now)
+    failover = Failover(len(upstream.targets), upstream.hold, Stopwatch())
     for lives in ([Life.DEAD], [Life.LIVE]):
         failover.judge(lives * len(upstream.targets))
     upstream_limits.row(upstream)

@@ -46,7 +46,7 @@ async def with_stand_in(**config: Any) -> AsyncIterator[tuple[Mesh, Lookups]]:
     async with mesh(echo) as m:
         lookups = Lookups()
         upstream = replace(UPSTREAM, failover=(ServiceDestination("db", "dc3"),), **config)
-        m.targets = Targets(upstream, surroundings(lookups, m.told, now, m.loads))
+        m.targets = Targets(upstream, surroundings(lookups, m.told, loads=m.loads))
         m.targets.sources()
         lookups.answer(STAND_IN, endpoint(m.public.port))
         yield m, lookups

@@ -14,7 +14,6 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -28,6 +27,7 @@ from agent.outbound.upstream_state import Targets, counted
 from tests.support.socket_pairs import listener
 from tests.support.two_sidecars import UPSTREAM, Mesh, echo, endpoint, inbound, mesh, one, until
 from tests.support.upstream_doubles import surroundings
+from tests.upstreams.test_choose import Stopwatch
 from upstreams.endpoints import Endpoint
 
 Behind = Callable[[socket.socket], Awaitable[None]]
@@ -37,16 +37,6 @@ figures = logging.getLogger("scenarios.figures")
 WEIGHTS = (1, 1, 2, 4, 8)
 AT_ONCE = 16
 CONNECTIONS = int(os.getenv("SPREAD_CONNECTIONS", "1600"))
-
-
-@dataclass(slots=True)
-class Clock:
-    """Stands still until it is moved: how long an ejection lasts is not for the machine to say."""
-
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 async def nobody(caller: socket.socket) -> None:
@@ -85,7 +75,7 @@ class Street:
     """Both halves and the doors."""
 
     mesh: Mesh
-    clock: Clock
+    clock: Stopwatch
     doors: list[Door]
     behind: Behind
     nursery: trio.Nursery
@@ -144,7 +134,7 @@ class Street:
 async def street(weights: Sequence[int], behind: Behind | None = None) -> AsyncIterator[Street]:
     """A door for each of the weights; db's half is behind all of them unless something else is."""
     async with mesh(echo) as m, trio.open_nursery() as nursery:
-        s = Street(m, Clock(), [], behind or partial(inbound, m), nursery)
+        s = Street(m, Stopwatch(), [], behind or partial(inbound, m), nursery)
         m.targets = Targets(UPSTREAM, surroundings(m, m.told, s.clock, m.loads))
         for number, weight in enumerate(weights):
             sock = listener()
@@ -196,8 +186,8 @@ async def test_an_ejected_one_gets_none_and_comes_back() -> None:
         assert (got[0], sum(got)) == (0, 100)
         s.reopen(door)
         assert (await s.call(200))[0] == 0
-        s.clock.now += timedelta(seconds=UPSTREAM.ejection.ejection_time)
+        s.clock.now += UPSTREAM.ejection.ejection_time
         beginning = await s.call(300)
         assert 0 < beginning[0] < 0.5 * min(beginning[1:])
-        s.clock.now += timedelta(seconds=UPSTREAM.ejection.slow_start)
+        s.clock.now += UPSTREAM.ejection.slow_start
         assert await s.call(300) == pytest.approx([100, 100, 100], rel=0.1)

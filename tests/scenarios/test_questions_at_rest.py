@@ -139,7 +139,7 @@ async def test_after_a_total_failure_news_come_within_two_seconds_and_a_handful_
     autojump_clock: MockClock,
 ) -> None:
     async with story() as told:
-        targets = Targets(UPSTREAMS[-1], surroundings(told.feeds, Told(), clock))
+        targets = Targets(UPSTREAMS[-1], surroundings(told.feeds, Told()))
         search = Search(targets)
         first = await search.next()
         assert first is not None

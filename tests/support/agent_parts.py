@@ -130,5 +130,6 @@ def assembled(
         token=token,
         ledger=Ledger(clock, reactions),
         started=clock(),
+        began=trio.current_time(),
     )
     return Assembled(parts=parts, consul=consul, reactions=reactions, written=written)

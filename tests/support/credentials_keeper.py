@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -52,7 +53,12 @@ class Heard:
 class Bench:
     """A rotation beside a scripted agent."""
 
-    def __init__(self, nursery: trio.Nursery, datacenter: str | None = "dc1") -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        datacenter: str | None = "dc1",
+        clock: Callable[[], datetime] = clock,
+    ) -> None:
         self.consul = ScriptedConsul()
         self.heard = Heard()
         self.root = Issuer.root(now=START)

@@ -106,7 +106,7 @@ class Mesh:
     targets: Targets = field(init=False)
 
     def __post_init__(self) -> None:
-        self.targets = Targets(UPSTREAM, surroundings(self, self.told, now, self.loads))
+        self.targets = Targets(UPSTREAM, surroundings(self, self.told, loads=self.loads))
 
     def source(self, _lookup: Lookup, _poll_interval: float | None, /) -> Source:
         """Where the upstream is, for whoever asks."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from random import Random
+
+import trio
 
 from agent.base.latest import Latest
 from agent.consul.watch import WatchStatus
@@ -27,7 +28,7 @@ class Told:
     def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
         self.changes.append((str(before), str(after)))
 
-    def ejected(self, upstream: Upstream, endpoint: Endpoint, until: datetime, /) -> None:
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
         self.ejections.append(endpoint.service_id)
 
     def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
@@ -67,7 +68,7 @@ class Lookups:
 def surroundings(
     sources: Sources,
     events: TargetEvents,
-    clock: Callable[[], datetime],
+    clock: Callable[[], float] = trio.current_time,
     loads: Counter[EndpointKey] | None = None,
 ) -> Surroundings:
     """dc1, everything random drawn from one seed."""

@@ -128,7 +128,7 @@ class Story:
     def __init__(self, upstream: Upstream) -> None:
         self.skew = timedelta()
         self.lookups, self.told, self.events = Lookups(), Told(), Events()
-        self.targets = Targets(upstream, surroundings(self.lookups, self.told, self.clock))
+        self.targets = Targets(upstream, surroundings(self.lookups, self.told))
         self.targets.sources()
         self.lookups.answer("db", ONE)
         self.contexts: Latest[Contexts] = Latest(contexts())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.upstreams.test_choose import Clock
+from tests.upstreams.test_choose import Stopwatch
 from upstreams.failover import Failover, Life
 
 L, D, U = Life.LIVE, Life.DEAD, Life.UNKNOWN
@@ -17,11 +15,11 @@ class Story:
     """Three targets and a clock."""
 
     def __init__(self, hold: float = 30) -> None:
-        self.clock = Clock()
+        self.clock = Stopwatch()
         self.failover = Failover(3, hold, self.clock)
 
     def after(self, seconds: float, *lives: Life) -> int:
-        self.clock.now += timedelta(seconds=seconds)
+        self.clock.now += seconds
         self.failover.judge(lives)
         return self.failover.active
 
@@ -77,7 +75,7 @@ def test_from_a_dead_one_to_a_better_one_without_a_hold() -> None:
 def test_change_is_told_once_and_dated() -> None:
     story = Story()
     assert not story.failover.judge((L, L, L))
-    story.clock.now += timedelta(seconds=7)
+    story.clock.now += 7
     assert story.failover.judge((D, L, L))
     assert story.failover.since == story.clock.now
     assert not story.failover.judge((D, L, L))

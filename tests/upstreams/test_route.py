@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from tests.upstreams.test_choose import Clock, endpoint
+from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Status
@@ -41,7 +41,7 @@ def terrain(
         own_datacenter=HOME,
         mode=mode,
         gateways=gateways.get,
-        failures=failures or FailureMemory(Clock()),
+        failures=failures or FailureMemory(Stopwatch()),
         chance=Chance(Random(1)),
         loads={},
     )
@@ -53,7 +53,7 @@ def tried(ground: Terrain, *sets: EndpointSet) -> list[str]:
 
 
 def memory(*ejected: Endpoint) -> FailureMemory:
-    failures = FailureMemory(Clock())
+    failures = FailureMemory(Stopwatch())
     for one in ejected:
         failures.failed(one)
     return failures

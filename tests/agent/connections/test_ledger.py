@@ -68,7 +68,9 @@ def ledger(clock: Clock, told: Told) -> Ledger:
     return Ledger(clock, told)
 
 
-async def test_one_that_was_relayed(ledger: Ledger, clock: Clock, told: Told) -> None:
+async def test_one_that_was_relayed(
+    ledger: Ledger, clock: Clock, told: Told, autojump_clock: trio.testing.MockClock
+) -> None:
     with ledger.open(Direction.OUTBOUND, "127.0.0.1:5", "db@dc2") as connection:
         assert ledger.live() == (connection,)
         assert repr(ledger) == "<Ledger live=1>"
@@ -78,6 +80,7 @@ async def test_one_that_was_relayed(ledger: Ledger, clock: Clock, told: Told) ->
         connection.progress.to_plain, connection.progress.to_tls = 10, 20
         assert ledger.bytes(Direction.OUTBOUND) == (10, 20)
         clock.now += timedelta(seconds=3)
+        await trio.sleep(2)
         connection.end(Ending.CLEAN)
         connection.end(Ending.TLS_RESET, "the first name stays")
     assert ledger.live() == ()
@@ -94,6 +97,7 @@ async def test_one_that_was_relayed(ledger: Ledger, clock: Clock, told: Told) ->
         dialled="10.0.0.1:8080 (wan_tag)",
         since=START,
         until=START + timedelta(seconds=3),
+        seconds=2,
         to_plain=10,
         to_tls=20,
     )

@@ -333,12 +333,16 @@ async def test_who_hears_of_a_failure_may_end_it_all(autojump_clock: MockClock) 
         await watch.follow(clock, Random(7))
 
 
-def test_a_status_knows_when_it_was_last_well() -> None:
+async def test_a_status_knows_when_it_was_last_well(autojump_clock: MockClock) -> None:
     status = WatchStatus(name="x")
+    assert (status.age, status.failing_seconds) == (None, 0)
     status.succeeded(EPOCH)
     status.failed(error(), EPOCH + timedelta(seconds=1))
+    await trio.sleep(4)
     status.failed(error(), EPOCH + timedelta(seconds=2))
+    assert (status.age, status.failing_seconds) == (4, 4)
     assert status.answered_at == EPOCH
     assert status.failing_since == EPOCH + timedelta(seconds=1)
     status.succeeded(EPOCH + timedelta(seconds=3))
     assert (status.failures_in_row, str(status.failing_since)) == (0, "None")
+    assert (status.age, status.failing_seconds) == (0, 0)

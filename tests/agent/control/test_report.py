@@ -115,7 +115,7 @@ async def test_what_went_wrong(autojump_clock: MockClock, nursery: trio.Nursery)
     assert await rotation.refresh(Asker.OPERATOR) is Refresh.FAILED
     for number in range(6):
         rotation._take_leaf(rotation._leaf.value, Asker.WATCH)  # type: ignore[arg-type]
-        rotation._churn.taken(virtual() + timedelta(seconds=number), timedelta(hours=72))
+        rotation._churn.taken(trio.current_time() + number, 72 * 3600.0)
     bench.parts.skew.take(DATE)
     told = row(bench.parts, virtual())
     assert told is not None

@@ -30,6 +30,7 @@ def finished(**known: object) -> Finished:
         "dialled": "127.0.0.1:8080",
         "since": START,
         "until": START + timedelta(seconds=1.5),
+        "seconds": 1.5,
         "to_plain": 12,
         "to_tls": 0,
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agent.config.options import LogFormat, LogLevel
 from agent.connections.ledger import Ledger
@@ -67,7 +68,7 @@ def test_the_life_of_the_process() -> None:
     ]
 
 
-def test_listeners() -> None:
+async def test_listeners() -> None:
     log, written = journal()
     log.listening("upstream db", "127.0.0.1:1")
     log.listening_ended("upstream db", "127.0.0.1:1")
@@ -114,10 +115,10 @@ async def test_connections() -> None:
 
 
 @pytest.mark.parametrize("kind", ["refused", "attempt"])
-async def test_a_flood_of_one_reason_is_told_in_part(kind: str) -> None:
-    clock, written = Clock(), io.StringIO()
-    log = Journal(written, clock)
-    ledger = Ledger(clock, log)
+async def test_a_flood_of_one_reason_is_told_in_part(kind: str, autojump_clock: MockClock) -> None:
+    written = io.StringIO()
+    log = Journal(written, Clock())
+    ledger = Ledger(Clock(), log)
 
     def one() -> None:
         with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
@@ -133,7 +134,7 @@ async def test_a_flood_of_one_reason_is_told_in_part(kind: str) -> None:
         one()
     told = [line for line in lines(written) if event in line]
     assert len(told) == LINES_PER_SECOND
-    clock.now += timedelta(seconds=1)
+    await trio.sleep(1)
     one()
     last = [line for line in lines(written) if event in line][-1]
     assert last.endswith("hidden=5")

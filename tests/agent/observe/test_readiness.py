@@ -99,7 +99,7 @@ async def test_a_registration_may_be_gone_for_a_moment(
     assert missing(parts) == [], "an outage is no reason"
     watch.status.succeeded(parts.clock())
     watch.status.failed(error(ConsulReason.NOT_FOUND), parts.clock())
-    await trio.sleep(GONE_GRACE.total_seconds())
+    await trio.sleep(GONE_GRACE)
     assert missing(parts) == []
     await trio.sleep(1)
     (piece,) = missing(parts)

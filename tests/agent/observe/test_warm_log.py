@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from agent.config.options import LogLevel
 from agent.connections.records import CloseReason, FailedAttempt
@@ -19,9 +21,9 @@ from upstreams.route import Approach
 WAY = Approach(target=0, endpoint=ONE, hop=ONE)
 
 
-def log(level: LogLevel) -> tuple[WarmLog, io.StringIO, Clock]:
-    stream, clock = io.StringIO(), Clock()
-    return WarmLog(Journal(stream, clock, level=level), clock), stream, clock
+def log(level: LogLevel) -> tuple[WarmLog, io.StringIO]:
+    stream = io.StringIO()
+    return WarmLog(Journal(stream, Clock(), level=level)), stream
 
 
 @pytest.mark.parametrize(
@@ -37,8 +39,8 @@ def log(level: LogLevel) -> tuple[WarmLog, io.StringIO, Clock]:
     ],
 )
 @pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.INFO])
-def test_the_way_of_things_is_for_debugging(reason: WarmReason, told: bool, level: LogLevel) -> None:
-    written, stream, _ = log(level)
+async def test_the_way_of_things_is_for_debugging(reason: WarmReason, told: bool, level: LogLevel) -> None:
+    written, stream = log(level)
     written.warm_discarded(DB, WAY, reason.value, "why")
     line = stream.getvalue()
     assert bool(line) is (told or level is LogLevel.DEBUG)
@@ -47,19 +49,19 @@ def test_the_way_of_things_is_for_debugging(reason: WarmReason, told: bool, leve
         assert f'upstream=db endpoint="one on n1 in dc1" reason={reason.value} detail=why' in line
 
 
-def test_a_failure_says_where() -> None:
-    written, stream, _ = log(LogLevel.INFO)
+async def test_a_failure_says_where() -> None:
+    written, stream = log(LogLevel.INFO)
     attempt = FailedAttempt(endpoint="one", address="10.0.0.1:1", reason=DialReason.REFUSED, detail="no")
     written.warm_failed(DB, attempt)
     fields = "upstream=db endpoint=one reason=connect_refused address=10.0.0.1:1 detail=no"
     assert fields in stream.getvalue()
 
 
-def test_a_flood_is_told_in_part() -> None:
-    written, stream, clock = log(LogLevel.INFO)
+async def test_a_flood_is_told_in_part(autojump_clock: MockClock) -> None:
+    written, stream = log(LogLevel.INFO)
     for _ in range(100):
         written.warm_discarded(DB, WAY, WarmReason.REFUSED.value, "no")
     assert len(stream.getvalue().splitlines()) == 10
-    clock.now = clock.now.replace(second=1)
+    await trio.sleep(1)
     written.warm_discarded(DB, WAY, WarmReason.REFUSED.value, "no")
     assert "hidden=90" in stream.getvalue()

@@ -58,7 +58,7 @@ def test_published_credentials_show_no_key() -> None:
     assert "KEY" not in line
 
 
-def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> None:
+async def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> None:
     log, written = journal(LogLevel.INFO)
     status = WatchStatus(name="roots")
     log.watch_failed(status)  # nothing has failed

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from agent.outbound.candidates import ASK_SECONDS, MOST_ATTEMPTS, NEWS_SECONDS, Search
 from agent.outbound.upstream_state import Targets
 from tests.support.upstream_doubles import Lookups, Told, surroundings
-from tests.upstreams.test_choose import Clock, endpoint
+from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import LocalBind, MeshGatewayMode, ServiceDestination, Upstream
 
@@ -23,7 +23,7 @@ class Story:
 
     def __init__(self, upstream: Upstream = DB, *, polled: bool = False) -> None:
         self.lookups = Lookups(polled=polled)
-        self.targets = Targets(upstream, surroundings(self.lookups, Told(), Clock()))
+        self.targets = Targets(upstream, surroundings(self.lookups, Told(), Stopwatch()))
         self.targets.sources()
 
     async def through(self, search: Search | None = None) -> list[str]:

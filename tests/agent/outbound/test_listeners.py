@@ -69,7 +69,7 @@ async def bench(nursery: trio.Nursery) -> AsyncIterator[tuple[Bench, trio.Nurser
             feeds=feeds,  # type: ignore[arg-type]  # what of it is used
             ledger=agent.parts.ledger,
             serve=made.serve,
-            around=surroundings(feeds, Told(), agent.parts.clock),
+            around=surroundings(feeds, Told()),
             limit=None,
             unsettled_limit=None,
             current={},

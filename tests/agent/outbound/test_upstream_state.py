@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 from agent.consul.api import ConsulError, ConsulReason
 from agent.outbound.upstream_state import Targets
 from tests.support.upstream_doubles import Lookups, Told, surroundings
-from tests.upstreams.test_choose import Clock, endpoint
+from tests.upstreams.test_choose import START, Stopwatch, endpoint
 from upstreams.endpoints import Endpoint, HostPort, Status
 from upstreams.reach import Doubt
 from upstreams.route import Approach
@@ -34,7 +33,7 @@ class Story:
     """Targets, and what happens around them."""
 
     def __init__(self, upstream: Upstream = DB) -> None:
-        self.clock, self.told, self.lookups = Clock(), Told(), Lookups()
+        self.clock, self.told, self.lookups = Stopwatch(), Told(), Lookups()
         self.targets = Targets(upstream, surroundings(self.lookups, self.told, self.clock))
         self.targets.sources()
 
@@ -45,7 +44,7 @@ class Story:
         self.targets.failed(Approach(target=0, endpoint=one, hop=one))
 
     def after(self, seconds: float) -> str:
-        self.clock.now += timedelta(seconds=seconds)
+        self.clock.now += seconds
         return str(self.targets.active())
 
 
@@ -76,20 +75,20 @@ def test_an_empty_list_is_left_at_once_and_told() -> None:
     assert story.targets.changes == 1
 
 
-def test_a_lookup_that_fails_before_its_first_answer_is_dead() -> None:
+async def test_a_lookup_that_fails_before_its_first_answer_is_dead() -> None:
     story = Story()
     status = story.lookups.made["db"].status
-    status.failed(ConsulError(ConsulReason.UNAVAILABLE, "/v1/health/connect/db", "no"), story.clock())
+    status.failed(ConsulError(ConsulReason.UNAVAILABLE, "/v1/health/connect/db", "no"), START)
     story.lookups.answer("db@dc2", FAR)
     assert story.after(0) == "db@dc2"
 
 
-def test_a_lookup_that_fails_later_keeps_its_last_answer() -> None:
+async def test_a_lookup_that_fails_later_keeps_its_last_answer() -> None:
     story = Story()
     story.lookups.answer("db", NEAR)
     story.lookups.answer("db@dc2", FAR)
     status = story.lookups.made["db"].status
-    status.failed(ConsulError(ConsulReason.UNAVAILABLE, "/v1/health/connect/db", "no"), story.clock())
+    status.failed(ConsulError(ConsulReason.UNAVAILABLE, "/v1/health/connect/db", "no"), START)
     assert story.after(600) == "db"
     assert story.ways()[0] == "near"
 

@@ -27,11 +27,10 @@ from tests.support.agent_parts import PROXY, SERVICE, assembled, proxy_answer
 from tests.support.socket_pairs import contexts_of, listener
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.support.warm_upstream import DB
-from tests.upstreams.test_choose import Clock
 
 
 def targets(warm: int) -> Targets:
-    return Targets(replace(DB, warm=warm), surroundings(Lookups(), Told(), Clock()))
+    return Targets(replace(DB, warm=warm), surroundings(Lookups(), Told()))
 
 
 class Bench:

@@ -22,7 +22,6 @@ from tests.support.socket_pairs import tcp_pair
 from tests.support.two_sidecars import until
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.support.warm_upstream import DB
-from tests.upstreams.test_choose import Clock
 
 
 class Bench:
@@ -31,7 +30,7 @@ class Bench:
     def __init__(self) -> None:
         self.ready: deque[Warm] = deque()
         self.app, self.sock = tcp_pair()
-        self.targets = Targets(DB, surroundings(Lookups(), Told(), Clock()))
+        self.targets = Targets(DB, surroundings(Lookups(), Told()))
         self.targets.warm = self
         self.events = Recorder()
         self.ledger = Ledger(lambda: datetime.now(UTC), self.events)

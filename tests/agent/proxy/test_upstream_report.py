@@ -46,7 +46,7 @@ class Story:
     def __init__(self, agent: Assembled, nursery: trio.Nursery, upstream: Upstream) -> None:
         self.parts = agent.parts
         self.lookups = Lookups()
-        around = surroundings(self.lookups, Told(), self.parts.clock, self.parts.loads)
+        around = surroundings(self.lookups, Told(), loads=self.parts.loads)
         self.targets = Targets(upstream, around)
         self.targets.sources()
         listeners = Listeners(nursery, nursery, self.parts.journal)
