@@ -20,6 +20,7 @@ from agent.consul.token import TokenSource
 from agent.consul.watch import Watch, WatchStatus
 from agent.control.clock_skew import ClockSkew
 from agent.control.credentials import Rotation
+from agent.control.default_policy import DefaultPolicy
 from agent.control.deny_file import DenyFile
 from agent.control.endpoints import EndpointFeeds
 from agent.crew import Crew
@@ -61,6 +62,7 @@ class Parts:
     start: WatchStatus = field(default_factory=lambda: WatchStatus(name="start"))
     registration_watch: Watch[dict[str, object], Registration] | None = None
     intentions_watch: Watch[RawList | None, Intentions] | None = None
+    default_policy: DefaultPolicy | None = None
     outgoing_watch: Watch[RawList | None, Outgoing] | None = None
     rotation: Rotation | None = None
     relay: Relay | None = None
@@ -102,6 +104,8 @@ class Parts:
             yield self.rotation.leaf_watch.status
         if self.intentions_watch is not None:
             yield self.intentions_watch.status
+        if self.default_policy is not None:
+            yield self.default_policy.watch.status
         if self.outgoing_watch is not None:
             yield self.outgoing_watch.status
         if self.feeds is not None:
@@ -116,6 +120,8 @@ class Parts:
             self.rotation.leaf_watch.kick()
         if self.intentions_watch is not None:
             self.intentions_watch.kick()
+        if self.default_policy is not None:
+            self.default_policy.watch.kick()
         if self.outgoing_watch is not None:
             self.outgoing_watch.kick()
         if self.feeds is not None:

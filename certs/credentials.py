@@ -76,10 +76,10 @@ def _check_key(leaf: Leaf) -> None:
 
 
 def _check_identity(leaf: Leaf, bundle: TrustBundle, service: str, datacenter: str | None) -> None:
-    if leaf.id.service != service:
+    if leaf.id.service.lower() != service.lower():
         detail = f"{leaf.id} is not service {service!r}"
         raise CredentialsRejected(CredentialsReason.WRONG_SERVICE, detail)
-    if datacenter is not None and leaf.id.datacenter != datacenter:
+    if datacenter is not None and leaf.id.datacenter.lower() != datacenter.lower():
         detail = f"{leaf.id} is not of datacenter {datacenter!r}"
         raise CredentialsRejected(CredentialsReason.WRONG_DATACENTER, detail)
     if leaf.id.trust_domain != bundle.trust_domain:

@@ -3,7 +3,7 @@
 See docs/consul-api.md#identity for the forms.
 
 A trust domain is compared in lower case. Everything in the path (service, datacenter, namespace, node) is
-compared exactly, as Consul's intentions do: `WEB` is not `web`.
+compared exactly, as Consul's intentions do with their source: `WEB` is not `web`.
 """
 
 from __future__ import annotations

@@ -41,16 +41,19 @@ class ExpectedIdentity:
     partition: str = DEFAULT
 
     def matches(self, peer: ServiceId) -> bool:
-        """Whether the peer is that service, compared exactly; its trust domain is checked elsewhere."""
-        return (peer.datacenter, peer.service, peer.namespace, peer.partition) == (
-            self.datacenter,
-            self.service,
-            self.namespace,
-            self.partition,
-        )
+        """Whether the peer is that service, in any case; its trust domain is checked elsewhere.
+
+        A service registered as Web is found as web, and its proxy may stand for either spelling: Consul's own
+        proxy compares without case too (docs/consul-api.md#identity).
+        """
+        return _folded(peer) == _folded(self)
 
     def __str__(self) -> str:
         return f"/ns/{self.namespace}/dc/{self.datacenter}/svc/{self.service}"
+
+
+def _folded(one: ServiceId | ExpectedIdentity) -> tuple[str, ...]:
+    return tuple(map(str.lower, (one.datacenter, one.service, one.namespace, one.partition)))
 
 
 @dataclass(frozen=True, slots=True)

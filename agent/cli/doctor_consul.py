@@ -20,6 +20,7 @@ from agent.consul.token import TokenSource, TokenUnusable
 from agent.consul.watch import AnswerRejected, WatchStatus
 from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
+from agent.control.default_policy import unnamed_caller, with_default
 from agent.control.watches import read_intentions, read_leaf, read_roots
 from agent.policy.http_mode import HttpMode
 from certs.credentials import Credentials, CredentialsRejected, prove
@@ -205,14 +206,23 @@ async def look_at_intentions(case: Examination, registration: Registration) -> b
     rule = f'service "{registration.service}" {{ intentions = "read" }} (policy = "read" includes it)'
     try:
         answer = await answered(lambda: case.consul.intentions(registration.service))
-        intentions = await read_intentions(registration.service, answer).together()
+        listed = await read_intentions(registration.service, answer).together()
     except ConsulError as error:
         return case.note(refused("intentions", error, rule))
     except AnswerRejected as error:
         return case.note(fail("intentions", str(error), "correct the intention with that field"))
-    default = "allow" if intentions.default_allow else "deny"
-    origin = "X-Consul-Default-Acl-Policy" if answer.default_policy else "not told (before 1.9), so denied"
-    found = f"{len(intentions.rules)} for {registration.service}, default {default} ({origin})"
+    caller = unnamed_caller("", registration.datacenter or case.datacenter)
+    intentions = await with_default(listed, case.consul, caller)
+    header = "X-Consul-Default-Acl-Policy" if answer.default_policy else "not told (before 1.9), so denied"
+    origin = ", ".join(filter(None, (header, intentions.default_origin)))
+    found = f"{len(intentions.rules)} for {registration.service}, default {intentions.default} ({origin})"
+    if intentions.default_unknown:
+        rule = f'service "{registration.service}" {{ policy = "write" }}'
+        remedy = f"callers that no intention names are denied; the token needs {rule}"
+        return case.note(warn("intentions", found, remedy))
+    if intentions.unsupported:
+        remedy = "who is meant by them is denied; write them in words that this sidecar understands"
+        return case.note(warn("intentions", f"{found}; not understood: {intentions.unsupported[0]}", remedy))
     unread = registration.http in (HttpMode.NEVER, HttpMode.UNSUPPORTED)
     if unread and any(one.permissions is not None for one in intentions.rules):
         remedy = 'set Config { protocol = "http" } on the proxy, else those callers are denied'

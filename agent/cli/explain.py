@@ -25,6 +25,7 @@ from agent.consul.http import Client, ExchangeFailed, Request
 from agent.consul.token import TokenSource
 from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import raise_if_fatal
+from agent.control.default_policy import unnamed_caller, with_default
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.watches import read_intentions
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
@@ -108,8 +109,9 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
         trust_domain = str((await consul.roots()).value.get("TrustDomain", ""))
         question = question_of(inquiry, trust_domain, own)
         answer = await consul.intentions(destination, datacenter=datacenter if datacenter != own else None)
+        listed = await read_intentions(destination, answer).together()
         intentions = replace(
-            await read_intentions(destination, answer).together(),
+            await with_default(listed, consul, unnamed_caller(trust_domain, own)),
             narrowings=settings.narrow or (),
             audit=settings.audit,
             datacenter=datacenter or own,

@@ -123,6 +123,13 @@ class ListedService(msgspec.Struct, frozen=True, rename="pascal"):
     proxy: ListedProxy | None = None
 
 
+class AuthorizeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
+    """What an agent makes of one caller of one service, and by what."""
+
+    authorized: bool
+    reason: str = ""
+
+
 class LeafAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     """A leaf as Consul hands it out. Its repr shows no key."""
 
@@ -185,12 +192,25 @@ class Consul:
     ) -> Answer[RawList | None]:
         """The intentions that match `service` as a destination, or as a source, wildcards among them.
 
-        The default policy is in the answer too.
+        The ACL default policy is in the answer too.
         """
         path = "/v1/connect/intentions/match"
         params = {"by": by, "name": service} | _dc(datacenter)
         answer = await self._get(path, at, dict[str, RawList | None], params)
-        return answer.carrying(answer.value.get(service))
+        if service not in answer.value:
+            raise ConsulError(ConsulReason.MALFORMED, path, f"unexpected answer: nothing about {service!r}")
+        return answer.carrying(answer.value[service])
+
+    async def authorize(self, service: str, caller: str) -> Answer[AuthorizeAnswer]:
+        """Whether the agent lets `caller`, a SPIFFE ID, call `service`; it needs service:write on that.
+
+        The agent answers from its cache of the intentions, and looks neither at the trust domain of the
+        caller nor at its datacenter.
+        """
+        body = msgspec.json.encode({"Target": service, "ClientCertURI": caller, "ClientCertSerial": ""})
+        path = "/v1/agent/connect/authorize"
+        response = await self._call("POST", path, {}, CALL_SECONDS, body)
+        return _answer(path, response, AuthorizeAnswer)
 
     async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[RawList]:
         """The proxies and native instances of a service, whatever their health: that is for us to judge."""
@@ -224,19 +244,7 @@ class Consul:
 
     async def _get(self, path: str, at: Blocking, kind: type[T], params: Params | None = None) -> Answer[T]:
         response = await self._call("GET", path, {**(params or {}), **at.params}, at.seconds)
-        try:
-            value = msgspec.json.decode(response.body, type=kind)
-        except msgspec.DecodeError as error:
-            # The error's text names the field and the types, never a value: a leaf's key stays unseen.
-            raise ConsulError(ConsulReason.MALFORMED, path, f"unexpected answer: {error}") from None
-        return Answer(
-            value=value,
-            index=_index(response.headers),
-            content_hash=response.headers.get("x-consul-contenthash", ""),
-            default_policy=response.headers.get("x-consul-default-acl-policy", ""),
-            last_contact=response.headers.get("x-consul-lastcontact", ""),
-            filtered=response.headers.get("x-consul-results-filtered-by-acls") == "true",
-        )
+        return _answer(path, response, kind)
 
     async def _put(self, path: str, body: bytes) -> None:
         await self._call("PUT", path, {}, CALL_SECONDS, body)
@@ -294,6 +302,22 @@ def find_sidecar(services: Mapping[str, ListedService], service_id: str) -> Sequ
         if service.kind == "connect-proxy"
         and service.proxy is not None
         and service.proxy.destination_service_id.lower() == wanted
+    )
+
+
+def _answer(path: str, response: Response, kind: type[T]) -> Answer[T]:
+    try:
+        value = msgspec.json.decode(response.body, type=kind)
+    except msgspec.DecodeError as error:
+        # The error's text names the field and the types, never a value: a leaf's key stays unseen.
+        raise ConsulError(ConsulReason.MALFORMED, path, f"unexpected answer: {error}") from None
+    return Answer(
+        value=value,
+        index=_index(response.headers),
+        content_hash=response.headers.get("x-consul-contenthash", ""),
+        default_policy=response.headers.get("x-consul-default-acl-policy", ""),
+        last_contact=response.headers.get("x-consul-lastcontact", ""),
+        filtered=response.headers.get("x-consul-results-filtered-by-acls") == "true",
     )
 
 

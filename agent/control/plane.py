@@ -6,7 +6,7 @@ Until the agent serves, a refusal by Consul ends it; afterwards the watches ask 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import trio
@@ -20,6 +20,7 @@ from agent.consul.api import ConsulError
 from agent.consul.watch import WatchStatus
 from agent.control.bootstrap import raise_if_fatal
 from agent.control.credentials import Rotation
+from agent.control.default_policy import DefaultPolicy, unnamed_caller
 from agent.control.watches import intentions_watch, outgoing_watch, registration_watch
 from agent.observe.readiness import is_gone
 from agent.parts import Parts
@@ -33,6 +34,7 @@ class OwnWatches:
 
     parts: Parts
     nursery: trio.Nursery
+    listed: Intentions | None = field(init=False, default=None)  # as Consul gave them last
 
     def credentials(self, registration: Registration) -> None:
         """Watch roots and leaf."""
@@ -59,7 +61,7 @@ class OwnWatches:
         parts.intentions_watch = watch = intentions_watch(
             parts.consul, registration.service, self._take_intentions
         )
-        watch.on_failure, watch.on_recovery = self._failed, parts.journal.watch_recovered
+        watch.on_failure, watch.on_recovery = self._failed, self._intentions_recovered
         self.nursery.start_soon(watch.follow, parts.clock, parts.rng)
         self.nursery.start_soon(self._tell_datacenter)
         if parts.settings.intentions_max_age < math.inf:
@@ -106,8 +108,67 @@ class OwnWatches:
         self.parts.ask_again()
 
     def _take_intentions(self, intentions: Intentions) -> None:
-        self.parts.intentions.publish(self._with_settings(intentions))
-        self.parts.journal.intentions_changed(len(intentions.rules), intentions.default_allow)
+        self.listed = intentions
+        if intentions.default_unknown:
+            self._learn_default(intentions.destination)
+        self._publish_intentions()
+
+    def _intentions_recovered(self, status: WatchStatus) -> None:
+        """The agent may have been started anew, with another default."""
+        self.parts.journal.watch_recovered(status)
+        if self.parts.default_policy is not None:
+            self.parts.default_policy.watch.kick()
+
+    def _learn_default(self, service: str) -> None:
+        """Ask what the default is: now, after a change of the list, and at intervals from the first on."""
+        parts = self.parts
+        if parts.default_policy is not None:
+            parts.default_policy.watch.kick()
+            return
+        parts.default_policy = default = DefaultPolicy(
+            consul=parts.consul, service=service, caller=self._unnamed_caller
+        )
+        default.watch.on_failure, default.watch.on_recovery = (
+            self._default_failed,
+            parts.journal.watch_recovered,
+        )
+        default.watch.on_answer = self._default_answered
+        self.nursery.start_soon(default.watch.follow, parts.clock, parts.rng)
+
+    def _unnamed_caller(self) -> str:
+        contexts = self.parts.contexts.value
+        domain = "" if contexts is None else str(contexts.credentials.bundle.trust_domain)
+        return unnamed_caller(domain, self.parts.own_datacenter())
+
+    def _default_failed(self, status: WatchStatus) -> None:
+        self.parts.journal.watch_failed(status)
+        self._publish_intentions()
+
+    def _default_answered(self, _status: WatchStatus) -> None:
+        self._publish_intentions()
+
+    def _publish_intentions(self) -> None:
+        """The list with all that belongs to it; the first waits for the answer about the default, or none."""
+        placed, before = self._placed(), self.parts.intentions.value
+        if placed is None or placed == before:
+            return
+        self.parts.intentions.publish(placed)
+        if before is None or (before.rules, before.default) != (placed.rules, placed.default):
+            self.parts.journal.intentions_changed(len(placed.rules), placed.default, placed.unsupported)
+
+    def _placed(self) -> Intentions | None:
+        listed, default, watch = self.listed, self.parts.default_policy, self.parts.intentions_watch
+        before = self.parts.intentions.value
+        if listed is None or watch is None:
+            return None
+        if listed.default_unknown and default is not None:
+            if before is None and not default.settled:
+                return None
+            kept = self.parts.settings.intentions_max_age
+            listed = default.laid_over(listed, watch.status.age or 0.0, kept)
+        placed = self._with_settings(listed)
+        is_old = before is not None and before.too_old and before.good_until == placed.good_until
+        return replace(placed, too_old=is_old)
 
     def _take_outgoing(self, outgoing: Outgoing) -> None:
         self.parts.outgoing.publish(replace(outgoing, audit=self.parts.settings.audit))

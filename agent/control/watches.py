@@ -51,7 +51,7 @@ def leaf_watch(consul: Consul, service: str, publish: Callable[[Leaf], None]) ->
 
 
 def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions], None]) -> IntentionsWatch:
-    """Who may call us, and the default policy that every answer carries in a header."""
+    """Who may call us, and the default policy of ACLs, which every answer carries in a header."""
     ask = partial(consul.intentions, service)
     read = partial(read_intentions, service)
     return Watch(name="intentions", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
@@ -143,12 +143,14 @@ def read_roots(answer: Answer[Json]) -> TrustBundle:
 def read_intentions(service: str, answer: Answer[RawList | None]) -> Pieces[Intentions]:
     """Parse the match answer; raises AnswerRejected as it is put together.
 
-    Without the header (before 1.9) the default is unknown, and what is unknown is denied. A list that is not
-    whole is no list: what is missing from it may be a denial.
+    A header that allows is half of what must be known of the default (agent.control.default_policy); without
+    one (before 1.9) there is nothing to know. A list that is not whole is no list: what is missing from it
+    may be a denial.
     """
     _refuse_filtered(answer)
-    default_allow = answer.default_policy == "allow"
-    return Pieces(_well_formed(read_match(answer.value, service, default_allow=default_allow)))
+    half_known = "authorize was not asked yet" if answer.default_policy == "allow" else ""
+    work = read_match(answer.value, service, default_allow=False, default_unknown=half_known)
+    return Pieces(_well_formed(work))
 
 
 def _read_outgoing(answer: Answer[RawList | None]) -> Pieces[Outgoing]:

@@ -20,11 +20,10 @@ def answer_inquiry(parts: Parts, body: bytes) -> Reply:
     if intentions is None or placed is None:
         return text_reply(503, "intentions are not known yet")
     destination, _, datacenter = inquiry.destination.partition("@")
-    if (destination or placed.service, datacenter or intentions.datacenter) != (
-        placed.service,
-        intentions.datacenter,
-    ):
-        return text_reply(400, f"this is the sidecar of {placed.service}@{intentions.datacenter}")
+    ours = f"{placed.service}@{intentions.datacenter}"
+    asked = f"{destination or placed.service}@{datacenter or intentions.datacenter}"
+    if asked.lower() != ours.lower():
+        return text_reply(400, f"this is the sidecar of {ours}")
     current = parts.contexts.value
     trust_domain = "" if current is None else str(current.credentials.bundle.trust_domain)
     try:

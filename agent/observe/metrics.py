@@ -68,6 +68,12 @@ def _process(parts: Parts) -> Iterator[Family]:
     intentions = parts.intentions.value
     too_old = gauge("sidecar_intentions_too_old", "Whether intentions are older than intentions_max_age.")
     yield too_old.add(intentions is not None and intentions.too_old)
+    unsupported = gauge("sidecar_intentions_unsupported", "Intentions that deny as they are not understood.")
+    yield unsupported.add(0 if intentions is None else len(intentions.unsupported))
+    unknown = gauge(
+        "sidecar_default_policy_unknown", "Whether Consul does not say what it lets in by default."
+    )
+    yield unknown.add(intentions is not None and bool(intentions.default_unknown))
     yield gauge("sidecar_deny_list_entries", "Entries of the deny list.").add(len(parts.deny_file.list))
     unusable = gauge("sidecar_deny_list_unusable", "Whether the deny file cannot be read any more.")
     yield unusable.add(bool(parts.deny_file.complaint))

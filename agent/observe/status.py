@@ -18,6 +18,7 @@ from agent.consul.watch import WatchStatus
 from agent.control import report as credential_status
 from agent.observe.readiness import missing
 from agent.parts import Parts
+from agent.policy.intentions import Intentions
 from agent.proxy import upstream_report as upstream_status
 
 MOST_ROWS = 1000  # connections in one answer
@@ -98,10 +99,13 @@ def _intentions(parts: Parts) -> Row | None:
     if intentions is None:
         return None
     return {
-        "default": "allow" if intentions.default_allow else "deny",
+        "default": intentions.default,
+        "default_origin": intentions.default_origin,
+        "default_unknown": intentions.default_unknown,
         "good_until": _time(intentions.good_until),
         "too_old": intentions.too_old,
         "rules": [str(rule) for rule in intentions.rules],
+        "unsupported": intentions.unsupported,
     }
 
 
@@ -130,8 +134,20 @@ def _complaints(parts: Parts) -> list[str]:
         parts.deny_file.complaint and f"deny_file: {parts.deny_file.complaint}; the old list is in force"
     )
     workers = [] if parts.crew is None else parts.crew.complaints()
-    told = (audit, deny_file, parts.token.complaint, parts.journal.problem, *workers)
+    policy = _policy_complaints(parts.intentions.value)
+    told = (audit, *policy, deny_file, parts.token.complaint, parts.journal.problem, *workers)
     return [complaint for complaint in told if complaint]
+
+
+def _policy_complaints(intentions: Intentions | None) -> list[str]:
+    if intentions is None:
+        return []
+    found = []
+    if intentions.default_unknown:
+        found.append(f"the default policy is unknown, so that it denies: {intentions.default_unknown}")
+    if intentions.unsupported:
+        found.append(f"intentions that are not understood deny: {len(intentions.unsupported)}")
+    return found
 
 
 def _watch(status: WatchStatus) -> Row:

@@ -10,6 +10,8 @@ from agent.consul.watch import WatchStatus
 from agent.observe.log import Log
 from certs.contexts import Contexts
 
+MOST_UNSUPPORTED = 10  # intentions of one list that are not understood, a line each
+
 
 class WatchJournal(Log):
     """The events of watches and of what came by them."""
@@ -60,10 +62,11 @@ class WatchJournal(Log):
         """`-register` did not get through; it is tried again."""
         self.write(LogLevel.WARN, "registration.own_failed", detail=detail)
 
-    def intentions_changed(self, rules: int, default_allow: bool) -> None:
-        """New intentions are in force."""
-        default = "allow" if default_allow else "deny"
+    def intentions_changed(self, rules: int, default: str, unsupported: Sequence[str]) -> None:
+        """New intentions are in force, or another default; some deny because they are not understood."""
         self.write(LogLevel.INFO, "intentions.changed", rules=rules, default=default)
+        for rule in unsupported[:MOST_UNSUPPORTED]:
+            self.write(LogLevel.WARN, "intentions.unsupported", rule=rule, of=len(unsupported))
 
     def outgoing_changed(self, rules: int) -> None:
         """Other intentions speak of our service as a caller; so many of them may keep it out."""

@@ -89,8 +89,8 @@ def _basis(question: Question, evidence: Evidence) -> Iterator[str]:
     intentions = evidence.intentions
     rule = intentions.deciding(question.source)
     yield _row("precedence", "none matches: the default" if rule is None else str(rule.precedence))
-    default = "allow" if intentions.default_allow else "deny"
-    yield _row("default", f"{default}, {evidence.default_origin}")
+    origins = filter(None, (evidence.default_origin, intentions.default_origin))
+    yield _row("default", ", ".join((intentions.default, *origins)))
     yield _row("replica", evidence.replica)
     if rule is not None and rule.permissions is not None:
         yield _row("requests", _of_requests(question, evidence))

@@ -13,39 +13,26 @@ the last step, and never the other way round.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from operator import itemgetter
-from typing import TypeAlias
 
 import msgspec
 
 from agent.base.incremental import Pieces, Work
 from agent.http1.request import OVERRIDING, HttpRequest
-from agent.policy.narrowing import Narrowing, parse_meta
-from agent.policy.permissions import (
-    Permission,
-    Permissions,
-    Unreadable,
-    parse_permissions,
-    unreadable_permissions,
-)
-from agent.policy.wire import WILDCARD, IntentionAnswer, can_decide, read_item
-from certs.spiffe import DEFAULT, ServiceId
+from agent.policy.intention import Effect, Intention, Order, Source, deciding_order, read_rule
+from agent.policy.narrowing import Narrowing
+from agent.policy.permissions import Permission, Unreadable
+from agent.policy.wire import WILDCARD, read_item
+from certs.spiffe import ServiceId
 
 
 class InvalidIntentions(ValueError):
     """An answer of the wrong shape; the text names the path of the field."""
-
-
-class Effect(StrEnum):
-    """What an intention does to a connection."""
-
-    ALLOW = "allow"
-    DENY = "deny"
-    BY_REQUEST = "by_request"  # Permissions decide per HTTP request; where nobody can, it denies
 
 
 class VerdictReason(StrEnum):
@@ -54,8 +41,10 @@ class VerdictReason(StrEnum):
     INTENTION_ALLOW = "intention_allow"
     INTENTION_DENY = "intention_deny"
     INTENTION_BY_REQUEST = "intention_by_request"
+    UNSUPPORTED_INTENTION = "unsupported_intention"
     DEFAULT_ALLOW = "default_allow"
     DEFAULT_DENY = "default_deny"
+    DEFAULT_UNKNOWN = "default_unknown"  # what Consul says of it would allow, and is not all that it says
     PERMISSION_ALLOW = "permission_allow"
     PERMISSION_DENY = "permission_deny"
     UNSUPPORTED_PATTERN = "unsupported_pattern"
@@ -71,65 +60,40 @@ _DECIDED = {
     Effect.BY_REQUEST: VerdictReason.INTENTION_BY_REQUEST,
 }
 PIECE = 100  # intentions read at a time: about a millisecond of work
-_Order: TypeAlias = tuple[int, str, str, str, str, int, str]
-_STRICTEST_FIRST = (Effect.DENY, Effect.BY_REQUEST, Effect.ALLOW)
+_NOWHERE = sys.maxsize
 _UNREADABLE = {
     Unreadable.PATTERN: VerdictReason.UNSUPPORTED_PATTERN,
     Unreadable.PERMISSION: VerdictReason.UNSUPPORTED_PERMISSION,
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intention:
-    """One rule. `precedence` is 9 (exact to exact) down to 1; a higher one decides first.
-
-    `permissions` decide about each request where the effect is BY_REQUEST, and are None where it is not.
-    """
-
-    source: str
-    destination: str
-    effect: Effect
-    permissions: Permissions | None = None
-    source_namespace: str = DEFAULT
-    destination_namespace: str = DEFAULT
-    narrowings: tuple[Narrowing, ...] = ()
-
-    @property
-    def precedence(self) -> int:
-        """Consul's number: the destination's exactness first, then the source's."""
-        return (
-            3 * (_exactness(self.destination_namespace, self.destination) + 1)
-            - 2
-            + _exactness(self.source_namespace, self.source)
-        )
-
-    def __str__(self) -> str:
-        verb = self.effect.value.replace("_", " ")
-        only = "".join(f", only {narrowing}" for narrowing in self.narrowings)
-        return f"{self.source} => {self.destination} ({verb}, precedence {self.precedence}{only})"
-
-
 class _Places:  # derived, so no field: neither compared nor told to another process
-    __slots__ = ("_places", "_told", "by_request", "narrows")
+    __slots__ = ("_doubts", "_of_peers", "_places", "_told", "by_request", "narrows")
 
     by_request: bool  # whether any caller's requests have to be looked at
     narrows: bool  # whether anything here narrows what is allowed
-    _places: Mapping[tuple[str, str], int]
-    _told: dict[tuple[str, str, int], Verdict]
+    _places: Mapping[Source, int]  # where each source is first spoken of
+    _doubts: Mapping[Source, int]  # the same by what is not understood
+    _of_peers: Mapping[Source, int]  # the same of callers from other datacenters alone
+    _told: dict[tuple[Source, int], Verdict]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intentions(_Places):
     """The rules for one destination, in deciding order, and what holds when none of them speaks.
 
-    `narrowings` are those of our settings; `datacenter` is the destination's, ours, empty while unknown.
-    With `audit` what would be denied is allowed, and the verdict says so. Unless Consul answers once more
-    they are good until `good_until` (None: for ever) and `too_old` from then on, and deny (agent.ageing).
+    `default_unknown` says why nothing is allowed by default though a header of Consul's allows, and
+    `default_origin` what Consul says beside that header. `narrowings` are those of our settings.
+    `datacenter` is the destination's, ours, empty while unknown. With `audit` what would be denied is
+    allowed, and the verdict says so. Unless Consul answers once more they are good until `good_until` (None:
+    for ever) and `too_old` from then on, and deny (agent.ageing).
     """
 
     destination: str
     rules: tuple[Intention, ...]
     default_allow: bool
+    default_unknown: str = ""
+    default_origin: str = ""
     narrowings: tuple[Narrowing, ...] = ()
     datacenter: str = ""
     audit: bool = False
@@ -138,12 +102,17 @@ class Intentions(_Places):
 
     def __post_init__(self) -> None:
         """Note where each source is first spoken of, so that more rules make no connection dearer."""
-        places: dict[tuple[str, str], int] = {}
+        places: dict[Source, int] = {}
+        doubts: dict[Source, int] = {}
+        of_peers: dict[Source, int] = {}
         for place, rule in enumerate(self.rules):
-            places.setdefault((rule.source_namespace, rule.source), place)
+            index = of_peers if rule.of_peer else doubts if rule.doubt else places
+            index.setdefault(rule.origin, place)
         object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "_doubts", doubts)
+        object.__setattr__(self, "_of_peers", of_peers)
         object.__setattr__(self, "_told", {})
-        by_request = any(rule.effect is Effect.BY_REQUEST for rule in self.rules)
+        by_request = any(rule.effect is Effect.BY_REQUEST and not rule.doubt for rule in self.rules)
         object.__setattr__(self, "by_request", by_request)
         narrows = bool(self.narrowings) or any(rule.narrowings for rule in self.rules)
         object.__setattr__(self, "narrows", narrows)
@@ -153,22 +122,52 @@ class Intentions(_Places):
         """The headers, folded, that any permission looks at."""
         return frozenset().union(*(rule.permissions.header_names for rule in self.rules if rule.permissions))
 
+    @property
+    def default(self) -> str:
+        """The default policy, in a word."""
+        if self.default_unknown:
+            return "unknown"
+        return "allow" if self.default_allow else "deny"
+
+    @property
+    def unsupported(self) -> list[str]:
+        """The rules that deny, whole or each request, because they are not understood; for a person."""
+        unreadable = ((rule, rule.permissions) for rule in self.rules if rule.permissions is not None)
+        return [
+            *(str(rule) for rule in self.rules if rule.doubt),
+            *(f"{rule}, {found.detail}" for rule, found in unreadable if found.unreadable is not None),
+        ]
+
+    def with_default(self, allow: bool | None, said: str) -> Intentions:
+        """The same after Consul was asked for its default; of that and the header the stricter holds.
+
+        `allow` is None where there was no answer, and `said` why; else it is Consul's reason.
+        """
+        if not self.default_unknown:
+            return self
+        verb = "allows" if allow else "does not tell" if allow is None else "denies"
+        return replace(
+            self,
+            default_allow=allow is True,
+            default_unknown=said if allow is None else "",
+            default_origin=f"authorize {verb}: {said}",
+        )
+
     def deciding(self, source: ServiceId) -> Intention | None:
         """The first rule, by precedence, that speaks of the source; None leaves it to the default policy.
 
-        Names are compared exactly, case included.
+        Its name is compared exactly, case included, as Consul does. A wildcard does not cross partitions.
         """
-        if source.partition != DEFAULT:  # wildcards do not cross partitions
-            return None
-        namespaces, names = (source.namespace, WILDCARD), (source.service, WILDCARD)
-        found = [self._places.get((namespace, name)) for namespace in namespaces for name in names]
-        place = min((one for one in found if one is not None), default=None)
-        return None if place is None else self.rules[place]
+        found = _first(self._places, source.partition, source)
+        if self._doubts:
+            found = min(found, _first(self._doubts, WILDCARD, source))
+        if self._of_peers and source.datacenter.lower() != self.datacenter.lower():
+            found = min(found, _first(self._of_peers, WILDCARD, source))
+        return None if found == _NOWHERE else self.rules[found]
 
     def by_permission(self, rule: Intention, permission: Permission | None) -> Verdict:
         """What it means that this one of the rule's permissions, or none, decides; put into words once."""
-        number = 0 if permission is None else permission.number
-        key = rule.source_namespace, rule.source, number  # only the first rule of a source ever decides
+        key = rule.origin, 0 if permission is None else permission.number  # a source's first rule decides
         verdict = self._told.get(key)
         if verdict is None:
             verdict = self._told[key] = _by_permission(self, rule, permission)
@@ -193,28 +192,32 @@ def parse_match(answer: Sequence[object] | None, destination: str, *, default_al
     return Pieces(read_match(answer, destination, default_allow=default_allow)).at_once()
 
 
-def read_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Work[Intentions]:
+def read_match(
+    answer: Sequence[object] | None, destination: str, *, default_allow: bool, default_unknown: str = ""
+) -> Work[Intentions]:
     """The same in pieces, with a rest after each: ten thousand intentions are a tenth of a second of work.
 
-    Kept are the rules that can ever decide here: for this destination or the wildcard, from no peer, of the
-    default namespace or the wildcard, and of the default partition. The items are decoded, or still JSON
-    (msgspec.Raw), which is quicker.
+    A list that Consul gives for our name is for our name. The items are JSON (msgspec.Raw), or decoded.
     """
-    rules: list[tuple[_Order, Intention]] = []
+    rules: list[tuple[Order, Intention]] = []
     for place, raw in enumerate(answer or ()):
         if place % PIECE == PIECE - 1:
             yield
         try:
-            item = read_item(raw)
+            rule = read_rule(read_item(raw), destination)
         except msgspec.DecodeError as error:
             detail = str(error).replace("`$", f"`$[{place}]")
             raise InvalidIntentions(f"intentions of {destination}: {detail}") from error
-        if can_decide(item, destination):
-            rule = _intention(item)
-            rules.append((_deciding_order(rule), rule))
+        if rule is not None:
+            rules.append((deciding_order(rule), rule))
     rules.sort(key=itemgetter(0))
     ordered = tuple(rule for _, rule in rules)
-    return Intentions(destination=destination, rules=ordered, default_allow=default_allow)
+    return Intentions(
+        destination=destination,
+        rules=ordered,
+        default_allow=default_allow,
+        default_unknown=default_unknown,
+    )
 
 
 def authorize(intentions: Intentions, source: ServiceId) -> Verdict:
@@ -245,6 +248,8 @@ def _of_connection(intentions: Intentions, source: ServiceId) -> Verdict:
     rule = intentions.deciding(source)
     if rule is None:
         return _by_default(intentions)
+    if rule.doubt:
+        return Verdict(allowed=False, reason=VerdictReason.UNSUPPORTED_INTENTION, rule=str(rule))
     return Verdict(allowed=rule.effect is Effect.ALLOW, reason=_DECIDED[rule.effect], rule=str(rule))
 
 
@@ -301,39 +306,17 @@ def _narrowed(intentions: Intentions, source: ServiceId, verdict: Verdict) -> Ve
 def _by_default(intentions: Intentions) -> Verdict:
     if intentions.default_allow:
         return Verdict(allowed=True, reason=VerdictReason.DEFAULT_ALLOW, rule="default policy (allow)")
+    if intentions.default_unknown:
+        rule = f"default policy (unknown: {intentions.default_unknown})"
+        return Verdict(allowed=False, reason=VerdictReason.DEFAULT_UNKNOWN, rule=rule)
     return Verdict(allowed=False, reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)")
 
 
-def _exactness(namespace: str, name: str) -> int:
-    if namespace == WILDCARD:
-        return 0
-    return 1 if name == WILDCARD else 2
-
-
-def _intention(item: IntentionAnswer) -> Intention:
-    permissions = _permissions(item)
-    if permissions is not None:
-        effect = Effect.BY_REQUEST
-    else:
-        effect = Effect.ALLOW if item.action == "allow" else Effect.DENY  # an action we do not know denies
-    return Intention(
-        source=item.source_name,
-        destination=item.destination_name,
-        effect=effect,
-        permissions=permissions,
-        source_namespace=item.source_ns or DEFAULT,
-        destination_namespace=item.destination_ns or DEFAULT,
-        narrowings=parse_meta(item.meta or {}, item.source_name),
+def _first(index: Mapping[Source, int], partition: str, source: ServiceId) -> int:
+    """The lowest place of the rules that speak of the source."""
+    return min(
+        index.get((partition, source.namespace, source.service), _NOWHERE),
+        index.get((partition, source.namespace, WILDCARD), _NOWHERE),
+        index.get((partition, WILDCARD, source.service), _NOWHERE),
+        index.get((partition, WILDCARD, WILDCARD), _NOWHERE),
     )
-
-
-def _permissions(item: IntentionAnswer) -> Permissions | None:
-    if item.jwt:
-        return unreadable_permissions("JSON web tokens are not verified here")
-    return parse_permissions(item.permissions) if item.permissions else None
-
-
-def _deciding_order(rule: Intention) -> _Order:
-    """Consul's order; of two rules for the same pair, which it should never answer, the stricter."""
-    names = (rule.source_namespace, rule.source, rule.destination_namespace, rule.destination)
-    return (-rule.precedence, *names, _STRICTEST_FIRST.index(rule.effect), str(rule))

@@ -4,9 +4,10 @@
     source-datacenters:web = "dc1"        the same for its source `web` alone
     destination-datacenters = "dc2"       where the destination runs
 
-Names are separated by spaces or commas; `*` is every datacenter. Meta replicates with its intention: what is
-set once in the primary is in force everywhere. Several that speak of one caller must all agree. A narrowing
-only ever takes away: it is asked about what is allowed already, never about a denial.
+Names are separated by spaces or commas; `*` is every datacenter. The case of a datacenter's name does not
+matter, that of a source does, as in Consul. Meta replicates with its intention: what is set once in the
+primary is in force everywhere. Several that speak of one caller must all agree. A narrowing only ever takes
+away: it is asked about what is allowed already, never about a denial.
 
 An agent's own settings say the same as `SOURCE@DC,DC=>DC,DC`: `web@dc1,dc3`, `*@dc1`, `web@*=>dc2`.
 """
@@ -45,9 +46,9 @@ class Narrowing:
 
         A destination datacenter that is not known yet (empty) is in no list.
         """
-        if self.sources is not None and source not in self.sources:
+        if self.sources is not None and source.lower() not in self.sources:
             return f"{source} is not among the source datacenters {_printed(self.sources)} ({self.origin})"
-        if self.destinations is not None and destination not in self.destinations:
+        if self.destinations is not None and destination.lower() not in self.destinations:
             among = f"among the destination datacenters {_printed(self.destinations)} ({self.origin})"
             return f"{destination or 'our datacenter, not known yet,'} is not {among}"
         return ""
@@ -98,7 +99,7 @@ def _of_meta(key: str, value: object) -> Narrowing | None:
 
 def _names(text: str) -> Datacenters:
     """The datacenters of a list; none at all if any of them is no name."""
-    found = frozenset(_split(text))
+    found = frozenset(_split(text.lower()))
     if ANY in found:
         return None
     return found if all(map(_NAME.fullmatch, found)) else frozenset()

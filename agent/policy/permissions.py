@@ -175,11 +175,13 @@ def _header(header: _HeaderAnswer) -> HeaderRule:
     if len(given) != 1:
         raise ValueError(f"header {header.name!r} has {len(given)} conditions, not one")
     test, text = given[0]
+    if header.ignore_case and test in {HeaderTest.PRESENT, HeaderTest.REGEX}:
+        raise ValueError(f"header {header.name!r}: IgnoreCase says nothing about {test.value}")
     return HeaderRule(
         name=fold(header.name),
         test=test,
         value=text,
-        pattern=compile_pattern(text, ignore_case=header.ignore_case) if test is HeaderTest.REGEX else None,
+        pattern=compile_pattern(text) if test is HeaderTest.REGEX else None,
         invert=header.invert,
         ignore_case=header.ignore_case,
     )

@@ -2,8 +2,9 @@
 
 The far side decides, by a list of its own and by a default that need not be ours. So only a rule has a say
 here, and only one that keeps us out whatever we say: a denial, or a narrowing that leaves our datacenter or
-the far one out. The default policy, and permissions, which are about requests, are left to the far side; and
-nothing is kept from our app by a list that has not come yet.
+the far one out. The default policy, and permissions, which are about requests, are left to the far side, and
+so is an intention that is not understood, unless it denies. Nothing is kept from our app by a list that has
+not come yet.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Protocol
 import msgspec
 
 from agent.base.incremental import Pieces, Work
+from agent.policy.intention import Effect
 from agent.policy.intentions import (
     PIECE,
-    Effect,
     Intentions,
     InvalidIntentions,
     Verdict,
@@ -25,7 +26,7 @@ from agent.policy.intentions import (
     authorize,
     read_match,
 )
-from agent.policy.wire import WILDCARD, read_item
+from agent.policy.wire import WILDCARD, IntentionAnswer, read_item
 from certs.spiffe import DEFAULT, ServiceId
 
 KEPT_OUT = frozenset({VerdictReason.INTENTION_DENY, VerdictReason.NARROWED})
@@ -55,6 +56,8 @@ class Callee(Protocol):
 class Outgoing:
     """Intentions by destination, of those only where some rule keeps a caller out; and for all the others.
 
+    The destination's name is lower-cased, as Consul files intentions.
+
     With `audit` a denial is to be noted, and enforced by nobody here.
     """
 
@@ -72,11 +75,12 @@ class Outgoing:
         """The verdict, if a rule keeps us from calling that service in that datacenter."""
         if (callee.namespace, callee.partition) != (DEFAULT, DEFAULT):
             return None
-        found = self.by_destination.get(callee.service, self.others)
+        found = self.by_destination.get(callee.service.lower(), self.others)
         if not found.rules:
             return None
-        verdict = authorize(replace(found, datacenter=callee.datacenter), ours)
-        if verdict.reason not in KEPT_OUT:
+        found = replace(found, datacenter=callee.datacenter)
+        verdict = authorize(found, ours)
+        if verdict.reason not in KEPT_OUT and not _is_unclear_denial(found, ours, verdict):
             return None
         return replace(verdict, allowed=self.audit, audited=self.audit)
 
@@ -92,7 +96,9 @@ def read_outgoing(answer: Sequence[object] | None) -> Work[Outgoing]:
     for place, raw in enumerate(answer or ()):
         if place % PIECE == PIECE - 1:
             yield
-        lists.setdefault(_destination(raw, place), []).append(raw)
+        item = _item(raw, place)
+        if not item.source_peer:  # our app is of no peer of ours
+            lists.setdefault(item.destination_name.lower(), []).append(raw)
     general = lists.pop(WILDCARD, [])
     found = {}
     for place, (name, items) in enumerate(lists.items()):
@@ -105,12 +111,19 @@ def read_outgoing(answer: Sequence[object] | None) -> Work[Outgoing]:
     return Outgoing(by_destination=found, others=others)
 
 
-def _destination(raw: object, place: int) -> str:
+def _item(raw: object, place: int) -> IntentionAnswer:
     try:
-        return read_item(raw).destination_name
+        return read_item(raw)
     except msgspec.DecodeError as error:
         raise InvalidIntentions(f"intentions by source, number {place + 1}: {error}") from error
 
 
 def _keeps_out(intentions: Intentions) -> bool:
     return any(rule.effect is Effect.DENY or rule.narrowings for rule in intentions.rules)
+
+
+def _is_unclear_denial(intentions: Intentions, ours: ServiceId, verdict: Verdict) -> bool:
+    if verdict.reason is not VerdictReason.UNSUPPORTED_INTENTION:
+        return False
+    rule = intentions.deciding(ours)
+    return rule is not None and rule.effect is Effect.DENY

@@ -1,6 +1,14 @@
-"""One intention as Consul answers it, before anything is made of it (docs/consul-api.md#intentions)."""
+"""One intention as Consul answers it, and what of it is not understood (docs/consul-api.md#intentions).
+
+The answer has every field of an intention that Consul has had up to 1.22. A field that it has not may hold a
+condition, or say who is meant, and a field that it has may hold a value which means something else to its
+Consul. Of such an intention no more is read than whom it may mean and why it is not understood.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -8,9 +16,25 @@ from certs.spiffe import DEFAULT
 
 WILDCARD = "*"
 
+_MOST_NAMED = 5  # unknown fields, in words
+_MOST_SHOWN = 64  # characters of Consul's, in words
+_DEFAULTS = frozenset({"", DEFAULT})
+_ANY_OR_DEFAULT = frozenset({"", DEFAULT, WILDCARD})
+_ACTIONS = frozenset({"", "allow", "deny"})
+_TYPES = frozenset({"", "consul"})
+_ABSENT = msgspec.Raw()
 
-class IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    """What is looked at of it."""
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is not understood. `anyone`: it may be any caller that is meant, whatever the source's name."""
+
+    text: str
+    anyone: bool = False
+
+
+class IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal", forbid_unknown_fields=True):
+    """The fields that decide, then those that only keep account."""
 
     source_name: str
     destination_name: str
@@ -20,28 +44,106 @@ class IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     destination_partition: str = ""
     source_peer: str = ""
     source_sameness_group: str = ""
+    source_type: str = ""
     action: str = ""
     permissions: list[object] | None = None
     meta: dict[str, object] | None = None
     jwt: object = msgspec.field(name="JWT", default=None)
+    precedence: int = 0
+
+    id: msgspec.Raw = msgspec.field(name="ID", default=_ABSENT)
+    description: msgspec.Raw = _ABSENT
+    default_addr: msgspec.Raw = _ABSENT  # neither has ever been used
+    default_port: msgspec.Raw = _ABSENT
+    hash: msgspec.Raw = _ABSENT
+    created_at: msgspec.Raw = _ABSENT
+    updated_at: msgspec.Raw = _ABSENT
+    create_index: msgspec.Raw = _ABSENT
+    modify_index: msgspec.Raw = _ABSENT
+
+
+class UnreadAnswer(IntentionAnswer, frozen=True, kw_only=True):
+    """One that is not in that form, as far as it can be read; made by `read_item` alone."""
+
+    doubt_text: str
+    anyone: bool
 
 
 _decoder = msgspec.json.Decoder(IntentionAnswer)
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FIELDS = {field.encode_name: field for field in msgspec.structs.fields(IntentionAnswer)}
+_SIMPLE = frozenset({str, int})  # what is read one by one where the whole cannot be
 
 
 def read_item(raw: object) -> IntentionAnswer:
-    """Read one that is decoded, or still JSON (msgspec.Raw); raise msgspec.DecodeError."""
-    return _decoder.decode(raw) if isinstance(raw, msgspec.Raw) else msgspec.convert(raw, IntentionAnswer)
+    """Read one, JSON (msgspec.Raw) or decoded; raise msgspec.DecodeError where it names no two services."""
+    item = raw if isinstance(raw, msgspec.Raw) else msgspec.json.encode(raw)
+    try:
+        return _decoder.decode(item)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _read_one_by_one(item, error)
 
 
-def can_decide(item: IntentionAnswer, destination: str) -> bool:
-    """Whether it can ever decide about that destination, here."""
-    return (
-        not item.source_peer
-        and not item.source_sameness_group
-        and item.source_partition in {"", DEFAULT}
-        and item.destination_partition in {"", DEFAULT}
-        and item.source_ns in {"", DEFAULT, WILDCARD}
-        and item.destination_ns in {"", DEFAULT, WILDCARD}
-        and item.destination_name in {destination, WILDCARD}
-    )
+def doubt_of(item: IntentionAnswer, destination: str) -> Doubt | None:
+    """What is not understood of an intention that Consul answers for that destination.
+
+    Consul files intentions under the lower-cased destination and answers them for any case of the name.
+    """
+    if isinstance(item, UnreadAnswer):
+        return Doubt(item.doubt_text, item.anyone)
+    if item.source_type not in _TYPES:
+        return Doubt(f"SourceType {_shown(item.source_type)}", anyone=True)
+    if item.source_sameness_group:
+        return Doubt(f"SourceSamenessGroup {_shown(item.source_sameness_group)}")
+    if item.source_peer:
+        return Doubt(f"SourcePeer {_shown(item.source_peer)}")
+    if item.action not in _ACTIONS:
+        return Doubt(f"Action {_shown(item.action)}")
+    if not item.source_name:
+        return Doubt("SourceName is empty", anyone=True)
+    return _doubt_of_destination(item, destination)
+
+
+def _doubt_of_destination(item: IntentionAnswer, destination: str) -> Doubt | None:
+    name = item.destination_name
+    if name not in {destination, WILDCARD} and name.lower() != destination.lower():
+        return Doubt(f"DestinationName {_shown(name)}")
+    if item.destination_ns not in _ANY_OR_DEFAULT:
+        return Doubt(f"DestinationNS {_shown(item.destination_ns)}")
+    if item.destination_partition not in _DEFAULTS:
+        return Doubt(f"DestinationPartition {_shown(item.destination_partition)}")
+    return None
+
+
+def _read_one_by_one(item: msgspec.Raw | bytes, error: Exception) -> UnreadAnswer:
+    try:
+        found = _fields_decoder.decode(item)
+    except (UnicodeDecodeError, RecursionError) as cause:
+        raise msgspec.DecodeError(str(cause)) from cause
+    known = {name: _simple(found[name], field.type) for name, field in _FIELDS.items() if name in found}
+    values = {name: value for name, value in known.items() if value is not None}
+    if not {"SourceName", "DestinationName"} <= values.keys():
+        raise msgspec.DecodeError(str(error)) from error
+    doubt = _doubt_of_fields(found, values, str(error))
+    return msgspec.convert({**values, "DoubtText": doubt.text, "Anyone": doubt.anyone}, UnreadAnswer)
+
+
+def _simple(value: msgspec.Raw, kind: object) -> str | int | None:
+    if kind not in _SIMPLE:
+        return None
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _doubt_of_fields(found: Iterable[str], values: Mapping[str, object], error: str) -> Doubt:
+    unknown = sorted(set(found) - _FIELDS.keys())
+    text = f"unknown fields {', '.join(map(_shown, unknown[:_MOST_NAMED]))}" if unknown else error
+    about_source = any(name.startswith("Source") for name in unknown) or "`$.Source" in error
+    unusual = not values["SourceName"] or values.get("SourceType", "") not in _TYPES
+    return Doubt(text, anyone=about_source or unusual)
+
+
+def _shown(text: str) -> str:
+    return repr(text[:_MOST_SHOWN])

@@ -24,28 +24,36 @@ items = st.fixed_dictionaries(
     optional={
         "Action": st.sampled_from(["allow", "deny"]),
         "Permissions": st.sampled_from([None, [], [{"Action": "allow"}]]),
-        "SourcePeer": st.sampled_from(["", "east"]),
         "SourcePartition": st.sampled_from(["", "default", "sales"]),
+        "SourceType": st.sampled_from(["", "consul", "uri"]),
+        "SourceSamenessGroup": st.sampled_from(["", "group"]),
         "DestinationNS": st.sampled_from(["default", "team"]),
-        "Precedence": st.integers(0, 9),
+        "Conditions": st.just([1]),
+        "Precedence": st.sampled_from([0, 0, 9, 8, 6, 5]),
     },
 )
+UNCLEAR = ("SourceSamenessGroup", "Conditions")
 
 
 def oracle(rules: list[dict[str, Any]], source: str, *, default_allow: bool) -> bool:
-    """Look at every rule, keep the highest precedence seen; among equals any denial denies."""
+    """Look at every rule, keep the highest precedence seen; among equals any denial denies.
+
+    A rule that is not understood denies, and means anyone where the type of its source is not known.
+    """
     best, allowed = 0, default_allow
     for rule in rules:
-        if (
-            rule.get("SourcePeer")
-            or rule.get("SourcePartition") == "sales"
-            or rule.get("DestinationNS") == "team"
-        ):
+        anyone = rule.get("SourceType") == "uri"
+        if not anyone and rule["SourceName"] not in (source, "*"):
             continue
-        if rule["SourceName"] not in (source, "*") or rule["DestinationName"] not in ("db", "*"):
+        exact = TABLE[(anyone or rule["SourceName"] != "*", rule["DestinationName"] != "*")]
+        stated = rule.get("Precedence", 0)
+        usual = TABLE[(rule["SourceName"] != "*", rule["DestinationName"] != "*")]
+        unclear = anyone or stated not in (0, usual) or any(rule.get(name) for name in UNCLEAR)
+        unclear = unclear or rule.get("DestinationNS") == "team"
+        if not unclear and rule.get("SourcePartition") == "sales":
             continue
-        precedence = TABLE[(rule["SourceName"] != "*", rule["DestinationName"] != "*")]
-        allows = rule.get("Action") == "allow" and not rule.get("Permissions")
+        precedence = max(exact, stated) if unclear else exact
+        allows = rule.get("Action") == "allow" and not rule.get("Permissions") and not unclear
         if precedence > best:
             best, allowed = precedence, allows
         elif precedence == best:

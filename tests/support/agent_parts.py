@@ -29,6 +29,8 @@ SERVICE = f"/v1/agent/service/{PROXY}"
 ROOTS = "/v1/agent/connect/ca/roots"
 LEAF = "/v1/agent/connect/ca/leaf/web"
 MATCH = "/v1/connect/intentions/match"
+AUTHORIZE = "/v1/agent/connect/authorize"
+BY_DEFAULT = {"Authorized": True, "Reason": "Default behavior configured by ACLs"}
 
 
 def virtual() -> datetime:
@@ -111,6 +113,7 @@ class Assembled:
         self.consul.answer(ROOTS, roots_answer(root), index=5)
         self.consul.answer(LEAF, root.leaf().answer(), index=6)
         self.consul.answer(MATCH, {"web": None}, index=7)
+        self.consul.answer(AUTHORIZE, BY_DEFAULT)
         return root
 
 

@@ -46,6 +46,7 @@ def everything(consul: ScriptedConsul, **extra: object) -> Issuer:
     consul.answer("/v1/agent/connect/ca/roots", roots_answer(root), index=5)
     consul.answer("/v1/agent/connect/ca/leaf/web", root.leaf().answer(), index=6)
     consul.answer("/v1/connect/intentions/match", {"web": None}, index=7)
+    consul.answer("/v1/agent/connect/authorize", {"Authorized": True, "Reason": "by default"})
     return root
 
 

@@ -98,6 +98,11 @@ class ScriptedConsul:
         """Forget what is scripted for that path."""
         self._scripts.pop(path, None)
 
+    def hang(self, path: str) -> None:
+        """From now on no question there is answered."""
+        self.replace(path)
+        self.say(path, Scripted(hang=True))
+
     def hang_blocking(self, path: str) -> None:
         """From now on a question there that blocks is never answered; one without an index is."""
         self._hung.add(path)

@@ -21,6 +21,7 @@ from agent.cli.findings import State
 from agent.consul.token import TokenSource
 from tests.certs.authority import Issuer, roots_answer
 from tests.support.agent_parts import (
+    AUTHORIZE,
     LEAF,
     MATCH,
     ROOTS,
@@ -165,7 +166,28 @@ async def test_connect_is_off(nursery: trio.Nursery) -> None:
 async def test_intentions(nursery: trio.Nursery) -> None:
     _, case = examined(nursery)
     assert await look_at_intentions(case, registration())
-    assert "0 for web, default allow (X-Consul-Default-Acl-Policy)" in case.findings[0].found
+    origin = "X-Consul-Default-Acl-Policy, authorize allows: Default behavior configured by ACLs"
+    assert case.findings[0].found == f"0 for web, default allow ({origin})"
+
+
+async def test_a_default_that_consul_does_not_tell_is_pointed_out(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    bench.consul.replace(AUTHORIZE)
+    bench.consul.answer(AUTHORIZE, text="Permission denied", status=403)
+    assert await look_at_intentions(case, registration())
+    assert case.findings[0].state is State.WARN
+    assert "default unknown" in case.findings[0].found
+    assert 'service "web" { policy = "write" }' in case.findings[0].remedy
+
+
+async def test_intentions_that_are_not_understood_are_pointed_out(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery)
+    bench.consul.replace(MATCH)
+    rule = {"SourceName": "api", "DestinationName": "web", "Action": "allow", "Conditions": [1]}
+    bench.consul.answer(MATCH, {"web": [rule]})
+    assert await look_at_intentions(case, registration())
+    assert case.findings[0].state is State.WARN
+    assert "unknown fields 'Conditions'" in case.findings[0].found
 
 
 async def test_permissions_that_cannot_be_honoured(nursery: trio.Nursery) -> None:

@@ -18,7 +18,7 @@ from agent.cli.explain import ask_agent, ask_consul, main
 from agent.policy.explain import Inquiry
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import App, Caller, public_life
-from tests.support.agent_parts import MATCH, settings
+from tests.support.agent_parts import AUTHORIZE, BY_DEFAULT, MATCH, settings
 from tests.support.agent_process import Ended, sidecar
 from tests.support.fake_consul import ScriptedConsul
 
@@ -191,9 +191,55 @@ async def test_what_consul_says(consul: ScriptedConsul, nursery: trio.Nursery, p
     at = await consul.listen(nursery)
     consul.replace(MATCH)
     consul.answer(MATCH, {"db": None}, index=7, policy=policy)
+    consul.answer(AUTHORIZE, BY_DEFAULT)
     allowed, page = await ask_consul(Inquiry(source="web", destination="db"), settings(http_addr=at))
     assert allowed is (policy == "allow")
     assert f"default     {policy}, X-Consul-Default-Acl-Policy of" in page
+    assert ("authorize allows: Default behavior" in page) is (policy == "allow")
+    assert len(consul.questions(AUTHORIZE)) == (policy == "allow")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "row"),
+    [
+        (
+            {"value": {"Authorized": False, "Reason": "Default intention policy"}},
+            "default_deny",
+            "default     deny, X-Consul-Default-Acl-Policy of",
+        ),
+        ({"text": "Permission denied", "status": 403}, "default_unknown", "authorize does not tell: "),
+        ({"text": "[]"}, "default_unknown", "authorize does not tell: "),
+        (
+            {"value": {"Authorized": True, "Reason": "Matched L4 intention: */* => default/db"}},
+            "default_unknown",
+            "intention_matched",
+        ),
+    ],
+)
+async def test_the_stricter_of_header_and_authorize_holds(
+    consul: ScriptedConsul, nursery: trio.Nursery, answer: dict[str, Any], reason: str, row: str
+) -> None:
+    at = await consul.listen(nursery)
+    consul.replace(MATCH)
+    consul.answer(MATCH, {"db": None}, index=7, policy="allow")
+    consul.answer(AUTHORIZE, **answer)
+    allowed, page = await ask_consul(Inquiry(source="web", destination="db"), settings(http_addr=at))
+    assert not allowed
+    assert f"reason      {reason}\n" in page
+    assert row in page
+
+
+async def test_an_intention_that_is_not_understood_is_shown(
+    consul: ScriptedConsul, nursery: trio.Nursery
+) -> None:
+    at = await consul.listen(nursery)
+    consul.replace(MATCH)
+    rule = {"SourceName": "web", "DestinationName": "DB", "Action": "allow", "Conditions": [1]}
+    consul.answer(MATCH, {"db": [rule]}, index=7, policy="deny")
+    allowed, page = await ask_consul(Inquiry(source="web", destination="db"), settings(http_addr=at))
+    assert not allowed
+    assert "reason      unsupported_intention\n" in page
+    assert "not understood: unknown fields 'Conditions'" in page
 
 
 async def test_a_default_that_nobody_tells_denies(consul: ScriptedConsul, nursery: trio.Nursery) -> None:

@@ -44,7 +44,8 @@ async def test_everything_is_watched_and_published(nursery: trio.Nursery, autoju
     assert parts.contexts.value is not None
     assert parts.intentions.value is not None
     assert parts.own_datacenter() == "dc1"
-    assert [status.name for status in parts.watches()] == ["registration", "roots", "leaf", "intentions"]
+    names = ["registration", "roots", "leaf", "intentions", "default policy"]
+    assert [status.name for status in parts.watches()] == names
     assert len(bench.consul.questions(MATCH)) == 2
 
 

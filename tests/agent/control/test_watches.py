@@ -72,21 +72,21 @@ async def test_roots_leaf_and_intentions_are_followed_by_their_index(
     assert leaf.value is not None
     assert leaf.value.id.service == "web"
     assert intentions.value is not None
-    assert intentions.value.default_allow
+    assert intentions.value.default_unknown == "authorize was not asked yet"
     for path, index in ((ROOTS, "5"), (LEAF, "6"), (MATCH, "7")):
         assert [asked.query.get("index") for asked in bench.consul.questions(path)] == [None, index]
 
 
-@pytest.mark.parametrize(("policy", "allow"), [("allow", True), ("deny", False), ("", False)])
-async def test_an_unknown_default_policy_denies(
-    nursery: trio.Nursery, autojump_clock: MockClock, policy: str, allow: bool
+@pytest.mark.parametrize(("policy", "unknown"), [("allow", True), ("deny", False), ("", False)])
+async def test_a_header_alone_allows_nothing(
+    nursery: trio.Nursery, autojump_clock: MockClock, policy: str, unknown: bool
 ) -> None:
     bench = assembled(nursery)
     bench.consul.answer(MATCH, {"web": None}, index=7, policy=policy)
     cell: Latest[Intentions] = Latest()
     await one_answer(bench, intentions_watch(bench.parts.consul, "web", cell.publish))  # type: ignore[arg-type]
     assert cell.value is not None
-    assert cell.value.default_allow is allow
+    assert (cell.value.default_allow, bool(cell.value.default_unknown)) == (False, unknown)
 
 
 async def test_a_changed_default_policy_alone_is_a_change(
@@ -97,7 +97,7 @@ async def test_a_changed_default_policy_alone_is_a_change(
     bench.consul.answer(MATCH, {"web": None}, index=7, policy="deny")
     cell: Latest[Intentions] = Latest()
     await one_answer(bench, intentions_watch(bench.parts.consul, "web", cell.publish))  # type: ignore[arg-type]
-    assert (cell.version, cell.value and cell.value.default_allow) == (2, False)
+    assert (cell.version, cell.value and cell.value.default) == (2, "deny")
 
 
 def reading(watch: object, value: object, *, filtered: bool = False) -> object:

@@ -59,11 +59,15 @@ async def test_while_it_serves(nursery: trio.Nursery) -> None:
     assert 0 < credentials["expires_in_seconds"] <= 72 * 3600
     assert read["intentions"] == {
         "default": "allow",
+        "default_origin": "authorize allows: Default behavior configured by ACLs",
+        "default_unknown": "",
         "good_until": None,
         "too_old": False,
         "rules": [],
+        "unsupported": [],
     }
-    assert [watch["name"] for watch in read["watches"]] == ["registration", "roots", "leaf", "intentions"]
+    names = ["registration", "roots", "leaf", "intentions", "default policy"]
+    assert [watch["name"] for watch in read["watches"]] == names
     assert all(watch["failing"] is None and watch["answered_seconds_ago"] >= 0 for watch in read["watches"])
     assert read["public"]["listening"]
     assert len(read["admin"]) == 1

@@ -30,7 +30,7 @@ def test_what_consul_says() -> None:
     log.registration_changed("web-sidecar-proxy", ["a problem"])
     log.registration_gone("web-sidecar-proxy")
     log.self_registration_failed("no")
-    log.intentions_changed(2, default_allow=False)
+    log.intentions_changed(2, "deny", [])
     log.credentials_rejected("expired", "too old")
     log.renewal_failed("no", START)
     log.rejudged(3)

@@ -9,8 +9,6 @@ import pytest
 
 from agent.http1.request import HttpRequest
 from agent.policy.intentions import (
-    Effect,
-    Intention,
     InvalidIntentions,
     Verdict,
     VerdictReason,
@@ -99,32 +97,6 @@ def test_legacy_intentions_with_an_id_are_like_others() -> None:
     ).allowed
 
 
-@pytest.mark.parametrize(
-    ("names", "precedence"),
-    [
-        (("default", "web", "default", "db"), 9),
-        (("default", "*", "default", "db"), 8),
-        (("*", "*", "default", "db"), 7),
-        (("default", "web", "default", "*"), 6),
-        (("default", "*", "default", "*"), 5),
-        (("*", "*", "default", "*"), 4),
-        (("default", "web", "*", "*"), 3),
-        (("default", "*", "*", "*"), 2),
-        (("*", "*", "*", "*"), 1),
-    ],
-)
-def test_precedence(names: tuple[str, str, str, str], precedence: int) -> None:
-    source_namespace, source, destination_namespace, destination = names
-    intention = Intention(
-        source=source,
-        destination=destination,
-        effect=Effect.ALLOW,
-        source_namespace=source_namespace,
-        destination_namespace=destination_namespace,
-    )
-    assert intention.precedence == precedence
-
-
 def test_exact_source_beats_wildcard_source() -> None:
     rules = (rule("*", action="deny"), rule("web"))
     assert verdict("web", *rules).allowed
@@ -143,25 +115,129 @@ def test_datacenter_and_trust_domain_of_the_caller_do_not_matter() -> None:
     assert verdict(caller("web", datacenter="dc7"), rule("web")).allowed
 
 
-def test_names_are_compared_exactly() -> None:
+def test_the_source_is_compared_exactly_and_the_destination_in_any_case() -> None:
     assert not verdict("WEB", rule("web")).allowed
-    assert not verdict("web", rule("web", "DB")).allowed
+    assert verdict("web", rule("web", "DB")).allowed
+    assert (
+        verdict("web", rule("web", "DB", "deny"), default_allow=True).reason is VerdictReason.INTENTION_DENY
+    )
+
+
+def test_a_denial_filed_under_the_lower_cased_name_keeps_out_its_source() -> None:
+    """As Consul answers `match?name=Service_A`: the rule for service_a, the source in its own case."""
+    rules = [rule("USTest", "service_a", "deny")]
+    intentions = parse_match(rules, "Service_A", default_allow=True)
+    assert authorize(intentions, caller("USTest")).reason is VerdictReason.INTENTION_DENY
+    assert authorize(intentions, caller("ustest")).allowed
+
+
+def test_an_allowance_filed_under_the_lower_cased_name_beats_a_general_denial() -> None:
+    rules = [rule("*", "*", "deny"), rule("USTest", "service_a")]
+    intentions = parse_match(rules, "Service_A", default_allow=False)
+    assert authorize(intentions, caller("USTest")).allowed
+    assert not authorize(intentions, caller("ustest")).allowed
+
+
+def test_two_spellings_of_the_destination_are_one_pair_whose_denial_holds() -> None:
+    for spelling in ("DB", "db", "dB"):
+        assert not verdict("web", rule("web", spelling, "deny"), rule("web", "Db")).allowed
 
 
 @pytest.mark.parametrize(
     "elsewhere",
     [
         rule("web", SourcePeer="east"),
-        rule("web", SourceSamenessGroup="group"),
         rule("web", SourcePartition="sales"),
-        rule("web", DestinationPartition="sales"),
         rule("web", SourceNS="team"),
-        rule("web", DestinationNS="team"),
-        rule("web", "cache"),
     ],
 )
 def test_rules_about_others_never_decide(elsewhere: dict[str, Any]) -> None:
     assert verdict("web", elsewhere).reason is VerdictReason.DEFAULT_DENY
+
+
+UNCLEAR: list[dict[str, Any]] = [
+    {"SourceType": "external-uri"},
+    {"SourceSamenessGroup": "group"},
+    {"Conditions": [{"Header": "x"}]},
+    {"SourceSelector": "team == a"},
+    {"DestinationPartition": "sales"},
+    {"DestinationNS": "team"},
+    {"DestinationName": "cache"},
+    {"Precedence": 3},
+    {"Meta": ["source-datacenters"]},
+    {"Permissions": {"New": "form"}},
+]
+
+
+@pytest.mark.parametrize("unclear", UNCLEAR, ids=lambda unclear: next(iter(unclear)))
+def test_an_intention_that_is_not_understood_denies_whom_it_may_mean(unclear: dict[str, Any]) -> None:
+    for action in ("allow", "deny"):
+        for rules in (
+            [rule("web", action=action, **unclear), rule("*")],
+            [rule("*", action=action, **unclear), rule("*", "*"), rule("web", "*")],
+            [rule("web", action=action, **unclear), rule("web")],
+        ):
+            for default_allow in (True, False):
+                found = verdict("web", *rules, default_allow=default_allow)
+                assert (found.allowed, found.reason) == (False, VerdictReason.UNSUPPORTED_INTENTION)
+                assert "not understood: " in found.rule
+
+
+@pytest.mark.parametrize("unclear", UNCLEAR, ids=lambda unclear: next(iter(unclear)))
+def test_what_is_not_understood_about_one_source_touches_no_other(unclear: dict[str, Any]) -> None:
+    anyone = unclear.keys() & {"SourceType", "SourceSelector"}
+    for rules in (
+        [rule("web", action="deny", **unclear), rule("*")],
+        [rule("*", action="deny", **unclear), rule("api")],
+    ):
+        assert verdict("api", *rules).allowed is not bool(anyone)
+
+
+def test_a_rule_for_requests_that_is_not_understood_denies_the_connection_and_every_request() -> None:
+    permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]
+    intentions = parse_match(
+        [rule("web", action=None, Permissions=permissions, Conditions=[1])], "db", default_allow=True
+    )
+    request = HttpRequest(method="GET", paths=("/",), headers={})
+    assert not intentions.by_request
+    for found in (
+        authorize(intentions, caller("web")),
+        authorize_caller(intentions, caller("web")),
+        authorize_request(intentions, caller("web"), request),
+    ):
+        assert (found.allowed, found.reason) == (False, VerdictReason.UNSUPPORTED_INTENTION)
+
+
+def test_rules_that_are_not_understood_are_listed_for_a_person() -> None:
+    unread = [{"Action": "allow", "HTTP": {"PathPrefix": "/"}, "Limits": {}}]
+    rules = [rule("web", Conditions=[1]), rule("api"), rule("ci", action=None, Permissions=unread)]
+    assert parse_match(rules, "db", default_allow=False).unsupported == [
+        "web => db (allow, precedence 9, not understood: unknown fields 'Conditions')",
+        "ci => db (by request, precedence 9), Object contains unknown field `Limits` - at `$[0]`",
+    ]
+
+
+@pytest.mark.parametrize(("datacenter", "allowed"), [("dc1", True), ("DC1", True), ("dc2", False)])
+def test_a_denial_of_a_peer_holds_against_callers_of_other_datacenters(
+    datacenter: str, *, allowed: bool
+) -> None:
+    """A peer may be another datacenter of our own federation, whose certificates are as ours are."""
+    for name in ("web", "*"):
+        rules = [rule(name, action="deny", SourcePeer="east"), rule("*")]
+        intentions = replace(parse_match(rules, "db", default_allow=False), datacenter="dc1")
+        found = authorize(intentions, caller("web", datacenter=datacenter))
+        assert found.allowed is allowed
+        assert allowed or found.reason is VerdictReason.UNSUPPORTED_INTENTION
+        unknown = replace(intentions, datacenter="")
+        assert not authorize(unknown, caller("web", datacenter=datacenter)).allowed
+
+
+def test_callers_of_a_partition_are_judged_by_the_rules_about_it() -> None:
+    stranger = caller("web", partition="sales")
+    assert verdict(stranger, rule("web", SourcePartition="sales")).allowed
+    assert not verdict(
+        stranger, rule("*", action="deny", SourcePartition="sales"), default_allow=True
+    ).allowed
 
 
 @pytest.mark.parametrize("changes", [{"SourcePartition": "default"}, {"SourceNS": ""}, {"SourcePeer": ""}])
@@ -189,8 +265,8 @@ def test_caller_of_another_partition_is_left_to_the_default() -> None:
     ("item", "reason"),
     [
         (rule("web", action=None), VerdictReason.INTENTION_DENY),
-        (rule("web", action="ALLOW"), VerdictReason.INTENTION_DENY),
-        (rule("web", action="log"), VerdictReason.INTENTION_DENY),
+        (rule("web", action="ALLOW"), VerdictReason.UNSUPPORTED_INTENTION),
+        (rule("web", action="log"), VerdictReason.UNSUPPORTED_INTENTION),
         (rule("web", action=None, Permissions=[]), VerdictReason.INTENTION_DENY),
         (rule("web", action=None, Permissions=[{"Action": "allow"}]), VerdictReason.INTENTION_BY_REQUEST),
         (rule("web", Permissions=[{"Action": "allow"}]), VerdictReason.INTENTION_BY_REQUEST),

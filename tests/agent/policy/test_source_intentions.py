@@ -37,7 +37,12 @@ def rule(source: str, destination: str, action: str = "deny", **more: Any) -> di
         ([rule("*", "db", "allow"), rule("web", "*")], None),
         ([rule("*", "db"), rule("web", "*", "allow")], VerdictReason.INTENTION_DENY),
         ([rule("web", "other")], None),
-        ([rule("web", "DB")], None),
+        ([rule("web", "DB")], VerdictReason.INTENTION_DENY),
+        ([rule("web", "Db", "allow"), rule("web", "dB")], VerdictReason.INTENTION_DENY),
+        ([rule("WEB", "db")], None),
+        ([rule("web", "db", Conditions=[1])], VerdictReason.UNSUPPORTED_INTENTION),
+        ([rule("web", "db", "allow", Conditions=[1]), rule("*", "*")], None),
+        ([rule("*", "db", SourceType="uri")], VerdictReason.UNSUPPORTED_INTENTION),
         ([rule("billing", "db")], None),
         ([rule("web", "db", **PERMISSIONS)], None),
         ([rule("web", "db", **PERMISSIONS), rule("*", "*")], None),
@@ -57,6 +62,14 @@ def test_who_is_kept_out(rules: list[dict[str, Any]], reason: VerdictReason | No
             denial = outgoing.denial(WEB, callee)
             assert (denial and denial.reason) == reason
             assert denial is None or ((not denial.allowed and "web" in denial.rule) or "*" in denial.rule)
+
+
+def test_a_service_is_one_whatever_its_case() -> None:
+    outgoing = parse_outgoing([rule("web", "service_a")])
+    for name in ("Service_A", "service_a"):
+        denial = outgoing.denial(WEB, replace(DB, service=name))
+        assert denial is not None
+        assert denial.reason is VerdictReason.INTENTION_DENY
 
 
 def test_null_says_nothing() -> None:

@@ -1,0 +1,148 @@
+"""One rule about callers: what Consul's intention says, read into a value (docs/consul-api.md#intentions).
+
+An intention that is not understood (`wire.py` says when) is a rule that denies whom it may mean, whatever it
+was written to do, in the place that its precedence gives it: what it might have added to is not added, and a
+caller it might have kept out does not fall through to a rule below it.
+
+An intention about a peer (`SourcePeer`) speaks of callers that come from another cluster. That may be another
+datacenter of our own federation, whose certificates are as ours are. So a denial of it holds against callers
+from other datacenters, and an allowance of it lets no caller in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from agent.policy.narrowing import Narrowing, parse_meta
+from agent.policy.permissions import Permissions, parse_permissions, unreadable_permissions
+from agent.policy.wire import WILDCARD, Doubt, IntentionAnswer, doubt_of
+from certs.spiffe import DEFAULT
+
+Order: TypeAlias = tuple[int, str, str, str, int, str, str]
+Source: TypeAlias = tuple[str, str, str]  # partition, namespace, name
+
+
+class Effect(StrEnum):
+    """What an intention does to a connection."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    BY_REQUEST = "by_request"  # Permissions decide per HTTP request; where nobody can, it denies
+
+
+_STRICTEST_FIRST = (Effect.DENY, Effect.BY_REQUEST, Effect.ALLOW)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intention:
+    """One rule. `precedence` is 9 (exact to exact) down to 1; a higher one decides first.
+
+    `permissions` decide about each request where the effect is BY_REQUEST, and are None where it is not.
+    `doubt` says what of it is not understood; it denies then, whatever its effect. `at_least` is a precedence
+    that it may have for all we know. `of_peer`: it speaks of callers from other datacenters alone.
+    """
+
+    source: str
+    destination: str
+    effect: Effect
+    permissions: Permissions | None = None
+    source_namespace: str = DEFAULT
+    source_partition: str = DEFAULT  # a wildcard only where there is a doubt
+    destination_namespace: str = DEFAULT
+    narrowings: tuple[Narrowing, ...] = ()
+    doubt: str = ""
+    at_least: int = 0
+    of_peer: bool = False
+
+    @property
+    def precedence(self) -> int:
+        """Consul's number, or the higher one that it may have."""
+        names = self.destination_namespace, self.destination, self.source_namespace, self.source
+        return max(self.at_least, _precedence(*names))
+
+    @property
+    def origin(self) -> Source:
+        """Whom it speaks of."""
+        return self.source_partition, self.source_namespace, self.source
+
+    def __str__(self) -> str:
+        verb = self.effect.value.replace("_", " ")
+        only = "".join(f", only {narrowing}" for narrowing in self.narrowings)
+        doubt = f", not understood: {self.doubt}" if self.doubt else ""
+        return f"{self.source} => {self.destination} ({verb}, precedence {self.precedence}{only}{doubt})"
+
+
+def read_rule(item: IntentionAnswer, destination: str) -> Intention | None:
+    """The rule that it is for callers of `destination`; None if it lets in no caller that we can have."""
+    doubt = doubt_of(item, destination)
+    if doubt is not None:
+        return _doubtful(item, doubt)
+    permissions = _permissions(item)
+    rule = Intention(
+        source=item.source_name,
+        destination=item.destination_name,
+        effect=_effect(item),
+        permissions=permissions,
+        source_namespace=item.source_ns or DEFAULT,
+        source_partition=item.source_partition.lower() or DEFAULT,
+        destination_namespace=item.destination_ns or DEFAULT,
+        narrowings=parse_meta(item.meta, item.source_name) if item.meta else (),
+    )
+    if item.precedence in {0, rule.precedence}:  # 0: left out
+        return rule
+    return _doubtful(item, Doubt(f"Precedence {item.precedence}, which we make {rule.precedence}"))
+
+
+def deciding_order(rule: Intention) -> Order:
+    """Consul's order; of two rules for the same pair, which it should never answer, the stricter."""
+    strictness = _STRICTEST_FIRST.index(rule.effect) - (len(_STRICTEST_FIRST) if rule.doubt else 0)
+    return (-rule.precedence, *rule.origin, strictness, rule.destination, rule.doubt)
+
+
+def _doubtful(item: IntentionAnswer, doubt: Doubt) -> Intention | None:
+    of_peer = bool(item.source_peer) and not doubt.anyone
+    effect = _effect(item)
+    if of_peer and effect is Effect.ALLOW:
+        return None
+    if doubt.anyone:
+        source, namespace, text = WILDCARD, WILDCARD, f"{doubt.text} of source {item.source_name!r}"
+        exact = _precedence(item.destination_ns, item.destination_name, DEFAULT, DEFAULT)
+    else:
+        source, namespace, text = item.source_name, item.source_ns or DEFAULT, doubt.text
+        exact = 0
+    return Intention(
+        source=source,
+        destination=item.destination_name,
+        effect=effect,
+        source_namespace=namespace,
+        source_partition=WILDCARD,
+        destination_namespace=item.destination_ns or DEFAULT,
+        doubt=text,
+        at_least=max(item.precedence, exact),
+        of_peer=of_peer,
+    )
+
+
+def _effect(item: IntentionAnswer) -> Effect:
+    if item.jwt is not None or item.permissions:
+        return Effect.BY_REQUEST
+    return Effect.ALLOW if item.action == "allow" else Effect.DENY
+
+
+def _permissions(item: IntentionAnswer) -> Permissions | None:
+    if item.jwt is not None:
+        return unreadable_permissions("JSON web tokens are not verified here")
+    return parse_permissions(item.permissions) if item.permissions else None
+
+
+def _precedence(destination_namespace: str, destination: str, source_namespace: str, source: str) -> int:
+    """Consul's number: the destination's exactness first, then the source's."""
+    return 3 * (_exactness(destination_namespace, destination) + 1) - 2 + _exactness(source_namespace, source)
+
+
+def _exactness(namespace: str, name: str) -> int:
+    if namespace == WILDCARD:
+        return 0
+    return 1 if name == WILDCARD else 2

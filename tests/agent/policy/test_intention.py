@@ -1,0 +1,100 @@
+"""One rule: what it was written to do, and that it denies whom it may mean where it is not understood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.policy.intention import Effect, Intention, deciding_order, read_rule
+from agent.policy.wire import read_item
+
+ITEM = {"SourceName": "web", "DestinationName": "db", "Action": "allow"}
+
+
+def rule(**changes: Any) -> Intention | None:
+    return read_rule(read_item({**ITEM, **changes}), "db")
+
+
+@pytest.mark.parametrize(
+    ("names", "precedence"),
+    [
+        (("default", "web", "default", "db"), 9),
+        (("default", "*", "default", "db"), 8),
+        (("*", "*", "default", "db"), 7),
+        (("default", "web", "default", "*"), 6),
+        (("default", "*", "default", "*"), 5),
+        (("*", "*", "default", "*"), 4),
+        (("default", "web", "*", "*"), 3),
+        (("default", "*", "*", "*"), 2),
+        (("*", "*", "*", "*"), 1),
+    ],
+)
+def test_precedence(names: tuple[str, str, str, str], precedence: int) -> None:
+    source_namespace, source, destination_namespace, destination = names
+    intention = Intention(
+        source=source,
+        destination=destination,
+        effect=Effect.ALLOW,
+        source_namespace=source_namespace,
+        destination_namespace=destination_namespace,
+    )
+    assert intention.precedence == precedence
+
+
+def test_a_rule_that_is_understood_has_no_doubt() -> None:
+    found = rule(Precedence=9, SourcePartition="Sales")
+    assert found == Intention(source="web", destination="db", effect=Effect.ALLOW, source_partition="sales")
+
+
+@pytest.mark.parametrize("stated", [1, 8, 10])
+def test_a_precedence_that_is_not_ours_is_not_understood_and_the_higher_one_counts(stated: int) -> None:
+    found = rule(Precedence=stated)
+    assert found is not None
+    assert found.doubt == f"Precedence {stated}, which we make 9"
+    assert found.precedence == max(9, stated)
+
+
+@pytest.mark.parametrize(("destination", "precedence"), [("db", 9), ("*", 6)])
+def test_whom_anyone_may_be_meant_by_has_the_precedence_of_an_exact_source(
+    destination: str, precedence: int
+) -> None:
+    found = rule(SourceName="*", SourceType="uri", DestinationName=destination)
+    assert found is not None
+    assert (found.source_partition, found.source_namespace, found.source) == ("*", "*", "*")
+    assert found.precedence == precedence
+    assert str(found) == (
+        f"* => {destination} (allow, precedence {precedence}, not understood: SourceType 'uri' of source '*')"
+    )
+
+
+def test_an_allowance_for_a_peer_is_for_no_caller_of_ours_and_a_denial_for_those_of_other_datacenters() -> (
+    None
+):
+    assert rule(SourcePeer="east") is None
+    for denial in (
+        rule(SourcePeer="east", Action="deny"),
+        rule(SourcePeer="east", Action="", Permissions=[{}]),
+    ):
+        assert denial is not None
+        assert (denial.of_peer, denial.doubt) == (True, "SourcePeer 'east'")
+
+
+def test_of_two_rules_of_one_place_the_one_that_is_not_understood_comes_first_then_the_stricter() -> None:
+    wanted = [
+        rule(Conditions=[1]),
+        rule(Action="deny", DestinationName="DB"),
+        rule(Permissions=[{"Action": "allow", "HTTP": {"PathPrefix": "/"}}], DestinationName="dB"),
+        rule(DestinationName="Db"),
+    ]
+    rules = [one for one in wanted if one is not None]
+    for order in (rules, rules[::-1]):
+        assert sorted(order, key=deciding_order) == rules
+
+
+def test_a_json_web_token_is_not_verified_whatever_is_asked_of_it() -> None:
+    for requirement in ({"Providers": [{"Name": "okta"}]}, {}):
+        found = rule(JWT=requirement)
+        assert found is not None
+        assert found.permissions is not None
+        assert found.permissions.unreadable is not None
