@@ -17,16 +17,16 @@ from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console, run_usage
 from agent.config.load import exit_code, read_settings
 from agent.config.settings import Settings
-from agent.connections.ledger import Ledger
 from agent.consul.connect import consul_of
 from agent.consul.token import TokenSource
-from agent.control.deny_file import DenyFileUnusable
+from agent.control.deny_file import DenyFile, DenyFileUnusable
+from agent.control.plane import ControlPlane
 from agent.lifecycle import Lifecycle
+from agent.observe.agent import Agent
 from agent.observe.events import Journal
-from agent.parts import Parts
 from agent.process.memory import settle
-from agent.process.systemd import inherited_sockets, notifier
-from agent.proxy.dataplane import Reactions
+from agent.process.systemd import inherited_sockets, notifier, public_socket
+from agent.proxy.dataplane import DataPlane, LocalDataPlane
 
 SAYS = "run the agent beside a service"
 
@@ -42,30 +42,21 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         console.complain_of(resolution.mistakes)
         return exit_code(resolution)
     try:
-        parts, reactions = assemble(settings, console, now)
+        agent = assemble(settings, console, now, environ)
     except Exit as error:
         console.complain(error.message)
         return error.code
     for note in resolution.notes:
-        parts.journal.note(note)
-    if settings.workers > 1:
-        from agent.workers.process import spawner  # noqa: PLC0415 - most agents have no workers
-        from agent.workers.supervisor import Workers  # noqa: PLC0415 - nor this
-
-        parts.crew = Workers(parts, settings.workers, spawner(environ))
-    life = Lifecycle(
-        parts=parts,
-        reactions=reactions,
-        notifier=notifier(environ, os.getpid()),
-        inherited=inherited_sockets(environ, os.getpid()),
-        on_ready=settle,
-    )
+        agent.log.note(note)
+    life = Lifecycle(agent=agent, notifier=notifier(environ, os.getpid()), on_ready=settle)
     return _live(life, console)
 
 
-def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]) -> tuple[Parts, Reactions]:
-    """The parts of an agent before it starts. Raises Exit for files that cannot be used."""
-    journal = Journal(
+def assemble(
+    settings: Settings, console: Console, clock: Callable[[], datetime], environ: MutableMapping[str, str]
+) -> Agent:
+    """An agent before it starts. Raises Exit for files that cannot be used."""
+    log = Journal(
         console.err,
         clock,
         level=settings.log_level,
@@ -73,33 +64,59 @@ def assemble(settings: Settings, console: Console, clock: Callable[[], datetime]
         connections=settings.connection_log,
     )
     token = TokenSource(settings.token, settings.token_file)
-    reactions = Reactions()
-    parts = Parts(
+    control = ControlPlane(
         settings=settings,
-        clock=clock,
-        rng=Random(),  # noqa: S311 - jitter and the choice of endpoints, nothing secret
-        journal=journal,
         consul=consul_of(settings, token),
         token=token,
-        ledger=Ledger(clock, reactions),
-        started=clock(),
+        events=log,
+        clock=clock,
+        rng=Random(),  # noqa: S311 - jitter and the choice of endpoints, nothing secret
     )
-    _load_deny_file(parts)
+    _load_deny_file(control.deny_file)
+    agent = Agent(control=control, data=_data_plane(control, log, environ), log=log, started=clock())
     if settings.audit:
-        journal.audit_mode()
+        log.audit_mode()
     if settings.http_addr.tls and not settings.http_ssl_verify:
-        journal.unverified()
+        log.unverified()
     who = settings.identity
     identity = "" if who is None else f"{who.value}={getattr(settings, who.value)}"
-    _raise_file_limit(journal)
-    journal.started(VERSION, os.getpid(), identity, str(settings.http_addr))
-    return parts, reactions
+    _raise_file_limit(log)
+    log.started(VERSION, os.getpid(), identity, str(settings.http_addr))
+    return agent
 
 
-def _load_deny_file(parts: Parts) -> None:
+def _data_plane(control: ControlPlane, log: Journal, environ: MutableMapping[str, str]) -> DataPlane:
+    """This process, or as many workers as the settings say."""
+    inherited = public_socket(inherited_sockets(environ, os.getpid()))
+    if control.settings.workers > 1:
+        from agent.workers.pool import WorkerPool  # noqa: PLC0415 - nor this
+        from agent.workers.process import spawner  # noqa: PLC0415 - most agents have no workers
+
+        return WorkerPool(
+            snapshot=control.snapshot,
+            settings=control.settings,
+            sources=control.endpoints,
+            events=log,
+            clock=control.clock,
+            rng=control.rng,
+            inherited=inherited,
+            spawn=spawner(environ),
+        )
+    return LocalDataPlane(
+        snapshot=control.snapshot,
+        settings=control.settings,
+        sources=control.endpoints,
+        events=log,
+        clock=control.clock,
+        rng=control.rng,
+        inherited=inherited,
+    )
+
+
+def _load_deny_file(deny_file: DenyFile) -> None:
     """Who must not be let in is known before anybody is."""
     try:
-        parts.deny_file.load()
+        deny_file.load()
     except DenyFileUnusable as error:
         raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
 
@@ -128,7 +145,7 @@ def _live(life: Lifecycle, console: Console) -> int:
             return worst.code
         if not all(isinstance(failure, Exception) for failure in failures):
             raise
-        life.parts.journal.crashed("".join(traceback.format_exception(error)))
+        life.agent.log.crashed("".join(traceback.format_exception(error)))
         return ExitCode.FAILED
 
 

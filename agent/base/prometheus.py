@@ -7,8 +7,9 @@ agent has no use for. Tests hold this to the library's parser.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LABEL = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -22,18 +23,17 @@ class Kind(StrEnum):
     COUNTER = "counter"  # its name ends in `_total`
 
 
-@dataclass(slots=True)
-class Family:
-    """One metric with all its label values."""
+class Family(msgspec.Struct):
+    """One metric with all its label values; a worker's crosses to the control process as it is."""
 
     name: str
     kind: Kind
     says: str
-    samples: list[tuple[Mapping[str, str], float]] = field(default_factory=list)
+    samples: list[tuple[dict[str, str], float]] = []
 
     def add(self, value: float, **labels: str) -> Family:
         """One more sample; returns the family."""
-        self.samples.append((labels, value))
+        self.samples.append((labels, float(value)))
         return self
 
 

@@ -69,6 +69,11 @@ class Registration:
     content_hash: str = ""
 
     @property
+    def accepts_callers(self) -> bool:
+        """Whether callers from the mesh can be served: there is a public bind, and an app behind it."""
+        return self.public_bind is not None and self.local_app is not None
+
+    @property
     def http(self) -> HttpMode:
         """What the protocol asks of the public listener."""
         if self.protocol in {"http2", "grpc"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -56,7 +57,7 @@ class Connection:
     """A live connection, filled in as it comes to be known."""
 
     __slots__ = (
-        "_events",
+        "_on_opened",
         "audited",
         "began",
         "caller",
@@ -87,7 +88,7 @@ class Connection:
         upstream: str,
         since: datetime,
         began: float,
-        events: ConnectionEvents,
+        on_opened: Callable[[Connection], None],
     ) -> None:
         self.id = number
         self.direction = direction
@@ -108,7 +109,7 @@ class Connection:
         self.closing: CloseReason | None = None
         self.reason: StrEnum | None = None
         self.detail = ""
-        self._events = events
+        self._on_opened = on_opened
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.direction.value} peer={self.peer and self.peer.id}>"
@@ -117,7 +118,7 @@ class Connection:
         """From now on application bytes flow. A second candidate opens nothing anew."""
         if not self.opened:
             self.opened = True
-            self._events.opened(self)
+            self._on_opened(self)
 
     def end(self, reason: StrEnum, detail: str = "") -> None:
         """Name the ending; the first name stays."""

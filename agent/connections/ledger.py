@@ -40,6 +40,7 @@ class Ledger:
     def __init__(self, clock: Callable[[], datetime], events: ConnectionEvents) -> None:
         self._clock = clock
         self._events = events
+        self.on_opened: Callable[[Connection], None] | None = None  # hears of it after the log
         self._numbers = itertools.count(1)
         self._live: dict[int, Connection] = {}
         self._departure: trio.Event | None = None
@@ -69,7 +70,7 @@ class Ledger:
             upstream=upstream,
             since=self._clock(),
             began=trio.current_time(),
-            events=self._events,
+            on_opened=self._opened,
         )
         self._live[connection.id] = connection
         try:
@@ -84,6 +85,11 @@ class Ledger:
         finally:
             del self._live[connection.id]
             self._finish(connection)
+
+    def _opened(self, connection: Connection) -> None:
+        self._events.opened(connection)
+        if self.on_opened is not None:
+            self.on_opened(connection)
 
     def probe(self, connection: Connection) -> None:
         """It was a health check: forget it when it ends."""

@@ -291,3 +291,9 @@ class Watch(Generic[R, T]):
         with trio.move_on_after(seconds):
             await self._kicked.wait()
         self._kicked = trio.Event()
+
+
+def is_gone(status: WatchStatus) -> bool:
+    """Whether Consul says that what is watched does not exist."""
+    failing = status.failing
+    return isinstance(failing, ConsulError) and failing.reason is ConsulReason.NOT_FOUND

@@ -29,10 +29,10 @@ class DenyFileUnusable(Exception):
 class DenyFile:
     """One file and the newest list it held. Without a file the list is empty."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, cell: Latest[DenyList] | None = None) -> None:
         self._path = path
         self._seen: Stamp | None = None
-        self.latest: Latest[DenyList] = Latest(NOBODY)
+        self.latest = Latest(NOBODY) if cell is None else cell
         self.complaint = ""
 
     def __repr__(self) -> str:

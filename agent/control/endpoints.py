@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
+from typing import Protocol
 
 import trio
 
@@ -18,7 +19,7 @@ from agent.base.latest import Latest, any_newer
 from agent.consul.api import Consul
 from agent.consul.watch import WatchStatus
 from agent.control.watches import EndpointsWatch, endpoints_watch
-from agent.outbound.upstream_state import Source
+from agent.snapshot import EndpointSource
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import (
     Gateways,
@@ -32,14 +33,22 @@ from upstreams.spec import (
 _CROSSING = frozenset({MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE})
 
 Key = tuple[Lookup, float | None]  # a query's poll interval is part of what is watched
-Share = Callable[[Lookup, float | None, Source], Awaitable[None]]
+Share = Callable[[Lookup, float | None, EndpointSource], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Feed:
     watch: EndpointsWatch
-    source: Source
+    source: EndpointSource
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class WatchEvents(Protocol):
+    """Who hears how a watch fares; must not block."""
+
+    def watch_failed(self, status: WatchStatus) -> None: ...
+    def watch_recovered(self, status: WatchStatus) -> None: ...
+    def watch_filtered(self, status: WatchStatus) -> None: ...
 
 
 class EndpointFeeds:
@@ -48,32 +57,36 @@ class EndpointFeeds:
     def __init__(
         self,
         consul: Consul,
-        nursery: trio.Nursery,
         *,
         own_datacenter: Callable[[], str],
         clock: Callable[[], datetime],
         rng: Random,
-        on_failure: Callable[[WatchStatus], None],
-        on_recovery: Callable[[WatchStatus], None],
-        on_filtered: Callable[[WatchStatus], None],
-        share: Share | None = None,
+        events: WatchEvents,
     ) -> None:
         self._consul = consul
-        self._nursery = nursery
+        self._nursery: trio.Nursery
         self._own_datacenter = own_datacenter
         self._clock = clock
         self._rng = rng
-        self._on_failure = on_failure
-        self._on_recovery = on_recovery
-        self._on_filtered = on_filtered
-        self._share = share  # runs beside each watch
+        self._events = events
+        self._share: Share | None = None  # runs beside each watch
+        self._on_status: Callable[[WatchStatus], None] | None = None
         self._feeds: dict[Key, _Feed] = {}
         self._wanted: set[Key] = set()
         self._behind: dict[Key, frozenset[Key]] = {}  # a query's key to those of the services behind it
         self._crossing = False
 
-    def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
-        """The source of that lookup, watched from now on (agent.outbound.upstream_state.Sources).
+    def start(self, nursery: trio.Nursery) -> None:
+        """Watch in that nursery from now on."""
+        self._nursery = nursery
+
+    def share_with(self, share: Share, on_status: Callable[[WatchStatus], None]) -> None:
+        """Run `share` beside each watch, and call `on_status` when one fails or recovers: for workers."""
+        self._share = share
+        self._on_status = on_status
+
+    def source(self, lookup: Lookup, poll_interval: float | None, /) -> EndpointSource:
+        """The source of that lookup, watched from now on (agent.snapshot.EndpointSources).
 
         What no upstream needs any more stays unwatched, though a connection of one that is gone may ask.
         """
@@ -108,13 +121,23 @@ class EndpointFeeds:
         for feed in self._feeds.values():
             feed.watch.kick()
 
+    def _failed(self, status: WatchStatus) -> None:
+        self._events.watch_failed(status)
+        if self._on_status is not None:
+            self._on_status(status)
+
+    def _recovered(self, status: WatchStatus) -> None:
+        self._events.watch_recovered(status)
+        if self._on_status is not None:
+            self._on_status(status)
+
     def _make(self, key: Key) -> _Feed:
         lookup, poll_interval = key
         endpoints: Latest[EndpointSet] = Latest()
         watch = endpoints_watch(self._consul, lookup, endpoints.publish, poll_interval)
-        watch.on_failure, watch.on_recovery = self._on_failure, self._on_recovery
-        watch.on_filtered = self._on_filtered
-        source = Source(
+        watch.on_failure, watch.on_recovery = self._failed, self._recovered
+        watch.on_filtered = self._events.watch_filtered
+        source = EndpointSource(
             endpoints=endpoints,
             status=watch.status,
             ask_again=watch.kick,
@@ -143,7 +166,7 @@ class EndpointFeeds:
                 if isinstance(key[0], QueryDestination):
                     nursery.start_soon(self._ask_on_flips, key, key[0], feed.source)
 
-    async def _ask_on_flips(self, key: Key, query: QueryDestination, source: Source) -> None:
+    async def _ask_on_flips(self, key: Key, query: QueryDestination, source: EndpointSource) -> None:
         while True:
             answer, version = await source.endpoints.newer(0)
             lookups = _services_behind(query, answer, self._own_datacenter())

@@ -1,4 +1,4 @@
-"""What the agent watches about itself: its registration, its credentials, who may call it.
+"""The control plane: asks the local Consul agent, proves what it answers, and publishes it in the snapshot.
 
 Until the agent serves, a refusal by Consul ends it; afterwards the watches ask on.
 """
@@ -6,142 +6,238 @@ Until the agent serves, a refusal by Consul ends it; afterwards the watches ask 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from random import Random
+from typing import Any, Protocol
 
 import trio
 
-from agent.ageing import age
+from agent.ageing import AgeEvents, age
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
-from agent.config.effective import laid_over
+from agent.config.effective import from_settings, laid_over
 from agent.config.registration import Registration
-from agent.consul.api import ConsulError
-from agent.consul.watch import WatchStatus
-from agent.control.bootstrap import raise_if_fatal
-from agent.control.credentials import Rotation
+from agent.config.settings import IdentityKind, Settings
+from agent.consul.api import Consul, ConsulError
+from agent.consul.token import TokenSource
+from agent.consul.watch import Watch, WatchStatus, is_gone
+from agent.control.bootstrap import Start, raise_if_fatal
+from agent.control.clock_skew import ClockSkew
+from agent.control.credentials import Rotation, RotationEvents
 from agent.control.default_policy import DefaultPolicy, unnamed_caller
+from agent.control.deny_file import DenyFile
+from agent.control.endpoints import EndpointFeeds
 from agent.control.watches import intentions_watch, outgoing_watch, registration_watch
-from agent.observe.readiness import is_gone
-from agent.parts import Parts
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import Outgoing
+from agent.snapshot import Snapshot
+
+_ORDER = (
+    "registration",
+    "roots",
+    "leaf",
+    "intentions",
+    "default policy",
+    "outgoing",
+)  # of watches, for a reader
 
 
-@dataclass(slots=True, kw_only=True)
-class OwnWatches:
-    """Starts them in one nursery, each once."""
+class ControlEvents(AgeEvents, RotationEvents, Protocol):
+    """Who hears what the control plane does; must not block."""
 
-    parts: Parts
-    nursery: trio.Nursery
-    listed: Intentions | None = field(init=False, default=None)  # as Consul gave them last
+    def watch_failed(self, status: WatchStatus) -> None: ...
+    def watch_recovered(self, status: WatchStatus) -> None: ...
+    def watch_filtered(self, status: WatchStatus) -> None: ...
+    def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None: ...
+    def registration_gone(self, proxy_id: str) -> None: ...
+    def intentions_changed(self, rules: int, default: str, unsupported: Sequence[str]) -> None: ...
+    def token_complaint(self, complaint: str) -> None: ...
+    def outgoing_changed(self, rules: int) -> None: ...
+    def token_changed(self) -> None: ...
+    def clock_skewed(self, seconds: float, notable: bool) -> None: ...
+    def deny_list_changed(self, entries: int) -> None: ...
+    def deny_list_unusable(self, detail: str) -> None: ...
 
-    def credentials(self, registration: Registration) -> None:
-        """Watch roots and leaf."""
-        parts = self.parts
-        parts.rotation = rotation = Rotation(
-            parts.consul,
-            service=registration.service,
-            datacenter=registration.datacenter,
-            contexts=parts.contexts,
-            events=parts.journal,
-            clock=parts.clock,
-            rng=parts.rng,
+
+class ControlPlane:
+    """The only writer of the snapshot in the process that asks Consul."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        consul: Consul,
+        token: TokenSource,
+        events: ControlEvents,
+        clock: Callable[[], datetime],
+        rng: Random,
+    ) -> None:
+        self.settings = settings
+        self.consul = consul
+        self.token = token
+        self.clock = clock
+        self.rng = rng
+        self.phase = Phase.STARTING
+        self.snapshot = Snapshot()
+        self.deny_file = DenyFile(settings.deny_file, self.snapshot.deny_list)
+        self.skew = ClockSkew(clock, events.clock_skewed)
+        self.start_status = WatchStatus(name="start")
+        self.watches: dict[str, Watch[Any, Any]] = {}  # of ourselves, by name, in the order they began
+        self.credentials: Rotation | None = None  # from when our service is known
+        self.endpoints = EndpointFeeds(
+            consul, own_datacenter=self.snapshot.own_datacenter, clock=clock, rng=rng, events=events
         )
-        for status_of in (rotation.roots_watch, rotation.leaf_watch):
-            status_of.on_failure, status_of.on_recovery = self._failed, parts.journal.watch_recovered
-        self.nursery.start_soon(rotation.run)
+        self.default_policy: DefaultPolicy | None = None  # from when Consul's header does not tell it
+        self._listed: Intentions | None = None  # as Consul gave them last
+        self._events = events
+        self._nursery: trio.Nursery
+        consul.on_date = self.skew.take
+        token.on_change = self.token_changed
+        token.on_complaint = events.token_complaint
 
-    def intentions(self) -> None:
-        """Watch who may call us, from the first public listener on."""
-        parts = self.parts
-        registration = parts.placement.value
-        if parts.intentions_watch is not None or registration is None:
-            return
-        parts.intentions_watch = watch = intentions_watch(
-            parts.consul, registration.service, self._take_intentions
+    def attach(self, nursery: trio.Nursery) -> None:
+        """Watch in that nursery from now on."""
+        self._nursery = nursery
+        self.endpoints.start(nursery)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Attach, and follow the deny file; nothing of ourselves is watched before `watch`."""
+        self.attach(nursery)
+        nursery.start_soon(
+            self.deny_file.follow, self._events.deny_list_changed, self._events.deny_list_unusable
         )
-        watch.on_failure, watch.on_recovery = self._failed, self._intentions_recovered
-        self.nursery.start_soon(watch.follow, parts.clock, parts.rng)
-        self.nursery.start_soon(self._tell_datacenter)
-        if parts.settings.intentions_max_age < math.inf:
-            watch.on_answer = self._heard_again
-            self.nursery.start_soon(age, parts.intentions, parts.clock, parts.journal)
 
-    async def outgoing(self) -> None:
-        """Watch whom we may not call, from the first upstream on. Nothing waits for it, nor ends with it."""
-        parts, version = self.parts, 0
-        if not parts.settings.judge_outbound:
-            return
-        while True:
-            registration, version = await parts.placement.newer(version)
-            if registration.upstreams:
-                break
-        watch = outgoing_watch(parts.consul, registration.service, self._take_outgoing)
-        watch.on_failure, watch.on_recovery = parts.journal.watch_failed, parts.journal.watch_recovered
-        parts.outgoing_watch = watch
-        await watch.follow(parts.clock, parts.rng)
+    async def identify(self) -> Registration:
+        """Find out who we are, and publish it; raise Exit when that cannot be."""
+        if self.settings.identity is IdentityKind.SERVICE:
+            self.take(from_settings(self.settings))
+        else:
+            start = Start(
+                consul=self.consul,
+                settings=self.settings,
+                rng=self.rng,
+                on_failure=self._events.watch_failed,
+                status=self.start_status,
+                clock=self.clock,
+            )
+            self.take(await start.registration(await start.proxy_id()))
+        return await self.snapshot.registration.first()
 
-    def registration(self, proxy_id: str) -> None:
-        """Watch what Consul says we are."""
-        parts = self.parts
-        parts.registration_watch = watch = registration_watch(parts.consul, proxy_id, self.take)
-        watch.on_failure, watch.on_recovery = self._registration_failed, parts.journal.watch_recovered
-        self.nursery.start_soon(watch.follow, parts.clock, parts.rng)
+    def watch(self, registration: Registration) -> None:
+        """Watch everything about ourselves from now on."""
+        self.watch_credentials(registration)
+        self._nursery.start_soon(self.watch_source_intentions)
+        if self.settings.identity is not IdentityKind.SERVICE:
+            self.watch_registration(registration.proxy_id)
+
+    def statuses(self) -> Iterator[WatchStatus]:
+        """How every watch fares."""
+        yield from (self.watches[name].status for name in _ORDER if name in self.watches)
+        yield from self.endpoints.statuses()
+
+    def status_of(self, name: str) -> WatchStatus | None:
+        """How the watch of that name fares; None before it has begun."""
+        watch = self.watches.get(name)
+        return None if watch is None else watch.status
 
     def take(self, registration: Registration) -> None:
         """A registration, published with the settings laid over it. Raises Exit."""
-        parts = self.parts
-        placed, before = laid_over(registration, parts.settings), parts.placement.value
+        placed, before = laid_over(registration, self.settings), self.snapshot.registration.value
         if before == placed:
             return
         if before is not None and before.service != placed.service:
             # Leaf, intentions and metrics are the service's: another service is another agent.
             text = f"proxy {placed.proxy_id!r} now stands for {placed.service!r}, not {before.service!r}"
             raise Exit(ExitCode.FAILED, f"{text}; starting again takes it up")
-        parts.placement.publish(placed)
-        parts.journal.registration_changed(placed.proxy_id, list(map(str, placed.problems)))
+        if placed.accepts_callers:
+            self.watch_intentions(placed)  # until they are known callers are refused by name
+        self.snapshot.registration.publish(placed)
+        self._events.registration_changed(placed.proxy_id, list(map(str, placed.problems)))
 
-    def token_changed(self) -> None:
-        """The token file has another token: whatever waits for its next try tries now."""
-        self.parts.journal.token_changed()
-        self.parts.ask_again()
+    def watch_intentions(self, registration: Registration) -> None:
+        """Watch who may call us, from the first public listener on."""
+        if "intentions" in self.watches:
+            return
+        watch = intentions_watch(self.consul, registration.service, self._take_intentions)
+        if self.settings.intentions_max_age < math.inf:
+            watch.on_answer = self._heard_again
+            self._nursery.start_soon(age, self.snapshot.intentions, self.clock, self._events)
+        self._begin(watch, self._failed)
+        watch.on_recovery = self._intentions_recovered
+        self._nursery.start_soon(self._tell_datacenter)
+
+    def _begin(self, watch: Watch[Any, Any], on_failure: Callable[[WatchStatus], None]) -> None:
+        watch.on_failure, watch.on_recovery = on_failure, self._events.watch_recovered
+        watch.on_filtered = self._events.watch_filtered
+        self.watches[watch.name] = watch
+        self._nursery.start_soon(watch.follow, self.clock, self.rng)
+
+    def watch_registration(self, proxy_id: str) -> None:
+        """Watch what Consul says we are."""
+        self._begin(registration_watch(self.consul, proxy_id, self.take), self._registration_failed)
+
+    def watch_credentials(self, registration: Registration) -> None:
+        """Watch roots and leaf."""
+        self.credentials = rotation = Rotation(
+            self.consul,
+            service=registration.service,
+            datacenter=registration.datacenter,
+            contexts=self.snapshot.credentials,
+            events=self._events,
+            clock=self.clock,
+            rng=self.rng,
+        )
+        for watch in (rotation.roots_watch, rotation.leaf_watch):
+            watch.on_failure, watch.on_recovery = self._failed, self._events.watch_recovered
+            watch.on_filtered = self._events.watch_filtered
+            self.watches[watch.name] = watch
+        self._nursery.start_soon(rotation.run)
+
+    async def watch_source_intentions(self) -> None:
+        """Watch whom we may not call, from the first upstream on. Nothing waits for it, nor ends with it."""
+        version = 0
+        if not self.settings.judge_outbound:
+            return
+        while True:
+            registration, version = await self.snapshot.registration.newer(version)
+            if registration.upstreams:
+                break
+        watch = outgoing_watch(self.consul, registration.service, self._take_outgoing)
+        self._begin(watch, self._events.watch_failed)
+
+    # --- answers ---
 
     def _take_intentions(self, intentions: Intentions) -> None:
-        self.listed = intentions
+        self._listed = intentions
         if intentions.default_unknown:
             self._learn_default(intentions.destination)
         self._publish_intentions()
 
     def _intentions_recovered(self, status: WatchStatus) -> None:
         """The agent may have been started anew, with another default."""
-        self.parts.journal.watch_recovered(status)
-        if self.parts.default_policy is not None:
-            self.parts.default_policy.watch.kick()
+        self._events.watch_recovered(status)
+        if self.default_policy is not None:
+            self.default_policy.watch.kick()
 
     def _learn_default(self, service: str) -> None:
         """Ask what the default is: now, after a change of the list, and at intervals from the first on."""
-        parts = self.parts
-        if parts.default_policy is not None:
-            parts.default_policy.watch.kick()
+        if self.default_policy is not None:
+            self.default_policy.watch.kick()
             return
-        parts.default_policy = default = DefaultPolicy(
-            consul=parts.consul, service=service, caller=self._unnamed_caller
-        )
-        default.watch.on_failure, default.watch.on_recovery = (
-            self._default_failed,
-            parts.journal.watch_recovered,
-        )
+        default = DefaultPolicy(consul=self.consul, service=service, caller=self._unnamed_caller)
+        self.default_policy = default
         default.watch.on_answer = self._default_answered
-        self.nursery.start_soon(default.watch.follow, parts.clock, parts.rng)
+        self._begin(default.watch, self._default_failed)
 
     def _unnamed_caller(self) -> str:
-        contexts = self.parts.contexts.value
+        contexts = self.snapshot.credentials.value
         domain = "" if contexts is None else str(contexts.credentials.bundle.trust_domain)
-        return unnamed_caller(domain, self.parts.own_datacenter())
+        return unnamed_caller(domain, self.snapshot.own_datacenter())
 
     def _default_failed(self, status: WatchStatus) -> None:
-        self.parts.journal.watch_failed(status)
+        self._events.watch_failed(status)
         self._publish_intentions()
 
     def _default_answered(self, _status: WatchStatus) -> None:
@@ -149,67 +245,76 @@ class OwnWatches:
 
     def _publish_intentions(self) -> None:
         """The list with all that belongs to it; the first waits for the answer about the default, or none."""
-        placed, before = self._placed(), self.parts.intentions.value
+        placed, before = self._placed(), self.snapshot.intentions.value
         if placed is None or placed == before:
             return
-        self.parts.intentions.publish(placed)
+        self.snapshot.intentions.publish(placed)
         if before is None or (before.rules, before.default) != (placed.rules, placed.default):
-            self.parts.journal.intentions_changed(len(placed.rules), placed.default, placed.unsupported)
+            self._events.intentions_changed(len(placed.rules), placed.default, placed.unsupported)
 
     def _placed(self) -> Intentions | None:
-        listed, default, watch = self.listed, self.parts.default_policy, self.parts.intentions_watch
-        before = self.parts.intentions.value
-        if listed is None or watch is None:
+        listed, default, status = self._listed, self.default_policy, self.status_of("intentions")
+        before = self.snapshot.intentions.value
+        if listed is None or status is None:
             return None
         if listed.default_unknown and default is not None:
             if before is None and not default.settled:
                 return None
-            kept = self.parts.settings.intentions_max_age
-            listed = default.laid_over(listed, watch.status.age or 0.0, kept)
+            listed = default.laid_over(listed, status.age or 0.0, self.settings.intentions_max_age)
         placed = self._with_settings(listed)
         is_old = before is not None and before.too_old and before.good_until == placed.good_until
         return replace(placed, too_old=is_old)
 
     def _take_outgoing(self, outgoing: Outgoing) -> None:
-        self.parts.outgoing.publish(replace(outgoing, audit=self.parts.settings.audit))
-        self.parts.journal.outgoing_changed(len(outgoing.rules))
+        self.snapshot.source_intentions.publish(replace(outgoing, audit=self.settings.audit))
+        self._events.outgoing_changed(len(outgoing.rules))
 
     def _heard_again(self, _status: WatchStatus) -> None:
         """An answer that says the same makes them good for longer."""
-        known = self.parts.intentions.value
+        known = self.snapshot.intentions.value
         if known is not None and known != (renewed := self._with_settings(replace(known, too_old=False))):
-            self.parts.intentions.publish(renewed)
+            self.snapshot.intentions.publish(renewed)
 
     def _with_settings(self, intentions: Intentions) -> Intentions:
-        told = self.parts.settings
         return replace(
             intentions,
-            narrowings=told.narrow or (),
-            audit=told.audit,
-            datacenter=self.parts.own_datacenter(),
+            narrowings=self.settings.narrow or (),
+            audit=self.settings.audit,
+            datacenter=self.snapshot.own_datacenter(),
             good_until=self._good_until(),
         )
 
     def _good_until(self) -> datetime | None:
-        watch, seconds = self.parts.intentions_watch, self.parts.settings.intentions_max_age
-        if watch is None or watch.status.answered_at is None or seconds == math.inf:
+        status, seconds = self.status_of("intentions"), self.settings.intentions_max_age
+        if status is None or status.answered_at is None or seconds == math.inf:
             return None
-        return watch.status.answered_at + timedelta(seconds=seconds)
+        return status.answered_at + timedelta(seconds=seconds)
 
     async def _tell_datacenter(self) -> None:
         """Intentions may come before the leaf, which says where we are."""
-        await self.parts.contexts.first()
-        known = self.parts.intentions.value
-        if known is not None and known.datacenter != self.parts.own_datacenter():
-            self.parts.intentions.publish(self._with_settings(known))
+        await self.snapshot.credentials.first()
+        known = self.snapshot.intentions.value
+        if known is not None and known.datacenter != self.snapshot.own_datacenter():
+            self.snapshot.intentions.publish(self._with_settings(known))
+
+    def token_changed(self) -> None:
+        """The token file has another token: whatever waits for its next try tries now."""
+        self._events.token_changed()
+        self.ask_again()
+
+    def ask_again(self) -> None:
+        """Whatever waits for its next try tries now."""
+        for watch in self.watches.values():
+            watch.kick()
+        self.endpoints.refresh_all()
 
     def _failed(self, status: WatchStatus) -> None:
-        self.parts.journal.watch_failed(status)
-        if self.parts.phase is Phase.STARTING and isinstance(status.failing, ConsulError):
-            raise_if_fatal(status.failing, self.parts.settings)
+        self._events.watch_failed(status)
+        if self.phase is Phase.STARTING and isinstance(status.failing, ConsulError):
+            raise_if_fatal(status.failing, self.settings)
 
     def _registration_failed(self, status: WatchStatus) -> None:
-        self.parts.journal.watch_failed(status)
+        self._events.watch_failed(status)
         if is_gone(status) and (status.failures_in_row == 1 or status.reason_changed):
-            placed = self.parts.placement.value
-            self.parts.journal.registration_gone(placed.proxy_id if placed else "")
+            placed = self.snapshot.registration.value
+            self._events.registration_gone(placed.proxy_id if placed else "")

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from agent.base.prometheus import Family, counter, gauge
 from agent.control.credentials import Rotation
-from agent.parts import Parts
+from agent.control.plane import ControlPlane
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts
 from certs.leaf import serial_text
@@ -15,9 +15,9 @@ from certs.leaf import serial_text
 Row = dict[str, object]
 
 
-def row(parts: Parts, now: datetime) -> Row | None:
+def row(control: ControlPlane, now: datetime) -> Row | None:
     """The credentials in force and how their renewal fares; None before anything is known."""
-    contexts, rotation = parts.contexts.value, parts.rotation
+    contexts, rotation = control.snapshot.credentials.value, control.credentials
     told: Row = {}
     if contexts is not None:
         told |= _in_force(contexts, now)
@@ -25,21 +25,21 @@ def row(parts: Parts, now: datetime) -> Row | None:
         told |= _renewal(rotation)
         if rotation.bundle is not None:
             told["roots"] = _roots(rotation.bundle)
-    if parts.skew.seconds is not None:
-        told["clock_skew_seconds"] = round(parts.skew.seconds, 1)
-        told["clock_skew_notable"] = parts.skew.notable
+    if control.skew.seconds is not None:
+        told["clock_skew_seconds"] = round(control.skew.seconds, 1)
+        told["clock_skew_notable"] = control.skew.notable
     return told or None
 
 
-def families(parts: Parts) -> Iterator[Family]:
+def families(control: ControlPlane) -> Iterator[Family]:
     """The metrics of the same."""
-    contexts, rotation = parts.contexts.value, parts.rotation
+    contexts, rotation = control.snapshot.credentials.value, control.credentials
     if contexts is not None:
         yield from _in_force_families(contexts)
     if rotation is not None:
         yield from _renewal_families(rotation)
-    if parts.skew.seconds is not None:
-        yield gauge("sidecar_clock_skew_seconds", "Consul's clock minus ours.").add(parts.skew.seconds)
+    if control.skew.seconds is not None:
+        yield gauge("sidecar_clock_skew_seconds", "Consul's clock minus ours.").add(control.skew.seconds)
 
 
 def _in_force(contexts: Contexts, now: datetime) -> Row:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -67,130 +68,132 @@ class Denied(Exception):
         self.detail = detail
 
 
-async def serve_inbound(
-    sock: socket.socket,
-    *,
-    contexts: Latest[Contexts],
-    intentions: Latest[Intentions],
-    app: Address,
-    relay: Relay,
-    ledger: Ledger,
-    clock: Clock,
-    handshake_timeout: float,
-    connect_timeout: float,
-    http: HttpMode = HttpMode.NEVER,
-    underscores_in_headers: bool = False,
-    deny_list: Latest[DenyList] | None = None,
-    proxy_protocol: bool = False,  # every connection to the app begins with who calls
-    way: Way = at_once,
-    settled: Callable[[], None] = lambda: None,  # told when the handshake has succeeded
-) -> None:
-    """Serve one accepted, non-blocking socket to its end, and close it. Times in seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """What every caller of one service shares: the newest values, the app, and the limits. Times in seconds.
+
+    `proxy_protocol`: every connection to the app begins with a PROXY header that names the caller.
+    """
+
+    credentials: Latest[Contexts]
+    intentions: Latest[Intentions]
+    deny_list: Latest[DenyList]
+    app: Address
+    relay: Relay
+    ledger: Ledger
+    clock: Clock
+    handshake_timeout: float
+    connect_timeout: float
+    http: HttpMode = HttpMode.NEVER
+    underscores_in_headers: bool = False
+    proxy_protocol: bool = False
+    before_step: Way = at_once  # before each step of a handshake
+
+
+async def serve(sock: socket.socket, on_handshake: Callable[[], None], inbound: Inbound) -> None:
+    """Serve one accepted, non-blocking socket to its end, and close it.
+
+    `on_handshake` is called once the caller's handshake has succeeded.
+    """
     plain: socket.socket | None = None
     ending: Ending | None = None
     try:
-        with ledger.open(Direction.INBOUND, remote(sock)) as connection:
+        with inbound.ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
-                tls = await _handshake(sock, connection, contexts, clock, handshake_timeout, way=way)
-                settled()
-                peer = connection.peer = _identify(tls, contexts, clock())
-                _look_up(peer, deny_list)
-                connection.handling = _admit(connection, intentions.value, peer, http, ledger)
-                greeting = _greeting(sock, tls, peer) if proxy_protocol else b""
+                tls = await _handshake(sock, connection, inbound)
+                on_handshake()
+                peer = connection.peer = _identify(tls, inbound)
+                _look_up(peer, inbound.deny_list)
+                connection.handling = _admit(connection, peer, inbound)
+                preamble = _preamble(sock, tls, peer) if inbound.proxy_protocol else b""
                 if connection.handling is Handling.BY_REQUEST:
-                    site = Site(
-                        intentions=intentions,
-                        app=app,
-                        connect_timeout=connect_timeout,
-                        relay=relay,
-                        ledger=ledger,
-                        greeting=greeting,
-                        names=FieldNames.UNDERSCORES if underscores_in_headers else FieldNames.PLAIN,
-                    )
-                    stream = TlsStream(tls, sock, connection.progress)
-                    ending = await _by_request(stream, site, peer, contexts, connection)
+                    ending = await _by_request(sock, tls, connection, preamble, inbound)
                 else:
-                    plain = await dial(app, connect_timeout, greeting)
-                    connection.dialled = str(app)
-                    ending = await _relayed(relay, plain, tls, connection)
+                    plain = await dial(inbound.app, inbound.connect_timeout, preamble)
+                    connection.dialled = str(inbound.app)
+                    ending = await _relayed(plain, tls, connection, inbound.relay)
             except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:
-                _refuse(sock, refusal, connection, ledger)
+                _refuse(sock, refusal, connection, inbound.ledger)
     finally:
         part(plain, sock, ending)
 
 
-async def _handshake(
-    sock: socket.socket,
-    connection: Connection,
-    contexts: Latest[Contexts],
-    clock: Clock,
-    deadline: float,
-    *,
-    way: Way,
-) -> SSL.Connection:
-    current = contexts.value
+async def _handshake(sock: socket.socket, connection: Connection, inbound: Inbound) -> SSL.Connection:
+    current = inbound.credentials.value
     if current is None:
         raise Denied(InboundReason.NO_CREDENTIALS_YET, "there is no certificate to answer with yet")
     not_after = current.credentials.leaf.not_after
-    if clock() > not_after:
+    if inbound.clock() > not_after:
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
-    return await server_handshake(sock, partial(_context, connection, contexts), deadline, way)
+    context = partial(_context, connection, inbound.credentials)
+    return await server_handshake(sock, context, inbound.handshake_timeout, inbound.before_step)
 
 
-def _context(connection: Connection, contexts: Latest[Contexts]) -> SSL.Context:
+def _context(connection: Connection, credentials: Latest[Contexts]) -> SSL.Context:
     """Of the generation in force now that the caller begins."""
-    current = contexts.value
+    current = credentials.value
     assert current is not None  # looked at before; a published value is replaced, never taken back
     leaf = current.credentials.leaf
     connection.ours = Party(id=leaf.id, serial=leaf.serial)
     return current.server
 
 
-async def _relayed(relay: Relay, plain: socket.socket, tls: SSL.Connection, connection: Connection) -> Ending:
+async def _by_request(
+    sock: socket.socket, tls: SSL.Connection, connection: Connection, preamble: bytes, inbound: Inbound
+) -> Ending:
+    assert connection.peer is not None  # identified before
+    stream = TlsStream(tls, sock, connection.progress)
+    identity = _identity(inbound.credentials, connection.peer)
+    connection.relaying()
+    site = Site(
+        intentions=inbound.intentions,
+        app=inbound.app,
+        connect_timeout=inbound.connect_timeout,
+        relay=inbound.relay,
+        ledger=inbound.ledger,
+        greeting=preamble,
+        names=FieldNames.UNDERSCORES if inbound.underscores_in_headers else FieldNames.PLAIN,
+    )
+    front = HttpFront(stream, site, peer=connection.peer, identity=identity, connection=connection)
+    return await front.serve()
+
+
+async def _relayed(plain: socket.socket, tls: SSL.Connection, connection: Connection, relay: Relay) -> Ending:
     connection.relaying()
     transfer = await relay.run(plain, tls, connection.progress)
     connection.end(transfer.ending, transfer.detail)
     return transfer.ending
 
 
-async def _by_request(
-    stream: TlsStream, site: Site, peer: Peer, contexts: Latest[Contexts], connection: Connection
-) -> Ending:
-    identity = _identity(contexts, peer)
-    connection.relaying()
-    return await HttpFront(stream, site, peer=peer, identity=identity, connection=connection).serve()
-
-
-def _identify(tls: SSL.Connection, contexts: Latest[Contexts], at: datetime) -> Peer:
+def _identify(tls: SSL.Connection, inbound: Inbound) -> Peer:
     """Who the caller is, by the roots of this moment: they may have changed during the handshake."""
-    current = contexts.value
+    current = inbound.credentials.value
     assert current is not None  # a published value is replaced, never taken back
-    return verify_peer(verified_chain(tls), current.credentials.bundle, at)
+    return verify_peer(verified_chain(tls), current.credentials.bundle, inbound.clock())
 
 
-def _look_up(peer: Peer, deny_list: Latest[DenyList] | None) -> None:
-    """Raise Denied if the operator wants nothing to do with it, whatever else is allowed or only audited."""
-    denied = (deny_list.value or NOBODY).objection(peer) if deny_list is not None else ""
+def _look_up(peer: Peer, deny_list: Latest[DenyList]) -> None:
+    """Raise Denied if the operator's deny list names the peer, whatever is allowed or only audited."""
+    denied = (deny_list.value or NOBODY).objection(peer)
     if denied:
         raise Denied(InboundReason.DENY_LISTED, f"{peer.id}: {denied}")
 
 
-def _admit(
-    connection: Connection, intentions: Intentions | None, peer: Peer, http: HttpMode, ledger: Ledger
-) -> Handling:
-    """What is to be done with the caller's bytes; raise Denied if nothing is."""
+def _admit(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
+    """What is to be done with the caller's bytes; raise Denied if the caller is not let in."""
+    intentions = inbound.intentions.value
     if intentions is None:
         raise Denied(InboundReason.NO_INTENTIONS_YET, f"{peer.id}: intentions are not known yet")
-    how = handling(intentions, http)
+    how = handling(intentions, inbound.http)
     judge = authorize_caller if how is Handling.BY_REQUEST else authorize
     verdict = judge(intentions, peer.id)
     connection.rule = verdict.rule
     if verdict.audited:
-        ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
+        inbound.ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
     if verdict.allowed:
         return how
-    if verdict.reason is VerdictReason.INTENTION_BY_REQUEST and http is HttpMode.UNSUPPORTED:
+    if verdict.reason is VerdictReason.INTENTION_BY_REQUEST and inbound.http is HttpMode.UNSUPPORTED:
         raise Denied(InboundReason.UNSUPPORTED_PROTOCOL, f"{peer.id}: {verdict.rule}")
     raise Denied(verdict.reason, f"{peer.id}: {verdict.rule}")
 
@@ -202,7 +205,7 @@ def handling(intentions: Intentions, http: HttpMode) -> Handling:
     return Handling.RELAYED_HTTP if http is HttpMode.IF_NEEDED else Handling.RELAYED
 
 
-def _greeting(sock: socket.socket, tls: SSL.Connection, peer: Peer) -> bytes:
+def _preamble(sock: socket.socket, tls: SSL.Connection, peer: Peer) -> bytes:
     source, destination = places(sock)
     version, cipher = tls.get_protocol_version_name(), tls.get_cipher_name() or ""
     return header(

@@ -10,7 +10,7 @@ import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 import trio
 
@@ -66,12 +66,18 @@ class Listeners:
 
     shareable = False  # whether other processes may have sockets at the same addresses
 
-    def __init__(self, listeners: trio.Nursery, connections: trio.Nursery, events: ListenerEvents) -> None:
-        self._listeners = listeners
-        self._connections = connections
+    def __init__(self, events: ListenerEvents) -> None:
         self._events = events
+        self._loops: trio.Nursery  # given by `serve_in`
+        self._connections: trio.Nursery
         self._openings: dict[ListenerKey, Opening] = {}
         self._open = False
+
+    def serve_in(self, loops: trio.Nursery, connections: trio.Nursery) -> Self:
+        """Run the accept loops in one nursery and the connections in another; return the listeners."""
+        self._loops = loops
+        self._connections = connections
+        return self
 
     def get(self, key: ListenerKey) -> Opening | None:
         """The listener of that key."""
@@ -144,7 +150,7 @@ class Listeners:
             bound.listen()
         opening.listening = True
         opening.ended = trio.Event()
-        self._listeners.start_soon(self._accept, opening, opening.ended)
+        self._loops.start_soon(self._accept, opening, opening.ended)
         for bound in opening.bound:
             self._events.listening(bound.purpose, bound.address)
 

@@ -2,6 +2,6 @@
 
 Nothing here holds up a connection, and no text here holds a secret.
 
-    connection_log  events  explain  log  metrics  rate_limit  readiness  routes  server  status
-    warm_log  watch_events
+    agent  connection_log  events  explain  log  metrics  rate_limit  readiness  routes  server
+    status  watch_events
 """

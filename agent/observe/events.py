@@ -13,9 +13,11 @@ from agent.net.accept import Admission, Overflow
 from agent.observe.connection_log import fields
 from agent.observe.rate_limit import Flood
 from agent.observe.watch_events import WatchJournal
+from agent.outbound.warm_connection import ORDINARY
 from agent.relay.splice import Ending
 from upstreams.endpoints import Endpoint
 from upstreams.reach import Dialling, Doubt
+from upstreams.route import Approach
 from upstreams.spec import Destination, Upstream
 
 
@@ -244,3 +246,31 @@ class Journal(WatchJournal):
     def _ended(self, level: LogLevel, event: str, finished: Finished, hidden: int = 0) -> None:
         if self.wants(level):
             self.write(level, event, **fields(finished), hidden=hidden or None)
+
+    # --- warm connections (agent.outbound.warm_connection.WarmEvents) ---
+
+    def warm_discarded(self, upstream: Upstream, approach: Approach, reason: str, detail: str, /) -> None:
+        """One was given up unused; for debugging only, if that is the way of things."""
+        level = LogLevel.DEBUG if reason in ORDINARY else LogLevel.INFO
+        self._warm(level, "upstream.warm_discarded", upstream, str(approach), reason=reason, detail=detail)
+
+    def warm_failed(self, upstream: Upstream, attempt: FailedAttempt, /) -> None:
+        """One could not be made."""
+        reason, address = attempt.reason.value, attempt.address
+        self._warm(
+            LogLevel.INFO,
+            "upstream.warm_failed",
+            upstream,
+            attempt.endpoint,
+            address=address,
+            reason=reason,
+            detail=attempt.detail,
+        )
+
+    def _warm(
+        self, level: LogLevel, event: str, upstream: Upstream, endpoint: str, *, reason: str, **more: str
+    ) -> None:
+        hidden = self._flood.hidden(f"{event} {reason}") if self.wants(level) else None
+        if hidden is not None:
+            told = {"upstream": str(upstream.destination), "endpoint": endpoint, "reason": reason, **more}
+            self.write(level, event, **told, hidden=hidden or None)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.observe.agent import Agent
 from agent.observe.server import JSON, Reply, text_reply
-from agent.parts import Parts
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
 from agent.policy.intentions import Intentions
 
 
-def answer_inquiry(parts: Parts, body: bytes) -> Reply:
+def answer_inquiry(agent: Agent, body: bytes) -> Reply:
     """`{"allowed": bool, "text": …}`; 400 for what is no question, 503 while there is nothing to go by."""
-    intentions, placed = parts.intentions.value, parts.placement.value
+    intentions, placed = agent.control.snapshot.intentions.value, agent.control.snapshot.registration.value
     try:
         inquiry = msgspec.json.decode(body, type=Inquiry)
     except msgspec.DecodeError as error:
@@ -24,7 +24,7 @@ def answer_inquiry(parts: Parts, body: bytes) -> Reply:
     asked = f"{destination or placed.service}@{datacenter or intentions.datacenter}"
     if asked.lower() != ours.lower():
         return text_reply(400, f"this is the sidecar of {ours}")
-    current = parts.contexts.value
+    current = agent.control.snapshot.credentials.value
     trust_domain = "" if current is None else str(current.credentials.bundle.trust_domain)
     try:
         question = question_of(inquiry, trust_domain, intentions.datacenter)
@@ -32,10 +32,10 @@ def answer_inquiry(parts: Parts, body: bytes) -> Reply:
         return text_reply(400, str(error))
     evidence = Evidence(
         intentions=intentions,
-        default_origin=f"the last answer of {parts.settings.http_addr}",
-        replica=_replica(parts, intentions),
-        deny_list=parts.deny_file.list,
-        deny_origin=str(parts.settings.deny_file or ""),
+        default_origin=f"the last answer of {agent.control.settings.http_addr}",
+        replica=_replica(agent, intentions),
+        deny_list=agent.control.deny_file.list,
+        deny_origin=str(agent.control.settings.deny_file or ""),
         http=placed.http,
     )
     explanation = explain(question, evidence)
@@ -43,11 +43,10 @@ def answer_inquiry(parts: Parts, body: bytes) -> Reply:
     return Reply(content_type=JSON, body=msgspec.json.encode(told))
 
 
-def _replica(parts: Parts, intentions: Intentions) -> str:
-    watch = parts.intentions_watch
+def _replica(agent: Agent, intentions: Intentions) -> str:
+    status = agent.control.status_of("intentions")
     said = f"{len(intentions.rules)} rules as this agent has them"
-    age = None if watch is None else watch.status.age
-    if watch is None or age is None:
+    if status is None or status.age is None:
         return said
-    failing = f", failing since: {watch.status.failing}" if watch.status.failing is not None else ""
-    return f"{said}, confirmed {age:.1f} s ago{failing}"
+    failing = f", failing since: {status.failing}" if status.failing is not None else ""
+    return f"{said}, confirmed {status.age:.1f} s ago{failing}"

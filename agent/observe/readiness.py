@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from agent.base.phase import Phase
-from agent.consul.api import ConsulError, ConsulReason
-from agent.consul.watch import WatchStatus
-from agent.parts import Parts
+from agent.consul.watch import WatchStatus, is_gone
+from agent.observe.agent import Agent
 
 GONE_GRACE = 60.0  # seconds; a service registered anew is gone for a moment
 
 
-def missing(parts: Parts) -> list[str]:
+def missing(agent: Agent) -> list[str]:
     """What keeps the agent from serving; empty when it is ready."""
-    if parts.phase is Phase.DRAINING:
+    if agent.control.phase is Phase.DRAINING:
         return ["draining"]
-    registration = parts.placement.value
+    registration = agent.control.snapshot.registration.value
     if registration is None:
-        return [f"registration: {_why(parts.start)}"]
-    pieces = [*_credentials(parts), *_registration(parts)]
+        return [f"registration: {_why(agent.control.start_status)}"]
+    pieces = [*_credentials(agent), *_registration(agent)]
     if registration.public_bind is not None:
-        pieces += _intentions(parts)
-    if parts.listeners is not None:
-        pieces += [f"listener: {problem}" for problem in parts.listeners.problems]
-    if parts.crew is not None:
-        pieces += parts.crew.missing()
-    if parts.phase is Phase.STARTING and not pieces:
+        pieces += _intentions(agent)
+    pieces += agent.data.problems()
+    if agent.control.phase is Phase.STARTING and not pieces:
         pieces.append("listeners: not open yet")
     return pieces
 
 
-def _credentials(parts: Parts) -> list[str]:
-    contexts = parts.contexts.value
+def _credentials(agent: Agent) -> list[str]:
+    contexts = agent.control.snapshot.credentials.value
     if contexts is not None:
         leaf = contexts.credentials.leaf
-        expired = parts.clock() > leaf.not_after
+        expired = agent.control.clock() > leaf.not_after
         return [f"credentials: the leaf expired at {leaf.not_after.isoformat()}"] if expired else []
-    rotation = parts.rotation
+    rotation = agent.control.credentials
     if rotation is None:
         return ["credentials: not asked for yet"]
     if rotation.status.rejected_reason:
@@ -46,9 +42,9 @@ def _credentials(parts: Parts) -> list[str]:
     return ["credentials: not proven yet"]
 
 
-def _intentions(parts: Parts) -> list[str]:
-    intentions = parts.intentions.value
-    status = parts.intentions_watch.status if parts.intentions_watch else None
+def _intentions(agent: Agent) -> list[str]:
+    intentions = agent.control.snapshot.intentions.value
+    status = agent.control.status_of("intentions")
     if intentions is None:
         return [f"intentions: {_why(status)}"]
     if intentions.too_old and intentions.good_until is not None:
@@ -57,19 +53,13 @@ def _intentions(parts: Parts) -> list[str]:
     return []
 
 
-def _registration(parts: Parts) -> list[str]:
-    watch = parts.registration_watch
-    since = watch.status.failing_since if watch is not None else None
-    if watch is None or since is None or not is_gone(watch.status):
+def _registration(agent: Agent) -> list[str]:
+    status = agent.control.status_of("registration")
+    since = status.failing_since if status is not None else None
+    if status is None or since is None or not is_gone(status):
         return []
-    gone = watch.status.failing_seconds > GONE_GRACE
-    return [f"registration: Consul has not known {watch.name} since {since.isoformat()}"] if gone else []
-
-
-def is_gone(status: WatchStatus) -> bool:
-    """Whether Consul says that what is watched does not exist."""
-    failing = status.failing
-    return isinstance(failing, ConsulError) and failing.reason is ConsulReason.NOT_FOUND
+    gone = status.failing_seconds > GONE_GRACE
+    return [f"registration: Consul has not known {status.name} since {since.isoformat()}"] if gone else []
 
 
 def _why(status: WatchStatus | None) -> str:

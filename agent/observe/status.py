@@ -7,76 +7,79 @@ how many are left out is said.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from datetime import datetime
 
 from agent import VERSION
 from agent.config.effective import origins
-from agent.connections.connection import Connection
-from agent.connections.records import Direction, Finished
 from agent.consul.watch import WatchStatus
 from agent.control import report as credential_status
+from agent.observe.agent import Agent
 from agent.observe.readiness import missing
-from agent.parts import Parts
 from agent.policy.intentions import Intentions
-from agent.proxy import upstream_report as upstream_status
+from agent.proxy.report import DataPlaneReport
 
 MOST_ROWS = 1000  # connections in one answer
 
 Row = dict[str, object]
 
 
-def document(parts: Parts) -> Row:
+async def document(agent: Agent) -> Row:
     """Everything, as it is now."""
-    now = parts.clock()
-    pieces = missing(parts)
+    now = agent.control.clock()
+    pieces = missing(agent)
+    report = await agent.data.report(rows=True)
+    workers = {} if report.workers is None else {"workers": report.workers}
     return {
         "version": VERSION,
         "pid": os.getpid(),
-        "phase": parts.phase.value,
+        "phase": agent.control.phase.value,
         "ready": not pieces,
         "missing": pieces,
-        "started": _time(parts.started),
-        "uptime_seconds": round(parts.uptime, 3),
-        "settings": _settings(parts),
-        "placement": _placement(parts),
-        "credentials": credential_status.row(parts, now),
-        "intentions": _intentions(parts),
-        "outgoing": _outgoing(parts),
-        "policy": _policy(parts),
-        "watches": [_watch(status) for status in parts.watches()],
-        **data_plane(parts),
-        "counters": counters(parts),
-        "admin": parts.admin_addresses,
-        "complaints": _complaints(parts),
+        "started": _time(agent.started),
+        "uptime_seconds": round(agent.uptime, 3),
+        "settings": _settings(agent),
+        "placement": _placement(agent),
+        "credentials": credential_status.row(agent.control, now),
+        "intentions": _intentions(agent),
+        "outgoing": _outgoing(agent),
+        "policy": _policy(agent),
+        "watches": [_watch(status) for status in agent.control.statuses()],
+        "public": report.public,
+        "upstreams": report.upstreams,
+        "connections": report.connections,
+        "connections_not_shown": report.connections_not_shown,
+        "recent": report.recent,
+        "counters": _counters(agent, report),
+        "admin": agent.admin_addresses,
+        "complaints": _complaints(agent),
+        **workers,
     }
 
 
-def data_plane(parts: Parts) -> Row:
-    """Where connections come in and what lives."""
-    live = parts.ledger.live()
+def _counters(agent: Agent, report: DataPlaneReport) -> Row:
+    """The data plane's counters, and what the control plane and the log have counted."""
+    keeper, lost = agent.control.credentials, report.counters.get("log_lines_lost", 0)
     return {
-        "public": upstream_status.opening_row(parts.public),
-        "upstreams": upstream_status.rows(parts),
-        "connections": [_connection(connection) for connection in live[-MOST_ROWS:]],
-        "connections_not_shown": max(0, len(live) - MOST_ROWS),
-        "recent": [_finished(finished) for finished in parts.ledger.recent()],
+        **report.counters,
+        "log_lines_lost": lost + agent.log.lost,
+        "credentials_rejected": {} if keeper is None else dict(keeper.status.rejections),
     }
 
 
-def _settings(parts: Parts) -> Row:
+def _settings(agent: Agent) -> Row:
     rows: dict[str, object] = {
-        name: {"value": value, "origin": str(origin)} for name, value, origin in parts.settings.effective()
+        name: {"value": value, "origin": str(origin)}
+        for name, value, origin in agent.control.settings.effective()
     }
-    registration = parts.placement.value
+    registration = agent.control.snapshot.registration.value
     if registration is not None:
-        for name, (value, origin) in origins(registration, parts.settings).items():
+        for name, (value, origin) in origins(registration, agent.control.settings).items():
             rows[name] = {"value": value, "origin": str(origin)}
     return rows
 
 
-def _placement(parts: Parts) -> Row | None:
-    registration = parts.placement.value
+def _placement(agent: Agent) -> Row | None:
+    registration = agent.control.snapshot.registration.value
     if registration is None:
         return None
     return {
@@ -94,8 +97,8 @@ def _placement(parts: Parts) -> Row | None:
     }
 
 
-def _intentions(parts: Parts) -> Row | None:
-    intentions = parts.intentions.value
+def _intentions(agent: Agent) -> Row | None:
+    intentions = agent.control.snapshot.intentions.value
     if intentions is None:
         return None
     return {
@@ -109,33 +112,40 @@ def _intentions(parts: Parts) -> Row | None:
     }
 
 
-def _outgoing(parts: Parts) -> Row | None:
+def _outgoing(agent: Agent) -> Row | None:
     """Which intentions keep us, or anybody, from calling others; None while they are not known."""
-    outgoing = parts.outgoing.value
+    outgoing = agent.control.snapshot.source_intentions.value
     return None if outgoing is None else {"rules": outgoing.rules}
 
 
-def _policy(parts: Parts) -> Row:
+def _policy(agent: Agent) -> Row:
     """What else decides about callers, beside intentions."""
-    told = parts.settings
+    told = agent.control.settings
     return {
         "audit": told.audit,
         "strict": told.strict,
         "narrow": [str(narrowing) for narrowing in told.narrow or ()],
         "deny_file": _text(told.deny_file),
-        "deny_entries": len(parts.deny_file.list),
+        "deny_entries": len(agent.control.deny_file.list),
     }
 
 
-def _complaints(parts: Parts) -> list[str]:
+def _complaints(agent: Agent) -> list[str]:
     """What an operator must not overlook."""
-    audit = "AUDIT MODE: intentions are not enforced" if parts.settings.audit else ""
+    audit = "AUDIT MODE: intentions are not enforced" if agent.control.settings.audit else ""
     deny_file = (
-        parts.deny_file.complaint and f"deny_file: {parts.deny_file.complaint}; the old list is in force"
+        agent.control.deny_file.complaint
+        and f"deny_file: {agent.control.deny_file.complaint}; the old list is in force"
     )
-    workers = [] if parts.crew is None else parts.crew.complaints()
-    policy = _policy_complaints(parts.intentions.value)
-    told = (audit, *policy, deny_file, parts.token.complaint, parts.journal.problem, *workers)
+    policy = _policy_complaints(agent.control.snapshot.intentions.value)
+    told = (
+        audit,
+        *policy,
+        deny_file,
+        agent.control.token.complaint,
+        agent.log.problem,
+        *agent.data.warnings(),
+    )
     return [complaint for complaint in told if complaint]
 
 
@@ -167,75 +177,6 @@ def _watch(status: WatchStatus) -> Row:
         "failing": failing,
         "failures": dict(status.failures),
         "filtered": status.filtered,
-    }
-
-
-def _connection(connection: Connection) -> Row:
-    address, why = _address_and_why(connection.dialled)
-    return {
-        "id": connection.id,
-        "direction": connection.direction.value,
-        "caller": connection.caller,
-        "upstream": connection.upstream,
-        "peer": "" if connection.peer is None else str(connection.peer.id),
-        "peer_serial": "" if connection.peer is None else connection.peer.serial,
-        "rule": connection.rule,
-        "handling": connection.handling.value,
-        "address": address,
-        "why": why,
-        "opened": connection.opened,
-        "since": _time(connection.since),
-        "to_plain": connection.progress.to_plain,
-        "to_tls": connection.progress.to_tls,
-    }
-
-
-def _finished(finished: Finished) -> Row:
-    address, why = _address_and_why(finished.dialled)
-    return {
-        "id": finished.id,
-        "direction": finished.direction.value,
-        "reason": finished.reason.value,
-        "detail": finished.detail,
-        "caller": finished.caller,
-        "upstream": finished.upstream,
-        "peer": finished.peer,
-        "peer_serial": "" if finished.theirs is None else finished.theirs.serial,
-        "rule": finished.rule,
-        "address": address,
-        "why": why,
-        "opened": finished.opened,
-        "since": _time(finished.since),
-        "until": _time(finished.until),
-        "to_plain": finished.to_plain,
-        "to_tls": finished.to_tls,
-    }
-
-
-def _address_and_why(dialled: str) -> tuple[str, str]:
-    """`host:port (reason)`, as a Dialling prints itself; a local app has no reason."""
-    address, _, why = dialled.partition(" (")
-    return address, why.removesuffix(")")
-
-
-def counters(parts: Parts) -> Mapping[str, object]:
-    """How many connections, requests and bytes there were."""
-    ledger = parts.ledger
-    endings: dict[str, dict[str, int]] = {direction.value: {} for direction in Direction}
-    for (direction, reason), count in sorted(ledger.counters().items()):
-        endings[direction.value][reason] = count
-    return {
-        "endings": endings,
-        "attempts_failed": dict(ledger.failed_attempts()),
-        "requests": dict(ledger.requests()),
-        "audited": dict(ledger.audits()),
-        "probes": ledger.probes,
-        "log_lines_lost": parts.journal.lost,
-        "bytes": {
-            direction.value: dict(zip(("to_plain", "to_tls"), ledger.bytes(direction), strict=True))
-            for direction in Direction
-        },
-        "credentials_rejected": {} if parts.rotation is None else dict(parts.rotation.status.rejections),
     }
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
 import trio
 
@@ -17,16 +16,9 @@ from agent.connections.records import CloseReason, Direction
 from agent.net.accept import Admission, Place
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.upstream_state import Surroundings, Targets
+from agent.snapshot import EndpointSources
 from upstreams.plan import plan
 from upstreams.spec import Bind, LocalBind, Upstream
-
-
-class Feeds(Protocol):
-    """Who watches where upstreams are."""
-
-    def want(self, upstreams: Iterable[Upstream], /) -> None:
-        """Watch what these need and nothing else."""
-
 
 Serve = Callable[[socket.socket, Place, Targets], Awaitable[None]]
 
@@ -36,7 +28,7 @@ class UpstreamListeners:
     """The upstreams in force. `serve` serves one connection of our app to its end."""
 
     listeners: Listeners
-    feeds: Feeds
+    sources: EndpointSources
     ledger: Ledger
     serve: Serve
     around: Surroundings
@@ -49,7 +41,7 @@ class UpstreamListeners:
 
     async def bind(self, upstreams: Sequence[Upstream]) -> None:
         """At start: take every address. Raises BindFailed."""
-        self.feeds.want(upstreams)
+        self.sources.want(upstreams)
         for upstream in upstreams:
             self.current[upstream.bind] = Targets(upstream, self.around)
             await self.listeners.bind(upstream.bind, self._opening(upstream))
@@ -61,7 +53,7 @@ class UpstreamListeners:
         for upstream in steps.close:
             await self.listeners.close(upstream.bind)
             del self.current[upstream.bind]
-        self.feeds.want(upstreams)
+        self.sources.want(upstreams)
         for upstream in steps.retarget:
             self.current[upstream.bind].become(upstream)
             opening = self.listeners.get(upstream.bind)

@@ -83,55 +83,42 @@ class NotServed(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outbound:
+    """What every connection of our app to an upstream shares. `handshake_timeout` in seconds."""
+
+    credentials: Latest[Contexts]
+    source_intentions: Latest[Outgoing]
+    deny_list: Latest[DenyList]
+    relay: Relay
+    ledger: Ledger
+    clock: Clock
+    handshake_timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Route:
     """What every attempt of one connection shares."""
 
     targets: Targets
     search: Search
-    contexts: Latest[Contexts]
-    clock: Clock
-    relay: Relay
-    ledger: Ledger
-    handshake_timeout: float
-    deny_list: Latest[DenyList] | None
-    outgoing: Latest[Outgoing] | None
-    settled: Callable[[], None]
+    on_served: Callable[[], None]
+    outbound: Outbound
 
 
-async def serve_outbound(
-    sock: socket.socket,
-    *,
-    targets: Targets,
-    contexts: Latest[Contexts],
-    relay: Relay,
-    ledger: Ledger,
-    clock: Clock,
-    handshake_timeout: float,
-    deny_list: Latest[DenyList] | None = None,
-    outgoing: Latest[Outgoing] | None = None,
-    settled: Callable[[], None] = lambda: None,
+async def serve(
+    sock: socket.socket, on_served: Callable[[], None], targets: Targets, outbound: Outbound
 ) -> None:
-    """Serve one accepted, non-blocking socket of our app to its end, and close it. Times in seconds.
+    """Serve one accepted, non-blocking socket of our app to its end, and close it.
 
-    `settled` is told when a candidate is found that serves it.
+    `on_served` is called when a candidate is found that serves it.
     """
     try:
         destination = str(targets.upstream.destination)
-        with ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
+        with outbound.ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
             try:
                 with _admitted(connection, targets):
-                    route = _Route(
-                        targets=targets,
-                        search=Search(targets),
-                        contexts=contexts,
-                        clock=clock,
-                        relay=relay,
-                        ledger=ledger,
-                        handshake_timeout=handshake_timeout,
-                        deny_list=deny_list,
-                        outgoing=outgoing,
-                        settled=settled,
-                    )
+                    search = Search(targets)
+                    route = _Route(targets=targets, search=search, on_served=on_served, outbound=outbound)
                     await _serve(sock, route, connection)
             except NotServed as failure:
                 connection.end(failure.reason, failure.detail)
@@ -164,10 +151,10 @@ def _overflow(targets: Targets) -> NotServed | None:
 
 
 async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> None:
-    if route.contexts.value is None:
+    if route.outbound.credentials.value is None:
         raise NotServed(OutboundReason.NO_CREDENTIALS_YET, "there is no certificate to show yet")
-    not_after = route.contexts.value.credentials.leaf.not_after
-    if route.clock() > not_after:
+    not_after = route.outbound.credentials.value.credentials.leaf.not_after
+    if route.outbound.clock() > not_after:
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise NotServed(OutboundReason.CREDENTIALS_EXPIRED, detail)
     failed: list[FailedAttempt] = []
@@ -177,9 +164,9 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
             connection,
             failed,
             targets=route.targets,
-            relay=route.relay,
-            ledger=route.ledger,
-            settled=route.settled,
+            relay=route.outbound.relay,
+            ledger=route.outbound.ledger,
+            on_served=route.on_served,
         )
         if served:
             return
@@ -205,7 +192,7 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
                 endpoint=str(approach), address=address, reason=failure.reason, detail=detail
             )
             failed.append(attempt)
-            route.ledger.attempt_failed(connection, attempt)
+            route.outbound.ledger.attempt_failed(connection, attempt)
         else:
             return
     raise _none_left(failed, route)
@@ -216,11 +203,11 @@ async def _persist(
 ) -> None:
     """Attempt it, again if it was judged by roots that are not the newest any more."""
     while True:
-        version = route.contexts.version
+        version = route.outbound.credentials.version
         try:
             return await _attempt(sock, route, connection, approach, dialling)
         except (HandshakeFailed, PeerRejected) as failure:
-            if failure.reason not in _BY_OUR_ROOTS or route.contexts.version == version:
+            if failure.reason not in _BY_OUR_ROOTS or route.outbound.credentials.version == version:
                 raise
             attempt = FailedAttempt(
                 endpoint=str(approach),
@@ -228,7 +215,7 @@ async def _persist(
                 reason=OutboundReason.ROOTS_REPLACED,
                 detail=failure.detail,
             )
-            route.ledger.attempt_failed(connection, attempt)
+            route.outbound.ledger.attempt_failed(connection, attempt)
 
 
 async def _attempt(
@@ -244,13 +231,15 @@ async def _attempt(
         tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds)
         last.callback(lambda: part(None, tcp, ending))
         tls = await _handshake(tcp, route, connection, approach)
-        peer = identify(tls, expected, route.contexts, route.clock(), route.deny_list)
+        peer = identify(
+            tls, expected, route.outbound.credentials, route.outbound.clock(), route.outbound.deny_list
+        )
         _must_be_let(route, connection, expected)  # as the list is by now
         connection.peer = peer
         connection.dialled = dialled(approach, dialling)
-        route.settled()
+        route.on_served()
         connection.relaying()
-        transfer = await route.relay.run(sock, tls, connection.progress)
+        transfer = await route.outbound.relay.run(sock, tls, connection.progress)
         route.search.served()
         ending = transfer.ending
         if transfer.answered:
@@ -265,24 +254,24 @@ async def _attempt(
 async def _handshake(
     tcp: socket.socket, route: _Route, connection: Connection, approach: Approach
 ) -> SSL.Connection:
-    current = _newest(route.contexts)
+    current = _newest(route.outbound.credentials)
     leaf = current.credentials.leaf
     connection.ours = Party(id=leaf.id, serial=leaf.serial)
     name = server_name(approach.endpoint.expected, current.credentials.bundle.trust_domain)
-    seconds = route.search.seconds(approach, route.handshake_timeout)
-    return await client_handshake(tcp, current.client, name, seconds, route.relay.make_way)
+    seconds = route.search.seconds(approach, route.outbound.handshake_timeout)
+    return await client_handshake(tcp, current.client, name, seconds, route.outbound.relay.make_way)
 
 
 def _must_be_let(route: _Route, connection: Connection, callee: Callee) -> None:
     """Raise NotServed if our own list keeps us from calling that service."""
-    outgoing = None if route.outgoing is None else route.outgoing.value
-    if outgoing is None:
+    known = route.outbound.source_intentions.value
+    if known is None:
         return
-    denial = outgoing.denial(_newest(route.contexts).credentials.leaf.id, callee)
+    denial = known.denial(_newest(route.outbound.credentials).credentials.leaf.id, callee)
     if denial is None:
         return
     if denial.audited:
-        route.ledger.audit(connection, Audited(reason=denial.reason, rule=denial.rule))
+        route.outbound.ledger.audit(connection, Audited(reason=denial.reason, rule=denial.rule))
         return
     connection.rule = denial.rule
     raise NotServed(_KEPT_OUT[denial.reason], f"{callee}: {denial.rule}")
@@ -291,20 +280,20 @@ def _must_be_let(route: _Route, connection: Connection, callee: Callee) -> None:
 def identify(
     tls: SSL.Connection,
     expected: ExpectedIdentity,
-    contexts: Latest[Contexts],
+    credentials: Latest[Contexts],
     at: datetime,
-    deny_list: Latest[DenyList] | None,
+    deny_list: Latest[DenyList],
 ) -> Peer:
     """The peer, if it is who that endpoint must be, by the roots of this moment.
 
     Raises PeerRejected, or NotServed.
     """
-    bundle = _newest(contexts).credentials.bundle
+    bundle = _newest(credentials).credentials.bundle
     peer = verify_peer(verified_chain(tls), bundle, at)
     if not expected.matches(peer.id):
         detail = f"expected spiffe://{bundle.trust_domain}{expected}, it is {peer.id}"
         raise NotServed(OutboundReason.WRONG_IDENTITY, detail)
-    denied = (deny_list.value or NOBODY).objection(peer) if deny_list is not None else ""
+    denied = (deny_list.value or NOBODY).objection(peer)
     if denied:
         raise NotServed(OutboundReason.DENY_LISTED, f"{peer.id}: {denied}")
     return peer

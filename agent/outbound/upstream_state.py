@@ -15,39 +15,16 @@ from typing import Protocol
 
 import trio
 
-from agent.base.latest import Latest
 from agent.connections.connection import Connection
-from agent.consul.watch import WatchStatus
 from agent.outbound.warm_connection import Warm, WarmBook
+from agent.snapshot import EndpointSource, EndpointSources
 from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet
 from upstreams.failover import Failover, Life
 from upstreams.reach import Dialling, Doubt, Unreachable, doubt, reach
 from upstreams.route import Approach, Terrain, approaches, first_choice
-from upstreams.spec import Destination, Gateways, Lookup, Upstream, WanMode
-
-
-@dataclass(slots=True, kw_only=True)
-class Source:
-    """Where the endpoints of one lookup come from. `polled`: news comes when it is asked for."""
-
-    endpoints: Latest[EndpointSet]
-    status: WatchStatus
-    ask_again: Callable[[], None]
-    polled: bool = False
-
-    @property
-    def may_have_news(self) -> bool:
-        """Whether waiting a moment may be worth it: otherwise what we have is what there is."""
-        return self.polled or self.endpoints.value is None
-
-
-class Sources(Protocol):
-    """Who knows the sources."""
-
-    def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
-        """The source of that lookup; from now on it is kept up to date."""
+from upstreams.spec import Destination, Gateways, Upstream, WanMode
 
 
 class Pool(Protocol):
@@ -79,7 +56,7 @@ class Surroundings:
     `clock` gives seconds and never goes back: no ejection lasts longer because the wall clock was set.
     """
 
-    sources: Sources
+    sources: EndpointSources
     own_datacenter: Callable[[], str]
     wan: WanMode
     rng: Random
@@ -134,12 +111,12 @@ class Targets:
         """Connections that no endpoint serves yet."""
         return sum(not connection.opened for connection in self.connections)
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[EndpointSource]:
         """By target."""
         upstream = self.upstream
         return [self._around.sources.source(target, upstream.poll_interval) for target in upstream.targets]
 
-    def gateways(self) -> list[Source]:
+    def gateways(self) -> list[EndpointSource]:
         """Of the gateways on the ways that were looked for so far."""
         return [self._around.sources.source(Gateways(where), None) for where in self._crossed]
 
@@ -239,7 +216,7 @@ def counted(targets: Targets, key: EndpointKey) -> Iterator[None]:
             del loads[key]  # endpoints come and go
 
 
-def _life(source: Source, terrain: Terrain) -> Life:
+def _life(source: EndpointSource, terrain: Terrain) -> Life:
     endpoints = source.endpoints.value
     if endpoints is None:
         return Life.UNKNOWN if source.status.failing is None else Life.DEAD

@@ -13,16 +13,18 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 import trio
 from OpenSSL import SSL
 
-from agent.connections.records import Party
+from agent.connections.records import FailedAttempt, Party
 from agent.relay.close import reset
 from agent.relay.pump import RECORD, explain
 from certs.peer import Peer
 from upstreams.reach import Dialling
 from upstreams.route import Approach
+from upstreams.spec import Upstream
 
 PROVEN_SECONDS = 5.0  # who refuses us has done so by then
 MOST_EARLY = 16 * 1024  # bytes that a server may say before it is asked anything
@@ -104,3 +106,13 @@ class Warm:
             reason = WarmReason.REFUSED if refused else WarmReason.LOST
             return reason, f"{ending.value} after {self.age:.1f} s: {detail}"
         return WarmReason.TALKATIVE, f"more than {MOST_EARLY} bytes unasked"
+
+
+class WarmEvents(Protocol):
+    """Who is told; must not block."""
+
+    def warm_discarded(self, upstream: Upstream, approach: Approach, reason: str, detail: str, /) -> None:
+        """A warm connection was given up unused."""
+
+    def warm_failed(self, upstream: Upstream, attempt: FailedAttempt, /) -> None:
+        """One could not be made."""

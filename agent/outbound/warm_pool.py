@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from random import Random
-from typing import Protocol
 
 import trio
 
@@ -33,15 +32,15 @@ from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.outbound import NotServed, identify, server_name
 from agent.outbound.upstream_state import Targets
-from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, Warm, WarmReason
+from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, Warm, WarmEvents, WarmReason
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.source_intentions import Outgoing
 from agent.relay.close import reset
+from agent.snapshot import Snapshot
 from certs.contexts import Contexts
 from certs.peer import PeerRejected
 from upstreams.reach import Dialling, Unreachable
 from upstreams.route import Approach
-from upstreams.spec import Upstream
 
 LOOK_SECONDS = 1.0  # ejections and failover end by time alone
 FIRST_REST, LONGEST_REST = 0.5, 30.0  # seconds after the first setback, doubled with each
@@ -49,27 +48,21 @@ _BY_THE_FAR_SIDE = frozenset({WarmReason.REFUSED, WarmReason.CLOSED, WarmReason.
 _YOUNGEST = 0.8  # of the greatest age: they are not all to be renewed at once
 
 
-class WarmEvents(Protocol):
-    """Who is told; must not block."""
-
-    def warm_discarded(self, upstream: Upstream, approach: Approach, reason: str, detail: str, /) -> None:
-        """A warm connection was given up unused."""
-
-    def warm_failed(self, upstream: Upstream, attempt: FailedAttempt, /) -> None:
-        """One could not be made."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grounds:
-    """What all pools of an agent stand on. `handshake_timeout` in seconds, as the registration says now."""
+    """What all pools of an agent share."""
 
-    contexts: Latest[Contexts]
-    deny_list: Latest[DenyList]
-    outgoing: Latest[Outgoing]
+    snapshot: Snapshot
     clock: Callable[[], datetime]
     rng: Random
-    handshake_timeout: Callable[[], float]
     events: WarmEvents
+
+    @property
+    def handshake_timeout(self) -> float:
+        """Seconds, as the registration says now."""
+        registration = self.snapshot.registration.value
+        assert registration is not None  # an upstream comes out of one
+        return registration.handshake_timeout
 
 
 class WarmPool:
@@ -93,9 +86,9 @@ class WarmPool:
         self._targets.warm = self
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wake_on, self._grounds.contexts)
-                nursery.start_soon(self._wake_on, self._grounds.deny_list)
-                nursery.start_soon(self._wake_on, self._grounds.outgoing)
+                nursery.start_soon(self._wake_on, self._grounds.snapshot.credentials)
+                nursery.start_soon(self._wake_on, self._grounds.snapshot.deny_list)
+                nursery.start_soon(self._wake_on, self._grounds.snapshot.source_intentions)
                 while True:
                     self._wake = trio.Event()
                     self._look()
@@ -136,10 +129,11 @@ class WarmPool:
 
     def _objection(self, warm: Warm) -> tuple[StrEnum, str] | None:
         """What speaks against handing it out at this moment."""
-        grounds, contexts, now = self._grounds, self._grounds.contexts.value, self._grounds.clock()
+        snapshot, now = self._grounds.snapshot, self._grounds.clock()
+        contexts = snapshot.credentials.value
         if contexts is None or contexts.generation != warm.generation:
             return WarmReason.NEW_CREDENTIALS, f"made with generation {warm.generation}"
-        deny_list, outgoing = grounds.deny_list.value or NOBODY, grounds.outgoing.value
+        deny_list, outgoing = snapshot.deny_list.value or NOBODY, snapshot.source_intentions.value
         objection = objection_to(warm.peer, contexts, now, deny_list, outgoing)
         if objection is not None:
             return objection
@@ -169,11 +163,12 @@ class WarmPool:
         return min(now + LOOK_SECONDS, self._try_at) if self._try_at > now else now + LOOK_SECONDS
 
     def _may_call(self) -> bool:
-        contexts = self._grounds.contexts.value
+        contexts = self._grounds.snapshot.credentials.value
         return contexts is not None and self._grounds.clock() <= contexts.credentials.leaf.not_after
 
     def _kept_out(self, approach: Approach) -> bool:
-        contexts, outgoing = self._grounds.contexts.value, self._grounds.outgoing.value
+        snapshot = self._grounds.snapshot
+        contexts, outgoing = snapshot.credentials.value, snapshot.source_intentions.value
         if contexts is None or outgoing is None:
             return False
         denial = outgoing.denial(contexts.credentials.leaf.id, approach.endpoint.expected)
@@ -183,12 +178,14 @@ class WarmPool:
 
     async def _keep(self, approach: Approach, dialling: Dialling) -> None:
         """One warm connection's life, up to where somebody takes it or it is discarded."""
-        version = self._grounds.contexts.version
+        version = self._grounds.snapshot.credentials.version
         try:
             warm = await self._make(approach, dialling)
         except (DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
             ours = isinstance(failure, HandshakeFailed | PeerRejected)
-            replaced = self._grounds.contexts.version != version  # it was judged by roots of the past
+            replaced = (
+                self._grounds.snapshot.credentials.version != version
+            )  # it was judged by roots of the past
             self._failed(approach, dialling, failure, blame=not (ours and replaced))
             return
         finally:
@@ -207,12 +204,13 @@ class WarmPool:
         grounds, upstream = self._grounds, self._targets.upstream
         sock = await dial(TcpAddress(dialling.host, dialling.port), upstream.connect_timeout)
         try:
-            contexts = grounds.contexts.value
+            snapshot = grounds.snapshot
+            contexts = snapshot.credentials.value
             assert contexts is not None  # looked at before; a published value is never taken back
             credentials, expected = contexts.credentials, approach.endpoint.expected
             name = server_name(expected, credentials.bundle.trust_domain)
-            tls = await client_handshake(sock, contexts.client, name, grounds.handshake_timeout())
-            peer = identify(tls, expected, grounds.contexts, grounds.clock(), grounds.deny_list)
+            tls = await client_handshake(sock, contexts.client, name, grounds.handshake_timeout)
+            peer = identify(tls, expected, snapshot.credentials, grounds.clock(), snapshot.deny_list)
         except BaseException:
             reset(sock)
             raise

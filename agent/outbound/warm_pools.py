@@ -5,18 +5,36 @@ Most agents have none, so what keeps them is imported when the first upstream as
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+from random import Random
+
 import trio
 
+from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.upstream_state import Targets
-from agent.parts import Parts
+from agent.outbound.warm_connection import WarmEvents
+from agent.snapshot import Snapshot
 
 
-async def keep_warm(parts: Parts) -> None:
+async def keep_warm(
+    upstreams: UpstreamListeners,
+    snapshot: Snapshot,
+    clock: Callable[[], datetime],
+    rng: Random,
+    events: WarmEvents,
+) -> None:
     """Run a pool for every upstream that wants one, for ever. Cancelled, it leaves no connection behind."""
-    upstreams = parts.upstreams
-    assert upstreams is not None  # made before anything is served
     pools: dict[Targets, trio.CancelScope] = {}
     version = 0
+
+    async def keep(targets: Targets, scope: trio.CancelScope) -> None:
+        from agent.outbound.warm_pool import Grounds, WarmPool  # noqa: PLC0415 - few agents need it
+
+        grounds = Grounds(snapshot=snapshot, clock=clock, rng=rng, events=events)
+        with scope:
+            await WarmPool(targets, grounds).run()
+
     async with trio.open_nursery() as nursery:
         while True:
             current, version = await upstreams.in_force.newer(version)
@@ -25,27 +43,4 @@ async def keep_warm(parts: Parts) -> None:
                 pools.pop(targets).cancel()
             for targets in wanting - pools.keys():
                 pools[targets] = trio.CancelScope()
-                nursery.start_soon(_keep, parts, targets, pools[targets])
-
-
-async def _keep(parts: Parts, targets: Targets, scope: trio.CancelScope) -> None:
-    from agent.observe.warm_log import WarmLog  # noqa: PLC0415 - few agents need these
-    from agent.outbound.warm_pool import Grounds, WarmPool  # noqa: PLC0415
-
-    grounds = Grounds(
-        contexts=parts.contexts,
-        deny_list=parts.deny_file.latest,
-        outgoing=parts.outgoing,
-        clock=parts.clock,
-        rng=parts.rng,
-        handshake_timeout=lambda: _handshake_timeout(parts),
-        events=WarmLog(parts.journal),
-    )
-    with scope:
-        await WarmPool(targets, grounds).run()
-
-
-def _handshake_timeout(parts: Parts) -> float:
-    registration = parts.placement.value
-    assert registration is not None  # an upstream comes out of one
-    return registration.handshake_timeout
+                nursery.start_soon(keep, targets, pools[targets])

@@ -34,7 +34,7 @@ async def serve_warm(
     targets: Targets,
     relay: Relay,
     ledger: Ledger,
-    settled: Callable[[], None],
+    on_served: Callable[[], None],
 ) -> bool:
     """Serve it to its end; False, with not a byte of our app taken, if a candidate has to be looked for.
 
@@ -42,7 +42,7 @@ async def serve_warm(
     one, or to a dial, and noted in `failed`.
     """
     while targets.warm is not None and (warm := targets.warm.take()) is not None:
-        settled()
+        on_served()
         with counted(targets, warm.approach.hop.key):
             transfer = await _relay(sock, warm, connection, relay)
         detail = f"{transfer.ending.value}: {transfer.detail}"

@@ -2,5 +2,5 @@
 
 This room reads the newest values and asks nothing of Consul.
 
-    dataplane  reconcile  upstream_limits  upstream_report
+    dataplane  reconcile  report  upstream_limits  upstream_report
 """

@@ -1,130 +1,261 @@
-"""What is done with an accepted connection: the newest values are looked up here, at the moment of use."""
+"""The data plane of one process: it serves connections by the newest values of the snapshot.
+
+`DataPlane` is what the life of an agent needs of whatever serves its connections. `LocalDataPlane` serves in
+this process, `agent.workers.pool.WorkerPool` in several others. Neither asks Consul.
+"""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from random import Random
+from typing import Protocol
 
 import trio
 
-from agent.config.options import ProxyProtocol
-from agent.connections.connection import Connection, Handling
+from agent.config.options import LogLevel, ProxyProtocol
+from agent.config.registration import Registration
+from agent.config.settings import Settings
+from agent.connections.connection import ConnectionEvents, Handling
+from agent.connections.ledger import Ledger
 from agent.connections.reauthorize import Judge
-from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
-from agent.inbound.inbound import handling, serve_inbound
+from agent.connections.records import CloseReason
+from agent.inbound import inbound
 from agent.net.accept import Place
-from agent.net.handshake import Way
-from agent.outbound.outbound import serve_outbound
-from agent.outbound.upstream_state import Targets
-from agent.parts import Parts
-from agent.policy.http_mode import HttpMode
+from agent.net.listeners import ListenerEvents, Listeners
+from agent.outbound import outbound
+from agent.outbound.upstream_state import TargetEvents, Targets
+from agent.outbound.warm_connection import WarmEvents
+from agent.outbound.warm_pools import keep_warm
+from agent.proxy.reconcile import PUBLIC, reconciler
+from agent.proxy.report import DataPlaneReport, report
 from agent.relay.relay import Relay
+from agent.snapshot import EndpointSources, Snapshot
 
+CUT_SECONDS = 5.0  # for connections that are cut to take note
 STEPS = 4  # of handshakes before every other task has its turn, where requests are judged: some 2 ms of work
 
 
-class Handlers:
-    """Serves connections of both directions with the parts of one agent."""
+class DataPlaneEvents(ConnectionEvents, ListenerEvents, TargetEvents, WarmEvents, Protocol):
+    """Who hears what the data plane does; must not block."""
 
-    def __init__(self, parts: Parts, relay: Relay) -> None:
-        self._parts = parts
-        self._relay = relay
+    def rejudged(self, closed: int, /) -> None:
+        """Connections were closed because what they were admitted by has changed."""
+
+
+class DataPlane(Protocol):
+    """Whatever serves the connections of an agent."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """For the length of the block it can serve; afterwards every connection has ended."""
+
+    async def bind(self, registration: Registration, /) -> None:
+        """Take every address of the first registration. Raises BindFailed."""
+
+    async def open(self) -> None:
+        """Let callers in, and return when they are served. Raises BindFailed."""
+
+    def release(self) -> None:
+        """Give back what was bound and never opened."""
+
+    async def follow(self) -> None:
+        """Carry out each change of the registration, until cancelled."""
+
+    async def close_public(self) -> None:
+        """Let in no more callers from the mesh."""
+
+    async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
+        """Wait for the last connection, at most so long or until hurried; return how many were cut."""
+
+    async def report(self, *, rows: bool) -> DataPlaneReport:
+        """What it has done and does. `rows`: each connection and upstream too."""
+
+    def live(self) -> int:
+        """How many connections live."""
+
+    def problems(self) -> list[str]:
+        """What keeps it from serving, one text each."""
+
+    def warnings(self) -> list[str]:
+        """What an operator must not overlook though it serves."""
+
+    def take_level(self, level: LogLevel, /) -> None:
+        """Log at another level from now on."""
+
+
+class LocalDataPlane:
+    """Serves connections in this process. `listeners` are given where sockets come from another one."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Snapshot,
+        settings: Settings,
+        sources: EndpointSources,
+        events: DataPlaneEvents,
+        clock: Callable[[], datetime],
+        rng: Random,
+        inherited: socket.socket | None = None,
+        listeners: Listeners | None = None,
+    ) -> None:
+        self.snapshot = snapshot
+        self.settings = settings
+        self.ledger = Ledger(clock, events)
+        self._relay = Relay()
+        self._clock = clock
+        self._rng = rng
+        self._events = events
         self._steps = trio.CapacityLimiter(STEPS)
+        self._reauthorizer = Judge(
+            self.ledger,
+            snapshot.intentions,
+            snapshot.credentials,
+            clock,
+            events.rejudged,
+            grace=settings.expired_peer_grace,
+            deny_list=snapshot.deny_list,
+            outgoing=snapshot.source_intentions,
+        )
+        self.ledger.on_opened = self._reauthorizer.opened
+        self.reconciler = reconciler(
+            snapshot=snapshot,
+            settings=settings,
+            sources=sources,
+            events=events,
+            rng=rng,
+            ledger=self.ledger,
+            listeners=Listeners(events) if listeners is None else listeners,
+            serve_inbound=self.inbound,
+            serve_outbound=self.outbound,
+            inherited=inherited,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        with self._relay:
+            async with trio.open_nursery() as tasks:
+                async with trio.open_nursery() as connections:
+                    async with trio.open_nursery() as loops:
+                        self.reconciler.serve_in(loops, connections)
+                        tasks.start_soon(self._reauthorizer.run)
+                        yield
+                    connections.cancel_scope.deadline = trio.current_time() + CUT_SECONDS
+                tasks.cancel_scope.cancel()
+
+    # --- one connection ---
 
     async def inbound(self, sock: socket.socket, place: Place) -> None:
-        """A caller from the mesh."""
-        parts = self._parts
-        registration = parts.placement.value
+        """Serve a caller from the mesh."""
+        registration = self.snapshot.registration.value
         if registration is None or registration.local_app is None:  # the app was taken from the registration
             sock.close()
             return
-        await serve_inbound(
-            sock,
-            contexts=parts.contexts,
-            intentions=parts.intentions,
+        shared = inbound.Inbound(
+            credentials=self.snapshot.credentials,
+            intentions=self.snapshot.intentions,
+            deny_list=self.snapshot.deny_list,
             app=registration.local_app,
             relay=self._relay,
-            ledger=parts.ledger,
-            clock=parts.clock,
+            ledger=self.ledger,
+            clock=self._clock,
             handshake_timeout=registration.handshake_timeout,
             connect_timeout=registration.local_connect_timeout,
             http=registration.http,
             underscores_in_headers=registration.underscores_in_headers,
-            deny_list=parts.deny_file.latest,
-            proxy_protocol=parts.settings.proxy_protocol is ProxyProtocol.V2,
-            way=self.way(registration.http),
-            settled=place.settle,
+            proxy_protocol=self.settings.proxy_protocol is ProxyProtocol.V2,
+            before_step=self.before_step,
         )
-
-    def way(self, http: HttpMode) -> Way:
-        """How a handshake makes way for those who are there: they are the relay's, or tasks of their own."""
-        intentions = self._parts.intentions.value
-        if intentions is None or handling(intentions, http) is not Handling.BY_REQUEST:
-            return self._relay.make_way
-        return self._among_tasks
-
-    async def _among_tasks(self) -> None:
-        await self._relay.make_way()
-        async with self._steps:  # which lets every task that can run go first
-            pass
+        await inbound.serve(sock, place.settle, shared)
 
     async def outbound(self, sock: socket.socket, place: Place, targets: Targets) -> None:
-        """Our app."""
-        parts = self._parts
-        registration = parts.placement.value
+        """Serve a connection of our app to an upstream."""
+        registration = self.snapshot.registration.value
         assert registration is not None  # an upstream comes out of one
-        await serve_outbound(
-            sock,
-            targets=targets,
-            contexts=parts.contexts,
+        shared = outbound.Outbound(
+            credentials=self.snapshot.credentials,
+            source_intentions=self.snapshot.source_intentions,
+            deny_list=self.snapshot.deny_list,
             relay=self._relay,
-            ledger=parts.ledger,
-            clock=parts.clock,
+            ledger=self.ledger,
+            clock=self._clock,
             handshake_timeout=registration.handshake_timeout,
-            deny_list=parts.deny_file.latest,
-            outgoing=parts.outgoing,
-            settled=place.settle,
         )
+        await outbound.serve(sock, place.settle, targets, shared)
+
+    async def before_step(self) -> None:
+        """Let the relay serve what has waited, and, where requests are judged, every other task too."""
+        await self._relay.make_way()
+        registration, intentions = self.snapshot.registration.value, self.snapshot.intentions.value
+        if registration is None or intentions is None:
+            return
+        if inbound.handling(intentions, registration.http) is Handling.BY_REQUEST:
+            async with self._steps:
+                pass
+
+    # --- from start to end ---
+
+    async def bind(self, registration: Registration, /) -> None:
+        await self.reconciler.bind(registration)
+
+    async def open(self) -> None:
+        self.reconciler.listeners.open()
+
+    def release(self) -> None:
+        self.reconciler.listeners.release()
+
+    async def follow(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.reconciler.follow)
+            nursery.start_soon(self.reconciler.listeners.retry_failed)
+            nursery.start_soon(self.keep_warm)
+
+    async def keep_warm(self) -> None:
+        """Keep warm connections of the upstreams that want them, until cancelled."""
+        await keep_warm(self.reconciler.upstreams, self.snapshot, self._clock, self._rng, self._events)
+
+    async def close_public(self) -> None:
+        await self.reconciler.listeners.close(PUBLIC)
+
+    async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as draining:
+                draining.start_soon(_cancel_on, hurry, draining)
+                await self.ledger.empty()
+                draining.cancel_scope.cancel()
+        return await self.cut()
+
+    async def cut(self) -> int:
+        """Close every listener and end every connection; return how many there were."""
+        await self.reconciler.listeners.close_all()
+        cut = self.ledger.close_all(CloseReason.DRAIN_DEADLINE)
+        with trio.move_on_after(CUT_SECONDS):
+            await self.ledger.empty()
+        return cut
+
+    # --- what it says ---
+
+    async def report(self, *, rows: bool) -> DataPlaneReport:
+        return self.report_now(rows=rows)
+
+    def report_now(self, *, rows: bool) -> DataPlaneReport:
+        """The same, at once."""
+        return report(self.ledger, self.reconciler.upstreams, self._clock(), rows=rows)
+
+    def live(self) -> int:
+        return self.ledger.count
+
+    def problems(self) -> list[str]:
+        return [f"listener: {problem}" for problem in self.reconciler.listeners.problems]
+
+    def warnings(self) -> list[str]:
+        return []
+
+    def take_level(self, level: LogLevel, /) -> None:
+        pass  # the log is the agent's own
 
 
-class Reactions:
-    """Hears of every connection (agent.connections.connection.ConnectionEvents), and acts on it."""
-
-    def __init__(self) -> None:
-        self._parts: Parts | None = None
-        self._judge: Judge | None = None
-
-    def attach(self, parts: Parts, judge: Judge) -> None:
-        """The ledger is made with its listener, and the parts with the ledger: so these come last."""
-        self._parts = parts
-        self._judge = judge
-
-    def opened(self, connection: Connection, /) -> None:
-        """It has a peer, which will expire."""
-        if self._parts is not None and self._judge is not None:
-            self._parts.journal.opened(connection)
-            self._judge.opened(connection)
-
-    def closed(self, finished: Finished, /) -> None:
-        """It has ended."""
-        if self._parts is not None:
-            self._parts.journal.closed(finished)
-
-    def refused(self, finished: Finished, /) -> None:
-        """It has ended before it began."""
-        if self._parts is not None:
-            self._parts.journal.refused(finished)
-
-    def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
-        """An HTTP request was answered here."""
-        if self._parts is not None:
-            self._parts.journal.request_refused(connection, refused)
-
-    def audited(self, connection: Connection, audited: Audited, /) -> None:
-        """What would have been denied was let through."""
-        if self._parts is not None:
-            self._parts.journal.audited(connection, audited)
-
-    def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
-        """A candidate does not serve."""
-        if self._parts is not None:
-            self._parts.journal.attempt_failed(connection, attempt)
+async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:
+    await event.wait()
+    nursery.cancel_scope.cancel()

@@ -1,133 +1,131 @@
-"""Goes along with the registration: what it changes is changed, and nothing else is touched."""
+"""Brings listeners and upstreams in line with the registration: what has changed is changed, no more."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
 
 import trio
 
+from agent.base.latest import Latest
 from agent.config.registration import Registration
-from agent.net.accept import Admission
+from agent.config.settings import Settings
+from agent.connections.ledger import Ledger
+from agent.net.accept import Admission, Place
 from agent.net.listeners import Listeners, Opening
-from agent.outbound.listeners import Feeds, UpstreamListeners
-from agent.outbound.upstream_state import Sources, Surroundings, TargetEvents
-from agent.parts import PUBLIC, Parts
-from agent.proxy.dataplane import Handlers
-from agent.relay.relay import Relay
+from agent.outbound.listeners import Serve, UpstreamListeners
+from agent.outbound.upstream_state import Surroundings, TargetEvents
+from agent.snapshot import EndpointSources, Snapshot
 
+PUBLIC = "public"  # the key of the public listener
 PUBLIC_PURPOSE = "callers from the mesh"
 
 
-class Directory(Feeds, Sources, Protocol):
-    """Who is told which upstreams there are, and says where they are."""
-
-
 @dataclass(slots=True, kw_only=True)
-class Following:
-    """Carries a registration out: strictly the first, then each change of it."""
+class Reconciler:
+    """Carries registrations out: strictly the first, leniently each change of it."""
 
-    parts: Parts
+    registration: Latest[Registration]
+    settings: Settings
     listeners: Listeners
     upstreams: UpstreamListeners
-    handlers: Handlers
-    connections: trio.Nursery
-    inherited: socket.socket | None
-    watch_intentions: Callable[[], None]
+    serve_inbound: Callable[[socket.socket, Place], Awaitable[None]]
+    inherited: socket.socket | None = None
+    in_force: Registration | None = None
+    _connections: trio.Nursery = field(init=False, repr=False)  # given by `serve_in`
+
+    def serve_in(self, loops: trio.Nursery, connections: trio.Nursery) -> None:
+        """Run the accept loops in one nursery and the connections in another."""
+        self.listeners.serve_in(loops, connections)
+        self._connections = connections
 
     async def bind(self, registration: Registration) -> None:
         """At start: take every address. Raises BindFailed."""
-        if self._opens_public(registration):
+        self.in_force = registration
+        if registration.accepts_callers:
             await self.listeners.bind(PUBLIC, self._public(registration))
-            self.watch_intentions()
         await self.upstreams.bind(registration.upstreams)
 
-    async def follow(self, before: Registration, version: int) -> None:
-        """Carry out every change after that version, for ever."""
+    async def follow(self) -> None:
+        """Carry out every registration after the first, until cancelled."""
+        version = 1
         while True:
-            after, version = await self.parts.placement.newer(version)
-            await self.change(before, after)
-            before = after
+            registration, version = await self.registration.newer(version)
+            await self.change(registration)
 
-    async def change(self, before: Registration, after: Registration) -> None:
+    async def change(self, after: Registration) -> None:
         """Carry out one change."""
+        before, self.in_force = self.in_force, after
         await self._move_public(before, after)
-        await self.upstreams.follow(after.upstreams, self.parts.settings.drain_seconds, self.connections)
+        await self.upstreams.follow(after.upstreams, self.settings.drain_seconds, self._connections)
 
-    async def _move_public(self, before: Registration, after: Registration) -> None:
+    async def _move_public(self, before: Registration | None, after: Registration) -> None:
         opening = self.listeners.get(PUBLIC)
-        wanted = self._opens_public(after)
-        stays = opening is not None and wanted and self._same_place(before, after)
-        if opening is not None and stays:
+        if opening is not None and after.accepts_callers and self._same_place(before, after):
             opening.admission.limit = self._limit(after)
             return
         await self.listeners.close(PUBLIC)
-        if wanted:
-            self.watch_intentions()  # until they are known callers are refused by name
+        if after.accepts_callers:
             await self.listeners.add(PUBLIC, self._public(after))
 
-    def _same_place(self, before: Registration, after: Registration) -> bool:
-        return self.inherited is not None or before.public_bind == after.public_bind
-
-    def _opens_public(self, registration: Registration) -> bool:
-        return registration.public_bind is not None and registration.local_app is not None
+    def _same_place(self, before: Registration | None, after: Registration) -> bool:
+        return self.inherited is not None or (before is not None and before.public_bind == after.public_bind)
 
     def _public(self, registration: Registration) -> Opening:
-        assert registration.public_bind is not None  # asked before
+        assert registration.public_bind is not None  # it accepts callers
         return Opening(
             purpose=PUBLIC_PURPOSE,
             address=registration.public_bind,
-            handler=self.handlers.inbound,
-            admission=Admission(self._limit(registration), self.parts.settings.max_handshakes or None),
+            handler=self.serve_inbound,
+            admission=Admission(self._limit(registration), self.settings.max_handshakes or None),
             inherited=self.inherited,
             checked=True,
         )
 
     def _limit(self, registration: Registration) -> int | None:
-        return registration.max_inbound_connections or self.parts.settings.max_connections or None
+        return registration.max_inbound_connections or self.settings.max_connections or None
 
 
-def assemble(
-    parts: Parts,
-    relay: Relay,
+def reconciler(
     *,
-    listeners: Listeners,
-    directory: Directory,
-    connections: trio.Nursery,
+    snapshot: Snapshot,
+    settings: Settings,
+    sources: EndpointSources,
     events: TargetEvents,
-    inherited: socket.socket | None,
-    watch_intentions: Callable[[], None],
-) -> Following:
-    """What serves and listens, put together; the parts know it from now on."""
-    handlers = Handlers(parts, relay)
-    settings = parts.settings
+    rng: Random,
+    ledger: Ledger,
+    listeners: Listeners,
+    serve_inbound: Callable[[socket.socket, Place], Awaitable[None]],
+    serve_outbound: Serve,
+    inherited: socket.socket | None = None,
+) -> Reconciler:
+    """A reconciler with the listeners of the upstreams."""
     around = Surroundings(
-        sources=directory,
-        own_datacenter=parts.own_datacenter,
+        sources=sources,
+        own_datacenter=snapshot.own_datacenter,
         wan=settings.wan_addresses,
-        rng=parts.rng,
-        loads=parts.loads,
+        rng=rng,
+        loads=Counter(),
         events=events,
     )
-    parts.listeners = listeners
-    parts.upstreams = UpstreamListeners(
+    upstreams = UpstreamListeners(
         listeners=listeners,
-        feeds=directory,
-        ledger=parts.ledger,
-        serve=handlers.outbound,
+        sources=sources,
+        ledger=ledger,
+        serve=serve_outbound,
         around=around,
         limit=settings.max_connections or None,
         unsettled_limit=settings.max_handshakes or None,
         current={},
     )
-    return Following(
-        parts=parts,
+    return Reconciler(
+        registration=snapshot.registration,
+        settings=settings,
         listeners=listeners,
-        upstreams=parts.upstreams,
-        handlers=handlers,
-        connections=connections,
+        upstreams=upstreams,
+        serve_inbound=serve_inbound,
         inherited=inherited,
-        watch_intentions=watch_intentions,
     )

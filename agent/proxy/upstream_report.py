@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from agent.base.prometheus import Family, counter, gauge
 from agent.net.accept import Overflow
 from agent.net.listeners import Opening
-from agent.outbound.upstream_state import Source, Targets
+from agent.outbound.listeners import UpstreamListeners
+from agent.outbound.upstream_state import Targets
 from agent.outbound.warm_connection import Warm
-from agent.parts import Parts
 from agent.proxy import upstream_limits
+from agent.snapshot import EndpointSource
 from upstreams.endpoints import Endpoint
 from upstreams.reach import Unreachable
 from upstreams.route import dialled
@@ -23,12 +24,8 @@ MOST_ENDPOINTS = 1000  # of one target, in one answer
 Row = dict[str, object]
 
 
-def rows(parts: Parts) -> list[Row]:
+def rows(upstreams: UpstreamListeners, now: datetime) -> list[Row]:
     """Every upstream, as it is now."""
-    upstreams = parts.upstreams
-    if upstreams is None:
-        return []
-    now = parts.clock()
     return [
         _upstream(targets, upstreams.listeners.get(bind), now)
         for bind, targets in list(upstreams.current.items())
@@ -56,7 +53,7 @@ def opening_row(opening: Opening | None) -> Row | None:
     }
 
 
-def families(parts: Parts) -> Iterator[Family]:
+def families(upstreams: UpstreamListeners) -> Iterator[Family]:
     """Metrics. An upstream is labelled by its destination and its bind: two may lead to one place."""
     known = gauge("sidecar_upstream_endpoints", "Known instances.")
     ejected = gauge("sidecar_upstream_ejected", "Endpoints and gateways left out for a while.")
@@ -65,7 +62,7 @@ def families(parts: Parts) -> Iterator[Family]:
     limit = gauge("sidecar_upstream_limit", "Of connections, by the setting; absent: none.")
     overflow = counter("sidecar_upstream_overflow_total", "Connections refused because a limit was reached.")
     changes = counter("sidecar_upstream_target_changes_total", "How often another target became active.")
-    for targets in [] if parts.upstreams is None else list(parts.upstreams.current.values()):
+    for targets in list(upstreams.current.values()):
         labels = {"upstream": str(targets.upstream.destination), "bind": str(targets.upstream.bind)}
         chosen = targets.active()
         for target, source in zip(targets.upstream.targets, targets.sources(), strict=True):
@@ -80,10 +77,10 @@ def families(parts: Parts) -> Iterator[Family]:
         for reason, count in sorted(targets.overflow.items()):
             overflow.add(count, reason=reason, **labels)
     yield from (known, ejected, active, live, limit, overflow, changes)
-    yield from _warm_families(parts)
+    yield from _warm_families(upstreams)
 
 
-def _warm_families(parts: Parts) -> Iterator[Family]:
+def _warm_families(upstreams: UpstreamListeners) -> Iterator[Family]:
     """Of the upstreams that have, or had, warm connections."""
     wanted = gauge("sidecar_upstream_warm_wanted", "Connections to be kept ready.")
     ready = gauge("sidecar_upstream_warm_ready", "Connections that are ready now.")
@@ -91,7 +88,7 @@ def _warm_families(parts: Parts) -> Iterator[Family]:
     missed = counter("sidecar_upstream_warm_missed_total", "Connections of our app that found none ready.")
     discarded = counter("sidecar_upstream_warm_discarded_total", "Given up unused, by reason.")
     failed = counter("sidecar_upstream_warm_failed_total", "Attempts that made none, by reason.")
-    for targets in [] if parts.upstreams is None else list(parts.upstreams.current.values()):
+    for targets in list(upstreams.current.values()):
         book, pool, upstream = targets.warm_book, targets.warm, targets.upstream
         if not (upstream.warm or book.made or book.failed):
             continue
@@ -112,7 +109,7 @@ def _limits(upstream: Upstream) -> list[tuple[str, int]]:
     return [(name, most) for name, most in limits.items() if most is not None]
 
 
-def _places(source: Source) -> Counter[tuple[str, str]]:
+def _places(source: EndpointSource) -> Counter[tuple[str, str]]:
     newest = source.endpoints.value
     return Counter((e.datacenter, e.status.value) for e in (newest.endpoints if newest else ()))
 
@@ -165,7 +162,7 @@ def _ready(warm: Warm) -> Row:
     }
 
 
-def _source(targets: Targets, source: Source, now: datetime) -> Row:
+def _source(targets: Targets, source: EndpointSource, now: datetime) -> Row:
     newest, status = source.endpoints.value, source.status
     endpoints = () if newest is None else newest.endpoints
     return {

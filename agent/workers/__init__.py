@@ -2,5 +2,6 @@
 
 A worker asks nothing of Consul and keeps no settings of its own.
 
-    channel  endpoints  link  listeners  messages  process  publisher  reports  supervisor  worker
+    channel  endpoints  link  listeners  messages  pool  process  publisher  reports  supervisor
+    worker
 """

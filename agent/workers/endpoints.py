@@ -7,7 +7,7 @@ from functools import partial
 
 from agent.base.latest import Latest
 from agent.consul.watch import AnswerRejected, WatchStatus
-from agent.outbound.upstream_state import Source
+from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
 from agent.workers.reports import AskedAgain, GatewaysWanted
 from upstreams.endpoints import EndpointSet
@@ -17,14 +17,14 @@ Key = tuple[Lookup, float | None]
 
 
 class HandedFeeds:
-    """Sources by lookup (agent.outbound.upstream_state.Sources); `say` asks the control process."""
+    """EndpointSources by lookup (agent.snapshot.EndpointSources); `say` asks the control process."""
 
     def __init__(self, say: Callable[[AskedAgain | GatewaysWanted], None]) -> None:
         self._say = say
-        self._sources: dict[Key, Source] = {}
+        self._sources: dict[Key, EndpointSource] = {}
         self._numbers: dict[int, Key] = {}
 
-    def source(self, lookup: Lookup, poll_interval: float | None, /) -> Source:
+    def source(self, lookup: Lookup, poll_interval: float | None, /) -> EndpointSource:
         """The source of that lookup; gateways are wanted from when somebody looks for them."""
         key = _key(lookup, poll_interval)
         source = self._sources.get(key)
@@ -54,11 +54,11 @@ class HandedFeeds:
             self._sources.pop(key, None)
 
 
-def _unknown(lookup: Lookup) -> Source:
+def _unknown(lookup: Lookup) -> EndpointSource:
     endpoints: Latest[EndpointSet] = Latest()
     status = WatchStatus(name=f"endpoints {lookup}")
     polled = isinstance(lookup, QueryDestination)
-    return Source(endpoints=endpoints, status=status, ask_again=lambda: None, polled=polled)
+    return EndpointSource(endpoints=endpoints, status=status, ask_again=lambda: None, polled=polled)
 
 
 def _key(lookup: Lookup, poll_interval: float | None) -> Key:

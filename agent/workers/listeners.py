@@ -26,10 +26,8 @@ class SharedListeners(Listeners):
 
     shareable = True
 
-    def __init__(
-        self, listeners: trio.Nursery, connections: trio.Nursery, events: ListenerEvents, board: Board
-    ) -> None:
-        super().__init__(listeners, connections, events)
+    def __init__(self, events: ListenerEvents, board: Board) -> None:
+        super().__init__(events)
         self._board = board
         self._of: dict[tuple[ListenerKey, int], list[Bound]] = {}  # by listener and worker
 
@@ -80,8 +78,8 @@ class SharedListeners(Listeners):
 class HandedListeners(Listeners):
     """A worker's: a listener lets callers in while it is wanted and its sockets have been handed over."""
 
-    def __init__(self, listeners: trio.Nursery, connections: trio.Nursery, events: AdmissionEvents) -> None:
-        super().__init__(listeners, connections, _OfAdmission(events))
+    def __init__(self, events: AdmissionEvents) -> None:
+        super().__init__(_OfAdmission(events))
         self._handed: dict[ListenerKey, Sequence[socket.socket]] = {}
 
     async def bind(self, key: ListenerKey, opening: Opening) -> None:

@@ -59,10 +59,15 @@ class Item:
 class Board:
     """The values, by name."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
+    def __init__(self) -> None:
+        self._nursery: trio.Nursery  # given by `start`
         self._items: dict[Hashable, Item] = {}
         self.readers: set[Reader] = set()
+
+    def start(self, nursery: trio.Nursery) -> Board:
+        """Watch the cells in that nursery; return the board."""
+        self._nursery = nursery
+        return self
 
     def post(
         self,

@@ -14,8 +14,7 @@ import msgspec
 
 from agent.base.prometheus import Family, Kind
 from agent.connections.ledger import RECENT
-from agent.observe import metrics, status
-from agent.parts import Parts
+from agent.proxy.report import MOST_ROWS, DataPlaneReport
 
 # Numbers that each worker has of one and the same thing; of all others the sum is told.
 _NOT_ADDED = frozenset(
@@ -35,29 +34,11 @@ Row: TypeAlias = dict[str, Any]
 Sample: TypeAlias = tuple[dict[str, str], float]
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """One metric of one worker."""
-
-    name: str
-    kind: Kind
-    says: str
-    samples: list[Sample]
-
-
-class Reported(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The answer to a report; `cut` once it has finished. Rows are those of `/status`."""
+class Reported(DataPlaneReport, frozen=True, tag=True, kw_only=True):
+    """The answer of a worker to a report; `cut` once it has finished."""
 
     number: int
     pid: int
-    live: int
-    resident_bytes: int
-    metrics: list[Measured]
-    counters: Row
-    public: Row | None = None
-    upstreams: list[Row] = []
-    connections: list[Row] = []
-    connections_not_shown: int = 0
-    recent: list[Row] = []
     cut: int | None = None
 
 
@@ -82,27 +63,12 @@ def read(frame: bytes) -> Word:
     return _DECODER.decode(frame)
 
 
-def report(parts: Parts, number: int, *, rows: bool, cut: int | None = None) -> Reported:
-    """How a worker is doing."""
-    told: Row = status.data_plane(parts) if rows else {}
-    return Reported(
-        number=number,
-        pid=os.getpid(),
-        live=len(parts.ledger.live()),
-        resident_bytes=metrics.resident_bytes(),
-        metrics=[
-            Measured(
-                family.name,
-                family.kind,
-                family.says,
-                [(dict(of), float(value)) for of, value in family.samples],
-            )
-            for family in metrics.data_plane(parts)
-        ],
-        counters=dict(status.counters(parts)),
-        cut=cut,
-        **told,
-    )
+def reported(
+    report: DataPlaneReport, number: int, *, lines_lost: int = 0, cut: int | None = None
+) -> Reported:
+    """The report of a worker as its answer; the log lines that it lost are counted with the rest."""
+    counted = msgspec.structs.replace(report, counters={**report.counters, "log_lines_lost": lines_lost})
+    return Reported(number=number, pid=os.getpid(), cut=cut, **msgspec.structs.asdict(counted))
 
 
 def added_up(reports: Iterable[Reported], ended: Reported | None) -> list[Family]:
@@ -137,37 +103,43 @@ def buried(ended: Reported | None, last: Reported) -> Reported:
             for direction, of in lost.items()
             for count in of.values()
         ]
-        counting.append(Measured(ENDED, Kind.COUNTER, "Finished connections by how they ended.", samples))
+        counting.append(Family(ENDED, Kind.COUNTER, "Finished connections by how they ended.", samples))
     counters = _sum([last.counters, {"endings": lost}])
     last = msgspec.structs.replace(last, metrics=counting, counters=counters)
     if ended is None:
         return last
-    metrics_ = [
-        Measured(one.name, one.kind, one.says, [(dict(of), value) for of, value in one.samples])
-        for one in added_up([last], ended)
-    ]
-    return msgspec.structs.replace(last, metrics=metrics_, counters=_sum([ended.counters, last.counters]))
+    counters = _sum([ended.counters, last.counters])
+    return msgspec.structs.replace(last, metrics=added_up([last], ended), counters=counters)
 
 
-def merged(document: Row, reports: Mapping[int, Reported], ended: Reported | None) -> Row:
-    """The control process's `/status` with what its workers say laid into it."""
+def merged(
+    own: DataPlaneReport,
+    reports: Mapping[int, Reported],
+    ended: Reported | None,
+    *,
+    processes: list[Family],
+    workers: list[Row],
+) -> DataPlaneReport:
+    """The control process's own report with what its workers say laid into it."""
     every = list(reports.values())
     connections = [{"worker": slot, **row} for slot, told in reports.items() for row in told.connections]
     connections.sort(key=lambda row: str(row["since"]))
     recent = [{"worker": slot, **row} for slot, told in reports.items() for row in told.recent]
     recent.sort(key=lambda row: str(row["until"]))
-    over = max(0, len(connections) - status.MOST_ROWS)
-    return {
-        **document,
-        "public": _listener(document["public"], [told.public for told in every]),
-        "upstreams": [_upstream(row, every) for row in document["upstreams"]],
-        "connections": connections[over:],
-        "connections_not_shown": over + sum(told.connections_not_shown for told in every),
-        "recent": recent[-RECENT:],
-        "counters": _sum(
-            [document["counters"], *(told.counters for told in (*every, *([ended] if ended else [])))]
-        ),
-    }
+    over = max(0, len(connections) - MOST_ROWS)
+    counters = [told.counters for told in (*every, *([ended] if ended else []))]
+    return DataPlaneReport(
+        live=sum(told.live for told in every),
+        resident_bytes=own.resident_bytes,
+        metrics=[*processes, *added_up(every, ended)],
+        counters=_sum([own.counters, *counters]),
+        public=_listener(own.public, [told.public for told in every]),
+        upstreams=[_upstream(row, every) for row in own.upstreams],
+        connections=connections[over:],
+        connections_not_shown=over + sum(told.connections_not_shown for told in every),
+        recent=recent[-RECENT:],
+        workers=workers,
+    )
 
 
 def _listener(row: Row | None, theirs: Sequence[Row | None]) -> Row | None:

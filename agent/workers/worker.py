@@ -25,26 +25,17 @@ from agent import VERSION
 from agent.ageing import age
 from agent.base.clock import now
 from agent.base.exits import ExitCode
-from agent.base.phase import Phase
 from agent.config.options import LogLevel
 from agent.config.registration import Registration
-from agent.connections.ledger import Ledger
-from agent.connections.reauthorize import Judge
-from agent.connections.records import CloseReason
-from agent.consul.api import Consul
-from agent.consul.http import Client
-from agent.consul.token import TokenSource
+from agent.config.settings import Settings
 from agent.observe.events import Journal
 from agent.observe.log import Log
-from agent.outbound.warm_pools import keep_warm
-from agent.parts import Parts
 from agent.policy.deny_list import DenyList
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import Outgoing
 from agent.process.memory import give_back, settle
-from agent.proxy.dataplane import Reactions
-from agent.proxy.reconcile import assemble
-from agent.relay.relay import Relay
+from agent.proxy.dataplane import LocalDataPlane
+from agent.snapshot import Snapshot
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.endpoints import HandedFeeds
 from agent.workers.listeners import HandedListeners
@@ -63,9 +54,7 @@ from agent.workers.messages import (
     decode,
     taken_up,
 )
-from agent.workers.reports import AskedAgain, GatewaysWanted, report
-
-CUT_SECONDS = 5.0  # for connections that are cut to take note
+from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, reported
 
 
 def main(words: Sequence[str], err: TextIO) -> int:
@@ -94,68 +83,57 @@ async def serve(channel: Channel, err: TextIO, clock: Callable[[], datetime]) ->
     try:
         return await worker.run()
     except Exception as error:  # noqa: BLE001 - a bug: what is known of it is told, and the process ends
-        worker.parts.journal.crashed("".join(traceback.format_exception(error)))
+        worker.log.crashed("".join(traceback.format_exception(error)))
         return ExitCode.FAILED
 
 
 class Worker:
-    """One of several; its parts are those of an agent without watches."""
+    """One of several: a data plane whose snapshot is written by messages."""
 
     def __init__(
         self, channel: Channel, welcome: Welcome, err: TextIO, clock: Callable[[], datetime]
     ) -> None:
+        settings = _share_of_settings(welcome)
+        self.log = Journal(
+            err,
+            clock,
+            level=settings.log_level,
+            form=settings.log_format,
+            connections=settings.connection_log,
+            worker=welcome.slot,
+        )
+        self.snapshot = Snapshot()
+        self._listeners = HandedListeners(self.log)
+        self.endpoints = HandedFeeds(self._say)
+        self.data = LocalDataPlane(
+            snapshot=self.snapshot,
+            settings=settings,
+            sources=self.endpoints,
+            events=self.log,
+            clock=clock,
+            rng=Random(),  # noqa: S311 - the choice of endpoints, nothing secret
+            listeners=self._listeners,
+        )
         self._channel = channel
+        self._clock = clock
         self._workers = welcome.workers
-        self._reactions = Reactions()
+        self._drain_seconds = settings.drain_seconds
         self._to_say: dict[AskedAgain | GatewaysWanted, None] = {}
         self._has_word = trio.Event()
         self._settled = False
-        self.feeds = HandedFeeds(self._say)
-        self.parts = _parts(welcome, self._reactions, err, clock)
 
     async def run(self) -> ExitCode:
         """To the end."""
-        with Relay() as relay:
-            async with trio.open_nursery() as watches:
-                async with trio.open_nursery() as connections:
-                    async with trio.open_nursery() as loops:
-                        self._assemble(relay, loops, connections)
-                        watches.start_soon(self.parts.journal.keep_up)
-                        watches.start_soon(self._judge.run)
-                        watches.start_soon(age, self.parts.intentions, self.parts.clock)
-                        watches.start_soon(keep_warm, self.parts)
-                        watches.start_soon(give_back, lambda: self.parts.ledger.count)
-                        watches.start_soon(self._speak)
-                        code = await self._obey()
-                    connections.cancel_scope.deadline = trio.current_time() + CUT_SECONDS
-                watches.cancel_scope.cancel()
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(self.log.keep_up)
+            async with self.data.running():
+                tasks.start_soon(age, self.snapshot.intentions, self._clock)
+                tasks.start_soon(self.data.keep_warm)
+                tasks.start_soon(give_back, self.data.live)
+                tasks.start_soon(self._speak)
+                code = await self._obey()
+            tasks.cancel_scope.cancel()
         return code
-
-    def _assemble(self, relay: Relay, loops: trio.Nursery, connections: trio.Nursery) -> None:
-        parts = self.parts
-        parts.relay = relay
-        self._judge = judge = Judge(
-            parts.ledger,
-            parts.intentions,
-            parts.contexts,
-            parts.clock,
-            parts.journal.rejudged,
-            grace=parts.settings.expired_peer_grace,
-            deny_list=parts.deny_file.latest,
-            outgoing=parts.outgoing,
-        )
-        self._reactions.attach(parts, judge)
-        self.listeners = HandedListeners(loops, connections, parts.journal)
-        self._following = assemble(
-            parts,
-            relay,
-            listeners=self.listeners,
-            directory=self.feeds,
-            connections=connections,
-            events=parts.journal,
-            inherited=None,
-            watch_intentions=lambda: None,
-        )
 
     # --- what it is told ---
 
@@ -171,46 +149,48 @@ class Worker:
             return await self._abandoned()
 
     async def _carry_out(self, order: Order, sockets: Sequence[socket.socket]) -> None:
-        parts = self.parts
+        snapshot = self.snapshot
         match order:
             case DenyList():
-                parts.deny_file.latest.publish(order)
+                snapshot.deny_list.publish(order)
             case Registration():
                 await self._place(shared_out(order, self._workers))
             case HandedCredentials():
-                parts.contexts.publish(taken_up(order))
+                snapshot.credentials.publish(taken_up(order))
             case Intentions():
-                parts.intentions.publish(order)
+                snapshot.intentions.publish(order)
             case Outgoing():
-                parts.outgoing.publish(order)
+                snapshot.source_intentions.publish(order)
             case HandedEndpoints():
-                self.feeds.take(order)
+                self.endpoints.take(order)
             case Verbosity():
-                parts.journal.take_level(order.level)
+                self.log.take_level(order.level)
             case HandedSockets():
-                await self.listeners.hand(order.key, sockets)
+                await self._listeners.hand(order.key, sockets)
             case Withdrawn():
-                await self.listeners.withdraw(order.key)
+                await self._listeners.withdraw(order.key)
             case Unwatched():
-                self.feeds.drop(order.number)
+                self.endpoints.drop(order.number)
             case Report():
                 await self._answer(order)
 
     async def _place(self, after: Registration) -> None:
-        before = self.parts.placement.value
-        self.parts.placement.publish(after)
+        before = self.snapshot.registration.value
+        self.snapshot.registration.publish(after)
         if before is None:
-            await self._following.bind(after)
-            self.parts.phase = Phase.SERVING
+            await self.data.bind(after)
         else:
-            await self._following.change(before, after)
+            await self.data.reconciler.change(after)
 
     async def _answer(self, asked: Report) -> None:
-        told = report(self.parts, asked.number, rows=asked.rows)
-        await self._channel.send(msgspec.json.encode(told))
+        report = self.data.report_now(rows=asked.rows)
+        await self._send(reported(report, asked.number, lines_lost=self.log.lost))
         if not self._settled:
             self._settled = True
             settle()
+
+    async def _send(self, word: Reported | AskedAgain | GatewaysWanted) -> None:
+        await self._channel.send(msgspec.json.encode(word))
 
     # --- what it says unasked ---
 
@@ -225,7 +205,7 @@ class Worker:
                 self._has_word = trio.Event()
                 words, self._to_say = list(self._to_say), {}
                 for word in words:
-                    await self._channel.send(msgspec.json.encode(word))
+                    await self._send(word)
         except ChannelClosed:
             pass  # whoever listens for orders knows too
 
@@ -233,31 +213,26 @@ class Worker:
 
     async def _finish(self) -> ExitCode:
         cut = await self._cut()
-        told = report(self.parts, 0, rows=False, cut=cut)
+        report = self.data.report_now(rows=False)
         with suppress(ChannelClosed):
-            await self._channel.send(msgspec.json.encode(told))
+            await self._send(reported(report, 0, lines_lost=self.log.lost, cut=cut))
         return ExitCode.CLEAN
 
     async def _abandoned(self) -> ExitCode:
-        parts, seconds = self.parts, self.parts.settings.drain_seconds
-        parts.phase = Phase.DRAINING
-        parts.journal.draining("the control process is gone", len(parts.ledger.live()), seconds)
+        self.log.draining("the control process is gone", self.data.live(), self._drain_seconds)
         await self._close_listeners()
-        with trio.move_on_after(seconds):
-            await parts.ledger.empty()
-        parts.journal.drained(await self._cut())
+        with trio.move_on_after(self._drain_seconds):
+            await self.data.ledger.empty()
+        self.log.drained(await self._cut())
         return ExitCode.FAILED
 
     async def _cut(self) -> int:
         await self._close_listeners()
-        cut = self.parts.ledger.close_all(CloseReason.DRAIN_DEADLINE)
-        with trio.move_on_after(CUT_SECONDS):
-            await self.parts.ledger.empty()
-        return cut
+        return await self.data.cut()
 
     async def _close_listeners(self) -> None:
-        await self.listeners.close_all()
-        self.listeners.close_handed()
+        await self._listeners.close_all()
+        self._listeners.close_handed()
 
 
 def share(limit: int | None, workers: int) -> int | None:
@@ -282,28 +257,8 @@ def shared_out(registration: Registration, workers: int) -> Registration:
     )
 
 
-def _parts(welcome: Welcome, reactions: Reactions, err: TextIO, clock: Callable[[], datetime]) -> Parts:
-    told = welcome.settings
-    told = replace(told, max_connections=share(told.max_connections, welcome.workers) or 0, deny_file=None)
-    journal = Journal(
-        err,
-        clock,
-        level=told.log_level,
-        form=told.log_format,
-        connections=told.connection_log,
-        worker=welcome.slot,
-    )
-    return Parts(
-        settings=told,
-        clock=clock,
-        rng=Random(),  # noqa: S311 - the choice of endpoints, nothing secret
-        journal=journal,
-        consul=Consul(Client(_nobody, host=""), TokenSource(None, None)),
-        token=TokenSource(None, None),
-        ledger=Ledger(clock, reactions),
-        started=clock(),
-    )
-
-
-async def _nobody() -> trio.abc.Stream:
-    raise ConnectionRefusedError("a worker asks nobody")
+def _share_of_settings(welcome: Welcome) -> Settings:
+    """The agent's settings with this worker's part of each limit."""
+    settings = welcome.settings
+    most = share(settings.max_connections, welcome.workers) or 0
+    return replace(settings, max_connections=most, deny_file=None)

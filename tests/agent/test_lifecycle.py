@@ -14,6 +14,7 @@ from agent.base.exits import ExitCode
 from agent.connections.records import Direction
 from agent.observe.readiness import missing
 from agent.process.systemd import Inherited
+from agent.proxy.reconcile import PUBLIC
 from tests.support.agent_in_process import (
     App,
     Caller,
@@ -32,12 +33,12 @@ async def test_it_becomes_ready_and_ends(nursery: trio.Nursery) -> None:
     one.bench.well()
 
     async def act() -> None:
-        assert missing(one.bench.parts) == []
-        assert one.bench.parts.own_datacenter() == "dc1"
+        assert missing(one.bench.agent) == []
+        assert one.bench.snapshot.own_datacenter() == "dc1"
 
     await live(one, act)
     assert one.code is ExitCode.CLEAN
-    assert missing(one.bench.parts) == ["draining"]
+    assert missing(one.bench.agent) == ["draining"]
     events = one.bench.events()
     assert events.index("credentials.published") < events.index("listening", 2) < events.index("ready")
 
@@ -49,11 +50,11 @@ async def test_nobody_is_let_in_before_credentials_and_intentions_are_there(nurs
     one.bench.consul.answer(MATCH, text="No cluster leader", status=500)
     async with trio.open_nursery() as inner:
         inner.start_soon(one.run)
-        await one.until(lambda: one.bench.parts.contexts.value)
+        await one.until(lambda: one.bench.snapshot.credentials.value)
         await one.until(lambda: "watch.failed" in one.bench.events())
         with socket.socket() as caller:
             assert caller.connect_ex(one.address()) != 0
-        (piece,) = missing(one.bench.parts)
+        (piece,) = missing(one.bench.agent)
         assert piece.startswith("intentions: ")
         one.bench.consul.answer(MATCH, {"web": None}, index=7)
         await one.ready()
@@ -67,7 +68,7 @@ async def test_without_a_public_listener_intentions_are_not_needed(nursery: trio
     one.bench.well()
 
     async def act() -> None:
-        assert one.bench.parts.public is None
+        assert one.bench.data.reconciler.listeners.get(PUBLIC) is None
         assert not one.bench.consul.questions(MATCH)
         assert not one.bench.consul.questions(SERVICE)
 
@@ -110,11 +111,11 @@ async def test_who_does_not_finish_in_time_is_cut(nursery: trio.Nursery, how: st
         if how == "second signal":
             await one.until(lambda: "draining" in one.bench.events())
             os.kill(os.getpid(), signal.SIGTERM)
-        await one.until(lambda: not one.bench.parts.ledger.live())
+        await one.until(lambda: not one.bench.data.ledger.live())
         assert await caller.say(b"cut") == b""
         caller.close()
     assert one.code is ExitCode.FAILED
-    assert one.bench.parts.ledger.counters()[Direction.INBOUND, "drain_deadline"] == 1
+    assert one.bench.data.ledger.counters()[Direction.INBOUND, "drain_deadline"] == 1
 
 
 async def test_a_deny_cuts_a_live_connection_within_a_second(nursery: trio.Nursery) -> None:
@@ -130,7 +131,7 @@ async def test_a_deny_cuts_a_live_connection_within_a_second(nursery: trio.Nurse
                 "DestinationNS": "default", "SourceType": "consul", "Precedence": 9}  # fmt: skip
         one.bench.consul.answer(MATCH, {"web": [rule]}, index=8)
         with trio.fail_after(1):
-            await one.bench.parts.ledger.empty()
+            await one.bench.data.ledger.empty()
         assert await caller.say(b"denied") == b""
         caller.close()
 
@@ -146,7 +147,7 @@ async def test_upstreams_come_and_go_without_a_touch_to_the_others(nursery: trio
     one.bench.well(upstream("a", kept), upstream("b", gone))
 
     async def act() -> None:
-        upstreams = one.bench.parts.upstreams
+        upstreams = one.bench.data.reconciler.upstreams
         assert upstreams is not None
         before = {bind.port: upstreams.listeners.get(bind) for bind in upstreams.current}  # type: ignore[union-attr]
         changed = proxy_answer(upstream("c", kept), upstream("d", new))
@@ -178,13 +179,13 @@ async def test_an_address_that_is_taken_later_is_told_and_tried_again(
 
         async def act() -> None:
             one.bench.consul.answer(SERVICE, proxy_answer(upstream("db", port)), content_hash="h2")
-            await one.until(lambda: missing(one.bench.parts))
-            (piece,) = missing(one.bench.parts)
+            await one.until(lambda: missing(one.bench.agent))
+            (piece,) = missing(one.bench.agent)
             assert piece.startswith(
                 f"listener: cannot listen on 127.0.0.1:{port} for upstream db: it is in use"
             )
             other.close()
-            await one.until(lambda: not missing(one.bench.parts))
+            await one.until(lambda: not missing(one.bench.agent))
             assert _answers(port)
 
         await live(one, act)
@@ -232,7 +233,7 @@ async def test_a_registration_that_vanishes_leaves_everything_as_it_is(nursery: 
         one.bench.consul.answer(SERVICE, text=f"unknown service ID: {PROXY}", status=404)
         await one.until(lambda: "registration.gone" in one.bench.events())
         socket.create_connection(one.address()).close()
-        assert missing(one.bench.parts) == []
+        assert missing(one.bench.agent) == []
 
     await live(one, act)
 
@@ -277,7 +278,7 @@ async def test_the_admin_endpoint_is_there_from_the_start_and_removed_at_the_end
     one.bench.consul.down = True
     async with trio.open_nursery() as inner:
         inner.start_soon(one.run)
-        await one.until(lambda: one.bench.parts.admin_addresses)
+        await one.until(lambda: one.bench.agent.admin_addresses)
         stream = await trio.open_unix_socket(str(tmp_path / "admin.sock"))
         async with stream:
             await stream.send_all(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")

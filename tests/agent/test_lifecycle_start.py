@@ -53,7 +53,7 @@ async def test_a_token_file_that_holds_none_is_waited_for(nursery: trio.Nursery,
     file.touch()
     one = public_life(nursery, token_file=str(file))
     one.bench.well()
-    parts, complaint = one.bench.parts, f"token file {file}: it is empty"
+    bench, complaint = one.bench, f"token file {file}: it is empty"
 
     async def act() -> None:
         assert {asked.headers["x-consul-token"] for asked in one.bench.consul.asked} == {"s3cret"}
@@ -61,9 +61,9 @@ async def test_a_token_file_that_holds_none_is_waited_for(nursery: trio.Nursery,
         assert "token.usable" in one.bench.events()
 
     async def write_at_last() -> None:
-        await one.until(lambda: parts.start.failing)
-        assert missing(parts) == [f"registration: /v1/agent/services: {complaint}"]
-        assert complaint in str(document(parts)["complaints"])
+        await one.until(lambda: bench.control.start_status.failing)
+        assert missing(bench.agent) == [f"registration: /v1/agent/services: {complaint}"]
+        assert complaint in str((await document(bench.agent))["complaints"])
         assert not one.bench.consul.asked
         file.write_text("s3cret\n")
 
@@ -90,9 +90,9 @@ async def test_a_token_file_that_is_overwritten_with_none_keeps_the_agent_as_it_
             consul.answer(MATCH, {"web": None}, index=index)
             await one.until(partial(_asked_from, consul, str(index)))
             assert consul.asked[-1].headers["x-consul-token"] == "s3cret"
-        assert not missing(one.bench.parts)
+        assert not missing(one.bench.agent)
         assert one.bench.events().count("token.unusable") == 3
-        assert "sidecar_token_unusable 1" in text(families(one.bench.parts))
+        assert "sidecar_token_unusable 1" in text(await families(one.bench.agent))
 
     await live(one, act)
 

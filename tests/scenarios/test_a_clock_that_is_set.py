@@ -20,14 +20,11 @@ from agent.connections.records import Audited, Direction
 from agent.consul.api import ConsulError, ConsulReason
 from agent.control.churn import MOST_LEAVES
 from agent.control.watches import registration_watch
-from agent.net.listeners import Listeners
 from agent.observe.rate_limit import LINES_PER_SECOND
 from agent.observe.readiness import missing
 from agent.observe.status import document
 from agent.outbound.upstream_state import Targets
 from agent.policy.intentions import VerdictReason, parse_match
-from agent.proxy.reconcile import assemble
-from agent.relay.relay import Relay
 from agent.relay.splice import Ending
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import START, Assembled, assembled, registration
@@ -64,21 +61,11 @@ def wall() -> Wall:
     return Wall()
 
 
-def upstream(agent: Assembled, nursery: trio.Nursery) -> tuple[Targets, Lookups]:
+def upstream(agent: Assembled) -> tuple[Targets, Lookups]:
     """One upstream in the surroundings that an agent gives its own."""
     lookups = Lookups()
-    assemble(
-        agent.parts,
-        Relay(),
-        listeners=Listeners(nursery, nursery, agent.parts.journal),
-        directory=lookups,  # type: ignore[arg-type]  # nothing is followed here
-        connections=nursery,
-        events=Told(),
-        inherited=None,
-        watch_intentions=lambda: None,
-    )
-    assert agent.parts.upstreams is not None
-    targets = Targets(DB, agent.parts.upstreams.around)
+    around = replace(agent.data.reconciler.upstreams.around, sources=lookups, events=Told())
+    targets = Targets(DB, around)
     targets.sources()
     lookups.answer("db", NEAR)
     lookups.answer("db@dc2", FAR)
@@ -87,7 +74,7 @@ def upstream(agent: Assembled, nursery: trio.Nursery) -> tuple[Targets, Lookups]
 
 async def test_an_ejection(nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall) -> None:
     agent = assembled(nursery, clock=wall)
-    targets, _ = upstream(agent, nursery)
+    targets, _ = upstream(agent)
     targets.failed(Approach(target=0, endpoint=NEAR, hop=NEAR))
     wall.set_back()
     assert targets.failures.share(NEAR) == 0
@@ -99,7 +86,7 @@ async def test_the_hold_before_a_better_target_is_taken_again(
     nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall
 ) -> None:
     agent = assembled(nursery, clock=wall)
-    targets, lookups = upstream(agent, nursery)
+    targets, lookups = upstream(agent)
     lookups.answer("db")
     assert str(targets.active()) == "db@dc2"
     lookups.answer("db", NEAR)
@@ -126,46 +113,46 @@ async def test_how_long_a_registration_may_be_gone(
     nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall
 ) -> None:
     agent = assembled(nursery, clock=wall)
-    parts = agent.parts
-    parts.placement.publish(registration())
-    parts.phase = Phase.SERVING
-    watch = parts.registration_watch = registration_watch(parts.consul, "x", parts.placement.publish)
+    agent.snapshot.registration.publish(registration())
+    agent.control.phase = Phase.SERVING
+    watch = registration_watch(agent.control.consul, "x", agent.snapshot.registration.publish)
+    agent.control.watches["registration"] = watch
     watch.status.failed(ConsulError(ConsulReason.NOT_FOUND, "/v1/agent/service/x", "no", status=404), wall())
     wall.set_back()
     await trio.sleep(61.0)
-    assert any("Consul has not known" in piece for piece in missing(parts))
+    assert any("Consul has not known" in piece for piece in missing(agent.agent))
 
 
 async def test_how_old_an_answer_is_and_how_long_the_agent_lives(
     nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall
 ) -> None:
     agent = assembled(nursery, clock=wall)
-    parts = agent.parts
-    watch = parts.registration_watch = registration_watch(parts.consul, "x", parts.placement.publish)
+    watch = registration_watch(agent.control.consul, "x", agent.snapshot.registration.publish)
+    agent.control.watches["registration"] = watch
     watch.status.succeeded(wall())
     wall.set_back()
     await trio.sleep(5)
-    told = msgspec.json.decode(msgspec.json.encode(document(parts)))
+    told = msgspec.json.decode(msgspec.json.encode(await document(agent.agent)))
     assert told["uptime_seconds"] == 5
     assert [row["answered_seconds_ago"] for row in told["watches"]] == [5]
 
 
 async def test_what_a_connection_lasted(nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall) -> None:
     agent = assembled(nursery, clock=wall)
-    with agent.parts.ledger.open(Direction.INBOUND, "caller") as connection:
+    with agent.data.ledger.open(Direction.INBOUND, "caller") as connection:
         connection.relaying()
         wall.set_back()
         await trio.sleep(2)
         connection.end(Ending.CLEAN)
-    (finished,) = agent.parts.ledger.recent()
+    (finished,) = agent.data.ledger.recent()
     assert finished.seconds == pytest.approx(2)
 
 
 async def test_a_flood_in_the_log(nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall) -> None:
     agent = assembled(nursery, clock=wall)
-    journal = agent.parts.journal
+    journal = agent.agent.log
     audited = Audited(reason=VerdictReason.INTENTION_DENY, rule="x")
-    with agent.parts.ledger.open(Direction.INBOUND, "caller") as connection:
+    with agent.data.ledger.open(Direction.INBOUND, "caller") as connection:
         for _ in range(LINES_PER_SECOND + 5):
             journal.audited(connection, audited)
         wall.set_back()

@@ -23,7 +23,7 @@ async def test_live_and_new_connections(nursery: trio.Nursery, tmp_path: Path) -
     denied.write_text(entry("nobody"))
     nursery.start_soon(app.serve)
     life = public_life(nursery, service_addr=app.address, deny_file=str(denied))
-    life.bench.parts.deny_file.load()  # as `sidecar run` does before it begins
+    life.bench.control.deny_file.load()  # as `sidecar run` does before it begins
     root = life.bench.well(root=Issuer.root(now=datetime.now(UTC)))
 
     async def act() -> None:
@@ -35,11 +35,11 @@ async def test_live_and_new_connections(nursery: trio.Nursery, tmp_path: Path) -
         life.bench.consul.drop()
         began = trio.current_time()
         denied.write_text(entry("bad"))
-        await life.until(life.bench.parts.ledger.counters)
+        await life.until(life.bench.data.ledger.counters)
         assert trio.current_time() - began < SECOND
         assert await bad.say(b"more") == b""
         assert await good.say(b"more") == b"more"
-        assert {reason for _, reason in life.bench.parts.ledger.counters()} == {"deny_listed"}
+        assert {reason for _, reason in life.bench.data.ledger.counters()} == {"deny_listed"}
         again = Caller(root, "bad")
         await again.connect(life.address())
         assert await again.say(b"more") == b""
@@ -52,9 +52,9 @@ async def test_live_and_new_connections(nursery: trio.Nursery, tmp_path: Path) -
     async def unusable() -> None:
         """The list in force stays, and everybody who looks is told."""
         denied.write_text("nonsense\n")
-        await life.until(lambda: life.bench.parts.deny_file.complaint)
+        await life.until(lambda: life.bench.control.deny_file.complaint)
         assert "deny_list.unusable" in life.bench.events()
-        told = document(life.bench.parts)
+        told = await document(life.bench.agent)
         assert "; the old list is in force" in str(told["complaints"])
         assert "'deny_entries': 1" in str(told["policy"])
 

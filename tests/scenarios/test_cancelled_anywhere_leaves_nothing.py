@@ -11,8 +11,9 @@ import trio
 from OpenSSL import SSL
 
 from agent.connections.records import CloseReason
+from tests.support.descriptors import no_descriptor_leaked
 from tests.support.socket_pairs import tcp_pair
-from tests.support.two_sidecars import Mesh, Side, echo, inbound, mesh, no_descriptor_leaked, outbound, until
+from tests.support.two_sidecars import Mesh, Side, echo, inbound, mesh, outbound, until
 
 Serve = Callable[[], Awaitable[None]]
 

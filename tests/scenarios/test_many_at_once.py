@@ -11,7 +11,8 @@ import trio
 
 from agent.connections.records import Direction
 from agent.relay.splice import Ending
-from tests.support.two_sidecars import echo, mesh, no_descriptor_leaked, receive_all, until
+from tests.support.descriptors import no_descriptor_leaked
+from tests.support.two_sidecars import echo, mesh, receive_all, until
 
 MANY = 500
 PER_CONNECTION = 6  # descriptors in this one process: client, two in each sidecar, app

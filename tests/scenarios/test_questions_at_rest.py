@@ -5,6 +5,7 @@ Two datacenters and the agent's watches in one process, in virtual time: ten min
 
 from __future__ import annotations
 
+import io
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ import trio
 from trio.testing import MockClock
 
 from agent.control.endpoints import EndpointFeeds
+from agent.observe.events import Journal
 from agent.outbound.candidates import Search
 from agent.outbound.upstream_state import Targets
 from datacenter.http.frame import RawRequest
@@ -103,14 +105,12 @@ async def story() -> AsyncIterator[Story]:
     async with trio.open_nursery() as nursery:
         feeds = EndpointFeeds(
             Behind(world.dc1).client(nursery),
-            nursery,
             own_datacenter=lambda: "dc1",
             clock=clock,
             rng=Random(1),
-            on_failure=lambda _: None,
-            on_recovery=lambda _: None,
-            on_filtered=lambda _: None,
+            events=Journal(io.StringIO(), clock),
         )
+        feeds.start(nursery)
         feeds.want(UPSTREAMS)
         await trio.sleep(10)
         yield Story(world, feeds)

@@ -15,18 +15,9 @@ from agent.outbound.outbound import OutboundReason
 from agent.relay.splice import Ending
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
+from tests.support.descriptors import no_descriptor_leaked
 from tests.support.socket_pairs import contexts_of
-from tests.support.two_sidecars import (
-    Mesh,
-    deny_all,
-    echo,
-    endpoint,
-    in_place_of_db,
-    mesh,
-    no_descriptor_leaked,
-    one,
-    receive_all,
-)
+from tests.support.two_sidecars import Mesh, deny_all, echo, endpoint, in_place_of_db, mesh, one, receive_all
 from upstreams.endpoints import EndpointSet
 from upstreams.reach import UnreachableReason
 

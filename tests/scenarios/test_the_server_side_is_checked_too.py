@@ -15,8 +15,9 @@ from agent.net.handshake import HandshakeReason
 from agent.outbound.outbound import OutboundReason
 from certs.peer import PeerReason
 from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer, Minted
+from tests.support.descriptors import no_descriptor_leaked
 from tests.support.socket_pairs import NOW, contexts_of
-from tests.support.two_sidecars import Mesh, echo, endpoint, in_place_of_db, mesh, no_descriptor_leaked, one
+from tests.support.two_sidecars import Mesh, echo, endpoint, in_place_of_db, mesh, one
 
 
 async def refused(m: Mesh, reason: StrEnum, words: str = "") -> None:

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 import trio
 
+from agent.base.latest import Latest
 from agent.connections.records import Direction
 from agent.outbound.outbound import OutboundReason
 from agent.outbound.warm_connection import WarmReason
@@ -21,8 +22,11 @@ from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import parse_match
 from agent.relay.close import reset
 from agent.relay.splice import Ending
+from agent.snapshot import Snapshot
 from tests.certs.authority import TRUST_DOMAIN
 from tests.scenarios.test_cancelled_anywhere_leaves_nothing import cancelled_at
+from tests.support.agent_parts import registration
+from tests.support.descriptors import no_descriptor_leaked
 from tests.support.socket_pairs import contexts_of, tcp_pair
 from tests.support.two_sidecars import (
     UPSTREAM,
@@ -31,7 +35,6 @@ from tests.support.two_sidecars import (
     echo,
     in_place_of_db,
     mesh,
-    no_descriptor_leaked,
     now,
     outbound,
     until,
@@ -46,15 +49,13 @@ async def kept(m: Mesh, count: int = 2, *, full: bool = True) -> AsyncIterator[t
     """A pool beside web's half of the mesh, full at the beginning of the block."""
     events = Events()
     m.targets.become(replace(UPSTREAM, warm=count))
-    grounds = Grounds(
-        contexts=m.web.contexts,
+    snapshot = Snapshot(
+        registration=Latest(registration(handshake_timeout=5.0)),
+        credentials=m.web.contexts,
+        source_intentions=m.outgoing,
         deny_list=m.deny_list,
-        outgoing=m.outgoing,
-        clock=now,
-        rng=Random(1),
-        handshake_timeout=lambda: 5.0,
-        events=events,
     )
+    grounds = Grounds(snapshot=snapshot, clock=now, rng=Random(1), events=events)
     pool = WarmPool(m.targets, grounds)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.run)

@@ -16,7 +16,7 @@ from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.lifecycle import Lifecycle
 from agent.net.listeners import ListenerKey
-from agent.process.systemd import Inherited, Notifier
+from agent.process.systemd import Inherited, Notifier, public_socket
 from certs.bundle import parse_roots
 from certs.contexts import build_contexts
 from certs.credentials import prove
@@ -49,12 +49,11 @@ class Life:
                 await trio.sleep(0.01)
 
     async def ready(self) -> None:
-        await self.until(lambda: self.bench.parts.phase is Phase.SERVING)
+        await self.until(lambda: self.bench.control.phase is Phase.SERVING)
 
     def address(self, key: ListenerKey = "public") -> tuple[str, int]:
         """Where a listener is bound."""
-        assert self.bench.parts.listeners is not None
-        opening = self.bench.parts.listeners.all()[key]
+        opening = self.bench.data.reconciler.listeners.all()[key]
         host, port = opening.bound[0].sock.getsockname()
         return host, port
 
@@ -62,8 +61,8 @@ class Life:
 def life(nursery: trio.Nursery, *inherited: Inherited, **flags: str | list[str]) -> Life:
     """An agent that has not started; its admin port is any, its drain short."""
     told = settings(**{"admin_bind": "127.0.0.1:0", "drain_seconds": "5", **flags})
-    bench = assembled(nursery, told, wall)
-    cycle = Lifecycle(parts=bench.parts, reactions=bench.reactions, notifier=Notifier(), inherited=inherited)
+    bench = assembled(nursery, told, wall, public_socket(inherited))
+    cycle = Lifecycle(agent=bench.agent, notifier=Notifier())
     return Life(bench, cycle)
 
 

@@ -1,8 +1,9 @@
-"""The parts of an agent on a test's bench: a scripted Consul, a log to read, a clock for virtual time."""
+"""An agent on a test's bench: a scripted Consul, a log to read, a clock for virtual time."""
 
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,12 @@ from agent.base.address import TcpAddress
 from agent.config.options import LogLevel
 from agent.config.registration import Registration
 from agent.config.settings import Settings, resolve
-from agent.connections.ledger import Ledger
 from agent.consul.token import TokenSource
+from agent.control.plane import ControlPlane
+from agent.observe.agent import Agent
 from agent.observe.events import Journal
-from agent.parts import Parts
-from agent.proxy.dataplane import Reactions
+from agent.proxy.dataplane import LocalDataPlane
+from agent.snapshot import Snapshot
 from tests.certs.authority import Issuer, roots_answer
 from tests.support.fake_consul import ScriptedConsul
 
@@ -88,12 +90,22 @@ def registration(**fields: object) -> Registration:
 
 @dataclass(slots=True, kw_only=True)
 class Assembled:
-    """Parts, and a test's view of them."""
+    """An agent that does not run, and a test's view of it."""
 
-    parts: Parts
+    agent: Agent
+    data: LocalDataPlane
     consul: ScriptedConsul
-    reactions: Reactions
     written: io.StringIO
+
+    @property
+    def control(self) -> ControlPlane:
+        """Its control plane."""
+        return self.agent.control
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The cells that the planes share."""
+        return self.agent.control.snapshot
 
     @property
     def log(self) -> list[str]:
@@ -106,7 +118,7 @@ class Assembled:
 
     def well(self, *upstreams: dict[str, object], root: Issuer | None = None, **proxy: object) -> Issuer:
         """Script everything a sidecar of web needs; the root its leaf is of."""
-        root = root or Issuer.root(now=self.parts.clock())
+        root = root or Issuer.root(now=self.control.clock())
         listed = {PROXY: {"ID": PROXY, "Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "web"}}}
         self.consul.answer(SERVICES, listed)
         self.consul.answer(SERVICE, proxy_answer(*upstreams, **proxy), content_hash="h1")  # type: ignore[arg-type]
@@ -118,21 +130,33 @@ class Assembled:
 
 
 def assembled(
-    nursery: trio.Nursery, told: Settings | None = None, clock: Callable[[], datetime] = virtual
+    nursery: trio.Nursery,
+    told: Settings | None = None,
+    clock: Callable[[], datetime] = virtual,
+    inherited: socket.socket | None = None,
 ) -> Assembled:
     """An agent that has not started."""
     told = told or settings()
-    consul, written, reactions = ScriptedConsul(), io.StringIO(), Reactions()
+    consul, written = ScriptedConsul(), io.StringIO()
+    log = Journal(written, clock, level=LogLevel.DEBUG)
     token = TokenSource(told.token, told.token_file)
-    parts = Parts(
+    control = ControlPlane(
         settings=told,
-        clock=clock,
-        rng=Random(7),
-        journal=Journal(written, clock, level=LogLevel.DEBUG),
         consul=consul.client(nursery, token),
         token=token,
-        ledger=Ledger(clock, reactions),
-        started=clock(),
-        began=trio.current_time(),
+        events=log,
+        clock=clock,
+        rng=Random(7),
     )
-    return Assembled(parts=parts, consul=consul, reactions=reactions, written=written)
+    control.attach(nursery)
+    data = LocalDataPlane(
+        snapshot=control.snapshot,
+        settings=told,
+        sources=control.endpoints,
+        events=log,
+        clock=clock,
+        rng=control.rng,
+        inherited=inherited,
+    )
+    agent = Agent(control=control, data=data, log=log, started=clock(), began=trio.current_time())
+    return Assembled(agent=agent, data=data, consul=consul, written=written)

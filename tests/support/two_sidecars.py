@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -27,16 +27,19 @@ from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.records import Finished
 from agent.consul.watch import WatchStatus
-from agent.inbound.inbound import serve_inbound
+from agent.inbound.inbound import Inbound
+from agent.inbound.inbound import serve as serve_inbound
 from agent.net.accept import Admission, accept_all
 from agent.net.handshake import HandshakeFailed, client_handshake, server_handshake
-from agent.outbound.outbound import serve_outbound
-from agent.outbound.upstream_state import Source, Targets
+from agent.outbound.outbound import Outbound
+from agent.outbound.outbound import serve as serve_outbound
+from agent.outbound.upstream_state import Targets
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions, parse_match
 from agent.policy.source_intentions import Outgoing
 from agent.relay.relay import Relay
+from agent.snapshot import EndpointSource
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.scenarios.recorder import Recorder
@@ -44,7 +47,7 @@ from tests.support.socket_pairs import contexts_of, listener
 from tests.support.upstream_doubles import Told, surroundings
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity, Status
-from upstreams.spec import Lookup, parse_upstream_flag
+from upstreams.spec import Lookup, Upstream, parse_upstream_flag
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 UPSTREAM = parse_upstream_flag("db@dc2:9191")
@@ -108,9 +111,14 @@ class Mesh:
     def __post_init__(self) -> None:
         self.targets = Targets(UPSTREAM, surroundings(self, self.told, loads=self.loads))
 
-    def source(self, _lookup: Lookup, _poll_interval: float | None, /) -> Source:
+    def want(self, _upstreams: Iterable[Upstream], /) -> None:
+        """There is one upstream, and its endpoints are given."""
+
+    def source(self, _lookup: Lookup, _poll_interval: float | None, /) -> EndpointSource:
         """Where the upstream is, for whoever asks."""
-        return Source(endpoints=self.endpoints, status=WatchStatus(name="endpoints"), ask_again=lambda: None)
+        return EndpointSource(
+            endpoints=self.endpoints, status=WatchStatus(name="endpoints"), ask_again=lambda: None
+        )
 
     @property
     def failures(self) -> FailureMemory:
@@ -274,10 +282,10 @@ async def inbound(
     m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0, http: HttpMode = HttpMode.NEVER
 ) -> None:
     """db's sidecar serves one caller."""
-    await serve_inbound(
-        sock,
-        contexts=m.db.contexts,
+    shared = Inbound(
+        credentials=m.db.contexts,
         intentions=m.intentions,
+        deny_list=m.deny_list,
         app=m.app.address,
         relay=m.relay,
         ledger=m.db.ledger,
@@ -286,24 +294,23 @@ async def inbound(
         connect_timeout=2.0,
         http=http,
         underscores_in_headers=m.underscores,
-        deny_list=m.deny_list,
         proxy_protocol=m.proxy_protocol,
     )
+    await serve_inbound(sock, lambda: None, shared)
 
 
 async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0) -> None:
     """web's sidecar serves its app once."""
-    await serve_outbound(
-        sock,
-        targets=m.targets,
-        contexts=m.web.contexts,
+    shared = Outbound(
+        credentials=m.web.contexts,
+        source_intentions=m.outgoing,
+        deny_list=m.deny_list,
         relay=m.relay,
         ledger=m.web.ledger,
         clock=now,
         handshake_timeout=handshake_timeout,
-        deny_list=m.deny_list,
-        outgoing=m.outgoing,
     )
+    await serve_outbound(sock, lambda: None, m.targets, shared)
 
 
 async def _serve_app(sock: socket.socket, app: App, handler: Handler, connections: trio.Nursery) -> None:
@@ -329,22 +336,3 @@ async def echo(stream: trio.SocketStream) -> None:
 async def receive_all(stream: trio.SocketStream) -> bytes:
     """Everything up to the end of the stream."""
     return b"".join([data async for data in stream])
-
-
-@contextlib.asynccontextmanager
-async def no_descriptor_leaked() -> AsyncIterator[None]:
-    """As many open descriptors afterwards as before; the test's own app gets a moment to close its own."""
-    before = _descriptors()
-    yield
-    with trio.move_on_after(2):
-        await until(lambda: _descriptors() == before)
-    assert _descriptors() == before
-
-
-def _descriptors() -> dict[int, str]:
-    found = {}
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
-            target, _, _ = str(entry.readlink()).partition(":")  # without the inode
-            found[int(entry.name)] = target
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -11,7 +11,8 @@ import trio
 
 from agent.base.latest import Latest
 from agent.consul.watch import WatchStatus
-from agent.outbound.upstream_state import Source, Sources, Surroundings, TargetEvents
+from agent.outbound.upstream_state import Surroundings, TargetEvents
+from agent.snapshot import EndpointSource, EndpointSources
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet
 from upstreams.reach import Dialling, Doubt
 from upstreams.spec import Destination, Lookup, Upstream, WanMode
@@ -39,15 +40,20 @@ class Told:
 class Lookups:
     """A source for everything, made when it is first looked up; `asked` counts the early questions."""
 
-    made: dict[str, Source] = field(default_factory=dict)
+    made: dict[str, EndpointSource] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     polled: bool = False
     answers: dict[str, Callable[[], EndpointSet]] = field(default_factory=dict)  # to an early question
 
-    def source(self, lookup: Lookup, _poll_interval: float | None, /) -> Source:
+    wanted: list[list[str]] = field(default_factory=list)
+
+    def want(self, upstreams: Iterable[Upstream], /) -> None:
+        self.wanted.append([str(upstream.destination) for upstream in upstreams])
+
+    def source(self, lookup: Lookup, _poll_interval: float | None, /) -> EndpointSource:
         name = str(lookup)
         if name not in self.made:
-            self.made[name] = Source(
+            self.made[name] = EndpointSource(
                 endpoints=Latest(),
                 status=WatchStatus(name=name),
                 ask_again=lambda: self._ask(name),
@@ -66,7 +72,7 @@ class Lookups:
 
 
 def surroundings(
-    sources: Sources,
+    sources: EndpointSources,
     events: TargetEvents,
     clock: Callable[[], float] = trio.current_time,
     loads: Counter[EndpointKey] | None = None,

@@ -18,7 +18,6 @@ import trio
 from OpenSSL import SSL
 
 from agent.base.address import TcpAddress
-from agent.base.latest import Latest
 from agent.connections.records import FailedAttempt
 from agent.net.dial import DialFailed, DialReason
 from agent.net.handshake import HandshakeFailed, HandshakeReason
@@ -26,13 +25,13 @@ from agent.outbound import warm_pool
 from agent.outbound.upstream_state import Targets
 from agent.outbound.warm_connection import Warm
 from agent.outbound.warm_pool import Grounds, WarmPool
-from agent.policy.deny_list import DenyList
-from agent.policy.source_intentions import Outgoing
+from agent.snapshot import Snapshot
 from certs.bundle import fingerprint_of
 from certs.contexts import Contexts
 from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
 from tests.certs.authority import TRUST_DOMAIN, Issuer, der
+from tests.support.agent_parts import registration
 from tests.support.socket_pairs import contexts_of
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import endpoint
@@ -131,22 +130,16 @@ class Story:
         self.targets = Targets(upstream, surroundings(self.lookups, self.told))
         self.targets.sources()
         self.lookups.answer("db", ONE)
-        self.contexts: Latest[Contexts] = Latest(contexts())
-        self.deny_list: Latest[DenyList] = Latest()
-        self.outgoing: Latest[Outgoing] = Latest()
+        self.snapshot = Snapshot()
+        self.contexts, self.deny_list = self.snapshot.credentials, self.snapshot.deny_list
+        self.outgoing = self.snapshot.source_intentions
+        self.contexts.publish(contexts())
+        self.snapshot.registration.publish(registration(handshake_timeout=5.0))
         self.round_trip = 0.08
         self.fault: Exception | None = None
         self.dials: list[float] = []
         self.far: list[Far] = []
-        grounds = Grounds(
-            contexts=self.contexts,
-            deny_list=self.deny_list,
-            outgoing=self.outgoing,
-            clock=self.clock,
-            rng=Random(1),
-            handshake_timeout=lambda: 5.0,
-            events=self.events,
-        )
+        grounds = Grounds(snapshot=self.snapshot, clock=self.clock, rng=Random(1), events=self.events)
         self.pool = WarmPool(self.targets, grounds)
 
     def clock(self) -> datetime:

@@ -38,7 +38,7 @@ async def beside(
         life.bench.consul.answer(MATCH, text="No cluster leader", status=500)
     async with trio.open_nursery() as inner:
         inner.start_soon(life.run)
-        await life.until(lambda: life.bench.parts.admin_addresses)
+        await life.until(lambda: life.bench.agent.admin_addresses)
         if ready:
             await life.ready()
         yield life, admin
@@ -49,7 +49,7 @@ async def test_status(nursery: trio.Nursery, tmp_path: Path) -> None:
     async with beside(nursery, tmp_path) as (life, admin):
         short = await sidecar("status", "-admin-bind", admin)
         whole = await sidecar("status", "-json", environ={"SIDECAR_ADMIN_BIND": f"{admin} 127.0.0.1:1"})
-        over_tcp = await sidecar("status", "-admin-bind", life.bench.parts.admin_addresses[1])
+        over_tcp = await sidecar("status", "-admin-bind", life.bench.agent.admin_addresses[1])
     assert short.code == whole.code == over_tcp.code == 0
     assert short.out.startswith("serving, ready\nidentity    spiffe://")
     assert "\nroots       1 trusted, active " in short.out
@@ -72,7 +72,7 @@ async def test_wait_in_vain(nursery: trio.Nursery, tmp_path: Path) -> None:
 
 async def test_rotate(nursery: trio.Nursery, tmp_path: Path) -> None:
     async with beside(nursery, tmp_path) as (life, admin):
-        over_tcp = await sidecar("rotate", "-admin-bind", life.bench.parts.admin_addresses[1])
+        over_tcp = await sidecar("rotate", "-admin-bind", life.bench.agent.admin_addresses[1])
         same = await sidecar("rotate", "-admin-bind", admin)
         root = Issuer.root()
         life.bench.consul.replace(LEAF)
@@ -101,16 +101,16 @@ async def test_rotate_brings_a_new_leaf(nursery: trio.Nursery, tmp_path: Path) -
 
 async def test_rotate_before_there_is_a_leaf(nursery: trio.Nursery, tmp_path: Path) -> None:
     async with beside(nursery, tmp_path) as (life, admin):
-        rotation, life.bench.parts.rotation = life.bench.parts.rotation, None
+        rotation, life.bench.control.credentials = life.bench.control.credentials, None
         ended = await sidecar("rotate", "-admin-bind", admin)
-        life.bench.parts.rotation = rotation
+        life.bench.control.credentials = rotation
     assert ended.code == 1
     assert "no leaf to replace yet" in ended.complaints[0]
 
 
 async def test_drain(nursery: trio.Nursery, tmp_path: Path) -> None:
     async with beside(nursery, tmp_path) as (life, admin):
-        refused = await sidecar("drain", "-admin-bind", life.bench.parts.admin_addresses[1])
+        refused = await sidecar("drain", "-admin-bind", life.bench.agent.admin_addresses[1])
         assert refused.code == 77
         assert "over the unix socket only" in refused.complaints[0]
         ended = await sidecar("drain", "-admin-bind", admin)
@@ -143,9 +143,9 @@ async def test_wrong_words() -> None:
 
 async def test_the_page_says_what_is_wrong(nursery: trio.Nursery, tmp_path: Path) -> None:
     async with beside(nursery, tmp_path, ready=False) as (life, _):
-        await life.until(lambda: life.bench.parts.contexts.value)
+        await life.until(lambda: life.bench.snapshot.credentials.value)
         await life.until(lambda: "watch.failed" in life.bench.events())
-        page = summary(document(life.bench.parts))
+        page = summary(await document(life.bench.agent))
     assert page.startswith("starting, not ready: intentions: ")
     assert "\nfailing     intentions since " in page
 
@@ -176,7 +176,7 @@ class Terminal:
 
 async def test_every_command_in_one_life(nursery: trio.Nursery, tmp_path: Path) -> None:
     async with beside(nursery, tmp_path) as (life, admin):
-        tcp = life.bench.parts.admin_addresses[1]
+        tcp = life.bench.agent.admin_addresses[1]
         for name, at, code in (
             ("status", admin, ExitCode.CLEAN),
             ("status", tcp, ExitCode.CLEAN),
@@ -230,9 +230,9 @@ async def test_the_page_shows_where_upstreams_are(nursery: trio.Nursery, tmp_pat
     async with trio.open_nursery() as inner:
         inner.start_soon(life.run)
         await life.ready()
-        assert life.bench.parts.feeds is not None
-        await life.until(lambda: all(watch.answers for watch in life.bench.parts.watches()))
-        page = summary(document(life.bench.parts))
+        assert life.bench.control.endpoints is not None
+        await life.until(lambda: all(watch.answers for watch in life.bench.control.statuses()))
+        page = summary(await document(life.bench.agent))
         life.cycle.drain("the test")
     assert f"upstream    db on unix:{tmp_path}/db\n" in page
     assert "db-1-proxy on n1 in dc1 at 10.0.0.1:21000 (local_node_address), passing" in page

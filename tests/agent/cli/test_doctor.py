@@ -123,7 +123,7 @@ async def test_a_running_agent_is_heard(nursery: trio.Nursery) -> None:
     async with trio.open_nursery() as inner:
         inner.start_soon(life.run)
         await life.ready()
-        admin = life.bench.parts.admin_addresses[0].removeprefix("http://")
+        admin = life.bench.agent.admin_addresses[0].removeprefix("http://")
         running = await look_at_agent(settings(admin_bind=admin), findings)
         host, port = life.address()
         life.cycle.drain("the test")

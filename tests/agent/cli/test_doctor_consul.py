@@ -41,19 +41,19 @@ DENIED = {"text": "Permission denied", "status": 403}
 def examined(nursery: trio.Nursery, **flags: str | list[str]) -> tuple[Assembled, Examination]:
     bench = assembled(nursery, settings(**flags))
     bench.well()
-    told = bench.parts.settings
+    told = bench.control.settings
     case = Examination(
         settings=told,
-        consul=bench.parts.consul,
+        consul=bench.control.consul,
         token=TokenSource(told.token, told.token_file),
-        clock=bench.parts.clock,
+        clock=bench.control.clock,
         findings=[],
     )
     return bench, case
 
 
 def dated(bench: Assembled, ahead: float) -> None:
-    at = bench.parts.clock() + timedelta(seconds=ahead)
+    at = bench.control.clock() + timedelta(seconds=ahead)
     date = at.strftime("%a, %d %b %Y %H:%M:%S GMT")
     bench.consul.say(DATACENTERS, Scripted(body=b'["dc1", "dc2"]', headers={"Date": date}))
 
@@ -138,7 +138,7 @@ async def test_credentials_fit(nursery: trio.Nursery) -> None:
 async def test_the_leaf_is_of_other_roots(nursery: trio.Nursery) -> None:
     bench, case = examined(nursery)
     bench.consul.replace(ROOTS)
-    bench.consul.answer(ROOTS, roots_answer(Issuer.root(now=bench.parts.clock())))
+    bench.consul.answer(ROOTS, roots_answer(Issuer.root(now=bench.control.clock())))
     assert not await look_at_credentials(case, registration())
     assert "does not fit the roots: untrusted_chain" in case.findings[-1].found
     assert case.credentials is None

@@ -149,7 +149,7 @@ async def test_the_connection_log_says_it_in_the_same_words(nursery: trio.Nurser
     life.bench.consul.answer(MATCH, {"web": match}, index=7, policy="deny")
 
     def ended(count: int) -> bool:
-        return len(life.bench.parts.ledger.recent()) == count
+        return len(life.bench.data.ledger.recent()) == count
 
     async with trio.open_nursery() as inner:
         inner.start_soon(life.run)
@@ -277,7 +277,7 @@ async def test_what_the_agent_says(nursery: trio.Nursery) -> None:
     async with trio.open_nursery() as inner:
         inner.start_soon(life.run)
         await life.ready()
-        where = settings(admin_bind=life.bench.parts.admin_addresses[0].removeprefix("http://"))
+        where = settings(admin_bind=life.bench.agent.admin_addresses[0].removeprefix("http://"))
         allowed, page = await ask_agent(Inquiry(source="api@dc2"), where)
         with pytest.raises(Exit, match="the agent answered 400: this is the sidecar of web@dc1") as raised:
             await ask_agent(Inquiry(source="api", destination="db"), where)

@@ -33,12 +33,11 @@ class Bench:
         self.intentions: Latest[Intentions] = Latest()
         self.contexts: Latest[Contexts] = Latest()
         self.closed: list[int] = []
-        bench = assembled(nursery)
-        self.ledger = Ledger(virtual, bench.reactions)
+        self.ledger = Ledger(virtual, assembled(nursery).agent.log)
         self.judge = Judge(
             self.ledger, self.intentions, self.contexts, virtual, self.closed.append, grace=grace
         )
-        bench.reactions.attach(bench.parts, self.judge)
+        self.ledger.on_opened = self.judge.opened
         self.trust(self.root)
         self.allow(default=True)
         self.reasons: dict[str, str] = {}

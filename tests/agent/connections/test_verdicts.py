@@ -52,7 +52,7 @@ def peer(service: str = "web", *, trust_domain: str = TRUST_DOMAIN, root: Issuer
 @pytest.fixture(params=list(Direction))
 def connection(ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Connection]:
     connection = Connection(
-        number=1, direction=request.param, caller="", upstream="", since=NOW, began=0, events=Told()
+        number=1, direction=request.param, caller="", upstream="", since=NOW, began=0, on_opened=Told().opened
     )
     ledger._live[1] = connection
     connection.peer = peer()

@@ -13,14 +13,13 @@ from tests.support.agent_parts import PROXY, SERVICE, SERVICES, Assembled, assem
 
 
 def start(bench: Assembled) -> Start:
-    parts = bench.parts
     return Start(
-        consul=parts.consul,
-        settings=parts.settings,
-        rng=parts.rng,
-        on_failure=parts.journal.watch_failed,
-        status=parts.start,
-        clock=parts.clock,
+        consul=bench.control.consul,
+        settings=bench.control.settings,
+        rng=bench.control.rng,
+        on_failure=bench.agent.log.watch_failed,
+        status=bench.control.start_status,
+        clock=bench.control.clock,
     )
 
 
@@ -53,7 +52,7 @@ async def test_an_agent_that_is_not_there_yet_is_asked_again(
     async with trio.open_nursery() as looking:
         looking.start_soon(look)
         await trio.sleep(30)
-        assert bench.parts.start.failures_in_row > 3
+        assert bench.control.start_status.failures_in_row > 3
         bench.consul.down = False
     assert found == [PROXY]
     assert bench.events().count("watch.failed") >= 1

@@ -13,7 +13,6 @@ from agent.base.phase import Phase
 from agent.consul.api import Answer, AuthorizeAnswer
 from agent.consul.watch import AnswerRejected
 from agent.control.default_policy import ASK_SECONDS, UNNAMED, read_default, unnamed_caller
-from agent.control.plane import OwnWatches
 from agent.policy.intentions import VerdictReason, authorize
 from certs.spiffe import ServiceId, parse
 from tests.recorded import body
@@ -35,12 +34,10 @@ def watching(nursery: trio.Nursery, *, credentials: bool = False, **flags: str) 
     """An agent that serves and watches who may call it."""
     bench = assembled(nursery, settings(**flags))
     bench.well()
-    bench.parts.phase = Phase.SERVING
-    watches = OwnWatches(parts=bench.parts, nursery=nursery)
-    watches.take(registration())
+    bench.control.phase = Phase.SERVING
+    bench.control.take(registration())
     if credentials:
-        watches.credentials(registration())
-    watches.intentions()
+        bench.control.watch_credentials(registration())
     return bench
 
 
@@ -52,7 +49,7 @@ def answer(bench: Assembled, value: object = None, **more: Any) -> None:
 
 def reason(bench: Assembled) -> VerdictReason:
     """What decides about a caller that no intention names."""
-    intentions = bench.parts.intentions.value
+    intentions = bench.snapshot.intentions.value
     assert intentions is not None
     assert isinstance(WEB, ServiceId)
     return authorize(intentions, WEB).reason
@@ -91,7 +88,7 @@ async def test_the_agent_is_asked_as_our_own_datacenter_and_trust_domain_know_it
     await trio.sleep(2 * ASK_SECONDS)
     question = bench.consul.questions(AUTHORIZE)[-1]
     assert question.method == "POST"
-    contexts = bench.parts.contexts.value
+    contexts = bench.snapshot.credentials.value
     assert contexts is not None
     uri = unnamed_caller(str(contexts.credentials.bundle.trust_domain), "dc1")
     assert json.loads(question.body) == {"Target": "web", "ClientCertURI": uri, "ClientCertSerial": ""}
@@ -141,7 +138,7 @@ async def test_no_answer_is_no_default_allow_and_says_why(
     answer(bench, **wrong)
     await trio.sleep(1)
     assert reason(bench) is VerdictReason.DEFAULT_UNKNOWN
-    intentions = bench.parts.intentions.value
+    intentions = bench.snapshot.intentions.value
     assert intentions is not None
     assert intentions.default == "unknown"
     assert intentions.default_unknown
@@ -182,7 +179,7 @@ async def test_the_first_list_comes_with_its_default_and_does_not_wait_for_ever(
     bench = watching(nursery)
     bench.consul.hang(AUTHORIZE)
     await trio.sleep(10)
-    assert bench.parts.intentions.value is None
+    assert bench.snapshot.intentions.value is None
     await trio.sleep(10)
     assert reason(bench) is VerdictReason.DEFAULT_UNKNOWN
     assert bench.events().count("intentions.changed") == 1
@@ -249,7 +246,7 @@ async def test_what_is_too_old_is_made_no_younger_by_the_default(
     await trio.sleep(300)
     assert reason(bench) is VerdictReason.INTENTIONS_TOO_OLD
     answer(bench, DENIED_BY_SETTING)
-    version = bench.parts.intentions.version
+    version = bench.snapshot.intentions.version
     await trio.sleep(2 * ASK_SECONDS)
-    assert bench.parts.intentions.version == version + 1
+    assert bench.snapshot.intentions.version == version + 1
     assert reason(bench) is VerdictReason.INTENTIONS_TOO_OLD

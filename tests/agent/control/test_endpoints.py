@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -9,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
 from agent.control.endpoints import EndpointFeeds
+from agent.observe.events import Journal
 from tests.support.fake_consul import ScriptedConsul
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import (
@@ -64,14 +67,12 @@ async def story() -> AsyncIterator[Story]:
         consul.answer(GATES, [], index=9)
         feeds = EndpointFeeds(
             consul.client(nursery),
-            nursery,
             own_datacenter=lambda: "dc1",
             clock=clock,
             rng=Random(1),
-            on_failure=lambda _: None,
-            on_recovery=lambda _: None,
-            on_filtered=lambda _: None,
+            events=Journal(io.StringIO(), clock),
         )
+        feeds.start(nursery)
         yield Story(consul, feeds)
         nursery.cancel_scope.cancel()
 
@@ -93,7 +94,7 @@ async def test_upstreams_with_one_lookup_share_one_watch(autojump_clock: MockClo
 
 async def test_a_filter_is_another_lookup_and_is_asked_for(autojump_clock: MockClock) -> None:
     async with story() as told:
-        narrow = replace(DB, filter="Service.Meta.v == 2", near="_agent")
+        narrow = msgspec.structs.replace(DB, filter="Service.Meta.v == 2", near="_agent")
         told.feeds.want([upstream(DB, 1), upstream(narrow, 2)])
         assert not (await first(told, DB)).nearest_first
         assert (await first(told, narrow)).nearest_first

@@ -13,7 +13,6 @@ from trio.testing import MockClock
 
 from agent.base.prometheus import text
 from agent.control.credentials import Asker, Refresh
-from agent.control.plane import OwnWatches
 from agent.control.report import families, row
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import LEAF, START, Assembled, assembled, registration, virtual
@@ -26,33 +25,32 @@ DATE = "Sat, 17 May 2031 13:00:00 GMT"
 async def begin(nursery: trio.Nursery) -> tuple[Assembled, Issuer]:
     bench = assembled(nursery)
     root = bench.well()
-    OwnWatches(parts=bench.parts, nursery=nursery).credentials(registration())
+    bench.control.watch_credentials(registration())
     await trio.sleep(1)
     return bench, root
 
 
 async def test_nothing_is_known_yet(nursery: trio.Nursery) -> None:
-    parts = assembled(nursery).parts
-    assert row(parts, virtual()) is None
-    assert list(families(parts)) == []
+    bench = assembled(nursery)
+    assert row(bench.control, virtual()) is None
+    assert list(families(bench.control)) == []
 
 
 async def test_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     bench, _ = await begin(nursery)
-    told = row(bench.parts, virtual())
+    told = row(bench.control, virtual())
     assert told is not None
     assert (told["generation"], told["serial"], told["churning"], told["rejected"]) == (1, "0d", None, None)
-    assert told["chain"] == {
-        "certificates": 1,
-        "bytes": len(bench.parts.contexts.value.credentials.leaf.certificate.public_bytes(Encoding.DER)),  # type: ignore[union-attr]
-    }
+    assert bench.snapshot.credentials.value is not None
+    leaf = bench.snapshot.credentials.value.credentials.leaf
+    assert told["chain"] == {"certificates": 1, "bytes": len(leaf.certificate.public_bytes(Encoding.DER))}
     assert told["refreshes"] == {"watch_new": 1}
     assert told["roots_read_for_a_leaf"] == {}
     (listed,) = cast("list[dict[str, str]]", told["roots"])
     assert listed["not_after"].startswith(
         (START + timedelta(days=3650) - timedelta(minutes=1)).isoformat()[:19]
     )
-    written = text(families(bench.parts))
+    written = text(families(bench.control))
     leaf_end = (START + timedelta(hours=72) - timedelta(minutes=1)).timestamp()
     assert f"sidecar_leaf_expiry_timestamp_seconds {leaf_end:.0f}" in written.replace(".0\n", "\n")
     assert 'sidecar_leaf_info{serial="0d",id="spiffe://' in written
@@ -64,12 +62,12 @@ async def test_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery
 
 async def test_every_figure_of_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     bench, _ = await begin(nursery)
-    contexts, rotation = bench.parts.contexts.value, bench.parts.rotation
+    contexts, rotation = bench.snapshot.credentials.value, bench.control.credentials
     assert contexts is not None
     assert rotation is not None
     assert rotation.status.renewal_due is not None
     leaf = contexts.credentials.leaf
-    figures = {family.name: family.samples[0][1] for family in families(bench.parts) if family.samples}
+    figures = {family.name: family.samples[0][1] for family in families(bench.control) if family.samples}
     assert figures == {
         "sidecar_leaf_info": 1,
         "sidecar_leaf_begin_timestamp_seconds": leaf.not_before.timestamp(),
@@ -91,7 +89,7 @@ async def test_the_clock_is_measured_by_the_answers(autojump_clock: MockClock, n
     body = json.dumps(root.leaf(serial=0x0E).answer()).encode()
     bench.consul.say(LEAF, Scripted(body=body, headers={"X-Consul-Index": "50", "Date": DATE}))
     await trio.sleep(1)
-    told = row(bench.parts, virtual())
+    told = row(bench.control, virtual())
     assert told is not None
     assert told["clock_skew_seconds"] == pytest.approx(HOUR, abs=5)
     assert told["clock_skew_notable"] is True
@@ -100,7 +98,7 @@ async def test_the_clock_is_measured_by_the_answers(autojump_clock: MockClock, n
 
 async def test_what_went_wrong(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     bench, root = await begin(nursery)
-    rotation = bench.parts.rotation
+    rotation = bench.control.credentials
     assert rotation is not None
     bench.consul.answer(LEAF, root.leaf(service="db").answer(), index=50)
     await trio.sleep(5)
@@ -116,14 +114,14 @@ async def test_what_went_wrong(autojump_clock: MockClock, nursery: trio.Nursery)
     for number in range(6):
         rotation._take_leaf(rotation._leaf.value, Asker.WATCH)  # type: ignore[arg-type]
         rotation._churn.taken(trio.current_time() + number, 72 * 3600.0)
-    bench.parts.skew.take(DATE)
-    told = row(bench.parts, virtual())
+    bench.control.skew.take(DATE)
+    told = row(bench.control, virtual())
     assert told is not None
     assert told["rejected"]["reason"] == "untrusted_chain"  # type: ignore[index]
     assert "429" in str(told["refresh_failed"])
     assert str(told["churning"]).startswith("6 leaves within")
     assert told["clock_skew_notable"] is True
-    written = text(families(bench.parts))
+    written = text(families(bench.control))
     assert 'sidecar_credentials_rejected_total{reason="wrong_service"}' in written
     assert 'sidecar_leaf_refreshes_total{by="operator",result="failed"} 2' in written
     assert told["roots_read_for_a_leaf"] == {"behind": 1}

@@ -17,7 +17,10 @@ DEREGISTER = f"/v1/agent/service/deregister/{PROXY}"
 
 def own(bench: Assembled, pieces: list[str], failures: list[str]) -> SelfRegistration:
     return SelfRegistration(
-        consul=bench.parts.consul, registration=registration(), missing=lambda: pieces, failed=failures.append
+        consul=bench.control.consul,
+        registration=registration(),
+        missing=lambda: pieces,
+        failed=failures.append,
     )
 
 

@@ -37,7 +37,7 @@ GATEWAYS = "/v1/health/service/mesh-gateway"
 
 async def one_answer(bench: Assembled, watch: Watch[object, object]) -> None:
     with trio.move_on_after(1):
-        await watch.follow(bench.parts.clock, bench.parts.rng)
+        await watch.follow(bench.control.clock, bench.control.rng)
 
 
 async def test_the_registration_is_followed_by_its_hash(
@@ -46,7 +46,7 @@ async def test_the_registration_is_followed_by_its_hash(
     bench = assembled(nursery)
     bench.consul.answer(SERVICE, proxy_answer(), content_hash="h1")
     cell: Latest[Registration] = Latest()
-    watch = registration_watch(bench.parts.consul, PROXY, cell.publish)
+    watch = registration_watch(bench.control.consul, PROXY, cell.publish)
     await one_answer(bench, watch)  # type: ignore[arg-type]  # any watch will do
     assert cell.value is not None
     assert cell.value.service == "web"
@@ -61,7 +61,7 @@ async def test_roots_leaf_and_intentions_are_followed_by_their_index(
     bundle: Latest[TrustBundle] = Latest()
     leaf: Latest[Leaf] = Latest()
     intentions: Latest[Intentions] = Latest()
-    consul = bench.parts.consul
+    consul = bench.control.consul
     for watch in (
         roots_watch(consul, bundle.publish),
         leaf_watch(consul, "web", leaf.publish),
@@ -84,7 +84,7 @@ async def test_a_header_alone_allows_nothing(
     bench = assembled(nursery)
     bench.consul.answer(MATCH, {"web": None}, index=7, policy=policy)
     cell: Latest[Intentions] = Latest()
-    await one_answer(bench, intentions_watch(bench.parts.consul, "web", cell.publish))  # type: ignore[arg-type]
+    await one_answer(bench, intentions_watch(bench.control.consul, "web", cell.publish))  # type: ignore[arg-type]
     assert cell.value is not None
     assert (cell.value.default_allow, bool(cell.value.default_unknown)) == (False, unknown)
 
@@ -96,7 +96,7 @@ async def test_a_changed_default_policy_alone_is_a_change(
     bench.consul.answer(MATCH, {"web": None}, index=7, policy="allow")
     bench.consul.answer(MATCH, {"web": None}, index=7, policy="deny")
     cell: Latest[Intentions] = Latest()
-    await one_answer(bench, intentions_watch(bench.parts.consul, "web", cell.publish))  # type: ignore[arg-type]
+    await one_answer(bench, intentions_watch(bench.control.consul, "web", cell.publish))  # type: ignore[arg-type]
     assert (cell.version, cell.value and cell.value.default) == (2, "deny")
 
 
@@ -113,7 +113,7 @@ def rejection(watch: object, value: object, *, filtered: bool = False) -> Answer
 
 
 async def test_answers_that_cannot_be_used_have_a_named_reason(nursery: trio.Nursery) -> None:
-    consul = assembled(nursery).parts.consul
+    consul = assembled(nursery).control.consul
     cell: Latest[EndpointSet] = Latest()
     cases: list[tuple[object, object, str]] = [
         (
@@ -138,11 +138,11 @@ async def test_no_watch_takes_an_answer_of_the_past(nursery: trio.Nursery, autoj
     """What expired, was removed or was denied before is not brought back, nor is a list emptied."""
     bench = assembled(nursery)
     root = bench.well()
-    consul, published = bench.parts.consul, list[object]()
+    consul, published = bench.control.consul, list[object]()
     bench.consul.answer(HEALTH, body("health-connect-near"), index=8)
     bench.consul.answer(GATEWAYS, body("health-connect-near"), index=9)
     past = {
-        ROOTS: roots_answer(Issuer.root(now=bench.parts.clock())),
+        ROOTS: roots_answer(Issuer.root(now=bench.control.clock())),
         LEAF: root.leaf(serial=0x0E).answer(),
         MATCH: {"web": [{"SourceName": "mallory", "DestinationName": "web", "Action": "allow"}]},
         HEALTH: [],
@@ -174,7 +174,7 @@ async def test_no_watch_takes_an_answer_of_the_past(nursery: trio.Nursery, autoj
 async def test_an_empty_list_for_want_of_rights_is_no_list(
     nursery: trio.Nursery, autojump_clock: MockClock, empty: list[object] | None
 ) -> None:
-    consul, cell = assembled(nursery).parts.consul, Latest[EndpointSet]()
+    consul, cell = assembled(nursery).control.consul, Latest[EndpointSet]()
     for lookup, value in (
         (ServiceDestination("db"), empty),
         (Gateways("dc2"), empty),
@@ -191,7 +191,7 @@ async def test_a_list_shortened_for_want_of_rights_is_used(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     watch = endpoints_watch(
-        assembled(nursery).parts.consul, ServiceDestination("db"), Latest[EndpointSet]().publish
+        assembled(nursery).control.consul, ServiceDestination("db"), Latest[EndpointSet]().publish
     )
     found = reading(watch, body("health-connect-near"), filtered=True)
     assert isinstance(found, EndpointSet)
@@ -203,7 +203,7 @@ async def test_a_list_of_intentions_that_is_not_whole_is_no_list(
     nursery: trio.Nursery, autojump_clock: MockClock, value: list[object] | None
 ) -> None:
     """What is missing may be a denial, and with a default that allows nothing else would deny."""
-    consul = assembled(nursery).parts.consul
+    consul = assembled(nursery).control.consul
     for watch in (
         intentions_watch(consul, "web", Latest[Intentions]().publish),
         outgoing_watch(consul, "web", Latest[Outgoing]().publish),
@@ -224,7 +224,7 @@ def test_recorded_registrations_are_read() -> None:
 
 
 async def test_how_each_upstream_is_watched(nursery: trio.Nursery) -> None:
-    consul = assembled(nursery).parts.consul
+    consul = assembled(nursery).control.consul
     cell: Latest[EndpointSet] = Latest()
     service = endpoints_watch(consul, ServiceDestination("db", "dc2"), cell.publish)
     query = endpoints_watch(consul, QueryDestination("near"), cell.publish, 5.0)

@@ -21,8 +21,9 @@ from agent.net.handshake import client_handshake
 from agent.outbound.outbound import OutboundReason
 from certs.peer import PeerReason
 from tests.certs.authority import Issuer
+from tests.support.descriptors import no_descriptor_leaked
 from tests.support.socket_pairs import contexts_of, tcp_pair
-from tests.support.two_sidecars import Mesh, deny_all, echo, inbound, mesh, no_descriptor_leaked, now, until
+from tests.support.two_sidecars import Mesh, deny_all, echo, inbound, mesh, now, until
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
         heard = Heard()
-        made = Bench(Listeners(loops, connections, heard), heard)
+        made = Bench(Listeners(heard).serve_in(loops, connections), heard)
         yield made
         await made.listeners.close_all()
         connections.cancel_scope.cancel()

@@ -13,17 +13,17 @@ from tests.support.agent_parts import assembled, registration
 
 
 async def test_questions(nursery: trio.Nursery) -> None:
-    parts = assembled(nursery).parts
-    assert answer_inquiry(parts, b"nonsense").status == 400
-    assert answer_inquiry(parts, b'{"source": "api", "more": 1}').status == 400
+    bench = assembled(nursery)
+    assert answer_inquiry(bench.agent, b"nonsense").status == 400
+    assert answer_inquiry(bench.agent, b'{"source": "api", "more": 1}').status == 400
     ask = b'{"source": "api@dc2"}'
-    assert answer_inquiry(parts, ask).status == 503
-    parts.placement.publish(registration())
-    parts.intentions.publish(replace(parse_match([], "web", default_allow=True), datacenter="dc1"))
-    assert answer_inquiry(parts, b'{"source": ""}').status == 400
-    reply = answer_inquiry(parts, ask)
+    assert answer_inquiry(bench.agent, ask).status == 503
+    bench.snapshot.registration.publish(registration())
+    bench.snapshot.intentions.publish(replace(parse_match([], "web", default_allow=True), datacenter="dc1"))
+    assert answer_inquiry(bench.agent, b'{"source": ""}').status == 400
+    reply = answer_inquiry(bench.agent, ask)
     told = json.loads(reply.body)
     assert (reply.status, told["allowed"], told["reason"]) == (200, True, "default_allow")
     assert "replica     0 rules as this agent has them" in told["text"]
-    assert answer_inquiry(parts, b'{"source": "a", "destination": "web@dc1"}').status == 200
-    assert answer_inquiry(parts, b'{"source": "a", "destination": "web@dc2"}').status == 400
+    assert answer_inquiry(bench.agent, b'{"source": "a", "destination": "web@dc1"}').status == 200
+    assert answer_inquiry(bench.agent, b'{"source": "a", "destination": "web@dc2"}').status == 400

@@ -11,10 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.base.prometheus import text
 from agent.connections.records import Audited, Direction, FailedAttempt
 from agent.net.dial import DialReason
-from agent.observe.metrics import families, open_files, resident_bytes
+from agent.observe.agent import Agent
+from agent.observe.metrics import families, open_files
 from agent.outbound.outbound import OutboundReason
-from agent.parts import Parts
 from agent.policy.intentions import VerdictReason
+from agent.proxy.report import resident_bytes
 from agent.relay.splice import Ending
 from tests.support.agent_in_process import public_life
 from tests.support.agent_parts import assembled, settings
@@ -22,10 +23,10 @@ from tests.support.agent_parts import assembled, settings
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scrape(parts: Parts) -> Samples:
+async def scrape(agent: Agent) -> Samples:
     """Every sample by name and labels; none may come twice."""
     samples: Samples = {}
-    for family in text_string_to_metric_families(text(families(parts))):
+    for family in text_string_to_metric_families(text(await families(agent))):
         for sample in family.samples:
             key = sample.name, tuple(sorted(sample.labels.items()))
             assert key not in samples
@@ -38,7 +39,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 async def test_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
-    samples = scrape(assembled(nursery).parts)
+    samples = await scrape(assembled(nursery).agent)
     assert value(samples, "sidecar_ready") == 0
     assert value(samples, "sidecar_connections_live", direction="inbound") == 0
     assert value(samples, "sidecar_info", version="0.1.0") == 1
@@ -47,7 +48,7 @@ async def test_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
 
 async def test_reasons_are_labels(nursery: trio.Nursery) -> None:
     bench = assembled(nursery)
-    ledger = bench.parts.ledger
+    ledger = bench.data.ledger
     with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
         attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
         ledger.attempt_failed(connection, attempt)
@@ -59,7 +60,7 @@ async def test_reasons_are_labels(nursery: trio.Nursery) -> None:
         connection.progress.to_plain = 7
         connection.end(Ending.CLEAN)
     ledger.request_passed(VerdictReason.PERMISSION_ALLOW)
-    samples = scrape(bench.parts)
+    samples = await scrape(bench.agent)
     assert value(samples, "sidecar_http_requests_total", reason="permission_allow") == 1
     ended = {"direction": "outbound", "reason": "all_failed"}
     assert value(samples, "sidecar_connections_total", **ended) == 1
@@ -77,13 +78,13 @@ async def test_an_agent_that_serves(nursery: trio.Nursery) -> None:
         await life.ready()
         life.bench.consul.answer("/v1/agent/connect/ca/leaf/web", root.leaf(service="db").answer(), index=9)
         await life.until(lambda: "credentials.rejected" in life.bench.events())
-        samples = scrape(life.bench.parts)
+        samples = await scrape(life.bench.agent)
         life.cycle.drain("the test")
     assert value(samples, "sidecar_ready") == 1
     assert value(samples, "sidecar_credentials_total") == 1
     assert value(samples, "sidecar_credentials_rejected_total", reason="wrong_service") == 1
     assert value(samples, "sidecar_roots") == 1
-    contexts = life.bench.parts.contexts.value
+    contexts = life.bench.snapshot.credentials.value
     assert contexts is not None
     expiry = value(samples, "sidecar_leaf_expiry_timestamp_seconds")
     assert expiry == pytest.approx(contexts.credentials.leaf.not_after.timestamp())
@@ -102,12 +103,12 @@ def test_the_process_itself() -> None:
 
 
 async def test_policy(nursery: trio.Nursery) -> None:
-    parts = assembled(nursery, settings(audit="true")).parts
-    with parts.ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+    bench = assembled(nursery, settings(audit="true"))
+    with bench.data.ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
         told = Audited(reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)")
-        parts.ledger.audit(connection, told)
-        parts.ledger.audit(connection, told)  # of one connection each rule once
-    page = text(families(parts))
+        bench.data.ledger.audit(connection, told)
+        bench.data.ledger.audit(connection, told)  # of one connection each rule once
+    page = text(await families(bench.agent))
     assert "sidecar_audit_mode 1\n" in page
     assert "sidecar_deny_list_entries 0\n" in page
     assert "sidecar_deny_list_unusable 0\n" in page

@@ -10,10 +10,9 @@ import pytest
 import trio
 
 from agent.connections.records import Direction
-from agent.observe import status
+from agent.observe.agent import Agent
 from agent.observe.status import document
 from agent.outbound.outbound import OutboundReason
-from agent.parts import Parts
 from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
 from tests.certs.authority import TRUST_DOMAIN
@@ -21,14 +20,14 @@ from tests.support.agent_in_process import public_life
 from tests.support.agent_parts import PROXY, assembled, settings
 
 
-def as_read(parts: Parts) -> dict[str, Any]:
+async def as_read(agent: Agent) -> dict[str, Any]:
     """The document as it arrives."""
-    read: dict[str, Any] = json.loads(msgspec.json.encode(document(parts)))
+    read: dict[str, Any] = json.loads(msgspec.json.encode(await document(agent)))
     return read
 
 
 async def test_before_anything_is_known(nursery: trio.Nursery) -> None:
-    read = as_read(assembled(nursery).parts)
+    read = await as_read(assembled(nursery).agent)
     assert (read["phase"], read["ready"]) == ("starting", False)
     assert read["missing"] == ["registration: no answer yet"]
     for name in ("placement", "credentials", "intentions", "public"):
@@ -43,7 +42,7 @@ async def test_while_it_serves(nursery: trio.Nursery) -> None:
     async with trio.open_nursery() as inner:
         inner.start_soon(life.run)
         await life.ready()
-        read = as_read(life.bench.parts)
+        read = await as_read(life.bench.agent)
         life.cycle.drain("the test")
     assert (read["phase"], read["ready"], read["missing"]) == ("serving", True, [])
     assert read["placement"]["proxy_id"] == PROXY
@@ -78,7 +77,6 @@ async def test_while_it_serves(nursery: trio.Nursery) -> None:
 
 async def test_what_fails_is_told_with_its_reason(nursery: trio.Nursery) -> None:
     bench = assembled(nursery, settings(token="x"))
-    parts = bench.parts
     life = public_life(nursery)
     life.bench.well()
     life.bench.consul.replace("/v1/agent/connect/ca/roots")
@@ -86,14 +84,14 @@ async def test_what_fails_is_told_with_its_reason(nursery: trio.Nursery) -> None
     async with trio.open_nursery() as inner:
         inner.start_soon(life.run)
         await life.until(lambda: "watch.failed" in life.bench.events())
-        read = as_read(life.bench.parts)
+        read = await as_read(life.bench.agent)
         life.cycle.drain("the test")
     (roots,) = [watch for watch in read["watches"] if watch["name"] == "roots"]
     assert roots["failing"]["reason"] == "unavailable"
     assert "No cluster leader" in roots["failing"]["detail"]
     assert roots["failures"]["unavailable"] >= 1
-    parts.token.complaint = "token file /x: gone"
-    assert as_read(parts)["complaints"] == ["token file /x: gone"]
+    bench.control.token.complaint = "token file /x: gone"
+    assert (await as_read(bench.agent))["complaints"] == ["token file /x: gone"]
 
 
 async def test_rejected_credentials(nursery: trio.Nursery) -> None:
@@ -104,7 +102,7 @@ async def test_rejected_credentials(nursery: trio.Nursery) -> None:
         await life.ready()
         life.bench.consul.answer("/v1/agent/connect/ca/leaf/web", root.leaf(service="db").answer(), index=9)
         await life.until(lambda: "credentials.rejected" in life.bench.events())
-        read = as_read(life.bench.parts)
+        read = await as_read(life.bench.agent)
         life.cycle.drain("the test")
     assert read["credentials"]["serial"] == "0d"
     assert read["credentials"]["rejected"]["reason"] == "wrong_service"
@@ -113,18 +111,18 @@ async def test_rejected_credentials(nursery: trio.Nursery) -> None:
 
 
 async def test_connections_live_and_finished(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = assembled(nursery).parts
+    bench = assembled(nursery)
     domain = TrustDomain.parse(TRUST_DOMAIN)
     identity = ServiceId(trust_domain=domain, datacenter="dc2", service="db")
-    with parts.ledger.open(Direction.OUTBOUND, "unix", "db@dc2") as connection:
+    with bench.data.ledger.open(Direction.OUTBOUND, "unix", "db@dc2") as connection:
         connection.end(OutboundReason.NO_ENDPOINTS, "none")
-    with parts.ledger.open(Direction.OUTBOUND, "unix", "db@dc2") as connection:
-        connection.peer = Peer(id=identity, serial="0a", not_after=parts.clock(), root="f")
+    with bench.data.ledger.open(Direction.OUTBOUND, "unix", "db@dc2") as connection:
+        connection.peer = Peer(id=identity, serial="0a", not_after=bench.control.clock(), root="f")
         connection.dialled = "10.0.0.1:21000 (wan_tag)"
         connection.relaying()
-        read = as_read(parts)
-        monkeypatch.setattr(status, "MOST_ROWS", 0)
-        assert as_read(parts)["connections_not_shown"] == 1
+        read = await as_read(bench.agent)
+        monkeypatch.setattr("agent.proxy.report.MOST_ROWS", 0)
+        assert (await as_read(bench.agent))["connections_not_shown"] == 1
     (row,) = read["connections"]
     assert {name: row[name] for name in ("direction", "peer", "address", "why", "opened", "upstream")} == {
         "direction": "outbound",
@@ -141,8 +139,7 @@ async def test_connections_live_and_finished(nursery: trio.Nursery, monkeypatch:
 
 
 async def test_audit_mode_is_not_to_be_overlooked(nursery: trio.Nursery) -> None:
-    parts = assembled(nursery, settings(audit="true", narrow=["web@dc1"])).parts
-    told = document(parts)
+    told = await document(assembled(nursery, settings(audit="true", narrow=["web@dc1"])).agent)
     assert told["complaints"] == ["AUDIT MODE: intentions are not enforced"]
     assert told["policy"] == {
         "audit": True,

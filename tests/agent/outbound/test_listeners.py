@@ -19,26 +19,15 @@ from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.upstream_state import Targets
 from tests.support.agent_parts import Assembled, assembled
-from tests.support.two_sidecars import no_descriptor_leaked
+from tests.support.descriptors import no_descriptor_leaked
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from upstreams.spec import SocketBind, Upstream, parse_upstream_flag
-
-
-class Feeds(Lookups):
-    """The sources; what is wanted is written down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wanted: list[list[str]] = []
-
-    def want(self, upstreams: list[Upstream]) -> None:
-        self.wanted.append([str(upstream.destination) for upstream in upstreams])
 
 
 class Bench:
     upstreams: UpstreamListeners
 
-    def __init__(self, feeds: Feeds, agent: Assembled) -> None:
+    def __init__(self, feeds: Lookups, agent: Assembled) -> None:
         self.feeds = feeds
         self.agent = agent
         self.served: Counter[str] = Counter()
@@ -47,7 +36,7 @@ class Bench:
         """Answer with the destination, then hold the connection until it is closed from outside."""
         destination = str(targets.upstream.destination)
         self.served[destination] += 1
-        with sock, self.agent.parts.ledger.open(Direction.OUTBOUND, "unix", destination) as connection:
+        with sock, self.agent.data.ledger.open(Direction.OUTBOUND, "unix", destination) as connection:
             connection.relaying()
             sock.send(destination.encode())
             await trio.Event().wait()
@@ -60,14 +49,14 @@ class Bench:
 @asynccontextmanager
 async def bench(nursery: trio.Nursery) -> AsyncIterator[tuple[Bench, trio.Nursery]]:
     agent = assembled(nursery)
-    feeds = Feeds()
+    feeds = Lookups()
     made = Bench(feeds, agent)
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
-        listeners = Listeners(loops, connections, agent.parts.journal)
+        listeners = Listeners(agent.agent.log).serve_in(loops, connections)
         made.upstreams = UpstreamListeners(
             listeners=listeners,
-            feeds=feeds,  # type: ignore[arg-type]  # what of it is used
-            ledger=agent.parts.ledger,
+            sources=feeds,
+            ledger=agent.data.ledger,
             serve=made.serve,
             around=surroundings(feeds, Told()),
             limit=None,
@@ -108,7 +97,7 @@ async def test_from_the_first_registration_to_the_next(nursery: trio.Nursery, tm
             stream, heard = await call(tmp_path, bind)
             assert heard == name
             await stream.aclose()
-        assert b.agent.parts.ledger.live(Direction.OUTBOUND)[0].upstream == "a", "it goes on as it was"
+        assert b.agent.data.ledger.live(Direction.OUTBOUND)[0].upstream == "a", "it goes on as it was"
         await kept.aclose()
 
 
@@ -118,7 +107,7 @@ async def test_connections_of_one_that_is_gone_have_their_time(nursery: trio.Nur
         b.upstreams.listeners.open()
         streams = [(await call(tmp_path, bind))[0] for bind in ("1", "2")]
         await b.upstreams.follow([at(tmp_path, "b", "2")], 0.05, connections)
-        ledger = b.agent.parts.ledger
+        ledger = b.agent.data.ledger
         (last,) = [connection for connection in ledger.live() if connection.upstream == "a"]
         assert not _closing(last)
         with trio.fail_after(5):
@@ -138,7 +127,7 @@ async def test_a_destination_that_only_moved_keeps_its_connections(
         stream, _ = await call(tmp_path, "1")
         await b.upstreams.follow([at(tmp_path, "a", "2")], 0, connections)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(b.agent.parts.ledger.live()) == 1
+        assert len(b.agent.data.ledger.live()) == 1
         await stream.aclose()
 
 
@@ -183,9 +172,9 @@ async def test_a_thousand_changes_touch_nobody_else_and_leave_nothing(
                     assert heard == f"c{change % 3}".encode()
                     await stream.aclose()
             await b.upstreams.follow(steady, 0, connections)
-        left = [connection.upstream for connection in b.agent.parts.ledger.live()]
+        left = [connection.upstream for connection in b.agent.data.ledger.live()]
         assert (left.count("a"), left.count("b")) == (5, 5)
-        assert not any(map(_closing, b.agent.parts.ledger.live()))
+        assert not any(map(_closing, b.agent.data.ledger.live()))
         assert b.destinations == ["a", "b"]
         assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
         for stream in kept:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import trio
 
-from agent.outbound.outbound import serve_outbound, server_name
+from agent.outbound.outbound import Outbound, serve, server_name
 from agent.relay.relay import Relay
 from certs.spiffe import TrustDomain
 from tests.support.socket_pairs import tcp_pair
@@ -39,18 +37,16 @@ async def test_the_place_is_settled_when_a_candidate_serves(served: bool) -> Non
     async with mesh(echo) as m, trio.open_nursery() as nursery:
         if not served:
             m.endpoints.publish(one())
-        serve = partial(
-            serve_outbound,
-            far,
-            targets=m.targets,
-            contexts=m.web.contexts,
+        shared = Outbound(
+            credentials=m.web.contexts,
+            source_intentions=m.outgoing,
+            deny_list=m.deny_list,
             relay=m.relay,
             ledger=m.web.ledger,
             clock=now,
             handshake_timeout=5.0,
-            settled=settled.set,
         )
-        nursery.start_soon(serve)
+        nursery.start_soon(serve, far, settled.set, m.targets, shared)
         if served:
             await settled.wait()
             assert m.web.ledger.live()[0].opened

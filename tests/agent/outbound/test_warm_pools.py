@@ -6,7 +6,6 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,15 +14,12 @@ from OpenSSL import SSL
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.base.exits import ExitCode
-from agent.base.latest import Latest
 from agent.net.handshake import server_handshake
 from agent.outbound.upstream_state import Targets
 from agent.outbound.warm_pool import WarmPool
-from agent.outbound.warm_pools import keep_warm
-from agent.parts import Parts
 from agent.proxy import upstream_report as upstream_status
-from tests.support.agent_in_process import life
-from tests.support.agent_parts import PROXY, SERVICE, assembled, proxy_answer
+from tests.support.agent_in_process import life, wall
+from tests.support.agent_parts import PROXY, SERVICE, Assembled, assembled, proxy_answer
 from tests.support.socket_pairs import contexts_of, listener
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.support.warm_upstream import DB
@@ -36,11 +32,10 @@ def targets(warm: int) -> Targets:
 class Bench:
     """The upstreams in force, and the pools that run."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.in_force: Latest[tuple[Targets, ...]] = Latest()
+    def __init__(self, agent: Assembled) -> None:
+        self.agent = agent
+        self.in_force = agent.data.reconciler.upstreams.in_force
         self.running: list[Targets] = []
-        self.parts = parts
-        parts.upstreams = cast("Any", SimpleNamespace(in_force=self.in_force))
 
     async def now(self, *current: Targets) -> list[Targets]:
         self.in_force.publish(current)
@@ -51,7 +46,7 @@ class Bench:
 async def test_those_that_want_one_have_one(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(assembled(nursery).parts)
+    bench = Bench(assembled(nursery))
 
     async def run(pool: WarmPool) -> None:
         bench.running.append(pool._targets)
@@ -63,7 +58,7 @@ async def test_those_that_want_one_have_one(
     monkeypatch.setattr(WarmPool, "run", run)
     cold, one, two = targets(0), targets(2), targets(3)
     async with trio.open_nursery() as inner:
-        inner.start_soon(keep_warm, bench.parts)
+        inner.start_soon(bench.agent.data.keep_warm)
         assert await bench.now(cold) == []
         assert await bench.now(cold, one) == [one]
         assert set(await bench.now(cold, one, two)) == {one, two}
@@ -79,10 +74,10 @@ async def test_those_that_want_one_have_one(
 async def test_without_any_the_pools_module_is_not_loaded(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(assembled(nursery).parts)
+    bench = Bench(assembled(nursery))
     monkeypatch.delitem(sys.modules, "agent.outbound.warm_pool")
     async with trio.open_nursery() as inner:
-        inner.start_soon(keep_warm, bench.parts)
+        inner.start_soon(bench.agent.data.keep_warm)
         await bench.now(targets(0))
         assert "agent.outbound.warm_pool" not in sys.modules
         inner.cancel_scope.cancel()
@@ -104,14 +99,14 @@ async def test_a_whole_agent_keeps_them_by_its_registration_and_drains_them(
     nursery.start_soon(far.serve, contexts_of(root.leaf(service="db"), root).server)
 
     def ready() -> int:
-        (row,) = upstream_status.rows(one.bench.parts)
+        (row,) = upstream_status.rows(one.bench.data.reconciler.upstreams, wall())
         return len(cast("dict[str, Any]", row["warm"])["ready"])
 
     async with trio.open_nursery() as inner:
         inner.start_soon(one.run)
         await one.ready()
         await one.until(lambda: ready() == far.live == 3)
-        assert one.bench.parts.ledger.live() == ()
+        assert one.bench.data.ledger.live() == ()
         changed = proxy_answer({"DestinationName": "db", "LocalBindSocketPath": bind, "Config": {"warm": 1}})
         one.bench.consul.answer(SERVICE, changed, content_hash="h2")
         await one.until(lambda: ready() == far.live == 1)

@@ -57,7 +57,7 @@ class Bench:
                 targets=self.targets,
                 relay=relay,
                 ledger=self.ledger,
-                settled=lambda: None,
+                on_served=lambda: None,
             )
         raise AssertionError
 

@@ -8,17 +8,15 @@ from collections import Counter
 import pytest
 import trio
 
-from agent.connections.ledger import Ledger
+from agent.connections.connection import Connection
 from agent.connections.reauthorize import Judge
 from agent.connections.records import Direction, FailedAttempt
+from agent.inbound.inbound import Inbound
 from agent.net.accept import Admission
 from agent.net.dial import DialReason
-from agent.net.handshake import Way
 from agent.outbound.outbound import OutboundReason
-from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions
-from agent.proxy.dataplane import STEPS, Handlers, Reactions
-from agent.relay.relay import Relay
+from agent.proxy.dataplane import STEPS
 from agent.relay.splice import Ending
 from tests.support.agent_parts import assembled, registration
 
@@ -26,13 +24,12 @@ from tests.support.agent_parts import assembled, registration
 async def test_a_caller_who_comes_when_the_app_has_gone_from_the_registration_is_let_go(
     nursery: trio.Nursery,
 ) -> None:
-    parts = assembled(nursery).parts
-    handlers = Handlers(parts, None)  # type: ignore[arg-type]  # nothing gets as far as the relay
+    bench = assembled(nursery)
     for placed in (None, registration(local_app=None)):
         if placed is not None:
-            parts.placement.publish(placed)
+            bench.snapshot.registration.publish(placed)
         ours, theirs = socket.socketpair()
-        await handlers.inbound(ours, Admission().enter())
+        await bench.data.inbound(ours, Admission().enter())
         assert theirs.recv(1) == b""
         theirs.close()
 
@@ -46,94 +43,62 @@ class Turns(trio.abc.Instrument):
         self.count += 1
 
 
-@pytest.mark.parametrize(("http", "most"), [(HttpMode.ALWAYS, STEPS), (HttpMode.NEVER, 20)])
+@pytest.mark.parametrize(("judged", "most"), [(True, STEPS), (False, 20)])
 async def test_where_requests_are_judged_a_few_steps_of_handshakes_come_in_each_turn(
-    nursery: trio.Nursery, http: HttpMode, most: int
+    nursery: trio.Nursery, judged: bool, most: int
 ) -> None:
     """A relayed connection is served within the step; a judged one is a task, and waits for its turn."""
-    parts = assembled(nursery).parts
-    parts.intentions.publish(Intentions(destination="web", rules=(), default_allow=True))
+    bench = assembled(nursery)
+    bench.snapshot.registration.publish(registration(protocol="http", identity_header=judged))
+    bench.snapshot.intentions.publish(Intentions(destination="web", rules=(), default_allow=True))
     turns = Turns()
     trio.lowlevel.add_instrument(turns)
     steps: Counter[int] = Counter()
 
-    async def step(way: Way) -> None:
-        await way()
+    async def step() -> None:
+        await bench.data.before_step()
         steps[turns.count] += 1
 
-    with Relay() as relay:
-        handlers = Handlers(parts, relay)
-        async with trio.open_nursery() as callers:
-            for _ in range(20):
-                callers.start_soon(step, handlers.way(http))
+    async with bench.data.running(), trio.open_nursery() as callers:
+        for _ in range(20):
+            callers.start_soon(step)
     assert max(steps.values()) == most
-
-
-async def test_a_caller_is_served_so_that_its_handshake_makes_way(
-    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts = assembled(nursery).parts
-    parts.placement.publish(registration(protocol="http", identity_header=True))
-    parts.intentions.publish(Intentions(destination="web", rules=(), default_allow=True))
-    given: list[Way] = []
-
-    async def serve(_sock: socket.socket, *, way: Way, **_: object) -> None:
-        given.append(way)
-
-    monkeypatch.setattr("agent.proxy.dataplane.serve_inbound", serve)
-    with Relay() as relay, socket.socket() as sock:
-        handlers = Handlers(parts, relay)
-        await handlers.inbound(sock, Admission().enter())
-        parts.placement.publish(registration())
-        await handlers.inbound(sock, Admission().enter())
-        assert given == [handlers.way(HttpMode.ALWAYS), relay.make_way]
 
 
 @pytest.mark.parametrize("underscores", [True, False])
 async def test_a_caller_is_served_with_the_names_that_the_definition_lets_through(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, underscores: bool
 ) -> None:
-    parts = assembled(nursery).parts
-    parts.placement.publish(registration(protocol="http", underscores_in_headers=underscores))
+    bench = assembled(nursery)
+    bench.snapshot.registration.publish(registration(protocol="http", underscores_in_headers=underscores))
     given: list[bool] = []
 
-    async def serve(_sock: socket.socket, *, underscores_in_headers: bool, **_: object) -> None:
-        given.append(underscores_in_headers)
+    async def serve(_sock: socket.socket, _on_handshake: object, shared: Inbound) -> None:
+        given.append(shared.underscores_in_headers)
 
-    monkeypatch.setattr("agent.proxy.dataplane.serve_inbound", serve)
-    with Relay() as relay, socket.socket() as sock:
-        await Handlers(parts, relay).inbound(sock, Admission().enter())
+    monkeypatch.setattr("agent.inbound.inbound.serve", serve)
+    with socket.socket() as sock:
+        await bench.data.inbound(sock, Admission().enter())
     assert given == [underscores]
 
 
-async def test_the_log_and_the_judge_hear_of_every_connection(nursery: trio.Nursery) -> None:
+async def test_the_log_and_the_reauthorizer_hear_of_every_connection(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Connection] = []
+    monkeypatch.setattr(Judge, "opened", lambda _judge, connection: heard.append(connection))
     bench = assembled(nursery)
-    parts = bench.parts
-    heard: list[int] = []
-    judge = Judge(parts.ledger, parts.intentions, parts.contexts, parts.clock, heard.append)
-    bench.reactions.attach(parts, judge)
-    with parts.ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
+    with bench.data.ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
         attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
-        parts.ledger.attempt_failed(connection, attempt)
+        bench.data.ledger.attempt_failed(connection, attempt)
         connection.relaying()
         connection.end(Ending.CLEAN)
-    with parts.ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
-        connection.end(OutboundReason.NO_ENDPOINTS)
+    with bench.data.ledger.open(Direction.OUTBOUND, "unix", "db") as refused:
+        refused.end(OutboundReason.NO_ENDPOINTS)
+    assert heard == [connection]
     assert bench.events() == [
         "attempt.failed",
         "connection.opened",
         "connection.closed",
         "connection.refused",
     ]
-
-
-async def test_before_there_is_anybody_to_tell_nobody_is_told(nursery: trio.Nursery) -> None:
-    ledger = Ledger(assembled(nursery).parts.clock, Reactions())
-    with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
-        attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
-        ledger.attempt_failed(connection, attempt)
-        connection.relaying()
-        connection.end(Ending.CLEAN)
-    with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
-        connection.end(OutboundReason.NO_ENDPOINTS)
-    assert len(ledger.recent()) == 2

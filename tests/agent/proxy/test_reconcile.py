@@ -14,9 +14,7 @@ from agent.base.address import TcpAddress
 from agent.config.registration import Registration
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
-from agent.parts import PUBLIC
-from agent.proxy.dataplane import Handlers
-from agent.proxy.reconcile import Following
+from agent.proxy.reconcile import PUBLIC, Reconciler
 from tests.support.agent_parts import Assembled, assembled, registration, settings
 from upstreams.spec import Upstream, parse_upstream_flag
 
@@ -37,13 +35,12 @@ class Upstreams:
 @dataclass
 class Bench:
     agent: Assembled
-    following: Following
+    following: Reconciler
     upstreams: Upstreams
-    intentions: list[None]
 
     async def now(self, placed: Registration) -> None:
         """Another registration, carried out."""
-        self.agent.parts.placement.publish(placed)
+        self.agent.snapshot.registration.publish(placed)
         for _ in range(3):
             await wait_all_tasks_blocked(0.01)
 
@@ -62,22 +59,21 @@ async def begun(
     agent = assembled(nursery, settings(**flags))
     upstreams = Upstreams()
     told: UpstreamListeners = upstreams  # type: ignore[assignment]  # what of it is used
-    intentions: list[None] = []
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
-        following = Following(
-            parts=agent.parts,
-            listeners=Listeners(loops, connections, agent.parts.journal),
+        following = Reconciler(
+            registration=agent.snapshot.registration,
+            settings=agent.control.settings,
+            listeners=Listeners(agent.agent.log),
             upstreams=told,
-            handlers=Handlers(agent.parts, None),  # type: ignore[arg-type]  # nobody is served here
-            connections=connections,
+            serve_inbound=agent.data.inbound,
             inherited=inherited,
-            watch_intentions=lambda: intentions.append(None),
         )
+        following.serve_in(loops, connections)
         await following.bind(placed)
         following.listeners.open()
-        agent.parts.placement.publish(placed)
-        loops.start_soon(following.follow, placed, 1)
-        yield Bench(agent, following, upstreams, intentions)
+        agent.snapshot.registration.publish(placed)
+        loops.start_soon(following.follow)
+        yield Bench(agent, following, upstreams)
         await following.listeners.close_all()
         loops.cancel_scope.cancel()
 
@@ -122,14 +118,6 @@ async def test_it_moves_goes_and_comes_back(nursery: trio.Nursery) -> None:
         assert bench.port() == first
         await bench.now(on(first, local_app=None))
         assert bench.port() == 0, "nobody can be passed on"
-    assert bench.intentions
-
-
-async def test_the_intentions_are_watched_from_the_first_public_listener_on(nursery: trio.Nursery) -> None:
-    async with begun(nursery, registration(public_bind=None)) as bench:
-        assert not bench.intentions
-        await bench.now(on(free_port()))
-        assert bench.intentions
 
 
 async def test_a_socket_that_was_handed_in_stays_wherever_the_registration_goes(

@@ -44,16 +44,16 @@ class Story:
     """An agent with one upstream, its lookups in the test's hands."""
 
     def __init__(self, agent: Assembled, nursery: trio.Nursery, upstream: Upstream) -> None:
-        self.parts = agent.parts
+        self.bench = agent
         self.lookups = Lookups()
-        around = surroundings(self.lookups, Told(), loads=self.parts.loads)
+        around = surroundings(self.lookups, Told())
+        self.loads = around.loads
         self.targets = Targets(upstream, around)
         self.targets.sources()
-        listeners = Listeners(nursery, nursery, self.parts.journal)
-        self.parts.upstreams = UpstreamListeners(
-            listeners=listeners,
-            feeds=None,  # type: ignore[arg-type]  # nothing is followed here
-            ledger=self.parts.ledger,
+        self.upstreams = UpstreamListeners(
+            listeners=Listeners(agent.agent.log).serve_in(nursery, nursery),
+            sources=self.lookups,
+            ledger=agent.data.ledger,
             serve=nobody,
             around=around,
             limit=None,
@@ -63,12 +63,14 @@ class Story:
 
     def row(self) -> dict[str, Any]:
         """As it arrives in JSON."""
-        (row,) = msgspec.json.decode(msgspec.json.encode(upstream_status.rows(self.parts)))
+        (row,) = msgspec.json.decode(
+            msgspec.json.encode(upstream_status.rows(self.upstreams, self.bench.control.clock()))
+        )
         assert isinstance(row, dict)
         return row
 
     def page(self) -> str:
-        return text(upstream_status.families(self.parts))
+        return text(upstream_status.families(self.upstreams))
 
 
 async def story(nursery: trio.Nursery, upstream: Upstream = DB) -> Story:
@@ -76,9 +78,10 @@ async def story(nursery: trio.Nursery, upstream: Upstream = DB) -> Story:
 
 
 async def test_without_upstreams_there_is_nothing_to_say(nursery: trio.Nursery) -> None:
-    parts = assembled(nursery).parts
-    assert upstream_status.rows(parts) == []
-    assert text(upstream_status.families(parts)).strip() == ""
+    bench = assembled(nursery)
+    upstreams = bench.data.reconciler.upstreams
+    assert upstream_status.rows(upstreams, bench.control.clock()) == []
+    assert text(upstream_status.families(upstreams)).strip() == ""
 
 
 async def test_limits_and_what_they_turned_away_are_shown(nursery: trio.Nursery) -> None:
@@ -101,8 +104,8 @@ async def test_each_target_with_its_age_and_its_endpoints(nursery: trio.Nursery)
     nameless = Unusable(instance="x on n1", reason=UnusableReason.NO_DESTINATION)
     source = told.lookups.made["db"]
     source.endpoints.publish(EndpointSet(endpoints=(near,), unusable=(nameless,), source="health of db"))
-    source.status.succeeded(told.parts.clock())
-    told.parts.loads[near.key] = 3
+    source.status.succeeded(told.bench.control.clock())
+    told.loads[near.key] = 3
     row = told.row()
     assert (row["active"], row["wan"], row["mesh_gateway"]) == ("db", "auto", "none")
     assert [target["target"] for target in row["targets"]] == ["db", "db@dc2"]

@@ -53,7 +53,7 @@ def report(number: int, live: int = 0, **told: object) -> Reported:
 class Bench:
     def __init__(self, nursery: trio.Nursery) -> None:
         ours, theirs = socket.socketpair()
-        self.board = Board(nursery)
+        self.board = Board().start(nursery)
         self.far = Far(theirs)
         self.heard: list[object] = []
         self.served = 0

@@ -36,9 +36,9 @@ class Control:
     """The control process's side."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.board = Board(nursery)
+        self.board = Board().start(nursery)
         self.heard = Heard()
-        self.listeners = SharedListeners(nursery, nursery, self.heard, self.board)
+        self.listeners = SharedListeners(self.heard, self.board).serve_in(nursery, nursery)
         self.reader = Reader(self.board)
 
     def told(self) -> list[object]:
@@ -64,7 +64,7 @@ async def controlled() -> AsyncIterator[Control]:
 @asynccontextmanager
 async def worker() -> AsyncIterator[HandedListeners]:
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
-        made = HandedListeners(loops, connections, Heard())
+        made = HandedListeners(Heard()).serve_in(loops, connections)
         yield made
         await made.close_all()
         made.close_handed()
@@ -166,12 +166,11 @@ async def test_other_sockets_take_the_place_of_the_former_and_withdrawn_ones_ref
 
 async def test_of_a_worker_only_want_of_room_is_told() -> None:
     heard = Heard()
-    async with trio.open_nursery() as nursery:
-        events = HandedListeners(nursery, nursery, heard)._events
-        events.listening("x", "y")
-        events.listening_ended("x", "y")
-        events.listening_failed("x", "y")
-        assert heard.told == []
-        events.overflowed(Admission(1), Overflow.CONNECTIONS)
-        events.exhausted(OSError(24, "x"))
-        assert [event for event, _ in heard.told] == ["overflowed", "exhausted"]
+    events = HandedListeners(heard)._events
+    events.listening("x", "y")
+    events.listening_ended("x", "y")
+    events.listening_failed("x", "y")
+    assert heard.told == []
+    events.overflowed(Admission(1), Overflow.CONNECTIONS)
+    events.exhausted(OSError(24, "x"))
+    assert [event for event, _ in heard.told] == ["overflowed", "exhausted"]

@@ -25,7 +25,7 @@ def number(value: int) -> Report:
 
 
 async def test_what_has_no_value_yet_is_not_told(nursery: trio.Nursery) -> None:
-    board, cell = Board(nursery), Latest[int]()
+    board, cell = Board().start(nursery), Latest[int]()
     board.post("a", Rank.POLICY, cell, number)
     reader = Reader(board)
     assert told(reader) == []
@@ -35,7 +35,7 @@ async def test_what_has_no_value_yet_is_not_told(nursery: trio.Nursery) -> None:
 
 
 async def test_ranks_are_the_order_and_hold_in_the_midst_of_telling(nursery: trio.Nursery) -> None:
-    board = Board(nursery)
+    board = Board().start(nursery)
     low, high = Latest(1), Latest(10)
     board.post("sockets", Rank.SOCKETS, high, number)
     board.post("policy", Rank.POLICY, low, number)
@@ -46,7 +46,7 @@ async def test_ranks_are_the_order_and_hold_in_the_midst_of_telling(nursery: tri
 
 
 async def test_only_the_newest_counts_and_each_reader_has_its_own_place(nursery: trio.Nursery) -> None:
-    board, cell = Board(nursery), Latest(1)
+    board, cell = Board().start(nursery), Latest(1)
     board.post("a", Rank.POLICY, cell, number)
     early = Reader(board)
     assert told(early) == [1]
@@ -59,7 +59,7 @@ async def test_only_the_newest_counts_and_each_reader_has_its_own_place(nursery:
 async def test_a_withdrawal_is_told_to_those_who_knew_and_before_what_comes_in_its_place(
     nursery: trio.Nursery,
 ) -> None:
-    board = Board(nursery)
+    board = Board().start(nursery)
     gone = Withdrawn(key="gone")
     board.post("a", Rank.SOCKETS, Latest(1), number, withdrawal=gone)
     knew = Reader(board)
@@ -73,7 +73,7 @@ async def test_a_withdrawal_is_told_to_those_who_knew_and_before_what_comes_in_i
 
 
 async def test_news_wake_the_reader_until_it_is_closed(nursery: trio.Nursery) -> None:
-    board, cell = Board(nursery), Latest[int]()
+    board, cell = Board().start(nursery), Latest[int]()
     reader, woken = Reader(board), 0
 
     def news() -> None:
@@ -94,7 +94,7 @@ async def test_news_wake_the_reader_until_it_is_closed(nursery: trio.Nursery) ->
 
 
 async def test_a_value_is_written_once_for_all(nursery: trio.Nursery) -> None:
-    board, written = Board(nursery), []
+    board, written = Board().start(nursery), []
 
     def note(value: int) -> Report:
         written.append(value)

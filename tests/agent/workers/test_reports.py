@@ -13,28 +13,27 @@ from agent.relay.splice import Ending
 from agent.workers.reports import (
     AskedAgain,
     GatewaysWanted,
-    Measured,
     Reported,
     added_up,
     buried,
     merged,
     read,
-    report,
+    reported,
 )
 from tests.support.agent_parts import Assembled, assembled
 
 
-def reported(*metrics: Measured, **told: Any) -> Reported:
+def report_of(*metrics: Family, **told: Any) -> Reported:
     told = {"number": 1, "pid": 7, "live": 0, "resident_bytes": 1, "counters": {}, **told}
     return Reported(metrics=list(metrics), **told)
 
 
-def counted(value: float, **labels: str) -> Measured:
-    return Measured("x_total", Kind.COUNTER, "X.", [(labels, value)])
+def counted(value: float, **labels: str) -> Family:
+    return Family("x_total", Kind.COUNTER, "X.", [(labels, value)])
 
 
-def gauged(name: str, value: float, **labels: str) -> Measured:
-    return Measured(name, Kind.GAUGE, "G.", [(labels, value)])
+def gauged(name: str, value: float, **labels: str) -> Family:
+    return Family(name, Kind.GAUGE, "G.", [(labels, value)])
 
 
 def values(families: list[Family]) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -47,15 +46,16 @@ async def agent(nursery: Any) -> Assembled:
 
 
 async def test_a_report_crosses_as_json(agent: Assembled) -> None:
-    ledger = agent.parts.ledger
+    ledger = agent.data.ledger
     with ledger.open(Direction.INBOUND, "1.2.3.4:5") as connection:
         connection.relaying()
-        told = report(agent.parts, 3, rows=True)
+        told = reported(agent.data.report_now(rows=True), 3, lines_lost=2)
     with_rows = read(msgspec.json.encode(told))
     assert with_rows == told
     assert isinstance(with_rows, Reported)
     assert (with_rows.number, with_rows.live, len(with_rows.connections)) == (3, 1, 1)
-    assert report(agent.parts, 4, rows=False).connections == []
+    assert with_rows.counters["log_lines_lost"] == 2
+    assert agent.data.report_now(rows=False).connections == []
 
 
 @pytest.mark.parametrize("word", [AskedAgain(3), GatewaysWanted(None), GatewaysWanted("dc2")])
@@ -70,9 +70,9 @@ def test_what_is_no_word_is_refused(frame: bytes) -> None:
 
 
 def test_numbers_are_added_up_by_their_labels() -> None:
-    one = reported(counted(2, reason="a"), gauged("live", 3, direction="in"))
-    two = reported(counted(5, reason="a"), gauged("live", 4, direction="in"))
-    other = reported(counted(1, reason="b"))
+    one = report_of(counted(2, reason="a"), gauged("live", 3, direction="in"))
+    two = report_of(counted(5, reason="a"), gauged("live", 4, direction="in"))
+    other = report_of(counted(1, reason="b"))
     assert values(added_up([one, two, other], None)) == {
         "x_total": [({"reason": "a"}, 7), ({"reason": "b"}, 1)],
         "live": [({"direction": "in"}, 7)],
@@ -81,21 +81,21 @@ def test_numbers_are_added_up_by_their_labels() -> None:
 
 def test_one_thing_that_all_see_is_not_added_up() -> None:
     seen = [
-        reported(gauged("sidecar_upstream_endpoints", 3)),
-        reported(gauged("sidecar_upstream_endpoints", 3)),
+        report_of(gauged("sidecar_upstream_endpoints", 3)),
+        report_of(gauged("sidecar_upstream_endpoints", 3)),
     ]
     assert values(added_up(seen, None)) == {"sidecar_upstream_endpoints": [({}, 3)]}
 
 
 def test_the_dead_count_on_and_what_they_had_has_ended() -> None:
-    last = reported(
+    last = report_of(
         counted(2),
         gauged("sidecar_connections_live", 3, direction="inbound"),
         live=3,
         counters={"probes": 1, "endings": {"inbound": {"clean": 2}, "outbound": {}}},
     )
     ended = buried(buried(None, last), last)
-    found = values(added_up([reported(counted(1))], ended))
+    found = values(added_up([report_of(counted(1))], ended))
     assert found["x_total"] == [({}, 5)]
     assert found["sidecar_connections_total"] == [({"direction": "inbound", "reason": "worker_died"}, 6)]
     assert "sidecar_connections_live" not in found
@@ -129,54 +129,48 @@ def upstream(live: int, until: str | None, **told: Any) -> dict[str, Any]:
 
 def test_status_is_one_document() -> None:
     counters = {"probes": 1, "endings": {"inbound": {Ending.CLEAN.value: 2}}}
-    document = {
-        "ready": True,
-        "public": row(addresses=["127.0.0.1:2"]),
-        "upstreams": [upstream(0, None), upstream(0, None, bind="nobody's")],
-        "connections": [],
-        "recent": [],
-        "counters": {"probes": 0, "credentials_rejected": {}},
-    }
-    zero = reported(
+    own = report_of(
+        public=row(addresses=["127.0.0.1:2"]),
+        upstreams=[upstream(0, None), upstream(0, None, bind="of none of them")],
+        counters={"probes": 0},
+    )
+    zero = report_of(
         counters=counters,
         public=row(live=2, limit=5, overflow_by_reason={"max_handshakes": 1}, overflow=1),
         upstreams=[upstream(1, None)],
         connections=[{"id": 1, "since": "2031-01-01T00:00:02Z"}],
         recent=[{"id": 2, "until": "2031-01-01T00:00:09Z"}],
     )
-    one = reported(
+    one = report_of(
         counters=counters,
         public=row(live=3, limit=5, overflow_by_reason={"max_handshakes": 2}, overflow=2),
         upstreams=[upstream(4, "2031-01-01T00:01:00Z", active="db@dc2", active_since="2031-01-01T00:00:30Z")],
         connections=[{"id": 1, "since": "2031-01-01T00:00:01Z"}],
         connections_not_shown=3,
     )
-    told = merged(document, {0: zero, 1: one}, reported(counters={"probes": 5}))
-    public = told["public"]
+    ended = report_of(counters={"probes": 5})
+    told = merged(own, {0: zero, 1: one}, ended, processes=[], workers=[{"worker": 0}])
+    public = told.public
+    assert public is not None
     assert (public["addresses"], public["live"], public["limit"]) == (["127.0.0.1:2"], 5, 10)
     assert (public["overflow"], public["overflow_by_reason"]) == (3, {"max_handshakes": 3})
     assert public["handshakes_limit"] == 8
-    assert [(c["worker"], c["id"]) for c in told["connections"]] == [(1, 1), (0, 1)]  # the oldest first
-    assert told["connections_not_shown"] == 3
-    assert told["recent"] == [{"worker": 0, "id": 2, "until": "2031-01-01T00:00:09Z"}]
-    assert told["counters"]["probes"] == 7
-    assert told["counters"]["endings"] == {"inbound": {"clean": 4}}
-    first, second = told["upstreams"]
+    assert [(c["worker"], c["id"]) for c in told.connections] == [(1, 1), (0, 1)]  # the oldest first
+    assert told.connections_not_shown == 3
+    assert told.recent == [{"worker": 0, "id": 2, "until": "2031-01-01T00:00:09Z"}]
+    assert told.counters["probes"] == 7
+    assert told.counters["endings"] == {"inbound": {"clean": 4}}
+    first, second = told.upstreams
     assert (first["connections"], first["active"]) == (5, "db@dc2")
     (endpoint,) = first["targets"][0]["endpoints"]
     assert (endpoint["live"], endpoint["ejected_until"]) == (5, "2031-01-01T00:01:00Z")
     assert first["warm"] == {"wanted": 2, "ready": [1, 4]}
     assert first["overflow"] == {"upstream_overflow": 5}
-    assert second == document["upstreams"][1]  # type: ignore[index]
+    assert second == own.upstreams[1]
+    assert told.workers == [{"worker": 0}]
 
 
-def test_without_workers_the_document_stays_as_it_is() -> None:
-    document: dict[str, Any] = {
-        "public": None,
-        "upstreams": [],
-        "connections": [],
-        "connections_not_shown": 0,
-        "recent": [],
-        "counters": {"probes": 0},
-    }
-    assert merged(document, {}, None) == document
+def test_without_a_worker_that_answers_the_own_report_stays_as_it_is() -> None:
+    own = report_of(counters={"probes": 0}, upstreams=[upstream(0, None)], public=row())
+    told = merged(own, {}, None, processes=[], workers=[])
+    assert (told.public, told.upstreams, told.counters) == (own.public, own.upstreams, own.counters)

@@ -12,7 +12,6 @@ from agent.config.options import LogLevel
 from agent.connections.records import CloseReason, FailedAttempt
 from agent.net.dial import DialReason
 from agent.observe.events import Journal
-from agent.observe.warm_log import WarmLog
 from agent.outbound.warm_connection import WarmReason
 from tests.support.warm_upstream import DB, ONE
 from tests.upstreams.test_choose import Clock
@@ -21,9 +20,9 @@ from upstreams.route import Approach
 WAY = Approach(target=0, endpoint=ONE, hop=ONE)
 
 
-def log(level: LogLevel) -> tuple[WarmLog, io.StringIO]:
+def log(level: LogLevel) -> tuple[Journal, io.StringIO]:
     stream = io.StringIO()
-    return WarmLog(Journal(stream, Clock(), level=level)), stream
+    return Journal(stream, Clock(), level=level), stream
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ from agent.base.latest import Latest
 from agent.base.prometheus import text
 from agent.config.options import LogLevel
 from agent.consul.watch import AnswerRejected, WatchStatus
-from agent.crew import Unheard
 from agent.net.listeners import Opening
-from agent.outbound.upstream_state import Source
+from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
+from agent.workers.pool import WorkerPool
 from agent.workers.reports import AskedAgain, GatewaysWanted
-from agent.workers.supervisor import CEILING_SECONDS, Workers, _pause
+from agent.workers.supervisor import CEILING_SECONDS, _pause
 from tests.agent.workers.test_listeners import greet
-from tests.support.agent_parts import Assembled, assembled, registration
+from tests.support.agent_parts import Assembled, assembled, registration, settings
 from tests.support.worker_in_process import Nursery
 from tests.upstreams.test_choose import endpoint
 from upstreams.endpoints import EndpointSet
@@ -38,19 +38,26 @@ def slow_clock() -> MockClock:
 
 class Bench:
     def __init__(self, nursery: trio.Nursery, count: int) -> None:
-        self.agent: Assembled = assembled(nursery)
-        self.agent.parts.journal.level = LogLevel.INFO
+        self.agent: Assembled = assembled(nursery, settings(workers=str(count)))
+        self.agent.agent.log.level = LogLevel.INFO
         self.spawn = Nursery(nursery)
-        self.workers = Workers(self.agent.parts, count, self.spawn)
-        self.agent.parts.crew = self.workers
-        self.workers.start(nursery)
-        self.agent.parts.listeners = self.listeners = self.workers.listeners(nursery, nursery)
+        control = self.agent.control
+        self.pool = WorkerPool(
+            snapshot=control.snapshot,
+            settings=control.settings,
+            sources=control.endpoints,
+            events=self.agent.agent.log,
+            clock=control.clock,
+            rng=control.rng,
+            spawn=self.spawn,
+        )
+        self.listeners = self.pool._listeners
 
     async def serving(self) -> None:
-        await self.workers.ready()
+        await self.pool._supervisor.ready()
 
     async def metrics(self) -> str:
-        return text(await self.workers.families())
+        return text((await self.pool.report(rows=False)).metrics)
 
 
 @asynccontextmanager
@@ -58,32 +65,31 @@ async def bench(count: int = 2) -> AsyncIterator[Bench]:
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
             made = Bench(nursery, count)
-            yield made
-            await made.workers.finish()
-            for worker in made.spawn.begun:
-                await worker.wait()
-            await made.listeners.close_all()
+            async with made.pool.running():
+                yield made
+                await made.pool.drain(0, trio.Event())
+                for worker in made.spawn.begun:
+                    await worker.wait()
             nursery.cancel_scope.cancel()
 
 
 async def test_all_of_them_serve_and_say_so_as_one(slow_clock: MockClock) -> None:
     async with bench() as b:
-        assert b.workers.missing() == ["workers: none of 2 serves yet"]
+        assert b.pool.problems() == ["workers: none of 2 serves yet"]
         await b.serving()
-        assert b.workers.missing() == b.workers.complaints() == []
+        assert b.pool.problems() == b.pool.warnings() == []
         page = await b.metrics()
         assert "sidecar_workers 2\n" in page
         assert "sidecar_workers_serving 2\n" in page
         assert 'sidecar_connections_live{direction="inbound"} 0' in page
-        assert b.workers.live() == 0
-        await b.workers.empty()
+        assert b.pool.live() == 0
     assert [worker.returncode for worker in b.spawn.begun] == [0, 0]
 
 
 async def test_another_log_level_is_one_for_all(slow_clock: MockClock) -> None:
     async with bench() as b:
         await b.serving()
-        b.workers.take_level(LogLevel.DEBUG)
+        b.pool.take_level(LogLevel.DEBUG)
         await b.serving()
         told = [worker.err.getvalue() for worker in b.spawn.begun]
     assert all("log.level before=info now=debug" in text for text in told)
@@ -99,11 +105,10 @@ async def test_one_that_is_killed_is_replaced_at_once_and_the_others_stay(slow_c
         assert b.spawn.begun[1].returncode is None
         page = await b.metrics()
         assert 'sidecar_worker_deaths_total{reason="killed"} 1' in page
-        told = await b.workers.laid_into(
-            {"public": None, "upstreams": [], "counters": {}, "connections": [], "recent": []}
-        )
-        assert [row["serving"] for row in told["workers"]] == [True, True]
-        assert [row["deaths"] for row in told["workers"] if row["deaths"]] == [{"killed": 1}]
+        rows = (await b.pool.report(rows=True)).workers
+        assert rows is not None
+        assert [row["serving"] for row in rows] == [True, True]
+        assert [row["deaths"] for row in rows if row["deaths"]] == [{"killed": 1}]
         assert "worker.ended" in b.agent.events()
 
 
@@ -123,15 +128,15 @@ async def test_while_it_is_down_that_is_a_complaint_and_its_sockets_are_given_up
         await b.serving()
         await b.listeners.add("a", Opening(purpose="x", address=TcpAddress("127.0.0.1", 0), handler=greet))
         b.listeners.open()
-        (sock,) = b.listeners.sockets("a", 0)  # type: ignore[attr-defined]
+        (sock,) = b.listeners.sockets("a", 0)
         b.spawn.refuse = 2
         b.spawn.begun[0].kill()
         while sock.fileno() != -1:  # noqa: ASYNC110 - a test looks
             await trio.sleep(0.01)
-        assert b.workers.complaints() == [
+        assert b.pool.warnings() == [
             "worker 0 is down: not_started: [Errno 11] Resource temporarily unavailable"
         ]
-        assert "not_started" in b.workers.missing()[0]
+        assert "not_started" in b.pool.problems()[0]
         await b.serving()
 
 
@@ -148,31 +153,24 @@ async def test_endpoints_are_shared_and_asked_for_again(slow_clock: MockClock) -
         asked += 1
 
     endpoints: Latest[EndpointSet] = Latest()
-    source = Source(endpoints=endpoints, status=WatchStatus(name="endpoints db"), ask_again=ask_again)
+    source = EndpointSource(endpoints=endpoints, status=WatchStatus(name="endpoints db"), ask_again=ask_again)
     async with bench() as b, trio.open_nursery() as nursery:
-        b.agent.parts.placement.publish(registration())
-        nursery.start_soon(b.workers.share, DB, None, source)
+        b.agent.snapshot.registration.publish(registration())
+        nursery.start_soon(b.pool._share, DB, None, source)
         await b.serving()
-        items = b.workers._board.items()
+        items = b.pool._board.items()
         endpoints.publish(EndpointSet(endpoints=(endpoint("a"),)))
         await b.serving()
         source.status.failing = AnswerRejected("malformed", "x")
-        b.workers.watch_changed(source.status)
-        b.workers.watch_changed(source.status)
-        b.workers.watch_changed(WatchStatus(name="another"))
+        b.pool._watch_changed(source.status)
+        b.pool._watch_changed(source.status)
+        b.pool._watch_changed(WatchStatus(name="another"))
         (shared,) = [item for name, item in items if isinstance(name, tuple)]
         told = shared.cell.value
         assert isinstance(told, HandedEndpoints)
         assert (told.failing, told.endpoints, shared.version) == ("malformed: x", endpoints.value, 3)
-        b.workers._heard(AskedAgain(told.number))
-        b.workers._heard(AskedAgain(99))
-        b.workers._heard(GatewaysWanted("dc2"))  # nobody watches yet
+        b.pool._heard(AskedAgain(told.number))
+        b.pool._heard(AskedAgain(99))
+        b.pool._heard(GatewaysWanted("dc2"))  # nobody watches yet
         assert asked == 1
         nursery.cancel_scope.cancel()
-
-
-def test_where_nobody_is_served_nothing_is_said() -> None:
-    silence = Unheard()
-    silence.target_changed(None, None, None)  # type: ignore[arg-type]
-    silence.ejected(None, None, None)  # type: ignore[arg-type]
-    silence.doubted(None, None, None, None)  # type: ignore[arg-type]

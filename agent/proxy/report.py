@@ -1,0 +1,198 @@
+"""What the data plane of one process has done and does: the rows of `/status` and the metrics of connections.
+
+What an operator reads while something is wrong must not make it worse: rows of connections are bounded, and
+how many are left out is said.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from agent.base.prometheus import Family, counter, gauge
+from agent.connections.connection import Connection
+from agent.connections.ledger import Ledger
+from agent.connections.records import Direction, Finished
+from agent.net.accept import Overflow
+from agent.net.listeners import Listeners
+from agent.outbound.listeners import UpstreamListeners
+from agent.proxy import upstream_report
+from agent.proxy.reconcile import PUBLIC
+
+MOST_ROWS = 1000  # connections in one answer
+
+Row: TypeAlias = dict[str, Any]
+
+
+class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What it says of itself. The rows are those of `/status`, and empty unless they were asked for."""
+
+    live: int
+    resident_bytes: int
+    metrics: list[Family]
+    counters: Row
+    public: Row | None = None
+    upstreams: list[Row] = []
+    connections: list[Row] = []
+    connections_not_shown: int = 0
+    recent: list[Row] = []
+    workers: list[Row] | None = None  # None: there is one process
+
+
+def report(ledger: Ledger, upstreams: UpstreamListeners, now: datetime, *, rows: bool) -> DataPlaneReport:
+    """The report of this process."""
+    live = ledger.live()
+    told = DataPlaneReport(
+        live=len(live),
+        resident_bytes=resident_bytes(),
+        metrics=list(_families(ledger, upstreams)),
+        counters=_counters(ledger),
+    )
+    if not rows:
+        return told
+    return msgspec.structs.replace(
+        told,
+        public=upstream_report.opening_row(upstreams.listeners.get(PUBLIC)),
+        upstreams=upstream_report.rows(upstreams, now),
+        connections=[_connection(connection) for connection in live[-MOST_ROWS:]],
+        connections_not_shown=max(0, len(live) - MOST_ROWS),
+        recent=[_finished(finished) for finished in ledger.recent()],
+    )
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def _families(ledger: Ledger, upstreams: UpstreamListeners) -> Iterator[Family]:
+    yield from _connection_families(ledger)
+    yield from _listener_families(upstreams.listeners)
+    yield from upstream_report.families(upstreams)
+
+
+def _connection(connection: Connection) -> Row:
+    address, why = _address_and_why(connection.dialled)
+    return {
+        "id": connection.id,
+        "direction": connection.direction.value,
+        "caller": connection.caller,
+        "upstream": connection.upstream,
+        "peer": "" if connection.peer is None else str(connection.peer.id),
+        "peer_serial": "" if connection.peer is None else connection.peer.serial,
+        "rule": connection.rule,
+        "handling": connection.handling.value,
+        "address": address,
+        "why": why,
+        "opened": connection.opened,
+        "since": _time(connection.since),
+        "to_plain": connection.progress.to_plain,
+        "to_tls": connection.progress.to_tls,
+    }
+
+
+def _finished(finished: Finished) -> Row:
+    address, why = _address_and_why(finished.dialled)
+    return {
+        "id": finished.id,
+        "direction": finished.direction.value,
+        "reason": finished.reason.value,
+        "detail": finished.detail,
+        "caller": finished.caller,
+        "upstream": finished.upstream,
+        "peer": finished.peer,
+        "peer_serial": "" if finished.theirs is None else finished.theirs.serial,
+        "rule": finished.rule,
+        "address": address,
+        "why": why,
+        "opened": finished.opened,
+        "since": _time(finished.since),
+        "until": _time(finished.until),
+        "to_plain": finished.to_plain,
+        "to_tls": finished.to_tls,
+    }
+
+
+def _address_and_why(dialled: str) -> tuple[str, str]:
+    """`host:port (reason)`, as a Dialling prints itself; a local app has no reason."""
+    address, _, why = dialled.partition(" (")
+    return address, why.removesuffix(")")
+
+
+def _counters(ledger: Ledger) -> Row:
+    """How many connections, requests and bytes there were."""
+    endings: dict[str, dict[str, int]] = {direction.value: {} for direction in Direction}
+    for (direction, reason), count in sorted(ledger.counters().items()):
+        endings[direction.value][reason] = count
+    return {
+        "endings": endings,
+        "attempts_failed": dict(ledger.failed_attempts()),
+        "requests": dict(ledger.requests()),
+        "audited": dict(ledger.audits()),
+        "probes": ledger.probes,
+        "bytes": {
+            direction.value: dict(zip(("to_plain", "to_tls"), ledger.bytes(direction), strict=True))
+            for direction in Direction
+        },
+    }
+
+
+def _connection_families(ledger: Ledger) -> Iterator[Family]:
+    live = gauge("sidecar_connections_live", "Live connections.")
+    moved = counter("sidecar_bytes_total", "Bytes relayed, by the leg they were written to.")
+    for direction in Direction:
+        live.add(len(ledger.live(direction)), direction=direction.value)
+        to_plain, to_tls = ledger.bytes(direction)
+        moved.add(to_plain, direction=direction.value, leg="plain")
+        moved.add(to_tls, direction=direction.value, leg="tls")
+    ended = counter("sidecar_connections_total", "Finished connections by how they ended.")
+    for (of, reason), count in sorted(ledger.counters().items()):
+        ended.add(count, direction=of.value, reason=reason)
+    attempts = counter("sidecar_attempts_failed_total", "Candidates of upstreams that did not serve.")
+    for reason, count in sorted(ledger.failed_attempts().items()):
+        attempts.add(count, reason=reason)
+    requests = counter("sidecar_http_requests_total", "HTTP requests that were judged, by what decided.")
+    for reason, count in sorted(ledger.requests().items()):
+        requests.add(count, reason=reason)
+    audited = counter("sidecar_audited_total", "What intentions would deny, let through by audit.")
+    for reason, count in sorted(ledger.audits().items()):
+        audited.add(count, reason=reason)
+    probes = counter("sidecar_probes_total", "TCP health checks: neither callers nor refusals.")
+    yield from (live, moved, ended, attempts, requests, audited, probes.add(ledger.probes))
+
+
+def _listener_families(listeners: Listeners) -> Iterator[Family]:
+    limit = gauge("sidecar_listener_limit", "Most live connections; absent: no limit of ours.")
+    live = gauge("sidecar_listener_live", "Live connections.")
+    most = gauge("sidecar_listener_most", "Most there have been at once.")
+    is_open = gauge("sidecar_listener_open", "Whether callers are let in.")
+    unsettled_limit = gauge(
+        "sidecar_listener_handshakes_limit", "Most unfinished handshakes; absent: no limit."
+    )
+    unsettled = gauge("sidecar_listener_handshakes", "Admitted callers whose handshake is not over.")
+    most_unsettled = gauge("sidecar_listener_handshakes_most", "Most of them there have been at once.")
+    overflow = counter("sidecar_listener_overflow_total", "Callers turned away because it was full.")
+    for key, opening in listeners.all().items():
+        name, admission = str(key), opening.admission
+        live.add(admission.live, listener=name)
+        most.add(admission.most, listener=name)
+        is_open.add(opening.listening, listener=name)
+        unsettled.add(admission.unsettled, listener=name)
+        most_unsettled.add(admission.most_unsettled, listener=name)
+        for reason in Overflow:
+            overflow.add(admission.refused[reason], listener=name, reason=reason.value)
+        if admission.limit is not None:
+            limit.add(admission.limit, listener=name)
+        if admission.unsettled_limit is not None:
+            unsettled_limit.add(admission.unsettled_limit, listener=name)
+    yield from (limit, live, most, is_open, unsettled_limit, unsettled, most_unsettled, overflow)
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,64 @@
+"""The newest proven values: the control plane writes them, the data plane reads them at the moment of use.
+
+Each cell has one writer: the control plane in the process that asks Consul, and in a worker the link to that
+process. A published value is replaced, never taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agent.base.latest import Latest
+from agent.config.registration import Registration
+from agent.consul.watch import WatchStatus
+from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.intentions import Intentions
+from agent.policy.source_intentions import Outgoing
+from certs.contexts import Contexts
+from upstreams.endpoints import EndpointSet
+from upstreams.spec import Lookup, Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The cells of one agent, or of one worker."""
+
+    registration: Latest[Registration] = field(default_factory=Latest)
+    credentials: Latest[Contexts] = field(default_factory=Latest)
+    intentions: Latest[Intentions] = field(default_factory=Latest)
+    source_intentions: Latest[Outgoing] = field(default_factory=Latest)
+    deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
+
+    def own_datacenter(self) -> str:
+        """Our datacenter: as the leaf says, before there is one as the registration says, else empty."""
+        contexts, registration = self.credentials.value, self.registration.value
+        if contexts is not None:
+            return contexts.credentials.leaf.id.datacenter
+        return (registration.datacenter if registration is not None else None) or ""
+
+
+@dataclass(slots=True, kw_only=True)
+class EndpointSource:
+    """The endpoints of one lookup. `polled`: newer endpoints come only when the source is asked again."""
+
+    endpoints: Latest[EndpointSet]
+    status: WatchStatus
+    ask_again: Callable[[], None]
+    polled: bool = False
+
+    @property
+    def may_have_news(self) -> bool:
+        """Whether waiting a moment may bring endpoints that are not known yet."""
+        return self.polled or self.endpoints.value is None
+
+
+class EndpointSources(Protocol):
+    """The cells of the endpoints, by lookup."""
+
+    def want(self, upstreams: Iterable[Upstream], /) -> None:
+        """Keep the sources of these upstreams up to date, and no others."""
+
+    def source(self, lookup: Lookup, poll_interval: float | None, /) -> EndpointSource:
+        """The source of that lookup, kept up to date from now on. `poll_interval` in seconds."""

@@ -1,0 +1,267 @@
+"""The data plane of an agent with workers: several processes serve, this one hands them the newest values.
+
+control process: the control plane, the admin endpoint, the service manager
+   │  a socket pair each; the newest values go down, reports come up
+   ├── worker 0: listeners, handshakes, verdicts, relay
+   └── worker 1: …
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from random import Random
+from typing import Protocol
+
+import trio
+
+from agent.base.latest import Latest
+from agent.config.options import LogLevel
+from agent.config.registration import Registration
+from agent.config.settings import Settings
+from agent.connections.ledger import Ledger
+from agent.consul.watch import WatchStatus
+from agent.net.accept import Place
+from agent.net.bind import BindFailed
+from agent.net.listeners import ListenerKey
+from agent.outbound.upstream_state import Targets
+from agent.proxy.dataplane import DataPlaneEvents
+from agent.proxy.reconcile import PUBLIC, reconciler
+from agent.proxy.report import DataPlaneReport, report
+from agent.snapshot import EndpointSource, EndpointSources, Snapshot
+from agent.workers.listeners import SharedListeners
+from agent.workers.messages import HandedCredentials, HandedEndpoints, Unwatched, Verbosity, hand_on
+from agent.workers.process import Spawn
+from agent.workers.publisher import Board, Rank
+from agent.workers.reports import AskedAgain, GatewaysWanted, merged
+from agent.workers.supervisor import Supervisor, WorkerEvents
+from certs.contexts import Contexts
+from upstreams.endpoints import Endpoint
+from upstreams.reach import Dialling, Doubt
+from upstreams.spec import Destination, Gateways, Lookup, Upstream
+
+LOOK_SECONDS = 0.05  # how often a drain looks for the last connection
+
+Share = Callable[[Lookup, float | None, EndpointSource], Awaitable[None]]
+
+
+class PoolEvents(DataPlaneEvents, WorkerEvents, Protocol):
+    """Who hears what the pool and its listeners do; must not block."""
+
+    @property
+    def level(self) -> LogLevel:
+        """How much is logged now."""
+
+
+class SharedSources(EndpointSources, Protocol):
+    """The sources of endpoints, which tell when one is watched and how its watch fares."""
+
+    def share_with(self, share: Share, on_status: Callable[[WatchStatus], None], /) -> None:
+        """Run `share` beside each watch, and call `on_status` when one fails or recovers."""
+
+
+class _ServedElsewhere:
+    """agent.outbound.upstream_state.TargetEvents of a process that serves no connection."""
+
+    def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
+        """Logged by the worker that serves."""
+
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
+        """Logged by the worker that serves."""
+
+    def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
+        """Logged by the worker that serves."""
+
+
+class WorkerPool:
+    """Serves connections in worker processes (agent.proxy.dataplane.DataPlane)."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Snapshot,
+        settings: Settings,
+        sources: SharedSources,
+        events: PoolEvents,
+        clock: Callable[[], datetime],
+        rng: Random,
+        spawn: Spawn,
+        inherited: socket.socket | None = None,
+    ) -> None:
+        self._snapshot = snapshot
+        self._sources = sources
+        self._events = events
+        self._clock = clock
+        self._level = Latest(events.level)
+        self._numbers = 0
+        self._shared: dict[int, tuple[EndpointSource, Callable[[], None]]] = {}
+        self._ledger = Ledger(clock, events)  # stays empty: the workers have the connections
+        self._board = Board()
+        self._listeners = SharedListeners(events, self._board)
+        self.reconciler = reconciler(
+            snapshot=snapshot,
+            settings=settings,
+            sources=sources,
+            events=_ServedElsewhere(),
+            rng=rng,
+            ledger=self._ledger,
+            listeners=self._listeners,
+            serve_inbound=_serve_inbound,
+            serve_outbound=_serve_outbound,
+            inherited=inherited,
+        )
+        self._supervisor = Supervisor(
+            settings=settings,
+            spawn=spawn,
+            board=self._board,
+            sockets=self,
+            heard=self._heard,
+            events=events,
+            clock=clock,
+        )
+        sources.share_with(self._share, self._watch_changed)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as tasks:
+            self._board.start(tasks)
+            self._post_values()
+            self.reconciler.serve_in(tasks, tasks)
+            self._supervisor.start(tasks)
+            yield
+            tasks.cancel_scope.cancel()
+
+    def _post_values(self) -> None:
+        board, snapshot = self._board, self._snapshot
+        board.post("deny list", Rank.POLICY, snapshot.deny_list, lambda value: value)
+        board.post("log level", Rank.POLICY, self._level, lambda level: Verbosity(level=level))
+        board.post("registration", Rank.REGISTRATION, snapshot.registration, lambda value: value)
+        board.post("credentials", Rank.CREDENTIALS, snapshot.credentials, self._hand_on)
+        board.post("intentions", Rank.INTENTIONS, snapshot.intentions, lambda value: value)
+        board.post("outgoing", Rank.INTENTIONS, snapshot.source_intentions, lambda value: value)
+
+    # --- agent.proxy.dataplane.DataPlane ---
+
+    async def bind(self, registration: Registration, /) -> None:
+        await self.reconciler.bind(registration)
+
+    async def open(self) -> None:
+        self._listeners.open()
+        await self._supervisor.ready()
+
+    def release(self) -> None:
+        self._listeners.release()
+
+    async def follow(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.reconciler.follow)
+            nursery.start_soon(self._listeners.retry_failed)
+
+    async def close_public(self) -> None:
+        await self._listeners.close(PUBLIC)
+
+    async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
+        with trio.move_on_after(seconds):
+            while not hurry.is_set():
+                reports = await self._supervisor.reports(rows=False)
+                if not any(told.live for told in reports.values()):
+                    break
+                await trio.sleep(LOOK_SECONDS)
+        await self._listeners.close_all()
+        return await self._supervisor.finish()
+
+    async def report(self, *, rows: bool) -> DataPlaneReport:
+        reports = await self._supervisor.reports(rows=rows)
+        own = report(self._ledger, self.reconciler.upstreams, self._clock(), rows=rows)
+        processes = self._supervisor.families(reports)
+        workers = self._supervisor.rows(reports)
+        return merged(own, reports, self._supervisor.ended, processes=processes, workers=workers)
+
+    def live(self) -> int:
+        return self._supervisor.live()
+
+    def problems(self) -> list[str]:
+        bound = [f"listener: {problem}" for problem in self._listeners.problems]
+        return [*bound, *self._supervisor.problems()]
+
+    def warnings(self) -> list[str]:
+        return self._supervisor.warnings()
+
+    def take_level(self, level: LogLevel, /) -> None:
+        self._level.publish(level)
+
+    # --- agent.workers.supervisor.WorkerSockets ---
+
+    def sockets(self, slot: int, key: ListenerKey, /) -> Sequence[socket.socket]:
+        try:
+            return self._listeners.sockets(key, slot)
+        except BindFailed as error:  # the address is ours: only for want of descriptors
+            self._events.listening_failed(f"worker {slot}", str(error))
+            return []
+
+    def give_up(self, slot: int, /) -> None:
+        self._listeners.give_up(slot)
+
+    # --- endpoints ---
+
+    async def _share(self, lookup: Lookup, poll_interval: float | None, source: EndpointSource, /) -> None:
+        """Keep the workers informed of those endpoints, until cancelled."""
+        self._numbers += 1
+        number = self._numbers
+        cell: Latest[HandedEndpoints] = Latest()
+
+        def publish() -> None:
+            failing = source.status.failing
+            handed = HandedEndpoints(
+                number=number,
+                lookup=lookup,
+                poll_interval=poll_interval,
+                polled=source.polled,
+                endpoints=source.endpoints.value,
+                failing="" if failing is None else str(failing),
+            )
+            if handed != cell.value:
+                cell.publish(handed)
+
+        self._shared[number] = source, publish
+        name = (HandedEndpoints, number)
+        withdrawal = Unwatched(number=number)
+        self._board.post(name, Rank.ENDPOINTS, cell, lambda handed: handed, withdrawal=withdrawal)
+        try:
+            publish()
+            version = source.endpoints.version
+            while True:
+                _, version = await source.endpoints.newer(version)
+                publish()
+        finally:
+            del self._shared[number]
+            self._board.withdraw(name)
+
+    def _watch_changed(self, status: WatchStatus, /) -> None:
+        for source, publish in list(self._shared.values()):
+            if source.status is status:
+                publish()
+
+    def _heard(self, word: AskedAgain | GatewaysWanted) -> None:
+        if isinstance(word, GatewaysWanted):
+            self._sources.source(Gateways(word.datacenter), None)
+        elif word.number in self._shared:
+            self._shared[word.number][0].ask_again()
+
+    def _hand_on(self, contexts: Contexts) -> HandedCredentials:
+        registration = self._snapshot.registration.value
+        assert registration is not None  # credentials are asked for by it
+        at = min(self._clock(), contexts.credentials.leaf.not_after)
+        return hand_on(contexts, registration.service, registration.datacenter, at)
+
+
+async def _serve_inbound(sock: socket.socket, _place: Place) -> None:
+    sock.close()  # never called: the sockets listen in the workers
+    await trio.lowlevel.checkpoint()
+
+
+async def _serve_outbound(sock: socket.socket, _place: Place, _targets: Targets) -> None:
+    sock.close()  # never called: the sockets listen in the workers
+    await trio.lowlevel.checkpoint()
