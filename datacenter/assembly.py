@@ -22,6 +22,7 @@ from datacenter.http.forward import HttpWire, KnownDatacenters, WireForwarder
 from datacenter.http.frame import Answers, Frame
 from datacenter.intentions import config_endpoints as config_api
 from datacenter.intentions import endpoints as intentions_api
+from datacenter.intentions.config_entries import refile
 from datacenter.queries import endpoints as queries
 from datacenter.queries import execution as query_execution
 from datacenter.services import agent_checks, agent_self, agent_services, catalog, checks, coordinates, health
@@ -96,6 +97,7 @@ async def assembled(
             faults=switches,
             lost_lines=lost_lines,
         )
+        refile(store)
         agent_self.register_own_node(dc)
         for service in SERVICES:
             await nursery.start(service, dc)

@@ -49,6 +49,9 @@ OPTIONS: Mapping[str, _Option] = {
     "replication-token-file": _Option(says="token for joining and following the primary", takes="FILE"),
     "translate-wan-addrs": _Option(says="answer with WAN addresses of other datacenters", takes=""),
     "default-policy": _Option(says="deny switches ACLs on; default allow", takes="allow|deny"),
+    "default-intention-policy": _Option(
+        says="what authorize decides where no intention matches; default as ACLs do", takes="allow|deny"
+    ),
     "leaf-ttl": _Option(says="lifetime of leaf certificates; default 72h", takes="DURATION"),
     "leaf-rotation-jitter": _Option(
         says="leaves are re-issued within this time after a new root; default 30s", takes="DURATION"
@@ -135,6 +138,7 @@ def read_settings(flags: Mapping[str, object]) -> tuple[Settings | None, list[st
         advertise_addr=reader.url("advertise-addr"),
         translate_wan_addrs=reader.switch("translate-wan-addrs"),
         default_policy_allows=reader.one_of("default-policy", ("allow", "deny")) == "allow",
+        default_intention_policy=reader.one_of("default-intention-policy", ("allow", "deny"), ""),
         tokens=tokens,
         leaf_ttl=reader.duration("leaf-ttl", "72h"),
         leaf_rotation_jitter=reader.duration("leaf-rotation-jitter", "30s"),
@@ -172,9 +176,9 @@ class _Reader:
             self._mistakes.append(f"{name}: {value!r} must consist of {wanted}")
         return value
 
-    def one_of(self, name: str, allowed: Sequence[str]) -> str:
-        value = self.text(name, allowed[0])
-        if value not in allowed:
+    def one_of(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
+        value = self.text(name, allowed[0] if default is None else default)
+        if value not in allowed and value != default:
             self._mistakes.append(f"{name}: {value!r} must be one of {', '.join(dict.fromkeys(allowed))}")
         return value
 

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from datacenter.http.context import Datacenter
-from datacenter.services.central_defaults import CONFIG_ENTRIES
+from datacenter.services.central_defaults import CONFIG_ENTRIES, entry_key
 from datacenter.state.backoff import Backoff
 from datacenter.state.errors import ApiError
 
@@ -44,7 +44,8 @@ async def replicate(dc: Datacenter) -> None:
 
 
 def apply(dc: Datacenter, entries: dict[str, dict[str, Any]]) -> None:
-    """Make the copy equal to `entries`, "kind/name" -> entry."""
+    """Make the copy equal to `entries`, filed by the names they have."""
+    entries = {entry_key(entry["Kind"], entry["Name"]): entry for entry in entries.values()}
     table = dc.store.table(CONFIG_ENTRIES)
     with dc.store.transaction():
         for row in table.rows():

@@ -28,7 +28,14 @@ def routes(dc: Datacenter) -> list[Route]:
 
 
 def default_verdict(dc: Datacenter) -> tuple[bool, str]:
-    """What holds where no intention matches, and why."""
+    """What holds where no intention matches, and why: the setting of that name before the default of ACLs."""
+    if dc.settings.default_intention_policy:
+        return dc.settings.default_intention_policy == "allow", "Default intention policy"
+    return acl_default(dc)
+
+
+def acl_default(dc: Datacenter) -> tuple[bool, str]:
+    """What the header of every answer says, and the check endpoint, which know no other default."""
     if dc.acl.enabled:
         return dc.settings.default_policy_allows, "Default behavior configured by ACLs"
     return True, "ACLs disabled, access is allowed by default"

@@ -21,7 +21,7 @@ from datacenter.intentions.config_entries import (
 )
 from datacenter.intentions.endpoints import in_primary
 from datacenter.intentions.entry import KIND as SERVICE_INTENTIONS
-from datacenter.services.central_defaults import CONFIG_ENTRIES
+from datacenter.services.central_defaults import CONFIG_ENTRIES, entry_key
 from datacenter.state.acl import require
 from datacenter.state.errors import ApiError
 from datacenter.state.store import Document, Row
@@ -41,7 +41,7 @@ async def _read(dc: Datacenter, request: Request) -> Reply:
     kind, name = request.params["kind"], request.params["name"]
     require_kind(kind)
     require(_may_read(request, kind, name))
-    row = dc.store.table(CONFIG_ENTRIES).get(f"{kind}/{name}")
+    row = dc.store.table(CONFIG_ENTRIES).get(entry_key(kind, name))
     if row is None:
         # Not an error of the frame's: an entry that is not there can be waited for.
         return Reply(
@@ -85,7 +85,7 @@ def _is_current(dc: Datacenter, entry: Document, cas: str) -> bool:
     """Whether the entry is as its writer last saw it: by index, 0 for not there at all."""
     if not (cas.isascii() and cas.isdigit()):
         raise ApiError(500, f'strconv.ParseUint: parsing "{cas}": invalid syntax')
-    row = dc.store.table(CONFIG_ENTRIES).get(f"{entry['Kind']}/{entry['Name']}")
+    row = dc.store.table(CONFIG_ENTRIES).get(entry_key(entry["Kind"], entry["Name"]))
     return (row.modify_index if row else 0) == int(cas)
 
 

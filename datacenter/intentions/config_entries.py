@@ -15,7 +15,7 @@ from typing import Any
 from datacenter.http.decode import ANYTHING, Fields, Malformed, Mapped, decode, first_value
 from datacenter.intentions import entry as service_intentions
 from datacenter.intentions.entry import EntryRefused, without_empty
-from datacenter.services.central_defaults import CONFIG_ENTRIES
+from datacenter.services.central_defaults import CONFIG_ENTRIES, entry_key
 from datacenter.state.errors import ApiError, bad_request
 from datacenter.state.store import Document, Store
 
@@ -73,7 +73,7 @@ def write_entry(store: Store, entry: Document, *, legacy: bool = False) -> None:
         else:
             _validate_defaults(entry)
         with store.transaction():
-            store.table(CONFIG_ENTRIES).put(f"{entry['Kind']}/{entry['Name']}", entry)
+            store.table(CONFIG_ENTRIES).put(entry_key(entry["Kind"], entry["Name"]), entry)
             _check_protocols(store)
     except EntryRefused as error:
         raise ApiError(500, str(error)) from error
@@ -83,10 +83,31 @@ def delete_entry(store: Store, kind: str, name: str) -> None:
     """Remove an entry if it is there. Raises ApiError 500 when intentions still need it."""
     try:
         with store.transaction():
-            store.table(CONFIG_ENTRIES).delete(f"{kind}/{name}")
+            store.table(CONFIG_ENTRIES).delete(entry_key(kind, name))
             _check_protocols(store)
     except EntryRefused as error:
         raise ApiError(500, str(error)) from error
+
+
+def refile(store: Store) -> None:
+    """File what an older data directory has under names in their own case; of two entries both hold."""
+    table = store.table(CONFIG_ENTRIES)
+    with store.transaction():
+        for row in table.rows():
+            key = entry_key(row.value["Kind"], row.value["Name"])
+            if key != row.key:
+                filed = table.get(key)
+                table.delete(row.key)
+                table.put(key, _together(filed.value, row.value) if filed else row.value)
+
+
+def _together(one: Document, other: Document) -> Document:
+    """Two entries of one name; of their rules about one source the denial stays."""
+    if one["Kind"] != service_intentions.KIND:
+        return one
+    rules = sorted((*one["Sources"], *other["Sources"]), key=lambda each: each.get("Action") == "deny")
+    by_source = {each["Name"]: each for each in rules}.values()
+    return {**one, "Sources": sorted(by_source, key=lambda each: -each["Precedence"])}
 
 
 def _kind(body: bytes) -> str:

@@ -17,9 +17,9 @@ from datacenter.http.context import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.http.decode import Fields, Mapped, decode, decode_or_bad_request
 from datacenter.http.filter import INTENTION_SHAPE, compile_filter
 from datacenter.intentions import authorize_endpoint as authorize
-from datacenter.intentions.authorize_endpoint import default_verdict
+from datacenter.intentions.authorize_endpoint import acl_default
 from datacenter.intentions.config_entries import delete_entry, write_entry
-from datacenter.intentions.entry import KIND, PERMISSION, normalised
+from datacenter.intentions.entry import KIND, PERMISSION, WILDCARD, normalised
 from datacenter.intentions.model import (
     NAMESPACE,
     all_intentions,
@@ -119,8 +119,10 @@ async def _check(dc: Datacenter, request: Request) -> Reply:
     if (kind := request.query.get("source-type", "consul")) != "consul":
         raise ApiError(500, f'unsupported SourceType: "{kind}"')
     require(request.authorizer.service_read(destination))
-    allows, reason = default_verdict(dc)
-    rules = match_destination(dc.store, destination)
+    allows, reason = acl_default(dc)
+    # Consul looks for the rules of the source here, and compares the destination exactly.
+    names = {destination, WILDCARD}
+    rules = [each for each in match_destination(dc.store, destination) if each["DestinationName"] in names]
     decision = decide(rules, source, namespace=NAMESPACE, default_allows=allows, default_reason=reason)
     return Reply(value={"Allowed": decision.allowed})
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datacenter.intentions.entry import KIND, WILDCARD
-from datacenter.services.central_defaults import CONFIG_ENTRIES
+from datacenter.services.central_defaults import CONFIG_ENTRIES, entry_key
 from datacenter.state.store import Document, Row, Store
 
 NAMESPACE = "default"
@@ -28,8 +28,8 @@ class Decision:
 
 
 def entry_of(store: Store, destination: str) -> Row | None:
-    """The service-intentions entry of a destination."""
-    return store.table(CONFIG_ENTRIES).get(f"{KIND}/{destination}")
+    """The service-intentions entry of a destination, whatever the case of its name."""
+    return store.table(CONFIG_ENTRIES).get(entry_key(KIND, destination))
 
 
 def all_intentions(store: Store) -> list[Document]:
@@ -46,7 +46,7 @@ def match_destination(store: Store, name: str) -> list[Document]:
 
 
 def match_source(store: Store, name: str) -> list[Document]:
-    """All rules about what a service may call."""
+    """All rules about what a service may call; a source is compared exactly."""
     return [each for each in all_intentions(store) if each["SourceName"] in {name, WILDCARD}]
 
 

@@ -97,16 +97,16 @@ def is_uuid(text: str) -> bool:
 
 
 def resolve(queries: Iterable[Document], name_or_id: str) -> Document | None:
-    """By ID, else by name, else the template with the longest matching prefix, filled in."""
-    known = list(queries)
+    """By ID, else by name, else the template with the longest matching prefix, filled in; in any case."""
+    known, name = list(queries), name_or_id.lower()
     for query in known:
         if query["ID"] == name_or_id:
             return query
     for query in known:
-        if query["Name"] == name_or_id and not query["Template"]["Type"]:
+        if query["Name"].lower() == name and not query["Template"]["Type"]:
             return query
     templates = [
-        query for query in known if query["Template"]["Type"] and name_or_id.startswith(query["Name"])
+        query for query in known if query["Template"]["Type"] and name.startswith(query["Name"].lower())
     ]
     if not templates:
         return None

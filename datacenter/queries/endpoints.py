@@ -109,7 +109,7 @@ def _put(dc: Datacenter, given: Document, identifier: str) -> None:
     table = dc.store.table(QUERIES)
     others = [row.value for row in table.rows() if row.key != identifier]
     name = query["Name"]
-    if name and any(other["Name"] == name for other in others):
+    if name and any(other["Name"].lower() == name.lower() for other in others):
         raise ApiError(500, f"raft apply failed: name '{name}' aliases an existing query name")
     if any(other["ID"] == name for other in others):
         raise ApiError(500, f"raft apply failed: name '{name}' aliases an existing query ID")

@@ -98,12 +98,12 @@ async def _node(dc: Datacenter, request: Request) -> Reply:
     if not name:
         raise ApiError(400, "Missing node name")
     keep = compile_filter(request.query.get("filter", ""), SERVICE_SHAPE)
-    node = dc.inventory.nodes.get(name)
+    node = dc.inventory.node(name)
     value: Document | None = None
-    if node is not None and authorizer.node_read(name):
+    if node is not None and authorizer.node_read(node.key):
         services = [
             row
-            for row in dc.inventory.node_services(name)
+            for row in dc.inventory.node_services(node.key)
             if authorizer.service_read(row.value["Service"]) and keep(service_document(row.value))
         ]
         value = {

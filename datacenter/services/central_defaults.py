@@ -13,7 +13,12 @@ import json
 from datacenter.state.store import Document, Store
 from datacenter.state.validation import PROXY_KIND
 
-CONFIG_ENTRIES = "config_entries"  # table: "kind/name" -> entry
+CONFIG_ENTRIES = "config_entries"  # table: entry_key -> entry
+
+
+def entry_key(kind: str, name: str) -> str:
+    """The key of an entry: one for all cases of its name, as in Consul (docs/consul-api.md#intentions)."""
+    return f"{kind}/{name.lower()}"
 
 
 def merged(store: Store, service: Document) -> Document:
@@ -84,5 +89,5 @@ def _part(holder: Document, key: str) -> Document:
 
 
 def _entry(store: Store, kind: str, name: str) -> Document:
-    row = store.table(CONFIG_ENTRIES).get(f"{kind}/{name}")
+    row = store.table(CONFIG_ENTRIES).get(entry_key(kind, name))
     return row.value if row else {}

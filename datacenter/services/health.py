@@ -122,13 +122,13 @@ def _document(dc: Datacenter, instance: Instance) -> Document:
 
 
 async def _node(dc: Datacenter, request: Request) -> Reply:
-    rows = dc.inventory.node_checks(_required(request, "name", "Missing node name"))
-    return _check_rows(request, rows)
+    node = dc.inventory.node(_required(request, "name", "Missing node name"))
+    return _check_rows(request, [] if node is None else dc.inventory.node_checks(node.key))
 
 
 async def _checks(dc: Datacenter, request: Request) -> Reply:
-    name = _name(request)
-    rows = [row for row in dc.inventory.checks.rows() if row.value["ServiceName"] == name]
+    name = _name(request).lower()
+    rows = [row for row in dc.inventory.checks.rows() if row.value["ServiceName"].lower() == name]
     return _check_rows(request, rows)
 
 

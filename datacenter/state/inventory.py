@@ -1,8 +1,9 @@
 """Nodes, services and checks of one datacenter: what is in the store, and which watchers a change wakes.
 
 Topics besides the tables: `service:NAME` for the instances of a service by name, `connect:NAME` for those
-that can be reached as NAME through the mesh (its proxies, and itself if native). A change to an instance, to
-one of its checks, or to its node touches them.
+that can be reached as NAME through the mesh (its proxies, and itself if native), NAME in lower case. A change
+to an instance, to one of its checks, or to its node touches them. Names of services and nodes are one in any
+case where the catalog is asked, as in Consul; the agent's own services have their IDs exactly.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Inventory:
         self.checks = store.table(CHECKS)
         self.definitions = store.table(DEFINITIONS)
         self._services_by_node = self.services.grouped(lambda service: (service["Node"],))
+        self._nodes_by_name = self.nodes.grouped(lambda node: (node["Node"].lower(),))
         self._services_by_topic = self.services.grouped(_topics)
         self._checks_by_owner = self.checks.grouped(
             lambda check: (_owner(check["Node"], check["ServiceID"]),)
@@ -120,6 +122,10 @@ class Inventory:
             self.nodes.delete(name)
         return True
 
+    def node(self, name: str) -> Row | None:
+        """The node of that name, in any case."""
+        return next(iter(self._nodes_by_name.rows(name.lower())), None)
+
     def service(self, node: str, identifier: str) -> Row | None:
         """One instance."""
         return self.services.get(f"{node}/{identifier}")
@@ -146,18 +152,18 @@ class Inventory:
 
     def instances(self, name: str) -> list[Instance]:
         """The instances of a service, by its name."""
-        return [self._instance(row) for row in self._services_by_topic.rows(f"service:{name}")]
+        return [self._instance(row) for row in self._services_by_topic.rows(_topic("service", name))]
 
     def connect_instances(self, name: str) -> list[Instance]:
         """The instances that answer for a service in the mesh."""
-        return [self._instance(row) for row in self._services_by_topic.rows(f"connect:{name}")]
+        return [self._instance(row) for row in self._services_by_topic.rows(_topic("connect", name))]
 
     def instance_topics(self, kind: str, name: str) -> tuple[str, ...]:
         """What a watcher of `service` or `connect` instances of this name waits for.
 
         A name nobody ever had is watched through all registrations: one of them will be its first.
         """
-        topic = f"{kind}:{name}"
+        topic = _topic(kind, name)
         return (topic,) if self.store.known(topic) else (SERVICES,)
 
     def settle_alias(self, identifier: str) -> None:
@@ -263,8 +269,12 @@ def _topics(service: Document) -> tuple[str, ...]:
 
 
 def _topic_names(service: Document) -> Iterator[str]:
-    yield f"service:{service['Service']}"
+    yield _topic("service", service["Service"])
     if service["Native"]:
-        yield f"connect:{service['Service']}"
+        yield _topic("connect", service["Service"])
     if service["Kind"] == PROXY_KIND:
-        yield f"connect:{service['Proxy'].get('DestinationServiceName', '')}"
+        yield _topic("connect", service["Proxy"].get("DestinationServiceName", ""))
+
+
+def _topic(kind: str, name: str) -> str:
+    return f"{kind}:{name.lower()}"

@@ -55,6 +55,7 @@ class Settings:
     advertise_addr: str = ""  # base URL under which other datacenters reach this one
     translate_wan_addrs: bool = False
     default_policy_allows: bool = True
+    default_intention_policy: str = ""  # "allow" or "deny"; empty: as ACLs do
     tokens: tuple[Token, ...] = ()
     leaf_ttl: float = 72 * 3600.0
     leaf_rotation_jitter: float = 30.0  # leaves are re-issued within this time after a new root

@@ -79,6 +79,16 @@ def test_defaults() -> None:
     )
     assert settings.is_primary
     assert not settings.acls_enabled
+    assert settings.default_intention_policy == ""
+
+
+@pytest.mark.parametrize("policy", ["allow", "deny"])
+def test_the_default_for_intentions_is_a_setting_of_its_own(tmp_path: Path, policy: str) -> None:
+    file = tmp_path / "dc1.toml"
+    file.write_text(f'name = "dc1"\ndata_dir = "/d"\ndefault_intention_policy = "{policy}"\n')
+    by_flag = read("-name", "dc1", "-data-dir", "/d", "-default-intention-policy", policy)
+    for settings in (by_flag, read("-config", str(file))):
+        assert (settings.default_intention_policy, settings.acls_enabled) == (policy, False)
 
 
 def test_a_secondary(tmp_path: Path) -> None:
@@ -160,6 +170,7 @@ MISTAKES: dict[str, list[str]] = {
         *("-primary-datacenter", "dc1", "-primary-addr", "http://a:1"),
     ],
     "default-policy: 'maybe' must be one of allow, deny": ["-default-policy", "maybe"],
+    "default-intention-policy: 'no' must be one of allow, deny": ["-default-intention-policy", "no"],
     "leaf-ttl: '3 days' is no duration": ["-leaf-ttl", "3 days"],
     "leaf-ttl: '-1h' is no duration": ["-leaf-ttl=-1h"],
     "leaf-ttl must be more than 0": ["-leaf-ttl", "0"],

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from datacenter.intentions.config_entries import delete_entry, read_entry, require_kind, write_entry
+from datacenter.intentions.config_entries import (
+    delete_entry,
+    read_entry,
+    refile,
+    require_kind,
+    write_entry,
+)
 from datacenter.services.central_defaults import CONFIG_ENTRIES
 from datacenter.state.errors import ApiError
 from datacenter.state.store import Store
@@ -134,3 +140,30 @@ def test_http_permissions_need_a_destination_that_speaks_http(store: Store, spea
 def test_what_is_not_there_can_be_deleted(store: Store) -> None:
     delete_entry(store, "service-defaults", "db")
     assert store.index == 1
+
+
+def test_a_name_in_another_case_is_the_same_entry_under_the_name_it_got_last(store: Store) -> None:
+    for name in ("Service_A", "service_a"):
+        write_entry(store, read(Kind="service-defaults", Name=name, Protocol="http"))
+    (row,) = store.table(CONFIG_ENTRIES).rows()
+    assert row.value["Name"] == "service_a"
+    delete_entry(store, "service-defaults", "SERVICE_A")
+    assert store.table(CONFIG_ENTRIES).rows() == []
+
+
+def test_what_is_filed_in_its_own_case_is_filed_anew_and_no_denial_is_lost(store: Store) -> None:
+    def rules(name: str, **actions: str) -> dict[str, Any]:
+        sources = [{"Name": source, "Action": action} for source, action in actions.items()]
+        return read(Kind="service-intentions", Name=name, Sources=sources)
+
+    table = store.table(CONFIG_ENTRIES)
+    table.put("service-intentions/DB", rules("DB", web="deny", api="allow"))
+    table.put("service-intentions/db", rules("db", web="allow", ci="deny"))
+    table.put("service-defaults/Web", read(Kind="service-defaults", Name="Web", Protocol="http"))
+    refile(store)
+    assert [row.key for row in table.rows()] == ["service-defaults/web", "service-intentions/db"]
+    found = {source["Name"]: source["Action"] for source in table.rows()[1].value["Sources"]}
+    assert found == {"web": "deny", "api": "allow", "ci": "deny"}
+    index = table.index
+    refile(store)
+    assert table.index == index

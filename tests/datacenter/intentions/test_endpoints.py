@@ -204,3 +204,27 @@ async def test_check_goes_by_the_rules_and_then_by_the_default() -> None:
     assert await site.get(path) == {"Allowed": True}
     await site.put(EXACT, {"Action": "deny"})
     assert await site.get(path) == {"Allowed": False}
+
+
+async def test_a_destination_is_one_in_any_case_and_a_source_is_not(site: Site) -> None:
+    await site.put(f"{ROOT}/exact?source=USTest&destination=service_a", {"Action": "deny"})
+    await site.put(f"{ROOT}/exact?source=ustest&destination=SERVICE_A", {"Action": "allow"})
+    for name in ("Service_A", "service_a"):
+        rules = (await site.get(f"{ROOT}/match?by=destination&name={name}"))[name]
+        assert [(rule["SourceName"], rule["DestinationName"], rule["Action"]) for rule in rules] == [
+            ("USTest", "service_a", "deny"),
+            ("ustest", "service_a", "allow"),
+        ]
+    for source, action in (("USTest", "deny"), ("ustest", "allow")):
+        found = await site.get(f"{ROOT}/match?by=source&name={source}")
+        assert [rule["Action"] for rule in found[source]] == [action]
+        assert (await site.get(f"{ROOT}/exact?source={source}&destination=Service_a"))["Action"] == action
+    assert (await site.call("DELETE", f"{ROOT}/exact?source=USTest&destination=Service_A")).body is True
+    assert len(await site.get(ROOT)) == 1
+
+
+async def test_check_alone_compares_the_destination_exactly_as_in_consul(site: Site) -> None:
+    await site.put(f"{ROOT}/exact?source=web&destination=service_a", {"Action": "deny"})
+    for name, allowed in (("service_a", False), ("Service_A", True)):
+        path = f"{ROOT}/check?source=web&destination={name}"
+        assert await site.get(path) == {"Allowed": allowed}

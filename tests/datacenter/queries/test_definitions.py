@@ -66,6 +66,11 @@ def test_lookup_is_by_id_then_name_then_longest_template() -> None:
     ]
 
 
+def test_names_and_prefixes_are_found_in_any_case() -> None:
+    assert resolve([query("My-Query", "1")], "my-query") is not None
+    assert resolve([template("Geo-", {"Service": "${name.suffix}"})], "geo-DB") is not None
+
+
 def test_a_name_nobody_has() -> None:
     assert resolve([query("one", "1")], "two") is None
 

@@ -79,3 +79,17 @@ async def test_a_service_and_its_node_must_be_readable() -> None:
     assert await dc1.ok("GET", "/v1/health/checks/db") == []
     assert len(await dc1.ok("GET", "/v1/health/service/db", token=READ_ONLY)) == 1
     assert len(await dc1.ok("GET", "/v1/health/checks/db", token=MANAGEMENT)) == 1
+
+
+async def test_services_and_nodes_are_one_in_any_case() -> None:
+    made = World().add(settings("dc1"))
+    await made.ok("PUT", REGISTER, {"Name": "Service_A", "Port": 1, "Connect": {"SidecarService": {}}})
+    node = (await made.ok("GET", "/v1/catalog/nodes"))[0]["Node"]
+    for name in ("Service_A", "service_a", "SERVICE_A"):
+        for path in ("health/service", "health/connect", "catalog/service", "catalog/connect"):
+            assert len(await made.ok("GET", f"/v1/{path}/{name}")) == 1, path
+        assert len(await made.ok("GET", f"/v1/health/checks/{name}-Sidecar-Proxy")) == 2
+    for path in ("health/node", "catalog/node"):
+        assert await made.ok("GET", f"/v1/{path}/{node.upper()}")
+    listed = await made.ok("GET", "/v1/catalog/services")
+    assert list(listed) == ["Service_A", "Service_A-sidecar-proxy", "consul"]
