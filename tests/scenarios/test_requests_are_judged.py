@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from certs.spiffe import ServiceId
 from tests.scenarios.http_front import allow, deny, front, request
+from tests.support.two_sidecars import Side
 
 
 async def test_a_request_that_is_allowed_reaches_the_app_and_its_answer_comes_back() -> None:
@@ -12,8 +14,20 @@ async def test_a_request_that_is_allowed_reaches_the_app_and_its_answer_comes_ba
         assert (reply.status, reply.body) == (200, b"ok")
         (reached,) = f.app.reached
         assert (reached.method, reached.target) == ("GET", "/api/x?q=1")
-        assert reached.header("x-forwarded-client-cert")[0].endswith("/ns/default/dc/dc1/svc/web")
         assert f.mesh.db.ledger.requests() == {"permission_allow": 1}
+
+
+async def test_the_app_is_told_that_its_own_sidecar_vouches_and_who_calls() -> None:
+    async with front(allow(PathPrefix="/")) as f:
+        await f.ask(request("GET /"))
+        (identity,) = f.app.reached[0].header("x-forwarded-client-cert")
+        parts = dict(part.split("=", 1) for part in identity.split(";"))
+        assert parts == {"By": str(own(f.mesh.db)), "URI": str(own(f.mesh.web))}
+
+
+def own(side: Side) -> ServiceId:
+    assert side.contexts.value is not None
+    return side.contexts.value.credentials.leaf.id
 
 
 async def test_a_request_that_is_denied_gets_words_and_the_connection_goes_on() -> None:

@@ -123,3 +123,17 @@ async def test_a_grace_puts_off_the_end(
     assert bench.reasons == {}
     await trio.sleep(3 * 60)
     assert bench.reasons == closed
+
+
+async def test_a_new_connection_that_ends_first_moves_the_next_look(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Between two looks that come by themselves, and with a connection before that ends much later."""
+    bench = await running(nursery)
+    bench.connect("later", LATE)
+    await trio.sleep(1)
+    bench.connect("soon", virtual() + timedelta(seconds=10))
+    await trio.sleep(10)
+    assert bench.reasons == {}
+    await trio.sleep(0.1)
+    assert bench.reasons == {"soon": "peer_expired"}

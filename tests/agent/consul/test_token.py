@@ -50,6 +50,30 @@ def test_a_changed_file_is_told_once(tmp_path: Path) -> None:
     assert (source.current(), source.current(), heard()) == ("the second", "the second", 1)
 
 
+def test_a_file_replaced_within_a_tick_of_its_clock_is_read_anew(tmp_path: Path) -> None:
+    """Renamed into place, as long as the one before, and of the same moment."""
+    file, beside = tmp_path / "token", tmp_path / "beside"
+    file.write_text("first")
+    beside.write_text("other")
+    source = TokenSource(None, file)
+    assert source.current() == "first"
+    was = file.stat()
+    os.utime(beside, ns=(was.st_atime_ns, was.st_mtime_ns))
+    beside.rename(file)
+    assert source.current() == "other"
+
+
+def test_a_file_rewritten_within_a_tick_of_its_clock_is_read_anew_by_its_size(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first")
+    source = TokenSource(None, file)
+    assert source.current() == "first"
+    was = file.stat()
+    file.write_text("the second")
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert source.current() == "the second"
+
+
 FAULTS: list[tuple[bytes, str]] = [
     (b"", "it is empty"),  # caught while it is written
     (b" \r\n\n", "it is empty"),

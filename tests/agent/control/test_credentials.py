@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer
-from tests.support.credentials_keeper import HOUR, LEAF, ROOTS, START, Bench, begin
+from tests.support.credentials_keeper import HOUR, LEAF, ROOTS, START, Bench, begin, clock
 
 
 async def test_roots_are_asked_for_before_the_leaf(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
@@ -196,3 +196,20 @@ async def test_a_leaf_that_is_not_valid_yet_is_taken_when_it_is(
     assert bench.rotation.status.rejected_reason == "not_yet_valid"
     await trio.sleep(150)
     assert bench.serial == "0d"
+
+
+async def test_right_after_the_end_of_the_leaf_it_is_asked_for(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """The last question before the end would be followed by the next five seconds later."""
+    bench = Bench(nursery)
+    bench.roots(bench.root)
+    bench.leaf(bench.root.leaf(not_after=START + timedelta(seconds=22)))
+    await begin(bench, nursery)
+    bench.consul.replace(LEAF)
+    bench.consul.answer(LEAF, text="Rate limit reached, try again later", status=429)
+    while clock() <= START + timedelta(seconds=22):
+        due = bench.rotation.status.renewal_due
+        assert due is not None
+        assert due <= START + timedelta(seconds=22.5)
+        await trio.sleep(0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 from datacenter.federation.replication import apply
 from datacenter.http.context import Answer
 from datacenter.services.central_defaults import CONFIG_ENTRIES
+from datacenter.state.errors import ApiError
 from datacenter.state.settings import Access, Policy
 from tests.datacenter.sites import Site, Wan, running, token
 
@@ -122,6 +124,30 @@ async def test_an_answer_of_another_shape_changes_nothing(
         assert await rules(dc2) == [("web", "deny")]
     said = [record for record in caplog.records if record.name == "datacenter.federation.replication"]
     assert len(said) == 1  # of the same complaint, the first
+
+
+async def test_after_an_error_everything_is_asked_for_anew(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The primary may be restored from a backup: by the old index it would have nothing new for hours."""
+    dc2 = Wan().site("dc2")
+    asked: list[str] = []
+
+    async def call(_method: str, url: str, **_: Any) -> Answer:
+        if "config-entries" not in url:
+            raise ApiError(500, "not asked of here")
+        asked.append(parse_qs(urlsplit(url).query)["index"][0])
+        match len(asked):
+            case 1:
+                return Answer(value={"Entries": {}}, index=9)
+            case 2:
+                raise ApiError(500, "no cluster leader")
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(dc2.dc.forwarder, "call", call)
+    async with running(dc2, settle=60):
+        assert asked == ["0", "9", "0"]
 
 
 def test_only_what_differs_gets_a_new_index() -> None:
