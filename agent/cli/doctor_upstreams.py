@@ -194,7 +194,7 @@ async def _shake_hands(
         remedy = "another service answers at this address: correct the registration, the NAT or its leaf"
         return fail(subject, f"{address}: {error}", remedy)
     took = (trio.current_time() - begun) * 1000
-    cipher = f"{tls.get_protocol_version_name()}, {tls.get_group_name()}, {tls.get_cipher_name()}"
+    cipher = _cipher(tls)
     refusal = await _refusal(tls, sock)
     if refusal:
         remedy = "its intentions deny us, or its app is down: ask `sidecar explain`, and its log"
@@ -202,6 +202,12 @@ async def _shake_hands(
             subject, f"{address}: refused after the handshake ({refusal})", remedy, ExitCode.PERMISSION
         )
     return ok(subject, f"{address}: {peer.id} as expected, {cipher}, handshake in {took:.0f} ms")
+
+
+def _cipher(tls: SSL.Connection) -> str:
+    """Version, group and suite; without the group, which pyOpenSSL tells from 26.0 on, where it does not."""
+    group = getattr(tls, "get_group_name", lambda: None)()
+    return ", ".join(filter(None, (tls.get_protocol_version_name(), group, tls.get_cipher_name())))
 
 
 async def _refusal(tls: SSL.Connection, sock: socket.socket) -> str:

@@ -29,8 +29,10 @@ class Special(Enum):
 _GO_NAMES = {str: "string", int: "int", float: "float64", bool: "bool"}
 _JSON_NAMES = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
+_TRAILING_COMMA = "Illegal trailing comma"  # since Python 3.13, which points at the comma; Go at what follows
 _SYNTAX = {  # Python's complaint -> Go's
     "Expecting property name": "looking for beginning of object key string",
+    f"{_TRAILING_COMMA} before end of object": "looking for beginning of object key string",
     "Expecting ':' delimiter": "after object key",
     "Expecting ',' delimiter": "after object key:value pair",
     "": "looking for beginning of value",
@@ -110,7 +112,8 @@ def first_value(body: bytes) -> object:
             raise Malformed("EOF") from error
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             raise Malformed("unexpected EOF") from error
-        found = text[error.pos].replace("'", "\\'")
+        after = text[error.pos + 1 :].lstrip() if error.msg.startswith(_TRAILING_COMMA) else text[error.pos :]
+        found = after[0].replace("'", "\\'")
         where = next((after for said, after in _SYNTAX.items() if error.msg.startswith(said)), _SYNTAX[""])
         raise Malformed(f"invalid character '{found}' {where}") from error
     if _depth(value) > MOST_DEPTH:

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -155,6 +156,7 @@ class Store:
         self._private: dict[str, Document] = {}
         self._forget = False  # a private document was replaced
         self._connection = _open(path)
+        weakref.finalize(self, self._connection.close)  # from Python 3.13 on sqlite3 warns of one left open
         self._load()
 
     def close(self) -> None:
@@ -316,12 +318,10 @@ def _open(path: Path | None) -> sqlite3.Connection:
         # sqlite gives its log the mode of the database, which must therefore exist with the right one.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, timeout=0)
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL survives the death of the process at any moment; only a power cut can lose commits.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.executescript(_SCHEMA)
+        with contextlib.ExitStack() as failed:
+            failed.callback(connection.close)
+            _prepare(connection)
+            failed.pop_all()
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise StoreUnavailable(f"{path} is in use by another datacenter process") from error
@@ -329,3 +329,12 @@ def _open(path: Path | None) -> sqlite3.Connection:
     except (OSError, sqlite3.DatabaseError) as error:
         raise StoreUnavailable(f"{path}: {error}") from error
     return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # NORMAL survives the death of the process at any moment; only a power cut can lose commits.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.executescript(_SCHEMA)

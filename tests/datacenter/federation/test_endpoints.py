@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from datacenter.ca.certificates import intermediate_request
 from datacenter.ca.keys import generate_key, key_pem
 from datacenter.federation.secondary import State
+from datacenter.http.forward import DATACENTERS
 from datacenter.state.settings import Settings
 from tests.datacenter.sites import (
     Site,
@@ -266,3 +267,23 @@ async def test_one_that_cannot_be_reached_joins_without_an_address(autojump_cloc
     async with running(dc1, dc2):
         assert dc2.trust.active.id == dc1.trust.active.id
         assert dc1.dc.federation.datacenters() == ["dc1"]
+
+
+async def test_a_primary_that_has_forgotten_a_secondary_is_told_of_it_again(
+    autojump_clock: MockClock,
+) -> None:
+    """It was restored from a backup while out of reach; nothing that the secondary reports has changed."""
+    wan = Wan()
+    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
+    async with running(dc1, dc2):
+        known = dc1.dc.store.table(DATACENTERS)
+        before = known.get("dc2")
+        assert before is not None
+        wan.cut("dc2")
+        await trio.sleep(1)
+        known.delete("dc2")
+        wan.heal("dc2")
+        await trio.sleep(40)
+        after = known.get("dc2")
+        assert after is not None
+        assert after.value == before.value

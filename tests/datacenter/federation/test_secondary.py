@@ -17,7 +17,6 @@ from datacenter.ca.trust import timestamp
 from datacenter.federation import endpoints as federation
 from datacenter.federation.secondary import State
 from datacenter.http.context import Answer
-from datacenter.http.forward import DATACENTERS
 from datacenter.state.settings import Access, Policy
 from tests.datacenter.sites import (
     Site,
@@ -82,26 +81,6 @@ async def test_a_cut_secondary_goes_on_signing_and_catches_up(autojump_clock: Mo
         assert dc2.standing == (State.JOINED, "")
         await assert_mutual_trust(dc1, dc2)
         assert accepts(dc1.trust, leaf)
-
-
-async def test_a_primary_that_has_forgotten_a_secondary_is_told_of_it_again(
-    autojump_clock: MockClock,
-) -> None:
-    """It was restored from a backup while out of reach; nothing that the secondary reports has changed."""
-    wan = Wan()
-    dc1, dc2 = wan.site("dc1"), wan.site("dc2")
-    async with running(dc1, dc2):
-        known = dc1.dc.store.table(DATACENTERS)
-        before = known.get("dc2")
-        assert before is not None
-        wan.cut("dc2")
-        await trio.sleep(1)
-        known.delete("dc2")
-        wan.heal("dc2")
-        await trio.sleep(40)
-        after = known.get("dc2")
-        assert after is not None
-        assert after.value == before.value
 
 
 async def test_two_rotations_missed_are_made_up_for(autojump_clock: MockClock) -> None:

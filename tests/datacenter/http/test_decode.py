@@ -63,6 +63,7 @@ REFUSED = {
     '{"Name" "x"}': "invalid character '\"' after object key",
     '{"Name":"x" "Port":1}': "invalid character '\"' after object key:value pair",
     '{"Name":"x",}': "invalid character '}' looking for beginning of object key string",
+    '{"Tags":["x", ]}': "invalid character ']' looking for beginning of value",
     "{'Name':1}": "invalid character '\\'' looking for beginning of object key string",
     '{"Name":x}': "invalid character 'x' looking for beginning of value",
     "[]": "json: cannot unmarshal array into Go value of type Thing",
