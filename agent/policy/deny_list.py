@@ -90,7 +90,10 @@ def parse_deny_list(text: str) -> DenyList:
 def _serial(words: list[str]) -> Serial:
     if len(words) != 4 or not _SERIAL.fullmatch(words[3]):
         raise ValueError("write serial TRUST-DOMAIN DATACENTER HEX")
-    return TrustDomain.parse(words[1]), words[2], _number(words[3])
+    if ANY in words[2]:
+        raise ValueError("a serial is of one datacenter: name it, or deny the SPIFFE ID")
+    issuer = ServiceId(trust_domain=TrustDomain.parse(words[1]), datacenter=words[2], service=ANY)
+    return issuer.trust_domain, issuer.datacenter, _number(words[3])
 
 
 def _number(serial: str) -> str:
@@ -107,4 +110,6 @@ def _identity(words: list[str]) -> ServiceId:
     for part in (identity.datacenter, identity.service):
         if ANY in part and part != ANY:
             raise ValueError(f"{words[0]!r}: * stands for a whole datacenter or service")
+    if ANY in identity.namespace + identity.partition:
+        raise ValueError(f"{words[0]!r}: * stands for a datacenter or a service, and for nothing else")
     return identity

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-import msgspec
 import trio
 
 from agent.net.listeners import ListenerKey
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.messages import Finish, HandedSockets, Report, Welcome, encode
 from agent.workers.publisher import Reader
-from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, read
+from agent.workers.reports import AskedAgain, GatewaysWanted, NotAWord, Reported, read
 
 BEAT_SECONDS = 1.0  # between two reports nobody has asked for
 START_SECONDS = 60.0  # for an interpreter to begin and to be told everything
@@ -155,7 +154,7 @@ class Link:
                 self._take(frame)
         except ChannelClosed as error:
             self._over(Death.EXITED, str(error))
-        except msgspec.DecodeError as error:
+        except NotAWord as error:
             self._over(Death.UNREADABLE, str(error))
 
     def _take(self, frame: bytes) -> None:

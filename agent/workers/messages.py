@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from agent.base.undecodable import UNDECODABLE
 from agent.config.options import LogLevel
 from agent.config.parsers import ConsulAddress
 from agent.config.registration import Registration
@@ -155,7 +156,7 @@ def decode(frame: bytes) -> Order:
     try:
         framed = _FRAMES.decode(frame)
         return _decoder(framed.order).decode(framed.value)
-    except (msgspec.DecodeError, KeyError) as error:
+    except (*UNDECODABLE, KeyError) as error:
         raise NotAnOrder(str(error)) from error
 
 

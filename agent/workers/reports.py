@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from agent.base.prometheus import Family, Kind
+from agent.base.undecodable import UNDECODABLE
 from agent.connections.ledger import RECENT
 from agent.proxy.report import MOST_ROWS, DataPlaneReport
 
@@ -41,6 +42,11 @@ class Reported(DataPlaneReport, frozen=True, tag=True, kw_only=True):
     pid: int
     cut: int | None = None
 
+    def __post_init__(self) -> None:
+        """A worker may have been taken over by a caller: what cannot be added up is not taken."""
+        if not _countable(self.counters, 3):
+            raise ValueError("the counters are no tables of numbers")
+
 
 class AskedAgain(msgspec.Struct, frozen=True, tag=True):
     """Endpoints failed: their source is to be asked again, by its number."""
@@ -58,9 +64,23 @@ Word = Reported | AskedAgain | GatewaysWanted
 _DECODER: msgspec.json.Decoder[Word] = msgspec.json.Decoder(Word)
 
 
+class NotAWord(Exception):
+    """A frame that is nothing a worker says."""
+
+
+def _countable(value: object, levels: int) -> bool:
+    """Whether it is a number, or tables of numbers in so many levels."""
+    if isinstance(value, dict):
+        return levels > 0 and all(_countable(inner, levels - 1) for inner in value.values())
+    return isinstance(value, int)
+
+
 def read(frame: bytes) -> Word:
-    """A worker's word; raise msgspec.DecodeError."""
-    return _DECODER.decode(frame)
+    """A worker's word; raise NotAWord."""
+    try:
+        return _DECODER.decode(frame)
+    except UNDECODABLE as error:
+        raise NotAWord(str(error)) from error
 
 
 def reported(
@@ -96,7 +116,7 @@ def buried(ended: Reported | None, last: Reported) -> Reported:
     """
     counting = [one for one in last.metrics if one.kind is Kind.COUNTER]
     living = [sample for one in last.metrics if one.name == LIVE for sample in one.samples]
-    lost = {of["direction"]: {WORKER_DIED: int(count)} for of, count in living if count}
+    lost = {of.get("direction", ""): {WORKER_DIED: int(count)} for of, count in living if count}
     if lost:
         samples: list[Sample] = [
             ({"direction": direction, "reason": WORKER_DIED}, count)
@@ -196,12 +216,13 @@ def _target(target: Row, theirs: Sequence[Row], kind: str) -> Row:
 
 
 def _sum(trees: Sequence[Row]) -> Row:
-    """Numbers added up, lists one after the other, tables by their keys."""
+    """Numbers added up, lists one after the other, tables by their keys; of two kinds the later."""
     total: Row = {}
     for tree in trees:
         for key, value in tree.items():
+            before = total.get(key)
             if isinstance(value, Mapping):
-                total[key] = _sum([total.get(key, {}), dict(value)])
+                total[key] = _sum([dict(before) if isinstance(before, Mapping) else {}, dict(value)])
             else:
-                total[key] = total[key] + value if key in total else value
+                total[key] = value if before is None or isinstance(before, Mapping) else before + value
     return total

@@ -85,6 +85,10 @@ def test_an_empty_list_denies_nobody() -> None:
         f"serial {DOMAIN} dc1 0a:",
         "serial a/b dc1 0a:7f",
         "serial: 0a:7f",
+        f"serial {DOMAIN} * 0a:7f",  # no serial is of every datacenter
+        f"serial {DOMAIN} dc\x01 0a:7f",
+        spiffe().replace("/ns/default", "/ns/*"),
+        spiffe().replace("/ns/", "/ap/*/ns/"),
     ],
 )
 def test_what_is_no_entry_spoils_the_list(line: str) -> None:

@@ -167,8 +167,10 @@ def packed(*value: object) -> bytes:
         b"\x80\x05garbage",
         encode(Report(number=1))[:-3],
         encode(Report(number=1)) + b"x",
+        b"\x92\xa6Repor\xff\x80",
+        b"\x92\xa6Report\x81\xa1x" + b"\x91" * 2000 + b"\xc0",
     ],
-    ids=["value", "type", "field", "half", "id", "empty", "garbage", "cut", "more"],
+    ids=["value", "type", "field", "half", "id", "empty", "garbage", "cut", "more", "text", "deep"],
 )
 def test_what_is_no_order_is_refused(frame: bytes) -> None:
     with pytest.raises(NotAnOrder):

@@ -11,8 +11,10 @@ from agent.base.prometheus import Family, Kind
 from agent.connections.records import Direction
 from agent.relay.splice import Ending
 from agent.workers.reports import (
+    LIVE,
     AskedAgain,
     GatewaysWanted,
+    NotAWord,
     Reported,
     added_up,
     buried,
@@ -63,10 +65,31 @@ def test_what_a_worker_wants_crosses_too(word: AskedAgain | GatewaysWanted) -> N
     assert read(msgspec.json.encode(word)) == word
 
 
-@pytest.mark.parametrize("frame", [b"", b"{}", b'{"type":"Finish"}', b'{"type":"AskedAgain","number":"x"}'])
+DEEP = b"[" * 2000 + b"]" * 2000
+REPORT = b'{"type":"Reported","number":1,"pid":1,"live":0,"resident_bytes":0,"metrics":[],"counters":%b}'
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        *(b"", b"{}", b'{"type":"Finish"}', b'{"type":"AskedAgain","number":"x"}'),
+        *(b'{"type":"GatewaysWanted","datacenter":"\xff"}', b'{"type":"AskedAgain","x":' + DEEP + b"}"),
+        *(REPORT % b'{"probes":null}', REPORT % b'{"endings":[]}', REPORT % b'{"a":{"b":{"c":{"d":1}}}}'),
+    ],
+    ids=lambda frame: str(frame[:40]),
+)
 def test_what_is_no_word_is_refused(frame: bytes) -> None:
-    with pytest.raises(msgspec.DecodeError):
+    with pytest.raises(NotAWord):
         read(frame)
+
+
+def test_counters_of_two_kinds_and_metrics_without_labels_are_counted_as_they_are() -> None:
+    """As a worker that has been taken over might say."""
+    strange = report_of(gauged(LIVE, 2), counters={"probes": {"x": 1}})
+    honest = report_of(counters={"probes": 3})
+    assert buried(buried(None, honest), strange).counters["probes"] == {"x": 1}
+    assert buried(buried(None, strange), honest).counters["probes"] == 3
+    assert buried(None, strange).counters["endings"] == {"": {"worker_died": 2}}
 
 
 def test_numbers_are_added_up_by_their_labels() -> None:
