@@ -33,7 +33,7 @@ SAYS = "run the agent beside a service"
 
 def main(console: Console, environ: MutableMapping[str, str]) -> int:
     """Run until the end. systemd's variables are taken out of the environment."""
-    resolution = read_settings(console)
+    resolution = read_settings(console.words, console.environ)
     if resolution is None:
         console.say(run_usage("run", SAYS))
         return ExitCode.CLEAN

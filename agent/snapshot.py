@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.base.latest import Latest
+from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
-from agent.consul.watch import WatchStatus
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import Outgoing

@@ -50,13 +50,7 @@ MOST_FILES = 13  # of a room
 
 # Arrows that still stand against the table, each until its module is taken apart: importer, imported module.
 NOT_YET = {
-    ("agent.config.load", "agent.cli.console"),
     ("agent.control.plane", "agent.ageing"),
-    ("agent.proxy.upstream_limits", "agent.control.watches"),
-    ("agent.snapshot", "agent.consul.watch"),
-    ("agent.workers.endpoints", "agent.consul.watch"),
-    ("agent.workers.pool", "agent.consul.watch"),
-    ("agent.workers.pool", "agent.outbound.upstream_state"),
     ("agent.workers.worker", "agent.ageing"),
 }
 
@@ -126,6 +120,7 @@ ONLY_FOR = {
 TESTED_BY = {
     "agent/base/address.py": "agent/net/test_dial.py",
     "agent/base/clock.py": "agent/test_run.py",
+    "agent/base/watch_status.py": "agent/consul/test_watch.py",
     "agent/base/phase.py": "agent/observe/test_readiness.py",
     "agent/connections/connection.py": "agent/connections/test_ledger.py",
     "agent/consul/token.py": "agent/consul/test_connect.py",

@@ -2,5 +2,5 @@
 
 This room imports nothing of ours.
 
-    address  clock  exits  incremental  latest  phase  prometheus  undecodable
+    address  clock  exits  incremental  latest  phase  prometheus  undecodable  watch_status
 """

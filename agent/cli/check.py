@@ -18,7 +18,7 @@ SAYS = "validate the settings and print the effective ones with their origins"
 
 def main(_name: str, console: Console) -> int:
     """Whom to run beside may be missing: a unit gives it per instance."""
-    resolution = read_settings(console, config_word=True, identity_required=False)
+    resolution = read_settings(console.words, console.environ, config_word=True, identity_required=False)
     if resolution is None:
         console.say(run_usage("check", SAYS, "[FILE]"))
         return ExitCode.CLEAN

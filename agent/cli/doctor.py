@@ -75,7 +75,7 @@ class Running:
 def main(_name: str, console: Console) -> int:
     """Look at everything and print it."""
     flags = (*RUN_FLAGS, JSON.flag)
-    resolution = read_settings(console, flags=flags)
+    resolution = read_settings(console.words, console.environ, flags=flags)
     if resolution is None:
         console.say(run_usage("doctor", SAYS))
         return ExitCode.CLEAN

@@ -11,13 +11,14 @@ from typing import TypeVar
 import trio
 
 from agent.base.exits import Exit, ExitCode
+from agent.base.watch_status import WatchStatus
 from agent.cli.findings import Finding, State, fail, ok, warn
 from agent.config.effective import from_settings, laid_over
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul, ConsulError, ConsulReason
 from agent.consul.token import TokenSource, TokenUnusable
-from agent.consul.watch import AnswerRejected, WatchStatus
+from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
 from agent.control.default_policy import unnamed_caller, with_default

@@ -49,7 +49,9 @@ _ASK = (
 def main(_name: str, console: Console) -> int:
     """Print the explanation."""
     flags = [option.flag for option in _ASK]
-    resolution = read_settings(console, flags=(*RUN_FLAGS, *flags), identity_required=False)
+    resolution = read_settings(
+        console.words, console.environ, flags=(*RUN_FLAGS, *flags), identity_required=False
+    )
     if resolution is None:
         groups = {"the question": _ASK, "Consul": CONSUL, "settings": (CONFIG, *OURS, *POLICY)}
         console.say(flag_usage("explain", SAYS, groups))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from agent.base.exits import ExitCode
-from agent.cli.console import Console
 from agent.config.flags import Flag, parse_arguments
 from agent.config.options import CONFIG, OPTIONS
 from agent.config.settings import Mistake, Resolution, resolve
@@ -14,7 +13,8 @@ RUN_FLAGS = (CONFIG.flag, *(option.flag for option in OPTIONS))
 
 
 def read_settings(
-    console: Console,
+    command_line: Sequence[str],
+    environ: Mapping[str, str],
     *,
     flags: Collection[Flag] = RUN_FLAGS,
     config_word: bool = False,
@@ -24,11 +24,11 @@ def read_settings(
 
     `config_word`: the first word that is not a flag is the settings file.
     """
-    arguments = parse_arguments(console.words, flags)
+    arguments = parse_arguments(command_line, flags)
     if arguments.help_wanted:
         return None
     words = list(arguments.words)
-    config = (arguments.values.get(CONFIG.flag_name) or (console.environ.get(CONFIG.variable) or None,))[-1]
+    config = (arguments.values.get(CONFIG.flag_name) or (environ.get(CONFIG.variable) or None,))[-1]
     if config_word and words:
         config = words.pop(0)
     mistakes = [Mistake(origin=None, text=text) for text in arguments.mistakes]
@@ -36,7 +36,7 @@ def read_settings(
         Mistake(origin=None, text=f"what is {word!r} for? flags start with a dash") for word in words
     ]
     resolution = resolve(
-        arguments.values, console.environ, config, identity_required=identity_required and not mistakes
+        arguments.values, environ, config, identity_required=identity_required and not mistakes
     )
     if not mistakes:
         return resolution

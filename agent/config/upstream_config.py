@@ -23,6 +23,9 @@ from upstreams.spec import (
     WanMode,
 )
 
+POLL_SECONDS = 30.0  # as often as Envoy's integration: docs/consul-api.md#prepared-queries
+LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 10.0, 60.0  # what a query's TTL can make of it
+
 KEYS = frozenset(
     {
         "connect_timeout_ms",

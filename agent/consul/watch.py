@@ -37,7 +37,6 @@ average.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -48,6 +47,7 @@ from typing import Generic, TypeVar
 import trio
 
 from agent.base.incremental import Pieces
+from agent.base.watch_status import WatchStatus
 from agent.consul.api import Answer, Blocking, ConsulError, ConsulReason
 
 R = TypeVar("R")
@@ -131,51 +131,6 @@ class TokenBucket:
         self._filled = now
         if self._level < 0:
             await trio.sleep(-self._level / self._rate)
-
-
-@dataclass(slots=True, kw_only=True)
-class WatchStatus:
-    """What there is to say about a watch; the loop writes it, status and metrics read it."""
-
-    name: str
-    answers: int = 0
-    changes: int = 0
-    answered_at: datetime | None = None
-    _answered: float = 0.0  # the same by trio's clock, which is never set
-    failing: Failure | None = None  # the last question's failure; None when it was answered well
-    failing_since: datetime | None = None
-    _failing: float = 0.0
-    failures_in_row: int = 0
-    reason_changed: bool = False  # the last failure's reason is not that of the one before
-    failures: Counter[str] = field(default_factory=Counter)  # by reason, ever
-    filtered: bool = False  # the last good answer lacks what the token may not see
-
-    def succeeded(self, at: datetime) -> None:
-        """A usable answer came."""
-        self.answers += 1
-        self.answered_at = at
-        self._answered = trio.current_time()
-        self.failing = self.failing_since = None
-        self.failures_in_row = 0
-
-    def failed(self, failure: Failure, at: datetime) -> None:
-        """None came, or an unusable one."""
-        self.reason_changed = self.failing is not None and self.failing.reason != failure.reason
-        self.failures[str(failure.reason)] += 1
-        self.failures_in_row += 1
-        if self.failing is None:
-            self.failing_since, self._failing = at, trio.current_time()
-        self.failing = failure
-
-    @property
-    def age(self) -> float | None:
-        """Seconds since the last good answer; None before the first."""
-        return None if self.answered_at is None else round(trio.current_time() - self._answered, 3)
-
-    @property
-    def failing_seconds(self) -> float:
-        """How long no question has been answered well; 0 while the last one was."""
-        return 0.0 if self.failing is None else trio.current_time() - self._failing
 
 
 def _ignore(_status: WatchStatus) -> None:

@@ -15,10 +15,11 @@ from typing import TypeVar
 import trio
 
 from agent.base.exits import Exit, ExitCode
+from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul, ConsulError, ConsulReason, find_sidecar
-from agent.consul.watch import AnswerRejected, WatchStatus, backoff
+from agent.consul.watch import AnswerRejected, backoff
 from agent.control.watches import read_registration
 
 T = TypeVar("T")

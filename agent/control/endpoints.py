@@ -16,8 +16,8 @@ from typing import Protocol
 import trio
 
 from agent.base.latest import Latest, any_newer
+from agent.base.watch_status import WatchStatus
 from agent.consul.api import Consul
-from agent.consul.watch import WatchStatus
 from agent.control.watches import EndpointsWatch, endpoints_watch
 from agent.snapshot import EndpointSource
 from upstreams.endpoints import EndpointSet

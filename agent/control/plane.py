@@ -17,12 +17,13 @@ import trio
 from agent.ageing import AgeEvents, age
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
+from agent.base.watch_status import WatchStatus
 from agent.config.effective import from_settings, laid_over
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul, ConsulError
 from agent.consul.token import TokenSource
-from agent.consul.watch import Watch, WatchStatus, is_gone
+from agent.consul.watch import Watch, is_gone
 from agent.control.bootstrap import Start, raise_if_fatal
 from agent.control.clock_skew import ClockSkew
 from agent.control.credentials import Rotation, RotationEvents

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from agent.base.incremental import Pieces, Work
 from agent.config.registration import Registration, RegistrationRejected, parse_registration
+from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
 from agent.consul.api import Answer, Blocking, Consul, Json, LeafAnswer, RawList
 from agent.consul.watch import AnswerRejected, Cursor, Watch, WatchReason
 from agent.policy.intentions import Intentions, InvalidIntentions, read_match
@@ -17,9 +18,6 @@ from certs.leaf import Leaf, LeafRejected, parse_leaf
 from upstreams.answers import InvalidAnswer, parse_query, read_health
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
-
-POLL_SECONDS = 30.0  # as often as Envoy's integration: docs/consul-api.md#prepared-queries
-LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 10.0, 60.0  # what a query's TTL can make of it
 
 T = TypeVar("T")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agent.base.phase import Phase
-from agent.consul.watch import WatchStatus, is_gone
+from agent.base.watch_status import WatchStatus
+from agent.consul.watch import is_gone
 from agent.observe.agent import Agent
 
 GONE_GRACE = 60.0  # seconds; a service registered anew is gone for a moment

@@ -10,8 +10,8 @@ import os
 from datetime import datetime
 
 from agent import VERSION
+from agent.base.watch_status import WatchStatus
 from agent.config.effective import origins
-from agent.consul.watch import WatchStatus
 from agent.control import report as credential_status
 from agent.observe.agent import Agent
 from agent.observe.readiness import missing

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
-from agent.consul.watch import WatchStatus
 from agent.observe.log import Log
 from certs.contexts import Contexts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.control.watches import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
+from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
 from agent.net.dial import HEAD_START
 from agent.outbound.candidates import MOST_ATTEMPTS, NEWS_SECONDS
 from upstreams.route import BEFORE_STAND_INS

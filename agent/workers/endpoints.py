@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from agent.base.latest import Latest
-from agent.consul.watch import AnswerRejected, WatchStatus
+from agent.base.watch_status import ReportedFailure, WatchStatus
 from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
 from agent.workers.reports import AskedAgain, GatewaysWanted
@@ -43,7 +43,7 @@ class HandedFeeds:
         source = self._sources.setdefault(key, _unknown(handed.lookup))
         self._numbers[handed.number] = key
         source.ask_again = partial(self._say, AskedAgain(handed.number))
-        source.status.failing = AnswerRejected("handed_on", handed.failing) if handed.failing else None
+        source.status.failing = ReportedFailure("handed_on", handed.failing) if handed.failing else None
         if handed.endpoints is not None and handed.endpoints != source.endpoints.value:
             source.endpoints.publish(handed.endpoints)
 

@@ -18,15 +18,13 @@ from typing import Protocol
 import trio
 
 from agent.base.latest import Latest
+from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
-from agent.consul.watch import WatchStatus
-from agent.net.accept import Place
 from agent.net.bind import BindFailed
 from agent.net.listeners import ListenerKey
-from agent.outbound.upstream_state import Targets
 from agent.proxy.dataplane import DataPlaneEvents
 from agent.proxy.reconcile import PUBLIC, reconciler
 from agent.proxy.report import DataPlaneReport, report
@@ -108,8 +106,8 @@ class WorkerPool:
             rng=rng,
             ledger=self._ledger,
             listeners=self._listeners,
-            serve_inbound=_serve_inbound,
-            serve_outbound=_serve_outbound,
+            serve_inbound=_serve_elsewhere,
+            serve_outbound=_serve_elsewhere,
             inherited=inherited,
         )
         self._supervisor = Supervisor(
@@ -257,11 +255,6 @@ class WorkerPool:
         return hand_on(contexts, registration.service, registration.datacenter, at)
 
 
-async def _serve_inbound(sock: socket.socket, _place: Place) -> None:
-    sock.close()  # never called: the sockets listen in the workers
-    await trio.lowlevel.checkpoint()
-
-
-async def _serve_outbound(sock: socket.socket, _place: Place, _targets: Targets) -> None:
+async def _serve_elsewhere(sock: socket.socket, *_rest: object) -> None:
     sock.close()  # never called: the sockets listen in the workers
     await trio.lowlevel.checkpoint()

@@ -24,9 +24,9 @@ from OpenSSL import SSL
 
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.latest import Latest
+from agent.base.watch_status import WatchStatus
 from agent.connections.ledger import Ledger
 from agent.connections.records import Finished
-from agent.consul.watch import WatchStatus
 from agent.inbound.inbound import Inbound
 from agent.inbound.inbound import serve as serve_inbound
 from agent.net.accept import Admission, accept_all

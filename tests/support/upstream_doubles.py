@@ -10,7 +10,7 @@ from random import Random
 import trio
 
 from agent.base.latest import Latest
-from agent.consul.watch import WatchStatus
+from agent.base.watch_status import WatchStatus
 from agent.outbound.upstream_state import Surroundings, TargetEvents
 from agent.snapshot import EndpointSource, EndpointSources
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet

@@ -14,14 +14,14 @@ from agent.config.settings import Resolution
 
 def told(*words: str, environ: Mapping[str, str] | None = None, check: bool = False) -> Resolution:
     console = Console(words=words, environ=environ or {}, out=io.StringIO(), err=io.StringIO())
-    resolution = read_settings(console, config_word=check, identity_required=not check)
+    resolution = read_settings(console.words, console.environ, config_word=check, identity_required=not check)
     assert resolution is not None
     return resolution
 
 
 def test_help_is_not_a_mistake() -> None:
     console = Console(words=("-help",), environ={}, out=io.StringIO(), err=io.StringIO())
-    assert read_settings(console) is None
+    assert read_settings(console.words, console.environ) is None
 
 
 def test_good_words() -> None:

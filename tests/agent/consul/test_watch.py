@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from agent.base.watch_status import WatchStatus
 from agent.consul.api import Answer, Blocking, ConsulError, ConsulReason
 from agent.consul.watch import (
     BACKOFF_CEILING,
@@ -24,7 +25,6 @@ from agent.consul.watch import (
     TokenBucket,
     Watch,
     WatchReason,
-    WatchStatus,
     advance,
     backoff,
 )

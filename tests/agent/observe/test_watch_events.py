@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime
 
+from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.consul.api import ConsulError, ConsulReason
-from agent.consul.watch import WatchStatus
 from agent.observe.watch_events import WatchJournal
 from certs.contexts import build_contexts
 from tests.certs import fitting

@@ -12,8 +12,9 @@ from trio.testing import MockClock
 from agent.base.address import TcpAddress
 from agent.base.latest import Latest
 from agent.base.prometheus import text
+from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
-from agent.consul.watch import AnswerRejected, WatchStatus
+from agent.consul.watch import AnswerRejected
 from agent.net.listeners import Opening
 from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
