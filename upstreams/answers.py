@@ -27,6 +27,8 @@ PIECE = 50  # instances read at a time: about a millisecond of work
 
 _TTL = re.compile(r"(?P<number>\d+)(?P<unit>ms|s|m|h)", re.ASCII)  # as people write them; "" is none
 _TTL_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Nested a thousand deep, or not UTF-8, beside what is not of the shape.
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class InvalidAnswer(ValueError):
@@ -120,7 +122,7 @@ def read_health(
             yield
         try:
             found.add(_entry(item))
-        except msgspec.DecodeError as error:
+        except _UNDECODABLE as error:
             raise InvalidAnswer(f"health answer: {_within(error, place)}") from error
     return found.together(source=source, nearest_first=nearest_first)
 
@@ -161,7 +163,7 @@ def _entry(item: object) -> _Entry:
     return _decoder.decode(item) if isinstance(item, msgspec.Raw) else msgspec.convert(item, _Entry)
 
 
-def _within(error: msgspec.DecodeError, place: int) -> str:
+def _within(error: Exception, place: int) -> str:
     """The error of one item as one of the list it stands in."""
     text = str(error)
     return text.replace("`$", f"`$[{place}]") if "`$" in text else f"{text} - at `$[{place}]`"

@@ -21,6 +21,7 @@ from agent import VERSION
 from agent.base.address import ANY_ADDRESS, TcpAddress, UnixAddress
 from agent.base.clock import now
 from agent.base.exits import Exit, ExitCode
+from agent.base.undecodable import UNDECODABLE
 from agent.cli.admin_commands import CALL_SECONDS, JSON, unix_or_tcp
 from agent.cli.console import Console, run_usage
 from agent.cli.doctor_consul import (
@@ -167,7 +168,7 @@ async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:
         response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
         document = msgspec.json.decode(response.body, type=dict[str, Any])
         findings += agent_findings(document)
-    except (ExchangeFailed, msgspec.DecodeError, KeyError) as error:
+    except (ExchangeFailed, *UNDECODABLE, KeyError) as error:
         findings.append(skip("running agent", f"none answers at {address} ({error})"))
         return Running()
     finally:

@@ -184,6 +184,8 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4300 digits
         return "a number of thousands of digits"
+    except RecursionError:
+        return "a value nested too deep"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 

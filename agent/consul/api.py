@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from agent.base.undecodable import UNDECODABLE
 from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request, Response
 from agent.consul.token import TokenSource, TokenUnusable
 from upstreams.spec import QueryDestination, ServiceDestination
@@ -24,6 +25,7 @@ U = TypeVar("U")
 
 CALL_SECONDS = 15.0  # a plain call; Consul itself holds one for 7 s when there is no leader
 MARGIN_SECONDS = 10.0  # on top of what a blocking call may take
+_MOST_DIGITS = 20  # of an index, an unsigned number of 64 bits
 MAX_TEXT = 300  # characters of an error's body that are kept
 
 Params = Mapping[str, str]
@@ -308,7 +310,7 @@ def find_sidecar(services: Mapping[str, ListedService], service_id: str) -> Sequ
 def _answer(path: str, response: Response, kind: type[T]) -> Answer[T]:
     try:
         value = msgspec.json.decode(response.body, type=kind)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         # The error's text names the field and the types, never a value: a leaf's key stays unseen.
         raise ConsulError(ConsulReason.MALFORMED, path, f"unexpected answer: {error}") from None
     return Answer(
@@ -339,7 +341,7 @@ def _wait(seconds: float) -> str:
 
 def _index(headers: Mapping[str, str]) -> int | None:
     text = headers.get("x-consul-index", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
 def _text(body: bytes) -> str:

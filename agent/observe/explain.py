@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.base.undecodable import UNDECODABLE
 from agent.observe.agent import Agent
 from agent.observe.server import JSON, Reply, text_reply
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
@@ -15,7 +16,7 @@ def answer_inquiry(agent: Agent, body: bytes) -> Reply:
     intentions, placed = agent.control.snapshot.intentions.value, agent.control.snapshot.registration.value
     try:
         inquiry = msgspec.json.decode(body, type=Inquiry)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         return text_reply(400, f"not a question: {error}")
     if intentions is None or placed is None:
         return text_reply(503, "intentions are not known yet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from certs.spiffe import ServiceId, TrustDomain
@@ -147,6 +148,16 @@ def test_null_checks_and_addresses_are_tolerated() -> None:
 def test_errors_name_the_path_of_the_field(answer: Any, path: str) -> None:
     with pytest.raises(InvalidAnswer, match=path):
         parse_health(answer)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [b'{"Node": {"Node": "\xff"}, "Service": {}}', b'{"Node": {}, "X": ' + b"[" * 1000 + b"]" * 1000 + b"}"],
+    ids=["no text", "deep"],
+)
+def test_an_instance_that_is_hardly_json_is_named(item: bytes) -> None:
+    with pytest.raises(InvalidAnswer, match=r"^health answer: .* - at `\$\[1\]`$"):
+        parse_health([msgspec.Raw(b'{"Node": {}, "Service": {}}'), msgspec.Raw(item)])
 
 
 def test_query_errors_name_the_path_of_the_field() -> None:

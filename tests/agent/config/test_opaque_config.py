@@ -134,3 +134,15 @@ def test_tables_are_read_one_by_one() -> None:
 def test_of_several_spellings_the_one_that_is_there() -> None:
     assert reader(MaxFailures=3).spelt("max_failures", "MaxFailures") == "MaxFailures"
     assert reader().spelt("max_failures", "MaxFailures") == "max_failures"
+
+
+def test_a_value_that_cannot_be_written_out_is_told_of_all_the_same() -> None:
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    config = reader(deep=deep, long=10**5000)
+    assert (config.port("deep"), config.port("long")) == (None, None)
+    assert [problem.detail.partition(" is ")[0] for problem in config.problems] == [
+        "a value nested too deep",
+        "a number of thousands of digits",
+    ]

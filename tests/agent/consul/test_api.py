@@ -185,6 +185,28 @@ async def test_an_answer_of_another_shape_names_the_field_and_no_value(nursery: 
         assert "key-text" not in str(caught.value)
 
 
+DEEP = b"[" * 1000 + b"]" * 1000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"Roots": %b}' % DEEP, b'{"Roots": "\xff"}', b'{"Roots": [{"\xe2\x82": 1}]}'],
+    ids=["deep", "no text", "half a character"],
+)
+async def test_an_answer_that_is_hardly_json_is_malformed(nursery: trio.Nursery, body: bytes) -> None:
+    scripted = ScriptedConsul()
+    scripted.say(ROOTS, Scripted(status=200, body=body))
+    with pytest.raises(ConsulError) as caught:
+        await scripted.client(nursery).roots()
+    assert caught.value.reason is ConsulReason.MALFORMED
+
+
+async def test_an_index_of_thousands_of_digits_is_none(nursery: trio.Nursery) -> None:
+    scripted = ScriptedConsul()
+    scripted.say(ROOTS, Scripted(status=200, body=b"{}", headers={"X-Consul-Index": "9" * 4301}))
+    assert (await scripted.client(nursery).roots()).index is None
+
+
 async def test_nonsense_instead_of_http(nursery: trio.Nursery) -> None:
     async def dial() -> trio.abc.Stream:
         ours, theirs = trio.testing.memory_stream_pair()
