@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from typing import Protocol
 
 from OpenSSL import SSL
 
@@ -30,6 +31,7 @@ from agent.net.dial import DialFailed, dial, remote
 from agent.net.handshake import (
     HandshakeFailed,
     HandshakeReason,
+    Waited,
     Way,
     at_once,
     server_handshake,
@@ -57,6 +59,13 @@ class InboundReason(StrEnum):
     CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
     DENY_LISTED = "deny_listed"
     UNSUPPORTED_PROTOCOL = "l7_unsupported_protocol"  # permissions for HTTP/2, which is not parsed here
+
+
+class Seated(Waited, Protocol):
+    """A caller with a place at a listener."""
+
+    def settle(self) -> None:
+        """Its handshake has succeeded."""
 
 
 class Denied(Exception):
@@ -90,18 +99,16 @@ class Inbound:
     before_step: Way = at_once  # before each step of a handshake
 
 
-async def serve(sock: socket.socket, on_handshake: Callable[[], None], inbound: Inbound) -> None:
-    """Serve one accepted, non-blocking socket to its end, and close it.
-
-    `on_handshake` is called once the caller's handshake has succeeded.
-    """
+async def serve(sock: socket.socket, caller: Seated | None, inbound: Inbound) -> None:
+    """Serve one accepted, non-blocking socket to its end, and close it."""
     plain: socket.socket | None = None
     ending: Ending | None = None
     try:
         with inbound.ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
-                tls = await _handshake(sock, connection, inbound)
-                on_handshake()
+                tls = await _handshake(sock, caller, connection, inbound)
+                if caller is not None:
+                    caller.settle()
                 peer = connection.peer = _identify(tls, inbound)
                 _look_up(peer, inbound.deny_list)
                 connection.handling = _admit(connection, peer, inbound)
@@ -118,7 +125,9 @@ async def serve(sock: socket.socket, on_handshake: Callable[[], None], inbound: 
         part(plain, sock, ending)
 
 
-async def _handshake(sock: socket.socket, connection: Connection, inbound: Inbound) -> SSL.Connection:
+async def _handshake(
+    sock: socket.socket, caller: Waited | None, connection: Connection, inbound: Inbound
+) -> SSL.Connection:
     current = inbound.credentials.value
     if current is None:
         raise Denied(InboundReason.NO_CREDENTIALS_YET, "there is no certificate to answer with yet")
@@ -127,7 +136,7 @@ async def _handshake(sock: socket.socket, connection: Connection, inbound: Inbou
         detail = f"our certificate expired at {not_after.isoformat()}"
         raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
     context = partial(_context, connection, inbound.credentials)
-    return await server_handshake(sock, context, inbound.handshake_timeout, inbound.before_step)
+    return await server_handshake(sock, context, inbound.handshake_timeout, inbound.before_step, caller)
 
 
 def _context(connection: Connection, credentials: Latest[Contexts]) -> SSL.Context:

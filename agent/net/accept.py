@@ -1,30 +1,32 @@
-"""The accept loop: every caller is admitted or turned away at once, and nobody waits unseen.
+"""The accept loop: callers are taken out of the kernel's backlog, stand in line, and are begun in turn.
 
-When the limit is reached, callers are still accepted, and closed. To stop accepting would leave them in the
-kernel's backlog, where no number shows them, until their own time is up; this way a caller knows at once, and
-can try another instance. It is no reset: one overtakes the connect of a health check, and would turn an
-instance that is merely full into a dead one.
+Who is let in, who waits and who gives way is decided in `agent.net.admission`; here are the sockets. A few
+callers are begun in each turn of the scheduler, so that the handshakes under way get theirs: a handshake is
+thus either finished soon or not begun, and memory has a bound.
 
-Under more callers than can be served, those who came first are served first. A caller waits in a queue of
-ours until its handshake is begun, a few in each turn of the scheduler, so that the handshakes under way get
-theirs; when too many are unsettled, waiting or in their handshake, it is the newest who is turned away. A
-handshake is thus either finished soon or not begun, and memory has a bound.
+To turn a caller away is to close its connection, without a reset: one overtakes the connect of a health
+check, and would turn an instance that is merely full into a dead one.
 """
 
 from __future__ import annotations
 
 import errno
+import math
+import resource
 import socket
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from enum import StrEnum
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import trio
+
+from agent.net.admission import LINE, Admission, Line, Overflow, Place, Source, source_of
 
 BATCH = 256  # connections accepted before other tasks get their turn
 PACE = 16  # handshakes begun before other tasks get theirs: some 10 ms of work
 PAUSE = 0.1  # seconds without accepting when the system has no more to give
+LOOK = 0.05  # seconds until a line that does not move is looked at again, though nothing has happened
+_ESTABLISHED = b"\1"  # TCP_ESTABLISHED, the first byte of tcp_info
 
 # Nothing left for another connection; to accept again at once would spin.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -45,13 +47,6 @@ _CALLER_GONE = frozenset(
 )
 
 
-class Overflow(StrEnum):
-    """Why a caller is turned away unheard: the setting whose limit is reached."""
-
-    CONNECTIONS = "max_connections"
-    HANDSHAKES = "max_handshakes"
-
-
 class AdmissionEvents(Protocol):
     """Who is told when callers cannot be admitted; must not block."""
 
@@ -60,82 +55,6 @@ class AdmissionEvents(Protocol):
 
     def exhausted(self, error: OSError, /) -> None:
         """Accepting pauses for want of descriptors or memory: told once, until it succeeds again."""
-
-
-class Admission:
-    """How many connections may live at once, how many of them may be unsettled, and how it went.
-
-    A connection is unsettled until its handshake is over. `limit` None: as many as there are files;
-    `unsettled_limit` None: no limit either.
-    """
-
-    __slots__ = (
-        "admitted",
-        "limit",
-        "live",
-        "most",
-        "most_unsettled",
-        "refused",
-        "unsettled",
-        "unsettled_limit",
-    )
-
-    def __init__(self, limit: int | None = None, unsettled_limit: int | None = None) -> None:
-        self.limit = limit
-        self.unsettled_limit = unsettled_limit
-        self.live = 0
-        self.most = 0
-        self.unsettled = 0
-        self.most_unsettled = 0
-        self.admitted = 0
-        self.refused: Counter[Overflow] = Counter()
-
-    def __repr__(self) -> str:
-        return f"<Admission live={self.live} limit={self.limit} overflow={self.overflow}>"
-
-    @property
-    def overflow(self) -> int:
-        """How many were turned away."""
-        return self.refused.total()
-
-    @property
-    def full(self) -> Overflow | None:
-        """Why the next caller is turned away; None if it is not."""
-        if self.limit is not None and self.live >= self.limit:
-            return Overflow.CONNECTIONS
-        if self.unsettled_limit is not None and self.unsettled >= self.unsettled_limit:
-            return Overflow.HANDSHAKES
-        return None
-
-    def enter(self) -> Place:
-        """One more is in, unsettled."""
-        self.live += 1
-        self.admitted += 1
-        self.most = max(self.most, self.live)
-        self.unsettled += 1
-        self.most_unsettled = max(self.most_unsettled, self.unsettled)
-        return Place(self)
-
-
-class Place:
-    """The place of one admitted connection."""
-
-    __slots__ = ("_admission", "_settled")
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-        self._settled = False
-
-    def settle(self) -> None:
-        """Its handshake is over, well or not; to be said once or more."""
-        if not self._settled:
-            self._settled = True
-            self._admission.unsettled -= 1
-
-    def leave(self) -> None:
-        """It has ended."""
-        self.settle()
-        self._admission.live -= 1
 
 
 Handler = Callable[[socket.socket, Place], Awaitable[None]]
@@ -155,61 +74,72 @@ async def accept_all(
     connections outlive this call: cancel it first, and give `connections` its own time. Errors other than the
     expected ones of accept(2) are raised.
     """
-    async with trio.open_nursery() as loops:
-        for sock in listeners:
-            loops.start_soon(_Door(sock, handler, connections, admission, events).serve)
+    gate = _Gate(handler, connections, admission, events)
+    try:
+        async with trio.open_nursery() as loops:
+            for sock in listeners:
+                loops.start_soon(gate.accept_from, sock)
+            loops.start_soon(gate.serve_line)
+    finally:
+        gate.let_all_in()
 
 
-class _Door:
-    """One listening socket, and who was admitted at it and waits for a beginning."""
-
-    __slots__ = (
-        "_admission",
-        "_connections",
-        "_events",
-        "_handler",
-        "_short",
-        "_sock",
-        "_turning_away",
-        "_waiting",
-    )
+class _Gate:
+    """The way in from all sockets of one listener: who is accepted joins the line, and begins when called."""
 
     def __init__(
-        self,
-        sock: socket.socket,
-        handler: Handler,
-        connections: trio.Nursery,
-        admission: Admission,
-        events: AdmissionEvents,
+        self, handler: Handler, connections: trio.Nursery, admission: Admission, events: AdmissionEvents
     ) -> None:
-        self._sock = sock
         self._handler = handler
         self._connections = connections
         self._admission = admission
         self._events = events
+        self._line: Line[_Caller] = Line(_line_limit(), fair=admission.fair)
+        self._lookers = trio.lowlevel.ParkingLot()
+        self._somebody = trio.Event()
         self._short = False
         self._turning_away: Overflow | None = None
-        self._waiting: deque[tuple[socket.socket, Place]] = deque()
+        admission.on_room = self._look_again
 
-    async def serve(self) -> None:
-        try:
-            while True:
-                if self._waiting:
+    async def accept_from(self, sock: socket.socket) -> None:
+        """Take callers in from one socket, for ever."""
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            while self._line.full:
+                await self._until_change(math.inf)
+            nobody_waits = not self._line
+            shortage = self._accept(sock)
+            if nobody_waits:
+                self._begin(PACE)
+            if self._line:
+                self._somebody.set()
+            if shortage is not None:
+                await self._pause(shortage)
+
+    async def serve_line(self) -> None:
+        """Begin whoever stands in line, a few in each turn of the scheduler, for ever."""
+        while True:
+            await self._somebody.wait()
+            self._somebody = trio.Event()
+            while self._line:
+                if self._begin(PACE):
                     await trio.lowlevel.checkpoint()
                 else:
-                    await trio.lowlevel.wait_readable(self._sock)
-                shortage = self._accept()
-                self._begin(PACE)
-                if shortage is not None:
-                    await self._pause(shortage)
-        finally:
-            self._begin(len(self._waiting))  # admitted is admitted
+                    await self._until_change(self._next_look())
 
-    def _accept(self) -> OSError | None:
+    def let_all_in(self) -> None:
+        """Nobody is accepted any more; accepted is accepted."""
+        for source, caller in self._line.rest():
+            self._start(source, caller)
+        self._count_line()
+
+    def _accept(self, sock: socket.socket) -> OSError | None:
         """Take whoever is at the door; what it is that the system has no more of, if so."""
         for _ in range(BATCH):
+            if self._line.full:
+                break
             try:
-                sock, _ = self._sock.accept()
+                caller, address = sock.accept()
             except BlockingIOError:
                 break
             except OSError as error:
@@ -219,25 +149,60 @@ class _Door:
                     raise
                 return error
             self._short = False
-            self._receive(sock)
+            caller.setblocking(False)
+            source = source_of(address)
+            if not self._line.join(source, _Caller(caller, trio.current_time())):
+                self._turn_away(caller, Overflow.HANDSHAKES)
         return None
 
-    def _receive(self, sock: socket.socket) -> None:
-        reason = self._admission.full
-        if reason is not None:
+    def _begin(self, most: int) -> int:
+        """Begin so many of those in line, as places can be had; how many that were."""
+        begun = 0
+        while begun < most and self._begin_next():
+            begun += 1
+        if begun:
+            self._look_again()
+        self._count_line()
+        return begun
+
+    def _begin_next(self) -> bool:
+        """Begin whoever is next of those who can have a place; whether there is one."""
+        admission = self._admission
+        for source in self._line.sources():
+            obstacle = admission.obstacle(source, pressed=self._line.full)
+            if obstacle is None:
+                self._start(source, self._line.call(source))
+                return True
+            if obstacle is Overflow.CONNECTIONS or not admission.fair:
+                self._turn_all_away(obstacle)
+                return False
+            if not admission.crowded(source):  # there is no place for anybody
+                return False
+        return False
+
+    def _start(self, source: Source, caller: _Caller) -> None:
+        """Begin one, unless it has left while it stood in line."""
+        sock, admission = caller.sock, self._admission
+        if trio.current_time() - caller.since > LOOK and _has_left(sock):
+            admission.left += 1
             sock.close()
-            self._admission.refused[reason] += 1
-            if self._turning_away is not reason:
-                self._turning_away = reason
-                self._events.overflowed(self._admission, reason)
             return
         self._turning_away = None
-        sock.setblocking(False)
-        self._waiting.append((sock, self._admission.enter()))
+        place = admission.enter(source, partial(_owes, sock))
+        if admission.fair and not _owes(sock):
+            place.begin()
+        self._connections.start_soon(self._handle, sock, place)
 
-    def _begin(self, most: int) -> None:
-        for _ in range(min(most, len(self._waiting))):
-            self._connections.start_soon(self._handle, *self._waiting.popleft())
+    def _turn_all_away(self, reason: Overflow) -> None:
+        for _, caller in self._line.rest():
+            self._turn_away(caller.sock, reason)
+
+    def _turn_away(self, sock: socket.socket, reason: Overflow) -> None:
+        sock.close()
+        self._admission.refused[reason] += 1
+        if self._turning_away is not reason:
+            self._turning_away = reason
+            self._events.overflowed(self._admission, reason)
 
     async def _handle(self, sock: socket.socket, place: Place) -> None:
         try:
@@ -249,4 +214,52 @@ class _Door:
         if not self._short:
             self._short = True
             self._events.exhausted(error)
+        self._admission.give_way()  # who says nothing holds a descriptor, too
         await trio.sleep(PAUSE)
+
+    async def _until_change(self, deadline: float) -> None:
+        """Until there is room in places or line, or by trio's clock somebody may have to give way."""
+        with trio.move_on_at(deadline):
+            await self._lookers.park()
+
+    def _next_look(self) -> float:
+        """When somebody may have to give way; soon, if the longest begun does not though its time is up."""
+        now, due = trio.current_time(), self._admission.next_to_yield()
+        return due if now < due < math.inf else now + LOOK
+
+    def _look_again(self) -> None:
+        self._lookers.unpark_all()
+
+    def _count_line(self) -> None:
+        self._admission.waiting = len(self._line)
+
+
+class _Caller(NamedTuple):
+    """One who stands in line, and since when, by trio's clock."""
+
+    sock: socket.socket
+    since: float
+
+
+def _owes(sock: socket.socket) -> bool:
+    """Whether a caller has sent nothing that is unread. One that has gone owes nothing: that must be seen."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _has_left(sock: socket.socket) -> bool:
+    """Whether a caller has ended its side, whatever it said before: it has not waited for its turn."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _ESTABLISHED
+    except OSError:  # not of TCP
+        return False
+
+
+def _line_limit() -> int:
+    """A quarter of the descriptors at most."""
+    return min(LINE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)

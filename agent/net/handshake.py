@@ -27,6 +27,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from typing import Protocol
 
 import trio
 from OpenSSL import SSL, crypto
@@ -90,22 +91,49 @@ async def at_once() -> None:
     """Nothing comes first."""
 
 
+class Waited(Protocol):
+    """Whoever is waited for: within `scope`, which may be cancelled when its place is needed for another."""
+
+    scope: trio.CancelScope
+
+    def begin(self) -> None:
+        """It has said something."""
+
+
+class Unhurried:
+    """Somebody whose place nobody else needs."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+
+    def begin(self) -> None:
+        """That changes nothing."""
+
+
 async def server_handshake(
     sock: socket.socket,
     context: Callable[[], SSL.Context],
     deadline_seconds: float,
     way: Way = at_once,
+    caller: Waited | None = None,
 ) -> SSL.Connection:
     """Answer a caller's handshake on a non-blocking socket; raise HandshakeFailed. The socket stays open.
 
     `context` is asked for when the caller begins, which may be long after it has connected.
     """
-    handshake = _Handshake(sock, way)
-    with trio.move_on_after(deadline_seconds):
+    caller = caller or Unhurried()
+    handshake, began = _Handshake(sock, way), trio.current_time()
+    caller.scope.deadline = began + deadline_seconds
+    with caller.scope as patience:
         await handshake.hear_first_byte()
+        caller.begin()
         connection = SSL.Connection(context(), sock)
         connection.set_accept_state()
-        return await handshake.drive(connection)
+        await handshake.drive(connection)
+        if not patience.cancel_called:
+            return connection
+    if trio.current_time() < patience.deadline:
+        raise handshake.too_late(trio.current_time() - began, ", and its place was needed")
     raise handshake.too_late(deadline_seconds)
 
 
@@ -184,10 +212,10 @@ class _Handshake:
             else:
                 return connection
 
-    def too_late(self, seconds: float) -> HandshakeFailed:
+    def too_late(self, seconds: float, besides: str = "") -> HandshakeFailed:
         if self._heard:
-            return HandshakeFailed(HandshakeReason.STALLED, f"not finished after {seconds:g} s")
-        return HandshakeFailed(HandshakeReason.SILENT, f"not a byte within {seconds:g} s")
+            return HandshakeFailed(HandshakeReason.STALLED, f"not finished after {seconds:.3g} s{besides}")
+        return HandshakeFailed(HandshakeReason.SILENT, f"not a byte within {seconds:.3g} s{besides}")
 
 
 def _lost(code: int) -> HandshakeFailed:

@@ -15,7 +15,8 @@ from typing import Protocol, Self, TypeAlias
 import trio
 
 from agent.base.address import Address, TcpAddress
-from agent.net.accept import Admission, AdmissionEvents, Handler, accept_all
+from agent.net.accept import AdmissionEvents, Handler, accept_all
+from agent.net.admission import Admission
 from agent.net.bind import BindFailed, Bound, adopt, bind
 from upstreams.spec import LOOPBACK, Bind
 

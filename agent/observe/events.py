@@ -9,7 +9,7 @@ from typing import TextIO
 from agent.config.options import LogFormat, LogLevel
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
-from agent.net.accept import Admission, Overflow
+from agent.net.admission import Admission, Overflow
 from agent.observe.connection_log import fields
 from agent.observe.rate_limit import Flood
 from agent.observe.watch_events import WatchJournal

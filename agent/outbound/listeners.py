@@ -13,7 +13,7 @@ from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction
-from agent.net.accept import Admission, Place
+from agent.net.admission import Admission, Place
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.upstream_state import Surroundings, Targets
 from agent.snapshot import EndpointSources

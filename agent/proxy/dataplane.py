@@ -23,7 +23,7 @@ from agent.connections.ledger import Ledger
 from agent.connections.reauthorize import Judge
 from agent.connections.records import CloseReason
 from agent.inbound import inbound
-from agent.net.accept import Place
+from agent.net.admission import Place
 from agent.net.listeners import ListenerEvents, Listeners
 from agent.outbound import outbound
 from agent.outbound.upstream_state import TargetEvents, Targets
@@ -167,7 +167,7 @@ class LocalDataPlane:
             proxy_protocol=self.settings.proxy_protocol is ProxyProtocol.V2,
             before_step=self.before_step,
         )
-        await inbound.serve(sock, place.settle, shared)
+        await inbound.serve(sock, place, shared)
 
     async def outbound(self, sock: socket.socket, place: Place, targets: Targets) -> None:
         """Serve a connection of our app to an upstream."""

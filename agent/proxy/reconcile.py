@@ -14,7 +14,7 @@ from agent.base.latest import Latest
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
-from agent.net.accept import Admission, Place
+from agent.net.admission import Admission, Place
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.listeners import Serve, UpstreamListeners
 from agent.outbound.upstream_state import Surroundings, TargetEvents
@@ -80,7 +80,7 @@ class Reconciler:
             purpose=PUBLIC_PURPOSE,
             address=registration.public_bind,
             handler=self.serve_inbound,
-            admission=Admission(self._limit(registration), self.settings.max_handshakes or None),
+            admission=Admission(self._limit(registration), self.settings.max_handshakes or None, fair=True),
             inherited=self.inherited,
             checked=True,
         )

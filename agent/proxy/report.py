@@ -18,7 +18,7 @@ from agent.base.prometheus import Family, counter, gauge
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.connections.records import Direction, Finished
-from agent.net.accept import Overflow
+from agent.net.admission import Displaced, Overflow
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
 from agent.proxy import upstream_report
@@ -178,6 +178,9 @@ def _listener_families(listeners: Listeners) -> Iterator[Family]:
     unsettled = gauge("sidecar_listener_handshakes", "Admitted callers whose handshake is not over.")
     most_unsettled = gauge("sidecar_listener_handshakes_most", "Most of them there have been at once.")
     overflow = counter("sidecar_listener_overflow_total", "Callers turned away because it was full.")
+    waiting = gauge("sidecar_listener_waiting", "Callers who stand in line for a place.")
+    left = counter("sidecar_listener_left_total", "Callers who left the line before their turn.")
+    displaced = counter("sidecar_listener_displaced_total", "Callers whose place was needed for another.")
     for key, opening in listeners.all().items():
         name, admission = str(key), opening.admission
         live.add(admission.live, listener=name)
@@ -187,11 +190,16 @@ def _listener_families(listeners: Listeners) -> Iterator[Family]:
         most_unsettled.add(admission.most_unsettled, listener=name)
         for reason in Overflow:
             overflow.add(admission.refused[reason], listener=name, reason=reason.value)
+        waiting.add(admission.waiting, listener=name)
+        left.add(admission.left, listener=name)
+        for kind in Displaced:
+            displaced.add(admission.displaced[kind], listener=name, reason=kind.value)
         if admission.limit is not None:
             limit.add(admission.limit, listener=name)
         if admission.unsettled_limit is not None:
             unsettled_limit.add(admission.unsettled_limit, listener=name)
     yield from (limit, live, most, is_open, unsettled_limit, unsettled, most_unsettled, overflow)
+    yield from (waiting, left, displaced)
 
 
 def _time(at: datetime | None) -> str | None:

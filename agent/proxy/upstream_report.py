@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from agent.base.prometheus import Family, counter, gauge
-from agent.net.accept import Overflow
+from agent.net.admission import Displaced, Overflow
 from agent.net.listeners import Opening
 from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.upstream_state import Targets
@@ -50,6 +50,9 @@ def opening_row(opening: Opening | None) -> Row | None:
         "handshakes_most": admission.most_unsettled,
         "overflow": admission.overflow,
         "overflow_by_reason": {reason.value: admission.refused[reason] for reason in Overflow},
+        "waiting": admission.waiting,
+        "left": admission.left,
+        "displaced": {kind.value: admission.displaced[kind] for kind in Displaced},
     }
 
 

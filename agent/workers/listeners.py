@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import trio
 
 from agent.base.latest import Latest
-from agent.net.accept import Admission, AdmissionEvents, Overflow
+from agent.net.accept import AdmissionEvents
+from agent.net.admission import Admission, Overflow
 from agent.net.bind import Bound, another
 from agent.net.listeners import ListenerEvents, ListenerKey, Listeners, Opening, release
 from agent.workers.messages import HandedSockets, Withdrawn

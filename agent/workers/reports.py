@@ -28,7 +28,11 @@ _NOT_ADDED = frozenset(
 )
 LIVE, ENDED = "sidecar_connections_live", "sidecar_connections_total"
 WORKER_DIED = "worker_died"  # how a connection of a worker that died has ended
-_LISTENER_SUMS = ("live", "most", "admitted", "handshakes", "handshakes_most", "overflow")
+_LISTENER_SUMS = (
+    *("live", "most", "admitted", "handshakes", "handshakes_most", "overflow"),
+    *("waiting", "left"),
+)
+_LISTENER_TABLES = ("overflow_by_reason", "displaced")
 _LISTENER_LIMITS = ("limit", "handshakes_limit")
 
 Row: TypeAlias = dict[str, Any]
@@ -173,7 +177,8 @@ def _listener(row: Row | None, theirs: Sequence[Row | None]) -> Row | None:
     for name in _LISTENER_LIMITS:
         limits = [one[name] for one in known]
         told[name] = None if None in limits else sum(limits)
-    told["overflow_by_reason"] = _sum([one["overflow_by_reason"] for one in known])
+    for name in _LISTENER_TABLES:
+        told[name] = _sum([one[name] for one in known])
     return told
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
-from agent.net.accept import Admission, Overflow
+from agent.net.admission import Admission, Overflow
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""More callers than can be served: so many are heard, the oldest first; the rest is told no at once."""
+"""More callers than can be served at once: they wait for their turn, within bounds, and none is told no."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +24,8 @@ from tests.support.beside_consul import everything
 from tests.support.fake_consul import ScriptedConsul
 from tests.support.socket_pairs import contexts_of
 
-BURST = 3000
+CROWD = 1000
 PLACES = 64
-AT_ONCE = 500  # sockets of ours at a time; the burst comes in such waves
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SECONDS = 60.0
 
@@ -40,6 +39,10 @@ class Server:
     admin: str
     pid: int
     callers: list[socket.socket] = field(default_factory=list)
+    context: SSL.Context = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.context = contexts_of(self.root.leaf(service="client"), self.root).client
 
     async def public(self) -> dict[str, Any]:
         """What status says of the public listener."""
@@ -51,33 +54,34 @@ class Server:
         """Bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
 
-    def dial(self) -> socket.socket:
-        sock = socket.create_connection(self.address, timeout=SECONDS)
+    def dial(self, source: str = "127.0.0.1", first: bytes = b"") -> socket.socket:
+        """A caller from that address, who says so much."""
+        sock = socket.create_connection(self.address, timeout=SECONDS, source_address=(source, 0))
         sock.setblocking(False)
+        sock.send(first)
         self.callers.append(sock)
         return sock
 
-    async def served(self, sock: socket.socket) -> SSL.Connection:
-        """Shake hands and have one word echoed."""
-        context = contexts_of(self.root.leaf(service="client"), self.root).client
-        with trio.fail_after(SECONDS):
-            tls = await client_handshake(sock, context, "web", SECONDS)
+    async def served(self, sock: socket.socket, seconds: float = SECONDS) -> SSL.Connection:
+        """Shake hands and have one word echoed, in that time."""
+        with trio.fail_after(seconds):
+            tls = await client_handshake(sock, self.context, "web", seconds)
             tls.send(b"hello")
             assert await heard(tls, sock) == b"hello"
             return tls
 
 
 @asynccontextmanager
-async def serving(nursery: trio.Nursery) -> AsyncIterator[Server]:
+async def serving(nursery: trio.Nursery, *extra: str) -> AsyncIterator[Server]:
     consul, app = ScriptedConsul(), App()
     root = everything(consul)
     nursery.start_soon(app.serve)
     at = await consul.listen(nursery)
     public, admin = ("127.0.0.1", free_port()), f"127.0.0.1:{free_port()}"
     words = ["-sidecar-for", "web", "-listen", f"{public[0]}:{public[1]}", "-service-addr", app.address]
-    words += ["-http-addr", at, "-admin-bind", admin, "-max-handshakes", str(PLACES)]
+    words += ["-http-addr", at, "-admin-bind", admin]
     process = await trio.lowlevel.open_process(
-        command("run", *words), env=environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command("run", *words, *extra), env=environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     try:
         assert process.stderr is not None
@@ -106,35 +110,22 @@ async def _drink(stream: trio.abc.ReceiveStream) -> None:
         pass
 
 
-def is_refused(sock: socket.socket) -> bool:
-    """Whether we were told no; a caller that has spoken is told by a reset."""
-    try:
-        return sock.recv(1) == b""
-    except BlockingIOError:
-        return False
-    except ConnectionResetError:
-        return True
-
-
-async def until_dealt_with(server: Server, count: int) -> dict[str, Any]:
-    """Until so many callers were admitted or turned away."""
+async def until(server: Server, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Until that is so of the public listener."""
     with trio.fail_after(SECONDS):
-        while True:
-            row = await server.public()
-            if row["admitted"] + row["overflow"] >= count:
-                return row
-
-
-async def until_settled(server: Server) -> None:
-    """Until no handshake is under way."""
-    with trio.fail_after(SECONDS):
-        while (await server.public())["handshakes"]:
+        while not true(row := await server.public()):
             pass
+        return row
+
+
+def calm(row: dict[str, Any]) -> bool:
+    """Whether no handshake is under way and nobody waits for one."""
+    return not row["handshakes"] and not row["waiting"]
 
 
 @pytest.fixture
 async def server(nursery: trio.Nursery) -> AsyncIterator[Server]:
-    async with serving(nursery) as made:
+    async with serving(nursery, "-max-handshakes", str(PLACES)) as made:
         yield made
 
 
@@ -142,39 +133,23 @@ async def test_callers_who_begin_and_stop_take_a_bounded_part(server: Server) ->
     held = server.dial()
     steady = await server.served(held)
     before = server.resident()
-    stalled: list[socket.socket] = []
-    for wave in range(1, BURST // AT_ONCE + 1):
-        new = [server.dial() for _ in range(AT_ONCE)]
-        for sock in new:
-            with suppress(OSError):  # told no already
-                sock.send(b"\x16")
-        await until_dealt_with(server, 1 + wave * AT_ONCE)
-        for sock in new:
-            if is_refused(sock):
-                sock.close()
-            else:
-                stalled.append(sock)
-    row = await server.public()
-    assert row["handshakes_most"] == row["handshakes_limit"] == PLACES
-    assert row["overflow_by_reason"] == {"max_connections": 0, "max_handshakes": BURST - len(stalled)}
-    assert row["admitted"] == 1 + len(stalled)
+    stalled = [server.dial(first=b"\x16") for _ in range(CROWD)]
+    row = await until(server, lambda row: bool(row["waiting"]))
+    assert row["handshakes_most"] <= row["handshakes_limit"] == PLACES
     assert server.resident() - before < 16 << 20
     steady.send(b"still")  # who is in is served meanwhile
     assert await heard(steady, held) == b"still"
     for sock in stalled:
         sock.close()
-    await until_settled(server)
+    await until(server, calm)
     await server.served(server.dial())
 
 
-async def test_the_oldest_are_served_and_the_newest_told_no(server: Server) -> None:
-    callers = [server.dial() for _ in range(5 * PLACES)]
-    row = await until_dealt_with(server, 5 * PLACES)
-    assert (row["handshakes"], row["overflow"]) == (PLACES, 4 * PLACES)
-    assert [is_refused(sock) for sock in callers] == [False] * PLACES + [True] * 4 * PLACES
+async def test_all_of_a_burst_are_served_though_there_are_places_for_a_few(server: Server) -> None:
+    callers = [server.dial() for _ in range(2 * PLACES)]
     async with trio.open_nursery() as nursery:
-        for sock in callers[:PLACES]:
+        for sock in callers:
             nursery.start_soon(server.served, sock)
-    await server.served(server.dial())
-    row = await server.public()
-    assert (row["handshakes"], row["live"], row["overflow"]) == (0, PLACES + 1, 4 * PLACES)
+    row = await until(server, calm)
+    assert (row["live"], row["overflow"]) == (2 * PLACES, 0)
+    assert row["handshakes_most"] <= PLACES

@@ -20,7 +20,8 @@ import pytest
 import trio
 
 from agent.base.address import TcpAddress
-from agent.net.accept import Place, accept_all
+from agent.net.accept import accept_all
+from agent.net.admission import Place
 from agent.net.dial import dial
 from agent.outbound.candidates import Search
 from agent.outbound.upstream_state import Targets, counted

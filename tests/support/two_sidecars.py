@@ -29,7 +29,8 @@ from agent.connections.ledger import Ledger
 from agent.connections.records import Finished
 from agent.inbound.inbound import Inbound
 from agent.inbound.inbound import serve as serve_inbound
-from agent.net.accept import Admission, accept_all
+from agent.net.accept import accept_all
+from agent.net.admission import Admission
 from agent.net.handshake import HandshakeFailed, client_handshake, server_handshake
 from agent.outbound.outbound import Outbound
 from agent.outbound.outbound import serve as serve_outbound
@@ -296,7 +297,7 @@ async def inbound(
         underscores_in_headers=m.underscores,
         proxy_protocol=m.proxy_protocol,
     )
-    await serve_inbound(sock, lambda: None, shared)
+    await serve_inbound(sock, None, shared)
 
 
 async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0) -> None:

@@ -13,7 +13,8 @@ import trio.lowlevel
 import trio.testing
 
 from agent.net import accept as listener_module
-from agent.net.accept import BATCH, PACE, PAUSE, Admission, Overflow, Place, accept_all
+from agent.net.accept import BATCH, PACE, PAUSE, accept_all
+from agent.net.admission import GRACE, Admission, Overflow, Place
 from tests.support.socket_pairs import listener, tcp_pair
 
 
@@ -63,10 +64,13 @@ class Scripted:
 
 
 async def accepted(
-    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, wanted: Callable[[Admission, Told], bool]
+    scripted: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: Callable[[Admission, Told], bool],
+    admission: Admission | None = None,
 ) -> tuple[Admission, Told]:
     """Accept what is scripted, until it is as wanted."""
-    admission, told = Admission(), Told()
+    admission, told = admission or Admission(), Told()
 
     async def always_ready(sock: object) -> None:
         await trio.lowlevel.checkpoint()
@@ -177,88 +181,6 @@ async def test_others_get_their_turn_between_batches() -> None:
     scripted.close()
 
 
-class Slow:
-    """A handler whose handshakes last until a test ends them; `begun` has the callers in order."""
-
-    def __init__(self) -> None:
-        self.begun: list[object] = []
-        self.places: list[Place] = []
-
-    async def __call__(self, sock: socket.socket, place: Place) -> None:
-        with sock:
-            self.begun.append(sock.getpeername())
-            self.places.append(place)
-            await trio.sleep_forever()
-
-
-class Rush:
-    """A listener with slow handshakes and few places, and its callers."""
-
-    def __init__(self, nursery: trio.Nursery, sock: socket.socket, admission: Admission) -> None:
-        self.handler, self.told, self.admission, self.sock = Slow(), Told(), admission, sock
-        self.callers: list[socket.socket] = []
-        nursery.start_soon(self._run, nursery)
-
-    def end(self, nursery: trio.Nursery) -> None:
-        nursery.cancel_scope.cancel()
-        for caller in self.callers:
-            caller.close()
-
-    async def _run(self, nursery: trio.Nursery) -> None:
-        await accept_all(
-            [self.sock], self.handler, connections=nursery, admission=self.admission, events=self.told
-        )
-
-    async def come(self, count: int) -> list[object]:
-        """So many callers, one after the other; their names when the listener has dealt with all."""
-        dealt = self.admission.admitted + self.admission.overflow + count
-        new = [socket.create_connection(self.sock.getsockname()) for _ in range(count)]
-        self.callers += new
-        with trio.fail_after(10):
-            while self.admission.admitted + self.admission.overflow < dealt:  # noqa: ASYNC110 - a test looks
-                await trio.sleep(0.001)
-        return [caller.getsockname() for caller in new]
-
-
-async def test_unsettled_callers_are_bounded_and_the_newest_is_turned_away() -> None:
-    with listener() as sock:
-        async with trio.open_nursery() as nursery:
-            rush = Rush(nursery, sock, Admission(None, 4))
-            names = await rush.come(10)
-            await trio.testing.wait_all_tasks_blocked()
-            assert set(rush.handler.begun) == set(names[:4])
-            assert rush.admission.refused == {Overflow.HANDSHAKES: 6}
-            assert rush.told.overflows == [Overflow.HANDSHAKES]  # told once
-            assert [caller.recv(1) for caller in rush.callers[4:]] == [b""] * 6  # at once, and no reset
-            rush.end(nursery)
-    assert (rush.admission.live, rush.admission.unsettled, rush.admission.most_unsettled) == (0, 0, 4)
-
-
-async def test_a_settled_one_makes_room_at_once_and_goes_on_living() -> None:
-    with listener() as sock:
-        async with trio.open_nursery() as nursery:
-            rush = Rush(nursery, sock, Admission(None, 2))
-            await rush.come(3)
-            await trio.testing.wait_all_tasks_blocked()
-            for _ in range(2):  # said twice, counted once
-                rush.handler.places[0].settle()
-            assert (rush.admission.live, rush.admission.unsettled) == (2, 1)
-            await rush.come(2)
-            assert rush.admission.refused == {Overflow.HANDSHAKES: 2}
-            assert rush.told.overflows == [Overflow.HANDSHAKES] * 2  # told again after there was room
-            rush.end(nursery)
-
-
-async def test_the_limit_of_live_ones_is_another_reason() -> None:
-    with listener() as sock:
-        async with trio.open_nursery() as nursery:
-            rush = Rush(nursery, sock, Admission(2, 2))
-            await rush.come(3)
-            assert rush.admission.refused == {Overflow.CONNECTIONS: 1}
-            assert rush.told.overflows == [Overflow.CONNECTIONS]
-            rush.end(nursery)
-
-
 async def test_handshakes_begin_in_the_order_of_arrival_a_few_in_each_turn() -> None:
     scripted = Scripted(*[None] * 3 * PACE)
     admission, begun, turns = Admission(), Counter[int](), Turns()
@@ -347,3 +269,15 @@ async def test_sockets_are_handed_over_non_blocking_and_outlive_the_loop() -> No
     assert (admission.live, admission.most, admission.admitted) == (0, 2, 2)
     for caller in callers:
         caller.close()
+
+
+async def test_want_of_descriptors_costs_a_silent_one_its_place(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    admission = Admission(None, 8, fair=True)
+    silent = admission.enter("192.0.2.1")
+    await trio.sleep(GRACE)
+    await accepted(
+        Scripted(errno.EMFILE, None), monkeypatch, lambda a, _: a.admitted == 2, admission=admission
+    )
+    assert silent.scope.cancel_called

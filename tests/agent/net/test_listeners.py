@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent.base.address import Address, TcpAddress, UnixAddress
-from agent.net.accept import Admission, Overflow, Place
+from agent.net.admission import Admission, Overflow, Place
 from agent.net.bind import BindFailed, Bound, bind
 from agent.net.listeners import CHECK, Listeners, Opening
 

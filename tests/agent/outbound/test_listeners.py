@@ -13,7 +13,7 @@ import trio
 
 from agent.connections.connection import Connection
 from agent.connections.records import CloseReason, Direction
-from agent.net.accept import Admission, Place
+from agent.net.admission import Admission, Place
 from agent.net.bind import BindFailed
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners

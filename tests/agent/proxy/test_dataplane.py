@@ -12,7 +12,7 @@ from agent.connections.connection import Connection
 from agent.connections.reauthorize import Judge
 from agent.connections.records import Direction, FailedAttempt
 from agent.inbound.inbound import Inbound
-from agent.net.accept import Admission
+from agent.net.admission import Admission
 from agent.net.dial import DialReason
 from agent.outbound.outbound import OutboundReason
 from agent.policy.intentions import Intentions
@@ -73,7 +73,7 @@ async def test_a_caller_is_served_with_the_names_that_the_definition_lets_throug
     bench.snapshot.registration.publish(registration(protocol="http", underscores_in_headers=underscores))
     given: list[bool] = []
 
-    async def serve(_sock: socket.socket, _on_handshake: object, shared: Inbound) -> None:
+    async def serve(_sock: socket.socket, _caller: object, shared: Inbound) -> None:
         given.append(shared.underscores_in_headers)
 
     monkeypatch.setattr("agent.inbound.inbound.serve", serve)

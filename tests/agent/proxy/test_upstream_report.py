@@ -13,7 +13,7 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from agent.base.prometheus import text
-from agent.net.accept import Admission, Place
+from agent.net.admission import Admission, Place
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.upstream_state import Targets
@@ -196,6 +196,9 @@ async def test_the_listener(nursery: trio.Nursery) -> None:
         "handshakes_most": 1,
         "overflow": 0,
         "overflow_by_reason": {"max_connections": 0, "max_handshakes": 0},
+        "waiting": 0,
+        "left": 0,
+        "displaced": {"silent": 0, "stalled": 0},
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from agent.base.address import Address, TcpAddress, UnixAddress
-from agent.net.accept import Admission, Overflow, Place
+from agent.net.admission import Admission, Overflow, Place
 from agent.net.bind import BindFailed
 from agent.net.listeners import Opening
 from agent.workers.listeners import HandedListeners, SharedListeners

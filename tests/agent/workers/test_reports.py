@@ -131,8 +131,9 @@ def test_the_dead_count_on_and_what_they_had_has_ended() -> None:
 def row(**told: Any) -> dict[str, Any]:
     """A listener's."""
     empty = dict.fromkeys(("live", "most", "admitted", "handshakes", "handshakes_most", "overflow"), 0)
+    line = {"waiting": 0, "left": 0, "displaced": {"silent": 0}}
     limits = {"limit": None, "handshakes_limit": 4, "overflow_by_reason": {"max_handshakes": 0}}
-    return {"addresses": [], "listening": True, "problem": "", **empty, **limits, **told}
+    return {"addresses": [], "listening": True, "problem": "", **empty, **line, **limits, **told}
 
 
 def upstream(live: int, until: str | None, **told: Any) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def test_status_is_one_document() -> None:
     )
     zero = report_of(
         counters=counters,
-        public=row(live=2, limit=5, overflow_by_reason={"max_handshakes": 1}, overflow=1),
+        public=row(live=2, limit=5, overflow_by_reason={"max_handshakes": 1}, overflow=1, waiting=3),
         upstreams=[upstream(1, None)],
         connections=[{"id": 1, "since": "2031-01-01T00:00:02Z"}],
         recent=[{"id": 2, "until": "2031-01-01T00:00:09Z"}],
@@ -177,7 +178,7 @@ def test_status_is_one_document() -> None:
     assert public is not None
     assert (public["addresses"], public["live"], public["limit"]) == (["127.0.0.1:2"], 5, 10)
     assert (public["overflow"], public["overflow_by_reason"]) == (3, {"max_handshakes": 3})
-    assert public["handshakes_limit"] == 8
+    assert (public["handshakes_limit"], public["waiting"], public["displaced"]) == (8, 3, {"silent": 0})
     assert [(c["worker"], c["id"]) for c in told.connections] == [(1, 1), (0, 1)]  # the oldest first
     assert told.connections_not_shown == 3
     assert told.recent == [{"worker": 0, "id": 2, "until": "2031-01-01T00:00:09Z"}]

@@ -1,0 +1,213 @@
+"""More callers than places, at a real listening socket: who is begun, who waits, who is turned away."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from agent.net import accept as accept_module
+from agent.net.accept import LOOK, accept_all
+from agent.net.admission import Admission, Displaced, Overflow, Place
+from tests.agent.net.test_accept import Told
+from tests.support.socket_pairs import listener
+
+
+class Slow:
+    """A handler whose handshakes last until a test ends them; `begun` has the callers in order."""
+
+    def __init__(self) -> None:
+        self.begun: list[object] = []
+        self.places: list[Place] = []
+
+    async def __call__(self, sock: socket.socket, place: Place) -> None:
+        with sock:
+            self.begun.append(sock.getpeername())
+            self.places.append(place)
+            await trio.sleep_forever()
+
+
+class Rush:
+    """A listener with slow handshakes and few places, and its callers."""
+
+    def __init__(self, nursery: trio.Nursery, sock: socket.socket, admission: Admission) -> None:
+        self.handler, self.told, self.admission, self.sock = Slow(), Told(), admission, sock
+        self.callers: list[socket.socket] = []
+        self.first = b""
+        nursery.start_soon(self._run, nursery)
+
+    def end(self, nursery: trio.Nursery) -> None:
+        nursery.cancel_scope.cancel()
+        for caller in self.callers:
+            caller.close()
+
+    async def _run(self, nursery: trio.Nursery) -> None:
+        await accept_all(
+            [self.sock], self.handler, connections=nursery, admission=self.admission, events=self.told
+        )
+
+    def speak(self) -> None:
+        """Whoever comes from now on says something at once."""
+        self.first = b"\x16"
+
+    async def stand(self, count: int, address: str = "127.0.0.1") -> None:
+        """So many callers, from that address."""
+        for _ in range(count):
+            caller = socket.create_connection(self.sock.getsockname(), source_address=(address, 0))
+            caller.send(self.first)
+            self.callers.append(caller)
+            await trio.lowlevel.checkpoint()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Look until it is so."""
+        with trio.fail_after(10):
+            while not condition():  # noqa: ASYNC110 - a test looks
+                await trio.sleep(0.001)
+
+    async def settle_all(self) -> None:
+        """End every handshake as soon as it has begun, for ever."""
+        while True:
+            for place in self.handler.places:
+                place.settle()
+            await trio.sleep(0.001)
+
+    async def come(self, count: int) -> list[object]:
+        """So many callers, one after the other; their names when the listener has dealt with all."""
+        dealt = self.admission.admitted + self.admission.overflow + count
+        new = [socket.create_connection(self.sock.getsockname()) for _ in range(count)]
+        self.callers += new
+        for caller in new:
+            caller.send(self.first)
+        with trio.fail_after(10):
+            while self.admission.admitted + self.admission.overflow < dealt:  # noqa: ASYNC110 - a test looks
+                await trio.sleep(0.001)
+        return [caller.getsockname() for caller in new]
+
+
+async def test_unsettled_callers_are_bounded_and_the_newest_is_turned_away() -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 4))
+            names = await rush.come(10)
+            await trio.testing.wait_all_tasks_blocked()
+            assert set(rush.handler.begun) == set(names[:4])
+            assert rush.admission.refused == {Overflow.HANDSHAKES: 6}
+            assert rush.told.overflows == [Overflow.HANDSHAKES]  # told once
+            assert [caller.recv(1) for caller in rush.callers[4:]] == [b""] * 6  # at once, and no reset
+            rush.end(nursery)
+    assert (rush.admission.live, rush.admission.unsettled, rush.admission.most_unsettled) == (0, 0, 4)
+
+
+async def test_a_settled_one_makes_room_at_once_and_goes_on_living() -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 2))
+            await rush.come(3)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(2):  # said twice, counted once
+                rush.handler.places[0].settle()
+            assert (rush.admission.live, rush.admission.unsettled) == (2, 1)
+            await rush.come(2)
+            assert rush.admission.refused == {Overflow.HANDSHAKES: 2}
+            assert rush.told.overflows == [Overflow.HANDSHAKES] * 2  # told again after there was room
+            rush.end(nursery)
+
+
+async def test_the_limit_of_live_ones_is_another_reason() -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(2, 2))
+            await rush.come(3)
+            assert rush.admission.refused == {Overflow.CONNECTIONS: 1}
+            assert rush.told.overflows == [Overflow.CONNECTIONS]
+            rush.end(nursery)
+
+
+async def test_those_beyond_the_places_wait_in_line_and_none_is_turned_away() -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 8, fair=True))
+            rush.speak()
+            await rush.stand(10)
+            await rush.until(
+                lambda: rush.admission.waiting == 6
+            )  # four have places: a source has half of them
+            for ended in range(1, 11):
+                assert rush.admission.admitted == min(10, ended + 3)
+                rush.handler.places[ended - 1].settle()
+                await rush.until(lambda: rush.admission.admitted == min(10, ended + 4))  # noqa: B023 - at once
+            assert (rush.admission.waiting, rush.admission.overflow) == (0, 0)
+            rush.end(nursery)
+
+
+async def test_silent_ones_give_way_to_those_who_come_after_them() -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 8, fair=True))
+            for last in range(1, 13):
+                await rush.stand(1, f"127.0.0.{last}")
+            await rush.until(lambda: rush.admission.admitted == 12)
+            assert (rush.admission.unsettled, rush.admission.displaced) == (8, {Displaced.SILENT: 4})
+            rush.end(nursery)
+
+
+async def test_one_who_left_while_it_stood_in_line_costs_no_handshake() -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 2, fair=True))
+            rush.speak()
+            await rush.stand(2)
+            await rush.until(lambda: rush.admission.waiting == 1)
+            rush.callers[1].close()
+            await trio.sleep(2 * LOOK)
+            rush.handler.places[0].settle()
+            await rush.until(lambda: rush.admission.left == 1)
+            assert (rush.admission.admitted, rush.admission.waiting) == (1, 0)
+            rush.end(nursery)
+
+
+async def test_where_no_more_can_live_those_in_line_are_told_at_once() -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(1, 8, fair=True))
+            rush.speak()
+            await rush.come(4)
+            assert rush.admission.refused == {Overflow.CONNECTIONS: 3}
+            assert rush.told.overflows == [Overflow.CONNECTIONS]
+            rush.end(nursery)
+
+
+async def test_when_the_line_is_full_the_backlog_holds_and_a_source_beyond_its_share_is_turned_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accept_module, "LINE", 4)
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 2, fair=True))
+            rush.speak()
+            await rush.stand(1, "127.0.0.1")
+            await rush.until(lambda: rush.admission.admitted == 1)
+            await rush.stand(2, "127.0.0.1")
+            await rush.until(lambda: rush.admission.waiting == 2)
+            await rush.stand(1, "127.0.0.1")  # one beyond its share
+            await rush.until(lambda: rush.admission.overflow == 1)
+            await rush.stand(1, "127.0.0.2")
+            await rush.until(lambda: rush.admission.admitted == 2)
+            await rush.stand(2, "127.0.0.2")
+            await rush.until(lambda: rush.admission.waiting == 4)
+            for last in range(3, 8):
+                await rush.stand(1, f"127.0.0.{last}")  # who wait where nobody looks
+            await trio.testing.wait_all_tasks_blocked(LOOK / 5)
+            assert (rush.admission.waiting, rush.admission.admitted) == (4, 2)
+            async with trio.open_nursery() as ending:
+                ending.start_soon(rush.settle_all)
+                await rush.until(lambda: rush.admission.admitted == 11)
+                ending.cancel_scope.cancel()
+            assert (rush.admission.refused, rush.told.overflows) == (
+                {Overflow.HANDSHAKES: 1},
+                [Overflow.HANDSHAKES],
+            )
+            rush.end(nursery)

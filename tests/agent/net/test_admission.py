@@ -1,0 +1,224 @@
+"""Who has a place, who waits in line and who gives way, in virtual time and without a socket."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.net.admission import GRACE, OWN_GRACE, Admission, Displaced, Line, Overflow, Place, source_of
+
+A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+
+
+class Bench:
+    """A listener with so many places, and a clock to turn."""
+
+    def __init__(self, places: int, limit: int | None = None, *, fair: bool = True) -> None:
+        self.now = 100.0
+        self.admission = Admission(limit, places, fair=fair, clock=lambda: self.now)
+        self.unread: set[int] = set()  # places that have sent what we have not read
+
+    def enter(self, source: str, *, begun: bool = False, pressed: bool = False) -> Place | None:
+        """One of that source, if there is a place."""
+        if self.admission.obstacle(source, pressed=pressed) is not None:
+            return None
+        place = self.admission.enter(source, lambda: id(place) not in self.unread)
+        if begun:
+            place.begin()
+        return place
+
+    def fill(self, *sources: str, begun: bool = False) -> list[Place]:
+        places = [self.enter(source, begun=begun) for source in sources]
+        assert None not in places
+        return [place for place in places if place is not None]
+
+
+def gone(places: list[Place]) -> list[bool]:
+    """Which of them have given way."""
+    return [place.scope.cancel_called for place in places]
+
+
+async def test_the_oldest_silent_one_gives_way_to_a_caller_from_elsewhere() -> None:
+    bench = Bench(4)
+    places = bench.fill(A, B, A, B)
+    assert bench.enter(C) is None  # for a moment: it may be about to say something
+    bench.now = bench.admission.next_to_yield()
+    assert bench.enter(C)
+    assert gone(places) == [True, False, False, False]
+    assert bench.admission.displaced == {Displaced.SILENT: 1}
+    assert (bench.admission.unsettled, bench.admission.live, bench.admission.admitted) == (4, 4, 5)
+
+
+async def test_those_who_have_said_nothing_take_no_place_from_those_who_have() -> None:
+    bench = Bench(4)
+    first, second = bench.fill(A, B, begun=True)
+    silent = bench.fill(A, B)
+    for last in range(10):
+        bench.now += GRACE
+        assert bench.enter(f"198.51.100.{last}")
+    assert gone([first, second]) == [False, False]
+    assert gone(silent) == [True, True]
+
+
+async def test_the_silent_have_no_grace_when_the_line_is_full() -> None:
+    bench = Bench(4)
+    begun = bench.fill(A, B, begun=True)
+    silent = bench.fill(A, B)
+    assert [bench.enter(C, pressed=True) is not None for _ in range(3)] == [True] * 3
+    assert gone(silent) == [True, True]
+    assert gone(begun) == [False, False]
+
+
+async def test_one_who_stopped_amid_its_handshake_gives_way_after_a_moment_the_longest_begun_first() -> None:
+    bench = Bench(4)
+    places = bench.fill(A, B, A, begun=True)
+    bench.now += GRACE / 2
+    places += bench.fill(B, begun=True)
+    assert bench.enter(C) is None
+    assert bench.admission.next_to_yield() == 100.0 + GRACE
+    bench.now = bench.admission.next_to_yield()
+    assert bench.enter(C)
+    assert gone(places) == [True, False, False, False]
+    assert bench.admission.displaced == {Displaced.STALLED: 1}
+
+
+async def test_one_who_waits_for_us_keeps_its_place_however_long_that_takes() -> None:
+    bench = Bench(2)
+    slow, stalled = bench.fill(A, B, begun=True)
+    bench.unread.add(id(slow))
+    bench.now += 10 * GRACE
+    assert bench.enter(C)
+    assert gone([slow, stalled]) == [False, True]
+    assert bench.enter(A) is None
+
+
+async def test_one_who_has_spoken_though_we_have_not_looked_is_not_silent() -> None:
+    bench = Bench(2)
+    spoken, silent = bench.fill(A, B)
+    bench.unread.add(id(spoken))
+    bench.now += GRACE
+    assert bench.enter(C)
+    assert gone([spoken, silent]) == [False, True]
+
+
+async def test_a_source_has_its_share_and_displaces_its_own_beyond_it() -> None:
+    bench = Bench(4)
+    mine = bench.fill(A, A)
+    (other,) = bench.fill(B)
+    assert bench.admission.crowded(A)
+    bench.now += GRACE
+    assert bench.enter(A) is None  # it may be as slow as the host it is
+    bench.now += OWN_GRACE
+    assert bench.enter(A)
+    assert gone([*mine, other]) == [True, False, False]
+
+
+async def test_a_source_with_its_share_waits_while_another_finds_a_place() -> None:
+    bench = Bench(4)
+    bench.fill(A, A, begun=True)
+    assert bench.enter(A) is None
+    assert bench.enter(B)
+
+
+async def test_who_settles_goes_on_living_and_makes_room_at_once() -> None:
+    bench, told = Bench(2), list[int]()
+    bench.admission.on_room = lambda: told.append(bench.admission.unsettled)
+    first, _ = bench.fill(A, B, begun=True)
+    for _ in range(2):  # told twice, counted once
+        first.settle()
+    assert (bench.admission.live, bench.admission.unsettled, told) == (2, 1, [1])
+    assert bench.enter(A)
+    first.leave()
+    assert bench.admission.live == 2
+
+
+async def test_a_settled_one_never_gives_way() -> None:
+    bench = Bench(8, limit=2)
+    first, second = bench.fill(A, B)
+    first.settle()
+    second.settle()
+    bench.now += 10 * GRACE
+    assert bench.admission.obstacle(C) is Overflow.CONNECTIONS
+    assert gone([first, second]) == [False, False]
+
+
+async def test_a_silent_one_gives_way_where_the_limit_of_live_ones_is_reached() -> None:
+    bench = Bench(8, limit=2)
+    settled, silent = bench.fill(A, B)
+    settled.settle()
+    assert bench.enter(C)
+    assert gone([settled, silent]) == [False, True]
+
+
+async def test_one_who_gave_way_is_gone_at_once_and_leaves_but_once() -> None:
+    bench = Bench(1)
+    (first,) = bench.fill(A)
+    bench.now += GRACE
+    assert bench.admission.give_way()
+    assert not bench.admission.give_way()
+    first.settle()
+    first.leave()
+    assert (bench.admission.live, bench.admission.unsettled) == (0, 0)
+
+
+async def test_where_our_own_app_calls_nobody_gives_way_and_there_is_no_share() -> None:
+    bench = Bench(2, fair=False)
+    places = bench.fill(A, A)
+    bench.now += 10 * GRACE
+    assert bench.admission.obstacle(B) is Overflow.HANDSHAKES
+    assert not bench.admission.give_way()
+    assert gone(places) == [False, False]
+
+
+async def test_without_a_limit_there_is_no_obstacle() -> None:
+    admission = Admission(fair=True, clock=lambda: 0.0)
+    for _ in range(100):
+        assert admission.obstacle(A) is None
+        admission.enter(A)
+    assert repr(admission) == "<Admission live=100 limit=None overflow=0>"
+
+
+def called(line: Line[int]) -> list[int]:
+    return [caller for _, caller in line.rest()]
+
+
+async def test_sources_take_turns_each_in_the_order_of_arrival() -> None:
+    line = Line[int]()
+    for number, source in enumerate((A, A, A, B, B, C)):
+        assert line.join(source, number)
+    assert called(line) == [0, 3, 5, 1, 4, 2]
+    assert not line
+
+
+async def test_whoever_is_skipped_is_next_again() -> None:
+    line = Line[int]()
+    line.join(A, 1)
+    line.join(B, 2)
+    assert list(line.sources()) == [A, B]
+    assert line.call(B) == 2
+    assert list(line.sources()) == [A]
+    assert len(line) == 1
+
+
+async def test_a_line_is_bounded_and_a_source_has_a_share_of_it() -> None:
+    line = Line[int](4)
+    assert [line.join(A, number) for number in range(3)] == [True, True, False]
+    assert [line.join(B, number) for number in range(3)] == [True, True, False]
+    assert line.full
+    whole = Line[int](4, fair=False)
+    assert [whole.join(A, number) for number in range(5)] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("192.0.2.1", 1), ("192.0.2.1", 2), True),
+        (("192.0.2.1", 1), ("192.0.2.2", 1), False),
+        (("2001:db8:0:1::1", 1, 0, 0), ("2001:db8:0:1:ffff::2", 2, 0, 0), True),
+        (("2001:db8:0:1::1", 1, 0, 0), ("2001:db8:0:2::1", 1, 0, 0), False),
+        (("::ffff:192.0.2.1", 1, 0, 0), ("::ffff:192.0.2.2", 1, 0, 0), False),
+        (("fe80::1%eth0", 1, 0, 2), ("fe80::2", 1, 0, 2), True),
+        ("", None, True),
+    ],
+)
+def test_a_source_is_an_address_or_a_network_of_ipv6(one: object, other: object, same: bool) -> None:
+    assert (source_of(one) == source_of(other)) is same
