@@ -63,10 +63,17 @@ def test_key_of_another_leaf() -> None:
     assert refusal(leaf, bundle(top)) is CredentialsReason.KEY_MISMATCH
 
 
-@pytest.mark.parametrize("name", ["db", "WEB", "web-sidecar-proxy"])
+@pytest.mark.parametrize("name", ["db", "web-sidecar-proxy"])
 def test_another_service(name: str) -> None:
     top = root()
     assert refusal(leaf_of(top.leaf(service=name)), bundle(top)) is CredentialsReason.WRONG_SERVICE
+
+
+def test_our_service_in_another_case() -> None:
+    """Consul finds a service by any case of its name."""
+    top = root()
+    leaf = leaf_of(top.leaf(service="WEB"))
+    assert prove(leaf, bundle(top), service="web", datacenter="DC1", at=AT).leaf is leaf
 
 
 def test_another_datacenter() -> None:

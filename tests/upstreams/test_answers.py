@@ -174,7 +174,7 @@ def service(**changes: str) -> ServiceId:
     ("peer", "matches"),
     [
         (service(), True),
-        (service(service="DB"), False),
+        (service(service="DB"), True),  # as Consul's own proxy compares
         (service(service="web"), False),
         (service(datacenter="dc1"), False),
         (service(namespace="other"), False),
