@@ -1,5 +1,6 @@
 # demo: the two-datacenter story   test: all tests   check: format, lint, types, tests   bench: benchmarks
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
+# fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep)
 # Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
 SHELL  := /bin/bash
 # Debian's own, where it is new enough, before whatever else the path has: it is what Debian's users run.
@@ -9,10 +10,11 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit bench lock release clean packages
+.PHONY: help demo test check audit bench fuzz lock release clean packages
+FUZZ_SECONDS ?= 60
 
 help:
-	@sed -n '1,3p' Makefile
+	@sed -n '1,4p' Makefile
 
 # The lock carries hashes and every dependency, so pip has nothing to resolve: left to resolve, it would take the
 # newest release of what only an extra names, and stop at the missing hash. `pip check` says if the lock lacks one.
@@ -47,6 +49,11 @@ bench: $(READY) packages
 	@.ci/packages wrk nghttp2-client nginx-light libnginx-mod-stream haproxy
 	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
 
+fuzz: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+	  -r tests/fuzz/requirements.txt || true
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_FLAGS)
+
 # What pyproject.toml asks for, pinned and hashed. Pins stay as they are where they fit; LOCK_FLAGS=--upgrade moves them.
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
@@ -58,4 +65,4 @@ release: $(READY)
 	VERSION=$(VERSION) SOURCE_URL=$(SOURCE_URL) .ci/release
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage*
