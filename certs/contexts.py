@@ -7,11 +7,12 @@ writable and executable memory, which the unit forbids. OpenSSL checks the chain
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from OpenSSL import SSL, crypto
 
-from certs.credentials import Credentials
+from certs.credentials import Credentials, CredentialsReason, CredentialsRejected
 
 # openssl/ssl.h and openssl/x509_vfy.h; pyOpenSSL passes them through without names for them.
 _MODE_NO_AUTO_CHAIN = 0x8
@@ -31,6 +32,8 @@ _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POL
 _OPTIONS = (
     SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
 )
+_FLIGHTS = 3  # of each end, until a handshake of TLS 1.3 with a certificate at either end is over
+_FLIGHT_BYTES = 256 << 10  # of one flight, beyond whatever a chain may have
 _SESSION_ID_CONTEXT = b"connect-sidecar"  # without one, a peer that offers an old session fails its handshake
 
 
@@ -45,13 +48,51 @@ class Contexts:
 
 
 def build_contexts(credentials: Credentials, generation: int) -> Contexts:
-    """Make both contexts; the peer must show a certificate at either end."""
-    return Contexts(
-        server=_context(credentials, SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT),
-        client=_context(credentials, SSL.VERIFY_PEER),
-        credentials=credentials,
-        generation=generation,
-    )
+    """Make both contexts; the peer must show a certificate at either end.
+
+    Raises CredentialsRejected for a key that OpenSSL does not take.
+    """
+    try:
+        return Contexts(
+            server=_context(credentials, SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT),
+            client=_context(credentials, SSL.VERIFY_PEER),
+            credentials=credentials,
+            generation=generation,
+        )
+    except SSL.Error as error:
+        raise _refused(credentials, error) from error
+
+
+def rehearse(contexts: Contexts) -> Contexts:
+    """Shake hands with ourselves, in memory, before any peer has to; raise CredentialsRejected.
+
+    OpenSSL cannot use all that it takes into a context: to a key on P-224 it finds no cipher, and by a root
+    of RSA with 1,024 bits it verifies nobody.
+    """
+    try:
+        _shake_hands(SSL.Connection(contexts.server), SSL.Connection(contexts.client))
+    except SSL.Error as error:
+        raise _refused(contexts.credentials, error) from error
+    return contexts
+
+
+def _shake_hands(server: SSL.Connection, client: SSL.Connection) -> None:
+    server.set_accept_state()
+    client.set_connect_state()
+    for _ in range(_FLIGHTS):
+        for end, other in ((client, server), (server, client)):
+            with suppress(SSL.WantReadError):
+                end.do_handshake()
+            with suppress(SSL.WantReadError):
+                other.bio_write(end.bio_read(_FLIGHT_BYTES))
+    for end in (client, server):
+        end.do_handshake()  # nothing, if it is over
+
+
+def _refused(credentials: Credentials, error: SSL.Error) -> CredentialsRejected:
+    texts = [text for _, _, text in error.args[0]] if error.args else []
+    detail = f"certificate {credentials.leaf.serial}: {'; '.join(texts) or 'OpenSSL gives no reason'}"
+    return CredentialsRejected(CredentialsReason.REFUSED_BY_OPENSSL, detail)
 
 
 def _context(credentials: Credentials, verify: int) -> SSL.Context:

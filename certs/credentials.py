@@ -1,6 +1,8 @@
 """Credentials: a leaf and a trust bundle proven to fit together, before anyone can see them.
 
-A pair that does not fit never replaces one that does; the reason is shown instead.
+A pair that does not fit never replaces one that does; the reason is shown instead. Roots are in force all
+the same, at once and as they are: a root that was removed vouches for nobody any more, be it for ourselves.
+The leaf in force is then retained beside them, unfit to be shown to a peer, until another one comes.
 """
 
 from __future__ import annotations
@@ -34,6 +36,14 @@ class CredentialsReason(StrEnum):
     MISSING_INTERMEDIATE = "missing_intermediate"
     UNTRUSTED_CHAIN = "untrusted_chain"
     INVALID_CHAIN = "invalid_chain"
+    REFUSED_BY_OPENSSL = "refused_by_openssl"  # a key, a signature or a chain that no handshake would carry
+
+
+class OwnFault(StrEnum):
+    """Why nobody can be served by the credentials in force: no peer would have us."""
+
+    EXPIRED = "credentials_expired"
+    UNTRUSTED = "credentials_untrusted"
 
 
 class CredentialsRejected(Rejection[CredentialsReason]):
@@ -42,10 +52,20 @@ class CredentialsRejected(Rejection[CredentialsReason]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """The only thing a TLS context is made from. Made by `prove`, never by hand."""
+    """The only thing a TLS context is made from. Made by `prove` and `retain`, never by hand.
+
+    `unfit` says why no peer that has these roots would have the leaf; it is empty while they fit.
+    """
 
     leaf: Leaf
     bundle: TrustBundle
+    unfit: str = ""
+
+    def fault(self, at: datetime) -> tuple[OwnFault, str] | None:
+        """Why nobody can be served by them at that time, in a word and in a sentence; None if all is well."""
+        if at > self.leaf.not_after:
+            return OwnFault.EXPIRED, f"our certificate expired at {self.leaf.not_after.isoformat()}"
+        return (OwnFault.UNTRUSTED, f"our certificate is {self.unfit}") if self.unfit else None
 
 
 def prove(
@@ -60,6 +80,19 @@ def prove(
     _check_window(leaf, at)
     _check_usage(leaf)
     _check_chain(leaf, bundle, at)
+    return Credentials(leaf=leaf, bundle=bundle)
+
+
+def retain(leaf: Leaf, bundle: TrustBundle, at: datetime) -> Credentials:
+    """A leaf that was proven before, under other roots, fit or not.
+
+    Its own time is left to `fault`, for it goes on; that of a certificate above it is not.
+    """
+    try:
+        _check_trust_domain(leaf, bundle)
+        _check_chain(leaf, bundle, max(leaf.not_before, min(at, leaf.not_after)))
+    except CredentialsRejected as error:
+        return Credentials(leaf=leaf, bundle=bundle, unfit=str(error))
     return Credentials(leaf=leaf, bundle=bundle)
 
 
@@ -82,6 +115,10 @@ def _check_identity(leaf: Leaf, bundle: TrustBundle, service: str, datacenter: s
     if datacenter is not None and leaf.id.datacenter.lower() != datacenter.lower():
         detail = f"{leaf.id} is not of datacenter {datacenter!r}"
         raise CredentialsRejected(CredentialsReason.WRONG_DATACENTER, detail)
+    _check_trust_domain(leaf, bundle)
+
+
+def _check_trust_domain(leaf: Leaf, bundle: TrustBundle) -> None:
     if leaf.id.trust_domain != bundle.trust_domain:
         detail = f"{leaf.id} is not of trust domain {bundle.trust_domain}"
         raise CredentialsRejected(CredentialsReason.WRONG_TRUST_DOMAIN, detail)

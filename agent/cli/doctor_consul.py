@@ -24,6 +24,7 @@ from agent.control.clock_skew import ClockSkew
 from agent.control.default_policy import unnamed_caller, with_default
 from agent.control.watches import read_intentions, read_leaf, read_roots
 from agent.policy.http_mode import HttpMode
+from certs.contexts import build_contexts, rehearse
 from certs.credentials import Credentials, CredentialsRejected, prove
 
 T = TypeVar("T")
@@ -182,16 +183,18 @@ async def look_at_credentials(case: Examination, registration: Registration) -> 
     except AnswerRejected as error:
         return case.note(fail(subject, str(error), "look at the CA provider of this datacenter"))
     try:
-        case.credentials = prove(
+        credentials = prove(
             leaf,
             bundle,
             service=registration.service,
             datacenter=registration.datacenter or case.datacenter,
             at=case.clock(),
         )
+        rehearse(build_contexts(credentials, 1))
     except CredentialsRejected as error:
         remedy = "see docs/trust.md for how leaf and roots must fit; a running agent keeps its old leaf"
         return case.note(fail(subject, f"{leaf.id} does not fit the roots: {error}", remedy))
+    case.credentials = credentials
     left = _days(leaf.not_after, case)
     life = (leaf.not_after - leaf.not_before).total_seconds() / DAY
     found = f"{leaf.id} fits the roots, {left:.2f} days left, a chain of {1 + len(leaf.extra)}"

@@ -2,14 +2,17 @@
 
 Roots come first: the leaf is asked for once they are known, a new leaf that is ahead of them waits for them
 (`roots_first`), and is proven against the newest. A pair that does not fit changes nothing; why it does not
-is kept for status and metrics. New roots never wait for a leaf: when the newest leaf is rejected, the one in
-force is proven against them. What counts is content: an answer that lists the same roots, whatever its
-index, order or signing key ids, is no change.
+is kept for status and metrics. New roots never wait for a leaf: when the newest leaf is rejected, the one
+in force is retained under them, though they may not vouch for it any more. A peer is judged by exactly the
+roots that Consul lists; who is then unfit to be served is we (`credentials_untrusted`), until another leaf
+comes. What counts is content: an answer that lists the same roots, whatever its index, order or signing key
+ids, is no change.
 
 Beside the watches runs an alarm that reads the leaf without an index as two thirds of its life are over: it
-does not depend on the watch, on the agent's cache or on anybody having asked before. An answer to a question
-without an index may come out of a cache, so a leaf that is older than ours is refused. Once our leaf has
-expired the alarm asks twice a second, impatiently: whatever comes back is found within a second.
+does not depend on the watch, on the agent's cache or on anybody having asked before. An answer to a
+question without an index may come out of a cache, so a leaf that is older than ours is refused. Once our
+leaf has expired, or no root vouches for it, the alarm asks twice a second, impatiently: whatever comes back
+is found within a second.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
@@ -32,8 +35,8 @@ from agent.control.churn import Churn
 from agent.control.root_catchup import CatchUp, RootsFirst
 from agent.control.watches import leaf_watch, read_leaf, roots_watch
 from certs.bundle import TrustBundle
-from certs.contexts import Contexts, build_contexts
-from certs.credentials import Credentials, CredentialsReason, CredentialsRejected, prove
+from certs.contexts import Contexts, build_contexts, rehearse
+from certs.credentials import Credentials, CredentialsReason, CredentialsRejected, prove, retain
 from certs.leaf import Leaf
 from certs.renewal import next_ask
 
@@ -41,9 +44,9 @@ STALE = "stale_leaf"  # beside the reasons of `prove`: an older leaf than the on
 
 _LOOK_SECONDS = 60.0  # the wall clock may be set while we sleep on another one
 _REJECTED_RETRY = timedelta(seconds=30)
-_EXPIRED_RETRY = timedelta(seconds=0.5)
+_UNSERVABLE_RETRY = timedelta(seconds=0.5)
 _ROOTS_PATIENCE, _ROOTS_IMPATIENCE = 2.0, 0.5  # seconds for a leaf's roots; the latter while none is in force
-_EXPIRED_PATIENCE = 1.0  # seconds for an answer; a hung agent that wakes is noticed by the next question
+_UNSERVABLE_PATIENCE = 1.0  # seconds for an answer; a hung agent that wakes is noticed by the next question
 
 
 class Asker(StrEnum):
@@ -113,6 +116,7 @@ class Rotation:
         self._bundle: Latest[TrustBundle] = Latest()
         self._watched: Latest[Leaf] = Latest()  # as they come; not looked at yet
         self._leaf: Latest[Leaf] = Latest()
+        self._news = trio.Event()
         self._turn = trio.Lock()  # one leaf after the other, as they came
         self.roots_watch = watch = roots_watch(consul, self._take_bundle)
         self.roots_first = RootsFirst(consul.roots, self._bundle, self._take_bundle, lambda: watch.index)
@@ -120,7 +124,7 @@ class Rotation:
 
     @property
     def bundle(self) -> TrustBundle | None:
-        """The newest roots as Consul lists them; those in force trust the same, or wait for a leaf."""
+        """The newest roots as Consul lists them; in force as soon as there is a leaf."""
         return self._bundle.value
 
     @property
@@ -141,7 +145,7 @@ class Rotation:
     async def refresh(self, by: Asker, *, reissue: bool = False) -> Refresh:
         """Ask for the leaf now, without an index; with `reissue` for another than the one we have."""
         try:
-            with trio.fail_after(_EXPIRED_PATIENCE if self._expired else math.inf):
+            with trio.fail_after(_UNSERVABLE_PATIENCE if self._unservable else math.inf):
                 leaf = read_leaf(await self._consul.leaf(self._service, reissue=reissue))
         except (ConsulError, AnswerRejected, trio.TooSlowError) as error:
             self._failed(by, str(error) or "no answer in time")
@@ -164,7 +168,7 @@ class Rotation:
 
     async def _take_in_turn(self, leaf: Leaf, by: Asker) -> Refresh:
         async with self._turn:
-            idle = self.contexts.value is None or self._expired
+            idle = self.contexts.value is None or self._unservable
             result = await self.roots_first.have(leaf, _ROOTS_IMPATIENCE if idle else _ROOTS_PATIENCE)
             if result not in (None, CatchUp.CAME):
                 detail = f"no root announces {leaf.signer}, which signed certificate {leaf.serial}"
@@ -189,54 +193,57 @@ class Rotation:
         if leaf != self._leaf.value and self._churn.taken(trio.current_time(), life):
             self._events.leaf_churning(self.churning)
         self._leaf.publish(leaf)
+        self._tell_alarm()
         if not self._prove():
             return Refresh.REJECTED
         return Refresh.NEW if self.contexts.version > version else Refresh.SAME
 
     def _is_stale(self, leaf: Leaf) -> bool:
         """Issued before ours and ending no later: of no use, unless ours does not fit the newest roots."""
-        before, bundle = self.contexts.value, self._bundle.value
-        if before is None or bundle is None:
+        before = self.contexts.value
+        if before is None or before.credentials.unfit:
             return False
         ours = before.credentials.leaf
-        if leaf.not_before >= ours.not_before or leaf.not_after > ours.not_after:
-            return False
-        return before.credentials.bundle.same_trust(bundle)
+        return leaf.not_before < ours.not_before and leaf.not_after <= ours.not_after
 
     def _prove(self) -> bool:
         """Publish the newest leaf and roots if they fit, else at least the newest roots."""
         leaf, bundle = self._leaf.value, self._bundle.value
         if leaf is None or bundle is None:
             return False
+        at = self._clock()
         try:
-            self._publish(leaf, bundle)
+            self._publish(prove(leaf, bundle, service=self._service, datacenter=self._datacenter, at=at))
         except CredentialsRejected as error:
             self._rejected(error.reason.value, error.detail)
-            self._prove_former(leaf, bundle)
+            self._retain(bundle)
             return False
         self.status.rejected_reason = self.status.rejected_detail = ""
         self.status.rejected_at = None
         return True
 
-    def _prove_former(self, newest: Leaf, bundle: TrustBundle) -> None:
+    def _retain(self, bundle: TrustBundle) -> None:
+        """The newest roots are in force with the former leaf, whether they vouch for it or not."""
         former = self.contexts.value
-        if former is None or former.credentials.leaf == newest:
+        if former is None:
             return
+        retained = retain(former.credentials.leaf, bundle, self._clock())
         try:
-            self._publish(former.credentials.leaf, bundle)
-        except CredentialsRejected:
-            return  # the pair in force stays whole; the newest pair's reason is the one to tell
+            self._publish(retained)
+        except CredentialsRejected as error:
+            self._publish(replace(retained, unfit=str(error)))
 
-    def _publish(self, leaf: Leaf, bundle: TrustBundle) -> None:
+    def _publish(self, credentials: Credentials) -> None:
         """A new generation, if it differs from the one in force. Raises CredentialsRejected."""
-        at = self._clock()
-        credentials = prove(leaf, bundle, service=self._service, datacenter=self._datacenter, at=at)
         former = self.contexts.value
-        if former is not None and _is_the_same(former.credentials, leaf, bundle):
+        if former is not None and _is_the_same(former.credentials, credentials):
             return
         contexts = build_contexts(credentials, self.contexts.version + 1)
+        if not credentials.unfit:
+            rehearse(contexts)
         self.contexts.publish(contexts)
         self._events.credentials_published(contexts)
+        self._tell_alarm()
 
     def _rejected(self, reason: str, detail: str) -> None:
         status = self.status
@@ -252,9 +259,9 @@ class Rotation:
     async def _renew(self) -> None:
         """Sleep until the newest leaf is due, then read it without an index."""
         while True:
-            version = self._leaf.version
+            news = self._news
             self.status.renewal_due = due = self._due(self._clock())
-            if await self._sleep_until(due, version) and not self._held_is_valid():
+            if await self._sleep_until(due, news) and not self._held_is_valid():
                 await self.refresh(Asker.ALARM)
 
     def _due(self, now: datetime) -> datetime:
@@ -263,13 +270,13 @@ class Rotation:
         newest = self._leaf.value
         if self._holds() and newest is not None:
             soon = min(soon, newest.not_before)
-        if self._expired:
-            return min(soon, now + _EXPIRED_RETRY)
+        if self._unservable:
+            return min(soon, now + _UNSERVABLE_RETRY)
         if self.contexts.value is None:
             return soon
         leaf = self.contexts.value.credentials.leaf
         due = now + next_ask(leaf.not_before, leaf.not_after, now, self._rng)
-        due = min(due, leaf.not_after + _EXPIRED_RETRY)  # from when on it is asked for twice a second
+        due = min(due, leaf.not_after + _UNSERVABLE_RETRY)  # from when on it is asked for twice a second
         return min(due, soon) if self.status.rejected_reason else due
 
     def _holds(self) -> bool:
@@ -281,17 +288,22 @@ class Rotation:
         return self._holds() and self._prove()
 
     @property
-    def _expired(self) -> bool:
-        """Whether there was a leaf in force and its time is over."""
+    def _unservable(self) -> bool:
+        """Whether there is a leaf in force, and its time is over or no root vouches for it."""
         current = self.contexts.value
-        return current is not None and self._clock() > current.credentials.leaf.not_after
+        return current is not None and current.credentials.fault(self._clock()) is not None
 
-    async def _sleep_until(self, due: datetime, version: int) -> bool:
-        """True when it is due, by whichever clock says so first; False when another leaf came before."""
+    def _tell_alarm(self) -> None:
+        """Another leaf has come, or what is in force has changed: it may be due at another time."""
+        self._news.set()
+        self._news = trio.Event()
+
+    async def _sleep_until(self, due: datetime, news: trio.Event) -> bool:
+        """True when it is due, by whichever clock says so first; False when there was news before."""
         latest = trio.current_time() + (due - self._clock()).total_seconds()
         while (rest := min((due - self._clock()).total_seconds(), latest - trio.current_time())) > 0:
             with trio.move_on_after(min(rest, _LOOK_SECONDS)):
-                await self._leaf.newer(version)
+                await news.wait()
                 return False
         return True
 
@@ -309,5 +321,5 @@ class Rotation:
                 watch.kick()
 
 
-def _is_the_same(former: Credentials, leaf: Leaf, bundle: TrustBundle) -> bool:
-    return former.leaf == leaf and former.bundle.same_trust(bundle)
+def _is_the_same(one: Credentials, other: Credentials) -> bool:
+    return one.leaf == other.leaf and one.unfit == other.unfit and one.bundle.same_trust(other.bundle)

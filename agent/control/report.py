@@ -36,6 +36,8 @@ def families(control: ControlPlane) -> Iterator[Family]:
     contexts, rotation = control.snapshot.credentials.value, control.credentials
     if contexts is not None:
         yield from _in_force_families(contexts)
+        unservable = gauge("sidecar_credentials_unservable", "Whether no peer would have our leaf.")
+        yield unservable.add(contexts.credentials.fault(control.clock()) is not None)
     if rotation is not None:
         yield from _renewal_families(rotation)
     if control.skew.seconds is not None:
@@ -44,7 +46,9 @@ def families(control: ControlPlane) -> Iterator[Family]:
 
 def _in_force(contexts: Contexts, now: datetime) -> Row:
     leaf, bundle = contexts.credentials.leaf, contexts.credentials.bundle
+    fault = contexts.credentials.fault(now)
     return {
+        "unservable": None if fault is None else f"{fault[0].value}: {fault[1]}",
         "id": str(leaf.id),
         "serial": leaf.serial,
         "signer": leaf.signer,

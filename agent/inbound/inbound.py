@@ -57,6 +57,7 @@ class InboundReason(StrEnum):
     NO_CREDENTIALS_YET = "no_credentials_yet"
     NO_INTENTIONS_YET = "no_intentions_yet"
     CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
+    CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours again: no root that Consul lists vouches for us
     DENY_LISTED = "deny_listed"
     UNSUPPORTED_PROTOCOL = "l7_unsupported_protocol"  # permissions for HTTP/2, which is not parsed here
 
@@ -131,10 +132,9 @@ async def _handshake(
     current = inbound.credentials.value
     if current is None:
         raise Denied(InboundReason.NO_CREDENTIALS_YET, "there is no certificate to answer with yet")
-    not_after = current.credentials.leaf.not_after
-    if inbound.clock() > not_after:
-        detail = f"our certificate expired at {not_after.isoformat()}"
-        raise Denied(InboundReason.CREDENTIALS_EXPIRED, detail)
+    fault = current.credentials.fault(inbound.clock())
+    if fault is not None:
+        raise Denied(InboundReason(fault[0].value), fault[1])
     context = partial(_context, connection, inbound.credentials)
     return await server_handshake(sock, context, inbound.handshake_timeout, inbound.before_step, caller)
 

@@ -29,9 +29,8 @@ def missing(agent: Agent) -> list[str]:
 def _credentials(agent: Agent) -> list[str]:
     contexts = agent.control.snapshot.credentials.value
     if contexts is not None:
-        leaf = contexts.credentials.leaf
-        expired = agent.control.clock() > leaf.not_after
-        return [f"credentials: the leaf expired at {leaf.not_after.isoformat()}"] if expired else []
+        fault = contexts.credentials.fault(agent.control.clock())
+        return [] if fault is None else [f"credentials: {fault[0].value}: {fault[1]}"]
     rotation = agent.control.credentials
     if rotation is None:
         return ["credentials: not asked for yet"]

@@ -9,6 +9,7 @@ from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.observe.log import Log
 from certs.contexts import Contexts
+from certs.credentials import OwnFault
 
 MOST_UNSUPPORTED = 10  # intentions of one list that are not understood, a line each
 
@@ -93,8 +94,12 @@ class WatchJournal(Log):
         self.write(LogLevel.ERROR, "deny_list.unusable", detail=detail)
 
     def credentials_published(self, contexts: Contexts) -> None:
-        """New credentials were proven and are in force."""
-        leaf = contexts.credentials.leaf
+        """New credentials are in force: proven, or new roots that do not vouch for our leaf any more."""
+        leaf, unfit = contexts.credentials.leaf, contexts.credentials.unfit
+        if unfit:
+            self.write(
+                LogLevel.ERROR, "credentials.unservable", reason=OwnFault.UNTRUSTED.value, detail=unfit
+            )
         self.write(
             LogLevel.INFO,
             "credentials.published",

@@ -52,6 +52,7 @@ class OutboundReason(StrEnum):
 
     NO_CREDENTIALS_YET = "no_credentials_yet"
     CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
+    CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours again: no root that Consul lists vouches for us
     NO_ENDPOINTS_YET = "no_endpoints_yet"  # the first answer has not come
     NO_ENDPOINTS = "no_endpoints"
     NO_GATEWAYS = "no_gateways"
@@ -153,10 +154,9 @@ def _overflow(targets: Targets) -> NotServed | None:
 async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> None:
     if route.outbound.credentials.value is None:
         raise NotServed(OutboundReason.NO_CREDENTIALS_YET, "there is no certificate to show yet")
-    not_after = route.outbound.credentials.value.credentials.leaf.not_after
-    if route.outbound.clock() > not_after:
-        detail = f"our certificate expired at {not_after.isoformat()}"
-        raise NotServed(OutboundReason.CREDENTIALS_EXPIRED, detail)
+    fault = route.outbound.credentials.value.credentials.fault(route.outbound.clock())
+    if fault is not None:
+        raise NotServed(OutboundReason(fault[0].value), fault[1])
     failed: list[FailedAttempt] = []
     if route.targets.warm is not None:
         served = await serve_warm(

@@ -164,7 +164,7 @@ class WarmPool:
 
     def _may_call(self) -> bool:
         contexts = self._grounds.snapshot.credentials.value
-        return contexts is not None and self._grounds.clock() <= contexts.credentials.leaf.not_after
+        return contexts is not None and contexts.credentials.fault(self._grounds.clock()) is None
 
     def _kept_out(self, approach: Approach) -> bool:
         snapshot = self._grounds.snapshot

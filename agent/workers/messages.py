@@ -29,8 +29,8 @@ from agent.policy.deny_list import DenyList
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import Outgoing
 from certs.bundle import TrustBundle, parse_roots
-from certs.contexts import Contexts, build_contexts
-from certs.credentials import prove
+from certs.contexts import Contexts, build_contexts, rehearse
+from certs.credentials import Credentials, prove
 from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
@@ -51,7 +51,10 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedCredentials:
-    """Credentials that the control process has proven, as Consul's answers were, and when that was."""
+    """Credentials that the control process has proven, as Consul's answers were, and when that was.
+
+    `unfit`: the roots do not vouch for the leaf any more, and why.
+    """
 
     cert_pem: str
     key_pem: str = field(repr=False)
@@ -60,6 +63,7 @@ class HandedCredentials:
     datacenter: str | None
     at: datetime
     generation: int
+    unfit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,14 +208,17 @@ def hand_on(contexts: Contexts, service: str, datacenter: str | None, at: dateti
         datacenter=datacenter,
         at=at,
         generation=contexts.generation,
+        unfit=contexts.credentials.unfit,
     )
 
 
 def taken_up(handed: HandedCredentials) -> Contexts:
     """The same in a worker, proven once more: one way leads to a TLS context, everywhere."""
     leaf, bundle = parse_leaf(handed.cert_pem, handed.key_pem), parse_roots(handed.roots)
+    if handed.unfit:
+        return build_contexts(Credentials(leaf=leaf, bundle=bundle, unfit=handed.unfit), handed.generation)
     proven = prove(leaf, bundle, service=handed.service, datacenter=handed.datacenter, at=handed.at)
-    return build_contexts(proven, handed.generation)
+    return rehearse(build_contexts(proven, handed.generation))
 
 
 def _answer(bundle: TrustBundle) -> dict[str, object]:

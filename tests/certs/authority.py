@@ -8,7 +8,7 @@ See docs/consul-api.md#certificates.
     roots = roots_answer(root)                         # what /v1/agent/connect/ca/roots would say
     new = Issuer.root(); bridge = root.cross_sign(new) # rotation: new.with_chain(bridge).leaf(...)
 
-Keys are made at run time and live in memory. EC P-256 throughout.
+Keys are made at run time and live in memory: EC P-256, unless a test asks for another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
@@ -31,10 +31,10 @@ BOTH_USAGES = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 CLIENT_ONLY = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 SERVER_ONLY = (ExtendedKeyUsageOID.SERVER_AUTH,)
 
-Key = ec.EllipticCurvePrivateKey
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
-def new_key() -> Key:
+def new_key() -> ec.EllipticCurvePrivateKey:
     """A fresh P-256 key."""
     return ec.generate_private_key(ec.SECP256R1())
 
@@ -55,7 +55,7 @@ def der(certificate: x509.Certificate) -> bytes:
 
 
 def key_pem(key: Key) -> str:
-    """SEC1 text ("EC PRIVATE KEY"), the form Consul hands out."""
+    """SEC1 text ("EC PRIVATE KEY"), the form Consul hands out; PKCS #1 of an RSA key."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -130,10 +130,11 @@ class Issuer:
         now: datetime | None = None,
         lifetime: timedelta = timedelta(days=3650),
         name: str | None = None,
+        key: Key | None = None,
     ) -> Issuer:
         """A self-signed root with the trust domain as its URI SAN."""
         moment = _whole_seconds(now)
-        key = new_key()
+        key = key or new_key()
         name = name or _ca_name("pri", key)
         blank = cls(certificate=_PLACEHOLDER, key=key, trust_domain=trust_domain, now=moment)
         certificate = blank._ca_certificate(

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
-from certs.contexts import Contexts, build_contexts
+from certs.contexts import Contexts, build_contexts, rehearse
+from certs.credentials import CredentialsReason, CredentialsRejected
+from certs.leaf import MOST_CERTIFICATES
 from certs.peer import PeerReason, PeerRejected, verify_peer
-from tests.certs.authority import CLIENT_ONLY, OTHER_TRUST_DOMAIN, SERVER_ONLY, Issuer, Minted, service_uri
+from tests.certs.authority import (
+    CLIENT_ONLY,
+    OTHER_TRUST_DOMAIN,
+    SERVER_ONLY,
+    Issuer,
+    Key,
+    Minted,
+    new_key,
+    service_uri,
+)
 from tests.certs.fitting import AT, bundle, credentials, handshake, root, unproven_contexts, verified_der
 
 DAY = timedelta(days=1)
@@ -243,3 +257,48 @@ def test_dates_of_roots_do_not_stop_a_handshake() -> None:
     with pytest.raises(PeerRejected) as caught:
         verify_peer(verified_der(meet(ours, theirs, "server")), bundle(brief), AT)
     assert caught.value.reason is PeerReason.EXPIRED
+
+
+# --- keys that OpenSSL does not take ---
+
+REFUSED_KEYS: dict[str, Callable[[], Key]] = {
+    "RSA 1024": partial(rsa.generate_private_key, 65537, 1024),
+    "P-192": partial(ec.generate_private_key, ec.SECP192R1()),
+    "P-224": partial(ec.generate_private_key, ec.SECP224R1()),  # taken, and then no handshake has a cipher
+    "secp256k1": partial(ec.generate_private_key, ec.SECP256K1()),  # likewise
+}
+GOOD_KEYS: dict[str, Callable[[], Key]] = {
+    "RSA 2048": partial(rsa.generate_private_key, 65537, 2048),
+    "P-256": new_key,
+    "P-384": partial(ec.generate_private_key, ec.SECP384R1()),
+    "P-521": partial(ec.generate_private_key, ec.SECP521R1()),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_KEYS)
+def test_a_key_that_no_handshake_would_carry_is_refused_by_name(kind: str) -> None:
+    proven = credentials(TOP.leaf(key=REFUSED_KEYS[kind]()), TRUST)
+    with pytest.raises(CredentialsRejected) as caught:
+        rehearse(build_contexts(proven, 1))
+    assert caught.value.reason is CredentialsReason.REFUSED_BY_OPENSSL
+    assert caught.value.detail.startswith("certificate 0d: ")
+    assert "no reason" not in caught.value.detail
+    meet(OURS, OURS, "server")  # and no error is left in the queue for an innocent one
+
+
+@pytest.mark.parametrize("kind", GOOD_KEYS)
+def test_a_key_that_peers_can_use_is_taken(kind: str) -> None:
+    rehearse(build_contexts(credentials(TOP.leaf(key=GOOD_KEYS[kind]()), TRUST), 1))
+
+
+@pytest.mark.parametrize("kind", ["RSA 1024", "P-192"])
+def test_a_root_by_which_nobody_is_verified_is_found_out_before_it_is_in_force(kind: str) -> None:
+    weak = Issuer.root(now=AT, key=REFUSED_KEYS[kind]())
+    proven = credentials(weak.leaf(), bundle(weak))
+    with pytest.raises(CredentialsRejected, match="certificate verify failed"):
+        rehearse(build_contexts(proven, 1))
+
+
+def test_the_longest_chain_is_rehearsed_to_the_end() -> None:
+    long = TOP.with_chain(*(TOP.certificate,) * (MOST_CERTIFICATES - 1))
+    rehearse(build_contexts(credentials(long.leaf(), TRUST), 1))

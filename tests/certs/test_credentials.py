@@ -9,9 +9,16 @@ import pytest
 from cryptography import x509
 
 from certs.bundle import TrustBundle, parse_roots
-from certs.credentials import CredentialsReason, CredentialsRejected, prove
+from certs.credentials import CredentialsReason, CredentialsRejected, OwnFault, prove, retain
 from certs.leaf import Leaf
-from tests.certs.authority import CLIENT_ONLY, OTHER_TRUST_DOMAIN, SERVER_ONLY, new_key, roots_answer
+from tests.certs.authority import (
+    CLIENT_ONLY,
+    OTHER_TRUST_DOMAIN,
+    SERVER_ONLY,
+    TRUST_DOMAIN,
+    new_key,
+    roots_answer,
+)
 from tests.certs.fitting import AT, RECORDED_AT, bundle, leaf_of, recorded_bundle, recorded_leaf, root
 
 DAY = timedelta(days=1)
@@ -142,3 +149,36 @@ def test_missing_intermediate_is_told_from_a_stranger_by_the_announced_signer() 
     leaf = replace(leaf_of(second.leaf()), extra=())
     assert refusal(leaf, parse_roots(answer)) is CredentialsReason.MISSING_INTERMEDIATE
     assert refusal(leaf, bundle(top)) is CredentialsReason.UNTRUSTED_CHAIN
+
+
+def test_a_leaf_is_retained_under_roots_that_vouch_for_it_as_it_is() -> None:
+    top = root()
+    leaf, roots = leaf_of(top.leaf()), bundle(root(), top)
+    retained = retain(leaf, roots, AT)
+    assert (retained.leaf, retained.bundle, retained.unfit) == (leaf, roots, "")
+    assert retained.fault(AT) is None
+
+
+@pytest.mark.parametrize(
+    ("trust_domain", "why"), [(TRUST_DOMAIN, "untrusted_chain"), (OTHER_TRUST_DOMAIN, "wrong_trust_domain")]
+)
+def test_roots_that_do_not_vouch_for_our_leaf_are_in_force_all_the_same(trust_domain: str, why: str) -> None:
+    leaf, roots = leaf_of(root().leaf()), bundle(root(trust_domain))
+    retained = retain(leaf, roots, AT)
+    assert retained.bundle is roots
+    assert retained.unfit.startswith(f"{why}: ")
+    fault = retained.fault(AT)
+    assert fault is not None
+    assert fault[0] is OwnFault.UNTRUSTED
+
+
+def test_the_time_of_a_leaf_that_is_retained_is_told_as_it_goes() -> None:
+    top = root()
+    leaf, roots = leaf_of(top.leaf()), bundle(top)
+    for at in (leaf.not_before - DAY, AT, leaf.not_after + DAY):
+        assert retain(leaf, roots, at).unfit == ""
+    retained = retain(leaf, roots, AT)
+    assert retained.fault(leaf.not_after) is None
+    fault = retained.fault(leaf.not_after + timedelta(seconds=1))
+    assert fault is not None
+    assert fault[0] is OwnFault.EXPIRED

@@ -35,7 +35,7 @@ async def test_it_says_so_and_recovers(tmp_path: Path) -> None:
 
 
 async def _expired(sidecar: Sidecar) -> bool:
-    return any("the leaf expired" in piece for piece in (await sidecar.status()).get("missing", []))
+    return any("credentials_expired" in piece for piece in (await sidecar.status()).get("missing", []))
 
 
 async def _ready(sidecar: Sidecar) -> bool:

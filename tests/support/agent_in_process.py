@@ -122,7 +122,11 @@ class Caller:
         self._sock.settimeout(None)
         self.tls = SSL.Connection(self._context, self._sock)
         self.tls.set_connect_state()
-        self.tls.do_handshake()
+        try:
+            self.tls.do_handshake()
+        except SSL.Error:
+            self._sock.close()
+            raise
 
     def _say(self, text: bytes) -> bytes:
         assert self.tls is not None

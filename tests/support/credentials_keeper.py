@@ -31,7 +31,8 @@ class Heard:
         self.told: list[str] = []
 
     def credentials_published(self, contexts: Contexts) -> None:
-        self.told.append(f"published {contexts.generation} {contexts.credentials.leaf.serial}")
+        word = "unservable" if contexts.credentials.unfit else "published"
+        self.told.append(f"{word} {contexts.generation} {contexts.credentials.leaf.serial}")
 
     def credentials_rejected(self, reason: str, detail: str) -> None:
         assert detail

@@ -81,6 +81,7 @@ async def test_every_figure_of_what_is_in_force(autojump_clock: MockClock, nurse
         "sidecar_root_expiry_timestamp_seconds": contexts.credentials.bundle.active.not_after.timestamp(),
         "sidecar_credentials_generation": 1,
         "sidecar_credentials_total": 1,
+        "sidecar_credentials_unservable": False,
     }
 
 

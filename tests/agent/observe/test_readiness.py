@@ -87,7 +87,9 @@ async def serving(bench: Assembled) -> Assembled:
 async def test_a_leaf_that_has_expired(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     bench = await serving(assembled(nursery))
     await trio.sleep(3601)
-    assert missing(bench.agent) == ["credentials: the leaf expired at 2031-05-17T13:00:00+00:00"]
+    assert missing(bench.agent) == [
+        "credentials: credentials_expired: our certificate expired at 2031-05-17T13:00:00+00:00"
+    ]
 
 
 async def test_a_registration_may_be_gone_for_a_moment(

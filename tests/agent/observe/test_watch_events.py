@@ -10,8 +10,10 @@ from agent.config.options import LogLevel
 from agent.consul.api import ConsulError, ConsulReason
 from agent.observe.watch_events import WatchJournal
 from certs.contexts import build_contexts
+from certs.credentials import retain
 from tests.certs import fitting
 
+SHORT = "the token may not see all of it: some instances are left out"
 START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 
 
@@ -56,6 +58,31 @@ def test_published_credentials_show_no_key() -> None:
     assert line.startswith("INFO  credentials.published generation=4 id=spiffe://")
     assert "serial=0d" in line
     assert "KEY" not in line
+
+
+def test_roots_that_do_not_vouch_for_our_leaf_are_an_error() -> None:
+    log, written = journal()
+    leaf, roots = fitting.leaf_of(fitting.root().leaf()), fitting.bundle(fitting.root())
+    log.credentials_published(build_contexts(retain(leaf, roots, fitting.AT), 2))
+    first, second = lines(written)
+    assert first.startswith("ERROR credentials.unservable reason=credentials_untrusted detail=")
+    assert second.startswith("INFO  credentials.published generation=2 ")
+
+
+def test_answers_short_for_want_of_rights_and_a_token_file_that_holds_none() -> None:
+    log, written = journal()
+    status = WatchStatus(name="endpoints db", filtered=True)
+    log.watch_filtered(status)
+    status.filtered = False
+    log.watch_filtered(status)
+    log.token_complaint("token file x: it is empty")
+    log.token_complaint("")
+    assert lines(written) == [
+        f'WARN  watch.filtered watch="endpoints db" detail="{SHORT}"',
+        'INFO  watch.unfiltered watch="endpoints db"',
+        'ERROR token.unusable detail="token file x: it is empty"',
+        "INFO  token.usable",
+    ]
 
 
 async def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> None:

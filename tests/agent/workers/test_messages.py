@@ -33,7 +33,7 @@ from agent.workers.messages import (
     without_secrets,
 )
 from certs.contexts import build_contexts
-from certs.credentials import CredentialsRejected
+from certs.credentials import CredentialsRejected, retain
 from tests.certs import fitting
 from tests.support.agent_parts import registration, settings
 from tests.upstreams.test_choose import endpoint
@@ -210,6 +210,15 @@ def test_credentials_are_proven_again_where_they_arrive() -> None:
             taken_up(flaw)
         assert "PRIVATE" not in repr(caught.value)
     assert issubclass(CredentialsRejected, Exception)
+
+
+def test_roots_that_do_not_vouch_for_the_leaf_arrive_as_they_are() -> None:
+    leaf, roots = fitting.leaf_of(fitting.root().leaf()), fitting.bundle(fitting.root())
+    contexts = build_contexts(retain(leaf, roots, fitting.AT), 5)
+    told = decode(encode(hand_on(contexts, "web", "dc1", fitting.AT)))
+    assert isinstance(told, HandedCredentials)
+    assert taken_up(told).credentials == contexts.credentials
+    assert contexts.credentials.unfit.startswith("untrusted_chain: ")
 
 
 def test_workers_are_not_told_what_they_do_not_need() -> None:
