@@ -10,7 +10,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit bench fuzz lock release clean packages
+.PHONY: help demo test check audit bench fuzz mutants lock release clean packages
 FUZZ_SECONDS ?= 60
 
 help:
@@ -54,6 +54,13 @@ fuzz: $(READY)
 	  -r tests/fuzz/requirements.txt || true
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_FLAGS)
 
+# Wrong edits in what decides, one at a time: docs/bench/mutants.md. It goes on where it was stopped. mutmut is not in
+# the lock, for nothing else needs it.
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	nice $(BIN)/mutmut run $(MUTANTS_FLAGS)
+	$(BIN)/mutmut results
+
 # What pyproject.toml asks for, pinned and hashed. Pins stay as they are where they fit; LOCK_FLAGS=--upgrade moves them.
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
@@ -65,4 +72,4 @@ release: $(READY)
 	VERSION=$(VERSION) SOURCE_URL=$(SOURCE_URL) .ci/release
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage*
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz mutants .coverage*

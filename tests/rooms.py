@@ -152,4 +152,5 @@ NOT_OURS = {
     ".hypothesis",
     "__pycache__",
     "build",
+    "mutants",
 }
