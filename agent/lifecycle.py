@@ -18,10 +18,11 @@ import trio
 
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
+from agent.config.collisions import ADMIN
 from agent.config.opaque_config import ProblemReason
 from agent.config.registration import Registration
 from agent.control.self_registration import SelfRegistration
-from agent.net.bind import BindFailed, Bound, bind
+from agent.net.bind import BindFailed, Bound, address_of, bind
 from agent.observe.agent import Agent
 from agent.observe.readiness import missing
 from agent.observe.routes import routes
@@ -168,15 +169,16 @@ class Lifecycle:
         bound: list[Bound] = []
         try:
             for address in agent.control.settings.admin_bind:
-                bound.append(await bind(address, "the admin endpoint", ADMIN_MODE))
+                bound.append(await bind(address, ADMIN, ADMIN_MODE))
                 bound[-1].listen()
         except BindFailed as error:
             for earlier in bound:
                 earlier.close()
             raise Exit(error.code, str(error)) from error
         agent.admin_addresses = [one.address for one in bound]
-        for address_text in agent.admin_addresses:
-            agent.log.listening("the admin endpoint", address_text)
+        agent.control.admin_at = [address_of(one.sock) for one in bound]
+        for one in bound:
+            agent.log.listening(one.purpose, one.address)
         admin = Admin(routes(agent, self.drain))
         if bound:
             watches.start_soon(admin.serve, [one.sock for one in bound])

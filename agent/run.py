@@ -22,6 +22,7 @@ from agent.consul.token import TokenSource
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.plane import ControlPlane
 from agent.lifecycle import Lifecycle
+from agent.net.bind import address_of
 from agent.observe.agent import Agent
 from agent.observe.events import Journal
 from agent.process.memory import settle
@@ -88,6 +89,7 @@ def assemble(
 def _data_plane(control: ControlPlane, log: Journal, environ: MutableMapping[str, str]) -> DataPlane:
     """This process, or as many workers as the settings say."""
     inherited = public_socket(inherited_sockets(environ, os.getpid()))
+    control.public_at = None if inherited is None else address_of(inherited)
     if control.settings.workers > 1:
         from agent.workers.pool import WorkerPool  # noqa: PLC0415 - nor this
         from agent.workers.process import spawner  # noqa: PLC0415 - most agents have no workers

@@ -118,7 +118,6 @@ ONLY_FOR = {
 
 # Tables and shapes that have no behaviour of their own, and the test of what reads them.
 TESTED_BY = {
-    "agent/base/address.py": "agent/net/test_dial.py",
     "agent/base/clock.py": "agent/test_run.py",
     "agent/base/watch_status.py": "agent/consul/test_watch.py",
     "agent/base/phase.py": "agent/observe/test_readiness.py",
@@ -129,7 +128,6 @@ TESTED_BY = {
     "agent/policy/http_mode.py": "agent/config/test_registration.py",
     "agent/proxy/report.py": "agent/observe/test_status.py",
     "agent/workers/supervisor.py": "agent/workers/test_pool.py",
-    "agent/relay/close.py": "agent/net/test_dial.py",
     "datacenter/http/context.py": "datacenter/http/test_frame.py",
     "datacenter/services/check_definitions.py": "datacenter/services/test_agent_checks.py",
     "datacenter/services/definitions.py": "datacenter/services/test_registration.py",

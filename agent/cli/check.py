@@ -5,11 +5,17 @@ Upstreams are shown with every limit. Those of a service definition are in `/sta
 
 from __future__ import annotations
 
+import trio
+
 from agent.base.exits import ExitCode
 from agent.cli.console import Console, effective_text, run_usage
+from agent.config.collisions import CHECK
+from agent.config.effective import listening_at, settled, unregistered
 from agent.config.load import read_settings
+from agent.config.opaque_config import Problem
 from agent.config.settings import Origin, Rank, Settings
 from agent.control.deny_file import DenyFile, DenyFileUnusable
+from agent.control.own_addresses import look_up
 from agent.proxy import upstream_limits
 from upstreams.spec import Upstream
 
@@ -32,11 +38,24 @@ def main(_name: str, console: Console) -> int:
     except DenyFileUnusable as error:
         console.complain(f"deny_file: {error}")
         return ExitCode.CONFIGURATION
+    meeting = trio.run(_meeting, resolution.settings)
+    for problem in meeting:
+        console.complain(str(problem))
+    if meeting:
+        return ExitCode.CONFIGURATION
     console.say(effective_text(resolution.settings.effective()))
     for upstream in resolution.settings.upstream or ():
         console.say(f"\nupstream {upstream}")
         console.say(effective_text(_limits(upstream, resolution.settings)))
     return ExitCode.CLEAN
+
+
+async def _meeting(settings: Settings) -> list[Problem]:
+    """Listeners that meet each other or the app, by what this machine makes of their names and paths."""
+    placed = unregistered(settings)
+    known = await look_up(listening_at(placed, settings.admin_bind))
+    problems = settled(placed, settings.admin_bind, known).problems
+    return [problem for problem in problems if not problem.where.startswith(CHECK)]
 
 
 def _limits(upstream: Upstream, settings: Settings) -> list[tuple[str, str, Origin]]:

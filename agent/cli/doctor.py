@@ -215,6 +215,8 @@ async def look_at_listeners(registration: Registration, running: Running) -> lis
     public = registration.public_bind
     if public is None:
         return [skip("public", "nothing may come in: there is no port")]
+    if registration.public_unserved:
+        return [skip("public", "it is not served, see above"), await _look_at_app(registration)]
     findings = [await look_at_bind("public", LocalBind(public.host, public.port), running)]
     if public.host not in (ANY_ADDRESS, "::", LOOPBACK, "localhost"):
         found = f"bound to {public.host} only, Consul's default check probes {LOOPBACK}:{public.port}"

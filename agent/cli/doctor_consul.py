@@ -13,7 +13,8 @@ import trio
 from agent.base.exits import Exit, ExitCode
 from agent.base.watch_status import WatchStatus
 from agent.cli.findings import Finding, State, fail, ok, warn
-from agent.config.effective import from_settings, laid_over
+from agent.config.collisions import CHECK
+from agent.config.effective import from_settings, laid_over, listening_at, settled
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul, ConsulError, ConsulReason
@@ -22,6 +23,7 @@ from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
 from agent.control.default_policy import unnamed_caller, with_default
+from agent.control.own_addresses import look_up
 from agent.control.watches import read_intentions, read_leaf, read_roots
 from agent.policy.http_mode import HttpMode
 from certs.contexts import build_contexts, rehearse
@@ -133,7 +135,7 @@ async def look_at_registration(case: Examination) -> bool:
     """Found, and free of problems. Settings without a registration make one of their own."""
     settings = case.settings
     if settings.identity is IdentityKind.SERVICE:
-        case.registration = from_settings(settings)
+        case.registration = await _settled(case, from_settings(settings))
         return case.note(ok("registration", f"none is needed: service {settings.service!r} by the settings"))
     start = Start(
         consul=case.consul,
@@ -158,11 +160,26 @@ async def look_at_registration(case: Examination) -> bool:
         return case.note(fail("registration", error.message, remedy, error.code))
     except ConsulError as error:
         return case.note(refused("registration", error, 'service_prefix "" { policy = "read" }'))
-    case.registration = laid_over(found, settings)
+    case.registration = await _settled(case, laid_over(found, settings))
     for problem in found.problems:
         case.note(warn("registration", str(problem), "correct the service definition and register it again"))
     said = f"{found.proxy_id}, sidecar of {found.service} ({found.service_id})"
     return case.note(ok("registration", said)) if not found.problems else True
+
+
+async def _settled(case: Examination, laid: Registration) -> Registration:
+    """What of it can be served: listeners that meet each other or the app are told, and left out."""
+    admin = case.settings.admin_bind
+    placed = settled(laid, admin, await look_up(listening_at(laid, admin)))
+    for problem in placed.problems[len(laid.problems) :]:
+        remedy = "it is not served: change the registration, -listen, -upstream or -admin-bind"
+        only_the_check = problem.where.startswith(CHECK)
+        case.note(
+            warn("listeners", str(problem), "give the sidecar a check of its own address")
+            if only_the_check
+            else fail("listeners", str(problem), remedy)
+        )
+    return placed
 
 
 async def look_at_credentials(case: Examination, registration: Registration) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from agent.base.address import ANY_ADDRESS, TcpAddress, UnixAddress
+from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
+from agent.config.collisions import Known, bind_of, without_collisions
 from agent.config.registration import Registration
 from agent.config.settings import Origin, Rank, Settings
 
@@ -34,6 +35,40 @@ def from_settings(settings: Settings) -> Registration:
         ),
         settings,
     )
+
+
+def listening_at(registration: Registration, admin: Sequence[Address]) -> list[Address]:
+    """Every address that must not meet another: those of the listeners, and the app's."""
+    ours = (registration.public_bind, registration.local_app, *map(bind_of, registration.upstreams))
+    return [*admin, *(address for address in ours if address is not None)]
+
+
+def settled(
+    registration: Registration, admin: Sequence[Address], known: Known, public: Address | None = None
+) -> Registration:
+    """What of it can be served, and a problem for each listener that meets another or the app.
+
+    `public` is where the public listener is, if that is not the registration's to say: a socket handed in.
+    """
+    found = without_collisions(
+        public=None if registration.public_bind is None else public or registration.public_bind,
+        app=registration.local_app,
+        upstreams=registration.upstreams,
+        admin=admin,
+        known=known,
+    )
+    return replace(
+        registration,
+        upstreams=found.upstreams,
+        public_unserved=registration.public_bind is not None and not found.public,
+        checked=found.check,
+        problems=(*registration.problems, *found.problems),
+    )
+
+
+def unregistered(settings: Settings) -> Registration:
+    """What the settings alone say, where the registration is not known."""
+    return laid_over(Registration(proxy_id="", service="", service_id=""), settings)
 
 
 def origins(registration: Registration, settings: Settings) -> Mapping[str, tuple[str, Origin]]:

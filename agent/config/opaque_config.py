@@ -30,7 +30,8 @@ class ProblemReason(StrEnum):
     NO_NAME = "no_name"
     NO_BIND = "no_bind"
     BAD_BIND = "bad_bind"
-    DUPLICATE_BIND = "duplicate_bind"
+    DUPLICATE_BIND = "duplicate_bind"  # another listener of ours is there
+    APP_BIND = "bind_of_the_app"
     UNKNOWN_TYPE = "unknown_type"
     PEERED = "peered"
     OTHER_NAMESPACE = "other_namespace"

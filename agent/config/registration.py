@@ -67,11 +67,13 @@ class Registration:
     mesh_gateway: MeshGatewayMode = MeshGatewayMode.UNSET
     problems: tuple[Problem, ...] = ()
     content_hash: str = ""
+    public_unserved: bool = False  # the public bind is the app's, or another listener's: see `problems`
+    checked: bool = True  # Consul's check of the public port may be answered on loopback
 
     @property
     def accepts_callers(self) -> bool:
-        """Whether callers from the mesh can be served: there is a public bind, and an app behind it."""
-        return self.public_bind is not None and self.local_app is not None
+        """Whether callers from the mesh can be served: there is a public bind, free, and an app behind it."""
+        return self.public_bind is not None and self.local_app is not None and not self.public_unserved
 
     @property
     def http(self) -> HttpMode:

@@ -11,13 +11,14 @@ and is laid under these settings by `agent.config.effective`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
 
 from agent.base.address import Address, TcpAddress
+from agent.config.collisions import ADMIN, CHECK, PUBLIC, without_collisions
 from agent.config.flags import did_you_mean
 from agent.config.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option, ProxyProtocol
 from agent.config.parsers import ConsulAddress
@@ -25,6 +26,7 @@ from agent.config.upstream_tables import read_tables
 from agent.policy.narrowing import Narrowing
 from upstreams.spec import Upstream, WanMode, first_of_each_bind
 
+_LISTENERS = {ADMIN: "admin_bind", PUBLIC: "listen"}  # which setting says where they are
 MAX_FILE = 1 << 20  # bytes; a settings file is a page
 
 
@@ -293,8 +295,21 @@ def _check_together(values: dict[str, Any], origins: dict[str, Origin], mistakes
     for name, other in (("client_cert", "client_key"), ("client_key", "client_cert")):
         if values[name] is not None and values[other] is None:
             wrong(name, f"it needs -{other.replace('_', '-')} as well")
-    for late in first_of_each_bind(values["upstream"] or ())[1]:
-        wrong("upstream", f"{late.bind} is taken by another upstream")
+    _check_binds(values, wrong)
+
+
+def _check_binds(values: dict[str, Any], wrong: Callable[[str, str], None]) -> None:
+    """As far as the settings tell: the registration may add to it, and the machine what a name stands for."""
+    upstreams, late = first_of_each_bind(values["upstream"] or ())
+    for upstream in late:
+        wrong("upstream", f"{upstream.bind} is taken by another upstream")
+    found = without_collisions(
+        public=values["listen"], app=values["service_addr"], upstreams=upstreams, admin=values["admin_bind"]
+    )
+    for problem in found.problems:
+        who = problem.where.partition(" on ")[0]
+        if who != CHECK:  # which only the check is lost by
+            wrong(_LISTENERS.get(who, "upstream"), str(problem))
 
 
 def _over_tls(address: ConsulAddress) -> ConsulAddress:

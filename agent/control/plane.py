@@ -15,10 +15,12 @@ from typing import Any, Protocol
 import trio
 
 from agent.ageing import AgeEvents, age
+from agent.base.address import Address
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
-from agent.config.effective import from_settings, laid_over
+from agent.config.collisions import Known, unknown_names
+from agent.config.effective import from_settings, laid_over, listening_at, settled
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul, ConsulError
@@ -30,6 +32,7 @@ from agent.control.credentials import Rotation, RotationEvents
 from agent.control.default_policy import DefaultPolicy, unnamed_caller
 from agent.control.deny_file import DenyFile
 from agent.control.endpoints import EndpointFeeds
+from agent.control.own_addresses import known_at_once, look_up
 from agent.control.watches import intentions_watch, outgoing_watch, registration_watch
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import Outgoing
@@ -85,6 +88,9 @@ class ControlPlane:
         self.deny_file = DenyFile(settings.deny_file, self.snapshot.deny_list)
         self.skew = ClockSkew(clock, events.clock_skewed)
         self.start_status = WatchStatus(name="start")
+        self.admin_at: Sequence[Address] = settings.admin_bind  # as bound, once that is so
+        self.public_at: Address | None = None  # where a public socket is that was handed in
+        self._taken = 0  # registrations
         self.watches: dict[str, Watch[Any, Any]] = {}  # of ourselves, by name, in the order they began
         self.credentials: Rotation | None = None  # from when our service is known
         self.endpoints = EndpointFeeds(
@@ -144,8 +150,26 @@ class ControlPlane:
         return None if watch is None else watch.status
 
     def take(self, registration: Registration) -> None:
-        """A registration, published with the settings laid over it. Raises Exit."""
-        placed, before = laid_over(registration, self.settings), self.snapshot.registration.value
+        """A registration, published with the settings laid over it. Raises Exit.
+
+        At once, unless a name has to be looked up to know whether two listeners meet.
+        """
+        self._taken += 1
+        laid = laid_over(registration, self.settings)
+        addresses = listening_at(laid, self.admin_at)
+        if unknown_names(addresses):
+            self._nursery.start_soon(self._take_later, laid, addresses, self._taken)
+        else:
+            self._place(laid, known_at_once(addresses))
+
+    async def _take_later(self, laid: Registration, addresses: Sequence[Address], number: int) -> None:
+        known = await look_up(addresses)
+        if number == self._taken:
+            self._place(laid, known)
+
+    def _place(self, laid: Registration, known: Known) -> None:
+        placed = settled(laid, self.admin_at, known, self.public_at)
+        before = self.snapshot.registration.value
         if before == placed:
             return
         if before is not None and before.service != placed.service:

@@ -43,7 +43,7 @@ from agent.http1.target import TargetRefused
 from agent.inbound.app_connection import AppConnection
 from agent.inbound.exchange import Exchange, ExchangeFailed, Outcome
 from agent.inbound.local_reply import answer, drained, linger, worth_draining
-from agent.net.dial import DialFailed, dial
+from agent.net.dial import DialFailed, Shun, dial, nothing
 from agent.policy.intentions import Intentions, Verdict, authorize_request
 from agent.relay.close import part
 from agent.relay.relay import Relay
@@ -78,6 +78,7 @@ class Site:
     relay: Relay
     ledger: Ledger
     greeting: bytes = b""  # what a connection to the app begins with
+    shun: Shun = nothing
     names: FieldNames = FieldNames.PLAIN
 
 
@@ -223,7 +224,8 @@ class HttpFront:
             self._app.next_exchange()
             return self._app
         self._drop_app()
-        sock = await dial(self._site.app, self._site.connect_timeout, self._site.greeting)
+        site = self._site
+        sock = await dial(site.app, site.connect_timeout, site.greeting, site.shun)
         self._app = AppConnection(sock, self._connection.progress)
         self._connection.dialled = str(self._site.app)
         return self._app

@@ -27,7 +27,7 @@ from agent.connections.records import Audited, Direction, Party
 from agent.http1.fields import identity_value
 from agent.http1.head import FieldNames
 from agent.inbound.http_connection import HttpFront, Site
-from agent.net.dial import DialFailed, dial, remote
+from agent.net.dial import DialFailed, Shun, dial, nothing, remote
 from agent.net.handshake import (
     HandshakeFailed,
     HandshakeReason,
@@ -97,6 +97,7 @@ class Inbound:
     http: HttpMode = HttpMode.NEVER
     underscores_in_headers: bool = False
     proxy_protocol: bool = False
+    shun: Shun = nothing  # our own listeners
     before_step: Way = at_once  # before each step of a handshake
 
 
@@ -117,7 +118,7 @@ async def serve(sock: socket.socket, caller: Seated | None, inbound: Inbound) ->
                 if connection.handling is Handling.BY_REQUEST:
                     ending = await _by_request(sock, tls, connection, preamble, inbound)
                 else:
-                    plain = await dial(inbound.app, inbound.connect_timeout, preamble)
+                    plain = await dial(inbound.app, inbound.connect_timeout, preamble, inbound.shun)
                     connection.dialled = str(inbound.app)
                     ending = await _relayed(plain, tls, connection, inbound.relay)
             except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:
@@ -162,6 +163,7 @@ async def _by_request(
         relay=inbound.relay,
         ledger=inbound.ledger,
         greeting=preamble,
+        shun=inbound.shun,
         names=FieldNames.UNDERSCORES if inbound.underscores_in_headers else FieldNames.PLAIN,
     )
     front = HttpFront(stream, site, peer=connection.peer, identity=identity, connection=connection)

@@ -2,5 +2,5 @@
 
 Every failure here is a named reason.
 
-    accept  admission  bind  dial  handshake  listeners  proxy_protocol
+    accept  admission  bind  dial  handshake  listeners  own_listeners  proxy_protocol
 """

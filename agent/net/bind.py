@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from agent.base.address import Address, UnixAddress
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.exits import ExitCode
 from agent.net.dial import tune
 
@@ -83,7 +83,7 @@ async def bind(address: Address, purpose: str, mode: int | None = None, *, share
 
 def adopt(sock: socket.socket, purpose: str) -> Bound:
     """A socket that was handed to us, bound already."""
-    return Bound(purpose=purpose, address=_name(sock), sock=sock)
+    return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock)
 
 
 def another(bound: Bound) -> Bound:
@@ -109,7 +109,7 @@ async def _bind_tcp(host: str, port: int, purpose: str, *, shareable: bool) -> B
         # SO_REUSEPORT would let us share an address that another agent of this user listens on.
         _tcp_socket(family, place, shareable=False).close()
     sock = _tcp_socket(family, place, shareable=shareable)
-    return Bound(purpose=purpose, address=_name(sock), sock=sock, shareable=shareable)
+    return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock, shareable=shareable)
 
 
 def _tcp_socket(family: int, place: object, *, shareable: bool) -> socket.socket:
@@ -173,8 +173,9 @@ def _inode(path: Path) -> int:
         return 0
 
 
-def _name(sock: socket.socket) -> str:
+def address_of(sock: socket.socket) -> Address:
+    """Where a socket is bound."""
     if sock.family == socket.AF_UNIX:
-        return f"unix:{sock.getsockname()}"
+        return UnixAddress(str(sock.getsockname()))
     host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return TcpAddress(host, port)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from functools import lru_cache
 from itertools import zip_longest
+from typing import TypeAlias
 
 import trio
 
 from agent.base.address import Address, TcpAddress
+from agent.relay.close import reset
 
 _KEEPALIVE_IDLE = 60  # seconds; with the two below a vanished peer is noticed within two minutes
 _KEEPALIVE_INTERVAL = 15
@@ -28,8 +30,9 @@ _BEGUN = (*_DONE, errno.EALREADY, errno.EAGAIN)
 
 HEAD_START = 0.25  # seconds for one address of a name before the next is tried too (RFC 8305 §8)
 
-_SockAddr = str | tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]  # as getaddrinfo is typed
-_Place = tuple[int, _SockAddr]
+SockAddr: TypeAlias = str | tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]  # of getaddrinfo
+Shun: TypeAlias = Callable[[int, SockAddr], str]  # which of ours is at a place of that family, empty if none
+_Place = tuple[int, SockAddr]
 
 
 class DialReason(StrEnum):
@@ -43,6 +46,8 @@ class DialReason(StrEnum):
     NO_SOCKET = "no_such_socket"
     NOT_PERMITTED = "connect_not_permitted"
     NO_RESOURCES = "out_of_resources"
+    OWN_LISTENER = "own_listener"  # it is one of ours: the connection would go round for ever
+    ITSELF = "connected_to_itself"  # nothing listens there, and the kernel chose that very port for our end
     FAILED = "connect_failed"
 
 
@@ -74,17 +79,25 @@ class DialFailed(Exception):
         self.detail = detail
 
 
-async def dial(address: Address, timeout_seconds: float, greeting: bytes = b"") -> socket.socket:
+def nothing(_family: int, _place: SockAddr) -> str:
+    """Everything may be dialled."""
+    return ""
+
+
+async def dial(
+    address: Address, timeout_seconds: float, greeting: bytes = b"", shun: Shun = nothing
+) -> socket.socket:
     """Connect within the time, name resolution included, and say `greeting`; raise DialFailed.
 
-    A name with several addresses: each has a head start before the next is tried beside it.
+    A name with several addresses: each has a head start before the next is tried beside it. `shun` names what
+    must not be dialled.
     """
     place = _place(address)
-    begun = None if place is None else _Begun(place, address)
+    begun = None if place is None else _Begun(place, address, shun)
     if begun is not None and begun.connected and not greeting:
         return begun.sock  # on one machine there is nothing to wait for, so nothing to limit
     with trio.move_on_after(timeout_seconds):
-        sock = await (_by_name(address) if begun is None else begun.finish())
+        sock = await (_by_name(address, shun) if begun is None else begun.finish())
         if greeting:
             await _greet(sock, greeting, address)
         return sock
@@ -127,7 +140,7 @@ def _place(address: Address) -> _Place | None:
     return None
 
 
-async def _by_name(address: Address) -> socket.socket:
+async def _by_name(address: Address, shun: Shun) -> socket.socket:
     assert isinstance(address, TcpAddress)  # the other kind has a place of its own
     if not 0 <= address.port <= 65535:  # the resolver would take what is left over 65536
         raise DialFailed(DialReason.BAD_ADDRESS, f"{address}: there is no such port")
@@ -141,8 +154,8 @@ async def _by_name(address: Address) -> socket.socket:
         raise DialFailed(DialReason.UNRESOLVED, f"{address}: {error}") from error
     places = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
     if len(places) == 1:
-        return await _Begun(places[0], address).finish()
-    return await _Race(address).run(_alternating(places))
+        return await _Begun(places[0], address, shun).finish()
+    return await _Race(address, shun).run(_alternating(places))
 
 
 async def _greet(sock: socket.socket, data: bytes, address: Address) -> None:
@@ -171,8 +184,9 @@ def _alternating(places: Sequence[_Place]) -> list[_Place]:
 class _Race:
     """Several addresses of one name: a dead one costs a moment, not its whole time (happy eyeballs)."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, shun: Shun) -> None:
         self._address = address
+        self._shun = shun
         self._winner: socket.socket | None = None
         self._failure = DialFailed(DialReason.UNRESOLVED, f"{address}: the name has no address")
 
@@ -195,7 +209,7 @@ class _Race:
 
     async def _try(self, place: _Place, failed: trio.Event, nursery: trio.Nursery) -> None:
         try:
-            sock = await _Begun(place, self._address).finish()
+            sock = await _Begun(place, self._address, self._shun).finish()
         except DialFailed as failure:
             self._failure = failure
             failed.set()
@@ -212,9 +226,11 @@ class _Begun:
 
     __slots__ = ("_address", "_sockaddr", "connected", "sock")
 
-    def __init__(self, place: _Place, address: Address) -> None:
+    def __init__(self, place: _Place, address: Address, shun: Shun) -> None:
         family, self._sockaddr = place
         self._address = address
+        if ours := shun(family, self._sockaddr):
+            raise DialFailed(DialReason.OWN_LISTENER, f"{address}: our own listener for {ours} is there")
         try:
             self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
@@ -231,7 +247,7 @@ class _Begun:
             self.sock.close()
             raise _failure(code, address)
         if self.connected:
-            self._tune()
+            self._settle()
 
     async def finish(self) -> socket.socket:
         if self.connected:
@@ -244,15 +260,25 @@ class _Begun:
         if code not in _DONE:
             self.sock.close()
             raise _failure(code, self._address)
-        self._tune()
+        self._settle()
         return self.sock
 
-    def _tune(self) -> None:
+    def _settle(self) -> None:
         try:
             tune(self.sock)
+            itself = self._is_itself()
         except OSError as error:  # reset as soon as it was made
             self.sock.close()
             raise _failure(error.errno, self._address) from error
+        if itself:
+            reset(self.sock)  # an orderly end would keep the port from who is to listen there for a minute
+            raise DialFailed(DialReason.ITSELF, f"{self._address}: nothing listens there")
+
+    def _is_itself(self) -> bool:
+        """Whether both ends are one: a simultaneous open (RFC 9293 §3.5) of a port the kernel chose."""
+        if isinstance(self._sockaddr, str) or self.sock.getsockname()[1] != self._sockaddr[1]:
+            return False
+        return bool(self.sock.getsockname() == self.sock.getpeername())
 
     async def _answer(self) -> int:
         """What became of it, as an errno."""

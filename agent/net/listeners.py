@@ -18,6 +18,7 @@ from agent.base.address import Address, TcpAddress
 from agent.net.accept import AdmissionEvents, Handler, accept_all
 from agent.net.admission import Admission
 from agent.net.bind import BindFailed, Bound, adopt, bind
+from agent.net.own_listeners import OwnListeners
 from upstreams.spec import LOOPBACK, Bind
 
 RETRY_SECONDS = 5.0
@@ -50,6 +51,7 @@ class Opening:
     mode: int | None = None
     inherited: socket.socket | None = None
     checked: bool = False
+    meshed: bool = False  # callers of the mesh are answered, so that an upstream may lead here
     bound: Sequence[Bound] = ()
     listening: bool = False
     problem: str = ""
@@ -73,6 +75,7 @@ class Listeners:
         self._connections: trio.Nursery
         self._openings: dict[ListenerKey, Opening] = {}
         self._open = False
+        self.own = OwnListeners()
 
     def serve_in(self, loops: trio.Nursery, connections: trio.Nursery) -> Self:
         """Run the accept loops in one nursery and the connections in another; return the listeners."""
@@ -174,8 +177,11 @@ class Listeners:
 
     async def _take(self, opening: Opening) -> None:
         opening.bound = [await self._bound(opening)]
-        if not opening.checked:
-            return
+        if opening.checked:
+            await self._take_check(opening)
+        self.own.add(opening.bound, meshed=opening.meshed)
+
+    async def _take_check(self, opening: Opening) -> None:
         # Only the check is lost when this address is taken, so that is told and no more.
         place = _place_of_check(opening.bound[0].sock)
         if place is not None:

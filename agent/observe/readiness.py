@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
+from agent.config.collisions import PUBLIC
 from agent.consul.watch import is_gone
 from agent.observe.agent import Agent
 
@@ -18,7 +19,9 @@ def missing(agent: Agent) -> list[str]:
     if registration is None:
         return [f"registration: {_why(agent.control.start_status)}"]
     pieces = [*_credentials(agent), *_registration(agent)]
-    if registration.public_bind is not None:
+    if registration.public_unserved:
+        pieces += [f"listener: {one}" for one in registration.problems if one.where.startswith(PUBLIC)]
+    elif registration.public_bind is not None:
         pieces += _intentions(agent)
     pieces += agent.data.problems()
     if agent.control.phase is Phase.STARTING and not pieces:

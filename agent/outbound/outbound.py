@@ -228,7 +228,7 @@ async def _attempt(
     _must_be_let(route, connection, expected)
     with counted(route.targets, approach.hop.key), ExitStack() as last:
         seconds = route.search.seconds(approach, route.targets.upstream.connect_timeout)
-        tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds)
+        tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds, shun=route.targets.shun)
         last.callback(lambda: part(None, tcp, ending))
         tls = await _handshake(tcp, route, connection, approach)
         peer = identify(

@@ -16,6 +16,7 @@ from typing import Protocol
 import trio
 
 from agent.connections.connection import Connection
+from agent.net.dial import Shun, nothing
 from agent.outbound.warm_connection import Warm, WarmBook
 from agent.snapshot import EndpointSource, EndpointSources
 from upstreams.choose import Chance
@@ -63,6 +64,7 @@ class Surroundings:
     loads: Counter[EndpointKey]
     events: TargetEvents
     clock: Callable[[], float] = trio.current_time
+    shun: Shun = nothing
 
 
 class Targets:
@@ -100,6 +102,11 @@ class Targets:
     def loads(self) -> Counter[EndpointKey]:
         """Connections by endpoint."""
         return self._around.loads
+
+    @property
+    def shun(self) -> Shun:
+        """Which of our own listeners must not be dialled."""
+        return self._around.shun
 
     @property
     def active_seconds(self) -> float:

@@ -202,7 +202,8 @@ class WarmPool:
 
     async def _make(self, approach: Approach, dialling: Dialling) -> Warm:
         grounds, upstream = self._grounds, self._targets.upstream
-        sock = await dial(TcpAddress(dialling.host, dialling.port), upstream.connect_timeout)
+        address = TcpAddress(dialling.host, dialling.port)
+        sock = await dial(address, upstream.connect_timeout, shun=self._targets.shun)
         try:
             snapshot = grounds.snapshot
             contexts = snapshot.credentials.value

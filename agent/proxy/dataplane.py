@@ -15,6 +15,7 @@ from typing import Protocol
 
 import trio
 
+from agent.config.collisions import ADMIN
 from agent.config.options import LogLevel, ProxyProtocol
 from agent.config.registration import Registration
 from agent.config.settings import Settings
@@ -119,6 +120,9 @@ class LocalDataPlane:
             outgoing=snapshot.source_intentions,
         )
         self.ledger.on_opened = self._reauthorizer.opened
+        listeners = Listeners(events) if listeners is None else listeners
+        for address in settings.admin_bind:
+            listeners.own.reserve(address, ADMIN)
         self.reconciler = reconciler(
             snapshot=snapshot,
             settings=settings,
@@ -126,7 +130,7 @@ class LocalDataPlane:
             events=events,
             rng=rng,
             ledger=self.ledger,
-            listeners=Listeners(events) if listeners is None else listeners,
+            listeners=listeners,
             serve_inbound=self.inbound,
             serve_outbound=self.outbound,
             inherited=inherited,
@@ -165,6 +169,7 @@ class LocalDataPlane:
             http=registration.http,
             underscores_in_headers=registration.underscores_in_headers,
             proxy_protocol=self.settings.proxy_protocol is ProxyProtocol.V2,
+            shun=self.reconciler.listeners.own.of_app,
             before_step=self.before_step,
         )
         await inbound.serve(sock, place, shared)

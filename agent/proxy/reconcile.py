@@ -72,7 +72,9 @@ class Reconciler:
             await self.listeners.add(PUBLIC, self._public(after))
 
     def _same_place(self, before: Registration | None, after: Registration) -> bool:
-        return self.inherited is not None or (before is not None and before.public_bind == after.public_bind)
+        if before is None or before.checked != after.checked:
+            return False
+        return self.inherited is not None or before.public_bind == after.public_bind
 
     def _public(self, registration: Registration) -> Opening:
         assert registration.public_bind is not None  # it accepts callers
@@ -82,7 +84,8 @@ class Reconciler:
             handler=self.serve_inbound,
             admission=Admission(self._limit(registration), self.settings.max_handshakes or None, fair=True),
             inherited=self.inherited,
-            checked=True,
+            checked=registration.checked,
+            meshed=True,
         )
 
     def _limit(self, registration: Registration) -> int | None:
@@ -110,6 +113,7 @@ def reconciler(
         rng=rng,
         loads=Counter(),
         events=events,
+        shun=listeners.own.of_upstreams,
     )
     upstreams = UpstreamListeners(
         listeners=listeners,

@@ -123,6 +123,7 @@ class HandedListeners(Listeners):
         if opening is not None and sockets:
             # Copies, for a listener that is closed closes its sockets, and may be wanted again.
             opening.bound = [Bound(purpose=opening.purpose, address="", sock=sock.dup()) for sock in sockets]
+            self.own.add(opening.bound, meshed=opening.meshed)
             self._start(key, opening)
 
 

@@ -158,7 +158,7 @@ class Story:
         (far,) = (one for one in self.far if one.ours is warm.sock)
         return far
 
-    async def dial(self, address: TcpAddress, seconds: float) -> socket.socket:
+    async def dial(self, _address: TcpAddress, _seconds: float, **_: object) -> socket.socket:
         self.dials.append(trio.current_time())
         await trio.sleep(self.round_trip)
         if self.fault is not None:

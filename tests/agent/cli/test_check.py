@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import socket
 from pathlib import Path
+
+import pytest
+import trio
 
 from agent.cli.check import main
 from agent.cli.console import Console
@@ -53,6 +57,29 @@ def test_every_limit_of_an_upstream_is_shown_with_its_origin(tmp_path: Path) -> 
     assert shown["connect_timeout_ms"].startswith("5000 ")
     assert all(shown[key].endswith("# default") for key in ("wan", "connect_timeout_ms", "failover"))
     assert "poll_interval = 30s, or the query's TTL (10s to 60s)" in second
+
+
+def test_listeners_that_meet_are_a_mistake_whatever_their_paths_and_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> list[object]:
+        await trio.lowlevel.checkpoint()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    (tmp_path / "link").symlink_to(tmp_path)
+    file = tmp_path / "web.toml"
+    file.write_text(
+        f'service_addr = "unix:{tmp_path}/app.sock"\n'
+        f'[[upstreams]]\nspec = "db:unix:{tmp_path}/link/app.sock"\n'
+        '[[upstreams]]\nspec = "api:web.example:19000"\n'
+        '[[upstreams]]\nspec = "fine:9191"\n'
+    )
+    code, out, err = check(str(file))
+    assert (code, out) == (78, "")
+    first, second = err.splitlines()
+    assert first.startswith(f"sidecar: upstream db on unix:{tmp_path}/link/app.sock: bind_of_the_app: ")
+    assert second.startswith("sidecar: upstream api on web.example:19000: duplicate_bind: the admin endpoint")
 
 
 def test_every_mistake_at_once() -> None:

@@ -113,6 +113,8 @@ async def test_listeners_and_the_app() -> None:
     nowhere = registration(public_bind=public, local_app=None)
     assert states(await look_at_listeners(nowhere, Running())) == [State.OK, State.FAIL]
     assert states(await look_at_listeners(registration(public_bind=None), Running())) == [State.SKIP]
+    meeting = registration(public_bind=where, local_app=where, public_unserved=True)
+    assert states(await look_at_listeners(meeting, Running())) == [State.SKIP, State.OK]
     app.sock.close()
 
 

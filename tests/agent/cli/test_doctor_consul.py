@@ -114,6 +114,31 @@ async def test_the_registration_has_a_problem(nursery: trio.Nursery) -> None:
     assert any("transparent_proxy" in one.found for one in case.findings)
 
 
+async def test_listeners_that_meet_fail_by_name(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery, proxy_id="web-sidecar-proxy", listen="10.0.0.5:80")
+    bench.consul.replace(SERVICE)
+    proxy = {
+        "DestinationServiceName": "web",
+        "DestinationServiceID": "web",
+        "LocalServicePort": 80,
+        "Upstreams": [
+            {"DestinationName": "db", "LocalBindPort": 80},
+            {"DestinationName": "api", "LocalBindPort": 9191},
+        ],
+    }
+    answer = {"Kind": "connect-proxy", "ID": "web-sidecar-proxy", "Port": 1, "Proxy": proxy}
+    bench.consul.answer(SERVICE, answer)
+    assert await look_at_registration(case)
+    assert [one for one in told(case) if one[1] == "listeners"] == [
+        (State.FAIL, "listeners"),
+        (State.WARN, "listeners"),
+    ]
+    assert "upstream db on 127.0.0.1:80: bind_of_the_app" in case.findings[0].found
+    assert "Consul's check of the public port" in case.findings[1].found
+    assert case.registration is not None
+    assert [str(one.destination) for one in case.registration.upstreams] == ["api"]
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [(DENIED, ExitCode.PERMISSION), ({"text": "unknown service", "status": 404}, ExitCode.CONFIGURATION)],

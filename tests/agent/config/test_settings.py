@@ -160,10 +160,36 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
             {"service": ["a"], "upstream": ["b:1", "c:1"]},
             "flag -upstream: 127.0.0.1:1 is taken by another upstream",
         ),
+        (
+            {"service": ["a"], "upstream": ["b:1", "c:localhost:1"]},
+            "flag -upstream: upstream c on localhost:1: duplicate_bind: upstream b is there (127.0.0.1:1)",
+        ),
+        (
+            {"service": ["a"], "upstream": ["b:19000"]},
+            "flag -upstream: upstream b on 127.0.0.1:19000: duplicate_bind: the admin endpoint is there",
+        ),
+        (
+            {"service": ["a"], "listen": ["0.0.0.0:80"], "service-addr": ["127.1:80"]},
+            "flag -listen: the public listener on 0.0.0.0:80: bind_of_the_app: the app is there (127.1:80)",
+        ),
+        (
+            {"service": ["a"], "listen": ["0.0.0.0:80"], "service-addr": ["127.0.0.1:19000"]},
+            "default: the admin endpoint on 127.0.0.1:19000: bind_of_the_app",
+        ),
+        (
+            {"sidecar-for": ["a"], "upstream": ["b:[::1]:80"], "service-addr": ["localhost:80"]},
+            "flag -upstream: upstream b on [::1]:80: bind_of_the_app",
+        ),
     ],
 )
 def test_what_does_not_go_together(flags: dict[str, list[str]], text: str) -> None:
     assert any(said.startswith(text) for said in mistakes(resolve(flags, {})))
+
+
+def test_an_app_on_loopback_may_have_the_port_of_a_public_listener_outside() -> None:
+    """Only Consul's check of that port is lost by it, where that probes loopback."""
+    flags = {"service": ["a"], "listen": ["10.0.0.5:80"], "service-addr": ["127.0.0.1:80"]}
+    assert resolve(flags, {}).mistakes == ()
 
 
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:

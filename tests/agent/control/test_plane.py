@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from agent.base.address import TcpAddress
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.observe.readiness import missing
@@ -64,6 +66,37 @@ async def test_a_registration_is_taken_when_it_differs(nursery: trio.Nursery) ->
     with pytest.raises(Exit) as caught:
         bench.control.take(registration(service="api"))
     assert caught.value.code is ExitCode.FAILED
+
+
+async def test_listeners_that_meet_are_left_out_and_told(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery)
+    fine, meeting = parse_upstream_flag("db:9191"), parse_upstream_flag("db:localhost:8080")
+    bench.control.take(registration(upstreams=(fine, meeting)))
+    placed = bench.snapshot.registration.value
+    assert placed is not None
+    assert placed.upstreams == (fine,)
+    assert [problem.where for problem in placed.problems] == ["upstream db on localhost:8080"]
+    assert bench.events().count("registration.problem") == 1
+
+
+async def test_a_registration_whose_names_are_looked_up_gives_way_to_a_newer_one(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def getaddrinfo(host: str, *_: object, **__: object) -> list[object]:
+        await trio.sleep(3 if host == "slow.example" else 1)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    bench = assembled(nursery)
+    app = {host: TcpAddress(host, 9191) for host in ("slow.example", "quick.example")}
+    upstreams = (parse_upstream_flag("db:9191"),)
+    bench.control.take(registration(upstreams=upstreams, local_app=app["slow.example"]))
+    assert bench.snapshot.registration.value is None
+    bench.control.take(registration(upstreams=upstreams, local_app=app["quick.example"]))
+    placed = await bench.snapshot.registration.first()
+    assert (placed.local_app, placed.upstreams) == (app["quick.example"], ())
+    await trio.sleep(10)
+    assert bench.snapshot.registration.version == 1
 
 
 @pytest.mark.parametrize("path", [LEAF, MATCH])

@@ -1,4 +1,4 @@
-"""Dialling names every failure; a leg is ended so that its other end learns the truth."""
+"""Dialling names every failure; what is no connection to somebody else is one, too."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ import trio.testing
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net import dial as legs
 from agent.net.dial import HEAD_START, DialFailed, DialReason, dial, remote, tune
-from agent.relay.close import dismiss, has_left, part, reset
-from agent.relay.splice import Ending
-from tests.support.socket_pairs import listener, tcp_pair
+from tests.support.socket_pairs import listener
 
 
 async def failure(address: TcpAddress | UnixAddress, seconds: float = 2.0) -> DialFailed:
@@ -192,6 +190,39 @@ def test_address_families_take_turns() -> None:
     assert legs._alternating([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
 
 
+async def test_a_dead_port_that_the_kernel_chose_for_our_own_end_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A simultaneous open with oneself: what was written would be read as the answer."""
+    with listener() as gone:
+        host, port = gone.getsockname()
+    sockets = socket.socket
+
+    def there(family: int, kind: int) -> socket.socket:
+        sock = sockets(family, kind)
+        sock.bind((host, port))
+        return sock
+
+    monkeypatch.setattr(legs.socket, "socket", there)  # type: ignore[attr-defined]
+    for _ in range(2):  # the port is free again at once
+        assert (await failure(TcpAddress(host, port))).reason is DialReason.ITSELF
+    monkeypatch.undo()
+    with socket.create_server((host, port)):
+        (await dial(TcpAddress(host, port), 2)).close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "db.example"])
+async def test_our_own_listener_is_not_connected_to(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    with listener() as ours:
+        names(monkeypatch, ours.getsockname(), ours.getsockname())
+        port = ours.getsockname()[1]
+        with pytest.raises(DialFailed) as caught:
+            await dial(TcpAddress(host, port), 2, shun=lambda _family, place: "x" if place[1] == port else "")
+        assert caught.value.reason is DialReason.OWN_LISTENER
+        with pytest.raises(BlockingIOError):
+            ours.accept()
+
+
 async def test_a_name_is_tried_at_its_families_in_turns(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -258,77 +289,6 @@ async def test_a_cancelled_dial_closes_its_socket() -> None:
         assert scope.cancelled_caught  # and an unclosed socket would be a warning, which is an error here
         for sock in waiting:
             sock.close()
-
-
-def ended_as(sock: socket.socket) -> str:
-    sock.settimeout(2)
-    try:
-        return "bytes" if sock.recv(100) else "end"
-    except ConnectionResetError:
-        return "reset"
-
-
-def test_a_reset_is_seen_as_one_and_can_be_repeated() -> None:
-    near, far = tcp_pair()
-    reset(near)
-    reset(near)
-    assert ended_as(far) == "reset"
-    far.close()
-
-
-def test_a_dismissed_caller_still_gets_what_was_written_last() -> None:
-    near, far = tcp_pair()
-    far.send(b"unread")
-    near.send(b"alert")
-    dismiss(near)
-    assert ended_as(far) == "bytes"
-    assert ended_as(far) == "end"
-    assert far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "no reset, which could overtake the alert"
-    far.close()
-
-
-def test_a_caller_who_has_left_can_be_dismissed() -> None:
-    near, far = tcp_pair()
-    reset(far)
-    dismiss(near)
-    assert near.fileno() == -1
-
-
-@pytest.mark.parametrize(
-    ("ending", "plain_sees", "tls_sees"),
-    [
-        (Ending.CLEAN, "end", "end"),
-        (Ending.PLAIN_RESET, "reset", "end"),  # TCP's end, without a close_notify before it
-        (Ending.TLS_TRUNCATED, "reset", "reset"),
-        (Ending.TLS_RESET, "reset", "reset"),
-        (None, "reset", "reset"),
-    ],
-)
-def test_how_the_legs_part(ending: Ending | None, plain_sees: str, tls_sees: str) -> None:
-    plain, app = tcp_pair()
-    tls, peer = tcp_pair()
-    part(plain, tls, ending)
-    assert (ended_as(app), ended_as(peer)) == (plain_sees, tls_sees)
-    app.close()
-    peer.close()
-
-
-@pytest.mark.parametrize("pair", [tcp_pair, socket.socketpair])
-def test_who_has_left_takes_nothing_more(pair: Callable[[], tuple[socket.socket, socket.socket]]) -> None:
-    near, far = pair()
-    near.setblocking(False)
-    with near:
-        assert not has_left(near)
-        near.send(b"full" * 2_000_000)
-        assert not has_left(near)
-        far.shutdown(socket.SHUT_WR)
-        assert not has_left(near), "it has no more to say, and may still listen"
-        reset(far)
-        assert has_left(near)
-
-
-def test_there_may_be_no_leg_to_part() -> None:
-    part(None, None, None)
 
 
 def test_the_other_end_of_a_socket_that_was_reset() -> None:

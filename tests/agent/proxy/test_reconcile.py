@@ -120,6 +120,28 @@ async def test_it_moves_goes_and_comes_back(nursery: trio.Nursery) -> None:
         assert bench.port() == 0, "nobody can be passed on"
 
 
+async def test_one_that_would_meet_the_app_is_closed_and_opened_again_when_it_is_free(
+    nursery: trio.Nursery,
+) -> None:
+    port = free_port()
+    async with begun(nursery, on(port)) as bench:
+        await bench.now(on(port, public_unserved=True))
+        assert bench.port() == 0
+        await bench.now(on(port))
+        assert bench.port() == port
+
+
+async def test_consuls_check_has_no_listener_where_another_should_be(nursery: trio.Nursery) -> None:
+    async with begun(nursery, on(free_port())) as bench:
+        opening = bench.following.listeners.get(PUBLIC)
+        assert opening is not None
+        assert (opening.checked, opening.meshed) == (True, True)
+        await bench.now(on(bench.port(), checked=False))
+        after = bench.following.listeners.get(PUBLIC)
+        assert after is not None
+        assert not after.checked
+
+
 async def test_a_socket_that_was_handed_in_stays_wherever_the_registration_goes(
     nursery: trio.Nursery,
 ) -> None:

@@ -71,6 +71,18 @@ async def worker() -> AsyncIterator[HandedListeners]:
         connections.cancel_scope.cancel()
 
 
+async def test_a_worker_knows_its_own_listeners_as_what_must_not_be_dialled() -> None:
+    async with controlled() as c, worker() as w:
+        await c.listeners.bind("a", opening(ANY))
+        c.listeners.open()
+        await w.add("a", opening(ANY))
+        await w.hand("a", c.copies("a", 0))
+        place = c.listeners.sockets("a", 0)[0].getsockname()
+        assert w.own.of_upstreams(socket.AF_INET, place) == "x"
+        await w.withdraw("a")
+        assert w.own.of_upstreams(socket.AF_INET, place) == ""
+
+
 async def test_each_worker_has_its_own_socket_and_its_successor_the_same() -> None:
     async with controlled() as c:
         await c.listeners.bind("a", opening(ANY))

@@ -1,0 +1,176 @@
+"""Which of our listeners would meet, each other or the app, however their addresses are written. No effects.
+
+A listener of ours at the app's own address gets the app's callers while the app is not up, and sends them on
+under our identity. So one that would meet the app, or an earlier one of ours, is a named problem and is not
+served; the rest is. What a name stands for, where a path leads and which addresses are this machine's is
+handed in (`Known`); without it a name is only itself, and loopback.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os.path
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.base.address import ANY_ADDRESS, ANY_ADDRESS_6, Address, TcpAddress, UnixAddress, literal
+from agent.config.opaque_config import Problem, ProblemReason
+from upstreams.spec import LOOPBACK, LocalBind, Upstream
+
+PUBLIC = "the public listener"
+ADMIN = "the admin endpoint"
+CHECK = "Consul's check of the public port"
+_LOCALHOST = frozenset({LOOPBACK, "::1"})  # RFC 6761 §6.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What only the machine can say: addresses of names, real paths of sockets, addresses of its own."""
+
+    hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    ours: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What can be served: `upstreams`, the public listener, Consul's check of it; `problems` has the rest."""
+
+    upstreams: tuple[Upstream, ...]
+    public: bool
+    check: bool
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """One listener's wish."""
+
+    who: str
+    address: Address
+
+
+def without_collisions(
+    *,
+    public: Address | None,
+    app: Address | None,
+    upstreams: Sequence[Upstream],
+    admin: Sequence[Address],
+    known: Known | None = None,
+) -> Served:
+    """Of our listeners those that meet neither the app nor one before: admin, public, upstreams, check."""
+    known = known or Known()
+    claims = _Claims(app, known)
+    for address in admin:
+        claims.settle(_Claim(ADMIN, address), always=True)
+    public_served = public is not None and claims.settle(_Claim(PUBLIC, public), through_app=True)
+    served = [one for one in upstreams if claims.settle(_Claim(f"upstream {one.destination}", bind_of(one)))]
+    check = check_address(public, known) if public_served else None
+    return Served(
+        upstreams=tuple(served),
+        public=public_served,
+        check=check is None or claims.settle(_Claim(CHECK, check)),
+        problems=tuple(claims.problems),
+    )
+
+
+def bind_of(upstream: Upstream) -> Address:
+    """An upstream's bind as an address."""
+    bind = upstream.bind
+    return TcpAddress(bind.host, bind.port) if isinstance(bind, LocalBind) else UnixAddress(bind.path)
+
+
+def check_address(public: Address | None, known: Known) -> TcpAddress | None:
+    """Where else than there Consul looks whether it is open (docs/consul-api.md#sidecar-service)."""
+    if not isinstance(public, TcpAddress):
+        return None
+    address = literal(public.host) or min(known.hosts.get(public.host, ()), default=None)
+    return None if address is None or _is_here(address) else TcpAddress(LOOPBACK, public.port)
+
+
+def unknown_names(addresses: Iterable[Address]) -> frozenset[str]:
+    """The names to look up: those at a port that another of the addresses has too."""
+    tcp = [one for one in addresses if isinstance(one, TcpAddress)]
+    ports = Counter(one.port for one in tcp)
+    hosts = {one.host for one in tcp if ports[one.port] > 1}
+    return frozenset(host for host in hosts if literal(host) is None and not _is_localhost(host))
+
+
+class _Claims:
+    """The claims that stand so far, and what is wrong with the others."""
+
+    def __init__(self, app: Address | None, known: Known) -> None:
+        self._app = app
+        self._known = known
+        self._standing: list[_Claim] = []
+        self.problems: list[Problem] = []
+
+    def settle(self, claim: _Claim, *, always: bool = False, through_app: bool = False) -> bool:
+        """Whether it stands. `always`: it is bound already. `through_app`: its callers go to the app."""
+        problem = next(self._objections(claim, through_app=through_app), None)
+        if problem is not None:
+            self.problems.append(problem)
+        if problem is None or always:
+            self._standing.append(claim)
+            return True
+        return False
+
+    def _objections(self, claim: _Claim, *, through_app: bool) -> Iterator[Problem]:
+        app = self._app
+        where = f"{claim.who} on {claim.address}"
+        if app is not None and self._meet(claim.address, app, self._is_ours):
+            detail = f"the app is there ({app}); give one of them another address"
+            yield Problem(where=where, reason=ProblemReason.APP_BIND, detail=detail)
+        for other in self._standing:
+            if self._meet(claim.address, other.address, _always):
+                detail = f"{other.who} is there ({other.address}); give it an address of its own"
+                yield Problem(where=where, reason=ProblemReason.DUPLICATE_BIND, detail=detail)
+            if through_app and app is not None and self._meet(other.address, app, self._is_ours):
+                detail = f"{other.who} ({other.address}) is where the app should be ({app})"
+                yield Problem(where=where, reason=ProblemReason.APP_BIND, detail=detail)
+
+    def _meet(self, one: Address, other: Address, ours: Callable[[str], bool]) -> bool:
+        if isinstance(one, UnixAddress) and isinstance(other, UnixAddress):
+            return self._path(one) == self._path(other)
+        if isinstance(one, UnixAddress) or isinstance(other, UnixAddress):
+            return False
+        if one.port != other.port or not one.port:
+            return False
+        here, there = self._places(one.host), self._places(other.host)
+        return bool(here & there) or _takes_in(here, there, ours) or _takes_in(there, here, ours)
+
+    def _path(self, address: UnixAddress) -> str:
+        return self._known.paths.get(address.path) or f"/{os.path.normpath(address.path).lstrip('/')}"
+
+    def _places(self, host: str) -> frozenset[str]:
+        address = literal(host)
+        if address is not None:
+            return frozenset({address})
+        places = self._known.hosts.get(host, frozenset())
+        if _is_localhost(host):
+            return places | _LOCALHOST
+        return places or frozenset({host.lower().rstrip(".")})
+
+    def _is_ours(self, place: str) -> bool:
+        return place in self._known.ours or (literal(place) is not None and _is_here(place))
+
+
+def _takes_in(wild: frozenset[str], places: frozenset[str], ours: Callable[[str], bool]) -> bool:
+    """Whether a listener at any address is at one of these; at `::` the kernel listens for IPv4, too."""
+    four, six = ANY_ADDRESS in wild, ANY_ADDRESS_6 in wild
+    return any(ours(place) for place in places if six or (four and ":" not in place))
+
+
+def _is_here(address: str) -> bool:
+    read = ipaddress.ip_address(address)
+    return read.is_loopback or read.is_unspecified
+
+
+def _is_localhost(host: str) -> bool:
+    name = host.lower().rstrip(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _always(_place: str) -> bool:
+    return True
