@@ -23,21 +23,26 @@ from tests.contract.processes import process
 Default = Literal["allow", "deny"]
 
 RULES = 'service_prefix "" { policy = "write" intentions = "write" }'
+IDENTITY = "db"  # a service with a service identity, as a sidecar has it
+IDENTITY_TOKEN = "7d5b0b3e-6c1f-4d0a-9a55-3f2c1b7e8d90"
 
 
 @contextmanager
-def alone(kind: Kind, default: Default, directory: Path) -> Iterator[Api]:
-    """Ready, and asked with the token."""
-    with managed(kind, default, directory) as (api, _):
+def alone(kind: Kind, default: Default, directory: Path, *, intentions: str = "") -> Iterator[Api]:
+    """Ready, and asked with the token. `intentions`: the default for them, of an embedded one."""
+    with managed(kind, default, directory, intentions=intentions) as (api, _):
         yield api
 
 
 @contextmanager
-def managed(kind: Kind, default: Default, directory: Path) -> Iterator[tuple[Api, Api]]:
+def managed(
+    kind: Kind, default: Default, directory: Path, *, intentions: str = ""
+) -> Iterator[tuple[Api, Api]]:
     """The same, and asked with a manager's token too (a real Consul has one)."""
     port, manager, token = free_port(), str(uuid4()), str(uuid4())
     start = _embedded if kind == "embedded" else _consul
     command = start(default, directory, port, manager if kind == "consul" else token)
+    command += ["-default-intention-policy", intentions] if intentions else []
     with ThreadPoolExecutor(max_workers=1) as threads, process(command, directory / "log") as member:
         url = f"http://127.0.0.1:{port}"
         api = Api("dc1", url, threads, token=token)
@@ -54,7 +59,10 @@ def _embedded(default: Default, directory: Path, port: int, token: str) -> list[
     file = directory / "dc1.toml"
     every = '[tokens.policy.{kind}_prefix]\n"" = "write"\n'
     rules = "".join(every.format(kind=kind) for kind in ("service", "intentions"))
-    file.write_text(f'[[tokens]]\nsecret = "{token}"\n{rules}')
+    identity = (
+        f'[[tokens]]\nsecret = "{IDENTITY_TOKEN}"\n[tokens.policy]\nservice_identities = ["{IDENTITY}"]\n'
+    )
+    file.write_text(f'[[tokens]]\nsecret = "{token}"\n{rules}{identity}')
     command = [sys.executable, "-m", "agent", "datacenter", "-name", "dc1", "-config", str(file)]
     command += ["-http-addr", f"127.0.0.1:{port}", "-data-dir", str(directory / "dc1")]
     return [*command, "-default-policy", default]
@@ -91,6 +99,8 @@ def _consul_missing(api: Api, managing: Api, token: str) -> str:
     try:
         managing.put("/v1/acl/policy", {"Name": "any-service", "Rules": RULES})
         managing.put("/v1/acl/token", {"SecretID": token, "Policies": [{"Name": "any-service"}]})
+        identity = {"SecretID": IDENTITY_TOKEN, "ServiceIdentities": [{"ServiceName": IDENTITY}]}
+        managing.put("/v1/acl/token", identity)
     except ConnectionError as error:
         return str(error)
     return _missing(api)

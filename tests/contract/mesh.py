@@ -93,7 +93,7 @@ def running_mesh(federation: Federation, directory: Path) -> Iterator[Mesh]:
         }
         mesh = Mesh(federation=federation, apps=apps, sidecars=sidecars, upstreams=upstreams)
         for sidecar in sidecars.values():
-            _wait_until_ready(sidecar)
+            wait_until_ready(sidecar)
         for api, service in ((dc1, "web"), (dc1, "db"), (dc2, "db")):
             api.until(f"/v1/health/connect/{service}?passing", len)
         for port in upstreams.values():
@@ -122,19 +122,19 @@ def _web(public: Address, ports: dict[str, int]) -> dict[str, Any]:
         },
         {"DestinationName": "db", "LocalBindPort": ports["dc1"]},
     ]
-    return _service("web", 9, public, {"Upstreams": upstreams}, tcp("web-door", *public))
+    return service_with_sidecar("web", 9, public, {"Upstreams": upstreams}, tcp("web-door", *public))
 
 
 def _db(app: App, registered: Address, public: Address) -> dict[str, Any]:
     checks = [tcp("db-door", *public), {"Name": "db itself", "AliasService": "db"}]
-    service = _service("db", app.port, registered, {}, *checks)
+    service = service_with_sidecar("db", app.port, registered, {}, *checks)
     if registered != public:
         wan = {"wan": {"Address": public[0], "Port": public[1]}}
         service["Connect"]["SidecarService"]["TaggedAddresses"] = wan
     return service | {"Check": ttl("db-pulse")}
 
 
-def _service(
+def service_with_sidecar(
     name: str, port: int, at: Address, proxy: dict[str, Any], *checks: dict[str, Any]
 ) -> dict[str, Any]:
     sidecar = {"Address": at[0], "Port": at[1], "Proxy": proxy, "Checks": list(checks)}
@@ -149,7 +149,7 @@ def calling_only(api: Api, name: str, port: int, directory: Path, *flags: str) -
     command += ["-http-addr", api.url, "-admin-bind", f"{admin[0]}:{admin[1]}", *flags]
     with process(command, directory / f"sidecar-{name}.log") as started:
         sidecar = Sidecar(admin=admin, public=("", 0), process=started)
-        _wait_until_ready(sidecar)
+        wait_until_ready(sidecar)
         _wait_until_answered(port)
         yield sidecar
 
@@ -165,7 +165,7 @@ def _sidecar(name: str, api: Api, public: Address, directory: Path) -> Iterator[
         yield Sidecar(admin=admin, public=public, process=started)
 
 
-def _wait_until_ready(sidecar: Sidecar) -> None:
+def wait_until_ready(sidecar: Sidecar) -> None:
     deadline = monotonic() + SECONDS
     while (answer := sidecar.ask("/ready"))[0] != 200:
         sidecar.process.must_live()
