@@ -1,4 +1,5 @@
-# demo: the two-datacenter story   test: all tests   check: format, lint, types, tests   bench: benchmarks
+# demo: the two-datacenter story   test: all tests   test-fast: without root, peers and waiting   bench: benchmarks
+# check: format, lint, types, all tests with a floor under their coverage, the audit; what CI runs
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep)
 # Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
@@ -10,11 +11,11 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit bench fuzz mutants lock release clean packages
+.PHONY: help demo test test-fast check audit bench fuzz mutants lock release clean packages
 FUZZ_SECONDS ?= 60
 
 help:
-	@sed -n '1,4p' Makefile
+	@sed -n '/^#/!q;p' Makefile
 
 # The lock carries hashes and every dependency, so pip has nothing to resolve: left to resolve, it would take the
 # newest release of what only an extra names, and stop at the missing hash. `pip check` says if the lock lacks one.
@@ -34,13 +35,20 @@ demo: $(READY)
 	$(BIN)/sidecar demo $(DEMO_FLAGS)
 
 test: $(READY) packages
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	$(BIN)/python -m pytest --durations=10 $(TEST_FLAGS)
 
-check: $(READY) packages
+# What a change is tried by: no root, no other program, no process, nothing that is marked slow.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not root and not consul and not envoy" --durations=10 $(TEST_FLAGS) \
+	  tests/agent tests/certs tests/upstreams tests/datacenter tests/test_house.py tests/test_reasons.py
+
+# Under coverage a test takes twice its time, and more of its limit.
+check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term $(TEST_FLAGS)
+	$(MAKE) test TEST_FLAGS="--cov --cov-report=term --timeout=300 $(TEST_FLAGS)"
+	$(MAKE) audit
 
 audit: $(READY)
 	@$(BIN)/python .ci/audit $(AUDIT_FLAGS)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from tests.rooms import AGENT_ROOMS
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("agent", "certs", "upstreams", "datacenter", "tests", "systemd", "docs", "changes")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -47,6 +49,11 @@ def test_every_link_of_a_page_leads_somewhere() -> None:
         if missing(target, page if target.startswith("#") else page.parent)
     ]
     assert broken == []
+
+
+def test_the_rooms_that_contributing_lists_are_those_of_the_table() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    assert listed == list(AGENT_ROOMS)
 
 
 def test_every_file_that_a_page_or_a_comment_names_is_there() -> None:

@@ -18,6 +18,8 @@ from tests.support.agent_process import command, environment, lines_until, sidec
 from tests.support.beside_consul import QUIET, everything, unused
 from tests.support.fake_consul import ScriptedConsul
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def consul(nursery: trio.Nursery) -> ScriptedConsul:

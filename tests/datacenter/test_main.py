@@ -23,6 +23,8 @@ from datacenter.__main__ import as_bound, main, notify
 from datacenter.http.server import open_listener
 from tests.datacenter.world import settings
 
+pytestmark = pytest.mark.slow
+
 START_SECONDS = 30
 
 

@@ -19,6 +19,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+pytestmark = pytest.mark.slow
+
 ROOTS = "/v1/connect/ca/roots"
 ROTATE = "/v1/connect/ca/rotate"
 PATIENCE = 40.0  # longer than the longest pause between two attempts to reach a primary

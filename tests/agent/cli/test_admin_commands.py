@@ -24,6 +24,8 @@ from tests.support.agent_in_process import Life, public_life
 from tests.support.agent_parts import LEAF, MATCH
 from tests.support.agent_process import sidecar
 
+pytestmark = pytest.mark.slow
+
 
 @asynccontextmanager
 async def beside(

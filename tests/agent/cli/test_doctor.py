@@ -35,6 +35,8 @@ from tests.support.beside_consul import everything, unused
 from tests.support.fake_consul import ScriptedConsul
 from upstreams.spec import LocalBind, SocketBind
 
+pytestmark = pytest.mark.slow
+
 SOUND = {
     "pid": 7,
     "ready": True,

@@ -22,6 +22,8 @@ from tests.support.agent_parts import AUTHORIZE, BY_DEFAULT, MATCH, settings
 from tests.support.agent_process import Ended, sidecar
 from tests.support.fake_consul import ScriptedConsul
 
+pytestmark = pytest.mark.slow
+
 RULES = [
     {"SourceName": "web", "DestinationName": "db", "Action": "allow", "Meta": {"source-datacenters": "dc1"}},
     {"SourceName": "*", "DestinationName": "db", "Action": "deny"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -136,6 +137,7 @@ def immediate(bench: Bench) -> int:
     return sum("index" not in asked.query for asked in bench.consul.questions(LEAF))
 
 
+@pytest.mark.slow
 async def test_the_alarm_asks_without_an_index_at_two_thirds_of_the_life(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:

@@ -212,6 +212,7 @@ async def test_intentions_are_too_old_when_consul_does_not_answer_and_good_again
     assert events.count("intentions.changed") == 1, "that they are as good as before is no change"
 
 
+@pytest.mark.slow
 async def test_without_a_greatest_age_intentions_are_kept(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -16,6 +16,8 @@ from tests.support.warm_upstream import DB, ONE, Story, contexts, story
 from tests.upstreams.test_choose import endpoint
 from upstreams.route import Approach
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_whatever_happens_in_whatever_order_nothing_unfit_is_handed_out(

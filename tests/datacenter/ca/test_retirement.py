@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from datacenter.ca.retirement import longest_leaf_life
 from tests.datacenter.sites import Site, Wan, accepts, assert_mutual_trust, running
+
+pytestmark = pytest.mark.slow
 
 HOUR = 3600.0
 ROTATE = "/v1/connect/ca/rotate"
