@@ -9,7 +9,6 @@ new root itself is not trusted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 
@@ -17,6 +16,7 @@ from cryptography import x509
 from OpenSSL import crypto
 
 from certs.bundle import TrustBundle
+from certs.error_queue import forget_errors
 from certs.rejection import UNREADABLE, Rejection
 
 # X509_V_ERR_* of openssl/x509_vfy.h; pyOpenSSL passes the numbers through without names for them.
@@ -56,21 +56,11 @@ def reach(
         path = context.get_verified_chain()
         return tuple(step.to_cryptography() for step in path)
     except crypto.X509StoreContextError as error:
+        forget_errors()
         raise _broken(error) from error
     except (*UNREADABLE, crypto.Error) as error:
+        forget_errors()
         raise ChainBroken(ChainReason.INVALID_CHAIN, f"a certificate cannot be read: {error}") from error
-    finally:
-        _forget_errors()
-
-
-def _forget_errors() -> None:
-    """Empty this thread's queue of OpenSSL's errors.
-
-    A verification that fails leaves its own there (pyOpenSSL takes only the code out of the context), and the
-    next failure of some innocent connection would be told by them. What fails here takes them all away.
-    """
-    with suppress(crypto.Error):
-        crypto.load_certificate(crypto.FILETYPE_ASN1, b"")
 
 
 def _broken(error: crypto.X509StoreContextError) -> ChainBroken:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -21,6 +20,7 @@ from OpenSSL import SSL
 from agent.connections.records import FailedAttempt, Party
 from agent.relay.close import reset
 from agent.relay.pump import RECORD, explain
+from certs.error_queue import forget_errors
 from certs.peer import Peer
 from upstreams.reach import Dialling
 from upstreams.route import Approach
@@ -82,8 +82,10 @@ class Warm:
     def part(self, *, in_order: bool) -> None:
         """Close it; in order, if the far side may take it for an end of what it serves."""
         if in_order:
-            with suppress(SSL.Error):  # it has left already
+            try:
                 self.tls.shutdown()
+            except SSL.Error:  # it has left already
+                forget_errors()
             self.sock.close()
         else:
             reset(self.sock)

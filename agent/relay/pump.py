@@ -15,6 +15,7 @@ from typing import Protocol
 from OpenSSL import SSL
 
 from agent.relay.splice import NONE, READ, WRITE, Ending, Progress, Splice, Step
+from certs.error_queue import forget_errors
 
 # The most plain text a TLS record holds. A read of that size leaves nothing decrypted behind in OpenSSL,
 # which epoll would not know of; and it costs no more than a smaller one.
@@ -246,7 +247,7 @@ class Pump:
             self._splice.tls_read_wants = WRITE
         elif isinstance(error, SSL.ZeroReturnError):
             self._splice.tls_gave_end()
-        else:
+        elif error.args != ([],) or not self._dying:  # else OpenSSL only says that it has failed before
             self._splice.fail(*explain(error))
         return True
 
@@ -261,10 +262,11 @@ class Pump:
     def _tls_write_failed(self, error: SSL.Error) -> None:
         """The TLS leg is gone. Its last words, an alert most likely, tell more than the failed write."""
         self._splice.lost = True
+        why = explain(error)
         if not self._dying and self._splice.reads_tls:
             self._dying = True
             self._tls_to_plain()
-        self._splice.fail(*explain(error))
+        self._splice.fail(*why)
 
     def _plain_hung_up(self, events: int) -> None:
         """Error or hang-up while nothing can be read: these wake epoll whatever is watched for."""
@@ -317,7 +319,9 @@ class Pump:
 
 
 def explain(error: SSL.Error) -> tuple[Ending, str]:
+    """The name of a failure and what a person is told; no other connection will be told of it."""
     if isinstance(error, SSL.SysCallError):
+        forget_errors()
         code = error.args[0]
         if code == _UNEXPECTED_EOF:
             return Ending.TLS_TRUNCATED, "TCP ended without close_notify"
