@@ -17,6 +17,8 @@ from typing import TypeGuard
 import h11
 import trio
 
+from agent.base.unquoted import unquoted
+
 MAX_BODY = 32 << 20  # bytes; five thousand endpoints are about 10 MB
 MAX_IDLE = 16  # connections; a sidecar has about half as many long polls
 _CHUNK = 65536
@@ -150,9 +152,9 @@ class _Connection:
             return await self._receive(max_body)
         except h11.RemoteProtocolError as error:
             failure = ExchangeFailure.CLOSED if self._ended else ExchangeFailure.MALFORMED
-            raise ExchangeFailed(failure, str(error)) from error
+            raise ExchangeFailed(failure, unquoted(error)) from error
         except (h11.LocalProtocolError, UnicodeEncodeError) as error:  # a setting that no header can hold
-            raise ExchangeFailed(ExchangeFailure.MALFORMED, f"our request: {error}") from error
+            raise ExchangeFailed(ExchangeFailure.MALFORMED, f"our request: {unquoted(error)}") from error
         except trio.BrokenResourceError as error:
             if self._used and self._http.their_state is h11.SEND_RESPONSE:
                 raise _Stale from error

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import h11
 
+from agent.base.unquoted import unquoted
 from agent.http1.fields import SWITCH, response_fields, trailer_fields
 
 MAX_HEAD = 128 * 1024  # bytes; the app is ours, and its cookies are many
@@ -74,7 +75,9 @@ class OddAnswer:
                 written.append(self._written(event, close=close))
         except h11.ProtocolError as error:
             reason = AnswerReason.MALFORMED if data else AnswerReason.CLOSED
-            raise AnswerBroken(reason, str(error)) from error.with_traceback(None)  # it is its own, a cycle
+            raise AnswerBroken(reason, unquoted(error)) from error.with_traceback(
+                None
+            )  # it is its own, a cycle
         return b"".join(written)
 
     def _written(self, event: object, *, close: bool) -> bytes:

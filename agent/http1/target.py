@@ -6,7 +6,8 @@ gets it, so both speak of the same thing. Where it is uncertain what an app woul
 slash, an escape within an escape, a path that climbs above the root) nothing is guessed: it is refused.
 
 One uncertainty is common enough to be served: `;parameters`, which some apps take off each segment and some
-do not. Both readings go to the rules (`permissions.py` says how they use them).
+do not, and of those some resolve the dots that are left. All readings go to the rules (`permissions.py` says
+how they use them).
 """
 
 from __future__ import annotations
@@ -199,4 +200,6 @@ def _resolve(path: str) -> str:
 def _readings(path: str) -> tuple[str, ...]:
     if ";" not in path:
         return (path,)
-    return (path, _resolve(_PARAMETERS.sub("", path)))
+    bare = _PARAMETERS.sub("", path)
+    resolved = _resolve(bare)
+    return (path, resolved) if bare == resolved else (path, bare, resolved)

@@ -193,6 +193,30 @@ async def test_what_no_header_can_hold_is_a_named_failure(value: str) -> None:
     assert caught.value.failure is ExchangeFailure.MALFORMED
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ns3cret\r\n",
+        b"HTTP/1.1 200 OK\r\ns3cret" + b"\xff" * 9999 + b"\r\n\r\n",
+        b"s3cret\r\n\r\n",
+    ],
+    ids=["chunk", "header", "status line"],
+)
+async def test_a_failure_shows_none_of_the_bytes_that_came(answer: bytes) -> None:
+    server = Server()
+    _, ask = await exchange(server.client(), server, answer)
+    assert ask.failure is not None
+    assert ask.failure.detail.startswith("illegal ")
+    assert len(ask.failure.detail) < 40
+
+
+async def test_a_failure_shows_nothing_of_our_token() -> None:
+    request = Request(method="GET", target="/", headers={"X-Consul-Token": "s3cret\n"})
+    with pytest.raises(ExchangeFailed) as caught:
+        await Server().client().exchange(request, 5)
+    assert caught.value.detail == "our request: Illegal header value"
+
+
 async def test_a_connection_that_breaks_on_sending() -> None:
     server = Server()
     client = server.client()

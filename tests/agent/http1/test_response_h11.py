@@ -85,3 +85,4 @@ def test_what_is_no_answer_or_not_all_of_it(raw: bytes, reason: AnswerReason) ->
     with pytest.raises(AnswerBroken) as broken:
         _ = [odd.take(data, close=False) for data in ((raw, b"") if raw else (b"",))]
     assert broken.value.reason is reason
+    assert len(broken.value.detail) < 100, "no bytes of the app's are shown"

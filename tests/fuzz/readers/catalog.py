@@ -13,6 +13,7 @@ from random import Random
 
 import msgspec
 
+from agent.base.undecodable import UNDECODABLE
 from agent.consul.api import ConsulError
 from tests.fuzz.answered import asked, recorded, words_of
 from tests.fuzz.mutators import json_with
@@ -36,7 +37,8 @@ def fuzz_one(data: bytes) -> None:
             service = ServiceDestination("db")
             raw = asked(lambda consul: consul.endpoints(service), data).value
             found = parse_health(raw)
-            assert found == parse_health(msgspec.json.decode(msgspec.json.encode(raw)))
+            with suppress(*UNDECODABLE):  # what is decoded whole is read where nothing looks, too
+                assert found == parse_health(msgspec.json.decode(msgspec.json.encode(raw)))
         _can_be_used(found)
 
 
