@@ -49,6 +49,18 @@ def test_after_the_alarm_it_asks_more_and_more_often() -> None:
     assert max(waits) < LIFE / 8
 
 
+def test_before_the_alarm_it_waits_for_it_however_near() -> None:
+    waits = asks(30 * HOUR)
+    assert 14 * HOUR < min(waits) < 15.5 * HOUR
+    assert 20.5 * HOUR < max(waits) < 22 * HOUR
+
+
+def test_past_the_alarm_it_asks_when_an_eighth_of_what_is_left_has_gone() -> None:
+    waits = asks(64 * HOUR)  # eight hours before the end
+    assert 0.94 * HOUR < min(waits) < 0.96 * HOUR
+    assert 1.04 * HOUR < max(waits) < 1.06 * HOUR
+
+
 def test_never_sooner_than_the_floor() -> None:
     assert set(asks(LIFE + HOUR)) == {FLOOR}
     assert min(asks(timedelta(0), life=timedelta(seconds=3))) == FLOOR

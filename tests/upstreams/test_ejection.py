@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.upstreams.test_choose import Stopwatch, endpoint
@@ -80,6 +82,15 @@ def test_a_last_resort_that_serves_returns_at_once() -> None:
     memory.succeeded(A)
     assert memory.ejected() == {}
     assert memory.share(A) == pytest.approx(0.1)
+
+
+def test_what_a_last_resort_has_served_counts_as_no_failure() -> None:
+    clock = Stopwatch()
+    memory = FailureMemory(clock, replace(POLICY, slow_start=2))
+    fail(memory, 3)
+    memory.succeeded(A)
+    clock.now += 3  # through its slow start, and not long after the last failure
+    assert fail(memory, 3) == [False, False, True]
 
 
 def test_after_the_slow_start_the_past_is_forgotten() -> None:

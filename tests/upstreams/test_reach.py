@@ -90,6 +90,8 @@ TABLE: list[Row] = [
     (NEVER, "dc2", "10.0.0.9", WAN, {}, "10.0.0.9", 21000, R.REMOTE_SERVICE),
     (NEVER, "dc2", "203.0.113.9", WAN | LAN, {}, "10.0.0.9", 21000, R.LAN_TAG),
     (NEVER, "dc2", "203.0.113.9", WAN | AUTO_V4, {}, "10.0.0.9", 21000, R.LAN_TAG),
+    (NEVER, "dc2", "203.0.113.9", WAN | {"lan": ("10.0.0.9", 9)}, {}, "10.0.0.9", 9, R.LAN_TAG),
+    (NEVER, "dc2", "203.0.113.9", WAN | {"lan": ("10.0.0.9", 0)}, {}, "10.0.0.9", 21000, R.LAN_TAG),
     (NEVER, "dc2", "", WAN, NODE_WAN, "10.0.0.1", 21000, R.LAN_TAG),
     (NEVER, "dc2", "", WAN, {}, "10.0.0.1", 21000, R.REMOTE_NODE),
     (NEVER, "dc1", "", {}, {}, "10.0.0.1", 21000, R.LOCAL_NODE),
@@ -203,3 +205,8 @@ def test_recorded_matrix_has_a_mixed_pair() -> None:
     endpoints = parse_health(body("wanmatrix-on-health-connect")).endpoints
     doubts = {e.service_id: doubt(e, reach(e, own_datacenter="dc1")) for e in endpoints}
     assert [name for name, found in doubts.items() if found is Doubt.MIXED_PAIR] == ["dbA-sidecar-proxy"]
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_every_port_can_be_dialled(port: int) -> None:
+    assert reach(endpoint("dc1", "10.0.0.9", {}, port=port), own_datacenter="dc1").port == port

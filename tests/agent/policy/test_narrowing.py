@@ -127,5 +127,13 @@ def test_settings_that_are_none(text: str) -> None:
         parse_setting(text)
 
 
+def test_a_destination_may_be_narrowed_for_one_source_alone() -> None:
+    meta = {"destination-datacenters:web": "dc9"}
+    (narrowing,) = parse_meta(meta, "*")
+    assert narrowing.covers("web")
+    assert not narrowing.covers("api")
+    assert parse_meta(meta, "api") == ()
+
+
 def test_no_meta_narrows_nothing() -> None:
     assert parse_meta({}, "web") == parse_meta({"owner": "x"}, "web") == ()

@@ -51,6 +51,28 @@ def test_the_first_that_matches_decides() -> None:
     assert deciding(permissions, request("*", "OPTIONS")) is None
 
 
+def test_a_denial_asks_everything_given_of_the_headers_too() -> None:
+    header = [{"Name": "X-A", "Exact": "1"}, {"Name": "x-b", "Present": True}]
+    permissions = parse_permissions([permission("deny", PathPrefix="/api", Header=header)])
+    for path, a, b in product(("/api", "/x"), (("1",), ("2",), ("2", "1"), ()), ((), ("b",))):
+        expected = path == "/api" and "1" in a and b == ("b",)
+        assert (deciding(permissions, request(path, x_a=a, x_b=b)) == 1) is expected
+    assert deciding(permissions, HttpRequest(method="GET", paths=("/api",), headers={})) is None
+
+
+def test_a_header_may_be_compared_without_case() -> None:
+    alike = parse_permissions([permission(Header=[{"Name": "x-a", "Exact": "Ab", "IgnoreCase": True}])])
+    assert deciding(alike, request(x_a=("aB",))) == 1
+    exact = parse_permissions([permission(Header=[{"Name": "x-a", "Exact": "Ab"}])])
+    assert deciding(exact, request(x_a=("aB",))) is None
+
+
+@pytest.mark.parametrize("condition", [{"Regex": "a"}, {"Present": True}])
+def test_what_has_no_case_to_ignore_is_unreadable(condition: dict[str, object]) -> None:
+    found = parse_permissions([permission(Header=[{"Name": "x-a", "IgnoreCase": True, **condition}])])
+    assert found.unreadable is Unreadable.PERMISSION
+
+
 def test_everything_given_must_hold() -> None:
     header = [{"Name": "X-A", "Exact": "1"}, {"Name": "x-b", "Present": True, "Invert": True}]
     permissions = parse_permissions([permission(PathPrefix="/api", Methods=["GET"], Header=header)])
@@ -176,7 +198,8 @@ def test_a_token_requirement_of_the_whole_intention_denies() -> None:
 def test_a_header_that_changes_the_request_afterwards_denies(name: str) -> None:
     asked = HttpRequest(method="GET", paths=("/a",), headers={name: ("/admin",)})
     verdict = authorize_request(rules(permission(PathExact="/a"), default_allow=True), WEB, asked)
-    assert verdict.reason is VerdictReason.OVERRIDING_HEADER
+    assert (verdict.allowed, verdict.reason) == (False, VerdictReason.OVERRIDING_HEADER)
+    assert name in verdict.rule
     plain = parse_match([], "db", default_allow=True)
     assert authorize_request(plain, WEB, asked).allowed  # where nothing is judged, nothing can be evaded
 

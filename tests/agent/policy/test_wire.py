@@ -120,3 +120,21 @@ def test_words_of_consul_are_shown_within_bounds() -> None:
     found = doubt(**{f"Field{number}{'x' * 500}": 1 for number in range(50)})
     assert found is not None
     assert len(found.text) < 500
+
+
+@pytest.mark.parametrize(
+    ("also", "anyone"),
+    [
+        ({}, False),
+        ({"SourceType": "consul"}, False),
+        ({"SourceType": "node"}, True),
+        ({"SourceName": ""}, True),
+        ({"SourceOfLater": "x"}, True),
+    ],
+)
+def test_an_unknown_field_is_of_anyone_where_the_source_is_in_doubt_too(
+    also: dict[str, object], anyone: bool
+) -> None:
+    found = doubt(Conditions={"After": "noon"}, **also)
+    assert found is not None
+    assert found.anyone is anyone
