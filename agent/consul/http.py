@@ -10,6 +10,7 @@ import os
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeGuard
@@ -21,6 +22,7 @@ from agent.base.unquoted import unquoted
 
 MAX_BODY = 32 << 20  # bytes; five thousand endpoints are about 10 MB
 MAX_IDLE = 16  # connections; a sidecar has about half as many long polls
+QUIET_SECONDS = 0.001  # that a kept connection is listened to before it is used again
 _CHUNK = 65536
 
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
@@ -139,8 +141,19 @@ class _Connection:
         """Whether both sides have ended the exchange and mean to go on."""
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
+    async def _is_quiet(self) -> bool:
+        """Whether nothing has come since the last answer, no byte and no end."""
+        if self._http.trailing_data != (b"", False):
+            return False
+        with trio.move_on_after(QUIET_SECONDS), suppress(trio.BrokenResourceError):
+            await self.stream.receive_some(1)
+            return False
+        return True
+
     async def exchange(self, request: Request, max_body: int) -> Response:
         if self._used:
+            if not await self._is_quiet():
+                raise _Stale
             self._http.start_next_cycle()
         headers = {"Host": self._host, "Accept": "application/json", "Connection": "keep-alive"}
         headers |= request.headers

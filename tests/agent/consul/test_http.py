@@ -134,6 +134,47 @@ async def test_a_kept_connection_that_has_gone_is_replaced() -> None:
     assert len(server.streams) == 2
 
 
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_kept_connection_with_stray_bytes_is_not_used_again(late: bool) -> None:
+    """They would be taken for the next answer."""
+    far: list[trio.SocketStream] = []
+
+    async def dial() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        ours, theirs = trio.socket.socketpair()
+        far.append(trio.SocketStream(theirs))
+        return trio.SocketStream(ours)
+
+    client = Client(dial, host="consul:8500")
+    stray = OK.replace(b"ok", b"no")
+    for number, answer in enumerate((OK if late else OK + stray, OK)):
+        ask = Ask(client)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask.run)
+            await wait_all_tasks_blocked()
+            assert len(far) == number + 1
+            assert bytes(await far[number].receive_some()).startswith(b"GET /v1/x")
+            await far[number].send_all(answer)
+        assert ask.response is not None
+        assert ask.response.body == b"ok"
+        if late and not number:
+            await far[number].send_all(stray)
+    await client.aclose()
+    for stream in far:
+        await stream.aclose()
+
+
+async def test_a_kept_connection_that_breaks_amid_an_answer_is_no_stale_one() -> None:
+    """Something of the answer was seen: the question is not asked again."""
+    server = Server()
+    client = server.client()
+    await exchange(client, server, OK)
+    _, ask = await exchange(client, server, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+    assert ask.failure is not None
+    assert ask.failure.failure is ExchangeFailure.CLOSED
+    assert len(server.streams) == 1
+
+
 async def test_two_at_once_have_a_connection_each_and_not_too_many_are_kept() -> None:
     server = Server()
     client = server.client()
