@@ -179,7 +179,7 @@ class Lifecycle:
         agent.control.admin_at = [address_of(one.sock) for one in bound]
         for one in bound:
             agent.log.listening(one.purpose, one.address)
-        admin = Admin(routes(agent, self.drain))
+        admin = Admin(routes(agent, self.drain), agent.log, agent.control.settings.admin_hosts or ())
         if bound:
             watches.start_soon(admin.serve, [one.sock for one in bound])
         return bound

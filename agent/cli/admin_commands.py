@@ -62,7 +62,7 @@ def _flag(option: Option) -> Flag:
 async def _talk(name: str, console: Console, told: Mapping[str, Any]) -> int:
     bind = told["admin_bind"]
     address: Address = bind[0] if isinstance(bind, tuple) else bind
-    client = Client(unix_or_tcp(address), host="sidecar")
+    client = Client(unix_or_tcp(address), host="localhost")
     try:
         if name == "wait":
             return await _wait(console, client, told["timeout"])

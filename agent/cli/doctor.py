@@ -163,7 +163,7 @@ def look_at_deny_file(settings: Settings) -> list[Finding]:
 async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:
     """What a running agent says of itself, if one answers."""
     address = settings.admin_bind[0]
-    client = Client(unix_or_tcp(address), host="sidecar")
+    client = Client(unix_or_tcp(address), host="localhost")
     try:
         response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
         document = msgspec.json.decode(response.body, type=dict[str, Any])

@@ -84,7 +84,7 @@ def _inquiry(values: Mapping[str, Sequence[str]]) -> Inquiry:
 async def ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     """Whether it is allowed, and the page, by the running agent; raise Exit."""
     address = settings.admin_bind[0]
-    client = Client(unix_or_tcp(address), host="sidecar")
+    client = Client(unix_or_tcp(address), host="localhost")
     body = msgspec.json.encode(inquiry)
     try:
         response = await client.exchange(Request(method="POST", target="/explain", body=body), CALL_SECONDS)

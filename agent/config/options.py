@@ -130,6 +130,8 @@ OURS = (
     Option(name="admin_bind", read=values.parse_admin, default=(TcpAddress("127.0.0.1", 19000),),
            repeatable=True, example="ADDR:PORT|unix:/path",
            says="the admin endpoint; what changes the agent needs a unix socket"),
+    Option(name="admin_hosts", read=values.parse_text, repeatable=True, example="NAME",
+           says="by which other names in Host the admin endpoint answers over TCP, beside its addresses"),
     Option(name="drain_seconds", read=values.parse_seconds, default=30.0, example="SECONDS",
            says="how long live connections may go on after SIGTERM"),
     Option(name="expired_peer_grace", read=values.parse_grace, default=0.0, example="SECONDS|never",

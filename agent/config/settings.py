@@ -98,6 +98,7 @@ class Settings:
     partition: str | None
     start_timeout: float
     admin_bind: tuple[Address, ...]
+    admin_hosts: tuple[str, ...] | None
     drain_seconds: float
     expired_peer_grace: float  # infinite: never
     wan_addresses: WanMode

@@ -2,6 +2,6 @@
 
 Each fast reader is held to h11 by a property test.
 
-    chunked  fields  head  request  request_body  request_reader  response_fast  response_h11
-    target
+    chunked  fields  head  host  request  request_body  request_reader  response_fast
+    response_h11  target
 """

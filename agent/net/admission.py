@@ -79,7 +79,9 @@ class Admission:
     __slots__ = (
         "_begun",
         "_clock",
+        "_grace",
         "_held",
+        "_own_grace",
         "_silent",
         "admitted",
         "displaced",
@@ -101,11 +103,15 @@ class Admission:
         unsettled_limit: int | None = None,
         *,
         fair: bool = False,
+        grace: float = GRACE,
+        own_grace: float = OWN_GRACE,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.limit = limit
         self.unsettled_limit = unsettled_limit
         self.fair = fair
+        self._grace = grace
+        self._own_grace = own_grace
         self.live = 0
         self.most = 0
         self.most_unsettled = 0
@@ -153,7 +159,7 @@ class Admission:
 
         `pressed`: the line is full.
         """
-        if self.crowded(source) and not self._displace(OWN_GRACE, source, pressed=pressed):
+        if self.crowded(source) and not self._displace(self._own_grace, source, pressed=pressed):
             return Overflow.HANDSHAKES
         reason = self.full
         if reason is not None and self.give_way(pressed=pressed or reason is Overflow.CONNECTIONS):
@@ -174,11 +180,11 @@ class Admission:
     def next_to_yield(self) -> float:
         """When the grace of somebody ends next, or has ended, by the clock; infinite if nobody has any."""
         first = [next(iter(places.values()), math.inf) for places in (self._silent, self._begun)]
-        return min(first) + GRACE
+        return min(first) + self._grace
 
     def give_way(self, *, pressed: bool = False) -> bool:
         """Free a place that waits for its caller, if anybody's is to be freed; whether there was one."""
-        return self.fair and self._displace(GRACE, pressed=pressed)
+        return self.fair and self._displace(self._grace, pressed=pressed)
 
     def _displace(self, grace: float, source: Source | None = None, *, pressed: bool) -> bool:
         """Free a place (of that source) for another; whether there was one."""
@@ -206,6 +212,11 @@ class Admission:
         if place in self._silent:
             del self._silent[place]
             self._begun[place] = self._clock()
+
+    def _rest(self, place: Place) -> None:
+        self._settle(place)
+        self._silent[place] = self._clock()
+        self._held[place.source] += 1
 
     def _settle(self, place: Place) -> None:
         if place not in self._silent and place not in self._begun:
@@ -237,6 +248,11 @@ class Place:
     def settle(self) -> None:
         """Its handshake is over, well or not; to be told once or more."""
         self._admission._settle(self)  # noqa: SLF001 - two halves of one thing
+
+    def rest(self) -> None:
+        """It has nothing to wait for us for any more, and is silent anew."""
+        if not self._gone:
+            self._admission._rest(self)  # noqa: SLF001 - two halves of one thing
 
     def leave(self) -> None:
         """It has ended; to be told once or more."""

@@ -37,6 +37,7 @@ class Journal(WatchJournal):
         super().__init__(stream, clock, level=level, form=form, worker=worker)
         self._connections = connections  # every one, also those that end in order
         self._flood = Flood()
+        self._shortage = Flood(lines=1, seconds=60.0)
 
     # --- the process ---
 
@@ -240,8 +241,16 @@ class Journal(WatchJournal):
         )
 
     def exhausted(self, error: OSError, /) -> None:
-        """The system gives no more descriptors or memory; accepting pauses."""
-        self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror)
+        """The system gives no more descriptors or memory; accepting pauses. It may come and go quickly."""
+        hidden = self._shortage.hidden("admission")
+        if hidden is not None:
+            self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror, hidden=hidden or None)
+
+    def admin_failed(self, path: str, error: Exception, /) -> None:
+        """A bug, or want of something: a question at the admin endpoint could not be answered."""
+        hidden = self._flood.hidden(f"admin {path}")
+        if hidden is not None:
+            self.write(LogLevel.ERROR, "admin.failed", path=path, detail=repr(error), hidden=hidden or None)
 
     def _ended(self, level: LogLevel, event: str, finished: Finished, hidden: int = 0) -> None:
         if self.wants(level):

@@ -10,21 +10,23 @@ LINES_PER_SECOND = 10  # of one reason
 
 
 class Flood:
-    """At most so many lines of one reason per second; the rest is counted and told with the next one."""
+    """At most so many lines of one reason in a spell; the rest is counted and told with the next one."""
 
-    def __init__(self) -> None:
-        self._second: dict[str, int] = {}  # of trio's clock
+    def __init__(self, lines: int = LINES_PER_SECOND, seconds: float = 1.0) -> None:
+        self._lines = lines
+        self._seconds = seconds
+        self._spell: dict[str, int] = {}  # of trio's clock
         self._told: Counter[str] = Counter()
         self._hidden: Counter[str] = Counter()
 
     def hidden(self, reason: str) -> int | None:
         """None: do not tell. Else how many were not told before."""
-        second = int(trio.current_time())
-        if self._second.get(reason) != second:
-            self._second[reason] = second
+        spell = int(trio.current_time() / self._seconds)
+        if self._spell.get(reason) != spell:
+            self._spell[reason] = spell
             self._told[reason] = 0
         self._told[reason] += 1
-        if self._told[reason] > LINES_PER_SECOND:
+        if self._told[reason] > self._lines:
             self._hidden[reason] += 1
             return None
         return self._hidden.pop(reason, 0)

@@ -1,26 +1,35 @@
 """The admin endpoint's HTTP/1.1 server: h11 over trio, a handful of routes, bounds on everything.
 
-Over TCP it only answers questions. Whatever changes the agent is asked for over a unix socket, where the
-file's mode says who may.
+Over TCP it only answers questions, and only if Host names an address of ours, `localhost` or one of
+`admin_hosts`. Whatever changes the agent is asked for over a unix socket, where the file's mode says who may.
+
+A probe always finds a place: whoever has waited for longest, between two requests or amid one, gives way to a
+newcomer, and one address holds half of the places at most (`agent.net.admission`). Only what is being
+answered keeps its place.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import h11
 import trio
 
 from agent import VERSION
 from agent.http1.head import FieldNames, name_refused
+from agent.http1.host import LOCAL, host_name
+from agent.net.accept import AdmissionEvents, accept_all
+from agent.net.admission import Admission, Place
 
 MAX_HEAD = 16 << 10  # bytes
 MAX_BODY = 64 << 10  # bytes
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = 64  # that wait for a client; as many may be being answered
 REQUEST_SECONDS = 10.0  # for a request to arrive, and again for its answer to leave
-IDLE_SECONDS = 60.0  # between two requests
+IDLE_SECONDS = 10.0  # between two requests
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 
 
@@ -51,43 +60,74 @@ def text_reply(status: int, text: str) -> Reply:
     return Reply(status=status, body=text.encode() + b"\n")
 
 
-class Admin:
-    """Serves the routes on every listener given."""
+class AdminEvents(AdmissionEvents, Protocol):
+    """Who is told of trouble here; must not block."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def admin_failed(self, path: str, error: Exception, /) -> None:
+        """A request could not be answered."""
+
+
+class Seat(Protocol):
+    """The place of a connection: given up for another unless it is settled."""
+
+    def settle(self) -> None:
+        """It waits for us."""
+
+    def rest(self) -> None:
+        """It does no more."""
+
+
+class Admin:
+    """Serves the routes on every listener given. `hosts` are names for it, beside its addresses."""
+
+    def __init__(self, routes: Sequence[Route], events: AdminEvents, hosts: Collection[str] = ()) -> None:
         self._routes = {(route.method, route.path): route for route in routes}
-        self._slots = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._events = events
+        self._hosts = LOCAL | {host_name(host) for host in hosts}
+        self._admission = Admission(2 * MAX_CONNECTIONS, MAX_CONNECTIONS, fair=True, grace=0.0, own_grace=0.0)
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Accept and answer until cancelled. The sockets listen already and stay the caller's."""
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
-        await trio.serve_listeners(self._serve_connection, listeners)
+        async with trio.open_nursery() as connections:
+            await accept_all(
+                sockets,
+                self._serve_connection,
+                connections=connections,
+                admission=self._admission,
+                events=self._events,
+            )
 
-    async def _serve_connection(self, stream: trio.SocketStream) -> None:
-        try:
-            self._slots.acquire_nowait()
-        except trio.WouldBlock:
-            await stream.aclose()
-            return
-        try:
+    async def _serve_connection(self, sock: socket.socket, place: Place) -> None:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        hosts = self._hosts_at(sock)
+        with place.scope, suppress(trio.BrokenResourceError):  # the client may have gone
             async with stream:
-                may_change = stream.socket.family == socket.AF_UNIX
-                await _Conversation(stream, self._routes, may_change=may_change).run()
-        except trio.BrokenResourceError:
-            pass  # the asker has gone; there is nobody left to tell
-        finally:
-            self._slots.release()
+                await _Conversation(stream, self._routes, place, events=self._events, hosts=hosts).run()
+
+    def _hosts_at(self, sock: socket.socket) -> Collection[str] | None:
+        """By which names a connection may ask; None: by any, for no browser leads to a unix socket."""
+        if sock.family == socket.AF_UNIX:
+            return None
+        return self._hosts | {host_name(sock.getsockname()[0])}
 
 
 class _Conversation:
-    """One connection, one request after the other."""
+    """One connection, one request after the other; `hosts` None: over a unix socket."""
 
     def __init__(
-        self, stream: trio.abc.Stream, routes: dict[tuple[str, str], Route], *, may_change: bool
+        self,
+        stream: trio.abc.Stream,
+        routes: Mapping[tuple[str, str], Route],
+        seat: Seat,
+        *,
+        events: AdminEvents,
+        hosts: Collection[str] | None,
     ) -> None:
         self._stream = stream
         self._routes = routes
-        self._may_change = may_change
+        self._seat = seat
+        self._events = events
+        self._hosts = hosts
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._without_body = False
 
@@ -120,7 +160,11 @@ class _Conversation:
                     return text_reply(413, f"the body is over {MAX_BODY} bytes")
         except h11.RemoteProtocolError as error:
             return text_reply(error.error_status_hint, str(error))
-        return await self._route(head, bytes(body))
+        self._seat.settle()
+        try:
+            return await self._route(head, bytes(body))
+        finally:
+            self._seat.rest()
 
     async def _next(self) -> h11.Event | type[h11.PAUSED]:
         while True:
@@ -133,17 +177,30 @@ class _Conversation:
         path = head.target.decode("latin-1").partition("?")[0]
         method = head.method.decode("latin-1")
         self._without_body = method == "HEAD"
+        if (host := self._foreign_host(head)) is not None:
+            return text_reply(403, f"host {host!r} is no name of this endpoint (-admin-hosts)")
         route = self._routes.get(("GET" if method == "HEAD" else method, path))
         if route is None:
             known = sorted(method for method, known_path in self._routes if known_path == path)
             if known:
                 return text_reply(405, f"{path} answers {', '.join(known)}")
             return text_reply(404, f"no {path}; try /live, /ready, /metrics or /status")
-        if route.changes and not self._may_change:
+        if route.changes and self._hosts is not None:
             return text_reply(
                 403, f"{method} {path} is answered over the unix socket only (-admin-bind unix:…)"
             )
-        return await route.answer(body)
+        try:
+            return await route.answer(body)
+        except Exception as error:  # noqa: BLE001 - of one question; it ends no agent
+            self._events.admin_failed(path, error)
+            return text_reply(500, "not answered; the log says why")
+
+    def _foreign_host(self, head: h11.Request) -> str | None:
+        """The host that is asked for, if it is none of ours. HTTP/1.0 may name none; h11 refuses two."""
+        named = [value.decode("latin-1") for name, value in head.headers if name == b"host"]
+        if self._hosts is None or not named or host_name(named[0]) in self._hosts:
+            return None
+        return named[0]
 
     async def _send(self, reply: Reply) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):

@@ -19,6 +19,7 @@ from agent.config.parsers import parse_admin
 from agent.net.bind import bind
 from agent.observe.server import Admin
 from agent.observe.status import document
+from tests.agent.observe.test_server import Heard
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import Life, public_life
 from tests.support.agent_parts import LEAF, MATCH
@@ -201,7 +202,7 @@ async def test_an_agent_of_another_kind_is_told_as_such(nursery: trio.Nursery, t
     """Something answers, and not what was asked."""
     bound = await bind(parse_admin(f"unix:{tmp_path}/s"), "x")
     bound.listen()
-    nursery.start_soon(Admin(()).serve, [bound.sock])
+    nursery.start_soon(Admin((), Heard()).serve, [bound.sock])
     terminal = Terminal()
     assert await terminal.talk("status", f"unix:{tmp_path}/s") == ExitCode.FAILED
     assert terminal.err.startswith("sidecar: the agent answered 404: ")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,11 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from agent.base.address import Address, TcpAddress, UnixAddress
+from agent.net.admission import Admission
 from agent.net.bind import bind
 from agent.observe import server as admin
 from agent.observe.server import MAX_BODY, MAX_CONNECTIONS, Admin, Reply, Route, text_reply
+from tests.agent.net.test_accept import Told
 
 
 async def greet(_body: bytes) -> Reply:
@@ -31,15 +33,46 @@ ROUTES = (
 )
 
 
+class Heard(Told):
+    """Who is told of trouble."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: list[tuple[str, Exception]] = []
+
+    def admin_failed(self, path: str, error: Exception, /) -> None:
+        self.failed.append((path, error))
+
+
+def conversation(stream: trio.abc.Stream, routes: Sequence[Route]) -> admin._Conversation:
+    """Over TCP, by the name of localhost."""
+    table = {(route.method, route.path): route for route in routes}
+    return admin._Conversation(stream, table, Admission().enter(), events=Heard(), hosts={"localhost"})
+
+
 @asynccontextmanager
 async def serving(address: Address) -> AsyncIterator[trio.abc.HalfCloseableStream]:
     """A connection to a server at that address."""
     bound = await bind(address, "x")
     bound.listen()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Admin(ROUTES).serve, [bound.sock])
+        nursery.start_soon(Admin(ROUTES, Heard()).serve, [bound.sock])
         async with await _connected(address, bound.sock) as stream:
             yield stream
+        nursery.cancel_scope.cancel()
+    bound.close()
+
+
+@asynccontextmanager
+async def listening(
+    routes: Sequence[Route] = ROUTES, hosts: Sequence[str] = ()
+) -> AsyncIterator[tuple[tuple[str, int], Heard]]:
+    """Where a server of these routes is, and what it tells of."""
+    bound, heard = await bind(LOOPBACK, "x"), Heard()
+    bound.listen()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Admin(routes, heard, hosts).serve, [bound.sock])
+        yield bound.sock.getsockname(), heard
         nursery.cancel_scope.cancel()
     bound.close()
 
@@ -67,7 +100,7 @@ async def ask(stream: trio.abc.Stream, request: bytes, *, until: bytes = b"\n") 
 
 
 def get(path: str, method: str = "GET") -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 async def test_a_question_and_its_answer() -> None:
@@ -99,7 +132,7 @@ async def test_head_has_no_body() -> None:
         (get("/hello", "DELETE"), b"405", b"/hello answers GET"),
         (get("/echo", "POST"), b"403", b"POST /echo is answered over the unix socket only"),
         (b"nonsense\r\n\r\n", b"400", b""),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20000, b"431", b""),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20000, b"431", b""),
     ],
 )
 async def test_questions_without_an_answer(request_: bytes, status: bytes, text: bytes) -> None:
@@ -111,7 +144,7 @@ async def test_questions_without_an_answer(request_: bytes, status: bytes, text:
 
 async def test_what_changes_the_agent_is_answered_over_the_unix_socket(tmp_path: Path) -> None:
     async with serving(UnixAddress(str(tmp_path / "s"))) as stream:
-        request = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab\n"
+        request = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nab\n"
         answer = await ask(stream, request)
     assert answer.startswith(b"HTTP/1.1 202 ")
     assert answer.endswith(b"\r\n\r\nab\n")
@@ -130,26 +163,88 @@ async def test_a_name_that_a_gateway_folds_into_anothers_is_refused(name: str) -
 async def test_a_body_has_a_limit(tmp_path: Path) -> None:
     async with serving(UnixAddress(str(tmp_path / "s"))) as stream:
         size = MAX_BODY + 1
-        request = f"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size
+        request = (
+            f"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size
+        )
         assert (await ask(stream, request)).startswith(b"HTTP/1.1 413 ")
 
 
-async def test_connections_have_a_limit() -> None:
-    bound = await bind(LOOPBACK, "x")
-    bound.listen()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(Admin(ROUTES).serve, [bound.sock])
-        port = bound.sock.getsockname()[1]
-        streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
-        for stream in streams:
-            await ask(stream, get("/hello"))
-        one_more = await trio.open_tcp_stream("127.0.0.1", port)
+async def test_a_probe_is_answered_though_more_than_all_places_are_held_by_those_who_ask_nothing() -> None:
+    async with listening() as (address, _):
+        idle = [await trio.open_tcp_stream(*address) for _ in range(MAX_CONNECTIONS)]
+        asked = []
+        for _ in range(MAX_CONNECTIONS):
+            asked.append(await trio.open_tcp_stream(*address))
+            assert (await ask(asked[-1], get("/hello"))).endswith(b"hello\n")  # and stays
+        begun = [await trio.open_tcp_stream(*address) for _ in range(MAX_CONNECTIONS)]
+        for stream in begun:
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(b"GET /hel")
+        async with await trio.open_tcp_stream(*address) as probe:
+            assert (await ask(probe, get("/hello"))).endswith(b"hello\n")
         with trio.fail_after(5):
-            assert await one_more.receive_some() == b""
-        for stream in (*streams, one_more):
+            assert await idle[0].receive_some() == b""  # the oldest have given way
+        for stream in (*idle, *asked, *begun):
             await stream.aclose()
-        nursery.cancel_scope.cancel()
-    bound.close()
+
+
+async def test_what_is_being_answered_does_not_give_way() -> None:
+    release = trio.Event()
+
+    async def slow(_body: bytes) -> Reply:
+        await release.wait()
+        return text_reply(200, "at last")
+
+    routes = (*ROUTES, Route(method="GET", path="/slow", answer=slow))
+    async with listening(routes) as (address, _), await trio.open_tcp_stream(*address) as asker:
+        await asker.send_all(get("/slow"))
+        idle = [await trio.open_tcp_stream(*address) for _ in range(2 * MAX_CONNECTIONS)]
+        async with await trio.open_tcp_stream(*address) as probe:
+            assert (await ask(probe, get("/hello"))).endswith(b"hello\n")
+        release.set()
+        assert (await ask(asker, b"")).endswith(b"at last\n")
+        for stream in idle:
+            await stream.aclose()
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.:19000", "127.0.0.1:1", "[::1]", "box.example:80"])
+async def test_who_asks_by_a_name_of_ours_is_answered(host: str) -> None:
+    async with listening(hosts=("box.example",)) as (address, _), await trio.open_tcp_stream(*address) as one:
+        answer = await ask(one, f"GET /hello HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:19000", "127.0.0.1.evil.example", "10.0.0.1", ""]
+)
+async def test_who_asks_by_another_name_is_refused(host: str) -> None:
+    """DNS rebinding: the browser of somebody who can reach us asks for a page of the attacker's."""
+    async with listening() as (address, _), await trio.open_tcp_stream(*address) as one:
+        answer = await ask(one, f"GET /hello HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b"is no name of this endpoint" in answer
+
+
+async def test_over_a_unix_socket_any_name_will_do(tmp_path: Path) -> None:
+    async with serving(UnixAddress(str(tmp_path / "s"))) as stream:
+        answer = await ask(stream, b"GET /hello HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_one_without_a_name_is_no_browser() -> None:
+    async with listening() as (address, _), await trio.open_tcp_stream(*address) as one:
+        assert (await ask(one, b"GET /hello HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_question_that_cannot_be_answered_ends_nothing_else() -> None:
+    async def broken(_body: bytes) -> Reply:
+        raise OSError(24, "Too many open files")
+
+    routes = (*ROUTES, Route(method="GET", path="/broken", answer=broken))
+    async with listening(routes) as (address, heard), await trio.open_tcp_stream(*address) as one:
+        assert (await ask(one, get("/broken"))).startswith(b"HTTP/1.1 500 ")
+        assert (await ask(one, get("/hello"))).endswith(b"hello\n")
+    assert [path for path, _ in heard.failed] == ["/broken"]
 
 
 async def test_who_asks_nothing_is_sent_away(autojump_clock: MockClock) -> None:
@@ -158,7 +253,7 @@ async def test_who_asks_nothing_is_sent_away(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            await admin._Conversation(theirs, {}, may_change=False).run()
+            await conversation(theirs, ()).run()
 
         nursery.start_soon(serve)
         await ours.send_all(b"GET / HT")
@@ -167,11 +262,10 @@ async def test_who_asks_nothing_is_sent_away(autojump_clock: MockClock) -> None:
 
 async def test_a_second_question_may_take_longer(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
-    routes = {("GET", "/hello"): ROUTES[0]}
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            await admin._Conversation(theirs, routes, may_change=False).run()
+            await conversation(theirs, ROUTES).run()
 
         nursery.start_soon(serve)
         await ask(ours, get("/hello"))
@@ -184,7 +278,7 @@ async def test_an_asker_that_breaks_off_is_no_error() -> None:
     bound = await bind(LOOPBACK, "x")
     bound.listen()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Admin(ROUTES).serve, [bound.sock])
+        nursery.start_soon(Admin(ROUTES, Heard()).serve, [bound.sock])
         for _ in range(2):
             sock = socket.create_connection(("127.0.0.1", bound.sock.getsockname()[1]))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

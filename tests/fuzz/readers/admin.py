@@ -12,8 +12,10 @@ import msgspec
 import trio
 
 from agent.base.undecodable import UNDECODABLE
+from agent.net.admission import Admission
 from agent.observe.server import JSON, Admin, Reply, Route, text_reply
 from agent.policy.explain import Inquiry, InvalidInquiry, question_of
+from tests.agent.observe.test_server import Heard
 from tests.fuzz.target import Target
 
 
@@ -27,8 +29,7 @@ async def _asked(data: bytes) -> None:
     with theirs:
         theirs.sendall(data)
         theirs.shutdown(socket.SHUT_WR)
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        await Admin(_ROUTES)._serve_connection(stream)
+        await Admin(_ROUTES, Heard())._serve_connection(ours, Admission().enter())
         heard = b""
         while part := theirs.recv(1 << 20):
             heard += part
