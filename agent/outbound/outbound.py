@@ -24,7 +24,7 @@ from agent.base.latest import Latest
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, Direction, FailedAttempt, Party
-from agent.net.dial import DialFailed, dial, remote
+from agent.net.dial import DialFailed, DialReason, dial, remote
 from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
 from agent.outbound.candidates import Search
 from agent.outbound.upstream_state import Targets, counted
@@ -185,7 +185,7 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
         except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
             if failure.reason in _KEPT_OUT.values():  # of every instance, and against none of them
                 kept_out.add(approach.endpoint.expected)
-            else:
+            elif failure.reason is not DialReason.NO_RESOURCES:  # of ours, and no fault of the endpoint
                 route.targets.failed(approach)
             detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
             attempt = FailedAttempt(

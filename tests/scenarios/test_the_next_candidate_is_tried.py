@@ -9,7 +9,7 @@ import trio
 from OpenSSL import SSL
 
 from agent.base.latest import Latest
-from agent.net.dial import DialReason
+from agent.net.dial import DialFailed, DialReason
 from agent.net.handshake import HandshakeFailed, HandshakeReason
 from agent.outbound.outbound import OutboundReason
 from agent.relay.splice import Ending
@@ -66,6 +66,17 @@ async def test_all_are_down() -> None:
         await reset_with(m, OutboundReason.ALL_FAILED)
         assert [a.reason for a in m.web.events.attempts] == [DialReason.REFUSED, DialReason.REFUSED]
         assert "a on node-1" in m.web.ledger.recent()[-1].detail
+
+
+async def test_want_of_descriptors_is_held_against_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def without_descriptors(address: object, _seconds: float) -> socket.socket:
+        raise DialFailed(DialReason.NO_RESOURCES, f"{address}: Too many open files")
+
+    monkeypatch.setattr("agent.outbound.outbound.dial", without_descriptors)
+    async with mesh(echo) as m:
+        await reset_with(m, OutboundReason.ALL_FAILED)
+        assert [attempt.reason for attempt in m.web.events.attempts] == [DialReason.NO_RESOURCES]
+        assert m.told.ejections == []
 
 
 async def test_an_endpoint_without_an_address() -> None:
