@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from agent.connections.verdicts import rejudge
 from certs.spiffe import ServiceId
-from tests.scenarios.http_front import allow, deny, front, request
-from tests.support.two_sidecars import Side
+from tests.scenarios.http_front import allow, deny, front, intentions, request
+from tests.support.two_sidecars import Side, now
 
 
 async def test_a_request_that_is_allowed_reaches_the_app_and_its_answer_comes_back() -> None:
@@ -44,3 +45,17 @@ async def test_a_request_that_is_denied_gets_words_and_the_connection_goes_on() 
         (refused,) = f.mesh.db.events.refused_requests
         assert (refused.method, refused.target, refused.status) == ("GET", "/admin", 403)
         assert "permission 1: deny any method /admin" in refused.detail
+
+
+async def test_a_request_that_is_over_is_not_judged_again() -> None:
+    """Between two requests a connection is judged by its caller alone, whatever the last request was."""
+    async with front(allow(PathPrefix="/")) as f, f.caller() as caller:
+        await caller.send(request("GET /once"))
+        assert (await caller.reply()) is not None
+        (connection,) = f.mesh.db.ledger.live()
+        assert connection.request is None
+        contexts = f.mesh.db.contexts.value
+        later = intentions(deny(PathExact="/once"), allow(PathPrefix="/"))
+        assert rejudge(f.mesh.db.ledger, later, contexts, now()).closed == 0
+        await caller.send(request("GET /other"))
+        assert (await caller.reply()) is not None
