@@ -2,6 +2,7 @@
 # check: format, lint, types, all tests with a floor under their coverage, the audit; what CI runs
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep)
+# mutants: wrong edits in what decides, an hour (MUTANTS_FLAGS=: 'certs.peer*', …)
 # Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
 SHELL  := /bin/bash
 # Debian's own, where it is new enough, before whatever else the path has: it is what Debian's users run.

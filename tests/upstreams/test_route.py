@@ -102,9 +102,10 @@ def test_through_a_remote_gateway() -> None:
 
 def test_each_identity_is_sought_through_the_gateways() -> None:
     other = replace(away("c"), expected=ExpectedIdentity(datacenter=FAR, service="db-next"))
-    ways = approaches([(0, of(away("b"), away("b2"), other))], terrain(REMOTE))
+    alike = [away(f"b{number}") for number in range(20)]
+    ways = approaches([(0, of(*alike, other))], terrain(REMOTE))
     found = [(way.endpoint.expected.service, way.hop.service_id) for way in ways]
-    assert sorted(found[:2]) == [("db", "gate-far"), ("db-next", "gate-far")]  # b2 is reached by the way of b
+    assert sorted(found[:2]) == [("db", "gate-far"), ("db-next", "gate-far")]  # one of db stands for all
 
 
 def test_an_ejected_gateway_is_a_last_resort() -> None:

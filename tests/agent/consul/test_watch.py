@@ -96,6 +96,19 @@ async def test_a_bucket_lets_a_burst_through_and_then_one_a_second(autojump_cloc
     assert trio.current_time() == 104
 
 
+async def test_a_bucket_fills_as_fast_as_it_is_told(autojump_clock: MockClock) -> None:
+    bucket = TokenBucket(rate=4, burst=2)
+    times = []
+    for _ in range(4):
+        await bucket.take()
+        times.append(trio.current_time())
+    assert times == [0, 0, 0.25, 0.5]
+    await trio.sleep(0.5)
+    for _ in range(3):
+        await bucket.take()
+    assert trio.current_time() == 1.25
+
+
 class Script:
     """Answers in order; when they are used up a question waits for ever. Keeps when and what was asked."""
 
