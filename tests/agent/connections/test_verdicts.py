@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.connections.connection import Connection
+from agent.connections.connection import Connection, Handling
 from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction, Party
 from agent.connections.verdicts import Rejudged, rejudge
+from agent.http1.request import HttpRequest
 from agent.policy.intentions import Intentions, parse_match
 from agent.policy.source_intentions import Outgoing, parse_outgoing
 from certs.bundle import fingerprint_of
@@ -92,6 +93,56 @@ def test_denied_by_intentions_inbound_only(
         assert judged(ledger, contexts, DENY).closed == 0  # once
     else:
         assert (result.closed, connection.closing) == (0, None)
+
+
+GET_ONLY = parse_match(
+    [
+        {
+            "SourceName": "web",
+            "DestinationName": "db",
+            "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["GET"]}}],
+        }
+    ],
+    "db",
+    default_allow=False,
+)
+GET, PUT = (HttpRequest(method=method, paths=("/",), headers={}) for method in ("GET", "PUT"))
+
+
+@pytest.mark.parametrize(
+    ("handling", "request_under_way", "closing"),
+    [
+        (Handling.RELAYED, None, CloseReason.INTENTION_WITHDRAWN),  # bytes that nobody can judge
+        (Handling.RELAYED_HTTP, None, CloseReason.BY_REQUEST_NOW),
+        (Handling.BY_REQUEST, None, None),
+        (Handling.BY_REQUEST, GET, None),
+        (Handling.BY_REQUEST, PUT, CloseReason.INTENTION_WITHDRAWN),
+    ],
+)
+async def test_permissions_are_for_what_a_connection_carries(
+    ledger: Ledger,
+    contexts: Contexts,
+    handling: Handling,
+    request_under_way: HttpRequest | None,
+    closing: CloseReason | None,
+) -> None:
+    with ledger.open(Direction.INBOUND, "caller") as connection:
+        connection.peer = peer()
+        connection.handling = handling
+        connection.request = request_under_way
+        assert judged(ledger, contexts, ALLOW).closed == 0
+        judged(ledger, contexts, GET_ONLY)
+        assert connection.closing is closing
+
+
+async def test_one_that_is_not_identified_yet_keeps_none_of_the_others(
+    ledger: Ledger, contexts: Contexts
+) -> None:
+    opened = [ledger.open(Direction.INBOUND, "caller") for _ in range(3)]
+    with opened[0], opened[1] as second, opened[2] as third:
+        second.peer = third.peer = peer()
+        assert judged(ledger, contexts, DENY).closed == 2
+        assert second.closing is third.closing is CloseReason.INTENTION_WITHDRAWN
 
 
 @pytest.mark.parametrize(("seconds", "closed"), [(-1, 0), (0, 0), (0.001, 1)])

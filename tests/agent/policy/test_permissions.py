@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -216,3 +217,10 @@ def test_callers_may_ask_where_requests_are_judged() -> None:
     assert intentions.by_request
     assert not denied.by_request
     assert intentions.header_names == frozenset()
+
+
+def test_a_default_that_is_not_known_lets_nobody_in() -> None:
+    unknown = replace(parse_match([], "db", default_allow=False), default_unknown="not asked yet")
+    verdict = authorize(unknown, WEB)
+    assert (verdict.allowed, verdict.reason) == (False, VerdictReason.DEFAULT_UNKNOWN)
+    assert "not asked yet" in verdict.rule
