@@ -69,7 +69,7 @@ async def test_all_are_down() -> None:
 
 
 async def test_want_of_descriptors_is_held_against_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def without_descriptors(address: object, _seconds: float) -> socket.socket:
+    async def without_descriptors(address: object, _seconds: float, **_: object) -> socket.socket:
         raise DialFailed(DialReason.NO_RESOURCES, f"{address}: Too many open files")
 
     monkeypatch.setattr("agent.outbound.outbound.dial", without_descriptors)
