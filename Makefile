@@ -12,7 +12,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check audit bench fuzz mutants lock release clean packages
+.PHONY: help demo lint test test-fast check audit bench fuzz mutants lock release clean packages
 FUZZ_SECONDS ?= 60
 
 help:
@@ -43,11 +43,13 @@ test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not root and not consul and not envoy" --durations=10 $(TEST_FLAGS) \
 	  tests/agent tests/certs tests/upstreams tests/datacenter tests/test_house.py tests/test_reasons.py
 
-# Under coverage a test takes twice its time, and more of its limit.
-check: $(READY)
+lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Under coverage a test takes twice its time, and more of its limit.
+check: lint
 	$(MAKE) test TEST_FLAGS="--cov --cov-report=term --timeout=300 $(TEST_FLAGS)"
 	$(MAKE) audit
 
