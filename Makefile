@@ -1,5 +1,6 @@
 # demo: the two-datacenter story   test: all tests   test-fast: without root, peers and waiting   bench: benchmarks
 # check: format, lint, types, all tests with a floor under their coverage, the audit; what CI runs
+# hostile: crafted requests at the servers people run
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep)
 # mutants: wrong edits in what decides, an hour (MUTANTS_FLAGS=: 'certs.peer*', …)
@@ -12,7 +13,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-fast check audit bench fuzz mutants lock release clean packages
+.PHONY: help demo lint test test-fast check audit bench hostile fuzz mutants lock release clean packages
 FUZZ_SECONDS ?= 60
 
 help:
@@ -71,6 +72,13 @@ mutants: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	nice $(BIN)/mutmut run $(MUTANTS_FLAGS)
 	$(BIN)/mutmut results
+
+# Crafted requests against real servers, behind the sidecar; what is missing of them is told.
+hostile: $(READY) packages
+	@for each in nginx:nginx-light apache2:apache2 lighttpd:lighttpd php:php-cli puma:puma gunicorn:gunicorn \
+	  uvicorn:uvicorn node:nodejs go:golang-go javac:default-jdk-headless; do \
+	  command -v $${each%:*} >/dev/null || .ci/packages $${each#*:}; done
+	$(BIN)/python -m tests.hostile $(HOSTILE_FLAGS)
 
 # What pyproject.toml asks for, pinned and hashed. Pins stay as they are where they fit; LOCK_FLAGS=--upgrade moves them.
 lock: $(READY)

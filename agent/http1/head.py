@@ -19,6 +19,7 @@ from enum import Enum, StrEnum
 from typing import NamedTuple
 
 MAX_HEAD = 32 * 1024  # bytes of request line and headers
+MAX_LENGTH = 2**40 - 1  # bytes of a body, a tebibyte: no reader's number overflows or loses a digit
 MAX_FIELDS = 100  # each is some microseconds of work
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -190,8 +191,8 @@ def _check_framing(lengths: list[bytes], codings: list[bytes], *, old: bool) -> 
         raise HeadRefused(HeadReason.LENGTH_AND_CODING, "Content-Length beside Transfer-Encoding")
     if len(lengths) > 1:
         raise HeadRefused(HeadReason.LENGTH_TWICE, "Content-Length more than once")
-    if lengths and not _LENGTH.fullmatch(lengths[0]):
-        raise HeadRefused(HeadReason.LENGTH, "Content-Length is not a plain number")
+    if lengths and (not _LENGTH.fullmatch(lengths[0]) or int(lengths[0]) > MAX_LENGTH):
+        raise HeadRefused(HeadReason.LENGTH, f"Content-Length is not a plain number up to {MAX_LENGTH}")
     if codings and (old or len(codings) > 1 or codings[0].lower() != b"chunked"):
         raise HeadRefused(HeadReason.CODING, "Transfer-Encoding is not exactly chunked, in HTTP/1.1")
 

@@ -27,6 +27,7 @@ GOOD = [
     "GET / HTTP/1.0\r\n\r\n",
     "get / HTTP/1.1\r\nHost: [::1]:80\r\nX:\r\nY: \t a b \t\r\nZ: \xff\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: db\r\nContent-Length:  5 \r\n\r\n",
+    f"POST / HTTP/1.1\r\nHost: db\r\nContent-Length: {2**40 - 1}\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: db\r\nTransfer-Encoding: Chunked\r\n\r\n",
 ]
 
@@ -65,6 +66,7 @@ BAD = [
     (f"P / HTTP/1.1\r\n{HOST}Content-Length: -1\r\n\r\n", HeadReason.LENGTH),
     (f"P / HTTP/1.1\r\n{HOST}Content-Length:\r\n\r\n", HeadReason.LENGTH),
     (f"P / HTTP/1.1\r\n{HOST}Content-Length: {'9' * 19}\r\n\r\n", HeadReason.LENGTH),
+    (f"P / HTTP/1.1\r\n{HOST}Content-Length: {2**40}\r\n\r\n", HeadReason.LENGTH),
     (f"P / HTTP/1.1\r\n{HOST}Transfer-Encoding: gzip, chunked\r\n\r\n", HeadReason.CODING),
     (f"P / HTTP/1.1\r\n{HOST}Transfer-Encoding: identity\r\n\r\n", HeadReason.CODING),
     (f"P / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked,\r\n\r\n", HeadReason.CODING),
