@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.config.collisions import ADMIN
@@ -50,14 +51,15 @@ class Lifecycle:
         agent = self.agent
         agent.began = trio.current_time()
         async with trio.open_nursery() as watches:
-            watches.start_soon(agent.log.keep_up)
+            kept = Kept(watches, agent.log)
+            kept.begin(Where.TASK, "log", agent.log.keep_up)
             admin: list[Bound] = []
             try:
                 async with agent.data.running():
                     admin = await self._serve_admin(watches)
                     agent.control.start(watches)
                     watches.start_soon(self._hear_signals)
-                    watches.start_soon(self.notifier.feed_watchdog)
+                    kept.begin(Where.TASK, "watchdog", self.notifier.feed_watchdog)
                     code = await self._live()
             finally:
                 for bound in admin:
@@ -131,11 +133,12 @@ class Lifecycle:
         """Until drained."""
         own = self._self_registration(registration)
         async with trio.open_nursery() as serving:
-            serving.start_soon(self.agent.data.follow)
-            serving.start_soon(self._observe)
-            serving.start_soon(give_back, self.agent.data.live)
+            kept = Kept(serving, self.agent.log)
+            kept.begin(Where.TASK, "data plane", self.agent.data.follow)
+            kept.begin(Where.TASK, "readiness", self._observe)
+            kept.begin(Where.TASK, "memory", give_back, self.agent.data.live)
             if own is not None:
-                serving.start_soon(own.keep)
+                kept.begin(Where.TASK, "registration of our own", own.keep)
             await self._drain.wait()
             serving.cancel_scope.cancel()
 
@@ -180,8 +183,9 @@ class Lifecycle:
         for one in bound:
             agent.log.listening(one.purpose, one.address)
         admin = Admin(routes(agent, self.drain), agent.log, agent.control.settings.admin_hosts or ())
+        sockets = [one.sock for one in bound]
         if bound:
-            watches.start_soon(admin.serve, [one.sock for one in bound])
+            Kept(watches, agent.log).begin(Where.ADMIN, "the admin endpoint", admin.serve, sockets)
         return bound
 
     async def _hear_signals(self) -> None:
@@ -198,7 +202,7 @@ class Lifecycle:
         await agent.data.close_public()
         own = self._self_registration(registration)
         if own is not None:
-            await own.end()
+            await contained(agent.log, Where.TASK, "registration of our own", own.end)
         cut = await agent.data.drain(seconds, self._hurry)
         agent.log.drained(cut)
         return ExitCode.FAILED if cut else ExitCode.CLEAN

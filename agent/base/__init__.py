@@ -2,6 +2,6 @@
 
 This room imports nothing of ours.
 
-    address  clock  exits  incremental  latest  phase  prometheus  undecodable
-    unquoted  watch_status
+    address  clock  containment  exits  incremental  latest  phase  prometheus
+    undecodable  unquoted  watch_status
 """

@@ -9,3 +9,6 @@ UNDECODABLE = (
     UnicodeDecodeError,  # a text that is not UTF-8
     RecursionError,  # nested deeper than Python's own recursion goes, fields that nothing asks for included
 )
+
+# What readers of what was decoded may raise beside their own errors: numbers, texts and dates out of range.
+UNREADABLE = (*UNDECODABLE, ValueError, OverflowError)

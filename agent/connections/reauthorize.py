@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import trio
 
+from agent.base.containment import FaultEvents, Where
 from agent.base.latest import Latest
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
@@ -32,6 +33,7 @@ class Judge:
         clock: Callable[[], datetime],
         told: Callable[[int], None],
         *,
+        faults: FaultEvents,
         grace: float = 0.0,
         deny_list: Latest[DenyList] | None = None,
         outgoing: Latest[Outgoing] | None = None,
@@ -41,6 +43,7 @@ class Judge:
         self._contexts = contexts
         self._clock = clock
         self._told = told
+        self._faults = faults
         self._grace = grace  # seconds a connection may outlive its peer's certificate
         self._deny_list = deny_list or Latest(NOBODY)
         self._outgoing = outgoing or Latest()
@@ -66,6 +69,8 @@ class Judge:
                     deny_list=self._deny_list.value or NOBODY,
                     outgoing=self._outgoing.value,
                 )
+                for failure in result.failures:
+                    self._faults.internal_error(Where.CONNECTION, "a verdict", failure)
                 self._next_expiry = result.next_expiry
                 if result.closed:
                     self._told(result.closed)

@@ -45,6 +45,7 @@ class Rejudged:
 
     closed: int
     next_expiry: datetime | None
+    failures: tuple[Exception, ...] = ()  # why some could not be judged, and were closed
 
 
 def rejudge(
@@ -60,7 +61,8 @@ def rejudge(
     """Close every live connection that would not be let through at this moment, with the reason.
 
     A connection whose peer has not been identified yet is judged by its own task, by the same values. One
-    that is open may outlive its peer's certificate by `grace` seconds, which may be infinite.
+    that is open may outlive its peer's certificate by `grace` seconds, which may be infinite. One that cannot
+    be judged, for an exception that nobody foresaw, would not be let through.
     """
     trust = _Trust(
         bundle=None if contexts is None else contexts.credentials.bundle,
@@ -69,23 +71,27 @@ def rejudge(
         grace=grace,
     )
     closed = 0
-    expiries = []
+    expiries, failures = [], []
     for connection in ledger.live():
         peer = connection.peer
         if peer is None or connection.closing is not None:
             continue
-        objection = trust.objection(peer)
-        if objection is None and connection.direction is Direction.INBOUND:
-            objection = _by_intentions(ledger, connection, peer, intentions)
-        elif objection is None:
-            objection = _by_outgoing(ledger, connection, peer, outgoing)
+        try:
+            objection = trust.objection(peer) or (
+                _by_intentions(ledger, connection, peer, intentions)
+                if connection.direction is Direction.INBOUND
+                else _by_outgoing(ledger, connection, peer, outgoing)
+            )
+        except Exception as error:  # noqa: BLE001 - who cannot be judged is cut, and the others are judged
+            failures.append(error)
+            objection = CloseReason.INTERNAL_ERROR, f"{peer.id} cannot be judged; the log has more"
         if objection is None:
             if grace < math.inf:
                 expiries.append(peer.not_after + timedelta(seconds=grace))
         else:
             connection.close(*objection)
             closed += 1
-    return Rejudged(closed=closed, next_expiry=min(expiries, default=None))
+    return Rejudged(closed=closed, next_expiry=min(expiries, default=None), failures=tuple(failures))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,5 +2,5 @@
 
 Failures are classified by what the caller may do next.
 
-    api  connect  http  token  watch
+    agent_services  api  connect  http  token  watch
 """

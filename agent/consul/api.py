@@ -7,7 +7,7 @@ modules. Failures are one exception with one of six reasons. No token is ever pa
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Literal, TypeVar
@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from agent.base.undecodable import UNDECODABLE
+from agent.consul.agent_services import ListedService
 from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request, Response
 from agent.consul.token import TokenSource, TokenUnusable
 from upstreams.spec import QueryDestination, ServiceDestination
@@ -111,20 +112,6 @@ class Blocking:
 IMMEDIATE = Blocking()
 
 
-class ListedProxy(msgspec.Struct, frozen=True, rename="pascal"):
-    """The `Proxy` of a listed service, as far as finding a sidecar needs it."""
-
-    destination_service_id: str = msgspec.field(name="DestinationServiceID", default="")
-
-
-class ListedService(msgspec.Struct, frozen=True, rename="pascal"):
-    """One service of `/v1/agent/services`."""
-
-    id: str = msgspec.field(name="ID")
-    kind: str = ""
-    proxy: ListedProxy | None = None
-
-
 class AuthorizeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     """What an agent makes of one caller of one service, and by what."""
 
@@ -161,6 +148,16 @@ class Consul:
     async def services(self) -> dict[str, ListedService]:
         """The agent's own services, by id; a denied token sees none."""
         return (await self._get("/v1/agent/services", IMMEDIATE, dict[str, ListedService])).value
+
+    async def proxies_of(self, service_id: str) -> dict[str, ListedService]:
+        """The proxies among them that stand beside that service, its id in the very same case; by id.
+
+        Nothing is asked for that other services of this agent say of themselves.
+        """
+        quote = '"' if not set(service_id) & {'"', "\\"} else "`"
+        beside = f'Kind == "connect-proxy" and Proxy.DestinationServiceID == {quote}{service_id}{quote}'
+        kind = dict[str, ListedService]
+        return (await self._get("/v1/agent/services", IMMEDIATE, kind, {"filter": beside})).value
 
     async def service(self, service_id: str, at: Blocking = IMMEDIATE) -> Answer[Json]:
         """One service of the agent, blocking on its content hash."""
@@ -293,18 +290,6 @@ def classify(status: int, text: str) -> ConsulReason:
         denied = "Permission denied" in text or "ACL not found" in text
         return ConsulReason.DENIED if denied else ConsulReason.UNAVAILABLE
     return ConsulReason.MALFORMED
-
-
-def find_sidecar(services: Mapping[str, ListedService], service_id: str) -> Sequence[str]:
-    """Ids of the proxies that stand beside the service; compared lower-cased, as Consul does."""
-    wanted = service_id.lower()
-    return sorted(
-        service.id
-        for service in services.values()
-        if service.kind == "connect-proxy"
-        and service.proxy is not None
-        and service.proxy.destination_service_id.lower() == wanted
-    )
 
 
 def _answer(path: str, response: Response, kind: type[T]) -> Answer[T]:

@@ -168,6 +168,8 @@ class _Connection:
             raise ExchangeFailed(failure, unquoted(error)) from error
         except (h11.LocalProtocolError, UnicodeEncodeError) as error:  # a setting that no header can hold
             raise ExchangeFailed(ExchangeFailure.MALFORMED, f"our request: {unquoted(error)}") from error
+        except ValueError as error:  # h11 leaves a length to Python, which reads no number of 4,300 digits
+            raise ExchangeFailed(ExchangeFailure.MALFORMED, unquoted(error)) from error
         except trio.BrokenResourceError as error:
             if self._used and self._http.their_state is h11.SEND_RESPONSE:
                 raise _Stale from error

@@ -29,6 +29,9 @@ delay of at most a minute, less while nothing answers at all, for then it costs 
 on this host is most likely restarting. An answer that arrives but cannot be read is different: it has a
 position, so the next question blocks for a better one instead of asking in a loop.
 
+An exception that nobody foresaw, in a question, a reader or whoever takes the value, is a failure like any
+other (`internal_error`), told with its traceback; what was not taken to the end is news again.
+
 Beneath all of it lies a token bucket: whatever a server does with its indexes, a watch asks once a second on
 average.
 
@@ -46,6 +49,7 @@ from typing import Generic, TypeVar
 
 import trio
 
+from agent.base.exits import Exit
 from agent.base.incremental import Pieces
 from agent.base.watch_status import WatchStatus
 from agent.consul.api import Answer, Blocking, ConsulError, ConsulReason
@@ -57,6 +61,7 @@ WAIT = 60.0  # seconds a server may hold a question
 BACKOFF_FLOOR, BACKOFF_CEILING = 0.5, 60.0
 DENIED_FLOOR = 5.0  # an operator has to act; asking sooner helps nobody
 NEARBY_CEILING = 8.0  # the agent on this host is down, or does not know us yet; or a file is being written
+INTERNAL_ERROR = "internal_error"
 RATE, BURST = 1.0, 4  # questions per second, and how many may come at once
 
 
@@ -86,7 +91,18 @@ class AnswerRejected(Exception):
         self.detail = detail
 
 
-Failure = ConsulError | AnswerRejected
+class WatchCrashed(Exception):
+    """An exception that nobody foresaw, where an answer was asked for, read or taken."""
+
+    reason = INTERNAL_ERROR
+    unanswered = False
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"{self.reason}: {type(error).__name__}; the log has more")
+        self.error = error
+
+
+Failure = ConsulError | AnswerRejected | WatchCrashed
 
 
 def advance(cursor: Cursor, at: Blocking, index: int | None, content_hash: str) -> Blocking:
@@ -184,30 +200,40 @@ class Watch(Generic[R, T]):
         self._kicked.set()
 
     async def follow(self, clock: Callable[[], datetime], rng: Random) -> None:
-        """Watch for ever."""
+        """Watch for ever. Raises Exit, if whoever takes a value or hears of a failure does."""
         bucket = TokenBucket()
         while True:
             await bucket.take()
             try:
-                answer = await self.ask(replace(self._at, wait=WAIT))
-            except ConsulError as error:
-                self._failed(error, clock())
-                self._at = Blocking()
-                await self._pause(backoff(self.status.failures_in_row, error, rng))
-                continue
-            asked, self._at = self._at, advance(self.cursor, self._at, answer.index, answer.content_hash)
-            try:
-                await self._take(answer, asked, clock)
-            except AnswerRejected as rejected:
-                self._failed(rejected, clock())
-                if rejected.reason == WatchReason.FILTERED:
-                    self._at = Blocking()  # what blocks would be answered without the sign
-                    await self._pause(backoff(self.status.failures_in_row, rejected, rng))
-                    continue
-            if self.cursor is Cursor.POLL:
-                await self._pause(self.poll_interval * rng.uniform(0.9, 1.1))
+                await self._ask_and_take(clock)
+            except (ConsulError, AnswerRejected) as failure:
+                await self._rest_after(failure, clock, rng)
+            except Exit:
+                raise
+            except Exception as error:  # noqa: BLE001 - it ends this question, by name, and not the agent
+                self._last = None  # what has not been taken to the end is news again
+                await self._rest_after(WatchCrashed(error), clock, rng)
+            else:
+                await self._rest(rng)
 
-    async def _take(self, answer: Answer[R], asked: Blocking, clock: Callable[[], datetime]) -> None:
+    async def _rest_after(self, failure: Failure, clock: Callable[[], datetime], rng: Random) -> None:
+        """Tell it; wait, unless there is a position to block at."""
+        self.status.failed(failure, clock())
+        self.on_failure(self.status)
+        if isinstance(failure, AnswerRejected) and failure.reason != WatchReason.FILTERED:
+            await self._rest(rng)
+            return
+        self._at = Blocking()  # what blocks would be answered without the sign that it is filtered
+        await self._pause(backoff(self.status.failures_in_row, failure, rng))
+
+    async def _rest(self, rng: Random) -> None:
+        if self.cursor is Cursor.POLL:
+            await self._pause(self.poll_interval * rng.uniform(0.9, 1.1))
+
+    async def _ask_and_take(self, clock: Callable[[], datetime]) -> None:
+        asked = self._at
+        answer = await self.ask(replace(asked, wait=WAIT))
+        self._at = advance(self.cursor, asked, answer.index, answer.content_hash)
         if goes_back(self.cursor, asked, answer.index):
             detail = f"index {answer.index} after {asked.index}; asked again from 0"
             raise AnswerRejected(WatchReason.INDEX_WENT_BACK, detail)
@@ -237,10 +263,6 @@ class Watch(Generic[R, T]):
     async def _read(self, answer: Answer[R]) -> T:
         found = self.read(answer)
         return await found.together() if isinstance(found, Pieces) else found
-
-    def _failed(self, failure: Failure, at: datetime) -> None:
-        self.status.failed(failure, at)
-        self.on_failure(self.status)
 
     async def _pause(self, seconds: float) -> None:
         with trio.move_on_after(seconds):

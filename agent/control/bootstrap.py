@@ -6,9 +6,10 @@ Afterwards the same refusal is weather: the last good values stay and the watch 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from random import Random
 from typing import TypeVar
 
@@ -18,11 +19,13 @@ from agent.base.exits import Exit, ExitCode
 from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
-from agent.consul.api import Consul, ConsulError, ConsulReason, find_sidecar
+from agent.consul.agent_services import ListedService, find_sidecar
+from agent.consul.api import Consul, ConsulError, ConsulReason
 from agent.consul.watch import AnswerRejected, backoff
 from agent.control.watches import read_registration
 
 T = TypeVar("T")
+Services = Mapping[str, ListedService]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,8 @@ class Start:
             return self.settings.proxy_id or ""
         service_id = self.settings.sidecar_for or ""
         try:
-            found = find_sidecar(await self._ask(self.consul.services), service_id)
+            found = await self._found(service_id, partial(self.consul.proxies_of, service_id))
+            found = found or await self._found(service_id, self.consul.services)
         except ConsulError as error:
             raise Exit(ExitCode.CONFIGURATION, _not_consul(error, self.settings)) from error
         if len(found) == 1:
@@ -68,6 +72,21 @@ class Start:
         except AnswerRejected as error:
             text = f"the registration of {proxy_id!r} cannot be served: {error.detail}"
             raise Exit(ExitCode.CONFIGURATION, text) from error
+
+    async def _found(self, service_id: str, call: Callable[[], Awaitable[Services]]) -> Sequence[str]:
+        """The sidecars in that list; none, if the registration of one service makes the list unreadable."""
+
+        async def readable() -> Services:
+            try:
+                return await call()
+            except ConsulError as error:
+                if error.reason is not ConsulReason.MALFORMED or error.status is not None:
+                    raise
+                self.status.failed(error, self.clock())
+                self.on_failure(self.status)
+                return {}
+
+        return find_sidecar(await self._ask(readable), service_id)
 
     async def _by_convention(self, service_id: str) -> str:
         """A token that may not read sees an empty list: ask for the usual id, which tells the two apart."""

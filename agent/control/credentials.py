@@ -28,6 +28,7 @@ from typing import Protocol
 
 import trio
 
+from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.latest import Latest
 from agent.consul.api import Consul, ConsulError
 from agent.consul.watch import AnswerRejected
@@ -67,7 +68,7 @@ class Refresh(StrEnum):
     FAILED = "failed"
 
 
-class RotationEvents(Protocol):
+class RotationEvents(FaultEvents, Protocol):
     """Who hears of it."""
 
     def credentials_published(self, contexts: Contexts) -> None: ...
@@ -135,12 +136,13 @@ class Rotation:
     async def run(self) -> None:
         """Watch for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.roots_watch.follow, self._clock, self._rng)
+            kept = Kept(nursery, self._events)
+            kept.begin(Where.WATCH, "roots", self.roots_watch.follow, self._clock, self._rng)
             await self._bundle.first()
-            nursery.start_soon(self.leaf_watch.follow, self._clock, self._rng)
-            nursery.start_soon(self._take_watched)
+            kept.begin(Where.WATCH, "leaf", self.leaf_watch.follow, self._clock, self._rng)
+            kept.begin(Where.TASK, "new leaves", self._take_watched)
             await self._leaf.first()
-            nursery.start_soon(self._renew)
+            kept.begin(Where.TASK, "renewal of the leaf", self._renew)
 
     async def refresh(self, by: Asker, *, reissue: bool = False) -> Refresh:
         """Ask for the leaf now, without an index; with `reissue` for another than the one we have."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import trio
 
+from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.latest import Latest, any_newer
 from agent.base.watch_status import WatchStatus
 from agent.consul.api import Consul
@@ -43,7 +44,7 @@ class _Feed:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
-class WatchEvents(Protocol):
+class WatchEvents(FaultEvents, Protocol):
     """Who hears how a watch fares; must not block."""
 
     def watch_failed(self, status: WatchStatus) -> None: ...
@@ -160,11 +161,12 @@ class EndpointFeeds:
     async def _follow(self, key: Key, feed: _Feed) -> None:
         with feed.scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(feed.watch.follow, self._clock, self._rng)
+                kept, name = Kept(nursery, self._events), feed.watch.name
+                kept.begin(Where.WATCH, name, feed.watch.follow, self._clock, self._rng)
                 if self._share is not None:
-                    nursery.start_soon(self._share, *key, feed.source)
+                    kept.begin(Where.WATCH, name, self._share, *key, feed.source)
                 if isinstance(key[0], QueryDestination):
-                    nursery.start_soon(self._ask_on_flips, key, key[0], feed.source)
+                    kept.begin(Where.WATCH, name, self._ask_on_flips, key, key[0], feed.source)
 
     async def _ask_on_flips(self, key: Key, query: QueryDestination, source: EndpointSource) -> None:
         while True:

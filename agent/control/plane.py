@@ -16,6 +16,7 @@ import trio
 
 from agent.ageing import AgeEvents, age
 from agent.base.address import Address
+from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
@@ -31,7 +32,7 @@ from agent.control.clock_skew import ClockSkew
 from agent.control.credentials import Rotation, RotationEvents
 from agent.control.default_policy import DefaultPolicy, unnamed_caller
 from agent.control.deny_file import DenyFile
-from agent.control.endpoints import EndpointFeeds
+from agent.control.endpoints import EndpointFeeds, WatchEvents
 from agent.control.own_addresses import known_at_once, look_up
 from agent.control.watches import intentions_watch, outgoing_watch, registration_watch
 from agent.policy.intentions import Intentions
@@ -48,12 +49,9 @@ _ORDER = (
 )  # of watches, for a reader
 
 
-class ControlEvents(AgeEvents, RotationEvents, Protocol):
+class ControlEvents(AgeEvents, RotationEvents, WatchEvents, Protocol):
     """Who hears what the control plane does; must not block."""
 
-    def watch_failed(self, status: WatchStatus) -> None: ...
-    def watch_recovered(self, status: WatchStatus) -> None: ...
-    def watch_filtered(self, status: WatchStatus) -> None: ...
     def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None: ...
     def registration_gone(self, proxy_id: str) -> None: ...
     def intentions_changed(self, rules: int, default: str, unsupported: Sequence[str]) -> None: ...
@@ -100,6 +98,7 @@ class ControlPlane:
         self._listed: Intentions | None = None  # as Consul gave them last
         self._events = events
         self._nursery: trio.Nursery
+        self._kept: Kept
         consul.on_date = self.skew.take
         token.on_change = self.token_changed
         token.on_complaint = events.token_complaint
@@ -107,14 +106,14 @@ class ControlPlane:
     def attach(self, nursery: trio.Nursery) -> None:
         """Watch in that nursery from now on."""
         self._nursery = nursery
+        self._kept = Kept(nursery, self._events)
         self.endpoints.start(nursery)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Attach, and follow the deny file; nothing of ourselves is watched before `watch`."""
         self.attach(nursery)
-        nursery.start_soon(
-            self.deny_file.follow, self._events.deny_list_changed, self._events.deny_list_unusable
-        )
+        told = (self._events.deny_list_changed, self._events.deny_list_unusable)
+        self._kept.begin(Where.TASK, "deny file", self.deny_file.follow, *told)
 
     async def identify(self) -> Registration:
         """Find out who we are, and publish it; raise Exit when that cannot be."""
@@ -135,7 +134,7 @@ class ControlPlane:
     def watch(self, registration: Registration) -> None:
         """Watch everything about ourselves from now on."""
         self.watch_credentials(registration)
-        self._nursery.start_soon(self.watch_source_intentions)
+        self._kept.begin(Where.TASK, "source intentions", self.watch_source_intentions)
         if self.settings.identity is not IdentityKind.SERVICE:
             self.watch_registration(registration.proxy_id)
 
@@ -158,7 +157,8 @@ class ControlPlane:
         laid = laid_over(registration, self.settings)
         addresses = listening_at(laid, self.admin_at)
         if unknown_names(addresses):
-            self._nursery.start_soon(self._take_later, laid, addresses, self._taken)
+            later = (self._take_later, laid, addresses, self._taken)
+            self._nursery.start_soon(contained, self._events, Where.TASK, "registration", *later)
         else:
             self._place(laid, known_at_once(addresses))
 
@@ -188,16 +188,17 @@ class ControlPlane:
         watch = intentions_watch(self.consul, registration.service, self._take_intentions)
         if self.settings.intentions_max_age < math.inf:
             watch.on_answer = self._heard_again
+            # It enforces: that it fails must not be outlived.
             self._nursery.start_soon(age, self.snapshot.intentions, self.clock, self._events)
         self._begin(watch, self._failed)
         watch.on_recovery = self._intentions_recovered
-        self._nursery.start_soon(self._tell_datacenter)
+        self._kept.begin(Where.TASK, "datacenter of the intentions", self._tell_datacenter)
 
     def _begin(self, watch: Watch[Any, Any], on_failure: Callable[[WatchStatus], None]) -> None:
         watch.on_failure, watch.on_recovery = on_failure, self._events.watch_recovered
         watch.on_filtered = self._events.watch_filtered
         self.watches[watch.name] = watch
-        self._nursery.start_soon(watch.follow, self.clock, self.rng)
+        self._kept.begin(Where.WATCH, watch.name, watch.follow, self.clock, self.rng)
 
     def watch_registration(self, proxy_id: str) -> None:
         """Watch what Consul says we are."""
@@ -218,7 +219,7 @@ class ControlPlane:
             watch.on_failure, watch.on_recovery = self._failed, self._events.watch_recovered
             watch.on_filtered = self._events.watch_filtered
             self.watches[watch.name] = watch
-        self._nursery.start_soon(rotation.run)
+        self._kept.begin(Where.TASK, "credentials", rotation.run)
 
     async def watch_source_intentions(self) -> None:
         """Watch whom we may not call, from the first upstream on. Nothing waits for it, nor ends with it."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from agent.base.incremental import Pieces, Work
+from agent.base.undecodable import UNREADABLE
 from agent.config.registration import Registration, RegistrationRejected, parse_registration
 from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
 from agent.consul.api import Answer, Blocking, Consul, Json, LeafAnswer, RawList
@@ -18,6 +19,8 @@ from certs.leaf import Leaf, LeafRejected, parse_leaf
 from upstreams.answers import InvalidAnswer, parse_query, read_health
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
+
+MOST_TEXT = 500  # characters of what is wrong with an answer
 
 T = TypeVar("T")
 
@@ -120,6 +123,8 @@ def read_registration(answer: Answer[Json]) -> Registration:
         return parse_registration(answer.value)
     except RegistrationRejected as error:
         raise AnswerRejected(error.reason, error.detail) from error
+    except UNREADABLE as error:
+        raise _malformed(error) from error
 
 
 def read_leaf(answer: Answer[LeafAnswer]) -> Leaf:
@@ -128,6 +133,8 @@ def read_leaf(answer: Answer[LeafAnswer]) -> Leaf:
         return parse_leaf(answer.value.cert_pem, answer.value.private_key_pem)
     except LeafRejected as error:
         raise AnswerRejected(error.reason, error.detail) from error
+    except UNREADABLE as error:
+        raise _malformed(error) from None  # whose cause may quote a key
 
 
 def read_roots(answer: Answer[Json]) -> TrustBundle:
@@ -136,6 +143,8 @@ def read_roots(answer: Answer[Json]) -> TrustBundle:
         return parse_roots(answer.value)
     except BundleRejected as error:
         raise AnswerRejected(error.reason, error.detail) from error
+    except UNREADABLE as error:
+        raise _malformed(error) from error
 
 
 def read_intentions(service: str, answer: Answer[RawList | None]) -> Pieces[Intentions]:
@@ -182,8 +191,15 @@ def _refuse_filtered(answer: Answer[T]) -> None:
 def _well_formed(work: Work[T]) -> Work[T]:
     try:
         return (yield from work)
-    except (InvalidAnswer, InvalidIntentions) as error:
-        raise AnswerRejected("malformed", str(error)) from error
+    except UNREADABLE as error:
+        raise _malformed(error) from error
+
+
+def _malformed(error: Exception) -> AnswerRejected:
+    """The one way in which an answer from outside fails to be read, beside the reasons of its reader."""
+    text = f"{error}"[:MOST_TEXT]
+    named = isinstance(error, InvalidAnswer | InvalidIntentions)
+    return AnswerRejected("malformed", text if named else f"{type(error).__name__}: {text}")
 
 
 def read_found(query: QueryDestination, answer: Answer[Json]) -> EndpointSet:
@@ -192,5 +208,5 @@ def read_found(query: QueryDestination, answer: Answer[Json]) -> EndpointSet:
         _refuse_filtered(answer)
     try:
         return parse_query(answer.value, nearest_first=bool(query.near))
-    except InvalidAnswer as error:
-        raise AnswerRejected("malformed", str(error)) from error
+    except UNREADABLE as error:
+        raise _malformed(error) from error

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 import trio
 
+from agent.base.containment import FaultEvents, Where, contained
 from agent.net.admission import LINE, Admission, Line, Overflow, Place, Source, source_of
 
 BATCH = 256  # connections accepted before other tasks get their turn
@@ -47,7 +48,7 @@ _CALLER_GONE = frozenset(
 )
 
 
-class AdmissionEvents(Protocol):
+class AdmissionEvents(FaultEvents, Protocol):
     """Who is told when callers cannot be admitted; must not block."""
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
@@ -64,17 +65,27 @@ async def accept_all(
     listeners: Sequence[socket.socket],
     handler: Handler,
     *,
+    purpose: str,
     connections: trio.Nursery,
     admission: Admission,
     events: AdmissionEvents,
+    where: Where = Where.CONNECTION,
 ) -> None:
     """Accept on every listening, non-blocking socket until cancelled; each caller is a task in `connections`.
 
     The handler owns its socket and closes it; it settles its place when the handshake is over. The
     connections outlive this call: cancel it first, and give `connections` its own time. Errors other than the
-    expected ones of accept(2) are raised.
+    expected ones of accept(2) are raised; an exception that nobody foresaw in one connection ends that one.
     """
-    gate = _Gate(handler, connections, admission, events)
+
+    async def handle(caller: socket.socket, place: Place) -> None:
+        try:
+            if not await contained(events, where, purpose, handler, caller, place):
+                caller.close()
+        finally:
+            place.leave()
+
+    gate = _Gate(handle, connections, admission, events)
     try:
         async with trio.open_nursery() as loops:
             for sock in listeners:
@@ -88,9 +99,13 @@ class _Gate:
     """The way in from all sockets of one listener: who is accepted joins the line, and begins when called."""
 
     def __init__(
-        self, handler: Handler, connections: trio.Nursery, admission: Admission, events: AdmissionEvents
+        self,
+        handle: Handler,
+        connections: trio.Nursery,
+        admission: Admission,
+        events: AdmissionEvents,
     ) -> None:
-        self._handler = handler
+        self._handle = handle
         self._connections = connections
         self._admission = admission
         self._events = events
@@ -203,12 +218,6 @@ class _Gate:
         if self._turning_away is not reason:
             self._turning_away = reason
             self._events.overflowed(self._admission, reason)
-
-    async def _handle(self, sock: socket.socket, place: Place) -> None:
-        try:
-            await self._handler(sock, place)
-        finally:
-            place.leave()
 
     async def _pause(self, error: OSError) -> None:
         if not self._short:

@@ -10,11 +10,13 @@ import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, Self, TypeAlias
 
 import trio
 
 from agent.base.address import Address, TcpAddress
+from agent.base.containment import Where, kept_up
 from agent.net.accept import AdmissionEvents, Handler, accept_all
 from agent.net.admission import Admission
 from agent.net.bind import BindFailed, Bound, adopt, bind
@@ -70,7 +72,7 @@ class Listeners:
     shareable = False  # whether other processes may have sockets at the same addresses
 
     def __init__(self, events: ListenerEvents) -> None:
-        self._events = events
+        self.events = events
         self._loops: trio.Nursery  # given by `serve_in`
         self._connections: trio.Nursery
         self._openings: dict[ListenerKey, Opening] = {}
@@ -122,7 +124,7 @@ class Listeners:
             release(opening)
             if opening.problem != str(error):
                 opening.problem = str(error)
-                self._events.listening_failed(opening.purpose, opening.problem)
+                self.events.listening_failed(opening.purpose, opening.problem)
 
     async def retry_failed(self) -> None:
         """Try again, for ever, what could not be had."""
@@ -156,22 +158,24 @@ class Listeners:
         opening.ended = trio.Event()
         self._loops.start_soon(self._accept, opening, opening.ended)
         for bound in opening.bound:
-            self._events.listening(bound.purpose, bound.address)
+            self.events.listening(bound.purpose, bound.address)
 
     async def _accept(self, opening: Opening, ended: trio.Event) -> None:
-        sockets = [bound.sock for bound in opening.bound]
+        accept = partial(
+            accept_all,
+            [bound.sock for bound in opening.bound],
+            opening.handler,
+            purpose=opening.purpose,
+            connections=self._connections,
+            admission=opening.admission,
+            events=self.events,
+        )
         try:
             with opening.scope:
-                await accept_all(
-                    sockets,
-                    opening.handler,
-                    connections=self._connections,
-                    admission=opening.admission,
-                    events=self._events,
-                )
+                await kept_up(self.events, Where.LISTENER, opening.purpose, accept)
         finally:
             for bound in opening.bound:
-                self._events.listening_ended(bound.purpose, bound.address)
+                self.events.listening_ended(bound.purpose, bound.address)
             release(opening)
             ended.set()
 
@@ -188,7 +192,7 @@ class Listeners:
             try:
                 opening.bound = [*opening.bound, await bind(place, CHECK, shareable=self.shareable)]
             except BindFailed as error:
-                self._events.listening_failed(CHECK, str(error))
+                self.events.listening_failed(CHECK, str(error))
 
     async def _bound(self, opening: Opening) -> Bound:
         if opening.inherited is not None:

@@ -36,7 +36,6 @@ class Journal(WatchJournal):
     ) -> None:
         super().__init__(stream, clock, level=level, form=form, worker=worker)
         self._connections = connections  # every one, also those that end in order
-        self._flood = Flood()
         self._shortage = Flood(lines=1, seconds=60.0)
 
     # --- the process ---

@@ -62,7 +62,7 @@ class Log:
         ts = self._clock().replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
         if self._worker is not None:
             fields["worker"] = self._worker
-        said = {name: value for name, value in fields.items() if value is not None and value != ""}
+        said = {name: _sayable(value) for name, value in fields.items() if value is not None and value != ""}
         if self._form is LogFormat.JSON:
             line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **said}).decode()
         else:
@@ -75,6 +75,11 @@ class Log:
         while True:
             lost = await self._sink.caught_up()
             self.write(LogLevel.WARN, "log.lost", lines=lost)
+
+
+def _sayable(value: Field) -> Field:
+    """Whatever a text holds, a line can be made of it: half a surrogate pair is no character (of a path)."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _word(value: Field) -> str:

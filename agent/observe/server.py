@@ -20,6 +20,7 @@ import h11
 import trio
 
 from agent import VERSION
+from agent.base.containment import Where
 from agent.http1.head import FieldNames, name_refused
 from agent.http1.host import LOCAL, host_name
 from agent.net.accept import AdmissionEvents, accept_all
@@ -92,6 +93,8 @@ class Admin:
             await accept_all(
                 sockets,
                 self._serve_connection,
+                purpose="the admin endpoint",
+                where=Where.ADMIN,
                 connections=connections,
                 admission=self._admission,
                 events=self._events,
@@ -160,6 +163,8 @@ class _Conversation:
                     return text_reply(413, f"the body is over {MAX_BODY} bytes")
         except h11.RemoteProtocolError as error:
             return text_reply(error.error_status_hint, str(error))
+        except ValueError:  # h11 leaves it to Python, which reads no number of thousands of digits
+            return text_reply(400, "a number of too many digits")
         self._seat.settle()
         try:
             return await self._route(head, bytes(body))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TextIO
 
+from agent.base.containment import Where
 from agent.base.watch_status import WatchStatus
-from agent.config.options import LogLevel
+from agent.config.options import LogFormat, LogLevel
+from agent.consul.watch import WatchCrashed
 from agent.observe.log import Log
+from agent.observe.rate_limit import Flood
 from certs.contexts import Contexts
 from certs.credentials import OwnFault
 
@@ -15,7 +21,37 @@ MOST_UNSUPPORTED = 10  # intentions of one list that are not understood, a line 
 
 
 class WatchJournal(Log):
-    """The events of watches and of what came by them."""
+    """The events of watches and of what came by them, and of what nobody foresaw."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], datetime],
+        *,
+        level: LogLevel = LogLevel.INFO,
+        form: LogFormat = LogFormat.TEXT,
+        worker: int | None = None,
+    ) -> None:
+        super().__init__(stream, clock, level=level, form=form, worker=worker)
+        self.internal_errors: Counter[str] = Counter()  # by where, ever
+        self._flood = Flood()
+
+    def internal_error(self, where: Where, name: str, error: BaseException, /) -> None:
+        """An exception that nobody foresaw has ended one watch, connection or task (docs/failures.md)."""
+        self.internal_errors[where.value] += 1
+        hidden = self._flood.hidden(f"internal_error {where.value}")
+        if hidden is None:
+            return
+        trace = "".join(traceback.format_exception(error))
+        self.write(
+            LogLevel.ERROR,
+            "internal_error",
+            where=where.value,
+            name=name,
+            error=type(error).__name__,
+            trace=trace,
+            hidden=hidden or None,
+        )
 
     def watch_failed(self, status: WatchStatus) -> None:
         """A question went wrong. Repeated failures of one reason are told once, then for debugging only."""
@@ -24,6 +60,8 @@ class WatchJournal(Log):
             return
         level = LogLevel.WARN if status.failures_in_row == 1 or status.reason_changed else LogLevel.DEBUG
         reason = str(failure.reason)
+        if isinstance(failure, WatchCrashed):
+            self.internal_error(Where.WATCH, status.name, failure.error)
         self.write(level, "watch.failed", watch=status.name, reason=reason, detail=str(failure))
 
     def watch_recovered(self, status: WatchStatus) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 import trio
 
 from agent.base.address import Address, TcpAddress, UnixAddress
+from agent.base.containment import Where, contained
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction
@@ -66,7 +67,10 @@ class UpstreamListeners:
         served = {str(upstream.destination) for upstream in upstreams}
         for upstream in steps.close:
             if str(upstream.destination) not in served:
-                connections.start_soon(self._retire, str(upstream.destination), grace)
+                name = str(upstream.destination)
+                connections.start_soon(
+                    contained, self.listeners.events, Where.TASK, f"retire {name}", self._retire, name, grace
+                )
 
     async def _retire(self, destination: str, grace: float) -> None:
         last = [c for c in self.ledger.live(Direction.OUTBOUND) if c.upstream == destination]

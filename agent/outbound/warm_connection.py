@@ -17,6 +17,7 @@ from typing import Protocol
 import trio
 from OpenSSL import SSL
 
+from agent.base.containment import FaultEvents
 from agent.connections.records import FailedAttempt, Party
 from agent.relay.close import reset
 from agent.relay.pump import RECORD, explain
@@ -110,7 +111,7 @@ class Warm:
         return WarmReason.TALKATIVE, f"more than {MOST_EARLY} bytes unasked"
 
 
-class WarmEvents(Protocol):
+class WarmEvents(FaultEvents, Protocol):
     """Who is told; must not block."""
 
     def warm_discarded(self, upstream: Upstream, approach: Approach, reason: str, detail: str, /) -> None:

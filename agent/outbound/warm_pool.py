@@ -25,6 +25,7 @@ from random import Random
 import trio
 
 from agent.base.address import TcpAddress
+from agent.base.containment import Where, contained
 from agent.base.latest import Latest
 from agent.connections.records import FailedAttempt, Party
 from agent.connections.verdicts import objection_to
@@ -156,7 +157,7 @@ class WarmPool:
             if way is None or self._kept_out(way[0]):
                 return
             self.under_way += 1
-            nursery.start_soon(self._keep, *way)
+            nursery.start_soon(self._try, *way)
 
     def _next_look(self) -> float:
         now = trio.current_time()
@@ -175,6 +176,11 @@ class WarmPool:
         return denial is not None and not denial.allowed
 
     # --- one connection ---
+
+    async def _try(self, approach: Approach, dialling: Dialling) -> None:
+        events, name = self._grounds.events, str(approach)
+        if not await contained(events, Where.WARM_CONNECTION, name, self._keep, approach, dialling):
+            self._set_back()
 
     async def _keep(self, approach: Approach, dialling: Dialling) -> None:
         """One warm connection's life, up to where somebody takes it or it is discarded."""

@@ -11,6 +11,7 @@ from random import Random
 
 import trio
 
+from agent.base.containment import Where, kept_up
 from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.upstream_state import Targets
 from agent.outbound.warm_connection import WarmEvents
@@ -32,8 +33,9 @@ async def keep_warm(
         from agent.outbound.warm_pool import Grounds, WarmPool  # noqa: PLC0415 - few agents need it
 
         grounds = Grounds(snapshot=snapshot, clock=clock, rng=rng, events=events)
+        name = f"warm connections of {targets.upstream.destination}"
         with scope:
-            await WarmPool(targets, grounds).run()
+            await kept_up(events, Where.TASK, name, lambda: WarmPool(targets, grounds).run())
 
     async with trio.open_nursery() as nursery:
         while True:

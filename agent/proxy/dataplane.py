@@ -15,6 +15,7 @@ from typing import Protocol
 
 import trio
 
+from agent.base.containment import Kept, Where
 from agent.config.collisions import ADMIN
 from agent.config.options import LogLevel, ProxyProtocol
 from agent.config.registration import Registration
@@ -115,6 +116,7 @@ class LocalDataPlane:
             snapshot.credentials,
             clock,
             events.rejudged,
+            faults=events,
             grace=settings.expired_peer_grace,
             deny_list=snapshot.deny_list,
             outgoing=snapshot.source_intentions,
@@ -212,9 +214,10 @@ class LocalDataPlane:
 
     async def follow(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.reconciler.follow)
-            nursery.start_soon(self.reconciler.listeners.retry_failed)
-            nursery.start_soon(self.keep_warm)
+            kept = Kept(nursery, self._events)
+            kept.begin(Where.TASK, "registration", self.reconciler.follow)
+            kept.begin(Where.TASK, "listeners", self.reconciler.listeners.retry_failed)
+            kept.begin(Where.TASK, "warm connections", self.keep_warm)
 
     async def keep_warm(self) -> None:
         """Keep warm connections of the upstreams that want them, until cancelled."""
@@ -246,7 +249,8 @@ class LocalDataPlane:
 
     def report_now(self, *, rows: bool) -> DataPlaneReport:
         """The same, at once."""
-        return report(self.ledger, self.reconciler.upstreams, self._clock(), rows=rows)
+        errors = self._events.internal_errors
+        return report(self.ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows)
 
     def live(self) -> int:
         return self.ledger.count

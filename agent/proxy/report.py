@@ -7,13 +7,14 @@ how many are left out is said.
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
 
+from agent.base.containment import Where
 from agent.base.prometheus import Family, counter, gauge
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
@@ -25,6 +26,7 @@ from agent.proxy import upstream_report
 from agent.proxy.reconcile import PUBLIC
 
 MOST_ROWS = 1000  # connections in one answer
+INTERNAL_ERRORS = "sidecar_internal_errors_total"
 
 Row: TypeAlias = dict[str, Any]
 
@@ -44,14 +46,16 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[Row] | None = None  # None: there is one process
 
 
-def report(ledger: Ledger, upstreams: UpstreamListeners, now: datetime, *, rows: bool) -> DataPlaneReport:
-    """The report of this process."""
+def report(
+    ledger: Ledger, upstreams: UpstreamListeners, errors: Mapping[str, int], now: datetime, *, rows: bool
+) -> DataPlaneReport:
+    """The report of this process; `errors` are those that nobody foresaw, by where."""
     live = ledger.live()
     told = DataPlaneReport(
         live=len(live),
         resident_bytes=resident_bytes(),
-        metrics=list(_families(ledger, upstreams)),
-        counters=_counters(ledger),
+        metrics=[*_families(ledger, upstreams), _internal_errors(errors)],
+        counters={**_counters(ledger), "internal_errors": dict(errors)},
     )
     if not rows:
         return told
@@ -75,6 +79,13 @@ def _families(ledger: Ledger, upstreams: UpstreamListeners) -> Iterator[Family]:
     yield from _connection_families(ledger)
     yield from _listener_families(upstreams.listeners)
     yield from upstream_report.families(upstreams)
+
+
+def _internal_errors(errors: Mapping[str, int]) -> Family:
+    family = counter(INTERNAL_ERRORS, "Exceptions that nobody foresaw, by what they ended.")
+    for where in Where:
+        family.add(errors.get(where.value, 0), where=where.value)
+    return family
 
 
 def _connection(connection: Connection) -> Row:

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import trio
 
+from agent.base.containment import FaultEvents, Where, contained
 from agent.net.listeners import ListenerKey
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.messages import Finish, HandedSockets, Report, Welcome, encode
@@ -35,6 +36,7 @@ class Death(StrEnum):
     HUNG = "hung"
     UNREADABLE = "unreadable"
     NOT_STARTED = "not_started"
+    INTERNAL_ERROR = "internal_error"  # of ours, in talking to it
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +59,7 @@ class Link:
         sockets: Callable[[ListenerKey], Sequence[socket.socket]],
         heard: Callable[[AskedAgain | GatewaysWanted], None],
         on_serving: Callable[[], None],
+        faults: FaultEvents,
     ) -> None:
         self.pid = pid
         self.since = since
@@ -69,6 +72,7 @@ class Link:
         self._sockets = sockets
         self._heard = heard
         self._on_serving = on_serving
+        self._faults = faults
         self._numbers = 0
         self._to_ask: deque[_Question] = deque()
         self._asked: dict[int, _Question] = {}
@@ -79,11 +83,8 @@ class Link:
     async def run(self, welcome: Welcome) -> tuple[Death, str]:
         """Until it ends, and how that came. Times in seconds."""
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._tell, welcome)
-                    nursery.start_soon(self._hear)
-                    nursery.start_soon(self._look)
+            if not await contained(self._faults, Where.WORKER, f"worker {self.pid}", self._converse, welcome):
+                self._over(Death.INTERNAL_ERROR, "the link to it has failed; the log has more")
         finally:
             self.serving = False
             self._channel.close()
@@ -92,6 +93,13 @@ class Link:
                 question.answered.set()
         assert self._end is not None  # nothing else ends the scope but who is told, who hears and who looks
         return self._end
+
+    async def _converse(self, welcome: Welcome) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell, welcome)
+                nursery.start_soon(self._hear)
+                nursery.start_soon(self._look)
 
     async def report(self, *, rows: bool = False, patience: float = PATIENCE) -> Reported | None:
         """How it is doing once it has carried out what was said so far; None if it does not answer."""

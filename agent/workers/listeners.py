@@ -57,7 +57,7 @@ class SharedListeners(Listeners):
                 _close(self._of.pop(own))
             if opening.listening:
                 for bound in opening.bound:
-                    self._events.listening_ended(bound.purpose, bound.address)
+                    self.events.listening_ended(bound.purpose, bound.address)
             release(opening)
         await trio.lowlevel.checkpoint()
 
@@ -65,7 +65,7 @@ class SharedListeners(Listeners):
         for bound in opening.bound:
             if not bound.shareable:
                 bound.listen()
-            self._events.listening(bound.purpose, bound.address)
+            self.events.listening(bound.purpose, bound.address)
         opening.listening = True
         self._board.post(
             (HandedSockets, key),
@@ -132,6 +132,8 @@ class _OfAdmission:
 
     def __init__(self, events: AdmissionEvents) -> None:
         self._events = events
+        self.internal_errors = events.internal_errors
+        self.internal_error = events.internal_error
 
     def listening(self, purpose: str, address: str) -> None:
         """Said already."""

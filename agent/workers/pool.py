@@ -17,6 +17,7 @@ from typing import Protocol
 
 import trio
 
+from agent.base.containment import Kept, Where
 from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
@@ -154,8 +155,9 @@ class WorkerPool:
 
     async def follow(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.reconciler.follow)
-            nursery.start_soon(self._listeners.retry_failed)
+            kept = Kept(nursery, self._events)
+            kept.begin(Where.TASK, "registration", self.reconciler.follow)
+            kept.begin(Where.TASK, "listeners", self._listeners.retry_failed)
 
     async def close_public(self) -> None:
         await self._listeners.close(PUBLIC)
@@ -172,7 +174,8 @@ class WorkerPool:
 
     async def report(self, *, rows: bool) -> DataPlaneReport:
         reports = await self._supervisor.reports(rows=rows)
-        own = report(self._ledger, self.reconciler.upstreams, self._clock(), rows=rows)
+        errors = self._events.internal_errors
+        own = report(self._ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows)
         processes = self._supervisor.families(reports)
         workers = self._supervisor.rows(reports)
         return merged(own, reports, self._supervisor.ended, processes=processes, workers=workers)

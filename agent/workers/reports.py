@@ -15,7 +15,7 @@ import msgspec
 from agent.base.prometheus import Family, Kind
 from agent.base.undecodable import UNDECODABLE
 from agent.connections.ledger import RECENT
-from agent.proxy.report import MOST_ROWS, DataPlaneReport
+from agent.proxy.report import INTERNAL_ERRORS, MOST_ROWS, DataPlaneReport
 
 # Numbers that each worker has of one and the same thing; of all others the sum is told.
 _NOT_ADDED = frozenset(
@@ -95,12 +95,12 @@ def reported(
     return Reported(number=number, pid=os.getpid(), cut=cut, **msgspec.structs.asdict(counted))
 
 
-def added_up(reports: Iterable[Reported], ended: Reported | None) -> list[Family]:
-    """The metrics of all workers as one; `ended` is `buried`."""
+def added_up(reports: Iterable[Reported], ended: Reported | None, *own: Family) -> list[Family]:
+    """The metrics of all workers as one, and some of our own; `ended` is `buried`."""
     families: dict[str, Family] = {}
     sums: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     measured = [one for reported in reports for one in reported.metrics]
-    measured += [] if ended is None else ended.metrics
+    measured += [*(() if ended is None else ended.metrics), *own]
     for one in measured:
         families.setdefault(one.name, Family(one.name, one.kind, one.says))
         samples = sums.setdefault(one.name, {})
@@ -152,10 +152,11 @@ def merged(
     recent.sort(key=lambda row: str(row["until"]))
     over = max(0, len(connections) - MOST_ROWS)
     counters = [told.counters for told in (*every, *([ended] if ended else []))]
+    errors = [family for family in own.metrics if family.name == INTERNAL_ERRORS]
     return DataPlaneReport(
         live=sum(told.live for told in every),
         resident_bytes=own.resident_bytes,
-        metrics=[*processes, *added_up(every, ended)],
+        metrics=[*processes, *added_up(every, ended, *errors)],
         counters=_sum([own.counters, *counters]),
         public=_listener(own.public, [told.public for told in every]),
         upstreams=[_upstream(row, every) for row in own.upstreams],

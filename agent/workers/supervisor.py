@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import trio
 
 from agent import VERSION
+from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.prometheus import Family, counter, gauge
 from agent.config.settings import Settings
 from agent.net.listeners import ListenerKey
@@ -33,7 +34,7 @@ LOOK_SECONDS = 0.05  # how often a start looks whether a worker serves
 END_SECONDS = 7.0  # for a worker to cut what lives and to be gone
 
 
-class WorkerEvents(Protocol):
+class WorkerEvents(FaultEvents, Protocol):
     """Who hears how workers fare; must not block."""
 
     def worker_serving(self, worker: int, pid: int) -> None: ...
@@ -92,8 +93,9 @@ class Supervisor:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Begin every worker."""
+        kept = Kept(nursery, self._events)
         for slot in self._slots:
-            nursery.start_soon(self._keep, slot)
+            kept.begin(Where.WORKER, f"worker {slot.number}", self._keep, slot)
 
     async def ready(self) -> None:
         """Wait until every worker has carried out what was said so far."""
@@ -210,6 +212,7 @@ class Supervisor:
             sockets=partial(self._sockets.sockets, slot.number),
             heard=self._heard,
             on_serving=partial(self._events.worker_serving, slot.number, process.pid),
+            faults=self._events,
         )
         welcome = Welcome(
             version=VERSION,

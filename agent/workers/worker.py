@@ -24,6 +24,7 @@ import trio
 from agent import VERSION
 from agent.ageing import age
 from agent.base.clock import now
+from agent.base.containment import Kept, Where
 from agent.base.exits import ExitCode
 from agent.config.options import LogLevel
 from agent.config.registration import Registration
@@ -125,12 +126,13 @@ class Worker:
     async def run(self) -> ExitCode:
         """To the end."""
         async with trio.open_nursery() as tasks:
-            tasks.start_soon(self.log.keep_up)
+            kept = Kept(tasks, self.log)
+            kept.begin(Where.TASK, "log", self.log.keep_up)
             async with self.data.running():
                 tasks.start_soon(age, self.snapshot.intentions, self._clock)
-                tasks.start_soon(self.data.keep_warm)
-                tasks.start_soon(give_back, self.data.live)
-                tasks.start_soon(self._speak)
+                kept.begin(Where.TASK, "warm connections", self.data.keep_warm)
+                kept.begin(Where.TASK, "memory", give_back, self.data.live)
+                kept.begin(Where.TASK, "words to the control process", self._speak)
                 code = await self._obey()
             tasks.cancel_scope.cancel()
         return code

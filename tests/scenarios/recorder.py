@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
 from agent.net.admission import Admission, Overflow
+from tests.support.faults import NoFaults
 
 
 @dataclass(slots=True)
-class Recorder:
+class Recorder(NoFaults):
     """What the ledgers and listeners told."""
 
     opened_ids: list[int] = field(default_factory=list)

@@ -67,7 +67,12 @@ class Door:
             with self.scope, self.sock:
                 admission, events = m.db.admission, m.db.events
                 await accept_all(
-                    [self.sock], handler, connections=connections, admission=admission, events=events
+                    [self.sock],
+                    handler,
+                    purpose="tests",
+                    connections=connections,
+                    admission=admission,
+                    events=events,
                 )
 
 

@@ -21,6 +21,7 @@ from agent.policy.deny_list import parse_deny_list
 from agent.policy.intentions import parse_match
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer, Minted
+from tests.support.faults import NoFaults
 from tests.support.socket_pairs import contexts_of
 from tests.support.two_sidecars import Mesh, echo, mesh, now, until
 
@@ -85,7 +86,8 @@ def trust(m: Mesh, *roots: Issuer) -> Contexts:
 @contextlib.asynccontextmanager
 async def judged(m: Mesh) -> AsyncIterator[None]:
     told: list[int] = []
-    judge = Judge(m.db.ledger, m.intentions, m.db.contexts, now, told.append, deny_list=m.deny_list)
+    cells = (m.db.ledger, m.intentions, m.db.contexts)
+    judge = Judge(*cells, now, told.append, faults=NoFaults(), deny_list=m.deny_list)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(judge.run)
         yield

@@ -11,6 +11,7 @@ from agent.connections.records import CloseReason, Direction
 from agent.outbound.outbound import OutboundReason
 from agent.policy.intentions import VerdictReason
 from agent.policy.source_intentions import Outgoing, parse_outgoing
+from tests.support.faults import NoFaults
 from tests.support.two_sidecars import Mesh, echo, in_place_of_db, mesh, now, until
 
 RULE = {"SourceName": "web", "DestinationName": "db"}
@@ -55,7 +56,8 @@ async def test_a_new_connection_is_not_even_dialled(outgoing: Outgoing, reason: 
 async def test_an_open_one_is_closed_at_once_and_the_others_stay() -> None:
     async with mesh(echo) as m, trio.open_nursery() as nursery:
         told: list[int] = []
-        judge = Judge(m.web.ledger, m.intentions, m.web.contexts, now, told.append, outgoing=m.outgoing)
+        cells = (m.web.ledger, m.intentions, m.web.contexts)
+        judge = Judge(*cells, now, told.append, faults=NoFaults(), outgoing=m.outgoing)
         nursery.start_soon(judge.run)
         client = await opened(m)
         other = {**RULE, "DestinationName": "billing", "Action": "deny"}

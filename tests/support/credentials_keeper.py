@@ -13,6 +13,7 @@ from agent.control.credentials import Rotation
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer, Minted, roots_answer
 from tests.support.fake_consul import ScriptedConsul
+from tests.support.faults import NoFaults
 
 START = datetime(2031, 5, 17, 12, tzinfo=UTC)
 ROOTS = "/v1/agent/connect/ca/roots"
@@ -24,7 +25,7 @@ def clock() -> datetime:
     return START + timedelta(seconds=trio.current_time())
 
 
-class Heard:
+class Heard(NoFaults):
     """What was told."""
 
     def __init__(self) -> None:

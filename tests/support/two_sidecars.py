@@ -275,7 +275,8 @@ def _start(
     handler: Callable[[socket.socket], Awaitable[None]],
 ) -> None:
     accept = partial(accept_all, [sock], lambda caller, _place: handler(caller))
-    task = partial(accept, connections=connections, admission=side.admission, events=side.events)
+    admission, events = side.admission, side.events
+    task = partial(accept, purpose="tests", connections=connections, admission=admission, events=events)
     listeners.start_soon(task)
 
 

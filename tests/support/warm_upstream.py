@@ -32,6 +32,7 @@ from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
 from tests.certs.authority import TRUST_DOMAIN, Issuer, der
 from tests.support.agent_parts import registration
+from tests.support.faults import NoFaults
 from tests.support.socket_pairs import contexts_of
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import endpoint
@@ -51,7 +52,7 @@ def contexts(generation: int = 1, *, root: Issuer = ROOT) -> Contexts:
 
 
 @dataclass(slots=True)
-class Events:
+class Events(NoFaults):
     """agent.outbound.warm_pool.WarmEvents, written down."""
 
     discarded: list[tuple[str, str]] = field(default_factory=list)  # endpoint, reason

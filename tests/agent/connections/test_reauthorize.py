@@ -22,6 +22,7 @@ from certs.spiffe import ServiceId
 from tests.certs import fitting
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import START, assembled, virtual
+from tests.support.faults import Faults
 
 
 class Bench:
@@ -34,8 +35,11 @@ class Bench:
         self.contexts: Latest[Contexts] = Latest()
         self.closed: list[int] = []
         self.ledger = Ledger(virtual, assembled(nursery).agent.log)
+        self.faults = Faults()
         self.judge = Judge(
-            self.ledger, self.intentions, self.contexts, virtual, self.closed.append, grace=grace
+            *(self.ledger, self.intentions, self.contexts, virtual, self.closed.append),
+            faults=self.faults,
+            grace=grace,
         )
         self.ledger.on_opened = self.judge.opened
         self.trust(self.root)

@@ -10,21 +10,9 @@ import msgspec
 import pytest
 import trio
 
-from agent.consul.api import (
-    CALL_SECONDS,
-    MAX_TEXT,
-    Blocking,
-    Consul,
-    ConsulError,
-    ConsulReason,
-    ListedProxy,
-    ListedService,
-    classify,
-    find_sidecar,
-)
+from agent.consul.api import CALL_SECONDS, MAX_TEXT, Blocking, Consul, ConsulError, ConsulReason, classify
 from agent.consul.http import Client
 from agent.consul.token import TokenSource
-from tests.recorded import body
 from tests.support.fake_consul import Scripted, ScriptedConsul
 from upstreams.spec import QueryDestination, ServiceDestination
 
@@ -268,31 +256,3 @@ async def test_where_things_are(nursery: trio.Nursery) -> None:
         ("/v1/health/service/mesh-gateway", {"dc": "dc2"}),
         ("/v1/query/near-db/execute", {"connect": "true", "dc": "dc2"}),
     ]
-
-
-def listed(proxy: str, kind: str = "connect-proxy", of: str | None = "web") -> ListedService:
-    return ListedService(
-        id=proxy, kind=kind, proxy=None if of is None else ListedProxy(destination_service_id=of)
-    )
-
-
-def test_the_sidecars_of_a_service() -> None:
-    services = {
-        s.id: s
-        for s in (
-            listed("b-proxy"),
-            listed("a-proxy", of="WEB"),
-            listed("web", kind="", of=None),
-            listed("gateway", kind="mesh-gateway"),
-            listed("other-proxy", of="web2"),
-        )
-    }
-    assert find_sidecar(services, "Web") == ["a-proxy", "b-proxy"]
-    assert find_sidecar(services, "nobody") == []
-
-
-async def test_the_recorded_list_of_services(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
-    scripted.answer("/v1/agent/services", body("agent-services"))
-    services = await scripted.client(nursery).services()
-    assert find_sidecar(services, "web1") == ["web1-sidecar-proxy"]

@@ -210,6 +210,7 @@ async def _is_open(stream: Stream) -> bool:
     ("answer", "failure"),
     [
         (b"nonsense\r\n\r\n", ExchangeFailure.MALFORMED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", ExchangeFailure.MALFORMED),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", ExchangeFailure.CLOSED),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, ExchangeFailure.TOO_LARGE),
         (b"", ExchangeFailure.CLOSED),

@@ -10,6 +10,7 @@ from agent.base.exits import Exit, ExitCode
 from agent.consul.api import ConsulError, ConsulReason
 from agent.control.bootstrap import Start, raise_if_fatal
 from tests.support.agent_parts import PROXY, SERVICE, SERVICES, Assembled, assembled, proxy_answer, settings
+from tests.support.fake_consul import Scripted
 
 
 def start(bench: Assembled) -> Start:
@@ -121,6 +122,35 @@ def test_what_waiting_may_mend(reason: ConsulReason) -> None:
 def test_a_token_that_was_given_is_not_told_to_be_missing() -> None:
     with pytest.raises(Exit, match="the token needs service:write"):
         raise_if_fatal(ConsulError(ConsulReason.DENIED, "/x", "no", status=403), settings(token="s3cret"))
+
+
+async def test_what_another_service_registers_does_not_keep_us_from_starting(nursery: trio.Nursery) -> None:
+    """Nested deeper than anybody can read, it is in the list of all services, and in no list of our own."""
+    bench = assembled(nursery)
+    listed = {PROXY: {"ID": PROXY, "Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "web"}}}
+    bench.consul.answer(SERVICES, listed)
+    bench.consul.say(SERVICES, Scripted(body=b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"))
+    assert await start(bench).proxy_id() == PROXY
+    (asked,) = bench.consul.questions(SERVICES)
+    assert asked.query["filter"] == 'Kind == "connect-proxy" and Proxy.DestinationServiceID == "web"'
+
+
+async def test_nor_does_a_list_that_cannot_be_read(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery)
+    bench.consul.answer(SERVICES, {})
+    bench.consul.say(SERVICES, Scripted(body=b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"))
+    bench.consul.answer(SERVICE, proxy_answer(), content_hash="h1")
+    began = start(bench)
+    assert await began.proxy_id() == PROXY
+    assert began.status.failures == {"malformed": 1}
+
+
+async def test_an_id_in_another_case_is_found_among_all_services(nursery: trio.Nursery) -> None:
+    bench = assembled(nursery)
+    listed = {"Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "Web"}}
+    bench.consul.answer(SERVICES, {})
+    bench.consul.answer(SERVICES, {"Web-x": {"ID": "Web-x", **listed}})
+    assert await start(bench).proxy_id() == "Web-x"
 
 
 async def test_several_sidecars_of_one_service(nursery: trio.Nursery) -> None:

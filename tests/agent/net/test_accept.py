@@ -15,10 +15,11 @@ import trio.testing
 from agent.net import accept as listener_module
 from agent.net.accept import BATCH, PACE, PAUSE, accept_all
 from agent.net.admission import GRACE, Admission, Overflow, Place
+from tests.support.faults import NoFaults
 from tests.support.socket_pairs import listener, tcp_pair
 
 
-class Told:
+class Told(NoFaults):
     def __init__(self) -> None:
         self.overflows: list[Overflow] = []
         self.shortages: list[OSError] = []
@@ -102,6 +103,7 @@ async def _accept(
     await accept_all(
         [scripted],  # type: ignore[list-item]
         handler,  # type: ignore[arg-type]
+        purpose="tests",
         connections=nursery,
         admission=admission,
         events=told,
@@ -224,6 +226,7 @@ async def test_who_was_admitted_is_served_though_the_listener_ends_first() -> No
             await accept_all(
                 [scripted],  # type: ignore[list-item]
                 handler,
+                purpose="tests",
                 connections=connections,
                 admission=admission,
                 events=Told(),
@@ -254,7 +257,12 @@ async def test_sockets_are_handed_over_non_blocking_and_outlive_the_loop() -> No
 
                 async def run() -> None:
                     await accept_all(
-                        [sock, second], handler, connections=connections, admission=admission, events=Told()
+                        [sock, second],
+                        handler,
+                        purpose="tests",
+                        connections=connections,
+                        admission=admission,
+                        events=Told(),
                     )
 
                 loops.start_soon(run)

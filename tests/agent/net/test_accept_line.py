@@ -46,7 +46,12 @@ class Rush:
 
     async def _run(self, nursery: trio.Nursery) -> None:
         await accept_all(
-            [self.sock], self.handler, connections=nursery, admission=self.admission, events=self.told
+            [self.sock],
+            self.handler,
+            purpose="tests",
+            connections=nursery,
+            admission=self.admission,
+            events=self.told,
         )
 
     def speak(self) -> None:

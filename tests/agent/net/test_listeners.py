@@ -14,9 +14,10 @@ from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.admission import Admission, Overflow, Place
 from agent.net.bind import BindFailed, Bound, bind
 from agent.net.listeners import CHECK, Listeners, Opening
+from tests.support.faults import NoFaults
 
 
-class Heard:
+class Heard(NoFaults):
     """agent.net.listeners.ListenerEvents, written down."""
 
     def __init__(self) -> None:

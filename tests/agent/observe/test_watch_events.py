@@ -5,9 +5,15 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime
 
+import pytest
+from trio.testing import MockClock
+
+from agent.base.containment import Where
 from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.consul.api import ConsulError, ConsulReason
+from agent.consul.watch import WatchCrashed
+from agent.observe.rate_limit import LINES_PER_SECOND
 from agent.observe.watch_events import WatchJournal
 from certs.contexts import build_contexts
 from certs.credentials import retain
@@ -98,3 +104,30 @@ async def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> No
         'WARN  watch.failed watch=roots reason=denied detail="/v1/x answered 500: no"',
         "INFO  watch.recovered watch=roots",
     ]
+
+
+def _fail() -> None:
+    raise KeyError("a bug \ud800")
+
+
+@pytest.mark.internal_errors
+async def test_what_nobody_foresaw_is_told_with_its_traceback_and_counted(
+    autojump_clock: MockClock,
+) -> None:
+    log, written = journal()
+    with pytest.raises(KeyError) as caught:
+        _fail()
+    crash = caught.value
+    status = WatchStatus(name="roots")
+    status.failed(WatchCrashed(crash), START)
+    log.watch_failed(status)
+    for _ in range(2 * LINES_PER_SECOND):
+        log.internal_error(Where.CONNECTION, "a caller", crash)
+    first, second, *rest = lines(written)
+    assert first.startswith("ERROR internal_error where=watch name=roots error=KeyError trace=")
+    assert "Traceback" in first
+    assert "test_watch_events.py" in first
+    detail = "internal_error: KeyError; the log has more"
+    assert second == f'WARN  watch.failed watch=roots reason=internal_error detail="{detail}"'
+    assert len(rest) == LINES_PER_SECOND, "a flood of them is told in part, and counted whole"
+    assert log.internal_errors == {"watch": 1, "connection": 2 * LINES_PER_SECOND}

@@ -18,6 +18,7 @@ from agent.workers.messages import Finish, HandedSockets, Order, Report, Welcome
 from agent.workers.publisher import Board, Rank, Reader
 from agent.workers.reports import AskedAgain, GatewaysWanted, Reported
 from tests.support.agent_parts import START, settings
+from tests.support.faults import Faults
 
 WELCOME = Welcome(version="1", slot=0, workers=2, settings=settings())
 
@@ -58,6 +59,7 @@ class Bench:
         self.heard: list[object] = []
         self.served = 0
         self.sock = socket.socket()
+        self.faults = Faults()
         self.link = Link(
             ours,
             Reader(self.board),
@@ -66,6 +68,7 @@ class Bench:
             sockets=self.sockets,
             heard=self.heard.append,
             on_serving=self.serving,
+            faults=self.faults,
         )
         self._how: tuple[Death, str] | None = None
         self._ended = trio.Event()

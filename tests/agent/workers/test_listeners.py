@@ -178,7 +178,7 @@ async def test_other_sockets_take_the_place_of_the_former_and_withdrawn_ones_ref
 
 async def test_of_a_worker_only_want_of_room_is_told() -> None:
     heard = Heard()
-    events = HandedListeners(heard)._events
+    events = HandedListeners(heard).events
     events.listening("x", "y")
     events.listening_ended("x", "y")
     events.listening_failed("x", "y")
