@@ -70,11 +70,6 @@ async def test_the_right_service_of_the_wrong_datacenter() -> None:
         await against(OutboundReason.WRONG_IDENTITY, minted, m, "/ns/default/dc/dc3/svc/db")
 
 
-async def test_the_right_service_in_other_letters() -> None:
-    async with mesh(echo) as m:
-        await against(OutboundReason.WRONG_IDENTITY, m.root.leaf(service="DB", datacenter="dc2"), m)
-
-
 async def test_an_expired_leaf() -> None:
     async with mesh(echo) as m:
         minted = m.root.leaf(

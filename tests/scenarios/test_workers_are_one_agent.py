@@ -243,7 +243,7 @@ async def metrics(agent: Agent) -> str:
     host, _, port = agent.admin.partition(":")
     stream = await trio.open_tcp_stream(host, int(port))
     async with stream:
-        await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         page = b""
         async for chunk in stream:
             page += chunk
