@@ -308,16 +308,19 @@ def _restore(mapping: dict[str, T], key: str) -> Callable[[], None]:
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
-    """Open or create the database for this process alone, readable by its owner alone."""
+    """Open or create the database for this process alone, readable by its owner alone.
+
+    Used by one thread; but a store that is forgotten is closed by whichever thread collects it.
+    """
     if path is None:
-        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         connection.executescript(_SCHEMA)
         return connection
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # sqlite gives its log the mode of the database, which must therefore exist with the right one.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
         with contextlib.ExitStack() as failed:
             failed.callback(connection.close)
             _prepare(connection)

@@ -276,6 +276,12 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     store.close()
 
 
+async def test_a_store_that_is_forgotten_is_closed_by_whatever_thread_collects_it(tmp_path: Path) -> None:
+    forgotten = [Store(tmp_path / "db")]
+    await trio.to_thread.run_sync(forgotten.clear)
+    Store(tmp_path / "db").close()  # nobody holds it any more
+
+
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="file"):
