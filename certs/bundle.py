@@ -141,7 +141,8 @@ def _root(answer: _RootAnswer) -> Root:
     return Root(
         id=answer.id,
         name=answer.name,
-        serial=answer.serial_number,
+        # For people to read: what it cannot be costs nobody the root.
+        serial=answer.serial_number if 0 <= answer.serial_number < 1 << 64 else 0,
         certificate=certificate,
         pem=answer.root_cert.rstrip() + "\n",
         fingerprint=fingerprint_of(certificate.public_bytes(Encoding.DER)),

@@ -88,10 +88,15 @@ def _wrap_relay(seam: Seam) -> None:
         setattr(Relay, name, wrapped)
 
 
+def _is_in_memory(of: object) -> bool:
+    return isinstance(of, SSL.Connection) and not hasattr(of, "fileno")
+
+
 def _checked(seam: Seam, call: Callable[..., Any], name: str) -> Callable[..., Any]:
     @wraps(call)
     def checked(of: Any, *args: Any, **kwargs: Any) -> Any:
-        if seam.held:
+        # A TLS connection in memory has no descriptor, and so is nobody's to hold.
+        if seam.held and (isinstance(of, int) or not _is_in_memory(of)):
             seam.check(of if isinstance(of, int) else of.fileno(), name)
         return call(of, *args, **kwargs)
 

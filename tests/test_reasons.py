@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from agent.base.containment import Where
 from agent.connections.records import CloseReason
+from agent.consul.api import ConsulReason
+from agent.consul.watch import INTERNAL_ERROR, WatchReason
 from agent.http1.head import HeadReason
 from agent.http1.request_body import BodyReason
 from agent.http1.response_h11 import AnswerReason
@@ -17,6 +20,7 @@ from agent.policy.intentions import VerdictReason
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "intentions.md"
 REQUESTS = DOCS / "http.md"
+FAILURES = DOCS / "failures.md"
 
 
 def shown_in(text: str) -> set[str]:
@@ -42,3 +46,11 @@ def test_who_is_cut_is_told_so() -> None:
     rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     cutting = {name for row in rows if "✓" in row[3] for name in re.findall(r"`([a-z0-9_]+)`", row[1])}
     assert cutting == {reason.value for reason in CloseReason}
+
+
+def test_the_page_of_failures_has_every_reason_of_a_watch_and_every_place() -> None:
+    page = FAILURES.read_text()
+    reasons, places = page.split("## What nobody foresaw")
+    known = {reason.value for kind in (ConsulReason, WatchReason) for reason in kind} | {INTERNAL_ERROR}
+    assert shown_in(reasons) == known
+    assert shown_in(places) == {where.value for where in Where}

@@ -234,13 +234,18 @@ def _endpoint(entry: _Entry, name: str) -> Endpoint:
             partition=service.partition or DEFAULT,
         ),
         service_address=service.address,
-        port=service.port,
+        port=_port(service.port),
         node_address=node.address,
-        tagged={tag: HostPort(pair.address, pair.port) for tag, pair in tagged},
+        tagged={tag: HostPort(pair.address, _port(pair.port)) for tag, pair in tagged},
         node_tagged=node.tagged_addresses or {},
         weight=_weight(weights.passing if status is Status.PASSING else weights.warning),
         status=status,
     )
+
+
+def _port(told: int) -> int:
+    """As told, if that can be a port; what is out of range stays out of range, by one."""
+    return max(-1, min(65536, told))
 
 
 def _weight(told: int) -> int:

@@ -17,6 +17,7 @@ E = TypeVar("E", bound=StrEnum)
 
 LONGEST = 365 * 86400.0  # seconds, a year: who waits longer has mistyped, and no date is out of reach
 _MOST_DIGITS = 18
+_MOST_COUNT = 2**53 - 1  # what any reader of JSON takes for a whole number (RFC 8259 §6)
 _MOST_SHOWN = 80  # characters of a value that is wrong
 
 
@@ -89,8 +90,8 @@ class ConfigReader:
         if value is None:
             return None
         number = _whole(value)
-        if number is None or number < 1:
-            self._wrong(key, value, "not a whole number of at least 1; no limit is set")
+        if number is None or not 1 <= number <= _MOST_COUNT:
+            self._wrong(key, value, "not a whole number of at least 1, below 2^53; no limit is set")
             return None
         return number
 

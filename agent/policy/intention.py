@@ -32,6 +32,7 @@ class Effect(StrEnum):
     BY_REQUEST = "by_request"  # Permissions decide per HTTP request; where nobody can, it denies
 
 
+BEYOND_ALL = 1000  # a precedence before every one that there is
 _STRICTEST_FIRST = (Effect.DENY, Effect.BY_REQUEST, Effect.ALLOW)
 
 
@@ -120,7 +121,7 @@ def _doubtful(item: IntentionAnswer, doubt: Doubt) -> Intention | None:
         source_partition=WILDCARD,
         destination_namespace=item.destination_ns or DEFAULT,
         doubt=text,
-        at_least=max(item.precedence, exact),
+        at_least=min(max(item.precedence, exact), BEYOND_ALL),
         of_peer=of_peer,
     )
 

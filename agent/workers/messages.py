@@ -203,7 +203,7 @@ def hand_on(contexts: Contexts, service: str, datacenter: str | None, at: dateti
     return HandedCredentials(
         cert_pem=cert_pem,
         key_pem=key_pem,
-        roots=_answer(contexts.credentials.bundle),
+        roots=roots_answer_of(contexts.credentials.bundle),
         service=service,
         datacenter=datacenter,
         at=at,
@@ -221,7 +221,7 @@ def taken_up(handed: HandedCredentials) -> Contexts:
     return rehearse(build_contexts(proven, handed.generation))
 
 
-def _answer(bundle: TrustBundle) -> dict[str, object]:
+def roots_answer_of(bundle: TrustBundle) -> dict[str, object]:
     """The bundle in the form of `/v1/agent/connect/ca/roots`."""
     roots = [
         {
