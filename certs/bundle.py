@@ -58,10 +58,14 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustBundle:
-    """The trust domain and its roots, one of them active, no two of the same content."""
+    """The trust domain and its roots, one of them active, no two of the same content.
+
+    `unreadable` says which retiring ones were answered and cannot be read: nobody is trusted by them.
+    """
 
     trust_domain: TrustDomain
     roots: tuple[Root, ...]
+    unreadable: tuple[str, ...] = ()
 
     @property
     def active(self) -> Root:
@@ -103,7 +107,9 @@ class _RootsAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 def parse_roots(answer: Mapping[str, object]) -> TrustBundle:
     """Read a decoded answer of `/v1/agent/connect/ca/roots`; raise BundleRejected.
 
-    Order carries no meaning in the answer and is kept. Roots of equal content are taken once.
+    Order carries no meaning in the answer and is kept. Roots of equal content are taken once. A retiring root
+    that cannot be read is left out: to keep the former bundle for its sake would be to trust on what Consul
+    may have removed.
     """
     try:
         parsed = msgspec.convert(answer, _RootsAnswer)
@@ -115,7 +121,8 @@ def parse_roots(answer: Mapping[str, object]) -> TrustBundle:
     if len(parsed.roots or ()) > MOST_ROOTS:
         detail = f"the answer lists {len(parsed.roots or ())} roots; at most {MOST_ROOTS}"
         raise BundleRejected(BundleReason.TOO_MANY_ROOTS, detail)
-    roots = _distinct(map(_root, parsed.roots or ()))
+    readable, unreadable = _readable(parsed.roots or ())
+    roots = _distinct(readable)
     if not roots:
         raise BundleRejected(BundleReason.NO_ROOTS, "the answer lists no roots")
     active = sum(root.active for root in roots)
@@ -123,13 +130,28 @@ def parse_roots(answer: Mapping[str, object]) -> TrustBundle:
         raise BundleRejected(BundleReason.NO_ACTIVE_ROOT, f"none of {len(roots)} roots is active")
     if active > 1:
         raise BundleRejected(BundleReason.SEVERAL_ACTIVE_ROOTS, f"{active} of {len(roots)} roots are active")
-    return TrustBundle(trust_domain=trust_domain, roots=roots)
+    return TrustBundle(trust_domain=trust_domain, roots=roots, unreadable=unreadable)
 
 
 @lru_cache(maxsize=64)  # asked for each connection's root
 def fingerprint_of(der: bytes) -> str:
     """SHA-256 in hex: what tells two certificates apart, where serials and names do not."""
     return hashlib.sha256(der).hexdigest()
+
+
+def _readable(answers: Iterable[_RootAnswer]) -> tuple[list[Root], tuple[str, ...]]:
+    """The roots, and what is wrong with the retiring ones that are none; raise BundleRejected for another."""
+    roots, unreadable = list[Root](), list[str]()
+    for answer in answers:
+        try:
+            roots.append(_root(answer))
+        except BundleRejected as error:
+            if answer.active:
+                raise
+            unreadable.append(error.detail)
+    if unreadable and not roots:
+        raise BundleRejected(BundleReason.BAD_CERTIFICATE, unreadable[0])
+    return roots, tuple(unreadable)
 
 
 def _root(answer: _RootAnswer) -> Root:

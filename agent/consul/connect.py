@@ -58,7 +58,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     else:
         context.load_default_certs()
     if settings.client_cert is not None:
-        context.load_cert_chain(settings.client_cert, settings.client_key)
+        # Without a password OpenSSL would ask for one at the terminal, and wait.
+        context.load_cert_chain(settings.client_cert, settings.client_key, password=lambda: "")
     if not settings.http_ssl_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

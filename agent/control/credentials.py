@@ -76,6 +76,7 @@ class RotationEvents(FaultEvents, Protocol):
     def renewal_failed(self, detail: str, not_after: datetime) -> None: ...
     def leaf_churning(self, detail: str) -> None: ...
     def roots_behind(self, reason: str, detail: str) -> None: ...
+    def roots_unreadable(self, detail: str) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,6 +160,9 @@ class Rotation:
     # --- what comes ---
 
     def _take_bundle(self, bundle: TrustBundle) -> None:
+        before = () if self._bundle.value is None else self._bundle.value.unreadable
+        if bundle.unreadable and bundle.unreadable != before:
+            self._events.roots_unreadable("; ".join(bundle.unreadable))
         self._bundle.publish(bundle)
         self._prove()
 

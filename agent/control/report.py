@@ -25,6 +25,7 @@ def row(control: ControlPlane, now: datetime) -> Row | None:
         told |= _renewal(rotation)
         if rotation.bundle is not None:
             told["roots"] = _roots(rotation.bundle)
+            told["roots_unreadable"] = list(rotation.bundle.unreadable)
     if control.skew.seconds is not None:
         told["clock_skew_seconds"] = round(control.skew.seconds, 1)
         told["clock_skew_notable"] = control.skew.notable
@@ -127,6 +128,9 @@ def _renewal_families(rotation: Rotation) -> Iterator[Family]:
     refreshes = counter("sidecar_leaf_refreshes_total", "Answers about the leaf, by who asked and what came.")
     for (by, result), count in sorted(rotation.status.refreshes.items()):
         refreshes.add(count, by=by.value, result=result.value)
+    if rotation.bundle is not None:
+        unreadable = gauge("sidecar_roots_unreadable", "Roots of Consul's list that cannot be read.")
+        yield unreadable.add(len(rotation.bundle.unreadable))
     churning = gauge("sidecar_leaf_churning", "Whether the leaf is issued again and again.")
     ahead = counter("sidecar_leaf_ahead_total", "Leaves that came before their roots, by what asking did.")
     for caught, count in sorted(rotation.roots_first.results.items()):

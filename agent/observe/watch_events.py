@@ -160,6 +160,10 @@ class WatchJournal(Log):
         """The leaf is issued again and again."""
         self.write(LogLevel.ERROR, "leaf.churning", detail=detail)
 
+    def roots_unreadable(self, detail: str) -> None:
+        """Retiring roots of Consul's list cannot be read; nobody is trusted by them."""
+        self.write(LogLevel.ERROR, "roots.unreadable", detail=detail)
+
     def roots_behind(self, reason: str, detail: str) -> None:
         """A leaf came whose root has not been heard of, and did not come when asked for."""
         self.write(LogLevel.WARN, "roots.behind", reason=reason, detail=detail)

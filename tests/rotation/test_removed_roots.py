@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from certs.contexts import Contexts
 from certs.credentials import OwnFault
 from certs.peer import PeerReason, PeerRejected, verify_peer
-from tests.certs.authority import Issuer, Minted, der
+from tests.certs.authority import Issuer, Minted, der, roots_answer
 from tests.certs.test_contexts import REFUSED_KEYS
 from tests.rotation.handshakes import shake
 from tests.support.credentials_keeper import LEAF, ROOTS, START, Bench, begin, clock
@@ -182,3 +182,37 @@ async def test_roots_that_cannot_be_read_leave_the_last_ones_in_force(
         await trio.sleep(5)
     shake(peer(bench.root), bench.current)
     assert bench.contexts.version == 1
+
+
+async def test_a_retiring_root_that_cannot_be_read_keeps_no_removed_one_in_force(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    bench = Bench(nursery)
+    removed = Issuer.root(now=START, name="pri-removed")
+    bench.roots(bench.root, removed)
+    bench.leaf(bench.root.leaf())
+    await begin(bench, nursery)
+    assert judged(bench, removed) is None
+    answer = roots_answer(bench.root, OTHER)
+    answer["Roots"][1]["RootCert"] = "-----BEGIN CERTIFICATE-----"  # type: ignore[index]
+    bench.consul.answer(ROOTS, answer, index=90)
+    await trio.sleep(1)
+    assert judged(bench, removed) is PeerReason.UNTRUSTED_ROOT
+    assert bench.current.credentials.fault(clock()) is None
+    shake(peer(bench.root), bench.current)
+    assert bench.heard.told.count("roots unreadable") == 1
+    assert bench.rotation.roots_watch.status.failing is None
+
+
+async def test_an_active_root_that_cannot_be_read_leaves_the_last_roots_in_force(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    bench = await serving(nursery)
+    answer = roots_answer(OTHER, bench.root)
+    answer["Roots"][0]["RootCert"] = "-----BEGIN CERTIFICATE-----"  # type: ignore[index]
+    bench.consul.answer(ROOTS, answer, index=90)
+    await trio.sleep(1)
+    failing = bench.rotation.roots_watch.status.failing
+    assert failing is not None
+    assert failing.reason == "bad_certificate"
+    shake(peer(bench.root), bench.current)

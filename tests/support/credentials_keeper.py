@@ -47,6 +47,10 @@ class Heard(NoFaults):
     def leaf_churning(self, detail: str) -> None:
         self.told.append(f"churning: {detail}")
 
+    def roots_unreadable(self, detail: str) -> None:
+        assert detail
+        self.told.append("roots unreadable")
+
     def roots_behind(self, reason: str, detail: str) -> None:
         assert "no root announces" in detail
         self.told.append(f"roots {reason}")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from agent.config.parsers import ConsulAddress
@@ -204,3 +205,23 @@ def test_files_that_are_no_certificates_are_an_error(files: Files, tmp_path: Pat
     (tmp_path / "junk").write_text("junk")
     with pytest.raises(ssl.SSLError):
         tls_context(settings(http_addr="https://x", ca_file=str(tmp_path / "junk")))
+
+
+@pytest.mark.parametrize("flaw", ["encrypted", "too small", "of another"])
+def test_a_client_key_that_cannot_be_used_is_an_error_and_no_question(files: Files, flaw: str) -> None:
+    """An encrypted one would have a terminal asked for its password."""
+    certificate, key = files.issue("client")
+    if flaw == "encrypted":
+        text = serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"s3cret"),
+        )
+        key.write_bytes(text)
+    elif flaw == "too small":
+        key.write_text(key_pem(rsa.generate_private_key(65537, 1024)))
+    else:
+        key = files.issue("another")[1]
+    told = settings(http_addr="https://x", client_cert=str(certificate), client_key=str(key))
+    with pytest.raises(ssl.SSLError):
+        tls_context(told)

@@ -82,6 +82,7 @@ async def test_every_figure_of_what_is_in_force(autojump_clock: MockClock, nurse
         "sidecar_credentials_generation": 1,
         "sidecar_credentials_total": 1,
         "sidecar_credentials_unservable": False,
+        "sidecar_roots_unreadable": 0,
     }
 
 
