@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.config.parsers import parse_token
 
 MAX_TOKEN = 4096  # bytes; a Consul secret is 36
+_NONE = (b"\n", b"\r\n")  # a file that says: no token
 
 Stamp = tuple[int, int, int]
 
@@ -45,7 +46,8 @@ class TokenSource:
         """The token for the next request; empty for none.
 
         Raises TokenUnusable while the file has never held one. An empty file leaves it to the given token, as
-        for Consul's own commands.
+        for Consul's own commands; without one, a file of a single empty line says that there is no token, for
+        systemd's credentials (`SetCredential=`) cannot be left out, and no bytes at all are a file amid writing.
         """
         if self._file is None:
             return self._given
@@ -62,7 +64,7 @@ class TokenSource:
         if stamp == self._seen:
             return
         text = _token(file, data)
-        if not text and (self._good or not self._given):
+        if not text and (self._good or not (self._given or data in _NONE)):
             raise TokenUnusable(f"token file {file}: it is empty")
         changed = self._seen is not None and text != self._good
         self._seen, self._good = stamp, text or self._given

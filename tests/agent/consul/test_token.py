@@ -38,6 +38,19 @@ def test_a_file_wins_unless_it_is_empty(tmp_path: Path) -> None:
     assert (source.current(), source.complaint) == ("given", "")
 
 
+def test_one_empty_line_says_that_there_is_no_token_and_never_takes_one_away(tmp_path: Path) -> None:
+    """The unit's credential, where no token was written (systemd.exec(5), SetCredential=)."""
+    file = tmp_path / "token"
+    file.write_text("\n")
+    source = TokenSource(None, file)
+    heard = changes(source)
+    assert (source.current(), source.complaint) == ("", "")
+    file.write_text("first")
+    assert (source.current(), heard()) == ("first", 1)
+    file.write_text("\n")
+    assert (source.current(), source.complaint) == ("first", f"token file {file}: it is empty")
+
+
 def test_a_changed_file_is_told_once(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("first")
