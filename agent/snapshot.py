@@ -15,7 +15,7 @@ from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.intentions import Intentions
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from certs.contexts import Contexts
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup, Upstream
@@ -28,7 +28,7 @@ class Snapshot:
     registration: Latest[Registration] = field(default_factory=Latest)
     credentials: Latest[Contexts] = field(default_factory=Latest)
     intentions: Latest[Intentions] = field(default_factory=Latest)
-    source_intentions: Latest[Outgoing] = field(default_factory=Latest)
+    source_intentions: Latest[SourceIntentions] = field(default_factory=Latest)
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
 
     def own_datacenter(self) -> str:

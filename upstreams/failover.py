@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 
-class Life(StrEnum):
+class TargetHealth(StrEnum):
     """What is known of a target."""
 
     UNKNOWN = "unknown"
@@ -35,11 +35,11 @@ class Failover:
         self.active = 0
         self.since = clock()
 
-    def judge(self, lives: Sequence[Life]) -> bool:
+    def judge(self, lives: Sequence[TargetHealth]) -> bool:
         """Take note of how the targets are now; whether another one is active from now on."""
         now = self._clock()
         for number, life in enumerate(lives):
-            if life is not Life.LIVE:
+            if life is not TargetHealth.LIVE:
                 self._live_since[number] = None
             elif self._live_since[number] is None:
                 self._live_since[number] = now
@@ -53,9 +53,9 @@ class Failover:
         """The targets in the order to try them for one connection."""
         return (self.active, *(number for number in range(len(self._live_since)) if number != self.active))
 
-    def _chosen(self, lives: Sequence[Life], now: float) -> int:
-        if lives[self.active] is Life.DEAD:
-            return next((n for n, life in enumerate(lives) if life is Life.LIVE), self.active)
+    def _chosen(self, lives: Sequence[TargetHealth], now: float) -> int:
+        if lives[self.active] is TargetHealth.DEAD:
+            return next((n for n, life in enumerate(lives) if life is TargetHealth.LIVE), self.active)
         for number in range(self.active):
             since = self._live_since[number]
             if since is not None and now - since >= self._hold:

@@ -48,7 +48,7 @@ class Unreachable(Exception):
         self.reason = reason
 
 
-class Doubt(StrEnum):
+class AddressWarning(StrEnum):
     """What an operator should look at, though something is dialled."""
 
     MIXED_PAIR = "mixed_pair"  # the agent answers with the address of one pair and the port of another
@@ -56,7 +56,7 @@ class Doubt(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialling:
+class DialAddress:
     """What to dial. `host` may be a name."""
 
     host: str
@@ -68,7 +68,7 @@ class Dialling:
         return f"{host}:{self.port} ({self.reason.value})"
 
 
-def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUTO) -> Dialling:
+def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUTO) -> DialAddress:
     """Choose the address and port of one endpoint, seen from `own_datacenter`; raise Unreachable."""
     remote = endpoint.datacenter != own_datacenter
     if wan is WanMode.NEVER:
@@ -86,12 +86,12 @@ def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUT
     return choice
 
 
-def doubt(endpoint: Endpoint, dialling: Dialling) -> Doubt | None:
+def doubt(endpoint: Endpoint, dialling: DialAddress) -> AddressWarning | None:
     """What is odd about the address of an endpoint, if anything."""
     if _is_mixed(endpoint):
-        return Doubt.MIXED_PAIR
+        return AddressWarning.MIXED_PAIR
     untold = dialling.reason in {ReachReason.REMOTE_SERVICE, ReachReason.REMOTE_NODE}
-    return Doubt.PRIVATE_ADDRESS if untold and _is_private(dialling.host) else None
+    return AddressWarning.PRIVATE_ADDRESS if untold and _is_private(dialling.host) else None
 
 
 def _is_mixed(endpoint: Endpoint) -> bool:
@@ -116,41 +116,41 @@ def _is_private(host: str) -> bool:
         return False
 
 
-def _wan(endpoint: Endpoint, *, remote: bool, required: bool) -> Dialling:
+def _wan(endpoint: Endpoint, *, remote: bool, required: bool) -> DialAddress:
     pair = _tag(endpoint, "wan")
     if pair is not None:
         reason = ReachReason.WAN_TAG if pair.port else ReachReason.WAN_TAG_WITHOUT_PORT
-        return Dialling(host=pair.host, port=pair.port or endpoint.port, reason=reason)
+        return DialAddress(host=pair.host, port=pair.port or endpoint.port, reason=reason)
     if endpoint.service_address:
         if required:
             raise Unreachable(UnreachableReason.NO_WAN_ADDRESS, endpoint)
         return _as_answered(endpoint, remote=remote)
     node_wan = endpoint.node_tagged.get("wan")
     if node_wan:
-        return Dialling(host=node_wan, port=endpoint.port, reason=ReachReason.NODE_WAN_TAG)
+        return DialAddress(host=node_wan, port=endpoint.port, reason=ReachReason.NODE_WAN_TAG)
     if required:
         raise Unreachable(UnreachableReason.NO_WAN_ADDRESS, endpoint)
     return _as_answered(endpoint, remote=remote)
 
 
-def _lan(endpoint: Endpoint, *, remote: bool) -> Dialling:
+def _lan(endpoint: Endpoint, *, remote: bool) -> DialAddress:
     """The LAN tag undoes a translation; where there is none, nothing of the original is left to find."""
     for name in _LAN_TAGS:
         pair = _tag(endpoint, name)
         if pair is not None:
-            return Dialling(host=pair.host, port=pair.port or endpoint.port, reason=ReachReason.LAN_TAG)
+            return DialAddress(host=pair.host, port=pair.port or endpoint.port, reason=ReachReason.LAN_TAG)
     node_lan = endpoint.node_tagged.get("lan")
     if not endpoint.service_address and node_lan:
-        return Dialling(host=node_lan, port=endpoint.port, reason=ReachReason.LAN_TAG)
+        return DialAddress(host=node_lan, port=endpoint.port, reason=ReachReason.LAN_TAG)
     return _as_answered(endpoint, remote=remote)
 
 
-def _as_answered(endpoint: Endpoint, *, remote: bool) -> Dialling:
+def _as_answered(endpoint: Endpoint, *, remote: bool) -> DialAddress:
     if endpoint.service_address:
         reason = ReachReason.REMOTE_SERVICE if remote else ReachReason.LOCAL_SERVICE
-        return Dialling(host=endpoint.service_address, port=endpoint.port, reason=reason)
+        return DialAddress(host=endpoint.service_address, port=endpoint.port, reason=reason)
     reason = ReachReason.REMOTE_NODE if remote else ReachReason.LOCAL_NODE
-    return Dialling(host=endpoint.node_address, port=endpoint.port, reason=reason)
+    return DialAddress(host=endpoint.node_address, port=endpoint.port, reason=reason)
 
 
 def _tag(endpoint: Endpoint, name: str) -> HostPort | None:

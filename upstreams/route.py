@@ -18,7 +18,7 @@ from itertools import islice
 from upstreams.choose import Chance, Loads, any_in_favour, in_favour, last_resorts
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Tier
-from upstreams.reach import Dialling
+from upstreams.reach import DialAddress
 from upstreams.spec import MeshGatewayMode
 
 BEFORE_STAND_INS = 4  # endpoints of one target tried before its stand-ins are
@@ -27,7 +27,7 @@ _Pick = Callable[[EndpointSet], Iterator[Endpoint]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Approach:
+class Candidate:
     """One way: who must answer, and whose address is dialled. `left`: targets not tried yet, and this."""
 
     target: int
@@ -45,7 +45,7 @@ class Approach:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terrain:
+class RouteContext:
     """What the way depends on beside the endpoints. `gateways` of a datacenter; None: not known yet."""
 
     own_datacenter: str
@@ -82,13 +82,13 @@ class Terrain:
         return last_resorts(endpoints, self.failures, self.chance)
 
 
-def dialled(approach: Approach, dialling: Dialling, *more: str) -> str:
+def dialled(approach: Candidate, dialling: DialAddress, *more: str) -> str:
     """The address and why, in the form of a Dialling, with what more there is to say."""
     said = ["mesh gateway", *more] if approach.through_gateway else more
     return ", ".join((str(dialling)[:-1], *said)) + ")"
 
 
-def approaches(targets: Sequence[tuple[int, EndpointSet]], terrain: Terrain) -> Iterator[Approach]:
+def approaches(targets: Sequence[tuple[int, EndpointSet]], terrain: RouteContext) -> Iterator[Candidate]:
     """Every way, in the order to try them; found out as it is asked for, so one may come up twice.
 
     `targets` are those with an answer, in the order of failover, each with its number.
@@ -107,7 +107,7 @@ def approaches(targets: Sequence[tuple[int, EndpointSet]], terrain: Terrain) -> 
         yield from (_approach(number, way) for way in _ways(anybody, terrain, terrain.ejected))
 
 
-def first_choice(approach: Approach, endpoints: EndpointSet, terrain: Terrain) -> Endpoint | None:
+def first_choice(approach: Candidate, endpoints: EndpointSet, terrain: RouteContext) -> Endpoint | None:
     """The hop of a way as it is known now, if a new connection might be led that way before all others.
 
     `endpoints` are those of the active target. Through a gateway one endpoint stands for all of its service.
@@ -131,7 +131,7 @@ def _best(endpoints: EndpointSet, failures: FailureMemory) -> Tier | None:
     return next((tier for tier in endpoints.tiers if any(map(failures.share, tier.endpoints))), None)
 
 
-def _now(known: Endpoint, tier: Tier, terrain: Terrain) -> Endpoint | None:
+def _now(known: Endpoint, tier: Tier, terrain: RouteContext) -> Endpoint | None:
     """The same instance in a newer answer, unless it is ejected or has become another service."""
     found = tier.find(known)
     if found is None or found.expected != known.expected:
@@ -140,7 +140,7 @@ def _now(known: Endpoint, tier: Tier, terrain: Terrain) -> Endpoint | None:
 
 
 def _ways(
-    endpoints: Iterable[Endpoint], terrain: Terrain, pick: _Pick
+    endpoints: Iterable[Endpoint], terrain: RouteContext, pick: _Pick
 ) -> Iterator[tuple[Endpoint, Endpoint]]:
     """Endpoint and hop: itself, or each gateway once for all the endpoints of one identity."""
     stood_for: set[ExpectedIdentity] = set()
@@ -155,6 +155,6 @@ def _ways(
                 yield from ((endpoint, gateway) for gateway in pick(gateways))
 
 
-def _approach(number: int, way: tuple[Endpoint, Endpoint], left: int = 1) -> Approach:
+def _approach(number: int, way: tuple[Endpoint, Endpoint], left: int = 1) -> Candidate:
     endpoint, hop = way
-    return Approach(target=number, endpoint=endpoint, hop=hop, left=left)
+    return Candidate(target=number, endpoint=endpoint, hop=hop, left=left)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 Work: TypeAlias = Generator[None, None, T]  # yields to rest, returns the value
 
 
-class Pieces(Generic[T]):
+class Incremental(Generic[T]):
     """Work that has not begun. What it raises is raised by whoever has it done."""
 
     def __init__(self, work: Work[T]) -> None:

@@ -14,7 +14,7 @@ from agent.cli.console import Console, flag_usage
 from agent.config.flags import Flag, parse_arguments
 from agent.config.options import BY_NAME, Option
 from agent.config.parsers import parse_bool, parse_seconds
-from agent.consul.http import Client, Dial, ExchangeFailed, Request, Response
+from agent.consul.http import Client, Dial, Request, RequestFailed, Response
 
 ADMIN = BY_NAME["admin_bind"]
 JSON = Option(name="json", read=parse_bool, says="the whole answer as JSON")
@@ -71,7 +71,7 @@ async def _talk(name: str, console: Console, told: Mapping[str, Any]) -> int:
         if name == "drain":
             return await _drain(console, client)
         return await _status(console, client, whole=bool(told["json"]))
-    except ExchangeFailed as error:
+    except RequestFailed as error:
         console.complain(f"no agent answers at {address} ({error})")
         return ExitCode.UNAVAILABLE
     finally:
@@ -107,7 +107,7 @@ async def _wait(console: Console, client: Client, seconds: float) -> int:
                 if response.status == 200:
                     return ExitCode.CLEAN
                 missing = response.body.decode("utf-8", "replace").strip()
-            except ExchangeFailed as error:
+            except RequestFailed as error:
                 missing = f"no agent answers ({error})"
             await trio.sleep(_LOOK_SECONDS)
     console.complain(f"not ready within {seconds:g} s: {missing}")

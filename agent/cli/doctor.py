@@ -40,7 +40,7 @@ from agent.config.load import RUN_FLAGS, exit_code, read_settings
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.connect import consul_of
-from agent.consul.http import Client, ExchangeFailed, Request
+from agent.consul.http import Client, Request, RequestFailed
 from agent.consul.token import TokenSource
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.net.bind import BindFailed, bind
@@ -168,7 +168,7 @@ async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:
         response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
         document = msgspec.json.decode(response.body, type=dict[str, Any])
         findings += agent_findings(document)
-    except (ExchangeFailed, *UNDECODABLE, KeyError) as error:
+    except (RequestFailed, *UNDECODABLE, KeyError) as error:
         findings.append(skip("running agent", f"none answers at {address} ({error})"))
         return Running()
     finally:

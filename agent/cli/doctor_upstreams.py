@@ -33,8 +33,8 @@ from certs.peer import PeerRejected
 from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import EndpointSet
-from upstreams.reach import Doubt, Unreachable, doubt, reach
-from upstreams.route import Approach, Terrain, approaches, dialled
+from upstreams.reach import AddressWarning, Unreachable, doubt, reach
+from upstreams.route import Candidate, RouteContext, approaches, dialled
 from upstreams.spec import Destination, Gateways, QueryDestination, Upstream, WanMode
 
 MOST_WAYS = 3  # tried of one target
@@ -43,8 +43,12 @@ HANDSHAKE_SECONDS = 3.0
 REFUSAL_SECONDS = 0.5  # with TLS 1.3 a refusal comes after our handshake is over
 
 _ODD = {
-    Doubt.MIXED_PAIR: "Consul answers the address of one pair, the port of another; see translate_wan_addrs",
-    Doubt.PRIVATE_ADDRESS: "register tagged_addresses.wan, or see that this address is reached from here",
+    AddressWarning.MIXED_PAIR: (
+        "Consul answers the address of one pair, the port of another; see translate_wan_addrs"
+    ),
+    AddressWarning.PRIVATE_ADDRESS: (
+        "register tagged_addresses.wan, or see that this address is reached from here"
+    ),
 }
 
 
@@ -123,10 +127,10 @@ async def endpoints_of(target: Destination | Gateways, consul: Consul) -> Endpoi
     return await read_endpoints(target, health).together()
 
 
-async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Approach]:
+async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Candidate]:
     """The first few, each once, in the order in which the agent would try them."""
     gateways: dict[str, EndpointSet] = {}
-    terrain = Terrain(
+    terrain = RouteContext(
         own_datacenter=journey.datacenter,
         mode=upstream.mesh_gateway,
         gateways=gateways.get,
@@ -141,8 +145,8 @@ async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Seq
     return _first_of_each(approaches([(0, found)], terrain))
 
 
-def _first_of_each(ways: Iterable[Approach]) -> Sequence[Approach]:
-    distinct: dict[object, Approach] = {}
+def _first_of_each(ways: Iterable[Candidate]) -> Sequence[Candidate]:
+    distinct: dict[object, Candidate] = {}
     for way in ways:
         if len(distinct) == MOST_WAYS:
             break
@@ -151,12 +155,12 @@ def _first_of_each(ways: Iterable[Approach]) -> Sequence[Approach]:
 
 
 def _tried(
-    subject: str, way: Approach, upstream: Upstream, journey: Journey
+    subject: str, way: Candidate, upstream: Upstream, journey: Journey
 ) -> Callable[[], Awaitable[Sequence[Finding]]]:
     return lambda: _try(f"{subject}, {way}", way, upstream, journey)
 
 
-async def _try(subject: str, way: Approach, upstream: Upstream, journey: Journey) -> Sequence[Finding]:
+async def _try(subject: str, way: Candidate, upstream: Upstream, journey: Journey) -> Sequence[Finding]:
     try:
         dialling = reach(way.hop, own_datacenter=journey.datacenter, wan=upstream.wan or journey.wan)
     except Unreachable as error:
@@ -178,7 +182,7 @@ async def _try(subject: str, way: Approach, upstream: Upstream, journey: Journey
 
 
 async def _shake_hands(
-    subject: str, address: str, way: Approach, sock: socket.socket, journey: Journey
+    subject: str, address: str, way: Candidate, sock: socket.socket, journey: Journey
 ) -> Finding:
     contexts = journey.contexts
     assert contexts is not None  # looked at before anybody is dialled

@@ -21,7 +21,7 @@ from agent.config.parsers import parse_bool, parse_text
 from agent.config.settings import Settings
 from agent.consul.api import Answer, ConsulError, ConsulReason, RawList
 from agent.consul.connect import consul_of
-from agent.consul.http import Client, ExchangeFailed, Request
+from agent.consul.http import Client, Request, RequestFailed
 from agent.consul.token import TokenSource
 from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import raise_if_fatal
@@ -88,7 +88,7 @@ async def ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     body = msgspec.json.encode(inquiry)
     try:
         response = await client.exchange(Request(method="POST", target="/explain", body=body), CALL_SECONDS)
-    except ExchangeFailed as error:
+    except RequestFailed as error:
         raise Exit(ExitCode.UNAVAILABLE, f"no agent answers at {address} ({error})") from error
     finally:
         await client.aclose()

@@ -15,14 +15,14 @@ from agent.connections.ledger import Ledger
 from agent.connections.verdicts import rejudge
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.intentions import Intentions
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from certs.contexts import Contexts
 
 _LOOK = timedelta(seconds=60)  # the wall clock may be set while we sleep on another one
 _AFTER = timedelta(milliseconds=10)  # a peer is valid up to and including its last moment
 
 
-class Judge:
+class Reauthorizer:
     """Judges at once whenever something it judges by changes, and when the earliest peer expires."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Judge:
         faults: FaultEvents,
         grace: float = 0.0,
         deny_list: Latest[DenyList] | None = None,
-        outgoing: Latest[Outgoing] | None = None,
+        outgoing: Latest[SourceIntentions] | None = None,
     ) -> None:
         self._ledger = ledger
         self._intentions = intentions
@@ -87,7 +87,7 @@ class Judge:
             self._wake.set()
 
     async def _wake_on(
-        self, cell: Latest[Intentions] | Latest[Contexts] | Latest[DenyList] | Latest[Outgoing]
+        self, cell: Latest[Intentions] | Latest[Contexts] | Latest[DenyList] | Latest[SourceIntentions]
     ) -> None:
         version = cell.version
         while True:

@@ -27,7 +27,7 @@ from agent.policy.intentions import (
     authorize_caller,
     authorize_request,
 )
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts
 from certs.peer import Peer
@@ -56,7 +56,7 @@ def rejudge(
     grace: float = 0.0,
     *,
     deny_list: DenyList = NOBODY,
-    outgoing: Outgoing | None = None,
+    outgoing: SourceIntentions | None = None,
 ) -> Rejudged:
     """Close every live connection that would not be let through at this moment, with the reason.
 
@@ -119,7 +119,7 @@ def objection_to(
     contexts: Contexts,
     now: datetime,
     deny_list: DenyList = NOBODY,
-    outgoing: Outgoing | None = None,
+    outgoing: SourceIntentions | None = None,
 ) -> tuple[CloseReason, str] | None:
     """What would close an open outbound connection to that peer at this moment, without any grace."""
     credentials = contexts.credentials
@@ -145,7 +145,7 @@ def _by_intentions(
 
 
 def _by_outgoing(
-    ledger: Ledger, connection: Connection, peer: Peer, outgoing: Outgoing | None
+    ledger: Ledger, connection: Connection, peer: Peer, outgoing: SourceIntentions | None
 ) -> _Objection | None:
     if outgoing is None or connection.ours is None:
         return None

@@ -17,7 +17,7 @@ import msgspec
 
 from agent.base.undecodable import UNDECODABLE
 from agent.consul.agent_services import ListedService
-from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request, Response
+from agent.consul.http import Client, Request, RequestFailed, RequestFailure, Response
 from agent.consul.token import TokenSource, TokenUnusable
 from upstreams.spec import QueryDestination, ServiceDestination
 
@@ -258,8 +258,8 @@ class Consul:
             response = await self._http.exchange(request, seconds)
         except TokenUnusable as error:
             raise ConsulError(ConsulReason.NOT_ASKED, path, str(error)) from error
-        except ExchangeFailed as error:
-            malformed = error.failure in (ExchangeFailure.MALFORMED, ExchangeFailure.TOO_LARGE)
+        except RequestFailed as error:
+            malformed = error.failure in (RequestFailure.MALFORMED, RequestFailure.TOO_LARGE)
             reason = ConsulReason.MALFORMED if malformed else ConsulReason.UNAVAILABLE
             raise ConsulError(reason, path, str(error)) from error
         self.on_date(response.headers.get("date", ""))

@@ -28,7 +28,7 @@ _CHUNK = 65536
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 
 
-class ExchangeFailure(StrEnum):
+class RequestFailure(StrEnum):
     """Why there is no answer."""
 
     UNREACHABLE = "unreachable"
@@ -39,10 +39,10 @@ class ExchangeFailure(StrEnum):
     TOO_LARGE = "too_large"
 
 
-class ExchangeFailed(Exception):
+class RequestFailed(Exception):
     """No answer, or none that can be used."""
 
-    def __init__(self, failure: ExchangeFailure, detail: str) -> None:
+    def __init__(self, failure: RequestFailure, detail: str) -> None:
         super().__init__(f"{failure.value}: {detail}")
         self.failure = failure
         self.detail = detail
@@ -91,7 +91,7 @@ class Client:
                         continue
                 return await self._run(await self._connect(), request)
         except trio.TooSlowError:
-            raise ExchangeFailed(ExchangeFailure.TIMEOUT, f"no answer within {seconds:g} s") from None
+            raise RequestFailed(RequestFailure.TIMEOUT, f"no answer within {seconds:g} s") from None
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
@@ -103,10 +103,10 @@ class Client:
             return _Connection(await self._dial(), self._host)
         except OSError as error:
             if _is_tls(error):
-                raise ExchangeFailed(ExchangeFailure.TLS, _tls_text(error)) from error
-            raise ExchangeFailed(ExchangeFailure.UNREACHABLE, _os_text(error)) from error
+                raise RequestFailed(RequestFailure.TLS, _tls_text(error)) from error
+            raise RequestFailed(RequestFailure.UNREACHABLE, _os_text(error)) from error
         except ValueError as error:  # a name with a label too long for DNS
-            raise ExchangeFailed(ExchangeFailure.UNREACHABLE, str(error)) from error
+            raise RequestFailed(RequestFailure.UNREACHABLE, str(error)) from error
 
     async def _run(self, connection: _Connection, request: Request) -> Response:
         keep = False
@@ -164,19 +164,19 @@ class _Connection:
             await self._send(head, h11.Data(data=request.body), h11.EndOfMessage())
             return await self._receive(max_body)
         except h11.RemoteProtocolError as error:
-            failure = ExchangeFailure.CLOSED if self._ended else ExchangeFailure.MALFORMED
-            raise ExchangeFailed(failure, unquoted(error)) from error
+            failure = RequestFailure.CLOSED if self._ended else RequestFailure.MALFORMED
+            raise RequestFailed(failure, unquoted(error)) from error
         except (h11.LocalProtocolError, UnicodeEncodeError) as error:  # a setting that no header can hold
-            raise ExchangeFailed(ExchangeFailure.MALFORMED, f"our request: {unquoted(error)}") from error
+            raise RequestFailed(RequestFailure.MALFORMED, f"our request: {unquoted(error)}") from error
         except ValueError as error:  # h11 leaves a length to Python, which reads no number of 4,300 digits
-            raise ExchangeFailed(ExchangeFailure.MALFORMED, unquoted(error)) from error
+            raise RequestFailed(RequestFailure.MALFORMED, unquoted(error)) from error
         except trio.BrokenResourceError as error:
             if self._used and self._http.their_state is h11.SEND_RESPONSE:
                 raise _Stale from error
             cause = error.__cause__
             if _is_tls(cause):
-                raise ExchangeFailed(ExchangeFailure.TLS, _tls_text(cause)) from error
-            raise ExchangeFailed(ExchangeFailure.CLOSED, "the connection broke") from error
+                raise RequestFailed(RequestFailure.TLS, _tls_text(cause)) from error
+            raise RequestFailed(RequestFailure.CLOSED, "the connection broke") from error
         finally:
             self._used = True
 
@@ -195,7 +195,7 @@ class _Connection:
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > max_body:
-                    raise ExchangeFailed(ExchangeFailure.TOO_LARGE, f"the answer is over {max_body} bytes")
+                    raise RequestFailed(RequestFailure.TOO_LARGE, f"the answer is over {max_body} bytes")
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
                 return Response(status=head.status_code, headers=headers, body=bytes(body))
@@ -206,7 +206,7 @@ class _Connection:
         if not data and fresh and self._http.trailing_data[0] == b"":
             if self._used:
                 raise _Stale
-            raise ExchangeFailed(ExchangeFailure.CLOSED, "the server closed the connection without an answer")
+            raise RequestFailed(RequestFailure.CLOSED, "the server closed the connection without an answer")
         self._http.receive_data(bytes(data))
 
 

@@ -47,7 +47,7 @@ class TokenSource:
 
         Raises TokenUnusable while the file has never held one. An empty file leaves it to the given token, as
         for Consul's own commands; without one, a file of a single empty line says that there is no token, for
-        systemd's credentials (`SetCredential=`) cannot be left out, and no bytes at all are a file amid writing.
+        systemd's credentials (`SetCredential=`) cannot be left out; no bytes at all are a file amid writing.
         """
         if self._file is None:
             return self._given

@@ -50,7 +50,7 @@ from typing import Generic, TypeVar
 import trio
 
 from agent.base.exits import Exit
-from agent.base.incremental import Pieces
+from agent.base.incremental import Incremental
 from agent.base.watch_status import WatchStatus
 from agent.consul.api import Answer, Blocking, ConsulError, ConsulReason
 
@@ -174,7 +174,7 @@ class Watch(Generic[R, T]):
     name: str
     cursor: Cursor
     ask: Callable[[Blocking], Awaitable[Answer[R]]]
-    read: Callable[[Answer[R]], T | Pieces[T]]
+    read: Callable[[Answer[R]], T | Incremental[T]]
     publish: Callable[[T], None]
     poll_interval: float = 30.0  # seconds, for POLL
     doubtful: Callable[[T], bool] = _believe
@@ -262,7 +262,7 @@ class Watch(Generic[R, T]):
 
     async def _read(self, answer: Answer[R]) -> T:
         found = self.read(answer)
-        return await found.together() if isinstance(found, Pieces) else found
+        return await found.together() if isinstance(found, Incremental) else found
 
     async def _pause(self, seconds: float) -> None:
         with trio.move_on_after(seconds):

@@ -50,7 +50,7 @@ _ROOTS_PATIENCE, _ROOTS_IMPATIENCE = 2.0, 0.5  # seconds for a leaf's roots; the
 _UNSERVABLE_PATIENCE = 1.0  # seconds for an answer; a hung agent that wakes is noticed by the next question
 
 
-class Asker(StrEnum):
+class RenewalSource(StrEnum):
     """Who asked for a leaf."""
 
     WATCH = "watch"
@@ -58,7 +58,7 @@ class Asker(StrEnum):
     OPERATOR = "operator"
 
 
-class Refresh(StrEnum):
+class RenewalResult(StrEnum):
     """What came of an answer about the leaf."""
 
     NEW = "new"
@@ -68,7 +68,7 @@ class Refresh(StrEnum):
     FAILED = "failed"
 
 
-class RotationEvents(FaultEvents, Protocol):
+class CredentialsEvents(FaultEvents, Protocol):
     """Who hears of it."""
 
     def credentials_published(self, contexts: Contexts) -> None: ...
@@ -80,7 +80,7 @@ class RotationEvents(FaultEvents, Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class RotationStatus:
+class CredentialsStatus:
     """What there is to say beside the newest contexts."""
 
     rejected_reason: str = ""  # of the newest pair; empty when it was published
@@ -88,11 +88,11 @@ class RotationStatus:
     rejected_at: datetime | None = None
     rejections: Counter[str] = field(default_factory=Counter)  # by reason, ever
     renewal_due: datetime | None = None
-    refreshes: Counter[tuple[Asker, Refresh]] = field(default_factory=Counter)
+    refreshes: Counter[tuple[RenewalSource, RenewalResult]] = field(default_factory=Counter)
     refresh_failed: str = ""  # why the last question of the alarm or the operator brought no leaf
 
 
-class Rotation:
+class CredentialsKeeper:
     """Keeps `contexts` the newest credentials that hold."""
 
     def __init__(
@@ -102,7 +102,7 @@ class Rotation:
         service: str,
         datacenter: str | None,
         contexts: Latest[Contexts],
-        events: RotationEvents,
+        events: CredentialsEvents,
         clock: Callable[[], datetime],
         rng: Random,
     ) -> None:
@@ -114,7 +114,7 @@ class Rotation:
         self._rng = rng
         self._churn = Churn()
         self.contexts = contexts
-        self.status = RotationStatus()
+        self.status = CredentialsStatus()
         self._bundle: Latest[TrustBundle] = Latest()
         self._watched: Latest[Leaf] = Latest()  # as they come; not looked at yet
         self._leaf: Latest[Leaf] = Latest()
@@ -145,14 +145,14 @@ class Rotation:
             await self._leaf.first()
             kept.begin(Where.TASK, "renewal of the leaf", self._renew)
 
-    async def refresh(self, by: Asker, *, reissue: bool = False) -> Refresh:
+    async def refresh(self, by: RenewalSource, *, reissue: bool = False) -> RenewalResult:
         """Ask for the leaf now, without an index; with `reissue` for another than the one we have."""
         try:
             with trio.fail_after(_UNSERVABLE_PATIENCE if self._unservable else math.inf):
                 leaf = read_leaf(await self._consul.leaf(self._service, reissue=reissue))
         except (ConsulError, AnswerRejected, trio.TooSlowError) as error:
             self._failed(by, str(error) or "no answer in time")
-            return Refresh.FAILED
+            return RenewalResult.FAILED
         self.status.refresh_failed = ""
         self._wake_watches()
         return await self._take_in_turn(leaf, by)
@@ -170,9 +170,9 @@ class Rotation:
         version = 0
         while True:
             leaf, version = await self._watched.newer(version)
-            await self._take_in_turn(leaf, Asker.WATCH)
+            await self._take_in_turn(leaf, RenewalSource.WATCH)
 
-    async def _take_in_turn(self, leaf: Leaf, by: Asker) -> Refresh:
+    async def _take_in_turn(self, leaf: Leaf, by: RenewalSource) -> RenewalResult:
         async with self._turn:
             idle = self.contexts.value is None or self._unservable
             result = await self.roots_first.have(leaf, _ROOTS_IMPATIENCE if idle else _ROOTS_PATIENCE)
@@ -181,19 +181,19 @@ class Rotation:
                 self._events.roots_behind(result.value, detail)
             return self._take_leaf(leaf, by)
 
-    def _take_leaf(self, leaf: Leaf, by: Asker) -> Refresh:
+    def _take_leaf(self, leaf: Leaf, by: RenewalSource) -> RenewalResult:
         result = self._offer(leaf)
         self.status.refreshes[by, result] += 1
         return result
 
-    def _offer(self, leaf: Leaf) -> Refresh:
+    def _offer(self, leaf: Leaf) -> RenewalResult:
         """From the watch or from the alarm, whichever is first; the other one's is then no news."""
         if leaf == self._leaf.value and not self.status.rejected_reason:
-            return Refresh.SAME
+            return RenewalResult.SAME
         if self._is_stale(leaf):
             detail = f"certificate {leaf.serial} of {leaf.not_before.isoformat()} is older than ours"
             self._rejected(STALE, detail)
-            return Refresh.STALE
+            return RenewalResult.STALE
         version = self.contexts.version
         life = (leaf.not_after - leaf.not_before).total_seconds()
         if leaf != self._leaf.value and self._churn.taken(trio.current_time(), life):
@@ -201,8 +201,8 @@ class Rotation:
         self._leaf.publish(leaf)
         self._tell_alarm()
         if not self._prove():
-            return Refresh.REJECTED
-        return Refresh.NEW if self.contexts.version > version else Refresh.SAME
+            return RenewalResult.REJECTED
+        return RenewalResult.NEW if self.contexts.version > version else RenewalResult.SAME
 
     def _is_stale(self, leaf: Leaf) -> bool:
         """Issued before ours and ending no later: of no use, unless ours does not fit the newest roots."""
@@ -268,7 +268,7 @@ class Rotation:
             news = self._news
             self.status.renewal_due = due = self._due(self._clock())
             if await self._sleep_until(due, news) and not self._held_is_valid():
-                await self.refresh(Asker.ALARM)
+                await self.refresh(RenewalSource.ALARM)
 
     def _due(self, now: datetime) -> datetime:
         """By the leaf in force; soon while the newest one is rejected: what does not fit now may fit then."""
@@ -313,8 +313,8 @@ class Rotation:
                 return False
         return True
 
-    def _failed(self, by: Asker, detail: str) -> None:
-        self.status.refreshes[by, Refresh.FAILED] += 1
+    def _failed(self, by: RenewalSource, detail: str) -> None:
+        self.status.refreshes[by, RenewalResult.FAILED] += 1
         newest = self._leaf.value
         if detail != self.status.refresh_failed and newest is not None:
             self._events.renewal_failed(detail, newest.not_after)

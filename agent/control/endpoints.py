@@ -52,7 +52,7 @@ class WatchEvents(FaultEvents, Protocol):
     def watch_filtered(self, status: WatchStatus) -> None: ...
 
 
-class EndpointFeeds:
+class EndpointWatches:
     """The watches of all destinations that are wanted now."""
 
     def __init__(

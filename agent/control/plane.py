@@ -29,14 +29,14 @@ from agent.consul.token import TokenSource
 from agent.consul.watch import Watch, is_gone
 from agent.control.bootstrap import Start, raise_if_fatal
 from agent.control.clock_skew import ClockSkew
-from agent.control.credentials import Rotation, RotationEvents
+from agent.control.credentials import CredentialsEvents, CredentialsKeeper
 from agent.control.default_policy import DefaultPolicy, unnamed_caller
 from agent.control.deny_file import DenyFile
-from agent.control.endpoints import EndpointFeeds, WatchEvents
+from agent.control.endpoints import EndpointWatches, WatchEvents
 from agent.control.own_addresses import known_at_once, look_up
-from agent.control.watches import intentions_watch, outgoing_watch, registration_watch
+from agent.control.watches import intentions_watch, registration_watch, source_intentions_watch
 from agent.policy.intentions import Intentions
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from agent.snapshot import Snapshot
 
 _ORDER = (
@@ -49,7 +49,7 @@ _ORDER = (
 )  # of watches, for a reader
 
 
-class ControlEvents(AgeEvents, RotationEvents, WatchEvents, Protocol):
+class ControlEvents(AgeEvents, CredentialsEvents, WatchEvents, Protocol):
     """Who hears what the control plane does; must not block."""
 
     def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None: ...
@@ -90,8 +90,8 @@ class ControlPlane:
         self.public_at: Address | None = None  # where a public socket is that was handed in
         self._taken = 0  # registrations
         self.watches: dict[str, Watch[Any, Any]] = {}  # of ourselves, by name, in the order they began
-        self.credentials: Rotation | None = None  # from when our service is known
-        self.endpoints = EndpointFeeds(
+        self.credentials: CredentialsKeeper | None = None  # from when our service is known
+        self.endpoints = EndpointWatches(
             consul, own_datacenter=self.snapshot.own_datacenter, clock=clock, rng=rng, events=events
         )
         self.default_policy: DefaultPolicy | None = None  # from when Consul's header does not tell it
@@ -206,7 +206,7 @@ class ControlPlane:
 
     def watch_credentials(self, registration: Registration) -> None:
         """Watch roots and leaf."""
-        self.credentials = rotation = Rotation(
+        self.credentials = rotation = CredentialsKeeper(
             self.consul,
             service=registration.service,
             datacenter=registration.datacenter,
@@ -230,7 +230,7 @@ class ControlPlane:
             registration, version = await self.snapshot.registration.newer(version)
             if registration.upstreams:
                 break
-        watch = outgoing_watch(self.consul, registration.service, self._take_outgoing)
+        watch = source_intentions_watch(self.consul, registration.service, self._take_outgoing)
         self._begin(watch, self._events.watch_failed)
 
     # --- answers ---
@@ -291,7 +291,7 @@ class ControlPlane:
         is_old = before is not None and before.too_old and before.good_until == placed.good_until
         return replace(placed, too_old=is_old)
 
-    def _take_outgoing(self, outgoing: Outgoing) -> None:
+    def _take_outgoing(self, outgoing: SourceIntentions) -> None:
         self.snapshot.source_intentions.publish(replace(outgoing, audit=self.settings.audit))
         self._events.outgoing_changed(len(outgoing.rules))
 

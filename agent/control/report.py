@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from agent.base.prometheus import Family, counter, gauge
-from agent.control.credentials import Rotation
+from agent.control.credentials import CredentialsKeeper
 from agent.control.plane import ControlPlane
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts
@@ -75,7 +75,7 @@ def _roots(bundle: TrustBundle) -> list[Row]:
     ]
 
 
-def _renewal(rotation: Rotation) -> Row:
+def _renewal(rotation: CredentialsKeeper) -> Row:
     status = rotation.status
     rejected: Row | None = None
     if status.rejected_reason:
@@ -121,7 +121,7 @@ def _in_force_families(contexts: Contexts) -> Iterator[Family]:
     yield counter("sidecar_credentials_total", "Credentials published.").add(contexts.generation)
 
 
-def _renewal_families(rotation: Rotation) -> Iterator[Family]:
+def _renewal_families(rotation: CredentialsKeeper) -> Iterator[Family]:
     rejected = counter("sidecar_credentials_rejected_total", "Leaf and roots that did not fit.")
     for reason, count in sorted(rotation.status.rejections.items()):
         rejected.add(count, reason=reason)

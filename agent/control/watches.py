@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from agent.base.incremental import Pieces, Work
+from agent.base.incremental import Incremental, Work
 from agent.base.undecodable import UNREADABLE
 from agent.config.registration import Registration, RegistrationRejected, parse_registration
 from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
 from agent.consul.api import Answer, Blocking, Consul, Json, LeafAnswer, RawList
 from agent.consul.watch import AnswerRejected, Cursor, Watch, WatchReason
 from agent.policy.intentions import Intentions, InvalidIntentions, read_match
-from agent.policy.source_intentions import Outgoing, read_outgoing
+from agent.policy.source_intentions import SourceIntentions, read_source_intentions
 from certs.bundle import BundleRejected, TrustBundle, parse_roots
 from certs.leaf import Leaf, LeafRejected, parse_leaf
 from upstreams.answers import InvalidAnswer, parse_query, read_health
@@ -28,7 +28,7 @@ RegistrationWatch = Watch[Json, Registration]
 RootsWatch = Watch[Json, TrustBundle]
 LeafWatch = Watch[LeafAnswer, Leaf]
 IntentionsWatch = Watch[RawList | None, Intentions]
-OutgoingWatch = Watch[RawList | None, Outgoing]
+OutgoingWatch = Watch[RawList | None, SourceIntentions]
 EndpointsWatch = Watch[RawList, EndpointSet] | Watch[Json, EndpointSet]
 
 
@@ -58,7 +58,9 @@ def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions
     return Watch(name="intentions", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
 
 
-def outgoing_watch(consul: Consul, service: str, publish: Callable[[Outgoing], None]) -> OutgoingWatch:
+def source_intentions_watch(
+    consul: Consul, service: str, publish: Callable[[SourceIntentions], None]
+) -> OutgoingWatch:
     """Whom we may not call."""
     ask = partial(consul.intentions, service, by="source")
     return Watch(name="outgoing", cursor=Cursor.INDEX, ask=ask, read=_read_outgoing, publish=publish)
@@ -147,7 +149,7 @@ def read_roots(answer: Answer[Json]) -> TrustBundle:
         raise _malformed(error) from error
 
 
-def read_intentions(service: str, answer: Answer[RawList | None]) -> Pieces[Intentions]:
+def read_intentions(service: str, answer: Answer[RawList | None]) -> Incremental[Intentions]:
     """Parse the match answer; raises AnswerRejected as it is put together.
 
     A header that allows is half of what must be known of the default (agent.control.default_policy); without
@@ -157,15 +159,17 @@ def read_intentions(service: str, answer: Answer[RawList | None]) -> Pieces[Inte
     _refuse_filtered(answer)
     half_known = "authorize was not asked yet" if answer.default_policy == "allow" else ""
     work = read_match(answer.value, service, default_allow=False, default_unknown=half_known)
-    return Pieces(_well_formed(work))
+    return Incremental(_well_formed(work))
 
 
-def _read_outgoing(answer: Answer[RawList | None]) -> Pieces[Outgoing]:
+def _read_outgoing(answer: Answer[RawList | None]) -> Incremental[SourceIntentions]:
     _refuse_filtered(answer)
-    return Pieces(_well_formed(read_outgoing(answer.value)))
+    return Incremental(_well_formed(read_source_intentions(answer.value)))
 
 
-def read_endpoints(lookup: ServiceDestination | Gateways, answer: Answer[RawList]) -> Pieces[EndpointSet]:
+def read_endpoints(
+    lookup: ServiceDestination | Gateways, answer: Answer[RawList]
+) -> Incremental[EndpointSet]:
     """Parse an answer about health; raises AnswerRejected as it is put together, or for an empty list that
     is empty for want of rights. A list that is only shortened is used: what it names is there.
     """
@@ -173,7 +177,7 @@ def read_endpoints(lookup: ServiceDestination | Gateways, answer: Answer[RawList
     if not answer.value:
         _refuse_filtered(answer)
     work = read_health(answer.value, f"health of {lookup}", nearest_first=nearest_first)
-    return Pieces(_well_formed(work))
+    return Incremental(_well_formed(work))
 
 
 def _is_empty(endpoints: EndpointSet) -> bool:

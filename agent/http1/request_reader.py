@@ -16,11 +16,11 @@ REMEMBERED = 2 * 1024  # bytes of headers that are worth keeping for a caller's 
 
 
 @dataclass(slots=True, kw_only=True)
-class Call:
+class ParsedRequest:
     """A request that can be judged. `head` is what the app would get; `old`: it is one of HTTP/1.0."""
 
     method: bytes
-    asked_for: bytes  # the target as it came
+    raw_target: bytes  # the target as it came
     old: bool
     target: Target
     fields: Fields
@@ -50,7 +50,7 @@ class _Headers(NamedTuple):
     framing: Framing
 
 
-class CallReader:
+class RequestReader:
     """Reads one caller's requests.
 
     Callers repeat their headers, request after request. Those of the last one are kept, and what was made of
@@ -74,7 +74,7 @@ class CallReader:
         self._judged = judged
         self._last: _Headers | None = None
 
-    def read(self, raw: bytes, came: bytes) -> Call:
+    def read(self, raw: bytes, came: bytes) -> ParsedRequest:
         """Read a request's head and what came with it; raise HeadRefused or TargetRefused."""
         line, _, block = raw.partition(b"\r\n")
         if self._last is not None and self._last.raw == block:
@@ -83,12 +83,12 @@ class CallReader:
                 return self._again(came, *usual, self._last)
         return self._anew(raw, came, line, block)
 
-    def _again(self, came: bytes, method: bytes, asked_for: bytes, last: _Headers) -> Call:
+    def _again(self, came: bytes, method: bytes, raw_target: bytes, last: _Headers) -> ParsedRequest:
         """The same headers with another line, or the same."""
-        target = parse_target(asked_for, method.decode(), b"")  # a path: it names no host that could differ
-        return Call(
+        target = parse_target(raw_target, method.decode(), b"")  # a path: it names no host that could differ
+        return ParsedRequest(
             method=method,
-            asked_for=asked_for,
+            raw_target=raw_target,
             old=False,
             target=target,
             fields=last.fields,
@@ -98,7 +98,7 @@ class CallReader:
             framing=last.framing,
         )
 
-    def _anew(self, raw: bytes, came: bytes, line: bytes, block: bytes) -> Call:
+    def _anew(self, raw: bytes, came: bytes, line: bytes, block: bytes) -> ParsedRequest:
         head = read_head(raw, self._names)
         method = head.method.decode()
         if method == "CONNECT":
@@ -115,9 +115,9 @@ class CallReader:
             if framed.chunked
             else CountedBody(framed.length, came)
         )
-        return Call(
+        return ParsedRequest(
             method=head.method,
-            asked_for=head.target,
+            raw_target=head.target,
             old=head.minor == b"0",
             target=target,
             fields=fields,

@@ -27,7 +27,7 @@ _CLOSE = b"Connection: close\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class PlainAnswer:
+class FastResponse:
     """`begins`: where its body does; `length`: of the body, in bytes; `keeps`: the app goes on after it."""
 
     head: bytes  # without the empty line
@@ -41,7 +41,7 @@ class PlainAnswer:
         return b"%b%b\r\n" % (self.head, _CLOSE if close else b"")
 
 
-def read_plain(received: bytes, method: bytes) -> PlainAnswer | None:
+def read_fast(received: bytes, method: bytes) -> FastResponse | None:
     """Read the answer to a request of that method, which these bytes begin with."""
     match = _HEAD.match(received)
     if match is None:
@@ -58,7 +58,7 @@ def read_plain(received: bytes, method: bytes) -> PlainAnswer | None:
     if (length is None) is not chunked or (chunked and method == b"HEAD"):
         return None
     head = line + _ENDS_HERE.sub(b"", fields)
-    return PlainAnswer(
+    return FastResponse(
         head, match.end(), 0 if length is None or method == b"HEAD" else length, chunked, keeps
     )
 

@@ -33,7 +33,7 @@ class AnswerBroken(ValueError):
         self.detail = detail
 
 
-class OddAnswer:
+class H11Response:
     """The answer to one request, as it comes."""
 
     def __init__(self, method: bytes, *, old: bool, upgrades: bool) -> None:

@@ -20,9 +20,9 @@ import trio
 from agent.http1.chunked import Chunks, ChunksBroken
 from agent.http1.fields import trailer_fields
 from agent.http1.request_body import BodyBroken, RequestBody
-from agent.http1.request_reader import Call
-from agent.http1.response_fast import PlainAnswer, read_plain
-from agent.http1.response_h11 import AnswerBroken, AnswerReason, OddAnswer
+from agent.http1.request_reader import ParsedRequest
+from agent.http1.response_fast import FastResponse, read_fast
+from agent.http1.response_h11 import AnswerBroken, AnswerReason, H11Response
 from agent.inbound.app_connection import AppConnection
 from agent.relay.splice import Ending
 from agent.relay.streams import CHUNK, ByteStream, StreamBroken, TlsStream, pour
@@ -52,7 +52,7 @@ class ExchangeFailed(Exception):
 class Exchange:
     """One request, let through, and its answer."""
 
-    def __init__(self, caller: TlsStream, app: AppConnection, call: Call) -> None:
+    def __init__(self, caller: TlsStream, app: AppConnection, call: ParsedRequest) -> None:
         self.first_word = b""  # what the app said in the protocol it switched to
         self._caller = caller
         self._app = app
@@ -142,7 +142,7 @@ class Exchange:
         if data is None:
             self._outcome = Outcome.STALE
             return
-        plain = read_plain(data, self._call.method)
+        plain = read_fast(data, self._call.method)
         if plain is None or (plain.chunked and self._call.old):
             await self._pass_odd(data)
         elif plain.chunked:
@@ -169,7 +169,7 @@ class Exchange:
         self._closing = self._call.framing.closes or not self._body.ended
         return self._closing
 
-    async def _pass_plain(self, plain: PlainAnswer, data: bytes) -> None:
+    async def _pass_plain(self, plain: FastResponse, data: bytes) -> None:
         self._answering = True
         body = data[plain.begins : plain.begins + plain.length]
         await self._caller.send(plain.written(close=self._closes()) + body)
@@ -179,7 +179,7 @@ class Exchange:
                 raise AnswerBroken(AnswerReason.CLOSED, f"{missing} bytes of the answer are missing")
         self._heard(whole=len(data) <= plain.begins + plain.length, keeps=plain.keeps)
 
-    async def _pass_chunks(self, plain: PlainAnswer, data: bytes) -> None:
+    async def _pass_chunks(self, plain: FastResponse, data: bytes) -> None:
         self._answering = True
         chunks = Chunks(trailer_fields)
         written = plain.written(close=self._closes()) + _taken(chunks, data[plain.begins :])
@@ -192,7 +192,7 @@ class Exchange:
         self._heard(whole=not chunks.rest, keeps=plain.keeps)
 
     async def _pass_odd(self, data: bytes) -> None:
-        answer = OddAnswer(self._call.method, old=self._call.old, upgrades=self._call.upgrades)
+        answer = H11Response(self._call.method, old=self._call.old, upgrades=self._call.upgrades)
         while True:
             try:
                 written = answer.take(data, close=not answer.begun and self._closes())

@@ -37,7 +37,7 @@ from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, RefusedRequest
 from agent.http1.head import FieldNames, HeadRefused, find_end
 from agent.http1.request_body import BodyReason
-from agent.http1.request_reader import Call, CallReader
+from agent.http1.request_reader import ParsedRequest, RequestReader
 from agent.http1.response_h11 import AnswerReason
 from agent.http1.target import TargetRefused
 from agent.inbound.app_connection import AppConnection
@@ -45,7 +45,7 @@ from agent.inbound.exchange import Exchange, ExchangeFailed, Outcome
 from agent.inbound.local_reply import answer, drained, linger, worth_draining
 from agent.net.dial import DialFailed, Shun, dial, nothing
 from agent.policy.intentions import Intentions, Verdict, authorize_request
-from agent.relay.close import part
+from agent.relay.close import close_both
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending
 from agent.relay.streams import StreamBroken, TlsStream
@@ -69,7 +69,7 @@ class FrontReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class HttpService:
     """What every HTTP connection to our app shares. `connect_timeout` in seconds."""
 
     intentions: Latest[Intentions]
@@ -82,18 +82,18 @@ class Site:
     names: FieldNames = FieldNames.PLAIN
 
 
-class HttpFront:
+class HttpConnection:
     """One connection of a caller whose identity is proven."""
 
     def __init__(
-        self, tls: TlsStream, site: Site, *, peer: Peer, identity: bytes, connection: Connection
+        self, tls: TlsStream, site: HttpService, *, peer: Peer, identity: bytes, connection: Connection
     ) -> None:
         """`identity`: what the app is told of this caller (`fields.identity_value`)."""
         self._tls = tls
         self._site = site
         self._peer = peer
         self._connection = connection
-        self._reader = CallReader(
+        self._reader = RequestReader(
             host=_authority(site.app), identity=identity, judged=partial(_judged, site), names=site.names
         )
         self._received: bytes | bytearray = b""
@@ -165,7 +165,7 @@ class HttpFront:
         self._connection.end(FrontReason.IDLE, f"no request for {IDLE_SECONDS:g} s")
         return False
 
-    def _read(self, length: int) -> Call:
+    def _read(self, length: int) -> ParsedRequest:
         """Raise HeadRefused or TargetRefused."""
         received, self._received = bytes(self._received), b""
         self._head, came = received[:length], received[length:]
@@ -173,7 +173,7 @@ class HttpFront:
 
     # Judging.
 
-    async def _judge(self, call: Call) -> bool:
+    async def _judge(self, call: ParsedRequest) -> bool:
         verdict = authorize_request(_newest(self._site), self._peer.id, call.asked)
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
@@ -196,7 +196,7 @@ class HttpFront:
             await self._refuse(call, 400 if faulty else 502, failure.reason, text, failure.detail, close=True)
             return False
 
-    async def _pass_on(self, call: Call) -> bool:
+    async def _pass_on(self, call: ParsedRequest) -> bool:
         """Raise DialFailed or ExchangeFailed."""
         self._connection.request = call.asked  # from now on it is judged again whenever the rules change
         outcome = await self._exchange(call)
@@ -204,7 +204,7 @@ class HttpFront:
         self._received = call.body.rest
         return outcome is Outcome.ANSWERED and call.body.ended
 
-    async def _exchange(self, call: Call) -> Outcome:
+    async def _exchange(self, call: ParsedRequest) -> Outcome:
         """Raise DialFailed, ExchangeFailed, or _Ended after an upgrade."""
         while True:
             exchange = Exchange(self._tls, await self._app_connection(), call)
@@ -249,17 +249,24 @@ class HttpFront:
             self._connection.end(transfer.ending, transfer.detail)
             ending = transfer.ending
         finally:
-            part(app.stream.sock, None, ending)
+            close_both(app.stream.sock, None, ending)
         return ending
 
     # Answering.
 
     async def _refuse(
-        self, call: Call, status: int, reason: StrEnum, text: str, detail: str, *, close: bool = False
+        self,
+        call: ParsedRequest,
+        status: int,
+        reason: StrEnum,
+        text: str,
+        detail: str,
+        *,
+        close: bool = False,
     ) -> bool:
         """Answer a request that is not passed on, or not further; whether the connection can go on."""
         self._connection.request = None
-        self._tell(call.method.decode(), call.asked_for.decode(), status, reason, detail)
+        self._tell(call.method.decode(), call.raw_target.decode(), status, reason, detail)
         close = close or call.framing.closes or not worth_draining(call.framing)
         await self._tls.send(answer(status, reason, text, close=close, bodiless=call.method == b"HEAD"))
         going_on = not close and await drained(call.body, self._tls)
@@ -274,8 +281,8 @@ class HttpFront:
         self._connection.end(reason, detail)
         await self._tls.send(answer(status, reason, detail, close=True))
 
-    def _audit(self, call: Call, verdict: Verdict) -> None:
-        asked = f"{call.method.decode()} {call.asked_for.decode()}"[:SHOWN]
+    def _audit(self, call: ParsedRequest, verdict: Verdict) -> None:
+        asked = f"{call.method.decode()} {call.raw_target.decode()}"[:SHOWN]
         audited = Audited(reason=verdict.reason, rule=verdict.rule, request=asked)
         self._site.ledger.audit(self._connection, audited)
 
@@ -294,13 +301,13 @@ class _Ended(Exception):
         self.ending = ending
 
 
-def _newest(site: Site) -> Intentions:
+def _newest(site: HttpService) -> Intentions:
     newest = site.intentions.value
     assert newest is not None  # looked at when the caller was let in; never taken back
     return newest
 
 
-def _judged(site: Site) -> frozenset[str]:
+def _judged(site: HttpService) -> frozenset[str]:
     return _newest(site).header_names
 
 

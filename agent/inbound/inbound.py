@@ -26,14 +26,14 @@ from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, Direction, Party
 from agent.http1.fields import identity_value
 from agent.http1.head import FieldNames
-from agent.inbound.http_connection import HttpFront, Site
+from agent.inbound.http_connection import HttpConnection, HttpService
 from agent.net.dial import DialFailed, Shun, dial, nothing, remote
 from agent.net.handshake import (
+    BeforeStep,
     HandshakeFailed,
     HandshakeReason,
     Waited,
-    Way,
-    at_once,
+    no_wait,
     server_handshake,
     verified_chain,
 )
@@ -41,7 +41,7 @@ from agent.net.proxy_protocol import Introduction, header, places
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions, VerdictReason, authorize, authorize_caller
-from agent.relay.close import dismiss, part
+from agent.relay.close import close_both, close_without_notify
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending
 from agent.relay.streams import TlsStream
@@ -98,7 +98,7 @@ class Inbound:
     underscores_in_headers: bool = False
     proxy_protocol: bool = False
     shun: Shun = nothing  # our own listeners
-    before_step: Way = at_once  # before each step of a handshake
+    before_step: BeforeStep = no_wait  # before each step of a handshake
 
 
 async def serve(sock: socket.socket, caller: Seated | None, inbound: Inbound) -> None:
@@ -124,7 +124,7 @@ async def serve(sock: socket.socket, caller: Seated | None, inbound: Inbound) ->
             except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:
                 _refuse(sock, refusal, connection, inbound.ledger)
     finally:
-        part(plain, sock, ending)
+        close_both(plain, sock, ending)
 
 
 async def _handshake(
@@ -156,7 +156,7 @@ async def _by_request(
     stream = TlsStream(tls, sock, connection.progress)
     identity = _identity(inbound.credentials, connection.peer)
     connection.relaying()
-    site = Site(
+    site = HttpService(
         intentions=inbound.intentions,
         app=inbound.app,
         connect_timeout=inbound.connect_timeout,
@@ -166,7 +166,7 @@ async def _by_request(
         shun=inbound.shun,
         names=FieldNames.UNDERSCORES if inbound.underscores_in_headers else FieldNames.PLAIN,
     )
-    front = HttpFront(stream, site, peer=connection.peer, identity=identity, connection=connection)
+    front = HttpConnection(stream, site, peer=connection.peer, identity=identity, connection=connection)
     return await front.serve()
 
 
@@ -242,4 +242,4 @@ def _refuse(
         ledger.probe(connection)
     else:
         connection.end(refusal.reason, refusal.detail)
-    dismiss(sock)
+    close_without_notify(sock)

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from agent.base.containment import FaultEvents, Where, contained
-from agent.net.admission import LINE, Admission, Line, Overflow, Place, Source, source_of
+from agent.net.admission import LINE, Admission, Line, Overflow, Slot, Source, source_of
 
 BATCH = 256  # connections accepted before other tasks get their turn
 PACE = 16  # handshakes begun before other tasks get theirs: some 10 ms of work
@@ -58,7 +58,7 @@ class AdmissionEvents(FaultEvents, Protocol):
         """Accepting pauses for want of descriptors or memory: told once, until it succeeds again."""
 
 
-Handler = Callable[[socket.socket, Place], Awaitable[None]]
+Handler = Callable[[socket.socket, Slot], Awaitable[None]]
 
 
 async def accept_all(
@@ -78,7 +78,7 @@ async def accept_all(
     expected ones of accept(2) are raised; an exception that nobody foresaw in one connection ends that one.
     """
 
-    async def handle(caller: socket.socket, place: Place) -> None:
+    async def handle(caller: socket.socket, place: Slot) -> None:
         try:
             if not await contained(events, where, purpose, handler, caller, place):
                 caller.close()

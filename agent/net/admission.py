@@ -122,8 +122,8 @@ class Admission:
         self.displaced: Counter[Displaced] = Counter()
         self.on_room: Callable[[], None] = lambda: None
         self._clock = clock
-        self._silent: dict[Place, float] = {}  # since when; oldest first
-        self._begun: dict[Place, float] = {}  # the same
+        self._silent: dict[Slot, float] = {}  # since when; oldest first
+        self._begun: dict[Slot, float] = {}  # the same
         self._held: Counter[Source] = Counter()  # unsettled places by source
 
     def __repr__(self) -> str:
@@ -166,9 +166,9 @@ class Admission:
             reason = self.full
         return reason
 
-    def enter(self, source: Source = UNNAMED, owes: Callable[[], bool] = lambda: True) -> Place:
+    def enter(self, source: Source = UNNAMED, owes: Callable[[], bool] = lambda: True) -> Slot:
         """One more is in, silent. `owes`: whether it has sent nothing that we have not read."""
-        place = Place(self, source, owes)
+        place = Slot(self, source, owes)
         self._silent[place] = self._clock()
         self._held[source] += 1
         self.live += 1
@@ -196,7 +196,7 @@ class Admission:
                 return True
         return False
 
-    def _yielding(self, grace: float, *, pressed: bool) -> Iterator[tuple[Displaced, Place]]:
+    def _yielding(self, grace: float, *, pressed: bool) -> Iterator[tuple[Displaced, Slot]]:
         """Whose grace is over, in the order in which they give way."""
         over = self._clock() - grace
         for place, since in self._silent.items():
@@ -208,17 +208,17 @@ class Admission:
                 break
             yield Displaced.STALLED, place
 
-    def _begin(self, place: Place) -> None:
+    def _begin(self, place: Slot) -> None:
         if place in self._silent:
             del self._silent[place]
             self._begun[place] = self._clock()
 
-    def _rest(self, place: Place) -> None:
+    def _rest(self, place: Slot) -> None:
         self._settle(place)
         self._silent[place] = self._clock()
         self._held[place.source] += 1
 
-    def _settle(self, place: Place) -> None:
+    def _settle(self, place: Slot) -> None:
         if place not in self._silent and place not in self._begun:
             return
         self._silent.pop(place, None)
@@ -229,7 +229,7 @@ class Admission:
         self.on_room()
 
 
-class Place:
+class Slot:
     """The place of one admitted connection. `scope` is cancelled when the place is needed for another."""
 
     __slots__ = ("_admission", "_gone", "owes", "scope", "source")

@@ -84,10 +84,10 @@ class HandshakeFailed(Exception):
         self.detail = detail
 
 
-Way = Callable[[], Awaitable[None]]  # what comes first, before each step
+BeforeStep = Callable[[], Awaitable[None]]  # what comes first, before each step
 
 
-async def at_once() -> None:
+async def no_wait() -> None:
     """Nothing comes first."""
 
 
@@ -114,7 +114,7 @@ async def server_handshake(
     sock: socket.socket,
     context: Callable[[], SSL.Context],
     deadline_seconds: float,
-    way: Way = at_once,
+    way: BeforeStep = no_wait,
     caller: Waited | None = None,
 ) -> SSL.Connection:
     """Answer a caller's handshake on a non-blocking socket; raise HandshakeFailed. The socket stays open.
@@ -142,7 +142,7 @@ async def client_handshake(
     context: SSL.Context,
     server_name: str,
     deadline_seconds: float,
-    way: Way = at_once,
+    way: BeforeStep = no_wait,
 ) -> SSL.Connection:
     """Begin a handshake with SNI `server_name`; raise HandshakeFailed. The socket stays open.
 
@@ -169,7 +169,7 @@ class _Handshake:
 
     __slots__ = ("_heard", "_sock", "_way")
 
-    def __init__(self, sock: socket.socket, way: Way) -> None:
+    def __init__(self, sock: socket.socket, way: BeforeStep) -> None:
         self._sock = sock
         self._way = way
         self._heard = False

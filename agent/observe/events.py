@@ -11,13 +11,13 @@ from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
 from agent.net.admission import Admission, Overflow
 from agent.observe.connection_log import fields
-from agent.observe.rate_limit import Flood
+from agent.observe.rate_limit import RateLimit
 from agent.observe.watch_events import WatchJournal
 from agent.outbound.warm_connection import ORDINARY
 from agent.relay.splice import Ending
 from upstreams.endpoints import Endpoint
-from upstreams.reach import Dialling, Doubt
-from upstreams.route import Approach
+from upstreams.reach import AddressWarning, DialAddress
+from upstreams.route import Candidate
 from upstreams.spec import Destination, Upstream
 
 
@@ -36,7 +36,7 @@ class Journal(WatchJournal):
     ) -> None:
         super().__init__(stream, clock, level=level, form=form, worker=worker)
         self._connections = connections  # every one, also those that end in order
-        self._shortage = Flood(lines=1, seconds=60.0)
+        self._shortage = RateLimit(lines=1, seconds=60.0)
 
     # --- the process ---
 
@@ -211,7 +211,9 @@ class Journal(WatchJournal):
             until=(self._clock() + timedelta(seconds=seconds)).isoformat(),
         )
 
-    def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
+    def doubted(
+        self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
+    ) -> None:
         """An address is odd, though it is dialled: told once."""
         self.write(
             LogLevel.WARN,
@@ -257,7 +259,7 @@ class Journal(WatchJournal):
 
     # --- warm connections (agent.outbound.warm_connection.WarmEvents) ---
 
-    def warm_discarded(self, upstream: Upstream, approach: Approach, reason: str, detail: str, /) -> None:
+    def warm_discarded(self, upstream: Upstream, approach: Candidate, reason: str, detail: str, /) -> None:
         """One was given up unused; for debugging only, if that is the way of things."""
         level = LogLevel.DEBUG if reason in ORDINARY else LogLevel.INFO
         self._warm(level, "upstream.warm_discarded", upstream, str(approach), reason=reason, detail=detail)

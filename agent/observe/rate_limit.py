@@ -9,7 +9,7 @@ import trio
 LINES_PER_SECOND = 10  # of one reason
 
 
-class Flood:
+class RateLimit:
     """At most so many lines of one reason in a spell; the rest is counted and told with the next one."""
 
     def __init__(self, lines: int = LINES_PER_SECOND, seconds: float = 1.0) -> None:

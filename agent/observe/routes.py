@@ -8,7 +8,7 @@ import msgspec
 
 from agent.base.prometheus import CONTENT_TYPE, text
 from agent.config.options import LogLevel
-from agent.control.credentials import Asker, Refresh, RotationStatus
+from agent.control.credentials import CredentialsStatus, RenewalResult, RenewalSource
 from agent.observe.agent import Agent
 from agent.observe.explain import answer_inquiry
 from agent.observe.metrics import families
@@ -62,7 +62,7 @@ def routes(agent: Agent, drain: Callable[[str], None]) -> Sequence[Route]:
 async def _rotate(agent: Agent) -> Reply:
     if agent.control.credentials is None or agent.control.snapshot.credentials.value is None:
         return text_reply(503, "there is no leaf to replace yet")
-    result = await agent.control.credentials.refresh(Asker.OPERATOR, reissue=True)
+    result = await agent.control.credentials.refresh(RenewalSource.OPERATOR, reissue=True)
     current = agent.control.snapshot.credentials.value
     told = {
         "result": result.value,
@@ -71,14 +71,14 @@ async def _rotate(agent: Agent) -> Reply:
         "serial": current.credentials.leaf.serial,
         "not_after": current.credentials.leaf.not_after,
     }
-    status = 200 if result in (Refresh.NEW, Refresh.SAME) else 502
+    status = 200 if result in (RenewalResult.NEW, RenewalResult.SAME) else 502
     return Reply(status=status, content_type=JSON, body=msgspec.json.encode(told))
 
 
-def _why(status: RotationStatus, result: Refresh) -> str:
-    if result is Refresh.SAME:
+def _why(status: CredentialsStatus, result: RenewalResult) -> str:
+    if result is RenewalResult.SAME:
         return "Consul hands out the leaf we have"
-    if result is Refresh.FAILED:
+    if result is RenewalResult.FAILED:
         return status.refresh_failed
     return f"{status.rejected_reason}: {status.rejected_detail}" if status.rejected_reason else ""
 

@@ -24,7 +24,7 @@ from agent.base.containment import Where
 from agent.http1.head import FieldNames, name_refused
 from agent.http1.host import LOCAL, host_name
 from agent.net.accept import AdmissionEvents, accept_all
-from agent.net.admission import Admission, Place
+from agent.net.admission import Admission, Slot
 
 MAX_HEAD = 16 << 10  # bytes
 MAX_BODY = 64 << 10  # bytes
@@ -100,7 +100,7 @@ class Admin:
                 events=self._events,
             )
 
-    async def _serve_connection(self, sock: socket.socket, place: Place) -> None:
+    async def _serve_connection(self, sock: socket.socket, place: Slot) -> None:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         hosts = self._hosts_at(sock)
         with place.scope, suppress(trio.BrokenResourceError):  # the client may have gone

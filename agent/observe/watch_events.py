@@ -13,7 +13,7 @@ from agent.base.watch_status import WatchStatus
 from agent.config.options import LogFormat, LogLevel
 from agent.consul.watch import WatchCrashed
 from agent.observe.log import Log
-from agent.observe.rate_limit import Flood
+from agent.observe.rate_limit import RateLimit
 from certs.contexts import Contexts
 from certs.credentials import OwnFault
 
@@ -34,7 +34,7 @@ class WatchJournal(Log):
     ) -> None:
         super().__init__(stream, clock, level=level, form=form, worker=worker)
         self.internal_errors: Counter[str] = Counter()  # by where, ever
-        self._flood = Flood()
+        self._flood = RateLimit()
 
     def internal_error(self, where: Where, name: str, error: BaseException, /) -> None:
         """An exception that nobody foresaw has ended one watch, connection or task (docs/failures.md)."""

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import trio
 
 from agent.base.latest import any_newer
-from agent.outbound.upstream_state import Targets
+from agent.outbound.upstream_state import UpstreamState
 from upstreams.endpoints import EndpointKey, ExpectedIdentity
-from upstreams.route import Approach
+from upstreams.route import Candidate
 
 MOST_ATTEMPTS = 16  # ways tried for one connection
 NEWS_SECONDS = 2.0  # how long to wait for a newer answer once everything known has failed
@@ -23,10 +23,10 @@ ASK_SECONDS = 0.5  # how often it is asked for meanwhile; the watch has a rate o
 _Tried = tuple[ExpectedIdentity, EndpointKey, str, int, str]
 
 
-class Search:
+class CandidateSearch:
     """One connection's way through the targets of its upstream."""
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: UpstreamState) -> None:
         self._targets = targets
         self._deadline = trio.current_time() + targets.upstream.deadline
         self._news_until: float | None = None
@@ -34,7 +34,7 @@ class Search:
         self._tried: set[_Tried] = set()
         self._begin()
 
-    async def next(self) -> Approach | None:
+    async def next(self) -> Candidate | None:
         """The next way to try, each once; None when there is none left, or no time."""
         while len(self._tried) < MOST_ATTEMPTS and trio.current_time() < self._deadline:
             for approach in self._ways:
@@ -45,7 +45,7 @@ class Search:
             self._begin()
         return None
 
-    def seconds(self, approach: Approach, most: float) -> float:
+    def seconds(self, approach: Candidate, most: float) -> float:
         """How long one step of this way may take, so that the targets after it get their share."""
         left = max(0.0, self._deadline - trio.current_time())
         return min(most, left / approach.left)
@@ -62,9 +62,9 @@ class Search:
 
     def _begin(self) -> None:
         self._seen = [(source, source.endpoints.version) for source in self._targets.sources()]
-        self._ways: Iterator[Approach] = self._targets.approaches()
+        self._ways: Iterator[Candidate] = self._targets.approaches()
 
-    def _take(self, approach: Approach) -> bool:
+    def _take(self, approach: Candidate) -> bool:
         """An instance that has moved to another address is another way."""
         hop = approach.hop
         way = (approach.endpoint.expected, hop.key, hop.service_address, hop.port, hop.node_address)

@@ -14,14 +14,14 @@ from agent.base.containment import Where, contained
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction
-from agent.net.admission import Admission, Place
+from agent.net.admission import Admission, Slot
 from agent.net.listeners import Listeners, Opening
-from agent.outbound.upstream_state import Surroundings, Targets
+from agent.outbound.upstream_state import UpstreamContext, UpstreamState
 from agent.snapshot import EndpointSources
 from upstreams.plan import plan
 from upstreams.spec import Bind, LocalBind, Upstream
 
-Serve = Callable[[socket.socket, Place, Targets], Awaitable[None]]
+Serve = Callable[[socket.socket, Slot, UpstreamState], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,11 +32,11 @@ class UpstreamListeners:
     sources: EndpointSources
     ledger: Ledger
     serve: Serve
-    around: Surroundings
+    around: UpstreamContext
     limit: int | None  # of a listener; an upstream's own limit refuses by name instead
     unsettled_limit: int | None
-    current: dict[Bind, Targets]
-    in_force: Latest[tuple[Targets, ...]] = field(
+    current: dict[Bind, UpstreamState]
+    in_force: Latest[tuple[UpstreamState, ...]] = field(
         default_factory=Latest
     )  # those of `current`, after a change
 
@@ -44,7 +44,7 @@ class UpstreamListeners:
         """At start: take every address. Raises BindFailed."""
         self.sources.want(upstreams)
         for upstream in upstreams:
-            self.current[upstream.bind] = Targets(upstream, self.around)
+            self.current[upstream.bind] = UpstreamState(upstream, self.around)
             await self.listeners.bind(upstream.bind, self._opening(upstream))
         self.in_force.publish(tuple(self.current.values()))
 
@@ -61,7 +61,7 @@ class UpstreamListeners:
             if opening is not None:
                 opening.purpose = _purpose(upstream)
         for upstream in steps.open:
-            self.current[upstream.bind] = Targets(upstream, self.around)
+            self.current[upstream.bind] = UpstreamState(upstream, self.around)
             await self.listeners.add(upstream.bind, self._opening(upstream))
         self.in_force.publish(tuple(self.current.values()))
         served = {str(upstream.destination) for upstream in upstreams}
@@ -88,7 +88,7 @@ class UpstreamListeners:
             admission=Admission(self.limit, self.unsettled_limit),
         )
 
-    async def _serve(self, bind: Bind, sock: socket.socket, place: Place) -> None:
+    async def _serve(self, bind: Bind, sock: socket.socket, place: Slot) -> None:
         """Serve a connection by what the bind stands for at this moment."""
         targets = self.current.get(bind)
         if targets is None:  # accepted as the listener was closing

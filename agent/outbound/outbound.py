@@ -26,21 +26,21 @@ from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, Direction, FailedAttempt, Party
 from agent.net.dial import DialFailed, DialReason, dial, remote
 from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
-from agent.outbound.candidates import Search
-from agent.outbound.upstream_state import Targets, counted
+from agent.outbound.candidates import CandidateSearch
+from agent.outbound.upstream_state import UpstreamState, counted
 from agent.outbound.warm_serve import serve_warm
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.intentions import VerdictReason
-from agent.policy.source_intentions import Callee, Outgoing
-from agent.relay.close import has_left, part, reset
+from agent.policy.source_intentions import Callee, SourceIntentions
+from agent.relay.close import close_both, has_left, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
 from certs.contexts import Contexts
 from certs.peer import Peer, PeerReason, PeerRejected, verify_peer
 from certs.spiffe import DEFAULT, TrustDomain
 from upstreams.endpoints import ExpectedIdentity
-from upstreams.reach import Dialling, Unreachable
-from upstreams.route import Approach, dialled
+from upstreams.reach import DialAddress, Unreachable
+from upstreams.route import Candidate, dialled
 
 Clock = Callable[[], datetime]
 
@@ -88,7 +88,7 @@ class Outbound:
     """What every connection of our app to an upstream shares. `handshake_timeout` in seconds."""
 
     credentials: Latest[Contexts]
-    source_intentions: Latest[Outgoing]
+    source_intentions: Latest[SourceIntentions]
     deny_list: Latest[DenyList]
     relay: Relay
     ledger: Ledger
@@ -100,14 +100,14 @@ class Outbound:
 class _Route:
     """What every attempt of one connection shares."""
 
-    targets: Targets
-    search: Search
+    targets: UpstreamState
+    search: CandidateSearch
     on_served: Callable[[], None]
     outbound: Outbound
 
 
 async def serve(
-    sock: socket.socket, on_served: Callable[[], None], targets: Targets, outbound: Outbound
+    sock: socket.socket, on_served: Callable[[], None], targets: UpstreamState, outbound: Outbound
 ) -> None:
     """Serve one accepted, non-blocking socket of our app to its end, and close it.
 
@@ -118,7 +118,7 @@ async def serve(
         with outbound.ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
             try:
                 with _admitted(connection, targets):
-                    search = Search(targets)
+                    search = CandidateSearch(targets)
                     route = _Route(targets=targets, search=search, on_served=on_served, outbound=outbound)
                     await _serve(sock, route, connection)
             except NotServed as failure:
@@ -128,7 +128,7 @@ async def serve(
 
 
 @contextmanager
-def _admitted(connection: Connection, targets: Targets) -> Iterator[None]:
+def _admitted(connection: Connection, targets: UpstreamState) -> Iterator[None]:
     """Count the connection, if the upstream's limits let it in; else raise NotServed."""
     full = _overflow(targets)
     if full is not None:
@@ -141,7 +141,7 @@ def _admitted(connection: Connection, targets: Targets) -> Iterator[None]:
         targets.connections.remove(connection)
 
 
-def _overflow(targets: Targets) -> NotServed | None:
+def _overflow(targets: UpstreamState) -> NotServed | None:
     """Which limit is reached, if any."""
     upstream = targets.upstream
     if upstream.max_connections is not None and len(targets.connections) >= upstream.max_connections:
@@ -199,7 +199,7 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
 
 
 async def _persist(
-    sock: socket.socket, route: _Route, connection: Connection, approach: Approach, dialling: Dialling
+    sock: socket.socket, route: _Route, connection: Connection, approach: Candidate, dialling: DialAddress
 ) -> None:
     """Attempt it, again if it was judged by roots that are not the newest any more."""
     while True:
@@ -219,7 +219,7 @@ async def _persist(
 
 
 async def _attempt(
-    sock: socket.socket, route: _Route, connection: Connection, approach: Approach, dialling: Dialling
+    sock: socket.socket, route: _Route, connection: Connection, approach: Candidate, dialling: DialAddress
 ) -> None:
     """Serve the connection by this candidate. If this raises, not a byte of our app has been taken."""
     connection.peer = None
@@ -229,7 +229,7 @@ async def _attempt(
     with counted(route.targets, approach.hop.key), ExitStack() as last:
         seconds = route.search.seconds(approach, route.targets.upstream.connect_timeout)
         tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds, shun=route.targets.shun)
-        last.callback(lambda: part(None, tcp, ending))
+        last.callback(lambda: close_both(None, tcp, ending))
         tls = await _handshake(tcp, route, connection, approach)
         peer = identify(
             tls, expected, route.outbound.credentials, route.outbound.clock(), route.outbound.deny_list
@@ -248,18 +248,18 @@ async def _attempt(
             _take_refusal(transfer, connection, route, approach)
         else:
             connection.end(transfer.ending, transfer.detail)
-        part(sock, None, ending)
+        close_both(sock, None, ending)
 
 
 async def _handshake(
-    tcp: socket.socket, route: _Route, connection: Connection, approach: Approach
+    tcp: socket.socket, route: _Route, connection: Connection, approach: Candidate
 ) -> SSL.Connection:
     current = _newest(route.outbound.credentials)
     leaf = current.credentials.leaf
     connection.ours = Party(id=leaf.id, serial=leaf.serial)
     name = server_name(approach.endpoint.expected, current.credentials.bundle.trust_domain)
     seconds = route.search.seconds(approach, route.outbound.handshake_timeout)
-    return await client_handshake(tcp, current.client, name, seconds, route.outbound.relay.make_way)
+    return await client_handshake(tcp, current.client, name, seconds, route.outbound.relay.serve_relay)
 
 
 def _must_be_let(route: _Route, connection: Connection, callee: Callee) -> None:
@@ -307,7 +307,7 @@ def server_name(expected: ExpectedIdentity, trust_domain: TrustDomain) -> str:
     return f"{'.'.join(names)}.internal-v1.{trust_domain}"
 
 
-def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, approach: Approach) -> None:
+def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, approach: Candidate) -> None:
     """Leave it to the next candidate if nothing was said yet; else name the ending."""
     detail = f"{transfer.ending.value}: {transfer.detail}"
     if transfer.untouched:

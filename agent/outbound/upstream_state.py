@@ -17,23 +17,23 @@ import trio
 
 from agent.connections.connection import Connection
 from agent.net.dial import Shun, nothing
-from agent.outbound.warm_connection import Warm, WarmBook
+from agent.outbound.warm_connection import WarmBook, WarmConnection
 from agent.snapshot import EndpointSource, EndpointSources
 from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet
-from upstreams.failover import Failover, Life
-from upstreams.reach import Dialling, Doubt, Unreachable, doubt, reach
-from upstreams.route import Approach, Terrain, approaches, first_choice
+from upstreams.failover import Failover, TargetHealth
+from upstreams.reach import AddressWarning, DialAddress, Unreachable, doubt, reach
+from upstreams.route import Candidate, RouteContext, approaches, first_choice
 from upstreams.spec import Destination, Gateways, Upstream, WanMode
 
 
 class Pool(Protocol):
     """Who keeps connections ready."""
 
-    ready: deque[Warm]
+    ready: deque[WarmConnection]
 
-    def take(self) -> Warm | None:
+    def take(self) -> WarmConnection | None:
         """One that can be used at once, from now on the caller's; None if there is none."""
 
 
@@ -46,12 +46,14 @@ class TargetEvents(Protocol):
     def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
         """An endpoint is left out for so long."""
 
-    def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
+    def doubted(
+        self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
+    ) -> None:
         """An address is odd; told once for each endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class UpstreamContext:
     """What all upstreams of an agent share. `loads` counts the connections of every endpoint.
 
     `clock` gives seconds and never goes back: no ejection lasts longer because the wall clock was set.
@@ -67,13 +69,13 @@ class Surroundings:
     shun: Shun = nothing
 
 
-class Targets:
+class UpstreamState:
     """One upstream. `connections` are those of our app that it serves now."""
 
-    def __init__(self, upstream: Upstream, around: Surroundings) -> None:
+    def __init__(self, upstream: Upstream, around: UpstreamContext) -> None:
         self._around = around
         self._chance = Chance(around.rng)
-        self._doubted: set[tuple[EndpointKey, Doubt]] = set()
+        self._doubted: set[tuple[EndpointKey, AddressWarning]] = set()
         self._crossed: set[str | None] = set()  # datacenters whose gateways were asked for
         self.connections: set[Connection] = set()
         self.changes = 0  # of the active target
@@ -85,7 +87,7 @@ class Targets:
         self.failover = Failover(len(upstream.targets), upstream.hold, around.clock)
 
     def __repr__(self) -> str:
-        return f"<Targets of {self.upstream}>"
+        return f"<UpstreamState of {self.upstream}>"
 
     def become(self, upstream: Upstream) -> None:
         """Go over to another configuration of the same bind. What has failed is forgotten."""
@@ -132,7 +134,7 @@ class Targets:
         self._judge(self._terrain())
         return self.upstream.targets[self.failover.active]
 
-    def approaches(self) -> Iterator[Approach]:
+    def approaches(self) -> Iterator[Candidate]:
         """The ways for one connection, in the order to try them."""
         terrain = self._terrain()
         self._judge(terrain)
@@ -140,11 +142,11 @@ class Targets:
         known = ((number, sources[number].endpoints.value) for number in self.failover.order())
         return approaches([(number, value) for number, value in known if value is not None], terrain)
 
-    def dialling(self, hop: Endpoint) -> Dialling:
+    def dialling(self, hop: Endpoint) -> DialAddress:
         """The address of an endpoint or gateway as it would be dialled now. Raises Unreachable."""
         return reach(hop, own_datacenter=self._around.own_datacenter(), wan=self.wan)
 
-    def address(self, approach: Approach) -> Dialling:
+    def address(self, approach: Candidate) -> DialAddress:
         """The address to dial; what is odd about it is told once. Raises Unreachable."""
         dialling = self.dialling(approach.hop)
         found = doubt(approach.hop, dialling)
@@ -153,7 +155,7 @@ class Targets:
             self._around.events.doubted(self.upstream, approach.hop, dialling, found)
         return dialling
 
-    def first_choice(self) -> tuple[Approach, Dialling] | None:
+    def first_choice(self) -> tuple[Candidate, DialAddress] | None:
         """A way that a new connection might be led before all others, and the address. Raises Unreachable."""
         approach = next(self.approaches(), None)
         if approach is None:
@@ -161,7 +163,7 @@ class Targets:
         dialling = self.address(approach)
         return (approach, dialling) if self.leads(approach, dialling) else None
 
-    def leads(self, approach: Approach, dialling: Dialling) -> bool:
+    def leads(self, approach: Candidate, dialling: DialAddress) -> bool:
         """Whether that way and address still are among the first choices."""
         terrain = self._terrain()
         self._judge(terrain)
@@ -172,19 +174,19 @@ class Targets:
         except Unreachable:
             return False
 
-    def failed(self, approach: Approach) -> None:
+    def failed(self, approach: Candidate) -> None:
         """That way did not serve."""
         if self.failures.failed(approach.hop):
             seconds = self.failures.ejected()[approach.hop.key]
             self._around.events.ejected(self.upstream, approach.hop, seconds)
 
-    def succeeded(self, approach: Approach) -> None:
+    def succeeded(self, approach: Candidate) -> None:
         """That way serves."""
         self.failures.succeeded(approach.hop)
 
-    def _terrain(self) -> Terrain:
+    def _terrain(self) -> RouteContext:
         around = self._around
-        return Terrain(
+        return RouteContext(
             own_datacenter=around.own_datacenter(),
             mode=self.upstream.mesh_gateway,
             gateways=self._gateways,
@@ -199,19 +201,19 @@ class Targets:
         self._crossed.add(where)
         return around.sources.source(Gateways(where), None).endpoints.value
 
-    def _judge(self, terrain: Terrain) -> None:
+    def _judge(self, terrain: RouteContext) -> None:
         before = self.failover.active
         if len(self.upstream.targets) > 1 and self.failover.judge(self._lives(terrain)):
             self.changes += 1
             targets = self.upstream.targets
             self._around.events.target_changed(self.upstream, targets[before], targets[self.failover.active])
 
-    def _lives(self, terrain: Terrain) -> list[Life]:
+    def _lives(self, terrain: RouteContext) -> list[TargetHealth]:
         return [_life(source, terrain) for source in self.sources()]
 
 
 @contextmanager
-def counted(targets: Targets, key: EndpointKey) -> Iterator[None]:
+def counted(targets: UpstreamState, key: EndpointKey) -> Iterator[None]:
     """For the length of the block the endpoint has one connection more."""
     loads = targets.loads
     loads[key] += 1
@@ -223,8 +225,8 @@ def counted(targets: Targets, key: EndpointKey) -> Iterator[None]:
             del loads[key]  # endpoints come and go
 
 
-def _life(source: EndpointSource, terrain: Terrain) -> Life:
+def _life(source: EndpointSource, terrain: RouteContext) -> TargetHealth:
     endpoints = source.endpoints.value
     if endpoints is None:
-        return Life.UNKNOWN if source.status.failing is None else Life.DEAD
-    return Life.LIVE if terrain.reachable(endpoints) else Life.DEAD
+        return TargetHealth.UNKNOWN if source.status.failing is None else TargetHealth.DEAD
+    return TargetHealth.LIVE if terrain.reachable(endpoints) else TargetHealth.DEAD

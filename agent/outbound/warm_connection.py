@@ -23,8 +23,8 @@ from agent.relay.close import reset
 from agent.relay.pump import RECORD, explain
 from certs.error_queue import forget_errors
 from certs.peer import Peer
-from upstreams.reach import Dialling
-from upstreams.route import Approach
+from upstreams.reach import DialAddress
+from upstreams.route import Candidate
 from upstreams.spec import Upstream
 
 PROVEN_SECONDS = 5.0  # who refuses us has done so by then
@@ -61,13 +61,13 @@ class WarmBook:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Warm:
+class WarmConnection:
     """One of them. `since` is trio's time; `scope` ends whoever watches over it. Its holder closes `sock`."""
 
     sock: socket.socket = field(repr=False)
     tls: SSL.Connection = field(repr=False)
-    approach: Approach
-    dialling: Dialling
+    approach: Candidate
+    dialling: DialAddress
     peer: Peer
     ours: Party
     generation: int
@@ -114,7 +114,7 @@ class Warm:
 class WarmEvents(FaultEvents, Protocol):
     """Who is told; must not block."""
 
-    def warm_discarded(self, upstream: Upstream, approach: Approach, reason: str, detail: str, /) -> None:
+    def warm_discarded(self, upstream: Upstream, approach: Candidate, reason: str, detail: str, /) -> None:
         """A warm connection was given up unused."""
 
     def warm_failed(self, upstream: Upstream, attempt: FailedAttempt, /) -> None:

@@ -32,16 +32,16 @@ from agent.connections.verdicts import objection_to
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.outbound import NotServed, identify, server_name
-from agent.outbound.upstream_state import Targets
-from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, Warm, WarmEvents, WarmReason
+from agent.outbound.upstream_state import UpstreamState
+from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, WarmConnection, WarmEvents, WarmReason
 from agent.policy.deny_list import NOBODY, DenyList
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from agent.relay.close import reset
 from agent.snapshot import Snapshot
 from certs.contexts import Contexts
 from certs.peer import PeerRejected
-from upstreams.reach import Dialling, Unreachable
-from upstreams.route import Approach
+from upstreams.reach import DialAddress, Unreachable
+from upstreams.route import Candidate
 
 LOOK_SECONDS = 1.0  # ejections and failover end by time alone
 FIRST_REST, LONGEST_REST = 0.5, 30.0  # seconds after the first setback, doubled with each
@@ -50,7 +50,7 @@ _YOUNGEST = 0.8  # of the greatest age: they are not all to be renewed at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grounds:
+class WarmContext:
     """What all pools of an agent share."""
 
     snapshot: Snapshot
@@ -69,14 +69,14 @@ class Grounds:
 class WarmPool:
     """The warm connections of one upstream while it wants some (agent.outbound.upstream_state.Pool)."""
 
-    def __init__(self, targets: Targets, grounds: Grounds) -> None:
+    def __init__(self, targets: UpstreamState, grounds: WarmContext) -> None:
         self._targets = targets
         self._grounds = grounds
         self._book = targets.warm_book
         self._wake = trio.Event()
         self._setbacks = 0
         self._try_at = 0.0  # of trio's time; counts after a setback
-        self.ready: deque[Warm] = deque()  # the oldest first
+        self.ready: deque[WarmConnection] = deque()  # the oldest first
         self.under_way = 0
 
     def __repr__(self) -> str:
@@ -100,7 +100,7 @@ class WarmPool:
             if self._targets.warm is self:
                 self._targets.warm = None
 
-    def take(self) -> Warm | None:
+    def take(self) -> WarmConnection | None:
         """The oldest that can be used at this moment, from now on the caller's; None if there is none."""
         while self.ready:
             warm = self.ready[0]
@@ -128,7 +128,7 @@ class WarmPool:
         for _ in range(len(self.ready) - self._wanted()):
             self._discard(self.ready[0], WarmReason.NOT_WANTED, "there are more than there may be")
 
-    def _objection(self, warm: Warm) -> tuple[StrEnum, str] | None:
+    def _objection(self, warm: WarmConnection) -> tuple[StrEnum, str] | None:
         """What speaks against handing it out at this moment."""
         snapshot, now = self._grounds.snapshot, self._grounds.clock()
         contexts = snapshot.credentials.value
@@ -167,7 +167,7 @@ class WarmPool:
         contexts = self._grounds.snapshot.credentials.value
         return contexts is not None and contexts.credentials.fault(self._grounds.clock()) is None
 
-    def _kept_out(self, approach: Approach) -> bool:
+    def _kept_out(self, approach: Candidate) -> bool:
         snapshot = self._grounds.snapshot
         contexts, outgoing = snapshot.credentials.value, snapshot.source_intentions.value
         if contexts is None or outgoing is None:
@@ -177,12 +177,12 @@ class WarmPool:
 
     # --- one connection ---
 
-    async def _try(self, approach: Approach, dialling: Dialling) -> None:
+    async def _try(self, approach: Candidate, dialling: DialAddress) -> None:
         events, name = self._grounds.events, str(approach)
         if not await contained(events, Where.WARM_CONNECTION, name, self._keep, approach, dialling):
             self._set_back()
 
-    async def _keep(self, approach: Approach, dialling: Dialling) -> None:
+    async def _keep(self, approach: Candidate, dialling: DialAddress) -> None:
         """One warm connection's life, up to where somebody takes it or it is discarded."""
         version = self._grounds.snapshot.credentials.version
         try:
@@ -206,7 +206,7 @@ class WarmPool:
             if warm in self.ready:
                 self._discard(warm, WarmReason.NOT_WANTED, "the pool ends")
 
-    async def _make(self, approach: Approach, dialling: Dialling) -> Warm:
+    async def _make(self, approach: Candidate, dialling: DialAddress) -> WarmConnection:
         grounds, upstream = self._grounds, self._targets.upstream
         address = TcpAddress(dialling.host, dialling.port)
         sock = await dial(address, upstream.connect_timeout, shun=self._targets.shun)
@@ -221,7 +221,7 @@ class WarmPool:
         except BaseException:
             reset(sock)
             raise
-        return Warm(
+        return WarmConnection(
             sock=sock,
             tls=tls,
             approach=approach,
@@ -232,7 +232,7 @@ class WarmPool:
             since=trio.current_time(),
         )
 
-    async def _watch(self, warm: Warm) -> None:
+    async def _watch(self, warm: WarmConnection) -> None:
         """Until it is gone or too old. Being taken or discarded cancels this in the same moment."""
         age = self._targets.upstream.warm_idle * self._grounds.rng.uniform(_YOUNGEST, 1.0)
         with trio.move_on_after(age):
@@ -249,7 +249,7 @@ class WarmPool:
 
     # --- what becomes of it ---
 
-    def _let_go(self, warm: Warm) -> None:
+    def _let_go(self, warm: WarmConnection) -> None:
         """Take it out. Its watch lets go of the descriptor at once, so that another may poll it."""
         self.ready.remove(warm)
         warm.scope.cancel()
@@ -257,7 +257,7 @@ class WarmPool:
             self._setbacks = 0
         self._wake.set()
 
-    def _discard(self, warm: Warm, reason: StrEnum, detail: str) -> None:
+    def _discard(self, warm: WarmConnection, reason: StrEnum, detail: str) -> None:
         self._let_go(warm)
         warm.part(in_order=reason in ORDERLY)
         if warm.age < PROVEN_SECONDS and reason in _BY_THE_FAR_SIDE:
@@ -269,8 +269,8 @@ class WarmPool:
 
     def _failed(
         self,
-        approach: Approach,
-        dialling: Dialling,
+        approach: Candidate,
+        dialling: DialAddress,
         failure: DialFailed | HandshakeFailed | PeerRejected | NotServed,
         *,
         blame: bool,
@@ -289,7 +289,7 @@ class WarmPool:
         self._setbacks += 1
         self._try_at = trio.current_time() + rest * self._grounds.rng.uniform(0.5, 1.0)
 
-    async def _wake_on(self, cell: Latest[Contexts] | Latest[DenyList] | Latest[Outgoing]) -> None:
+    async def _wake_on(self, cell: Latest[Contexts] | Latest[DenyList] | Latest[SourceIntentions]) -> None:
         version = cell.version
         while True:
             _, version = await cell.newer(version)

@@ -13,7 +13,7 @@ import trio
 
 from agent.base.containment import Where, kept_up
 from agent.outbound.listeners import UpstreamListeners
-from agent.outbound.upstream_state import Targets
+from agent.outbound.upstream_state import UpstreamState
 from agent.outbound.warm_connection import WarmEvents
 from agent.snapshot import Snapshot
 
@@ -26,13 +26,13 @@ async def keep_warm(
     events: WarmEvents,
 ) -> None:
     """Run a pool for every upstream that wants one, for ever. Cancelled, it leaves no connection behind."""
-    pools: dict[Targets, trio.CancelScope] = {}
+    pools: dict[UpstreamState, trio.CancelScope] = {}
     version = 0
 
-    async def keep(targets: Targets, scope: trio.CancelScope) -> None:
-        from agent.outbound.warm_pool import Grounds, WarmPool  # noqa: PLC0415 - few agents need it
+    async def keep(targets: UpstreamState, scope: trio.CancelScope) -> None:
+        from agent.outbound.warm_pool import WarmContext, WarmPool  # noqa: PLC0415 - few agents need it
 
-        grounds = Grounds(snapshot=snapshot, clock=clock, rng=rng, events=events)
+        grounds = WarmContext(snapshot=snapshot, clock=clock, rng=rng, events=events)
         name = f"warm connections of {targets.upstream.destination}"
         with scope:
             await kept_up(events, Where.TASK, name, lambda: WarmPool(targets, grounds).run())

@@ -11,9 +11,9 @@ import trio
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.connections.records import FailedAttempt
-from agent.outbound.upstream_state import Targets, counted
-from agent.outbound.warm_connection import Warm
-from agent.relay.close import has_left, part
+from agent.outbound.upstream_state import UpstreamState, counted
+from agent.outbound.warm_connection import WarmConnection
+from agent.relay.close import close_both, has_left
 from agent.relay.pump import explain_system
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
@@ -31,7 +31,7 @@ async def serve_warm(
     connection: Connection,
     failed: list[FailedAttempt],
     *,
-    targets: Targets,
+    targets: UpstreamState,
     relay: Relay,
     ledger: Ledger,
     on_served: Callable[[], None],
@@ -61,12 +61,12 @@ async def serve_warm(
             connection.end(WarmUse.BROKEN, detail)
         else:
             connection.end(transfer.ending, transfer.detail)
-        part(sock, None, transfer.ending)
+        close_both(sock, None, transfer.ending)
         return True
     return False
 
 
-async def _relay(sock: socket.socket, warm: Warm, connection: Connection, relay: Relay) -> Transfer:
+async def _relay(sock: socket.socket, warm: WarmConnection, connection: Connection, relay: Relay) -> Transfer:
     ending: Ending | None = None
     try:
         connection.peer, connection.ours = warm.peer, warm.ours
@@ -78,10 +78,10 @@ async def _relay(sock: socket.socket, warm: Warm, connection: Connection, relay:
         ending = transfer.ending
         return transfer
     finally:
-        part(None, warm.sock, ending)
+        close_both(None, warm.sock, ending)
 
 
-async def _pass_on(sock: socket.socket, warm: Warm, connection: Connection) -> Transfer | None:
+async def _pass_on(sock: socket.socket, warm: WarmConnection, connection: Connection) -> Transfer | None:
     """Our app gets what the far side has said already; how it ended, if our app has left meanwhile."""
     progress, rest = connection.progress, memoryview(warm.early)
     try:

@@ -22,7 +22,7 @@ from operator import itemgetter
 
 import msgspec
 
-from agent.base.incremental import Pieces, Work
+from agent.base.incremental import Incremental, Work
 from agent.http1.request import OVERRIDING, HttpRequest
 from agent.policy.intention import Effect, Intention, Order, Source, deciding_order, read_rule
 from agent.policy.narrowing import Narrowing
@@ -189,7 +189,7 @@ class Verdict:
 
 def parse_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Intentions:
     """Read one destination's list out of the match answer (null is none); raise InvalidIntentions."""
-    return Pieces(read_match(answer, destination, default_allow=default_allow)).at_once()
+    return Incremental(read_match(answer, destination, default_allow=default_allow)).at_once()
 
 
 def read_match(

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent.base.incremental import Pieces, Work
+from agent.base.incremental import Incremental, Work
 from agent.policy.intention import Effect
 from agent.policy.intentions import (
     PIECE,
@@ -53,7 +53,7 @@ class Callee(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class SourceIntentions:
     """Intentions by destination, of those only where some rule keeps a caller out; and for all the others.
 
     The destination's name is lower-cased, as Consul files intentions.
@@ -85,12 +85,12 @@ class Outgoing:
         return replace(verdict, allowed=self.audit, audited=self.audit)
 
 
-def parse_outgoing(answer: Sequence[object] | None) -> Outgoing:
+def parse_outgoing(answer: Sequence[object] | None) -> SourceIntentions:
     """Read our service's list out of the match answer by source; raise InvalidIntentions."""
-    return Pieces(read_outgoing(answer)).at_once()
+    return Incremental(read_source_intentions(answer)).at_once()
 
 
-def read_outgoing(answer: Sequence[object] | None) -> Work[Outgoing]:
+def read_source_intentions(answer: Sequence[object] | None) -> Work[SourceIntentions]:
     """The same in pieces, with a rest after each."""
     lists: dict[str, list[object]] = {}
     for place, raw in enumerate(answer or ()):
@@ -108,7 +108,7 @@ def read_outgoing(answer: Sequence[object] | None) -> Work[Outgoing]:
         if _keeps_out(intentions):
             found[name] = intentions
     others = yield from read_match(general, WILDCARD, default_allow=True)
-    return Outgoing(by_destination=found, others=others)
+    return SourceIntentions(by_destination=found, others=others)
 
 
 def _item(raw: object, place: int) -> IntentionAnswer:

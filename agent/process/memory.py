@@ -39,7 +39,7 @@ def tidy() -> None:
     trim()
 
 
-class Tide:
+class AfterFlood:
     """Notices when a flood of connections has gone: calls `ebbed` as it goes, and `calmed` when all is calm.
 
     Whatever a connection has left among the last ones to go is only then given back.
@@ -67,9 +67,9 @@ class Tide:
         self._high = max(self._high, live)
 
 
-async def give_back(live: Callable[[], int], tide: Tide | None = None) -> None:
+async def give_back(live: Callable[[], int], tide: AfterFlood | None = None) -> None:
     """Look at how many connections live, until cancelled; give memory back when a flood of them has gone."""
-    tide = tide or Tide()
+    tide = tide or AfterFlood()
     while True:
         tide.look(live())
         await trio.sleep(LOOK_SECONDS)

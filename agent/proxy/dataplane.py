@@ -22,13 +22,13 @@ from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.connection import ConnectionEvents, Handling
 from agent.connections.ledger import Ledger
-from agent.connections.reauthorize import Judge
+from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason
 from agent.inbound import inbound
-from agent.net.admission import Place
+from agent.net.admission import Slot
 from agent.net.listeners import ListenerEvents, Listeners
 from agent.outbound import outbound
-from agent.outbound.upstream_state import TargetEvents, Targets
+from agent.outbound.upstream_state import TargetEvents, UpstreamState
 from agent.outbound.warm_connection import WarmEvents
 from agent.outbound.warm_pools import keep_warm
 from agent.proxy.reconcile import PUBLIC, reconciler
@@ -110,7 +110,7 @@ class LocalDataPlane:
         self._rng = rng
         self._events = events
         self._steps = trio.CapacityLimiter(STEPS)
-        self._reauthorizer = Judge(
+        self._reauthorizer = Reauthorizer(
             self.ledger,
             snapshot.intentions,
             snapshot.credentials,
@@ -152,7 +152,7 @@ class LocalDataPlane:
 
     # --- one connection ---
 
-    async def inbound(self, sock: socket.socket, place: Place) -> None:
+    async def inbound(self, sock: socket.socket, place: Slot) -> None:
         """Serve a caller from the mesh."""
         registration = self.snapshot.registration.value
         if registration is None or registration.local_app is None:  # the app was taken from the registration
@@ -176,7 +176,7 @@ class LocalDataPlane:
         )
         await inbound.serve(sock, place, shared)
 
-    async def outbound(self, sock: socket.socket, place: Place, targets: Targets) -> None:
+    async def outbound(self, sock: socket.socket, place: Slot, targets: UpstreamState) -> None:
         """Serve a connection of our app to an upstream."""
         registration = self.snapshot.registration.value
         assert registration is not None  # an upstream comes out of one
@@ -193,7 +193,7 @@ class LocalDataPlane:
 
     async def before_step(self) -> None:
         """Let the relay serve what has waited, and, where requests are judged, every other task too."""
-        await self._relay.make_way()
+        await self._relay.serve_relay()
         registration, intentions = self.snapshot.registration.value, self.snapshot.intentions.value
         if registration is None or intentions is None:
             return

@@ -14,10 +14,10 @@ from agent.base.latest import Latest
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
-from agent.net.admission import Admission, Place
+from agent.net.admission import Admission, Slot
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.listeners import Serve, UpstreamListeners
-from agent.outbound.upstream_state import Surroundings, TargetEvents
+from agent.outbound.upstream_state import TargetEvents, UpstreamContext
 from agent.snapshot import EndpointSources, Snapshot
 
 PUBLIC = "public"  # the key of the public listener
@@ -32,7 +32,7 @@ class Reconciler:
     settings: Settings
     listeners: Listeners
     upstreams: UpstreamListeners
-    serve_inbound: Callable[[socket.socket, Place], Awaitable[None]]
+    serve_inbound: Callable[[socket.socket, Slot], Awaitable[None]]
     inherited: socket.socket | None = None
     in_force: Registration | None = None
     _connections: trio.Nursery = field(init=False, repr=False)  # given by `serve_in`
@@ -101,12 +101,12 @@ def reconciler(
     rng: Random,
     ledger: Ledger,
     listeners: Listeners,
-    serve_inbound: Callable[[socket.socket, Place], Awaitable[None]],
+    serve_inbound: Callable[[socket.socket, Slot], Awaitable[None]],
     serve_outbound: Serve,
     inherited: socket.socket | None = None,
 ) -> Reconciler:
     """A reconciler with the listeners of the upstreams."""
-    around = Surroundings(
+    around = UpstreamContext(
         sources=sources,
         own_datacenter=snapshot.own_datacenter,
         wan=settings.wan_addresses,

@@ -10,8 +10,8 @@ from agent.base.prometheus import Family, counter, gauge
 from agent.net.admission import Displaced, Overflow
 from agent.net.listeners import Opening
 from agent.outbound.listeners import UpstreamListeners
-from agent.outbound.upstream_state import Targets
-from agent.outbound.warm_connection import Warm
+from agent.outbound.upstream_state import UpstreamState
+from agent.outbound.warm_connection import WarmConnection
 from agent.proxy import upstream_limits
 from agent.snapshot import EndpointSource
 from upstreams.endpoints import Endpoint
@@ -117,7 +117,7 @@ def _places(source: EndpointSource) -> Counter[tuple[str, str]]:
     return Counter((e.datacenter, e.status.value) for e in (newest.endpoints if newest else ()))
 
 
-def _upstream(targets: Targets, opening: Opening | None, now: datetime) -> Row:
+def _upstream(targets: UpstreamState, opening: Opening | None, now: datetime) -> Row:
     upstream = targets.upstream
     active = targets.active()
     sources = zip(upstream.targets, targets.sources(), strict=True)
@@ -139,7 +139,7 @@ def _upstream(targets: Targets, opening: Opening | None, now: datetime) -> Row:
     }
 
 
-def _warm(targets: Targets) -> Row:
+def _warm(targets: UpstreamState) -> Row:
     """Connections kept ready; none of them is among the others before it is used."""
     book, pool = targets.warm_book, targets.warm
     return {
@@ -153,7 +153,7 @@ def _warm(targets: Targets) -> Row:
     }
 
 
-def _ready(warm: Warm) -> Row:
+def _ready(warm: WarmConnection) -> Row:
     return {
         "instance": str(warm.approach),
         "peer": str(warm.peer.id),
@@ -165,7 +165,7 @@ def _ready(warm: Warm) -> Row:
     }
 
 
-def _source(targets: Targets, source: EndpointSource, now: datetime) -> Row:
+def _source(targets: UpstreamState, source: EndpointSource, now: datetime) -> Row:
     newest, status = source.endpoints.value, source.status
     endpoints = () if newest is None else newest.endpoints
     return {
@@ -179,7 +179,7 @@ def _source(targets: Targets, source: EndpointSource, now: datetime) -> Row:
     }
 
 
-def _endpoint(targets: Targets, endpoint: Endpoint, now: datetime) -> Row:
+def _endpoint(targets: UpstreamState, endpoint: Endpoint, now: datetime) -> Row:
     """With the address it would be dialled at now, and why that one."""
     out = targets.failures.ejected().get(endpoint.key)
     row: Row = {

@@ -23,7 +23,7 @@ def reset(sock: socket.socket) -> None:
         sock.close()
 
 
-def dismiss(sock: socket.socket) -> None:
+def close_without_notify(sock: socket.socket) -> None:
     """Close a TLS leg without close_notify, so that what was written to it last still arrives.
 
     Closing on unread bytes would reset the connection, and a reset overtakes what went before it.
@@ -37,7 +37,7 @@ def dismiss(sock: socket.socket) -> None:
         sock.close()
 
 
-def part(plain: socket.socket | None, tls: socket.socket | None, ending: Ending | None) -> None:
+def close_both(plain: socket.socket | None, tls: socket.socket | None, ending: Ending | None) -> None:
     """Close both legs as the relay ended; None: it was cancelled, or never began.
 
     An end that was not orderly is passed on as one. The plain leg is reset; the TLS leg goes without its
@@ -52,7 +52,7 @@ def part(plain: socket.socket | None, tls: socket.socket | None, ending: Ending 
         if ending is Ending.CLEAN:
             tls.close()
         elif ending is Ending.PLAIN_RESET:
-            dismiss(tls)
+            close_without_notify(tls)
         else:
             reset(tls)
 

@@ -24,8 +24,8 @@ would block.
   any more. New connections are taken on between batches only: theirs may bear the number just closed.
 * A turn is bounded, in events (`TURN`) and in what one event may move (`pump.BURSTS`), and after each turn
   every other task that can run does. A handshake's step takes as long as twenty messages, and dozens may be
-  due at once; whoever makes one gives the relay a turn before it if it has had none for a while (`make_way`),
-  or all live connections would wait for all the new ones.
+  due at once; a handshake gives the relay a turn before each step if it has had none for a while
+  (`serve_relay`), or all live connections would wait for all the new ones.
 * An idle connection owns no buffer: one read buffer is shared by all, and what a blocked leg did not take is
   copied to its splice.
 """
@@ -185,7 +185,7 @@ class Relay:
                 self._turn()
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
 
-    async def make_way(self) -> None:
+    async def serve_relay(self) -> None:
         """For another task with long work to do, before each piece of it: what has waited is served first."""
         if trio.current_time() - self._turned >= PATIENCE:
             self._turn()

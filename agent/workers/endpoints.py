@@ -16,7 +16,7 @@ from upstreams.spec import Gateways, Lookup, QueryDestination, Upstream
 Key = tuple[Lookup, float | None]
 
 
-class HandedFeeds:
+class HandedSources:
     """EndpointSources by lookup (agent.snapshot.EndpointSources); `say` asks the control process."""
 
     def __init__(self, say: Callable[[AskedAgain | GatewaysWanted], None]) -> None:

@@ -19,7 +19,7 @@ from agent.base.containment import FaultEvents, Where, contained
 from agent.net.listeners import ListenerKey
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.messages import Finish, HandedSockets, Report, Welcome, encode
-from agent.workers.publisher import Reader
+from agent.workers.publisher import Subscriber
 from agent.workers.reports import AskedAgain, GatewaysWanted, NotAWord, Reported, read
 
 BEAT_SECONDS = 1.0  # between two reports nobody has asked for
@@ -28,7 +28,7 @@ HUNG_SECONDS = 10.0
 PATIENCE = 2.0  # seconds for a report that somebody waits for
 
 
-class Death(StrEnum):
+class WorkerEnd(StrEnum):
     """How a worker ended unasked."""
 
     EXITED = "exited"
@@ -46,13 +46,13 @@ class _Question:
     answer: Reported | None = None
 
 
-class Link:
+class WorkerLink:
     """One worker, from welcome to end."""
 
     def __init__(
         self,
         sock: socket.socket,
-        reader: Reader,
+        reader: Subscriber,
         *,
         pid: int,
         since: datetime,
@@ -77,14 +77,14 @@ class Link:
         self._to_ask: deque[_Question] = deque()
         self._asked: dict[int, _Question] = {}
         self._poked = trio.Event()
-        self._end: tuple[Death, str] | None = None
+        self._end: tuple[WorkerEnd, str] | None = None
         self._scope = trio.CancelScope()
 
-    async def run(self, welcome: Welcome) -> tuple[Death, str]:
+    async def run(self, welcome: Welcome) -> tuple[WorkerEnd, str]:
         """Until it ends, and how that came. Times in seconds."""
         try:
             if not await contained(self._faults, Where.WORKER, f"worker {self.pid}", self._converse, welcome):
-                self._over(Death.INTERNAL_ERROR, "the link to it has failed; the log has more")
+                self._over(WorkerEnd.INTERNAL_ERROR, "the link to it has failed; the log has more")
         finally:
             self.serving = False
             self._channel.close()
@@ -136,7 +136,7 @@ class Link:
                 if not await self._tell_next():
                     await self._poked.wait()
         except ChannelClosed as error:
-            self._over(Death.EXITED, str(error))
+            self._over(WorkerEnd.EXITED, str(error))
 
     async def _tell_next(self) -> bool:
         """One frame; whether there was one to send."""
@@ -161,9 +161,9 @@ class Link:
                 frame, _ = await self._channel.receive()
                 self._take(frame)
         except ChannelClosed as error:
-            self._over(Death.EXITED, str(error))
+            self._over(WorkerEnd.EXITED, str(error))
         except NotAWord as error:
-            self._over(Death.UNREADABLE, str(error))
+            self._over(WorkerEnd.UNREADABLE, str(error))
 
     def _take(self, frame: bytes) -> None:
         word = read(frame)
@@ -180,7 +180,7 @@ class Link:
         patience = START_SECONDS
         while True:
             if await self.report(patience=patience) is None:
-                self._over(Death.HUNG, f"no answer within {patience:g} s")
+                self._over(WorkerEnd.HUNG, f"no answer within {patience:g} s")
                 return
             if not self.serving:
                 self.serving = True
@@ -188,7 +188,7 @@ class Link:
             patience = HUNG_SECONDS
             await trio.sleep(BEAT_SECONDS)
 
-    def _over(self, death: Death, detail: str) -> None:
+    def _over(self, death: WorkerEnd, detail: str) -> None:
         if self._end is None:
             self._end = death, detail
         self._scope.cancel()

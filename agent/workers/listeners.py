@@ -19,7 +19,7 @@ from agent.net.admission import Admission, Overflow
 from agent.net.bind import Bound, another
 from agent.net.listeners import ListenerEvents, ListenerKey, Listeners, Opening, release
 from agent.workers.messages import HandedSockets, Withdrawn
-from agent.workers.publisher import Board, Rank
+from agent.workers.publisher import Publisher, SendOrder
 
 
 class SharedListeners(Listeners):
@@ -27,7 +27,7 @@ class SharedListeners(Listeners):
 
     shareable = True
 
-    def __init__(self, events: ListenerEvents, board: Board) -> None:
+    def __init__(self, events: ListenerEvents, board: Publisher) -> None:
         super().__init__(events)
         self._board = board
         self._of: dict[tuple[ListenerKey, int], list[Bound]] = {}  # by listener and worker
@@ -69,7 +69,7 @@ class SharedListeners(Listeners):
         opening.listening = True
         self._board.post(
             (HandedSockets, key),
-            Rank.SOCKETS,
+            SendOrder.SOCKETS,
             Latest(HandedSockets(key=key, purpose=opening.purpose)),
             lambda order: order,
             withdrawal=Withdrawn(key=key),

@@ -27,7 +27,7 @@ from agent.config.settings import Settings
 from agent.net.listeners import ListenerKey
 from agent.policy.deny_list import DenyList
 from agent.policy.intentions import Intentions
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from certs.bundle import TrustBundle, parse_roots
 from certs.contexts import Contexts, build_contexts, rehearse
 from certs.credentials import Credentials, prove
@@ -126,7 +126,7 @@ Order = (
     | Registration
     | HandedCredentials
     | Intentions
-    | Outgoing
+    | SourceIntentions
     | HandedEndpoints
     | HandedSockets
     | Withdrawn

@@ -33,12 +33,12 @@ from agent.snapshot import EndpointSource, EndpointSources, Snapshot
 from agent.workers.listeners import SharedListeners
 from agent.workers.messages import HandedCredentials, HandedEndpoints, Unwatched, Verbosity, hand_on
 from agent.workers.process import Spawn
-from agent.workers.publisher import Board, Rank
+from agent.workers.publisher import Publisher, SendOrder
 from agent.workers.reports import AskedAgain, GatewaysWanted, merged
 from agent.workers.supervisor import Supervisor, WorkerEvents
 from certs.contexts import Contexts
 from upstreams.endpoints import Endpoint
-from upstreams.reach import Dialling, Doubt
+from upstreams.reach import AddressWarning, DialAddress
 from upstreams.spec import Destination, Gateways, Lookup, Upstream
 
 LOOK_SECONDS = 0.05  # how often a drain looks for the last connection
@@ -70,7 +70,9 @@ class _ServedElsewhere:
     def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
         """Logged by the worker that serves."""
 
-    def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
+    def doubted(
+        self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
+    ) -> None:
         """Logged by the worker that serves."""
 
 
@@ -97,7 +99,7 @@ class WorkerPool:
         self._numbers = 0
         self._shared: dict[int, tuple[EndpointSource, Callable[[], None]]] = {}
         self._ledger = Ledger(clock, events)  # stays empty: the workers have the connections
-        self._board = Board()
+        self._board = Publisher()
         self._listeners = SharedListeners(events, self._board)
         self.reconciler = reconciler(
             snapshot=snapshot,
@@ -134,12 +136,12 @@ class WorkerPool:
 
     def _post_values(self) -> None:
         board, snapshot = self._board, self._snapshot
-        board.post("deny list", Rank.POLICY, snapshot.deny_list, lambda value: value)
-        board.post("log level", Rank.POLICY, self._level, lambda level: Verbosity(level=level))
-        board.post("registration", Rank.REGISTRATION, snapshot.registration, lambda value: value)
-        board.post("credentials", Rank.CREDENTIALS, snapshot.credentials, self._hand_on)
-        board.post("intentions", Rank.INTENTIONS, snapshot.intentions, lambda value: value)
-        board.post("outgoing", Rank.INTENTIONS, snapshot.source_intentions, lambda value: value)
+        board.post("deny list", SendOrder.POLICY, snapshot.deny_list, lambda value: value)
+        board.post("log level", SendOrder.POLICY, self._level, lambda level: Verbosity(level=level))
+        board.post("registration", SendOrder.REGISTRATION, snapshot.registration, lambda value: value)
+        board.post("credentials", SendOrder.CREDENTIALS, snapshot.credentials, self._hand_on)
+        board.post("intentions", SendOrder.INTENTIONS, snapshot.intentions, lambda value: value)
+        board.post("outgoing", SendOrder.INTENTIONS, snapshot.source_intentions, lambda value: value)
 
     # --- agent.proxy.dataplane.DataPlane ---
 
@@ -229,7 +231,7 @@ class WorkerPool:
         self._shared[number] = source, publish
         name = (HandedEndpoints, number)
         withdrawal = Unwatched(number=number)
-        self._board.post(name, Rank.ENDPOINTS, cell, lambda handed: handed, withdrawal=withdrawal)
+        self._board.post(name, SendOrder.ENDPOINTS, cell, lambda handed: handed, withdrawal=withdrawal)
         try:
             publish()
             version = source.endpoints.version

@@ -20,7 +20,7 @@ from agent.workers.messages import Order, encode
 T = TypeVar("T")
 
 
-class Rank(IntEnum):
+class SendOrder(IntEnum):
     """The order of telling."""
 
     POLICY = 0
@@ -35,7 +35,7 @@ class Rank(IntEnum):
 class Item:
     """One value. `withdrawal` is what is said when it is on the board no more."""
 
-    rank: Rank
+    rank: SendOrder
     cell: Latest[Any]
     order: Callable[[Any], Order]
     withdrawal: Order | None
@@ -56,15 +56,15 @@ class Item:
         return self._frame
 
 
-class Board:
+class Publisher:
     """The values, by name."""
 
     def __init__(self) -> None:
         self._nursery: trio.Nursery  # given by `start`
         self._items: dict[Hashable, Item] = {}
-        self.readers: set[Reader] = set()
+        self.readers: set[Subscriber] = set()
 
-    def start(self, nursery: trio.Nursery) -> Board:
+    def start(self, nursery: trio.Nursery) -> Publisher:
         """Watch the cells in that nursery; return the board."""
         self._nursery = nursery
         return self
@@ -72,7 +72,7 @@ class Board:
     def post(
         self,
         name: Hashable,
-        rank: Rank,
+        rank: SendOrder,
         cell: Latest[T],
         order: Callable[[T], Order],
         *,
@@ -108,10 +108,10 @@ class Board:
             reader.news()
 
 
-class Reader:
+class Subscriber:
     """What one worker has been told. `news` is called when there may be something to tell."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Publisher) -> None:
         self._board = board
         self._told: dict[Hashable, tuple[Item, int]] = {}
         self.news: Callable[[], None] = lambda: None

@@ -113,7 +113,7 @@ def added_up(reports: Iterable[Reported], ended: Reported | None, *own: Family) 
     return list(families.values())
 
 
-def buried(ended: Reported | None, last: Reported) -> Reported:
+def retired(ended: Reported | None, last: Reported) -> Reported:
     """What of a dead worker counts on for ever, with those who died before it.
 
     The connections it had have ended, with a reason as every other.

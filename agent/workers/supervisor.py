@@ -22,11 +22,11 @@ from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.prometheus import Family, counter, gauge
 from agent.config.settings import Settings
 from agent.net.listeners import ListenerKey
-from agent.workers.link import Death, Link
+from agent.workers.link import WorkerEnd, WorkerLink
 from agent.workers.messages import Finish, Welcome, without_secrets
 from agent.workers.process import Spawn, reap
-from agent.workers.publisher import Board, Reader
-from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, buried
+from agent.workers.publisher import Publisher, Subscriber
+from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, retired
 
 STEADY_SECONDS = 10.0  # a worker that has served so long did not die of its beginning
 FLOOR_SECONDS, CEILING_SECONDS = 0.5, 30.0  # before one that keeps dying is begun again
@@ -56,13 +56,13 @@ class _Slot:
     """The place of one worker."""
 
     number: int
-    link: Link | None = None
-    deaths: Counter[Death] = field(default_factory=Counter)
+    link: WorkerLink | None = None
+    deaths: Counter[WorkerEnd] = field(default_factory=Counter)
     failures: int = 0  # in a row, without serving for long
     last_end: str = ""
 
     @property
-    def serving(self) -> Link | None:
+    def serving(self) -> WorkerLink | None:
         return self.link if self.link is not None and self.link.serving else None
 
 
@@ -74,7 +74,7 @@ class Supervisor:
         *,
         settings: Settings,
         spawn: Spawn,
-        board: Board,
+        board: Publisher,
         sockets: WorkerSockets,
         heard: Callable[[AskedAgain | GatewaysWanted], None],
         events: WorkerEvents,
@@ -125,7 +125,7 @@ class Supervisor:
     def families(self, reports: Mapping[int, Reported]) -> list[Family]:
         """Metrics of the workers as processes."""
         deaths = counter("sidecar_worker_deaths_total", "Workers that ended unasked, by how.")
-        for death in Death:
+        for death in WorkerEnd:
             deaths.add(sum(slot.deaths[death] for slot in self._slots), reason=death.value)
         serving = sum(slot.serving is not None for slot in self._slots)
         resident = gauge("sidecar_worker_resident_memory_bytes", "Resident memory of each worker.")
@@ -152,7 +152,7 @@ class Supervisor:
         """The reports of those that serve and answer, by worker."""
         found: dict[int, Reported] = {}
 
-        async def ask(number: int, link: Link) -> None:
+        async def ask(number: int, link: WorkerLink) -> None:
             told = await link.report(rows=rows)
             if told is not None:
                 found[number] = told
@@ -194,19 +194,19 @@ class Supervisor:
                 self._sockets.give_up(slot.number)
                 await trio.sleep(pause)
 
-    async def _live(self, slot: _Slot) -> tuple[Death, str]:
+    async def _live(self, slot: _Slot) -> tuple[WorkerEnd, str]:
         """One worker from its beginning to its end, and how that came."""
         ours, theirs = socket.socketpair()
         try:
             process = await self._spawn(theirs)
         except OSError as error:
             ours.close()
-            return Death.NOT_STARTED, str(error)
+            return WorkerEnd.NOT_STARTED, str(error)
         finally:
             theirs.close()
-        link = slot.link = Link(
+        link = slot.link = WorkerLink(
             ours,
-            Reader(self._board),
+            Subscriber(self._board),
             pid=process.pid,
             since=self._clock(),
             sockets=partial(self._sockets.sockets, slot.number),
@@ -225,9 +225,9 @@ class Supervisor:
         finally:
             code = await reap(process, patient=self._closing)
             if link.last is not None:
-                self.ended = buried(self.ended, link.last)
-        if death is Death.EXITED:
-            return (Death.KILLED, f"by signal {-code}") if code < 0 else (death, f"with code {code}")
+                self.ended = retired(self.ended, link.last)
+        if death is WorkerEnd.EXITED:
+            return (WorkerEnd.KILLED, f"by signal {-code}") if code < 0 else (death, f"with code {code}")
         return death, detail
 
 

@@ -33,12 +33,12 @@ from agent.observe.events import Journal
 from agent.observe.log import Log
 from agent.policy.deny_list import DenyList
 from agent.policy.intentions import Intentions
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from agent.process.memory import give_back, settle
 from agent.proxy.dataplane import LocalDataPlane
 from agent.snapshot import Snapshot
 from agent.workers.channel import Channel, ChannelClosed
-from agent.workers.endpoints import HandedFeeds
+from agent.workers.endpoints import HandedSources
 from agent.workers.listeners import HandedListeners
 from agent.workers.messages import (
     FORMAT,
@@ -105,7 +105,7 @@ class Worker:
         )
         self.snapshot = Snapshot()
         self._listeners = HandedListeners(self.log)
-        self.endpoints = HandedFeeds(self._say)
+        self.endpoints = HandedSources(self._say)
         self.data = LocalDataPlane(
             snapshot=self.snapshot,
             settings=settings,
@@ -161,7 +161,7 @@ class Worker:
                 snapshot.credentials.publish(taken_up(order))
             case Intentions():
                 snapshot.intentions.publish(order)
-            case Outgoing():
+            case SourceIntentions():
                 snapshot.source_intentions.publish(order)
             case HandedEndpoints():
                 self.endpoints.take(order)

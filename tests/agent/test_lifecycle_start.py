@@ -16,7 +16,7 @@ from agent.observe.readiness import missing
 from agent.observe.status import document
 from tests.support.agent_in_process import exit_of, life, live, public_life, upstream
 from tests.support.agent_parts import MATCH
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 
 async def test_it_gives_up_when_it_cannot_serve_in_time(nursery: trio.Nursery) -> None:
@@ -71,7 +71,7 @@ async def test_a_token_file_that_holds_none_is_waited_for(nursery: trio.Nursery,
     await live(one, act)
 
 
-def _asked_from(consul: ScriptedConsul, index: str) -> bool:
+def _asked_from(consul: FakeConsul, index: str) -> bool:
     return consul.asked[-1].query.get("index") == index
 
 

@@ -14,14 +14,14 @@ from agent.cli.console import Console
 from agent.run import main
 from tests.support.agent_process import sidecar
 from tests.support.beside_consul import QUIET, everything, unused
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def consul(nursery: trio.Nursery) -> ScriptedConsul:
-    return ScriptedConsul()
+async def consul(nursery: trio.Nursery) -> FakeConsul:
+    return FakeConsul()
 
 
 async def test_nothing_to_run_beside() -> None:
@@ -81,7 +81,7 @@ async def test_the_admin_port_is_in_use() -> None:
     assert ended.complaints == [f"sidecar: cannot listen on {address} {text}"]
 
 
-async def test_the_public_port_is_in_use(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+async def test_the_public_port_is_in_use(consul: FakeConsul, nursery: trio.Nursery) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         everything(consul, port=port)
@@ -104,7 +104,7 @@ async def test_the_control_plane_is_unreachable() -> None:
     assert "unreachable: Connection refused" in line
 
 
-async def test_an_unknown_service_id(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+async def test_an_unknown_service_id(consul: FakeConsul, nursery: trio.Nursery) -> None:
     consul.answer("/v1/agent/services", {})
     consul.answer(
         "/v1/agent/service/wbe-sidecar-proxy", text="unknown service ID: wbe-sidecar-proxy", status=404
@@ -122,7 +122,7 @@ REFUSED = ["/v1/agent/services", "/v1/agent/connect/ca/leaf/web"]
 
 
 @pytest.mark.parametrize("path", REFUSED)
-async def test_the_token_is_refused(consul: ScriptedConsul, nursery: trio.Nursery, path: str) -> None:
+async def test_the_token_is_refused(consul: FakeConsul, nursery: trio.Nursery, path: str) -> None:
     everything(consul)
     consul.replace(path)
     consul.answer(path, text="Permission denied", status=403)
@@ -219,9 +219,7 @@ async def test_no_start_without_the_deny_list(tmp_path: Path) -> None:
         assert line.startswith(f"sidecar: deny_file: {denied} ")
 
 
-async def test_audit_is_told_at_start_and_excludes_strict(
-    consul: ScriptedConsul, nursery: trio.Nursery
-) -> None:
+async def test_audit_is_told_at_start_and_excludes_strict(consul: FakeConsul, nursery: trio.Nursery) -> None:
     consul.answer("/v1/agent/services", {})
     at = await consul.listen(nursery)
     words = ("run", "-sidecar-for", "wbe", "-http-addr", at, "-audit", *QUIET)

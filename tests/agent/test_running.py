@@ -16,14 +16,14 @@ import trio
 
 from tests.support.agent_process import command, environment, lines_until, sidecar
 from tests.support.beside_consul import QUIET, everything, unused
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def consul(nursery: trio.Nursery) -> ScriptedConsul:
-    return ScriptedConsul()
+async def consul(nursery: trio.Nursery) -> FakeConsul:
+    return FakeConsul()
 
 
 class Running:
@@ -60,7 +60,7 @@ async def running(
         await process.wait()
 
 
-async def test_it_runs_until_it_is_told_to_end(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+async def test_it_runs_until_it_is_told_to_end(consul: FakeConsul, nursery: trio.Nursery) -> None:
     everything(consul)
     at = await consul.listen(nursery)
     words = ("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET, "-log-format", "json")
@@ -79,7 +79,7 @@ async def test_told_to_end_before_it_is_ready_it_ends_cleanly() -> None:
 
 
 async def test_keys_and_tokens_are_in_no_line_and_no_answer(
-    consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path
+    consul: FakeConsul, nursery: trio.Nursery, tmp_path: Path
 ) -> None:
     everything(consul)
     at = await consul.listen(nursery)
@@ -101,7 +101,7 @@ async def test_keys_and_tokens_are_in_no_line_and_no_answer(
 
 
 async def test_the_service_manager_hears_of_it(
-    consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path
+    consul: FakeConsul, nursery: trio.Nursery, tmp_path: Path
 ) -> None:
     everything(consul)
     at = await consul.listen(nursery)
@@ -124,7 +124,7 @@ async def test_the_service_manager_hears_of_it(
     assert ready < stopping
 
 
-async def test_an_idle_agent_stays_within_its_memory(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+async def test_an_idle_agent_stays_within_its_memory(consul: FakeConsul, nursery: trio.Nursery) -> None:
     """In resident megabytes; the interpreter's own share differs by two between builds of Python 3.11."""
     everything(consul)
     at = await consul.listen(nursery)

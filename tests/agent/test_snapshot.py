@@ -5,11 +5,11 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
-from tests.support.agent_parts import PROXY, assembled, registration
+from tests.support.agent_parts import PROXY, agent_bench, registration
 
 
 async def test_nothing_is_known_of_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     assert list(bench.control.statuses()) == []
     bench.control.ask_again()  # no watch waits for anything
     assert bench.snapshot.own_datacenter() == ""
@@ -20,7 +20,7 @@ async def test_nothing_is_known_of_an_agent_that_has_not_started(nursery: trio.N
 async def test_the_leaf_knows_our_datacenter_better_than_the_registration(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bench.control.take(registration(datacenter=None))
     bench.control.watch_credentials(registration(datacenter=None))

@@ -27,7 +27,7 @@ from agent.control.watches import (
     IntentionsWatch,
     endpoints_watch,
     intentions_watch,
-    outgoing_watch,
+    source_intentions_watch,
 )
 from tests.contract.alone import managed
 from tests.contract.client import Api
@@ -99,7 +99,7 @@ async def test_a_token_that_expires_empties_no_list(managing: Api, monkeypatch: 
     intentions: list[IntentionsWatch] = [
         intentions_watch(consul, "web", published.append) for _ in range(WATCHES)
     ]
-    outgoing = [outgoing_watch(consul, "web", published.append) for _ in range(WATCHES)]
+    outgoing = [source_intentions_watch(consul, "web", published.append) for _ in range(WATCHES)]
     watches = [*endpoints, *intentions, *outgoing]
     await followed(watches)
     await consul.aclose()

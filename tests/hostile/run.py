@@ -14,7 +14,7 @@ import trio
 
 from agent.http1.head import FieldNames
 from agent.http1.request_body import BodyBroken
-from agent.http1.request_reader import CallReader
+from agent.http1.request_reader import RequestReader
 from agent.policy.intentions import authorize_request
 from agent.relay.streams import StreamBroken
 from certs.spiffe import ServiceId, TrustDomain
@@ -40,7 +40,7 @@ class Result:
 @cache
 def decided(attempt: Attempt, names: FieldNames = FieldNames.PLAIN) -> str:
     """What becomes of it at the sidecar: `passed`, or the reason why not."""
-    reader = CallReader(host=b"db", identity=b"us", judged=lambda: JUDGED.header_names, names=names)
+    reader = RequestReader(host=b"db", identity=b"us", judged=lambda: JUDGED.header_names, names=names)
     head, end, came = attempt.raw.partition(b"\r\n\r\n")
     try:
         call = reader.read(head + end, came)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from agent.http1.head import FieldNames
 from agent.http1.request_body import BodyBroken
-from agent.http1.request_reader import Call, CallReader
+from agent.http1.request_reader import ParsedRequest, RequestReader
 from agent.policy.intentions import authorize_request, parse_match
 from certs.spiffe import ServiceId, TrustDomain
 from tests.scenarios.http_front import deny
@@ -215,10 +215,10 @@ hops = st.sampled_from(["", "close", "X-Role", "x_role", "Script-Name"])
 methods = st.sampled_from(["GET", "DELETE", "delete", "POST"])
 
 
-def read(raw: bytes, names: FieldNames) -> Call | None:
+def read(raw: bytes, names: FieldNames) -> ParsedRequest | None:
     """The request as it goes on; None where it is refused."""
     head, end, came = raw.partition(b"\r\n\r\n")
-    reader = CallReader(host=b"db", identity=b"us", judged=lambda: {"x-role"}, names=names)
+    reader = RequestReader(host=b"db", identity=b"us", judged=lambda: {"x-role"}, names=names)
     try:
         return reader.read(head + end, came)
     except (BodyBroken, ValueError):

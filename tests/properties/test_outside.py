@@ -31,12 +31,12 @@ from agent.control.watches import (
     endpoints_watch,
     intentions_watch,
     leaf_watch,
-    outgoing_watch,
     registration_watch,
     roots_watch,
+    source_intentions_watch,
 )
 from agent.policy.intentions import Intentions
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from agent.workers.messages import HandedCredentials, HandedEndpoints, Order, decode, encode, roots_answer_of
 from certs.bundle import TrustBundle
 from tests.certs.authority import Issuer, roots_answer
@@ -84,7 +84,7 @@ ENDPOINTS = {
         watch=lambda consul, publish: intentions_watch(consul, "web", publish), good={"web": [RULE]}
     ),
     "outgoing": Endpoint(
-        watch=lambda consul, publish: outgoing_watch(consul, "web", publish), good={"web": [CALLING]}
+        watch=lambda consul, publish: source_intentions_watch(consul, "web", publish), good={"web": [CALLING]}
     ),
     "health": Endpoint(watch=lambda consul, publish: endpoints_watch(consul, DB, publish), good=HEALTH),
     "gateways": Endpoint(
@@ -162,7 +162,7 @@ def check(endpoint: Endpoint, hostile: bytes) -> None:
 def tell_workers(value: object) -> None:
     """As a frame, and back."""
     order: Order | None = None
-    if isinstance(value, Registration | Intentions | Outgoing):
+    if isinstance(value, Registration | Intentions | SourceIntentions):
         order = value
     elif isinstance(value, EndpointSet):
         order = HandedEndpoints(

@@ -18,7 +18,7 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from agent.relay.close import part, reset
+from agent.relay.close import close_both, reset
 from agent.relay.pump import BUFFER, COLLECT
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
@@ -274,7 +274,7 @@ async def told(moments: list[Moment], legs: Legs) -> Story:
                 story = Story(app, peer, relay, transfers, legs.unix)
                 await story.play(moments)
                 await story.finish()
-            part(wire.plain, wire.tls_sock, transfers[0].ending)
+            close_both(wire.plain, wire.tls_sock, transfers[0].ending)
             await story.listen()
         return story
 

@@ -15,7 +15,7 @@ from agent.proxy import upstream_limits
 from tests.properties.mutations import Mutated, anything, mutated
 from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.ejection import FailureMemory
-from upstreams.failover import Failover, Life
+from upstreams.failover import Failover, TargetHealth
 from upstreams.spec import InvalidUpstream, Upstream, WanMode, parse_upstream_flag
 
 CONFIG: dict[str, Any] = {
@@ -81,7 +81,7 @@ def usable(upstream: Upstream) -> None:
         failures.share(endpoint("a"))
         failures.failed(endpoint("b"))
     failover = Failover(len(upstream.targets), upstream.hold, Stopwatch())
-    for lives in ([Life.DEAD], [Life.LIVE]):
+    for lives in ([TargetHealth.DEAD], [TargetHealth.LIVE]):
         failover.judge(lives * len(upstream.targets))
     upstream_limits.row(upstream)
     upstream_limits.written(upstream, WanMode.AUTO)

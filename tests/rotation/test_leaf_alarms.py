@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from agent.consul.api import Answer, Blocking, LeafAnswer
-from agent.control.credentials import Asker, Refresh
+from agent.control.credentials import RenewalResult, RenewalSource
 from certs.peer import PeerReason, PeerRejected
 from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer, Minted
 from tests.rotation.handshakes import shake
@@ -64,7 +64,7 @@ async def test_a_watch_that_hangs_for_ever_does_not_keep_the_leaf_from_being_ren
     assert bench.serial == "0d"
     await trio.sleep(0.15 * HOUR)
     assert bench.serial == "0e"
-    assert bench.rotation.status.refreshes[Asker.ALARM, Refresh.NEW] == 1
+    assert bench.rotation.status.refreshes[RenewalSource.ALARM, RenewalResult.NEW] == 1
 
 
 async def test_a_leaf_every_twenty_seconds_is_named(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
@@ -80,21 +80,21 @@ async def test_a_leaf_every_twenty_seconds_is_named(autojump_clock: MockClock, n
     assert not bench.rotation.churning
 
 
-@pytest.mark.parametrize("by", [Asker.ALARM, Asker.OPERATOR])
+@pytest.mark.parametrize("by", [RenewalSource.ALARM, RenewalSource.OPERATOR])
 async def test_a_stale_leaf_out_of_a_cache_is_refused(
-    autojump_clock: MockClock, nursery: trio.Nursery, by: Asker
+    autojump_clock: MockClock, nursery: trio.Nursery, by: RenewalSource
 ) -> None:
     bench = await serving(nursery)
     before = bench.contexts.value
     bench.consul.replace(LEAF)
     old = bench.root.leaf(serial=0x0C, not_before=START - timedelta(hours=1))
     bench.consul.answer(LEAF, old.answer(), index=3)
-    assert await bench.rotation.refresh(by) is Refresh.STALE
+    assert await bench.rotation.refresh(by) is RenewalResult.STALE
     assert bench.contexts.value is before
     assert bench.rotation.status.rejected_reason == "stale_leaf"
     bench.consul.replace(LEAF)
     bench.consul.answer(LEAF, bench.root.leaf(serial=0x0E).answer(), index=20)
-    assert await bench.rotation.refresh(by) is Refresh.NEW
+    assert await bench.rotation.refresh(by) is RenewalResult.NEW
     assert bench.rotation.status.rejected_reason == ""
 
 

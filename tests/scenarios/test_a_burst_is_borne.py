@@ -21,7 +21,7 @@ from tests.certs.authority import Issuer
 from tests.support.agent_in_process import App, free_port
 from tests.support.agent_process import command, environment, lines_until, sidecar
 from tests.support.beside_consul import everything
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 from tests.support.socket_pairs import contexts_of
 
 CROWD = 1000
@@ -73,7 +73,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(nursery: trio.Nursery, *extra: str) -> AsyncIterator[Server]:
-    consul, app = ScriptedConsul(), App()
+    consul, app = FakeConsul(), App()
     root = everything(consul)
     nursery.start_soon(app.serve)
     at = await consul.listen(nursery)

@@ -23,15 +23,15 @@ from agent.control.watches import registration_watch
 from agent.observe.rate_limit import LINES_PER_SECOND
 from agent.observe.readiness import missing
 from agent.observe.status import document
-from agent.outbound.upstream_state import Targets
+from agent.outbound.upstream_state import UpstreamState
 from agent.policy.intentions import VerdictReason, parse_match
 from agent.relay.splice import Ending
 from tests.certs.authority import Issuer
-from tests.support.agent_parts import START, Assembled, assembled, registration
+from tests.support.agent_parts import START, AgentBench, agent_bench, registration
 from tests.support.credentials_keeper import LEAF, Bench, begin
 from tests.support.upstream_doubles import Lookups, Told
 from tests.upstreams.test_choose import endpoint
-from upstreams.route import Approach
+from upstreams.route import Candidate
 from upstreams.spec import LocalBind, ServiceDestination, Upstream
 
 DB = Upstream(
@@ -61,11 +61,11 @@ def wall() -> Wall:
     return Wall()
 
 
-def upstream(agent: Assembled) -> tuple[Targets, Lookups]:
+def upstream(agent: AgentBench) -> tuple[UpstreamState, Lookups]:
     """One upstream in the surroundings that an agent gives its own."""
     lookups = Lookups()
     around = replace(agent.data.reconciler.upstreams.around, sources=lookups, events=Told())
-    targets = Targets(DB, around)
+    targets = UpstreamState(DB, around)
     targets.sources()
     lookups.answer("db", NEAR)
     lookups.answer("db@dc2", FAR)
@@ -73,9 +73,9 @@ def upstream(agent: Assembled) -> tuple[Targets, Lookups]:
 
 
 async def test_an_ejection(nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall) -> None:
-    agent = assembled(nursery, clock=wall)
+    agent = agent_bench(nursery, clock=wall)
     targets, _ = upstream(agent)
-    targets.failed(Approach(target=0, endpoint=NEAR, hop=NEAR))
+    targets.failed(Candidate(target=0, endpoint=NEAR, hop=NEAR))
     wall.set_back()
     assert targets.failures.share(NEAR) == 0
     await trio.sleep(10.1)
@@ -85,7 +85,7 @@ async def test_an_ejection(nursery: trio.Nursery, autojump_clock: MockClock, wal
 async def test_the_hold_before_a_better_target_is_taken_again(
     nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall
 ) -> None:
-    agent = assembled(nursery, clock=wall)
+    agent = agent_bench(nursery, clock=wall)
     targets, lookups = upstream(agent)
     lookups.answer("db")
     assert str(targets.active()) == "db@dc2"
@@ -112,7 +112,7 @@ async def test_the_greatest_age_of_intentions(
 async def test_how_long_a_registration_may_be_gone(
     nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall
 ) -> None:
-    agent = assembled(nursery, clock=wall)
+    agent = agent_bench(nursery, clock=wall)
     agent.snapshot.registration.publish(registration())
     agent.control.phase = Phase.SERVING
     watch = registration_watch(agent.control.consul, "x", agent.snapshot.registration.publish)
@@ -126,7 +126,7 @@ async def test_how_long_a_registration_may_be_gone(
 async def test_how_old_an_answer_is_and_how_long_the_agent_lives(
     nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall
 ) -> None:
-    agent = assembled(nursery, clock=wall)
+    agent = agent_bench(nursery, clock=wall)
     watch = registration_watch(agent.control.consul, "x", agent.snapshot.registration.publish)
     agent.control.watches["registration"] = watch
     watch.status.succeeded(wall())
@@ -138,7 +138,7 @@ async def test_how_old_an_answer_is_and_how_long_the_agent_lives(
 
 
 async def test_what_a_connection_lasted(nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall) -> None:
-    agent = assembled(nursery, clock=wall)
+    agent = agent_bench(nursery, clock=wall)
     with agent.data.ledger.open(Direction.INBOUND, "caller") as connection:
         connection.relaying()
         wall.set_back()
@@ -149,7 +149,7 @@ async def test_what_a_connection_lasted(nursery: trio.Nursery, autojump_clock: M
 
 
 async def test_a_flood_in_the_log(nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall) -> None:
-    agent = assembled(nursery, clock=wall)
+    agent = agent_bench(nursery, clock=wall)
     journal = agent.agent.log
     audited = Audited(reason=VerdictReason.INTENTION_DENY, rule="x")
     with agent.data.ledger.open(Direction.INBOUND, "caller") as connection:

@@ -15,15 +15,15 @@ import trio
 from tests.agent.test_running import running
 from tests.support.agent_process import command, environment, lines_until, sidecar
 from tests.support.beside_consul import everything, unused
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 CALLS = 80  # of a line each; the pipe takes some thirty
 NO_FAULTS = b"PUT /v1/internal/faults HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @pytest.fixture
-async def consul(nursery: trio.Nursery) -> ScriptedConsul:
-    return ScriptedConsul()
+async def consul(nursery: trio.Nursery) -> FakeConsul:
+    return FakeConsul()
 
 
 def narrow(process: trio.Process) -> None:
@@ -54,7 +54,7 @@ async def live(admin: str) -> bool:
 
 
 async def test_a_full_pipe_stops_neither_callers_nor_probes(
-    consul: ScriptedConsul, nursery: trio.Nursery
+    consul: FakeConsul, nursery: trio.Nursery
 ) -> None:
     everything(consul)
     at, public, admin = await consul.listen(nursery), unused(), unused()
@@ -82,7 +82,7 @@ async def without_standard_error(*words: str) -> AsyncIterator[trio.Process]:
 
 
 async def test_with_standard_error_closed_it_serves_and_says_elsewhere_that_the_log_is_lost(
-    consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path
+    consul: FakeConsul, nursery: trio.Nursery, tmp_path: Path
 ) -> None:
     everything(consul)
     at, admin = await consul.listen(nursery), f"unix:{tmp_path}/admin.sock"

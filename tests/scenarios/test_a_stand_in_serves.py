@@ -15,7 +15,7 @@ import trio
 from agent.net.dial import DialReason
 from agent.outbound import candidates as search
 from agent.outbound.outbound import OutboundReason
-from agent.outbound.upstream_state import Targets
+from agent.outbound.upstream_state import UpstreamState
 from certs.peer import PeerReason
 from tests.support.socket_pairs import contexts_of, listener
 from tests.support.two_sidecars import UPSTREAM, Mesh, echo, endpoint, in_place_of_db, mesh, now, until
@@ -46,7 +46,7 @@ async def with_stand_in(**config: Any) -> AsyncIterator[tuple[Mesh, Lookups]]:
     async with mesh(echo) as m:
         lookups = Lookups()
         upstream = replace(UPSTREAM, failover=(ServiceDestination("db", "dc3"),), **config)
-        m.targets = Targets(upstream, surroundings(lookups, m.told, loads=m.loads))
+        m.targets = UpstreamState(upstream, surroundings(lookups, m.told, loads=m.loads))
         m.targets.sources()
         lookups.answer(STAND_IN, endpoint(m.public.port))
         yield m, lookups

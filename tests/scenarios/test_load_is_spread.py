@@ -21,10 +21,10 @@ import trio
 
 from agent.base.address import TcpAddress
 from agent.net.accept import accept_all
-from agent.net.admission import Place
+from agent.net.admission import Slot
 from agent.net.dial import dial
-from agent.outbound.candidates import Search
-from agent.outbound.upstream_state import Targets, counted
+from agent.outbound.candidates import CandidateSearch
+from agent.outbound.upstream_state import UpstreamState, counted
 from tests.support.socket_pairs import listener
 from tests.support.two_sidecars import UPSTREAM, Mesh, echo, endpoint, inbound, mesh, one, until
 from tests.support.upstream_doubles import surroundings
@@ -58,7 +58,7 @@ class Door:
     async def serve(self, m: Mesh, behind: Behind) -> None:
         """Until it is closed; whoever is served then is served to the end."""
 
-        async def handler(caller: socket.socket, _place: Place) -> None:
+        async def handler(caller: socket.socket, _place: Slot) -> None:
             self.served += 1
             await trio.sleep(self.slow)
             await behind(caller)
@@ -103,7 +103,7 @@ class Street:
         targets = self.mesh.targets
 
         async def once() -> None:
-            approach = await Search(targets).next()
+            approach = await CandidateSearch(targets).next()
             assert approach is not None
             address = targets.address(approach)
             with (
@@ -141,7 +141,7 @@ async def street(weights: Sequence[int], behind: Behind | None = None) -> AsyncI
     """A door for each of the weights; db's half is behind all of them unless something else is."""
     async with mesh(echo) as m, trio.open_nursery() as nursery:
         s = Street(m, Stopwatch(), [], behind or partial(inbound, m), nursery)
-        m.targets = Targets(UPSTREAM, surroundings(m, m.told, s.clock, m.loads))
+        m.targets = UpstreamState(UPSTREAM, surroundings(m, m.told, s.clock, m.loads))
         for number, weight in enumerate(weights):
             sock = listener()
             found = endpoint(sock.getsockname()[1], name=f"db-{number}")

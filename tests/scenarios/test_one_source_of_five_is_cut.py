@@ -15,7 +15,7 @@ from datetime import timedelta
 import trio
 from OpenSSL import SSL
 
-from agent.connections.reauthorize import Judge
+from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason
 from agent.policy.deny_list import parse_deny_list
 from agent.policy.intentions import parse_match
@@ -87,7 +87,7 @@ def trust(m: Mesh, *roots: Issuer) -> Contexts:
 async def judged(m: Mesh) -> AsyncIterator[None]:
     told: list[int] = []
     cells = (m.db.ledger, m.intentions, m.db.contexts)
-    judge = Judge(*cells, now, told.append, faults=NoFaults(), deny_list=m.deny_list)
+    judge = Reauthorizer(*cells, now, told.append, faults=NoFaults(), deny_list=m.deny_list)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(judge.run)
         yield

@@ -6,11 +6,11 @@ import pytest
 import trio
 import trio.testing
 
-from agent.connections.reauthorize import Judge
+from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason, Direction
 from agent.outbound.outbound import OutboundReason
 from agent.policy.intentions import VerdictReason
-from agent.policy.source_intentions import Outgoing, parse_outgoing
+from agent.policy.source_intentions import SourceIntentions, parse_outgoing
 from tests.support.faults import NoFaults
 from tests.support.two_sidecars import Mesh, echo, in_place_of_db, mesh, now, until
 
@@ -36,7 +36,9 @@ async def refused(m: Mesh) -> None:
 @pytest.mark.parametrize(
     ("outgoing", "reason"), [(DENY, OutboundReason.INTENTION_DENY), (NARROWED, OutboundReason.NARROWED)]
 )
-async def test_a_new_connection_is_not_even_dialled(outgoing: Outgoing, reason: OutboundReason) -> None:
+async def test_a_new_connection_is_not_even_dialled(
+    outgoing: SourceIntentions, reason: OutboundReason
+) -> None:
     async with mesh(echo) as m:
         m.outgoing.publish(outgoing)
         for _ in range(20):
@@ -57,7 +59,7 @@ async def test_an_open_one_is_closed_at_once_and_the_others_stay() -> None:
     async with mesh(echo) as m, trio.open_nursery() as nursery:
         told: list[int] = []
         cells = (m.web.ledger, m.intentions, m.web.contexts)
-        judge = Judge(*cells, now, told.append, faults=NoFaults(), outgoing=m.outgoing)
+        judge = Reauthorizer(*cells, now, told.append, faults=NoFaults(), outgoing=m.outgoing)
         nursery.start_soon(judge.run)
         client = await opened(m)
         other = {**RULE, "DestinationName": "billing", "Action": "deny"}
@@ -87,7 +89,9 @@ async def test_a_denial_that_comes_during_the_handshake_is_heeded() -> None:
 
 async def test_audit_only_counts() -> None:
     async with mesh(echo) as m:
-        m.outgoing.publish(Outgoing(by_destination=DENY.by_destination, others=DENY.others, audit=True))
+        m.outgoing.publish(
+            SourceIntentions(by_destination=DENY.by_destination, others=DENY.others, audit=True)
+        )
         await (await opened(m)).aclose()
         await until(lambda: m.web.ledger.count == 0)
         assert m.web.ledger.audits() == {VerdictReason.INTENTION_DENY.value: 1}

@@ -20,13 +20,13 @@ import h11
 import trio
 from trio.testing import MockClock
 
-from agent.control.endpoints import EndpointFeeds
+from agent.control.endpoints import EndpointWatches
 from agent.observe.events import Journal
-from agent.outbound.candidates import Search
-from agent.outbound.upstream_state import Targets
+from agent.outbound.candidates import CandidateSearch
+from agent.outbound.upstream_state import UpstreamState
 from datacenter.http.frame import RawRequest
 from tests.datacenter.world import BEGIN, Site, World, world_b
-from tests.support.fake_consul import Scripted, ScriptedConsul
+from tests.support.fake_consul import FakeConsul, Scripted
 from tests.support.upstream_doubles import Told, surroundings
 from upstreams.spec import Destination, LocalBind, QueryDestination, ServiceDestination, Upstream
 
@@ -43,7 +43,7 @@ UPSTREAMS = [
 ]
 
 
-class Behind(ScriptedConsul):
+class Behind(FakeConsul):
     """A datacenter's own answers where others are scripted."""
 
     def __init__(self, site: Site) -> None:
@@ -70,7 +70,7 @@ def clock() -> datetime:
 @dataclass(slots=True)
 class Story:
     world: World
-    feeds: EndpointFeeds
+    feeds: EndpointWatches
 
     async def calls(self) -> Counter[str]:
         """Calls of dc1's endpoints so far, by path."""
@@ -103,7 +103,7 @@ async def story() -> AsyncIterator[Story]:
     service = {"Service": "db", "Failover": {"Datacenters": ["dc2"]}, "Connect": True}
     await world.dc1.ok("POST", "/v1/query", {"Name": "near", "Service": service})
     async with trio.open_nursery() as nursery:
-        feeds = EndpointFeeds(
+        feeds = EndpointWatches(
             Behind(world.dc1).client(nursery),
             own_datacenter=lambda: "dc1",
             clock=clock,
@@ -139,8 +139,8 @@ async def test_after_a_total_failure_news_come_within_two_seconds_and_a_handful_
     autojump_clock: MockClock,
 ) -> None:
     async with story() as told:
-        targets = Targets(UPSTREAMS[-1], surroundings(told.feeds, Told()))
-        search = Search(targets)
+        targets = UpstreamState(UPSTREAMS[-1], surroundings(told.feeds, Told()))
+        search = CandidateSearch(targets)
         first = await search.next()
         assert first is not None
         targets.failed(first)

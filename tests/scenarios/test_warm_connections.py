@@ -15,7 +15,7 @@ from agent.base.latest import Latest
 from agent.connections.records import Direction
 from agent.outbound.outbound import OutboundReason
 from agent.outbound.warm_connection import WarmReason
-from agent.outbound.warm_pool import Grounds, WarmPool
+from agent.outbound.warm_pool import WarmContext, WarmPool
 from agent.outbound.warm_serve import WarmUse
 from agent.policy.deny_list import parse_deny_list
 from agent.policy.http_mode import HttpMode
@@ -55,7 +55,7 @@ async def kept(m: Mesh, count: int = 2, *, full: bool = True) -> AsyncIterator[t
         source_intentions=m.outgoing,
         deny_list=m.deny_list,
     )
-    grounds = Grounds(snapshot=snapshot, clock=now, rng=Random(1), events=events)
+    grounds = WarmContext(snapshot=snapshot, clock=now, rng=Random(1), events=events)
     pool = WarmPool(m.targets, grounds)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.run)

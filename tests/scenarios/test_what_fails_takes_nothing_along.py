@@ -173,7 +173,7 @@ async def test_who_cannot_be_judged_is_cut(nursery: trio.Nursery, monkeypatch: p
     ("what", "where"),
     [
         ("agent.net.accept._Gate._accept", Where.LISTENER),
-        ("agent.control.credentials.Rotation._take_leaf", Where.TASK),
+        ("agent.control.credentials.CredentialsKeeper._take_leaf", Where.TASK),
         ("agent.lifecycle.missing", Where.TASK),
     ],
 )

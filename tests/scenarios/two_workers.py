@@ -18,7 +18,7 @@ from tests.certs.authority import Issuer
 from tests.support.agent_in_process import App, free_port
 from tests.support.agent_process import command, environment, lines_until, sidecar
 from tests.support.beside_consul import everything
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 from tests.support.socket_pairs import contexts_of
 
 SECONDS = 60.0
@@ -53,7 +53,7 @@ class Held:
 class Agent:
     """A sidecar of web with two workers."""
 
-    consul: ScriptedConsul
+    consul: FakeConsul
     root: Issuer
     address: tuple[str, int]
     admin: str
@@ -102,7 +102,7 @@ class Agent:
 
 @asynccontextmanager
 async def running(nursery: trio.Nursery, *more: str) -> AsyncIterator[Agent]:
-    consul, app = ScriptedConsul(), App()
+    consul, app = FakeConsul(), App()
     root = everything(consul)
     nursery.start_soon(app.serve)
     at = await consul.listen(nursery)

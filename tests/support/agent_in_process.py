@@ -22,7 +22,7 @@ from certs.contexts import build_contexts
 from certs.credentials import prove
 from certs.leaf import parse_leaf
 from tests.certs.authority import Issuer, roots_answer
-from tests.support.agent_parts import Assembled, assembled, settings
+from tests.support.agent_parts import AgentBench, agent_bench, settings
 
 SECONDS = 10.0
 
@@ -35,7 +35,7 @@ def wall() -> datetime:
 class Life:
     """A life under way."""
 
-    bench: Assembled
+    bench: AgentBench
     cycle: Lifecycle
     code: ExitCode | None = None
 
@@ -61,7 +61,7 @@ class Life:
 def life(nursery: trio.Nursery, *inherited: Inherited, **flags: str | list[str]) -> Life:
     """An agent that has not started; its admin port is any, its drain short."""
     told = settings(**{"admin_bind": "127.0.0.1:0", "drain_seconds": "5", **flags})
-    bench = assembled(nursery, told, wall, public_socket(inherited))
+    bench = agent_bench(nursery, told, wall, public_socket(inherited))
     cycle = Lifecycle(agent=bench.agent, notifier=Notifier())
     return Life(bench, cycle)
 

@@ -22,7 +22,7 @@ from agent.observe.events import Journal
 from agent.proxy.dataplane import LocalDataPlane
 from agent.snapshot import Snapshot
 from tests.certs.authority import Issuer, roots_answer
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 START = datetime(2031, 5, 17, 12, tzinfo=UTC)
 PROXY = "web-sidecar-proxy"
@@ -89,12 +89,12 @@ def registration(**fields: object) -> Registration:
 
 
 @dataclass(slots=True, kw_only=True)
-class Assembled:
+class AgentBench:
     """An agent that does not run, and a test's view of it."""
 
     agent: Agent
     data: LocalDataPlane
-    consul: ScriptedConsul
+    consul: FakeConsul
     written: io.StringIO
 
     @property
@@ -129,15 +129,15 @@ class Assembled:
         return root
 
 
-def assembled(
+def agent_bench(
     nursery: trio.Nursery,
     told: Settings | None = None,
     clock: Callable[[], datetime] = virtual,
     inherited: socket.socket | None = None,
-) -> Assembled:
+) -> AgentBench:
     """An agent that has not started."""
     told = told or settings()
-    consul, written = ScriptedConsul(), io.StringIO()
+    consul, written = FakeConsul(), io.StringIO()
     log = Journal(written, clock, level=LogLevel.DEBUG)
     token = TokenSource(told.token, told.token_file)
     control = ControlPlane(
@@ -159,4 +159,4 @@ def assembled(
         inherited=inherited,
     )
     agent = Agent(control=control, data=data, log=log, started=clock(), began=trio.current_time())
-    return Assembled(agent=agent, data=data, consul=consul, written=written)
+    return AgentBench(agent=agent, data=data, consul=consul, written=written)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from tests.certs.authority import Issuer, roots_answer
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 QUIET = ("-admin-bind", "127.0.0.1:0")
 PROXY = "web-sidecar-proxy"
@@ -38,7 +38,7 @@ def listed(*proxies: str) -> dict[str, object]:
     }
 
 
-def everything(consul: ScriptedConsul, **extra: object) -> Issuer:
+def everything(consul: FakeConsul, **extra: object) -> Issuer:
     """All that a sidecar of web needs; the root its leaf is of."""
     root = Issuer.root()
     consul.answer("/v1/agent/services", listed(PROXY))

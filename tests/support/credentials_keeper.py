@@ -9,10 +9,10 @@ from random import Random
 import trio
 
 from agent.base.latest import Latest
-from agent.control.credentials import Rotation
+from agent.control.credentials import CredentialsKeeper
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer, Minted, roots_answer
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 from tests.support.faults import NoFaults
 
 START = datetime(2031, 5, 17, 12, tzinfo=UTC)
@@ -65,11 +65,11 @@ class Bench:
         datacenter: str | None = "dc1",
         clock: Callable[[], datetime] = clock,
     ) -> None:
-        self.consul = ScriptedConsul()
+        self.consul = FakeConsul()
         self.heard = Heard()
         self.root = Issuer.root(now=START)
         self.contexts: Latest[Contexts] = Latest()
-        self.rotation = Rotation(
+        self.rotation = CredentialsKeeper(
             self.consul.client(nursery),
             service="web",
             datacenter=datacenter,

@@ -53,7 +53,7 @@ class _Script:
     changed: trio.Event = field(default_factory=trio.Event)
 
 
-class ScriptedConsul:
+class FakeConsul:
     """The double. `down` refuses every connection."""
 
     def __init__(self) -> None:

@@ -34,11 +34,11 @@ from agent.net.admission import Admission
 from agent.net.handshake import HandshakeFailed, client_handshake, server_handshake
 from agent.outbound.outbound import Outbound
 from agent.outbound.outbound import serve as serve_outbound
-from agent.outbound.upstream_state import Targets
+from agent.outbound.upstream_state import UpstreamState
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.http_mode import HttpMode
 from agent.policy.intentions import Intentions, parse_match
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from agent.relay.relay import Relay
 from agent.snapshot import EndpointSource
 from certs.contexts import Contexts
@@ -103,14 +103,14 @@ class Mesh:
     upstream: Address
     public: TcpAddress
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
-    outgoing: Latest[Outgoing] = field(default_factory=Latest)
+    outgoing: Latest[SourceIntentions] = field(default_factory=Latest)
     proxy_protocol: bool = False
     underscores: bool = False
     told: Told = field(default_factory=Told)
-    targets: Targets = field(init=False)
+    targets: UpstreamState = field(init=False)
 
     def __post_init__(self) -> None:
-        self.targets = Targets(UPSTREAM, surroundings(self, self.told, loads=self.loads))
+        self.targets = UpstreamState(UPSTREAM, surroundings(self, self.told, loads=self.loads))
 
     def want(self, _upstreams: Iterable[Upstream], /) -> None:
         """There is one upstream, and its endpoints are given."""

@@ -11,10 +11,10 @@ import trio
 
 from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
-from agent.outbound.upstream_state import Surroundings, TargetEvents
+from agent.outbound.upstream_state import TargetEvents, UpstreamContext
 from agent.snapshot import EndpointSource, EndpointSources
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet
-from upstreams.reach import Dialling, Doubt
+from upstreams.reach import AddressWarning, DialAddress
 from upstreams.spec import Destination, Lookup, Upstream, WanMode
 
 
@@ -24,7 +24,7 @@ class Told:
 
     changes: list[tuple[str, str]] = field(default_factory=list)
     ejections: list[str] = field(default_factory=list)
-    doubts: list[tuple[str, Doubt]] = field(default_factory=list)
+    doubts: list[tuple[str, AddressWarning]] = field(default_factory=list)
 
     def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
         self.changes.append((str(before), str(after)))
@@ -32,7 +32,9 @@ class Told:
     def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
         self.ejections.append(endpoint.service_id)
 
-    def doubted(self, upstream: Upstream, endpoint: Endpoint, dialling: Dialling, found: Doubt, /) -> None:
+    def doubted(
+        self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
+    ) -> None:
         self.doubts.append((endpoint.service_id, found))
 
 
@@ -76,9 +78,9 @@ def surroundings(
     events: TargetEvents,
     clock: Callable[[], float] = trio.current_time,
     loads: Counter[EndpointKey] | None = None,
-) -> Surroundings:
+) -> UpstreamContext:
     """dc1, everything random drawn from one seed."""
-    return Surroundings(
+    return UpstreamContext(
         sources=sources,
         own_datacenter=lambda: "dc1",
         wan=WanMode.AUTO,

@@ -22,9 +22,9 @@ from agent.connections.records import FailedAttempt
 from agent.net.dial import DialFailed, DialReason
 from agent.net.handshake import HandshakeFailed, HandshakeReason
 from agent.outbound import warm_pool
-from agent.outbound.upstream_state import Targets
-from agent.outbound.warm_connection import Warm
-from agent.outbound.warm_pool import Grounds, WarmPool
+from agent.outbound.upstream_state import UpstreamState
+from agent.outbound.warm_connection import WarmConnection
+from agent.outbound.warm_pool import WarmContext, WarmPool
 from agent.snapshot import Snapshot
 from certs.bundle import fingerprint_of
 from certs.contexts import Contexts
@@ -36,7 +36,7 @@ from tests.support.faults import NoFaults
 from tests.support.socket_pairs import contexts_of
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import endpoint
-from upstreams.route import Approach
+from upstreams.route import Candidate
 from upstreams.spec import LocalBind, ServiceDestination, Upstream
 
 DB = Upstream(destination=ServiceDestination("db"), bind=LocalBind("127.0.0.1", 9191), warm=2)
@@ -58,7 +58,7 @@ class Events(NoFaults):
     discarded: list[tuple[str, str]] = field(default_factory=list)  # endpoint, reason
     failed: list[FailedAttempt] = field(default_factory=list)
 
-    def warm_discarded(self, _upstream: Upstream, approach: Approach, reason: str, _detail: str, /) -> None:
+    def warm_discarded(self, _upstream: Upstream, approach: Candidate, reason: str, _detail: str, /) -> None:
         self.discarded.append((approach.hop.service_id, reason))
 
     def warm_failed(self, _upstream: Upstream, attempt: FailedAttempt, /) -> None:
@@ -128,7 +128,7 @@ class Story:
     def __init__(self, upstream: Upstream) -> None:
         self.skew = timedelta()
         self.lookups, self.told, self.events = Lookups(), Told(), Events()
-        self.targets = Targets(upstream, surroundings(self.lookups, self.told))
+        self.targets = UpstreamState(upstream, surroundings(self.lookups, self.told))
         self.targets.sources()
         self.lookups.answer("db", ONE)
         self.snapshot = Snapshot()
@@ -140,7 +140,7 @@ class Story:
         self.fault: Exception | None = None
         self.dials: list[float] = []
         self.far: list[Far] = []
-        grounds = Grounds(snapshot=self.snapshot, clock=self.clock, rng=Random(1), events=self.events)
+        grounds = WarmContext(snapshot=self.snapshot, clock=self.clock, rng=Random(1), events=self.events)
         self.pool = WarmPool(self.targets, grounds)
 
     def clock(self) -> datetime:
@@ -154,7 +154,7 @@ class Story:
     def reasons(self) -> list[str]:
         return self.events.reasons
 
-    def far_of(self, warm: Warm) -> Far:
+    def far_of(self, warm: WarmConnection) -> Far:
         """The far side of that connection."""
         (far,) = (one for one in self.far if one.ours is warm.sock)
         return far

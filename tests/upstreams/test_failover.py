@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.upstreams.test_choose import Stopwatch
-from upstreams.failover import Failover, Life
+from upstreams.failover import Failover, TargetHealth
 
-L, D, U = Life.LIVE, Life.DEAD, Life.UNKNOWN
+L, D, U = TargetHealth.LIVE, TargetHealth.DEAD, TargetHealth.UNKNOWN
 
 
 class Story:
@@ -18,7 +18,7 @@ class Story:
         self.clock = Stopwatch()
         self.failover = Failover(3, hold, self.clock)
 
-    def after(self, seconds: float, *lives: Life) -> int:
+    def after(self, seconds: float, *lives: TargetHealth) -> int:
         self.clock.now += seconds
         self.failover.judge(lives)
         return self.failover.active
@@ -88,9 +88,9 @@ def test_order_starts_with_the_active_one() -> None:
     assert story.failover.order() == (2, 0, 1)
 
 
-@given(st.lists(st.tuples(st.floats(0, 40), st.tuples(*[st.sampled_from(Life)] * 3)), max_size=30))
+@given(st.lists(st.tuples(st.floats(0, 40), st.tuples(*[st.sampled_from(TargetHealth)] * 3)), max_size=30))
 def test_a_dead_one_is_never_active_while_another_lives(
-    history: list[tuple[float, tuple[Life, Life, Life]]],
+    history: list[tuple[float, tuple[TargetHealth, TargetHealth, TargetHealth]]],
 ) -> None:
     story = Story()
     for seconds, lives in history:

@@ -10,7 +10,15 @@ import pytest
 from tests.recorded import body
 from upstreams.answers import parse_health
 from upstreams.endpoints import Endpoint, ExpectedIdentity, HostPort, Status
-from upstreams.reach import Dialling, Doubt, ReachReason, Unreachable, UnreachableReason, doubt, reach
+from upstreams.reach import (
+    AddressWarning,
+    DialAddress,
+    ReachReason,
+    Unreachable,
+    UnreachableReason,
+    doubt,
+    reach,
+)
 from upstreams.spec import WanMode
 
 AUTO, PREFER, REQUIRE, NEVER = WanMode.AUTO, WanMode.PREFER, WanMode.REQUIRE, WanMode.NEVER
@@ -102,7 +110,7 @@ TABLE: list[Row] = [
 def test_table(row: Row) -> None:
     mode, datacenter, address, tagged, node_tagged, host, port, reason = row
     target = endpoint(datacenter, address, tagged, node_tagged=node_tagged)
-    assert reach(target, own_datacenter="dc1", wan=mode) == Dialling(host=host, port=port, reason=reason)
+    assert reach(target, own_datacenter="dc1", wan=mode) == DialAddress(host=host, port=port, reason=reason)
 
 
 def test_table_covers_every_reason() -> None:
@@ -184,27 +192,29 @@ LAN_AND_WAN = {"lan_ipv4": ("10.0.0.9", 21000), "wan": ("203.0.113.9", 31000)}
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        (endpoint("dc2", "10.0.0.9", LAN_AND_WAN, port=31000), Doubt.MIXED_PAIR),
+        (endpoint("dc2", "10.0.0.9", LAN_AND_WAN, port=31000), AddressWarning.MIXED_PAIR),
         (endpoint("dc2", "10.0.0.9", LAN_AND_WAN), None),  # not translated at all
         (endpoint("dc2", "203.0.113.9", LAN_AND_WAN, port=31000), None),  # translated whole
         (endpoint("dc2", "10.0.0.9", AUTO_V4 | WAN_NO_PORT), None),
         (endpoint("dc2", "10.0.0.9", AUTO_V4 | {"wan": ("203.0.113.9", 21000)}), None),  # one port for both
-        (endpoint("dc2", "10.0.0.9", {}), Doubt.PRIVATE_ADDRESS),
-        (endpoint("dc2", "", {}, node="192.168.1.1"), Doubt.PRIVATE_ADDRESS),
+        (endpoint("dc2", "10.0.0.9", {}), AddressWarning.PRIVATE_ADDRESS),
+        (endpoint("dc2", "", {}, node="192.168.1.1"), AddressWarning.PRIVATE_ADDRESS),
         (endpoint("dc2", "203.1.113.9", {}), None),
         (endpoint("dc2", "db.internal", {}), None),
         (endpoint("dc2", "10.0.0.9", {"wan": ("10.9.9.9", 31000)}), None),  # somebody said so
         (endpoint("dc1", "10.0.0.9", {}), None),
     ],
 )
-def test_what_an_operator_should_look_at(target: Endpoint, expected: Doubt | None) -> None:
+def test_what_an_operator_should_look_at(target: Endpoint, expected: AddressWarning | None) -> None:
     assert doubt(target, reach(target, own_datacenter="dc1")) is expected
 
 
 def test_recorded_matrix_has_a_mixed_pair() -> None:
     endpoints = parse_health(body("wanmatrix-on-health-connect")).endpoints
     doubts = {e.service_id: doubt(e, reach(e, own_datacenter="dc1")) for e in endpoints}
-    assert [name for name, found in doubts.items() if found is Doubt.MIXED_PAIR] == ["dbA-sidecar-proxy"]
+    assert [name for name, found in doubts.items() if found is AddressWarning.MIXED_PAIR] == [
+        "dbA-sidecar-proxy"
+    ]
 
 
 @pytest.mark.parametrize("port", [1, 65535])

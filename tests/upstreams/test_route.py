@@ -9,8 +9,8 @@ from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointSet, ExpectedIdentity, Status
-from upstreams.reach import Dialling, ReachReason
-from upstreams.route import BEFORE_STAND_INS, Approach, Terrain, approaches, dialled, first_choice
+from upstreams.reach import DialAddress, ReachReason
+from upstreams.route import BEFORE_STAND_INS, Candidate, RouteContext, approaches, dialled, first_choice
 from upstreams.spec import MeshGatewayMode
 
 NONE, LOCAL, REMOTE = MeshGatewayMode.NONE, MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE
@@ -36,8 +36,8 @@ def terrain(
     mode: MeshGatewayMode = NONE,
     failures: FailureMemory | None = None,
     gateways: dict[str, EndpointSet] = GATEWAYS,
-) -> Terrain:
-    return Terrain(
+) -> RouteContext:
+    return RouteContext(
         own_datacenter=HOME,
         mode=mode,
         gateways=gateways.get,
@@ -47,7 +47,7 @@ def terrain(
     )
 
 
-def tried(ground: Terrain, *sets: EndpointSet) -> list[str]:
+def tried(ground: RouteContext, *sets: EndpointSet) -> list[str]:
     """Each way once, as the caller does it."""
     return list(dict.fromkeys(str(a.hop.service_id) for a in approaches(list(enumerate(sets)), ground)))
 
@@ -136,7 +136,7 @@ def test_who_is_among_the_first_choices() -> None:
     everybody = of(a, b, poor)
 
     def chosen(one: Endpoint, failures: FailureMemory | None = None) -> Endpoint | None:
-        way = Approach(target=0, endpoint=one, hop=one)
+        way = Candidate(target=0, endpoint=one, hop=one)
         return first_choice(way, everybody, terrain(failures=failures))
 
     assert (chosen(a), chosen(b), chosen(poor)) == (a, b, None)
@@ -151,7 +151,7 @@ def test_who_is_among_the_first_choices() -> None:
 
 def test_a_gateway_among_the_first_choices() -> None:
     far, gate = away("far-1"), endpoint("gate-far", datacenter=FAR)
-    through, straight = (Approach(target=0, endpoint=far, hop=hop) for hop in (gate, far))
+    through, straight = (Candidate(target=0, endpoint=far, hop=hop) for hop in (gate, far))
     others = of(away("far-2"))  # one endpoint stands for all of its service
     assert first_choice(through, others, terrain(REMOTE)) == gate
     assert first_choice(through, others, terrain(REMOTE, memory(gate))) is None
@@ -165,8 +165,8 @@ def test_a_gateway_among_the_first_choices() -> None:
 
 def test_what_is_said_of_a_way() -> None:
     far, gate = away("far"), endpoint("gate")
-    address = Dialling(host="10.0.0.1", port=1, reason=ReachReason.WAN_TAG)
-    straight, through = (Approach(target=0, endpoint=far, hop=hop) for hop in (far, gate))
+    address = DialAddress(host="10.0.0.1", port=1, reason=ReachReason.WAN_TAG)
+    straight, through = (Candidate(target=0, endpoint=far, hop=hop) for hop in (far, gate))
     assert dialled(straight, address) == str(address) == "10.0.0.1:1 (wan_tag)"
     assert dialled(straight, address, "warm") == "10.0.0.1:1 (wan_tag, warm)"
     assert dialled(through, address, "warm") == "10.0.0.1:1 (wan_tag, mesh gateway, warm)"

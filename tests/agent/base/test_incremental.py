@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 
-from agent.base.incremental import Pieces, Work
+from agent.base.incremental import Incremental, Work
 from agent.consul.api import Answer, Consul, RawList
 from agent.consul.watch import AnswerRejected
 from agent.control.watches import endpoints_watch, read_intentions
@@ -42,20 +42,20 @@ async def test_other_tasks_run_at_every_rest(rests: int) -> None:
         nursery.start_soon(other)
         await trio.lowlevel.checkpoint()
         before = turns
-        assert await Pieces(steps(rests)).together() == "made"
+        assert await Incremental(steps(rests)).together() == "made"
         assert rests - 1 <= turns - before <= rests + 1
         nursery.cancel_scope.cancel()
 
 
 async def test_what_the_work_raises_is_raised() -> None:
     with pytest.raises(AnswerRejected, match="in the middle"):
-        await Pieces(failing()).together()  # type: ignore[arg-type] # it never comes to its value
+        await Incremental(failing()).together()  # type: ignore[arg-type] # it never comes to its value
 
 
 async def test_work_can_be_cancelled_at_a_rest() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
-        await Pieces(steps(3)).together()
+        await Incremental(steps(3)).together()
     assert scope.cancelled_caught
 
 
@@ -97,7 +97,7 @@ async def test_thousands_of_instances_let_others_run() -> None:
         watch = endpoints_watch(_NOBODY, ServiceDestination("db"), published.append)
         nursery.start_soon(beside.run)
         found = watch.read(Answer(value=raw(instances)))  # type: ignore[arg-type] # of the two kinds, this one
-        assert isinstance(found, Pieces)
+        assert isinstance(found, Incremental)
         endpoints = await found.together()
         nursery.cancel_scope.cancel()
     assert beside.turns >= 19
@@ -122,7 +122,7 @@ async def test_an_instance_of_the_wrong_shape_is_named(place: int) -> None:
     instances[place] = {"Node": 7}
     watch = endpoints_watch(_NOBODY, ServiceDestination("db"), lambda _: None)
     found = watch.read(Answer(value=raw(instances)))  # type: ignore[arg-type] # of the two kinds, this one
-    assert isinstance(found, Pieces)
+    assert isinstance(found, Incremental)
     with pytest.raises(AnswerRejected, match=rf"\$\[{place}\]\.Node"):
         await found.together()
 

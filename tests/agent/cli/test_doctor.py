@@ -32,7 +32,7 @@ from tests.support.agent_in_process import App, free_port, public_life, wall
 from tests.support.agent_parts import registration, settings
 from tests.support.agent_process import sidecar
 from tests.support.beside_consul import everything, unused
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 from upstreams.spec import LocalBind, SocketBind
 
 pytestmark = pytest.mark.slow
@@ -138,7 +138,7 @@ async def test_a_running_agent_is_heard(nursery: trio.Nursery) -> None:
 
 
 async def test_the_whole_walk(nursery: trio.Nursery) -> None:
-    consul, app = ScriptedConsul(), App()
+    consul, app = FakeConsul(), App()
     consul.answer("/v1/catalog/datacenters", ["dc1"])
     everything(consul, port=free_port())
     at = await consul.listen(nursery)

@@ -27,8 +27,8 @@ from tests.support.agent_parts import (
     ROOTS,
     SERVICE,
     SERVICES,
-    Assembled,
-    assembled,
+    AgentBench,
+    agent_bench,
     registration,
     settings,
 )
@@ -38,8 +38,8 @@ DATACENTERS = "/v1/catalog/datacenters"
 DENIED = {"text": "Permission denied", "status": 403}
 
 
-def examined(nursery: trio.Nursery, **flags: str | list[str]) -> tuple[Assembled, Examination]:
-    bench = assembled(nursery, settings(**flags))
+def examined(nursery: trio.Nursery, **flags: str | list[str]) -> tuple[AgentBench, Examination]:
+    bench = agent_bench(nursery, settings(**flags))
     bench.well()
     told = bench.control.settings
     case = Examination(
@@ -52,7 +52,7 @@ def examined(nursery: trio.Nursery, **flags: str | list[str]) -> tuple[Assembled
     return bench, case
 
 
-def dated(bench: Assembled, ahead: float) -> None:
+def dated(bench: AgentBench, ahead: float) -> None:
     at = bench.control.clock() + timedelta(seconds=ahead)
     date = at.strftime("%a, %d %b %Y %H:%M:%S GMT")
     bench.consul.say(DATACENTERS, Scripted(body=b'["dc1", "dc2"]', headers={"Date": date}))

@@ -15,7 +15,7 @@ from agent.relay.close import reset
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import wall
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 from tests.support.socket_pairs import contexts_of, listener
 from upstreams.spec import LocalBind, ServiceDestination, Upstream, WanMode
 
@@ -76,7 +76,7 @@ def root() -> Issuer:
 async def look(
     nursery: trio.Nursery, contexts: Contexts | None, *instances: object, upstream: Upstream = UPSTREAM
 ) -> list[Finding]:
-    consul = ScriptedConsul()
+    consul = FakeConsul()
     consul.answer(HEALTH, list(instances))
     journey = Journey(
         consul=consul.client(nursery), datacenter="dc1", wan=WanMode.AUTO, contexts=contexts, clock=wall
@@ -141,7 +141,7 @@ async def test_an_odd_address_and_no_leaf(nursery: trio.Nursery) -> None:
 
 
 async def test_the_lookup_is_refused(nursery: trio.Nursery) -> None:
-    consul = ScriptedConsul()
+    consul = FakeConsul()
     consul.answer(HEALTH, text="Permission denied", status=403)
     journey = Journey(
         consul=consul.client(nursery), datacenter="dc1", wan=WanMode.AUTO, contexts=None, clock=wall

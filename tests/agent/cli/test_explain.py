@@ -20,7 +20,7 @@ from tests.certs.authority import Issuer
 from tests.support.agent_in_process import App, Caller, public_life
 from tests.support.agent_parts import AUTHORIZE, BY_DEFAULT, MATCH, settings
 from tests.support.agent_process import Ended, sidecar
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 pytestmark = pytest.mark.slow
 
@@ -32,19 +32,19 @@ DATACENTERS, ROOTS = "/v1/catalog/datacenters", "/v1/agent/connect/ca/roots"
 
 
 @pytest.fixture
-async def consul(nursery: trio.Nursery) -> ScriptedConsul:
-    consul = ScriptedConsul()
+async def consul(nursery: trio.Nursery) -> FakeConsul:
+    consul = FakeConsul()
     consul.answer(DATACENTERS, ["dc1", "dc2"])
     consul.answer(ROOTS, {"TrustDomain": "x.consul"})
     consul.answer(MATCH, {"db": RULES}, index=7, policy="deny")
     return consul
 
 
-async def explain(consul: ScriptedConsul, nursery: trio.Nursery, *words: str) -> Ended:
+async def explain(consul: FakeConsul, nursery: trio.Nursery, *words: str) -> Ended:
     return await sidecar("explain", "-http-addr", await consul.listen(nursery), *words)
 
 
-async def test_allowed(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+async def test_allowed(consul: FakeConsul, nursery: trio.Nursery) -> None:
     ended = await explain(consul, nursery, "-source", "web", "-destination", "db")
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
@@ -56,14 +56,14 @@ async def test_allowed(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
     assert any(line.startswith("replica     index 7 of http://") for line in lines)
 
 
-async def test_denied(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+async def test_denied(consul: FakeConsul, nursery: trio.Nursery) -> None:
     ended = await explain(consul, nursery, "-source", "web@dc2", "-destination", "db@dc2")
     assert ended.code == 1
     assert "reason      narrowed_by_datacenter" in ended.out
     assert consul.questions(MATCH)[0].query["dc"] == "dc2"  # the replica that is in force there
 
 
-async def test_our_settings_count_too(consul: ScriptedConsul, nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_our_settings_count_too(consul: FakeConsul, nursery: trio.Nursery, tmp_path: Path) -> None:
     denied = tmp_path / "denied"
     denied.write_text("spiffe://x.consul/ns/default/dc/*/svc/web\n")
     ask = ("-source", "web", "-destination", "db")
@@ -84,7 +84,7 @@ async def test_our_settings_count_too(consul: ScriptedConsul, nursery: trio.Nurs
     ],
 )
 async def test_what_cannot_be_answered(
-    consul: ScriptedConsul, nursery: trio.Nursery, words: tuple[str, ...], code: int, said: str
+    consul: FakeConsul, nursery: trio.Nursery, words: tuple[str, ...], code: int, said: str
 ) -> None:
     ended = await explain(consul, nursery, *words)
     assert (ended.code, ended.out) == (code, "")
@@ -96,7 +96,7 @@ async def test_what_cannot_be_answered(
     [(403, "Permission denied", 77), (500, "No cluster leader", 69), (404, "page not found", 78)],
 )
 async def test_consul_does_not_tell(
-    consul: ScriptedConsul, nursery: trio.Nursery, status: int, text: str, code: int
+    consul: FakeConsul, nursery: trio.Nursery, status: int, text: str, code: int
 ) -> None:
     consul.replace(MATCH)
     consul.answer(MATCH, text=text, status=status)
@@ -189,7 +189,7 @@ def test_before_anybody_is_asked() -> None:
 
 
 @pytest.mark.parametrize("policy", ["allow", "deny"])
-async def test_what_consul_says(consul: ScriptedConsul, nursery: trio.Nursery, policy: str) -> None:
+async def test_what_consul_says(consul: FakeConsul, nursery: trio.Nursery, policy: str) -> None:
     at = await consul.listen(nursery)
     consul.replace(MATCH)
     consul.answer(MATCH, {"db": None}, index=7, policy=policy)
@@ -219,7 +219,7 @@ async def test_what_consul_says(consul: ScriptedConsul, nursery: trio.Nursery, p
     ],
 )
 async def test_the_stricter_of_header_and_authorize_holds(
-    consul: ScriptedConsul, nursery: trio.Nursery, answer: dict[str, Any], reason: str, row: str
+    consul: FakeConsul, nursery: trio.Nursery, answer: dict[str, Any], reason: str, row: str
 ) -> None:
     at = await consul.listen(nursery)
     consul.replace(MATCH)
@@ -232,7 +232,7 @@ async def test_the_stricter_of_header_and_authorize_holds(
 
 
 async def test_an_intention_that_is_not_understood_is_shown(
-    consul: ScriptedConsul, nursery: trio.Nursery
+    consul: FakeConsul, nursery: trio.Nursery
 ) -> None:
     at = await consul.listen(nursery)
     consul.replace(MATCH)
@@ -244,7 +244,7 @@ async def test_an_intention_that_is_not_understood_is_shown(
     assert "not understood: unknown fields 'Conditions'" in page
 
 
-async def test_a_default_that_nobody_tells_denies(consul: ScriptedConsul, nursery: trio.Nursery) -> None:
+async def test_a_default_that_nobody_tells_denies(consul: FakeConsul, nursery: trio.Nursery) -> None:
     at = await consul.listen(nursery)
     consul.replace(MATCH)
     consul.answer(MATCH, {"db": None}, index=7, policy="")
@@ -263,7 +263,7 @@ async def test_a_default_that_nobody_tells_denies(consul: ScriptedConsul, nurser
     ],
 )
 async def test_consul_says_nothing_of_use(
-    consul: ScriptedConsul, nursery: trio.Nursery, answer: dict[str, Any], code: ExitCode
+    consul: FakeConsul, nursery: trio.Nursery, answer: dict[str, Any], code: ExitCode
 ) -> None:
     at = await consul.listen(nursery)
     consul.replace(MATCH)

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
-from agent.connections.reauthorize import Judge
+from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import Direction
 from agent.policy.intentions import Intentions, parse_match
 from certs.bundle import TrustBundle
@@ -21,7 +21,7 @@ from certs.peer import Peer
 from certs.spiffe import ServiceId
 from tests.certs import fitting
 from tests.certs.authority import Issuer
-from tests.support.agent_parts import START, assembled, virtual
+from tests.support.agent_parts import START, agent_bench, virtual
 from tests.support.faults import Faults
 
 
@@ -34,9 +34,9 @@ class Bench:
         self.intentions: Latest[Intentions] = Latest()
         self.contexts: Latest[Contexts] = Latest()
         self.closed: list[int] = []
-        self.ledger = Ledger(virtual, assembled(nursery).agent.log)
+        self.ledger = Ledger(virtual, agent_bench(nursery).agent.log)
         self.faults = Faults()
-        self.judge = Judge(
+        self.judge = Reauthorizer(
             *(self.ledger, self.intentions, self.contexts, virtual, self.closed.append),
             faults=self.faults,
             grace=grace,

@@ -15,7 +15,7 @@ from agent.connections.records import CloseReason, Direction, Party
 from agent.connections.verdicts import Rejudged, rejudge
 from agent.http1.request import HttpRequest
 from agent.policy.intentions import Intentions, parse_match
-from agent.policy.source_intentions import Outgoing, parse_outgoing
+from agent.policy.source_intentions import SourceIntentions, parse_outgoing
 from certs.bundle import fingerprint_of
 from certs.contexts import Contexts
 from certs.peer import Peer
@@ -66,7 +66,7 @@ def judged(
     contexts: Contexts | None,
     intentions: Intentions | None = ALLOW,
     at: datetime = NOW,
-    outgoing: Outgoing | None = None,
+    outgoing: SourceIntentions | None = None,
 ) -> Rejudged:
     return rejudge(ledger, intentions, contexts, at, outgoing=outgoing)
 
@@ -212,7 +212,11 @@ NARROWED = parse_outgoing(
     [(BARRED, CloseReason.INTENTION_WITHDRAWN), (NARROWED, CloseReason.NARROWED)],
 )
 def test_our_own_list_no_longer_lets_us_call(
-    ledger: Ledger, connection: Connection, contexts: Contexts, outgoing: Outgoing, reason: CloseReason
+    ledger: Ledger,
+    connection: Connection,
+    contexts: Contexts,
+    outgoing: SourceIntentions,
+    reason: CloseReason,
 ) -> None:
     connection.peer = peer("db")
     connection.ours = Party(id=peer("web").id, serial="0a")
@@ -225,5 +229,5 @@ def test_our_own_list_no_longer_lets_us_call(
     assert connection.rule.startswith("web => db") is outbound
 
 
-def outgoing_reason(outgoing: Outgoing) -> str:
+def outgoing_reason(outgoing: SourceIntentions) -> str:
     return "intention_deny" if outgoing is BARRED else "narrowed_by_datacenter"

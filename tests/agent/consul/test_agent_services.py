@@ -6,7 +6,7 @@ import trio
 
 from agent.consul.agent_services import ListedProxy, ListedService, find_sidecar
 from tests.recorded import body
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 
 def listed(proxy: str, kind: str = "connect-proxy", of: str | None = "web") -> ListedService:
@@ -31,7 +31,7 @@ def test_the_sidecars_of_a_service() -> None:
 
 
 async def test_the_recorded_list_of_services(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.answer("/v1/agent/services", body("agent-services"))
     services = await scripted.client(nursery).services()
     assert find_sidecar(services, "web1") == ["web1-sidecar-proxy"]

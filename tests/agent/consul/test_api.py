@@ -13,7 +13,7 @@ import trio
 from agent.consul.api import CALL_SECONDS, MAX_TEXT, Blocking, Consul, ConsulError, ConsulReason, classify
 from agent.consul.http import Client
 from agent.consul.token import TokenSource
-from tests.support.fake_consul import Scripted, ScriptedConsul
+from tests.support.fake_consul import FakeConsul, Scripted
 from upstreams.spec import QueryDestination, ServiceDestination
 
 ROOTS = "/v1/agent/connect/ca/roots"
@@ -60,7 +60,7 @@ def test_where_a_question_goes_on_from(at: Blocking, params: dict[str, str], sec
 
 
 async def test_an_answer_comes_with_its_position(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.answer(ROOTS, {"TrustDomain": "x"}, index=7, policy="deny")
     answer = await scripted.client(nursery).roots()
     assert (answer.value, answer.index, answer.default_policy) == ({"TrustDomain": "x"}, 7, "deny")
@@ -70,7 +70,7 @@ async def test_an_answer_comes_with_its_position(nursery: trio.Nursery) -> None:
 async def test_a_list_that_acls_have_shortened_says_so(
     nursery: trio.Nursery, said: dict[str, str], filtered: bool
 ) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     for path, empty in ((HEALTH, b"[]"), (MATCH, b'{"web": null}'), (QUERY, b"{}")):
         scripted.say(path, Scripted(body=empty, headers=said))
     consul = scripted.client(nursery)
@@ -80,7 +80,7 @@ async def test_a_list_that_acls_have_shortened_says_so(
 
 
 async def test_a_registration_is_asked_for_by_hash(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.answer("/v1/agent/service/web-sidecar-proxy", {"ID": "x"}, content_hash="abc")
     answer = await scripted.client(nursery).service(
         "web-sidecar-proxy", Blocking(content_hash="old", wait=60)
@@ -90,14 +90,14 @@ async def test_a_registration_is_asked_for_by_hash(nursery: trio.Nursery) -> Non
 
 
 async def test_names_are_one_segment_of_the_path(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     with pytest.raises(ConsulError):
         await scripted.client(nursery).service("a/b?c#d")
     assert scripted.asked[0].path == "/v1/agent/service/a%2Fb%3Fc%23d"
 
 
 async def test_a_leaf_and_its_key_are_not_shown(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.answer(LEAF, {"CertPEM": "cert-text", "PrivateKeyPEM": "key-text", "Other": 1}, index=3)
     answer = await scripted.client(nursery).leaf("web")
     assert (answer.value.cert_pem, answer.value.private_key_pem) == ("cert-text", "key-text")
@@ -105,7 +105,7 @@ async def test_a_leaf_and_its_key_are_not_shown(nursery: trio.Nursery) -> None:
 
 
 async def test_the_intentions_of_one_destination(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     path = "/v1/connect/intentions/match"
     scripted.answer(path, {"db": None}, index=2, policy="deny")
     scripted.answer(path, {"db": [{"SourceName": "web"}]}, index=3)
@@ -118,7 +118,7 @@ async def test_the_intentions_of_one_destination(nursery: trio.Nursery) -> None:
 
 
 async def test_registering_updating_and_leaving(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     for path in ("service/register", "service/deregister/x", "check/update/x-ttl"):
         scripted.answer(f"/v1/agent/{path}", text="")
     client = scripted.client(nursery)
@@ -135,7 +135,7 @@ async def test_registering_updating_and_leaving(nursery: trio.Nursery) -> None:
 
 
 async def test_an_error_names_path_status_and_text(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.answer(LEAF, text="Permission\n denied " + "x" * 5000, status=403)
     with pytest.raises(ConsulError) as caught:
         await scripted.client(nursery, TokenSource("s3cret", None)).leaf("web")
@@ -147,7 +147,7 @@ async def test_an_error_names_path_status_and_text(nursery: trio.Nursery) -> Non
 
 
 async def test_nobody_answers(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     client = scripted.client(nursery)
     scripted.down = True
     with pytest.raises(ConsulError, match="Connection refused") as caught:
@@ -161,7 +161,7 @@ async def test_nobody_answers(nursery: trio.Nursery) -> None:
 
 
 async def test_an_answer_of_another_shape_names_the_field_and_no_value(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.answer(LEAF, {"CertPEM": "cert", "PrivateKeyPEM": ["key-text"]})
     scripted.answer(LEAF, text="<html>key-text")
     client = scripted.client(nursery)
@@ -182,7 +182,7 @@ DEEP = b"[" * 1000 + b"]" * 1000
     ids=["deep", "no text", "half a character"],
 )
 async def test_an_answer_that_is_hardly_json_is_malformed(nursery: trio.Nursery, body: bytes) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.say(ROOTS, Scripted(status=200, body=body))
     with pytest.raises(ConsulError) as caught:
         await scripted.client(nursery).roots()
@@ -190,7 +190,7 @@ async def test_an_answer_that_is_hardly_json_is_malformed(nursery: trio.Nursery,
 
 
 async def test_an_index_of_thousands_of_digits_is_none(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.say(ROOTS, Scripted(status=200, body=b"{}", headers={"X-Consul-Index": "9" * 4301}))
     assert (await scripted.client(nursery).roots()).index is None
 
@@ -208,7 +208,7 @@ async def test_nonsense_instead_of_http(nursery: trio.Nursery) -> None:
 
 
 async def test_what_is_sent_with_every_question(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.client(nursery)
     scripted.answer(ROOTS, {})
     http = Client(scripted.dial, host="x")
@@ -222,7 +222,7 @@ async def test_what_is_sent_with_every_question(nursery: trio.Nursery) -> None:
 
 
 async def test_without_a_token_there_is_no_header(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.answer(ROOTS, {})
     await scripted.client(nursery).roots()
     assert "x-consul-token" not in scripted.asked[0].headers
@@ -232,7 +232,7 @@ async def test_the_token_file_is_read_again_when_it_changes(nursery: trio.Nurser
     file = tmp_path / "token"
     file.write_text("first\n")
     source = TokenSource(None, file)
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.client(nursery)
     scripted.answer(ROOTS, {})
     client = Consul(Client(scripted.dial, host="x"), source)
@@ -243,7 +243,7 @@ async def test_the_token_file_is_read_again_when_it_changes(nursery: trio.Nurser
 
 
 async def test_where_things_are(nursery: trio.Nursery) -> None:
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     for path in ("/v1/health/connect/db", "/v1/health/service/mesh-gateway"):
         scripted.answer(path, [], index=1)
     scripted.answer("/v1/query/near-db/execute", {"Nodes": []})

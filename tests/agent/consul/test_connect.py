@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from agent.config.parsers import ConsulAddress
 from agent.config.settings import Settings, resolve
 from agent.consul.connect import dialler, tls_context
-from agent.consul.http import Client, ExchangeFailed, ExchangeFailure, Request
+from agent.consul.http import Client, Request, RequestFailed, RequestFailure
 from tests.certs.authority import Key, key_pem, new_key, pem
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -133,14 +133,14 @@ async def test_over_a_unix_socket(tmp_path: Path) -> None:
 
 async def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
     client = Client(dialler(ConsulAddress(socket=str(tmp_path / "no")), None, None), host="localhost")
-    with pytest.raises(ExchangeFailed, match="unreachable: No such file or directory"):
+    with pytest.raises(RequestFailed, match="unreachable: No such file or directory"):
         await client.exchange(Request(method="GET", target="/"), 5)
 
 
 async def test_nobody_listens() -> None:
     async with serving() as port:
         pass
-    with pytest.raises(ExchangeFailed, match="unreachable: Connection refused"):
+    with pytest.raises(RequestFailed, match="unreachable: Connection refused"):
         await ask(settings(), port)
 
 
@@ -174,9 +174,9 @@ async def test_mutual_tls(files: Files) -> None:
 async def test_a_server_that_cannot_be_trusted(files: Files, flags: dict[str, str]) -> None:
     flags = {name: str(files.ca) if value == "ca" else value for name, value in flags.items()}
     async with serving(server_context(files)) as port:
-        with pytest.raises(ExchangeFailed) as caught:
+        with pytest.raises(RequestFailed) as caught:
             await ask(settings(http_addr="https://x", **flags), port)
-    assert caught.value.failure is ExchangeFailure.TLS
+    assert caught.value.failure is RequestFailure.TLS
     assert "certificate is not accepted" in caught.value.detail
 
 
@@ -192,9 +192,9 @@ async def test_verification_is_off_only_when_that_was_said(files: Files) -> None
 async def test_a_server_that_speaks_no_tls(files: Files) -> None:
     told = settings(http_addr="https://x", ca_file=str(files.ca))
     async with serving() as port:
-        with pytest.raises(ExchangeFailed) as caught:
+        with pytest.raises(RequestFailed) as caught:
             await ask(told, port)
-    assert caught.value.failure is ExchangeFailure.TLS
+    assert caught.value.failure is RequestFailure.TLS
 
 
 def test_plain_http_has_no_tls_settings() -> None:

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair, wait_all_tasks_blocked
 
-from agent.consul.http import MAX_IDLE, Client, ExchangeFailed, ExchangeFailure, Request, Response
+from agent.consul.http import MAX_IDLE, Client, Request, RequestFailed, RequestFailure, Response
 
 Stream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 GET = Request(method="GET", target="/v1/x")
@@ -43,12 +43,12 @@ class Ask:
     def __init__(self, client: Client, request: Request = GET, seconds: float = 5) -> None:
         self._client, self._request, self._seconds = client, request, seconds
         self.response: Response | None = None
-        self.failure: ExchangeFailed | None = None
+        self.failure: RequestFailed | None = None
 
     async def run(self) -> None:
         try:
             self.response = await self._client.exchange(self._request, self._seconds)
-        except ExchangeFailed as failure:
+        except RequestFailed as failure:
             self.failure = failure
 
 
@@ -171,7 +171,7 @@ async def test_a_kept_connection_that_breaks_amid_an_answer_is_no_stale_one() ->
     await exchange(client, server, OK)
     _, ask = await exchange(client, server, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
     assert ask.failure is not None
-    assert ask.failure.failure is ExchangeFailure.CLOSED
+    assert ask.failure.failure is RequestFailure.CLOSED
     assert len(server.streams) == 1
 
 
@@ -209,14 +209,14 @@ async def _is_open(stream: Stream) -> bool:
 @pytest.mark.parametrize(
     ("answer", "failure"),
     [
-        (b"nonsense\r\n\r\n", ExchangeFailure.MALFORMED),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", ExchangeFailure.MALFORMED),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", ExchangeFailure.CLOSED),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, ExchangeFailure.TOO_LARGE),
-        (b"", ExchangeFailure.CLOSED),
+        (b"nonsense\r\n\r\n", RequestFailure.MALFORMED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", RequestFailure.MALFORMED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", RequestFailure.CLOSED),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, RequestFailure.TOO_LARGE),
+        (b"", RequestFailure.CLOSED),
     ],
 )
-async def test_no_usable_answer(answer: bytes, failure: ExchangeFailure) -> None:
+async def test_no_usable_answer(answer: bytes, failure: RequestFailure) -> None:
     server = Server()
     client = server.client()
     _, ask = await exchange(client, server, answer)
@@ -230,9 +230,9 @@ async def test_no_usable_answer(answer: bytes, failure: ExchangeFailure) -> None
 async def test_what_no_header_can_hold_is_a_named_failure(value: str) -> None:
     server = Server()
     request = Request(method="GET", target="/", headers={"X-Consul-Token": value})
-    with pytest.raises(ExchangeFailed, match="malformed: our request") as caught:
+    with pytest.raises(RequestFailed, match="malformed: our request") as caught:
         await server.client().exchange(request, 5)
-    assert caught.value.failure is ExchangeFailure.MALFORMED
+    assert caught.value.failure is RequestFailure.MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ async def test_a_failure_shows_none_of_the_bytes_that_came(answer: bytes) -> Non
 
 async def test_a_failure_shows_nothing_of_our_token() -> None:
     request = Request(method="GET", target="/", headers={"X-Consul-Token": "s3cret\n"})
-    with pytest.raises(ExchangeFailed) as caught:
+    with pytest.raises(RequestFailed) as caught:
         await Server().client().exchange(request, 5)
     assert caught.value.detail == "our request: Illegal header value"
 
@@ -270,7 +270,7 @@ async def test_a_connection_that_breaks_on_sending() -> None:
 
     server.dial = dial  # type: ignore[method-assign]
     client = server.client()
-    with pytest.raises(ExchangeFailed, match="closed: the connection broke"):
+    with pytest.raises(RequestFailed, match="closed: the connection broke"):
         await client.exchange(GET, 5)
 
 
@@ -279,18 +279,18 @@ async def test_a_connection_that_breaks_on_sending() -> None:
     [
         (
             ConnectionRefusedError(111, "Connection refused"),
-            ExchangeFailure.UNREACHABLE,
+            RequestFailure.UNREACHABLE,
             "Connection refused",
         ),
-        (OSError("all attempts failed"), ExchangeFailure.UNREACHABLE, "all attempts failed"),
-        (ssl.SSLError(1, "[SSL] odd"), ExchangeFailure.TLS, "odd"),
-        (UnicodeError("label empty or too long"), ExchangeFailure.UNREACHABLE, "label empty or too long"),
+        (OSError("all attempts failed"), RequestFailure.UNREACHABLE, "all attempts failed"),
+        (ssl.SSLError(1, "[SSL] odd"), RequestFailure.TLS, "odd"),
+        (UnicodeError("label empty or too long"), RequestFailure.UNREACHABLE, "label empty or too long"),
     ],
 )
-async def test_no_connection(error: Exception, failure: ExchangeFailure, text: str) -> None:
+async def test_no_connection(error: Exception, failure: RequestFailure, text: str) -> None:
     server = Server()
     server.failure = error
-    with pytest.raises(ExchangeFailed) as caught:
+    with pytest.raises(RequestFailed) as caught:
         await server.client().exchange(GET, 5)
     assert caught.value.failure is failure
     assert text in caught.value.detail
@@ -300,7 +300,7 @@ async def test_the_causes_of_several_failed_addresses_are_told() -> None:
     server = Server()
     server.failure = OSError("all attempts to connect failed")
     server.failure.__cause__ = ExceptionGroup("attempts", [ConnectionRefusedError(111, "Connection refused")])
-    with pytest.raises(ExchangeFailed, match="unreachable: Connection refused"):
+    with pytest.raises(RequestFailed, match="unreachable: Connection refused"):
         await server.client().exchange(GET, 5)
 
 
@@ -310,7 +310,7 @@ async def test_the_time_covers_connecting_and_answering(autojump_clock: trio.tes
     for silent in (True, False):
         server.silent_dial = silent
         began = trio.current_time()
-        with pytest.raises(ExchangeFailed, match="timeout: no answer within 7 s"):
+        with pytest.raises(RequestFailed, match="timeout: no answer within 7 s"):
             await client.exchange(GET, 7)
         assert trio.current_time() - began == 7
     await server.streams[0].receive_some()

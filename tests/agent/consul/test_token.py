@@ -12,7 +12,7 @@ import trio
 from agent.consul.api import Consul, ConsulError, ConsulReason
 from agent.consul.http import Client
 from agent.consul.token import MAX_TOKEN, TokenSource, TokenUnusable
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 
 ROOTS = "/v1/agent/connect/ca/roots"
 
@@ -169,7 +169,7 @@ async def test_a_token_that_is_none_is_a_named_failure_and_no_request(
 ) -> None:
     file = tmp_path / "token"
     file.write_bytes(b"one\ntwo\n")
-    scripted = ScriptedConsul()
+    scripted = FakeConsul()
     scripted.client(nursery)
     consul = Consul(Client(scripted.dial, host="consul"), TokenSource(None, file))
     scripted.answer(ROOTS, {})

@@ -9,11 +9,19 @@ from trio.testing import MockClock
 from agent.base.exits import Exit, ExitCode
 from agent.consul.api import ConsulError, ConsulReason
 from agent.control.bootstrap import Start, raise_if_fatal
-from tests.support.agent_parts import PROXY, SERVICE, SERVICES, Assembled, assembled, proxy_answer, settings
+from tests.support.agent_parts import (
+    PROXY,
+    SERVICE,
+    SERVICES,
+    AgentBench,
+    agent_bench,
+    proxy_answer,
+    settings,
+)
 from tests.support.fake_consul import Scripted
 
 
-def start(bench: Assembled) -> Start:
+def start(bench: AgentBench) -> Start:
     return Start(
         consul=bench.control.consul,
         settings=bench.control.settings,
@@ -25,13 +33,13 @@ def start(bench: Assembled) -> Start:
 
 
 async def test_a_proxy_id_is_taken_as_it_is(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery, settings(proxy_id="mine"))
+    bench = agent_bench(nursery, settings(proxy_id="mine"))
     assert await start(bench).proxy_id() == "mine"
     assert not bench.consul.asked
 
 
 async def test_a_service_id_leads_to_its_sidecar(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     beginning = start(bench)
     assert await beginning.proxy_id() == PROXY
@@ -42,7 +50,7 @@ async def test_a_service_id_leads_to_its_sidecar(nursery: trio.Nursery) -> None:
 async def test_an_agent_that_is_not_there_yet_is_asked_again(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bench.consul.down = True
     found: list[str] = []
@@ -59,7 +67,7 @@ async def test_an_agent_that_is_not_there_yet_is_asked_again(
     assert bench.events().count("watch.failed") >= 1
 
 
-async def ends(bench: Assembled, code: ExitCode, *parts_of_text: str) -> None:
+async def ends(bench: AgentBench, code: ExitCode, *parts_of_text: str) -> None:
     with pytest.raises(Exit) as caught:
         await start(bench).proxy_id()
     assert caught.value.code is code
@@ -68,7 +76,7 @@ async def ends(bench: Assembled, code: ExitCode, *parts_of_text: str) -> None:
 
 
 async def test_a_list_a_denied_token_sees_empty_is_told_from_no_sidecar(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICES, {})
     bench.consul.answer(SERVICE, text="Permission denied", status=403)
     await ends(bench, ExitCode.PERMISSION, "no token is set")
@@ -80,7 +88,7 @@ async def test_a_list_a_denied_token_sees_empty_is_told_from_no_sidecar(nursery:
 async def test_a_sidecar_that_may_be_read_but_not_listed_is_found_by_its_usual_id(
     nursery: trio.Nursery,
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICES, {})
     bench.consul.answer(SERVICE, proxy_answer(), content_hash="h1")
     assert await start(bench).proxy_id() == PROXY
@@ -90,14 +98,14 @@ async def test_a_sidecar_that_may_be_read_but_not_listed_is_found_by_its_usual_i
 async def test_something_else_under_the_usual_id_is_not_ours(
     nursery: trio.Nursery, answer: dict[str, object]
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICES, {})
     bench.consul.answer(SERVICE, answer, content_hash="h1")
     await ends(bench, ExitCode.CONFIGURATION, "knows no sidecar")
 
 
 async def test_a_server_without_the_path_is_not_consul(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICES, text="404 page not found", status=404)
     await ends(bench, ExitCode.CONFIGURATION, "does not answer as a Consul agent does", "404 page not found")
 
@@ -126,7 +134,7 @@ def test_a_token_that_was_given_is_not_told_to_be_missing() -> None:
 
 async def test_what_another_service_registers_does_not_keep_us_from_starting(nursery: trio.Nursery) -> None:
     """Nested deeper than anybody can read, it is in the list of all services, and in no list of our own."""
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     listed = {PROXY: {"ID": PROXY, "Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "web"}}}
     bench.consul.answer(SERVICES, listed)
     bench.consul.say(SERVICES, Scripted(body=b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"))
@@ -136,7 +144,7 @@ async def test_what_another_service_registers_does_not_keep_us_from_starting(nur
 
 
 async def test_nor_does_a_list_that_cannot_be_read(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICES, {})
     bench.consul.say(SERVICES, Scripted(body=b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"))
     bench.consul.answer(SERVICE, proxy_answer(), content_hash="h1")
@@ -146,7 +154,7 @@ async def test_nor_does_a_list_that_cannot_be_read(nursery: trio.Nursery) -> Non
 
 
 async def test_an_id_in_another_case_is_found_among_all_services(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     listed = {"Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "Web"}}
     bench.consul.answer(SERVICES, {})
     bench.consul.answer(SERVICES, {"Web-x": {"ID": "Web-x", **listed}})
@@ -154,14 +162,14 @@ async def test_an_id_in_another_case_is_found_among_all_services(nursery: trio.N
 
 
 async def test_several_sidecars_of_one_service(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     listed = {"Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "web"}}
     bench.consul.answer(SERVICES, {name: {"ID": name, **listed} for name in ("a-proxy", "b-proxy")})
     await ends(bench, ExitCode.CONFIGURATION, "has 2 sidecars: a-proxy, b-proxy; choose one with -proxy-id")
 
 
 async def test_an_unknown_proxy_id(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICE, text=f"unknown service ID: {PROXY}", status=404)
     with pytest.raises(Exit, match="knows no service with the id 'web-sidecar-proxy'") as caught:
         await start(bench).registration(PROXY)
@@ -172,7 +180,7 @@ async def test_an_unknown_proxy_id(nursery: trio.Nursery) -> None:
 async def test_a_registration_that_is_none_of_a_proxy(
     nursery: trio.Nursery, extra: dict[str, object]
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICE, proxy_answer(**extra), content_hash="h1")  # type: ignore[arg-type]
     with pytest.raises(Exit, match="the registration of 'web-sidecar-proxy' cannot be served") as caught:
         await start(bench).registration(PROXY)

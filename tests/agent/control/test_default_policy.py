@@ -20,8 +20,8 @@ from tests.support.agent_parts import (
     AUTHORIZE,
     BY_DEFAULT,
     MATCH,
-    Assembled,
-    assembled,
+    AgentBench,
+    agent_bench,
     registration,
     settings,
 )
@@ -30,9 +30,9 @@ DENIED_BY_SETTING = {"Authorized": False, "Reason": "Default intention policy"}
 WEB = parse("spiffe://x.consul/ns/default/dc/dc1/svc/client")
 
 
-def watching(nursery: trio.Nursery, *, credentials: bool = False, **flags: str) -> Assembled:
+def watching(nursery: trio.Nursery, *, credentials: bool = False, **flags: str) -> AgentBench:
     """An agent that serves and watches who may call it."""
-    bench = assembled(nursery, settings(**flags))
+    bench = agent_bench(nursery, settings(**flags))
     bench.well()
     bench.control.phase = Phase.SERVING
     bench.control.take(registration())
@@ -41,13 +41,13 @@ def watching(nursery: trio.Nursery, *, credentials: bool = False, **flags: str) 
     return bench
 
 
-def answer(bench: Assembled, value: object = None, **more: Any) -> None:
+def answer(bench: AgentBench, value: object = None, **more: Any) -> None:
     """From now on authorize answers so."""
     bench.consul.replace(AUTHORIZE)
     bench.consul.answer(AUTHORIZE, value, **more)
 
 
-def reason(bench: Assembled) -> VerdictReason:
+def reason(bench: AgentBench) -> VerdictReason:
     """What decides about a caller that no intention names."""
     intentions = bench.snapshot.intentions.value
     assert intentions is not None
@@ -55,11 +55,11 @@ def reason(bench: Assembled) -> VerdictReason:
     return authorize(intentions, WEB).reason
 
 
-def asked(bench: Assembled) -> int:
+def asked(bench: AgentBench) -> int:
     return len(bench.consul.questions(AUTHORIZE))
 
 
-def changed(bench: Assembled, source: str, index: int, policy: str = "allow") -> None:
+def changed(bench: AgentBench, source: str, index: int, policy: str = "allow") -> None:
     rule = {"SourceName": source, "DestinationName": "web", "Action": "deny"}
     bench.consul.answer(MATCH, {"web": [rule]}, index=index, policy=policy)
 

@@ -15,9 +15,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.control.endpoints import EndpointFeeds
+from agent.control.endpoints import EndpointWatches
 from agent.observe.events import Journal
-from tests.support.fake_consul import ScriptedConsul
+from tests.support.fake_consul import FakeConsul
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import (
     Destination,
@@ -51,8 +51,8 @@ def clock() -> datetime:
 
 @dataclass(slots=True)
 class Story:
-    consul: ScriptedConsul
-    feeds: EndpointFeeds
+    consul: FakeConsul
+    feeds: EndpointWatches
 
     def asked(self, path: str) -> int:
         return len(self.consul.questions(path))
@@ -61,11 +61,11 @@ class Story:
 @asynccontextmanager
 async def story() -> AsyncIterator[Story]:
     async with trio.open_nursery() as nursery:
-        consul = ScriptedConsul()
+        consul = FakeConsul()
         consul.answer(HEALTH, [entry()], index=5)
         consul.answer(QUERY, {"Service": "db", "Nodes": [entry()], "Datacenter": "dc2", "DNS": {"TTL": ""}})
         consul.answer(GATES, [], index=9)
-        feeds = EndpointFeeds(
+        feeds = EndpointWatches(
             consul.client(nursery),
             own_datacenter=lambda: "dc1",
             clock=clock,

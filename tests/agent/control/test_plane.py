@@ -18,8 +18,8 @@ from tests.support.agent_parts import (
     MATCH,
     PROXY,
     SERVICE,
-    Assembled,
-    assembled,
+    AgentBench,
+    agent_bench,
     proxy_answer,
     registration,
     settings,
@@ -28,7 +28,7 @@ from upstreams.spec import parse_upstream_flag
 
 
 async def test_everything_is_watched_and_published(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bench.control.take(registration())
     bench.control.watch_credentials(registration())
@@ -45,7 +45,7 @@ async def test_everything_is_watched_and_published(nursery: trio.Nursery, autoju
 async def test_intentions_are_watched_from_the_first_registration_on_that_accepts_callers(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bench.control.take(registration(public_bind=None))
     assert bench.control.status_of("intentions") is None
@@ -56,7 +56,7 @@ async def test_intentions_are_watched_from_the_first_registration_on_that_accept
 
 
 async def test_a_registration_is_taken_when_it_differs(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery, settings(listen="10.0.0.1:1"))
+    bench = agent_bench(nursery, settings(listen="10.0.0.1:1"))
     bench.control.take(registration())
     bench.control.take(registration())
     assert bench.snapshot.registration.version == 1
@@ -69,7 +69,7 @@ async def test_a_registration_is_taken_when_it_differs(nursery: trio.Nursery) ->
 
 
 async def test_listeners_that_meet_are_left_out_and_told(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     fine, meeting = parse_upstream_flag("db:9191"), parse_upstream_flag("db:localhost:8080")
     bench.control.take(registration(upstreams=(fine, meeting)))
     placed = bench.snapshot.registration.value
@@ -87,7 +87,7 @@ async def test_a_registration_whose_names_are_looked_up_gives_way_to_a_newer_one
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     app = {host: TcpAddress(host, 9191) for host in ("slow.example", "quick.example")}
     upstreams = (parse_upstream_flag("db:9191"),)
     bench.control.take(registration(upstreams=upstreams, local_app=app["slow.example"]))
@@ -103,7 +103,7 @@ async def test_a_registration_whose_names_are_looked_up_gives_way_to_a_newer_one
 async def test_a_refusal_before_it_serves_ends_it(
     nursery: trio.Nursery, autojump_clock: MockClock, path: str
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bench.consul.replace(path)
     bench.consul.answer(path, text="Permission denied", status=403)
@@ -116,7 +116,7 @@ async def test_a_refusal_before_it_serves_ends_it(
     assert error.code is ExitCode.PERMISSION
 
 
-async def watch_for_a_while(bench: Assembled, seconds: float = 100) -> None:
+async def watch_for_a_while(bench: AgentBench, seconds: float = 100) -> None:
     async with trio.open_nursery() as watching:
         bench.control.attach(watching)
         bench.control.take(registration())
@@ -128,7 +128,7 @@ async def watch_for_a_while(bench: Assembled, seconds: float = 100) -> None:
 async def test_the_same_refusal_afterwards_is_asked_about_again(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bench.consul.replace(MATCH)
     bench.consul.answer(MATCH, text="Permission denied", status=403)
@@ -140,7 +140,7 @@ async def test_the_same_refusal_afterwards_is_asked_about_again(
 async def test_a_registration_that_is_gone_is_told_once(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICE, text="unknown service ID", status=404)
     bench.snapshot.registration.publish(registration())
     bench.control.watch_registration(PROXY)
@@ -154,7 +154,7 @@ async def test_a_registration_that_is_gone_is_told_once(
 async def test_a_new_token_is_tried_at_once(
     nursery: trio.Nursery, autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bench.control.phase = Phase.SERVING
     bench.consul.replace(MATCH)
@@ -174,7 +174,7 @@ async def test_a_new_token_is_tried_at_once(
 async def test_intentions_are_published_with_our_settings_and_datacenter(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery, settings(narrow=["web@dc1"], audit="true"))
+    bench = agent_bench(nursery, settings(narrow=["web@dc1"], audit="true"))
     bench.well()
     bench.control.take(registration(datacenter=None))
     await trio.sleep(1)
@@ -190,7 +190,7 @@ async def test_intentions_are_published_with_our_settings_and_datacenter(
 async def test_intentions_are_too_old_when_consul_does_not_answer_and_good_again_when_it_does(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery, settings(intentions_max_age="120"))
+    bench = agent_bench(nursery, settings(intentions_max_age="120"))
     bench.well()
     bench.control.phase = Phase.SERVING
     bench.control.take(registration())
@@ -216,7 +216,7 @@ async def test_intentions_are_too_old_when_consul_does_not_answer_and_good_again
 async def test_without_a_greatest_age_intentions_are_kept(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bench.control.phase = Phase.SERVING
     bench.control.take(registration())
@@ -234,7 +234,7 @@ async def test_without_a_greatest_age_intentions_are_kept(
 async def test_a_datacenter_that_becomes_known_makes_old_intentions_no_younger(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery, settings(intentions_max_age="120"))
+    bench = agent_bench(nursery, settings(intentions_max_age="120"))
     bench.well()
     bench.control.phase = Phase.SERVING
     bench.control.take(registration(datacenter=None))
@@ -254,7 +254,7 @@ async def test_whom_we_may_not_call_is_watched_from_the_first_upstream_on_where_
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     for wanted in ("false", "true"):
-        bench = assembled(nursery, settings(judge_outbound=wanted))
+        bench = agent_bench(nursery, settings(judge_outbound=wanted))
         bench.well()
         nursery.start_soon(bench.control.watch_source_intentions)
         bench.control.take(registration(public_bind=None))
@@ -271,7 +271,7 @@ async def test_whom_we_may_not_call_is_watched_from_the_first_upstream_on_where_
 async def test_that_consul_refuses_whom_we_may_call_ends_nothing(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery, settings(judge_outbound="true"))
+    bench = agent_bench(nursery, settings(judge_outbound="true"))
     bench.well()
     bench.consul.replace(MATCH)
     bench.consul.answer(MATCH, text="Permission denied", status=403)

@@ -12,18 +12,18 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
 
 from agent.base.prometheus import text
-from agent.control.credentials import Asker, Refresh
+from agent.control.credentials import RenewalResult, RenewalSource
 from agent.control.report import families, row
 from tests.certs.authority import Issuer
-from tests.support.agent_parts import LEAF, START, Assembled, assembled, registration, virtual
+from tests.support.agent_parts import LEAF, START, AgentBench, agent_bench, registration, virtual
 from tests.support.fake_consul import Scripted
 
 HOUR = 3600
 DATE = "Sat, 17 May 2031 13:00:00 GMT"
 
 
-async def begin(nursery: trio.Nursery) -> tuple[Assembled, Issuer]:
-    bench = assembled(nursery)
+async def begin(nursery: trio.Nursery) -> tuple[AgentBench, Issuer]:
+    bench = agent_bench(nursery)
     root = bench.well()
     bench.control.watch_credentials(registration())
     await trio.sleep(1)
@@ -31,7 +31,7 @@ async def begin(nursery: trio.Nursery) -> tuple[Assembled, Issuer]:
 
 
 async def test_nothing_is_known_yet(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     assert row(bench.control, virtual()) is None
     assert list(families(bench.control)) == []
 
@@ -106,15 +106,15 @@ async def test_what_went_wrong(autojump_clock: MockClock, nursery: trio.Nursery)
     await trio.sleep(5)
     bench.consul.replace(LEAF)
     bench.consul.answer(LEAF, text="Rate limit reached, try again later", status=429)
-    assert await rotation.refresh(Asker.OPERATOR) is Refresh.FAILED
+    assert await rotation.refresh(RenewalSource.OPERATOR) is RenewalResult.FAILED
     bench.consul.replace(LEAF)
     bench.consul.answer(LEAF, Issuer.root(now=START).leaf(serial=0x0F).answer(), index=51)
-    assert await rotation.refresh(Asker.OPERATOR) is Refresh.REJECTED
+    assert await rotation.refresh(RenewalSource.OPERATOR) is RenewalResult.REJECTED
     bench.consul.replace(LEAF)
     bench.consul.answer(LEAF, text="Rate limit reached, try again later", status=429)
-    assert await rotation.refresh(Asker.OPERATOR) is Refresh.FAILED
+    assert await rotation.refresh(RenewalSource.OPERATOR) is RenewalResult.FAILED
     for number in range(6):
-        rotation._take_leaf(rotation._leaf.value, Asker.WATCH)  # type: ignore[arg-type]
+        rotation._take_leaf(rotation._leaf.value, RenewalSource.WATCH)  # type: ignore[arg-type]
         rotation._churn.taken(trio.current_time() + number, 72 * 3600.0)
     bench.control.skew.take(DATE)
     told = row(bench.control, virtual())

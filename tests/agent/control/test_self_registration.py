@@ -8,14 +8,14 @@ import trio
 from trio.testing import MockClock
 
 from agent.control.self_registration import GOODBYE_SECONDS, HEARTBEAT_SECONDS, SelfRegistration
-from tests.support.agent_parts import PROXY, Assembled, assembled, registration
+from tests.support.agent_parts import PROXY, AgentBench, agent_bench, registration
 from tests.support.fake_consul import Scripted
 
 REGISTER, UPDATE = "/v1/agent/service/register", f"/v1/agent/check/update/{PROXY}-ttl"
 DEREGISTER = f"/v1/agent/service/deregister/{PROXY}"
 
 
-def own(bench: Assembled, pieces: list[str], failures: list[str]) -> SelfRegistration:
+def own(bench: AgentBench, pieces: list[str], failures: list[str]) -> SelfRegistration:
     return SelfRegistration(
         consul=bench.control.consul,
         registration=registration(),
@@ -27,7 +27,7 @@ def own(bench: Assembled, pieces: list[str], failures: list[str]) -> SelfRegistr
 async def test_it_registers_once_and_tells_how_it_is(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(REGISTER, text="")
     bench.consul.answer(UPDATE, text="")
     pieces: list[str] = ["credentials: none"]
@@ -45,7 +45,7 @@ async def test_it_registers_once_and_tells_how_it_is(
 async def test_an_agent_that_has_lost_us_is_told_again(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(REGISTER, text="")
     bench.consul.answer(UPDATE, text="")
     bench.consul.answer(UPDATE, text='CheckID "x" does not have associated TTL', status=500)
@@ -58,7 +58,7 @@ async def test_an_agent_that_has_lost_us_is_told_again(
 
 
 async def test_goodbye(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     failures: list[str] = []
     bench.consul.answer(DEREGISTER, text="")
     bench.consul.answer(DEREGISTER, text="no", status=500)

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.base.incremental import Pieces
+from agent.base.incremental import Incremental
 from agent.base.latest import Latest
 from agent.config.registration import Registration
 from agent.consul.api import Answer, LeafAnswer
@@ -15,19 +15,28 @@ from agent.control.watches import (
     endpoints_watch,
     intentions_watch,
     leaf_watch,
-    outgoing_watch,
     read_leaf,
     read_registration,
     registration_watch,
     roots_watch,
+    source_intentions_watch,
 )
 from agent.policy.intentions import Intentions
-from agent.policy.source_intentions import Outgoing
+from agent.policy.source_intentions import SourceIntentions
 from certs.bundle import TrustBundle
 from certs.leaf import Leaf
 from tests.certs.authority import Issuer, roots_answer
 from tests.recorded import body
-from tests.support.agent_parts import LEAF, MATCH, PROXY, ROOTS, SERVICE, Assembled, assembled, proxy_answer
+from tests.support.agent_parts import (
+    LEAF,
+    MATCH,
+    PROXY,
+    ROOTS,
+    SERVICE,
+    AgentBench,
+    agent_bench,
+    proxy_answer,
+)
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, QueryDestination, ServiceDestination
 
@@ -35,7 +44,7 @@ HEALTH = "/v1/health/connect/db"
 GATEWAYS = "/v1/health/service/mesh-gateway"
 
 
-async def one_answer(bench: Assembled, watch: Watch[object, object]) -> None:
+async def one_answer(bench: AgentBench, watch: Watch[object, object]) -> None:
     with trio.move_on_after(1):
         await watch.follow(bench.control.clock, bench.control.rng)
 
@@ -43,7 +52,7 @@ async def one_answer(bench: Assembled, watch: Watch[object, object]) -> None:
 async def test_the_registration_is_followed_by_its_hash(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(SERVICE, proxy_answer(), content_hash="h1")
     cell: Latest[Registration] = Latest()
     watch = registration_watch(bench.control.consul, PROXY, cell.publish)
@@ -56,7 +65,7 @@ async def test_the_registration_is_followed_by_its_hash(
 async def test_roots_leaf_and_intentions_are_followed_by_their_index(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.well()
     bundle: Latest[TrustBundle] = Latest()
     leaf: Latest[Leaf] = Latest()
@@ -81,7 +90,7 @@ async def test_roots_leaf_and_intentions_are_followed_by_their_index(
 async def test_a_header_alone_allows_nothing(
     nursery: trio.Nursery, autojump_clock: MockClock, policy: str, unknown: bool
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(MATCH, {"web": None}, index=7, policy=policy)
     cell: Latest[Intentions] = Latest()
     await one_answer(bench, intentions_watch(bench.control.consul, "web", cell.publish))  # type: ignore[arg-type]
@@ -92,7 +101,7 @@ async def test_a_header_alone_allows_nothing(
 async def test_a_changed_default_policy_alone_is_a_change(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.consul.answer(MATCH, {"web": None}, index=7, policy="allow")
     bench.consul.answer(MATCH, {"web": None}, index=7, policy="deny")
     cell: Latest[Intentions] = Latest()
@@ -103,7 +112,7 @@ async def test_a_changed_default_policy_alone_is_a_change(
 def reading(watch: object, value: object, *, filtered: bool = False) -> object:
     assert isinstance(watch, Watch)
     found = watch.read(Answer(value=value, filtered=filtered))
-    return found.at_once() if isinstance(found, Pieces) else found
+    return found.at_once() if isinstance(found, Incremental) else found
 
 
 def rejection(watch: object, value: object, *, filtered: bool = False) -> AnswerRejected:
@@ -113,7 +122,7 @@ def rejection(watch: object, value: object, *, filtered: bool = False) -> Answer
 
 
 async def test_answers_that_cannot_be_used_have_a_named_reason(nursery: trio.Nursery) -> None:
-    consul = assembled(nursery).control.consul
+    consul = agent_bench(nursery).control.consul
     cell: Latest[EndpointSet] = Latest()
     cases: list[tuple[object, object, str]] = [
         (
@@ -136,7 +145,7 @@ async def test_answers_that_cannot_be_used_have_a_named_reason(nursery: trio.Nur
 
 async def test_no_watch_takes_an_answer_of_the_past(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """What expired, was removed or was denied before is not brought back, nor is a list emptied."""
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     root = bench.well()
     consul, published = bench.control.consul, list[object]()
     bench.consul.answer(HEALTH, body("health-connect-near"), index=8)
@@ -174,7 +183,7 @@ async def test_no_watch_takes_an_answer_of_the_past(nursery: trio.Nursery, autoj
 async def test_an_empty_list_for_want_of_rights_is_no_list(
     nursery: trio.Nursery, autojump_clock: MockClock, empty: list[object] | None
 ) -> None:
-    consul, cell = assembled(nursery).control.consul, Latest[EndpointSet]()
+    consul, cell = agent_bench(nursery).control.consul, Latest[EndpointSet]()
     for lookup, value in (
         (ServiceDestination("db"), empty),
         (Gateways("dc2"), empty),
@@ -191,7 +200,7 @@ async def test_a_list_shortened_for_want_of_rights_is_used(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     watch = endpoints_watch(
-        assembled(nursery).control.consul, ServiceDestination("db"), Latest[EndpointSet]().publish
+        agent_bench(nursery).control.consul, ServiceDestination("db"), Latest[EndpointSet]().publish
     )
     found = reading(watch, body("health-connect-near"), filtered=True)
     assert isinstance(found, EndpointSet)
@@ -203,10 +212,10 @@ async def test_a_list_of_intentions_that_is_not_whole_is_no_list(
     nursery: trio.Nursery, autojump_clock: MockClock, value: list[object] | None
 ) -> None:
     """What is missing may be a denial, and with a default that allows nothing else would deny."""
-    consul = assembled(nursery).control.consul
+    consul = agent_bench(nursery).control.consul
     for watch in (
         intentions_watch(consul, "web", Latest[Intentions]().publish),
-        outgoing_watch(consul, "web", Latest[Outgoing]().publish),
+        source_intentions_watch(consul, "web", Latest[SourceIntentions]().publish),
     ):
         assert rejection(watch, value, filtered=True).reason == "filtered_by_acls"
 
@@ -224,7 +233,7 @@ def test_recorded_registrations_are_read() -> None:
 
 
 async def test_how_each_upstream_is_watched(nursery: trio.Nursery) -> None:
-    consul = assembled(nursery).control.consul
+    consul = agent_bench(nursery).control.consul
     cell: Latest[EndpointSet] = Latest()
     service = endpoints_watch(consul, ServiceDestination("db", "dc2"), cell.publish)
     query = endpoints_watch(consul, QueryDestination("near"), cell.publish, 5.0)

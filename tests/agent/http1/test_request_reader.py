@@ -9,22 +9,22 @@ from hypothesis import strategies as st
 
 from agent.http1.head import FieldNames, HeadReason, HeadRefused
 from agent.http1.request_body import ChunkedBody, CountedBody
-from agent.http1.request_reader import REMEMBERED, Call, CallReader
+from agent.http1.request_reader import REMEMBERED, ParsedRequest, RequestReader
 from agent.http1.target import TargetRefused
 from tests.scenarios.attempts import AGAINST_ALLOWANCES, AGAINST_DENIALS, SMUGGLING
 from tests.scenarios.http_front import request
 
 
-def reader(identity: bytes = b"URI=spiffe://x") -> CallReader:
-    return CallReader(host=b"127.0.0.1:80", identity=identity, judged=lambda: {"x"})
+def reader(identity: bytes = b"URI=spiffe://x") -> RequestReader:
+    return RequestReader(host=b"127.0.0.1:80", identity=identity, judged=lambda: {"x"})
 
 
-def read(raw: bytes, by: CallReader | None = None) -> Call:
+def read(raw: bytes, by: RequestReader | None = None) -> ParsedRequest:
     head, mark, came = raw.partition(b"\r\n\r\n")
     return (by or reader()).read(head + mark, came)
 
 
-def shown(raw: bytes, by: CallReader) -> object:
+def shown(raw: bytes, by: RequestReader) -> object:
     """All that is made of a request, or the reason why nothing is."""
     try:
         call = read(raw, by)
@@ -32,7 +32,7 @@ def shown(raw: bytes, by: CallReader) -> object:
         return refusal.reason, refusal.detail
     body = call.body
     return (
-        *(call.method, call.asked_for, call.old, call.target, call.fields, call.head, call.asked),
+        *(call.method, call.raw_target, call.old, call.target, call.fields, call.head, call.asked),
         *(call.framing, call.whole, call.upgrades, type(body), body.ended, body.rest),
     )
 
@@ -112,7 +112,7 @@ def test_where_underscores_are_let_through_rules_and_identity_are_folded() -> No
     with pytest.raises(HeadRefused) as refused:
         read(raw)
     assert refused.value.reason is HeadReason.FIELD_NAME
-    by = CallReader(host=b"db", identity=b"us", judged=frozenset, names=FieldNames.UNDERSCORES)
+    by = RequestReader(host=b"db", identity=b"us", judged=frozenset, names=FieldNames.UNDERSCORES)
     for _ in range(2):
         call = read(raw, by)
         assert call.asked.headers["x-role"] == ("a", "b")

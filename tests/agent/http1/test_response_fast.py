@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.http1.fields import response_fields
-from agent.http1.response_fast import read_plain
+from agent.http1.response_fast import read_fast
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def test_a_plain_answer() -> None:
     raw = OK + b"Server: x\r\nContent-Length: 5\r\nX-Y:z\r\n\r\nhello"
-    answer = read_plain(raw, b"GET")
+    answer = read_fast(raw, b"GET")
     assert answer is not None
     assert (answer.begins, answer.length, answer.keeps) == (len(raw) - 5, 5, True)
     assert answer.written(close=False) == raw[:-5]
@@ -27,14 +27,14 @@ def test_what_belongs_to_one_connection_ends_here() -> None:
         OK
         + b"connection: Keep-Alive\r\nKeep-Alive: timeout=5\r\nTest: 1\r\nContent-Length: 0\r\nTE: x\r\n\r\n"
     )
-    answer = read_plain(raw, b"GET")
+    answer = read_fast(raw, b"GET")
     assert answer is not None
     assert answer.written(close=False) == OK + b"Test: 1\r\nContent-Length: 0\r\n\r\n"
     assert answer.keeps
 
 
 def test_an_app_that_says_it_closes_is_believed() -> None:
-    answer = read_plain(OK + b"Connection: close\r\nContent-Length: 0\r\n\r\n", b"GET")
+    answer = read_fast(OK + b"Connection: close\r\nContent-Length: 0\r\n\r\n", b"GET")
     assert answer is not None
     assert not answer.keeps
     assert b"lose" not in answer.written(close=False)
@@ -45,7 +45,7 @@ def test_an_app_that_says_it_closes_is_believed() -> None:
     [(b"HEAD", b"200", b"Content-Length: 5\r\n"), (b"GET", b"204", b""), (b"GET", b"304", b"ETag: x\r\n")],
 )
 def test_answers_without_a_body(method: bytes, status: bytes, fields: bytes) -> None:
-    answer = read_plain(b"HTTP/1.1 %b X\r\n%b\r\n" % (status, fields), method)
+    answer = read_fast(b"HTTP/1.1 %b X\r\n%b\r\n" % (status, fields), method)
     assert answer is not None
     assert answer.length == 0
 
@@ -94,16 +94,16 @@ def test_answers_without_a_body(method: bytes, status: bytes, fields: bytes) -> 
     ids=repr,
 )
 def test_what_is_not_plain_is_left_to_h11(raw: bytes) -> None:
-    assert read_plain(raw, b"GET") is None
+    assert read_fast(raw, b"GET") is None
 
 
 def test_chunks_are_plain_too_but_not_those_that_do_not_come() -> None:
     raw = OK + b"Transfer-encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"
-    answer = read_plain(raw, b"GET")
+    answer = read_fast(raw, b"GET")
     assert answer is not None
     assert (answer.chunked, answer.length, answer.keeps) == (True, 0, False)
     assert answer.written(close=False) == OK + b"Transfer-encoding: chunked\r\n\r\n"
-    assert read_plain(raw, b"HEAD") is None
+    assert read_fast(raw, b"HEAD") is None
 
 
 lines = st.sampled_from(
@@ -142,7 +142,7 @@ methods = st.sampled_from([b"GET", b"HEAD", b"POST"])
 @given(methods, statuses, st.lists(lines, max_size=6), st.binary(max_size=9))
 def test_h11_would_read_the_same(method: bytes, status: bytes, fields: list[bytes], body: bytes) -> None:
     raw = b"HTTP/1.1 %b\r\n%b\r\n" % (status, b"".join(field + b"\r\n" for field in fields)) + body
-    plain = read_plain(raw, method)
+    plain = read_fast(raw, method)
     if plain is None:
         return
     app = h11.Connection(h11.CLIENT)

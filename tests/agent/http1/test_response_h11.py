@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from agent.http1.response_h11 import AnswerBroken, AnswerReason, OddAnswer
+from agent.http1.response_h11 import AnswerBroken, AnswerReason, H11Response
 
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
 
 
-def answer(method: bytes = b"GET", *, old: bool = False, upgrades: bool = False) -> OddAnswer:
-    return OddAnswer(method, old=old, upgrades=upgrades)
+def answer(method: bytes = b"GET", *, old: bool = False, upgrades: bool = False) -> H11Response:
+    return H11Response(method, old=old, upgrades=upgrades)
 
 
-def bytewise(odd: OddAnswer, raw: bytes, *, close: bool = False) -> bytes:
+def bytewise(odd: H11Response, raw: bytes, *, close: bool = False) -> bytes:
     return b"".join(odd.take(bytes([byte]), close=close) for byte in raw)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from agent.http1.request_reader import CallReader
+from agent.http1.request_reader import RequestReader
 from agent.inbound.app_connection import AppConnection
 from agent.inbound.exchange import Exchange, ExchangeFailed, Outcome
 from agent.relay.close import reset
@@ -131,7 +131,7 @@ async def test_an_app_that_is_gone_before_the_head_is_sent(used: bool, outcome: 
     reset(far)
     async with tls_pair() as (_, sidecar, _):
         await trio.lowlevel.wait_readable(near)
-        call = CallReader(host=b"db", identity=b"URI=x", judged=set).read(request("GET /"), b"")
+        call = RequestReader(host=b"db", identity=b"URI=x", judged=set).read(request("GET /"), b"")
         app = AppConnection(near, Progress())
         app.used = used
         exchange = Exchange(sidecar, app, call)

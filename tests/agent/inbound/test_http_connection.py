@@ -11,7 +11,7 @@ import trio
 
 from agent.base.address import TcpAddress
 from agent.inbound.exchange import Exchange
-from agent.inbound.http_connection import HttpFront
+from agent.inbound.http_connection import HttpConnection
 from agent.policy.intentions import parse_match
 from tests.scenarios.http_app import AppSide, Reached, say_ok
 from tests.scenarios.http_front import Front, allow, deny, front, request
@@ -229,7 +229,7 @@ async def test_a_connection_that_has_ended_leaves_nothing_to_the_collector(
 
         monkeypatch.setattr(name, make)
 
-    watched("agent.inbound.inbound.HttpFront", HttpFront)
+    watched("agent.inbound.inbound.HttpFront", HttpConnection)
     watched("agent.inbound.http_connection.Exchange", Exchange)
     raw, answer = ENDINGS[case]
     gc.disable()

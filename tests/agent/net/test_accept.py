@@ -14,7 +14,7 @@ import trio.testing
 
 from agent.net import accept as listener_module
 from agent.net.accept import BATCH, PACE, PAUSE, accept_all
-from agent.net.admission import GRACE, Admission, Overflow, Place
+from agent.net.admission import GRACE, Admission, Overflow, Slot
 from tests.support.faults import NoFaults
 from tests.support.socket_pairs import listener, tcp_pair
 
@@ -80,7 +80,7 @@ async def accepted(
 
     monkeypatch.setattr(listener_module.trio.lowlevel, "wait_readable", always_ready)  # type: ignore[attr-defined]
 
-    async def handler(sock: socket.socket, _place: Place) -> None:
+    async def handler(sock: socket.socket, _place: Slot) -> None:
         await trio.lowlevel.checkpoint()
         sock.close()
 
@@ -95,7 +95,7 @@ async def accepted(
 
 async def _accept(
     scripted: Scripted,
-    handler: Callable[[socket.socket, Place], object],
+    handler: Callable[[socket.socket, Slot], object],
     nursery: trio.Nursery,
     admission: Admission,
     told: Told,
@@ -167,7 +167,7 @@ async def test_others_get_their_turn_between_batches() -> None:
 
     scripted.accept = noted  # type: ignore[method-assign]
 
-    async def handler(sock: socket.socket, _place: Place) -> None:
+    async def handler(sock: socket.socket, _place: Slot) -> None:
         sock.close()
         await trio.lowlevel.checkpoint()
 
@@ -188,7 +188,7 @@ async def test_handshakes_begin_in_the_order_of_arrival_a_few_in_each_turn() -> 
     admission, begun, turns = Admission(), Counter[int](), Turns()
     order = list[object]()
 
-    async def handler(sock: socket.socket, _place: Place) -> None:
+    async def handler(sock: socket.socket, _place: Slot) -> None:
         begun[turns.now] += 1
         order.append(sock.getpeername())
         sock.close()
@@ -213,7 +213,7 @@ async def test_handshakes_begin_in_the_order_of_arrival_a_few_in_each_turn() -> 
 async def test_who_was_admitted_is_served_though_the_listener_ends_first() -> None:
     served = []
 
-    async def handler(sock: socket.socket, _place: Place) -> None:
+    async def handler(sock: socket.socket, _place: Slot) -> None:
         served.append(sock)
         sock.close()
         await trio.lowlevel.checkpoint()
@@ -246,7 +246,7 @@ async def test_sockets_are_handed_over_non_blocking_and_outlive_the_loop() -> No
     """Draining ends the loop first; whoever is in stays in."""
     admission, released, got = Admission(), trio.Event(), []
 
-    async def handler(sock: socket.socket, _place: Place) -> None:
+    async def handler(sock: socket.socket, _place: Slot) -> None:
         got.append(sock.gettimeout())
         await released.wait()
         sock.close()

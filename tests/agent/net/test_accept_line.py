@@ -11,7 +11,7 @@ import trio.testing
 
 from agent.net import accept as accept_module
 from agent.net.accept import LOOK, accept_all
-from agent.net.admission import Admission, Displaced, Overflow, Place
+from agent.net.admission import Admission, Displaced, Overflow, Slot
 from tests.agent.net.test_accept import Told
 from tests.support.socket_pairs import listener
 
@@ -21,9 +21,9 @@ class Slow:
 
     def __init__(self) -> None:
         self.begun: list[object] = []
-        self.places: list[Place] = []
+        self.places: list[Slot] = []
 
-    async def __call__(self, sock: socket.socket, place: Place) -> None:
+    async def __call__(self, sock: socket.socket, place: Slot) -> None:
         with sock:
             self.begun.append(sock.getpeername())
             self.places.append(place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.net.admission import GRACE, OWN_GRACE, Admission, Displaced, Line, Overflow, Place, source_of
+from agent.net.admission import GRACE, OWN_GRACE, Admission, Displaced, Line, Overflow, Slot, source_of
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 
@@ -17,7 +17,7 @@ class Bench:
         self.admission = Admission(limit, places, fair=fair, clock=lambda: self.now)
         self.unread: set[int] = set()  # places that have sent what we have not read
 
-    def enter(self, source: str, *, begun: bool = False, pressed: bool = False) -> Place | None:
+    def enter(self, source: str, *, begun: bool = False, pressed: bool = False) -> Slot | None:
         """One of that source, if there is a place."""
         if self.admission.obstacle(source, pressed=pressed) is not None:
             return None
@@ -26,13 +26,13 @@ class Bench:
             place.begin()
         return place
 
-    def fill(self, *sources: str, begun: bool = False) -> list[Place]:
+    def fill(self, *sources: str, begun: bool = False) -> list[Slot]:
         places = [self.enter(source, begun=begun) for source in sources]
         assert None not in places
         return [place for place in places if place is not None]
 
 
-def gone(places: list[Place]) -> list[bool]:
+def gone(places: list[Slot]) -> list[bool]:
     """Which of them have given way."""
     return [place.scope.cancel_called for place in places]
 

@@ -231,7 +231,7 @@ async def test_a_write_that_blocks_is_waited_for(contexts: Contexts) -> None:
     near, far = tcp_pair()
     with near, far:
         reluctant = Reluctant(contexts.client, near)
-        assert await handshake._Handshake(near, handshake.at_once).drive(reluctant) is reluctant
+        assert await handshake._Handshake(near, handshake.no_wait).drive(reluctant) is reluctant
     assert wishes == []
 
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent.base.address import Address, TcpAddress, UnixAddress
-from agent.net.admission import Admission, Overflow, Place
+from agent.net.admission import Admission, Overflow, Slot
 from agent.net.bind import BindFailed, Bound, bind
 from agent.net.listeners import CHECK, Listeners, Opening
 from tests.support.faults import NoFaults
@@ -44,7 +44,7 @@ class Bench:
         self.listeners = listeners
         self.heard = heard
 
-    async def greet(self, sock: socket.socket, _place: Place) -> None:
+    async def greet(self, sock: socket.socket, _place: Slot) -> None:
         sock.send(b"hello")
         sock.close()
 

@@ -15,9 +15,9 @@ from agent.observe.events import Journal
 from agent.outbound.warm_connection import WarmReason
 from tests.support.warm_upstream import DB, ONE
 from tests.upstreams.test_choose import Clock
-from upstreams.route import Approach
+from upstreams.route import Candidate
 
-WAY = Approach(target=0, endpoint=ONE, hop=ONE)
+WAY = Candidate(target=0, endpoint=ONE, hop=ONE)
 
 
 def log(level: LogLevel) -> tuple[Journal, io.StringIO]:

@@ -9,11 +9,11 @@ import trio
 
 from agent.observe.explain import answer_inquiry
 from agent.policy.intentions import parse_match
-from tests.support.agent_parts import assembled, registration
+from tests.support.agent_parts import agent_bench, registration
 
 
 async def test_questions(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     assert answer_inquiry(bench.agent, b"nonsense").status == 400
     assert answer_inquiry(bench.agent, b'{"source": "api", "more": 1}').status == 400
     ask = b'{"source": "api@dc2"}'

@@ -18,7 +18,7 @@ from agent.policy.intentions import VerdictReason
 from agent.proxy.report import resident_bytes
 from agent.relay.splice import Ending
 from tests.support.agent_in_process import public_life
-from tests.support.agent_parts import assembled, settings
+from tests.support.agent_parts import agent_bench, settings
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -39,7 +39,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 async def test_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
-    samples = await scrape(assembled(nursery).agent)
+    samples = await scrape(agent_bench(nursery).agent)
     assert value(samples, "sidecar_ready") == 0
     assert value(samples, "sidecar_connections_live", direction="inbound") == 0
     assert value(samples, "sidecar_info", version="0.1.0") == 1
@@ -47,7 +47,7 @@ async def test_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
 
 
 async def test_reasons_are_labels(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     ledger = bench.data.ledger
     with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
         attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
@@ -103,7 +103,7 @@ def test_the_process_itself() -> None:
 
 
 async def test_policy(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery, settings(audit="true"))
+    bench = agent_bench(nursery, settings(audit="true"))
     with bench.data.ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
         told = Audited(reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)")
         bench.data.ledger.audit(connection, told)

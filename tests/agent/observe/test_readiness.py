@@ -9,14 +9,14 @@ from trio.testing import MockClock
 
 from agent.base.phase import Phase
 from agent.consul.api import ConsulError, ConsulReason
-from agent.control.credentials import Rotation
+from agent.control.credentials import CredentialsKeeper
 from agent.control.watches import intentions_watch, registration_watch
 from agent.observe.readiness import GONE_GRACE, missing
 from agent.policy.intentions import Intentions
 from certs.contexts import build_contexts
 from tests.certs import fitting
 from tests.certs.authority import Issuer
-from tests.support.agent_parts import START, Assembled, assembled, registration
+from tests.support.agent_parts import START, AgentBench, agent_bench, registration
 
 NOBODY = Intentions(destination="web", rules=(), default_allow=False)
 
@@ -25,8 +25,8 @@ def error(reason: ConsulReason = ConsulReason.UNAVAILABLE) -> ConsulError:
     return ConsulError(reason, "/v1/x", "no", status=500)
 
 
-def rotation(bench: Assembled) -> Rotation:
-    return Rotation(
+def rotation(bench: AgentBench) -> CredentialsKeeper:
+    return CredentialsKeeper(
         bench.control.consul,
         service="web",
         datacenter="dc1",
@@ -37,14 +37,14 @@ def rotation(bench: Assembled) -> Rotation:
     )
 
 
-def publish_credentials(bench: Assembled) -> None:
+def publish_credentials(bench: AgentBench) -> None:
     root = Issuer.root(now=START)
     proven = fitting.credentials(root.leaf(not_after=START + timedelta(hours=1)), fitting.bundle(root), START)
     bench.snapshot.credentials.publish(build_contexts(proven, 1))
 
 
 async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     assert missing(bench.agent) == ["registration: no answer yet"]
     bench.control.start_status.failed(error(), START)
     assert missing(bench.agent) == ["registration: /v1/x answered 500: no"]
@@ -76,7 +76,7 @@ async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: Mock
     assert missing(bench.agent) == ["draining"]
 
 
-async def serving(bench: Assembled) -> Assembled:
+async def serving(bench: AgentBench) -> AgentBench:
     bench.snapshot.registration.publish(registration())
     publish_credentials(bench)
     bench.snapshot.intentions.publish(NOBODY)
@@ -85,7 +85,7 @@ async def serving(bench: Assembled) -> Assembled:
 
 
 async def test_a_leaf_that_has_expired(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    bench = await serving(assembled(nursery))
+    bench = await serving(agent_bench(nursery))
     await trio.sleep(3601)
     assert missing(bench.agent) == [
         "credentials: credentials_expired: our certificate expired at 2031-05-17T13:00:00+00:00"
@@ -95,7 +95,7 @@ async def test_a_leaf_that_has_expired(nursery: trio.Nursery, autojump_clock: Mo
 async def test_a_registration_may_be_gone_for_a_moment(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = await serving(assembled(nursery))
+    bench = await serving(agent_bench(nursery))
     watch = bench.control.watches["registration"] = registration_watch(
         bench.control.consul, "x", bench.snapshot.registration.publish
     )
@@ -114,7 +114,7 @@ async def test_a_registration_may_be_gone_for_a_moment(
 async def test_without_a_public_listener_intentions_do_not_matter(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.snapshot.registration.publish(registration(public_bind=None))
     publish_credentials(bench)
     bench.control.phase = Phase.SERVING

@@ -12,7 +12,7 @@ from agent.config.options import LogLevel
 from agent.observe.agent import Agent
 from agent.observe.routes import routes
 from agent.observe.server import Reply
-from tests.support.agent_parts import assembled
+from tests.support.agent_parts import agent_bench
 
 
 async def answer(agent: Agent, method: str, path: str, drained: list[str] | None = None) -> Reply:
@@ -22,11 +22,11 @@ async def answer(agent: Agent, method: str, path: str, drained: list[str] | None
 
 
 async def test_alive_is_always_yes(nursery: trio.Nursery) -> None:
-    assert (await answer(assembled(nursery).agent, "GET", "/live")).status == 200
+    assert (await answer(agent_bench(nursery).agent, "GET", "/live")).status == 200
 
 
 async def test_ready_says_what_is_missing(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     reply = await answer(bench.agent, "GET", "/ready")
     assert (reply.status, reply.body) == (503, b"registration: no answer yet\n")
     bench.control.phase = Phase.DRAINING
@@ -34,7 +34,7 @@ async def test_ready_says_what_is_missing(nursery: trio.Nursery) -> None:
 
 
 async def test_metrics_and_status(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     metrics = await answer(bench.agent, "GET", "/metrics")
     assert metrics.content_type.startswith("text/plain; version=0.0.4")
     assert b"sidecar_ready 0\n" in metrics.body
@@ -44,12 +44,12 @@ async def test_metrics_and_status(nursery: trio.Nursery) -> None:
 
 
 async def test_what_changes_the_agent_says_so(nursery: trio.Nursery) -> None:
-    for route in routes(assembled(nursery).agent, print):
+    for route in routes(agent_bench(nursery).agent, print):
         assert route.changes is (route.method == "POST" and route.path != "/explain")
 
 
 async def test_drain(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     drained: list[str] = []
     reply = await answer(bench.agent, "POST", "/drain", drained)
     assert (reply.status, reply.body) == (202, b"draining; connections have 30 s\n")
@@ -62,7 +62,7 @@ async def set_level(agent: Agent, body: bytes) -> Reply:
 
 
 async def test_another_log_level(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     reply = await set_level(bench.agent, b"error\n")
     assert (reply.status, reply.body) == (200, b"log level error, was debug\n")
     assert bench.agent.log.level is LogLevel.ERROR
@@ -74,7 +74,7 @@ async def test_another_log_level(nursery: trio.Nursery) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"loud", b"WARN", b"\xff"])
 async def test_no_such_log_level(nursery: trio.Nursery, body: bytes) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     reply = await set_level(bench.agent, body)
     assert reply.status == 400
     assert reply.body.endswith(b"the body is one of debug, info, warn, error\n")

@@ -17,7 +17,7 @@ from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
 from tests.certs.authority import TRUST_DOMAIN
 from tests.support.agent_in_process import public_life
-from tests.support.agent_parts import PROXY, assembled, settings
+from tests.support.agent_parts import PROXY, agent_bench, settings
 
 
 async def as_read(agent: Agent) -> dict[str, Any]:
@@ -27,7 +27,7 @@ async def as_read(agent: Agent) -> dict[str, Any]:
 
 
 async def test_before_anything_is_known(nursery: trio.Nursery) -> None:
-    read = await as_read(assembled(nursery).agent)
+    read = await as_read(agent_bench(nursery).agent)
     assert (read["phase"], read["ready"]) == ("starting", False)
     assert read["missing"] == ["registration: no answer yet"]
     for name in ("placement", "credentials", "intentions", "public"):
@@ -76,7 +76,7 @@ async def test_while_it_serves(nursery: trio.Nursery) -> None:
 
 
 async def test_what_fails_is_told_with_its_reason(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery, settings(token="x"))
+    bench = agent_bench(nursery, settings(token="x"))
     life = public_life(nursery)
     life.bench.well()
     life.bench.consul.replace("/v1/agent/connect/ca/roots")
@@ -111,7 +111,7 @@ async def test_rejected_credentials(nursery: trio.Nursery) -> None:
 
 
 async def test_connections_live_and_finished(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     domain = TrustDomain.parse(TRUST_DOMAIN)
     identity = ServiceId(trust_domain=domain, datacenter="dc2", service="db")
     with bench.data.ledger.open(Direction.OUTBOUND, "unix", "db@dc2") as connection:
@@ -139,7 +139,7 @@ async def test_connections_live_and_finished(nursery: trio.Nursery, monkeypatch:
 
 
 async def test_audit_mode_is_not_to_be_overlooked(nursery: trio.Nursery) -> None:
-    told = await document(assembled(nursery, settings(audit="true", narrow=["web@dc1"])).agent)
+    told = await document(agent_bench(nursery, settings(audit="true", narrow=["web@dc1"])).agent)
     assert told["complaints"] == ["AUDIT MODE: intentions are not enforced"]
     assert told["policy"] == {
         "audit": True,

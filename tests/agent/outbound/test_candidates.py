@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.outbound.candidates import ASK_SECONDS, MOST_ATTEMPTS, NEWS_SECONDS, Search
-from agent.outbound.upstream_state import Targets
+from agent.outbound.candidates import ASK_SECONDS, MOST_ATTEMPTS, NEWS_SECONDS, CandidateSearch
+from agent.outbound.upstream_state import UpstreamState
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.endpoints import EndpointSet
@@ -23,11 +23,11 @@ class Story:
 
     def __init__(self, upstream: Upstream = DB, *, polled: bool = False) -> None:
         self.lookups = Lookups(polled=polled)
-        self.targets = Targets(upstream, surroundings(self.lookups, Told(), Stopwatch()))
+        self.targets = UpstreamState(upstream, surroundings(self.lookups, Told(), Stopwatch()))
         self.targets.sources()
 
-    async def through(self, search: Search | None = None) -> list[str]:
-        search = search or Search(self.targets)
+    async def through(self, search: CandidateSearch | None = None) -> list[str]:
+        search = search or CandidateSearch(self.targets)
         found = []
         while (way := await search.next()) is not None:
             found.append(way.hop.service_id)
@@ -105,7 +105,7 @@ async def test_gateways_that_are_not_known_yet_are_waited_for(autojump_clock: Mo
 async def test_the_deadline_ends_it(autojump_clock: MockClock) -> None:
     story = Story()
     story.lookups.answer("db", *(endpoint(str(number)) for number in range(9)))
-    search = Search(story.targets)
+    search = CandidateSearch(story.targets)
     tried = 0
     while await search.next() is not None:
         tried += 1
@@ -124,7 +124,7 @@ async def test_a_step_leaves_their_share_to_the_targets_after_it(autojump_clock:
     story = Story(replace(DB, failover=(ServiceDestination("db", "dc2"),)))
     story.lookups.answer("db", endpoint("a"))
     story.lookups.answer("db@dc2", endpoint("far", datacenter="dc2"))
-    search = Search(story.targets)
+    search = CandidateSearch(story.targets)
     first = await search.next()
     assert first is not None
     assert search.seconds(first, most=30) == 5
@@ -138,7 +138,7 @@ async def test_a_step_leaves_their_share_to_the_targets_after_it(autojump_clock:
 async def test_who_was_served_has_the_whole_time_again(autojump_clock: MockClock) -> None:
     story = Story()
     story.lookups.answer("db", endpoint("a"), endpoint("b"))
-    search = Search(story.targets)
+    search = CandidateSearch(story.targets)
     assert await search.next() is not None
     await trio.sleep(3600)  # an app's idle connection, whose peer then goes away
     search.served()

@@ -13,12 +13,12 @@ import trio
 
 from agent.connections.connection import Connection
 from agent.connections.records import CloseReason, Direction
-from agent.net.admission import Admission, Place
+from agent.net.admission import Admission, Slot
 from agent.net.bind import BindFailed
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
-from agent.outbound.upstream_state import Targets
-from tests.support.agent_parts import Assembled, assembled
+from agent.outbound.upstream_state import UpstreamState
+from tests.support.agent_parts import AgentBench, agent_bench
 from tests.support.descriptors import no_descriptor_leaked
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from upstreams.spec import SocketBind, Upstream, parse_upstream_flag
@@ -27,12 +27,12 @@ from upstreams.spec import SocketBind, Upstream, parse_upstream_flag
 class Bench:
     upstreams: UpstreamListeners
 
-    def __init__(self, feeds: Lookups, agent: Assembled) -> None:
+    def __init__(self, feeds: Lookups, agent: AgentBench) -> None:
         self.feeds = feeds
         self.agent = agent
         self.served: Counter[str] = Counter()
 
-    async def serve(self, sock: socket.socket, _place: Place, targets: Targets) -> None:
+    async def serve(self, sock: socket.socket, _place: Slot, targets: UpstreamState) -> None:
         """Answer with the destination, then hold the connection until it is closed from outside."""
         destination = str(targets.upstream.destination)
         self.served[destination] += 1
@@ -48,7 +48,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(nursery: trio.Nursery) -> AsyncIterator[tuple[Bench, trio.Nursery]]:
-    agent = assembled(nursery)
+    agent = agent_bench(nursery)
     feeds = Lookups()
     made = Bench(feeds, agent)
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:

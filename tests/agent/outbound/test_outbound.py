@@ -58,10 +58,10 @@ async def test_the_place_is_settled_when_a_candidate_serves(served: bool) -> Non
 async def test_it_makes_way_before_each_step_of_its_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[Relay] = []
 
-    async def make_way(relay: Relay) -> None:
+    async def serve_relay(relay: Relay) -> None:
         steps.append(relay)
 
-    monkeypatch.setattr(Relay, "make_way", make_way)
+    monkeypatch.setattr(Relay, "serve_relay", serve_relay)
     async with mesh(echo) as m:
         async with await m.connect() as app:
             await app.send_all(b"x")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.consul.api import ConsulError, ConsulReason
-from agent.outbound.upstream_state import Targets
+from agent.outbound.upstream_state import UpstreamState
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import START, Stopwatch, endpoint
 from upstreams.endpoints import Endpoint, HostPort, Status
-from upstreams.reach import Doubt
-from upstreams.route import Approach
+from upstreams.reach import AddressWarning
+from upstreams.route import Candidate
 from upstreams.spec import (
     LocalBind,
     MeshGatewayMode,
@@ -34,14 +34,14 @@ class Story:
 
     def __init__(self, upstream: Upstream = DB) -> None:
         self.clock, self.told, self.lookups = Stopwatch(), Told(), Lookups()
-        self.targets = Targets(upstream, surroundings(self.lookups, self.told, self.clock))
+        self.targets = UpstreamState(upstream, surroundings(self.lookups, self.told, self.clock))
         self.targets.sources()
 
     def ways(self) -> list[str]:
         return list(dict.fromkeys(way.hop.service_id for way in self.targets.approaches()))
 
     def fail(self, one: Endpoint) -> None:
-        self.targets.failed(Approach(target=0, endpoint=one, hop=one))
+        self.targets.failed(Candidate(target=0, endpoint=one, hop=one))
 
     def after(self, seconds: float) -> str:
         self.clock.now += seconds
@@ -141,9 +141,9 @@ def test_an_odd_address_is_told_once_for_each_endpoint() -> None:
     )
     story = Story()
     for _ in range(3):
-        dialling = story.targets.address(Approach(target=1, endpoint=mixed, hop=mixed))
+        dialling = story.targets.address(Candidate(target=1, endpoint=mixed, hop=mixed))
         assert (dialling.host, dialling.port) == ("203.0.113.9", 31000)
-    assert story.told.doubts == [("far", Doubt.MIXED_PAIR)]
+    assert story.told.doubts == [("far", AddressWarning.MIXED_PAIR)]
 
 
 def test_gateways_are_looked_up_when_a_way_needs_them() -> None:

@@ -10,11 +10,18 @@ from OpenSSL import SSL
 from trio.testing import MockClock
 
 from agent.connections.records import Party
-from agent.outbound.warm_connection import MOST_EARLY, ORDERLY, ORDINARY, PROVEN_SECONDS, Warm, WarmReason
+from agent.outbound.warm_connection import (
+    MOST_EARLY,
+    ORDERLY,
+    ORDINARY,
+    PROVEN_SECONDS,
+    WarmConnection,
+    WarmReason,
+)
 from tests.support.socket_pairs import tcp_pair
 from tests.support.warm_upstream import ONE
-from upstreams.reach import Dialling, ReachReason
-from upstreams.route import Approach
+from upstreams.reach import DialAddress, ReachReason
+from upstreams.route import Candidate
 
 
 class Heard:
@@ -37,12 +44,12 @@ class Heard:
         raise SSL.SysCallError(32, "EPIPE")
 
 
-def warm(tls: Heard, sock: socket.socket, since: float = 0.0) -> Warm:
-    return Warm(
+def warm(tls: Heard, sock: socket.socket, since: float = 0.0) -> WarmConnection:
+    return WarmConnection(
         sock=sock,
         tls=cast("SSL.Connection", tls),
-        approach=Approach(target=0, endpoint=ONE, hop=ONE),
-        dialling=Dialling(host="10.0.0.1", port=1, reason=ReachReason.LOCAL_SERVICE),
+        approach=Candidate(target=0, endpoint=ONE, hop=ONE),
+        dialling=DialAddress(host="10.0.0.1", port=1, reason=ReachReason.LOCAL_SERVICE),
         peer=None,  # type: ignore[arg-type]  # nobody asks
         ours=cast("Party", None),
         generation=1,

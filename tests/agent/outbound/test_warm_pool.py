@@ -23,7 +23,7 @@ from tests.support.warm_upstream import DB, ONE, Story, contexts, refused, story
 from tests.upstreams.test_choose import endpoint
 from upstreams.ejection import EjectionPolicy
 from upstreams.endpoints import Status
-from upstreams.route import Approach
+from upstreams.route import Candidate
 from upstreams.spec import ServiceDestination
 
 DENY_DB = parse_deny_list(f"spiffe://{TRUST_DOMAIN}/ns/default/dc/*/svc/db")
@@ -145,7 +145,7 @@ async def test_after_a_setback_it_is_back_to_full_speed_once_one_has_lived(
 
 
 def eject(told: Story) -> None:
-    told.targets.failed(Approach(target=0, endpoint=ONE, hop=ONE))
+    told.targets.failed(Candidate(target=0, endpoint=ONE, hop=ONE))
 
 
 CHANGES: list[tuple[str, Callable[[Story], None]]] = [

@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.outbound.warm_connection import Warm
+from agent.outbound.warm_connection import WarmConnection
 from agent.policy.deny_list import NOBODY
 from tests.agent.outbound.test_warm_pool import DENY_DB
 from tests.support.warm_upstream import DB, ONE, Story, contexts, story
 from tests.upstreams.test_choose import endpoint
-from upstreams.route import Approach
+from upstreams.route import Candidate
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def _something_happens(rng: Random, told: Story, world: dict[str, object], ended
             world["name"] = rng.choice(["one", "two"])
             told.lookups.answer("db", endpoint(str(world["name"])))
         case 3 if rng.random() < 0.3:
-            told.targets.failed(Approach(target=0, endpoint=ONE, hop=ONE))
+            told.targets.failed(Candidate(target=0, endpoint=ONE, hop=ONE))
         case 4 if told.far:
             number = rng.randrange(len(told.far))
             if number not in ended and told.far[number].alive:
@@ -61,7 +61,7 @@ def _something_happens(rng: Random, told: Story, world: dict[str, object], ended
             return
 
 
-def _assert_fit(told: Story, warm: Warm, world: dict[str, object], ended: set[int]) -> None:
+def _assert_fit(told: Story, warm: WarmConnection, world: dict[str, object], ended: set[int]) -> None:
     hop = warm.approach.hop
     assert not world["denied"]
     assert (warm.generation, hop.service_id) == (world["generation"], world["name"])

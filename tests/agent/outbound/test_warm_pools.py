@@ -15,29 +15,29 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.base.exits import ExitCode
 from agent.net.handshake import server_handshake
-from agent.outbound.upstream_state import Targets
+from agent.outbound.upstream_state import UpstreamState
 from agent.outbound.warm_pool import WarmPool
 from agent.proxy import upstream_report as upstream_status
 from tests.support.agent_in_process import life, wall
-from tests.support.agent_parts import PROXY, SERVICE, Assembled, assembled, proxy_answer
+from tests.support.agent_parts import PROXY, SERVICE, AgentBench, agent_bench, proxy_answer
 from tests.support.socket_pairs import contexts_of, listener
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.support.warm_upstream import DB
 
 
-def targets(warm: int) -> Targets:
-    return Targets(replace(DB, warm=warm), surroundings(Lookups(), Told()))
+def targets(warm: int) -> UpstreamState:
+    return UpstreamState(replace(DB, warm=warm), surroundings(Lookups(), Told()))
 
 
 class Bench:
     """The upstreams in force, and the pools that run."""
 
-    def __init__(self, agent: Assembled) -> None:
+    def __init__(self, agent: AgentBench) -> None:
         self.agent = agent
         self.in_force = agent.data.reconciler.upstreams.in_force
-        self.running: list[Targets] = []
+        self.running: list[UpstreamState] = []
 
-    async def now(self, *current: Targets) -> list[Targets]:
+    async def now(self, *current: UpstreamState) -> list[UpstreamState]:
         self.in_force.publish(current)
         await wait_all_tasks_blocked()
         return self.running
@@ -46,7 +46,7 @@ class Bench:
 async def test_those_that_want_one_have_one(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(assembled(nursery))
+    bench = Bench(agent_bench(nursery))
 
     async def run(pool: WarmPool) -> None:
         bench.running.append(pool._targets)
@@ -74,7 +74,7 @@ async def test_those_that_want_one_have_one(
 async def test_without_any_the_pools_module_is_not_loaded(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(assembled(nursery))
+    bench = Bench(agent_bench(nursery))
     monkeypatch.delitem(sys.modules, "agent.outbound.warm_pool")
     async with trio.open_nursery() as inner:
         inner.start_soon(bench.agent.data.keep_warm)

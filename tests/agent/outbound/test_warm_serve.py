@@ -11,8 +11,8 @@ import trio
 
 from agent.connections.ledger import Ledger
 from agent.connections.records import Direction
-from agent.outbound.upstream_state import Targets
-from agent.outbound.warm_connection import Warm
+from agent.outbound.upstream_state import UpstreamState
+from agent.outbound.warm_connection import WarmConnection
 from agent.outbound.warm_serve import WarmUse, serve_warm
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending
@@ -28,15 +28,15 @@ class Bench:
     """Our app's socket, and a pool that hands out what it is given."""
 
     def __init__(self) -> None:
-        self.ready: deque[Warm] = deque()
+        self.ready: deque[WarmConnection] = deque()
         self.app, self.sock = tcp_pair()
-        self.targets = Targets(DB, surroundings(Lookups(), Told()))
+        self.targets = UpstreamState(DB, surroundings(Lookups(), Told()))
         self.targets.warm = self
         self.events = Recorder()
         self.ledger = Ledger(lambda: datetime.now(UTC), self.events)
         self.far: list[socket.socket] = []
 
-    def take(self) -> Warm | None:
+    def take(self) -> WarmConnection | None:
         return self.ready.popleft() if self.ready else None
 
     def keep(self, early: bytes = b"") -> socket.socket:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from agent.process.memory import CALM_LOOKS, WORTH_IT, Tide, give_back
+from agent.process.memory import CALM_LOOKS, WORTH_IT, AfterFlood, give_back
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from agent.process.memory import CALM_LOOKS, WORTH_IT, Tide, give_back
 )
 def test_when_a_flood_has_gone(lives: list[int], calls: int) -> None:
     seen: list[int] = []
-    tide = Tide(lambda: seen.append(1), lambda: seen.append(1))
+    tide = AfterFlood(lambda: seen.append(1), lambda: seen.append(1))
     for live in lives:
         tide.look(live)
     assert len(seen) == calls
@@ -90,7 +90,7 @@ async def test_it_looks_for_as_long_as_it_runs(autojump_clock: trio.testing.Mock
     with trio.move_on_after(20):
         await give_back(
             lambda: WORTH_IT if trio.current_time() - begun < 2.5 else 0,
-            Tide(lambda: ebbed.append(trio.current_time()), lambda: calmed.append(trio.current_time())),
+            AfterFlood(lambda: ebbed.append(trio.current_time()), lambda: calmed.append(trio.current_time())),
         )
     assert [round(at - begun) for at in ebbed] == [3]
     assert [round(at - begun) for at in calmed] == [3 + CALM_LOOKS]

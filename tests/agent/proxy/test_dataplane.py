@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from agent.connections.connection import Connection
-from agent.connections.reauthorize import Judge
+from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import Direction, FailedAttempt
 from agent.inbound.inbound import Inbound
 from agent.net.admission import Admission
@@ -18,13 +18,13 @@ from agent.outbound.outbound import OutboundReason
 from agent.policy.intentions import Intentions
 from agent.proxy.dataplane import STEPS
 from agent.relay.splice import Ending
-from tests.support.agent_parts import assembled, registration
+from tests.support.agent_parts import agent_bench, registration
 
 
 async def test_a_caller_who_comes_when_the_app_has_gone_from_the_registration_is_let_go(
     nursery: trio.Nursery,
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     for placed in (None, registration(local_app=None)):
         if placed is not None:
             bench.snapshot.registration.publish(placed)
@@ -48,7 +48,7 @@ async def test_where_requests_are_judged_a_few_steps_of_handshakes_come_in_each_
     nursery: trio.Nursery, judged: bool, most: int
 ) -> None:
     """A relayed connection is served within the step; a judged one is a task, and waits for its turn."""
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.snapshot.registration.publish(registration(protocol="http", identity_header=judged))
     bench.snapshot.intentions.publish(Intentions(destination="web", rules=(), default_allow=True))
     turns = Turns()
@@ -69,7 +69,7 @@ async def test_where_requests_are_judged_a_few_steps_of_handshakes_come_in_each_
 async def test_a_caller_is_served_with_the_names_that_the_definition_lets_through(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, underscores: bool
 ) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     bench.snapshot.registration.publish(registration(protocol="http", underscores_in_headers=underscores))
     given: list[bool] = []
 
@@ -86,8 +86,8 @@ async def test_the_log_and_the_reauthorizer_hear_of_every_connection(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[Connection] = []
-    monkeypatch.setattr(Judge, "opened", lambda _judge, connection: heard.append(connection))
-    bench = assembled(nursery)
+    monkeypatch.setattr(Reauthorizer, "opened", lambda _judge, connection: heard.append(connection))
+    bench = agent_bench(nursery)
     with bench.data.ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
         attempt = FailedAttempt(endpoint="e", address="a", reason=DialReason.REFUSED, detail="d")
         bench.data.ledger.attempt_failed(connection, attempt)

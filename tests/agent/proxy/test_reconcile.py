@@ -15,7 +15,7 @@ from agent.config.registration import Registration
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
 from agent.proxy.reconcile import PUBLIC, Reconciler
-from tests.support.agent_parts import Assembled, assembled, registration, settings
+from tests.support.agent_parts import AgentBench, agent_bench, registration, settings
 from upstreams.spec import Upstream, parse_upstream_flag
 
 
@@ -34,7 +34,7 @@ class Upstreams:
 
 @dataclass
 class Bench:
-    agent: Assembled
+    agent: AgentBench
     following: Reconciler
     upstreams: Upstreams
 
@@ -56,7 +56,7 @@ async def begun(
     nursery: trio.Nursery, placed: Registration, inherited: socket.socket | None = None, **flags: str
 ) -> AsyncIterator[Bench]:
     """A registration carried out and being followed."""
-    agent = assembled(nursery, settings(**flags))
+    agent = agent_bench(nursery, settings(**flags))
     upstreams = Upstreams()
     told: UpstreamListeners = upstreams  # type: ignore[assignment]  # what of it is used
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:

@@ -13,18 +13,18 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from agent.base.prometheus import text
-from agent.net.admission import Admission, Place
+from agent.net.admission import Admission, Slot
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.listeners import UpstreamListeners
-from agent.outbound.upstream_state import Targets
+from agent.outbound.upstream_state import UpstreamState
 from agent.proxy import upstream_limits
 from agent.proxy import upstream_report as upstream_status
 from tests.support import warm_upstream as warm_story
-from tests.support.agent_parts import Assembled, assembled
+from tests.support.agent_parts import AgentBench, agent_bench
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import endpoint
 from upstreams.endpoints import EndpointSet, HostPort, Unusable, UnusableReason
-from upstreams.route import Approach
+from upstreams.route import Candidate
 from upstreams.spec import LocalBind, MeshGatewayMode, ServiceDestination, Upstream
 
 BIND = LocalBind("127.0.0.1", 9191)
@@ -36,19 +36,19 @@ DB = Upstream(
 )
 
 
-async def nobody(_sock: socket.socket, _place: Place, _targets: Targets) -> None:
+async def nobody(_sock: socket.socket, _place: Slot, _targets: UpstreamState) -> None:
     """Serve nobody."""
 
 
 class Story:
     """An agent with one upstream, its lookups in the test's hands."""
 
-    def __init__(self, agent: Assembled, nursery: trio.Nursery, upstream: Upstream) -> None:
+    def __init__(self, agent: AgentBench, nursery: trio.Nursery, upstream: Upstream) -> None:
         self.bench = agent
         self.lookups = Lookups()
         around = surroundings(self.lookups, Told())
         self.loads = around.loads
-        self.targets = Targets(upstream, around)
+        self.targets = UpstreamState(upstream, around)
         self.targets.sources()
         self.upstreams = UpstreamListeners(
             listeners=Listeners(agent.agent.log).serve_in(nursery, nursery),
@@ -74,11 +74,11 @@ class Story:
 
 
 async def story(nursery: trio.Nursery, upstream: Upstream = DB) -> Story:
-    return Story(assembled(nursery), nursery, upstream)
+    return Story(agent_bench(nursery), nursery, upstream)
 
 
 async def test_without_upstreams_there_is_nothing_to_say(nursery: trio.Nursery) -> None:
-    bench = assembled(nursery)
+    bench = agent_bench(nursery)
     upstreams = bench.data.reconciler.upstreams
     assert upstream_status.rows(upstreams, bench.control.clock()) == []
     assert text(upstream_status.families(upstreams)).strip() == ""
@@ -143,7 +143,7 @@ async def test_what_is_ejected_and_which_target_is_active(nursery: trio.Nursery)
     near, far = endpoint("near"), endpoint("far", datacenter="dc2")
     told.lookups.answer("db", near)
     told.lookups.answer("db@dc2", far)
-    told.targets.failed(Approach(target=0, endpoint=near, hop=near))
+    told.targets.failed(Candidate(target=0, endpoint=near, hop=near))
     row = told.row()
     assert row["active"] == "db@dc2"
     assert row["targets"][0]["endpoints"][0]["ejected_until"].endswith("Z")

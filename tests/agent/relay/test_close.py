@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.relay.close import dismiss, has_left, part, reset
+from agent.relay.close import close_both, close_without_notify, has_left, reset
 from agent.relay.splice import Ending
 from tests.support.socket_pairs import tcp_pair
 
@@ -32,7 +32,7 @@ def test_a_dismissed_caller_still_gets_what_was_written_last() -> None:
     near, far = tcp_pair()
     far.send(b"unread")
     near.send(b"alert")
-    dismiss(near)
+    close_without_notify(near)
     assert ended_as(far) == "bytes"
     assert ended_as(far) == "end"
     assert far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "no reset, which could overtake the alert"
@@ -42,7 +42,7 @@ def test_a_dismissed_caller_still_gets_what_was_written_last() -> None:
 def test_a_caller_who_has_left_can_be_dismissed() -> None:
     near, far = tcp_pair()
     reset(far)
-    dismiss(near)
+    close_without_notify(near)
     assert near.fileno() == -1
 
 
@@ -59,7 +59,7 @@ def test_a_caller_who_has_left_can_be_dismissed() -> None:
 def test_how_the_legs_part(ending: Ending | None, plain_sees: str, tls_sees: str) -> None:
     plain, app = tcp_pair()
     tls, peer = tcp_pair()
-    part(plain, tls, ending)
+    close_both(plain, tls, ending)
     assert (ended_as(app), ended_as(peer)) == (plain_sees, tls_sees)
     app.close()
     peer.close()
@@ -80,4 +80,4 @@ def test_who_has_left_takes_nothing_more(pair: Callable[[], tuple[socket.socket,
 
 
 def test_there_may_be_no_leg_to_part() -> None:
-    part(None, None, None)
+    close_both(None, None, None)

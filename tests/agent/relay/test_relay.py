@@ -54,17 +54,17 @@ async def test_a_task_with_long_work_gives_it_a_turn(
         async with relaying(relay, wire):
             await trio.testing.wait_all_tasks_blocked()
             wire.app.send(b"question")
-            await relay.make_way()  # it has just had one
+            await relay.serve_relay()  # it has just had one
             with pytest.raises(SSL.WantReadError):
                 wire.peer.recv(100)
             mock_clock.jump(PATIENCE)
-            await relay.make_way()
+            await relay.serve_relay()
             assert wire.peer.recv(100) == b"question"
             wire.peer_sock.close()
         mock_clock.jump(PATIENCE)
-        await relay.make_way()  # without a connection there is nothing to do
+        await relay.serve_relay()  # without a connection there is nothing to do
     mock_clock.jump(PATIENCE)
-    await relay.make_way()
+    await relay.serve_relay()
 
 
 @pytest.mark.parametrize("unix", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.workers.endpoints import HandedFeeds
+from agent.workers.endpoints import HandedSources
 from agent.workers.messages import HandedEndpoints
 from agent.workers.reports import AskedAgain, GatewaysWanted
 from tests.upstreams.test_choose import endpoint
@@ -31,11 +31,13 @@ def said() -> list[object]:
 
 
 @pytest.fixture
-def feeds(said: list[object]) -> HandedFeeds:
-    return HandedFeeds(said.append)
+def feeds(said: list[object]) -> HandedSources:
+    return HandedSources(said.append)
 
 
-def test_a_source_is_there_before_its_news_and_stays_the_same(feeds: HandedFeeds, said: list[object]) -> None:
+def test_a_source_is_there_before_its_news_and_stays_the_same(
+    feeds: HandedSources, said: list[object]
+) -> None:
     source = feeds.source(DB, 5.0)  # a service is never polled
     assert source.endpoints.version == 0
     source.ask_again()  # nobody to ask yet
@@ -47,7 +49,7 @@ def test_a_source_is_there_before_its_news_and_stays_the_same(feeds: HandedFeeds
     assert said == [AskedAgain(1)]
 
 
-def test_a_failure_alone_is_no_news_of_endpoints(feeds: HandedFeeds) -> None:
+def test_a_failure_alone_is_no_news_of_endpoints(feeds: HandedSources) -> None:
     feeds.take(handed(DB, "a"))
     source = feeds.source(DB, None)
     feeds.take(handed(DB, "a", failing="Consul is away"))
@@ -59,14 +61,14 @@ def test_a_failure_alone_is_no_news_of_endpoints(feeds: HandedFeeds) -> None:
     assert source.endpoints.version == 1
 
 
-def test_gateways_are_wanted_when_they_are_looked_for(feeds: HandedFeeds, said: list[object]) -> None:
+def test_gateways_are_wanted_when_they_are_looked_for(feeds: HandedSources, said: list[object]) -> None:
     feeds.source(Gateways("dc2"), None)
     feeds.source(Gateways("dc2"), None)
     feeds.source(QUERY, None)
     assert said == [GatewaysWanted("dc2")]
 
 
-def test_what_is_dropped_is_forgotten_unless_it_is_back_under_another_number(feeds: HandedFeeds) -> None:
+def test_what_is_dropped_is_forgotten_unless_it_is_back_under_another_number(feeds: HandedSources) -> None:
     feeds.take(handed(QUERY, "a"))
     source = feeds.source(QUERY, None)
     assert source.polled

@@ -13,9 +13,9 @@ from trio.testing import MockClock
 
 from agent.base.latest import Latest
 from agent.workers.channel import Channel
-from agent.workers.link import HUNG_SECONDS, START_SECONDS, Death, Link
+from agent.workers.link import HUNG_SECONDS, START_SECONDS, WorkerEnd, WorkerLink
 from agent.workers.messages import Finish, HandedSockets, Order, Report, Welcome, Withdrawn, decode
-from agent.workers.publisher import Board, Rank, Reader
+from agent.workers.publisher import Publisher, SendOrder, Subscriber
 from agent.workers.reports import AskedAgain, GatewaysWanted, Reported
 from tests.support.agent_parts import START, settings
 from tests.support.faults import Faults
@@ -54,15 +54,15 @@ def report(number: int, live: int = 0, **told: object) -> Reported:
 class Bench:
     def __init__(self, nursery: trio.Nursery) -> None:
         ours, theirs = socket.socketpair()
-        self.board = Board().start(nursery)
+        self.board = Publisher().start(nursery)
         self.far = Far(theirs)
         self.heard: list[object] = []
         self.served = 0
         self.sock = socket.socket()
         self.faults = Faults()
-        self.link = Link(
+        self.link = WorkerLink(
             ours,
-            Reader(self.board),
+            Subscriber(self.board),
             pid=1,
             since=START,
             sockets=self.sockets,
@@ -70,7 +70,7 @@ class Bench:
             on_serving=self.serving,
             faults=self.faults,
         )
-        self._how: tuple[Death, str] | None = None
+        self._how: tuple[WorkerEnd, str] | None = None
         self._ended = trio.Event()
 
     def sockets(self, key: Hashable) -> list[socket.socket]:
@@ -84,7 +84,7 @@ class Bench:
         self._how = await self.link.run(WELCOME)
         self._ended.set()
 
-    async def end(self) -> tuple[Death, str]:
+    async def end(self) -> tuple[WorkerEnd, str]:
         await self._ended.wait()
         assert self._how is not None
         return self._how
@@ -128,7 +128,7 @@ async def test_the_board_comes_before_the_question_and_sockets_come_along(slow_c
         told = HandedSockets(key="public", purpose="x")
         name = (HandedSockets, "public")
         b.board.post(
-            name, Rank.SOCKETS, Latest(told), lambda order: order, withdrawal=Withdrawn(key="public")
+            name, SendOrder.SOCKETS, Latest(told), lambda order: order, withdrawal=Withdrawn(key="public")
         )
         async with trio.open_nursery() as nursery:
             answered: list[Reported | None] = []
@@ -168,7 +168,7 @@ async def test_its_end_is_noticed_and_whoever_waits_for_it_is_told(slow_clock: M
             nursery.start_soon(ask)
             assert isinstance(await b.far.order(), Report)
             b.far.channel.close()
-        assert (await b.end())[0] is Death.EXITED
+        assert (await b.end())[0] is WorkerEnd.EXITED
         assert not b.link.serving
         assert await b.link.report() is None  # at once
 
@@ -179,7 +179,7 @@ async def test_one_that_does_not_answer_is_given_up(served: bool, slow_clock: Mo
         if served:
             await b.far.answer()
         began = trio.current_time()
-        assert (await b.end())[0] is Death.HUNG
+        assert (await b.end())[0] is WorkerEnd.HUNG
         waited = trio.current_time() - began
         assert (HUNG_SECONDS if served else START_SECONDS) <= waited < START_SECONDS + HUNG_SECONDS
 
@@ -187,7 +187,7 @@ async def test_one_that_does_not_answer_is_given_up(served: bool, slow_clock: Mo
 async def test_one_that_talks_nonsense_is_given_up(slow_clock: MockClock) -> None:
     async with bench() as b:
         await b.far.channel.send(b'{"type":"Reported","number":"many"}')
-        assert (await b.end())[0] is Death.UNREADABLE
+        assert (await b.end())[0] is WorkerEnd.UNREADABLE
 
 
 async def test_it_finishes_and_says_what_it_cut(slow_clock: MockClock) -> None:

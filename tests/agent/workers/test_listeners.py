@@ -12,18 +12,18 @@ import pytest
 import trio
 
 from agent.base.address import Address, TcpAddress, UnixAddress
-from agent.net.admission import Admission, Overflow, Place
+from agent.net.admission import Admission, Overflow, Slot
 from agent.net.bind import BindFailed
 from agent.net.listeners import Opening
 from agent.workers.listeners import HandedListeners, SharedListeners
 from agent.workers.messages import HandedSockets, Withdrawn, decode
-from agent.workers.publisher import Board, Reader
+from agent.workers.publisher import Publisher, Subscriber
 from tests.agent.net.test_listeners import Heard, hello, refuses
 
 ANY = TcpAddress("127.0.0.1", 0)
 
 
-async def greet(sock: socket.socket, _place: Place) -> None:
+async def greet(sock: socket.socket, _place: Slot) -> None:
     sock.send(b"hello")
     sock.close()
 
@@ -36,10 +36,10 @@ class Control:
     """The control process's side."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.board = Board().start(nursery)
+        self.board = Publisher().start(nursery)
         self.heard = Heard()
         self.listeners = SharedListeners(self.heard, self.board).serve_in(nursery, nursery)
-        self.reader = Reader(self.board)
+        self.reader = Subscriber(self.board)
 
     def told(self) -> list[object]:
         heard: list[object] = []

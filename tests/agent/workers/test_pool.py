@@ -22,7 +22,7 @@ from agent.workers.pool import WorkerPool
 from agent.workers.reports import AskedAgain, GatewaysWanted
 from agent.workers.supervisor import CEILING_SECONDS, _pause
 from tests.agent.workers.test_listeners import greet
-from tests.support.agent_parts import Assembled, assembled, registration, settings
+from tests.support.agent_parts import AgentBench, agent_bench, registration, settings
 from tests.support.worker_in_process import Nursery
 from tests.upstreams.test_choose import endpoint
 from upstreams.endpoints import EndpointSet
@@ -39,7 +39,7 @@ def slow_clock() -> MockClock:
 
 class Bench:
     def __init__(self, nursery: trio.Nursery, count: int) -> None:
-        self.agent: Assembled = assembled(nursery, settings(workers=str(count)))
+        self.agent: AgentBench = agent_bench(nursery, settings(workers=str(count)))
         self.agent.agent.log.level = LogLevel.INFO
         self.spawn = Nursery(nursery)
         control = self.agent.control

@@ -17,12 +17,12 @@ from agent.workers.reports import (
     NotAWord,
     Reported,
     added_up,
-    buried,
     merged,
     read,
     reported,
+    retired,
 )
-from tests.support.agent_parts import Assembled, assembled
+from tests.support.agent_parts import AgentBench, agent_bench
 
 
 def report_of(*metrics: Family, **told: Any) -> Reported:
@@ -43,11 +43,11 @@ def values(families: list[Family]) -> dict[str, list[tuple[dict[str, str], float
 
 
 @pytest.fixture
-async def agent(nursery: Any) -> Assembled:
-    return assembled(nursery)
+async def agent(nursery: Any) -> AgentBench:
+    return agent_bench(nursery)
 
 
-async def test_a_report_crosses_as_json(agent: Assembled) -> None:
+async def test_a_report_crosses_as_json(agent: AgentBench) -> None:
     ledger = agent.data.ledger
     with ledger.open(Direction.INBOUND, "1.2.3.4:5") as connection:
         connection.relaying()
@@ -87,9 +87,9 @@ def test_counters_of_two_kinds_and_metrics_without_labels_are_counted_as_they_ar
     """As a worker that has been taken over might say."""
     strange = report_of(gauged(LIVE, 2), counters={"probes": {"x": 1}})
     honest = report_of(counters={"probes": 3})
-    assert buried(buried(None, honest), strange).counters["probes"] == {"x": 1}
-    assert buried(buried(None, strange), honest).counters["probes"] == 3
-    assert buried(None, strange).counters["endings"] == {"": {"worker_died": 2}}
+    assert retired(retired(None, honest), strange).counters["probes"] == {"x": 1}
+    assert retired(retired(None, strange), honest).counters["probes"] == 3
+    assert retired(None, strange).counters["endings"] == {"": {"worker_died": 2}}
 
 
 def test_numbers_are_added_up_by_their_labels() -> None:
@@ -117,7 +117,7 @@ def test_the_dead_count_on_and_what_they_had_has_ended() -> None:
         live=3,
         counters={"probes": 1, "endings": {"inbound": {"clean": 2}, "outbound": {}}},
     )
-    ended = buried(buried(None, last), last)
+    ended = retired(retired(None, last), last)
     found = values(added_up([report_of(counted(1))], ended))
     assert found["x_total"] == [({}, 5)]
     assert found["sidecar_connections_total"] == [({"direction": "inbound", "reason": "worker_died"}, 6)]

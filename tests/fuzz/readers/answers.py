@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import h11
 
 from agent.http1.fields import response_fields
-from agent.http1.response_fast import PlainAnswer, read_plain
-from agent.http1.response_h11 import AnswerBroken, OddAnswer
+from agent.http1.response_fast import FastResponse, read_fast
+from agent.http1.response_h11 import AnswerBroken, H11Response
 from tests.fuzz.target import Target
 
 _ASKED = [(b"Host", b"app")]
@@ -41,14 +41,14 @@ def fuzz_one(data: bytes) -> None:
         upgrades=bool(choice & 8) and choice & 7 == 0,
         close=bool(choice & 4 or choice & 16),
     )
-    plain = read_plain(raw, asked.method)
+    plain = read_fast(raw, asked.method)
     if plain is not None:
         _plain(plain, raw, asked.method)
     whole = _odd(raw, asked, 0)
     assert _odd(raw, asked, size) == whole
 
 
-def _plain(plain: PlainAnswer, raw: bytes, method: bytes) -> None:
+def _plain(plain: FastResponse, raw: bytes, method: bytes) -> None:
     app = _client(method)
     app.receive_data(raw)
     head = app.next_event()
@@ -73,7 +73,7 @@ def _plain(plain: PlainAnswer, raw: bytes, method: bytes) -> None:
 
 def _odd(raw: bytes, asked: Asked, size: int) -> object:
     """What the caller hears of an answer that is whole; None if it is refused or not whole."""
-    odd = OddAnswer(asked.method, old=asked.old, upgrades=asked.upgrades)
+    odd = H11Response(asked.method, old=asked.old, upgrades=asked.upgrades)
     written, step = b"", size or max(1, len(raw))
     try:
         for place in range(0, len(raw), step):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import trio
 
 from agent.consul.api import Answer, Blocking, Consul, ConsulError, Json
-from agent.consul.http import Client, ExchangeFailed, Request, Response
+from agent.consul.http import Client, Request, RequestFailed, Response
 from agent.consul.token import TokenSource
 from agent.consul.watch import Cursor, advance
 from agent.control.clock_skew import ClockSkew
@@ -61,7 +61,7 @@ async def _plain(data: bytes, size: int) -> list[Response]:
     for _ in range(2):
         try:
             answers.append(await client.exchange(Request(method="GET", target="/v1/x"), 5))
-        except ExchangeFailed:
+        except RequestFailed:
             break
     await client.aclose()
     return answers

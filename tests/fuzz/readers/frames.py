@@ -24,8 +24,8 @@ from agent.workers.reports import (
     NotAWord,
     Reported,
     added_up,
-    buried,
     read,
+    retired,
 )
 from tests.agent.workers.test_messages import ORDERS
 from tests.fuzz.answered import words_of
@@ -65,7 +65,7 @@ def _word(frame: bytes) -> None:
     except NotAWord:
         return
     if isinstance(word, Reported):
-        families = added_up([word, word], buried(buried(None, word), word))
+        families = added_up([word, word], retired(retired(None, word), word))
         assert len({family.name for family in families}) == len(families)
         msgspec.json.encode(word)
 

@@ -15,7 +15,7 @@ import h11
 from agent.http1.fields import IDENTITY
 from agent.http1.head import MAX_FIELDS, FieldNames, HeadRefused, find_end, read_head
 from agent.http1.request_body import BodyBroken
-from agent.http1.request_reader import Call, CallReader
+from agent.http1.request_reader import ParsedRequest, RequestReader
 from agent.http1.target import TargetRefused
 from tests.fuzz.metered import Metered
 from tests.fuzz.target import Target
@@ -48,8 +48,8 @@ def fuzz_one(data: bytes) -> None:
         received = call.body.rest
 
 
-def _reader(names: FieldNames) -> CallReader:
-    return CallReader(host=_HOST, identity=_IDENTITY, judged=lambda: ("x-role",), names=names)
+def _reader(names: FieldNames) -> RequestReader:
+    return RequestReader(host=_HOST, identity=_IDENTITY, judged=lambda: ("x-role",), names=names)
 
 
 def _comes_bytewise(received: bytes, end: int | None) -> None:
@@ -77,7 +77,7 @@ def _is_head(head: bytes) -> bool:
     return True
 
 
-def _body(call: Call) -> bytes:
+def _body(call: ParsedRequest) -> bytes:
     """What is written of it to the app, as far as it has come."""
     try:
         written = call.body.start()
@@ -88,14 +88,14 @@ def _body(call: Call) -> bytes:
     return written
 
 
-def _as_if_alone(call: Call, body: bytes, head: bytes, came: bytes, names: FieldNames) -> None:
+def _as_if_alone(call: ParsedRequest, body: bytes, head: bytes, came: bytes, names: FieldNames) -> None:
     alone = _reader(names).read(head, came)
     assert (alone.head, alone.asked, alone.framing) == (call.head, call.asked, call.framing)
     assert _body(alone) == body
     assert (alone.body.ended, alone.body.rest) == (call.body.ended, call.body.rest)
 
 
-def _has_one_reading(call: Call, body: bytes) -> None:
+def _has_one_reading(call: ParsedRequest, body: bytes) -> None:
     request, heard = _by_h11(call.head + body)
     assert (request.method, request.target) == (call.method, call.target.sent)
     assert list(request.headers.raw_items()) == call.fields
