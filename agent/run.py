@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import traceback
-from collections.abc import Callable, Iterator, MutableMapping
-from datetime import datetime
+from collections.abc import Iterator, MutableMapping
 from random import Random
 
 import trio
 
 from agent import VERSION
-from agent.base.clock import now
+from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console, run_usage
 from agent.config.load import exit_code, read_settings
@@ -53,9 +52,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     return _live(life, console)
 
 
-def assemble(
-    settings: Settings, console: Console, clock: Callable[[], datetime], environ: MutableMapping[str, str]
-) -> Agent:
+def assemble(settings: Settings, console: Console, clock: Clock, environ: MutableMapping[str, str]) -> Agent:
     """An agent before it starts. Raises Exit for files that cannot be used."""
     log = Journal(
         console.err,

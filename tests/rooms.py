@@ -104,7 +104,6 @@ STAND_ALONE = (
     "agent.relay.splice",
     "agent.net.handshake",
     "agent.config.flags",
-    "agent.config.durations",
     "agent.process.sink",
 )
 

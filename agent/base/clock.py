@@ -1,8 +1,12 @@
-"""The wall clock; every other module gets it as an argument."""
+"""The wall clock, and the type of what is handed in for it: no other module asks what time it is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeAlias
+
+Clock: TypeAlias = Callable[[], datetime]
 
 
 def now() -> datetime:

@@ -7,9 +7,8 @@ admin endpoint. The text is plain: rich, which the demo writes with, is not inst
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import trio
 
 from agent import VERSION
 from agent.base.address import ANY_ADDRESS, TcpAddress, UnixAddress
-from agent.base.clock import now
+from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.base.undecodable import UNDECODABLE
 from agent.cli.admin_commands import CALL_SECONDS, JSON, unix_or_tcp
@@ -96,7 +95,7 @@ def main(_name: str, console: Console) -> int:
     return code
 
 
-async def examine(settings: Settings, clock: Callable[[], datetime]) -> list[Finding]:
+async def examine(settings: Settings, clock: Clock) -> list[Finding]:
     """Everything, in order."""
     findings = [ok("settings", "valid"), look_at_files(), *look_at_deny_file(settings)]
     running = await look_at_agent(settings, findings)

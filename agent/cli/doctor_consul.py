@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.exits import Exit, ExitCode
 from agent.base.watch_status import WatchStatus
 from agent.cli.findings import Finding, State, fail, ok, warn
@@ -44,7 +45,7 @@ class Examination:
     settings: Settings
     consul: Consul
     token: TokenSource
-    clock: Callable[[], datetime]
+    clock: Clock
     findings: list[Finding]
     datacenter: str = ""
     registration: Registration | None = None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from random import Random
 
 import trio
 from OpenSSL import SSL
 
 from agent.base.address import TcpAddress
+from agent.base.clock import Clock
 from agent.base.exits import ExitCode
 from agent.base.latest import Latest
 from agent.cli.doctor_consul import answered, refused
@@ -60,7 +60,7 @@ class Journey:
     datacenter: str
     wan: WanMode
     contexts: Contexts | None
-    clock: Callable[[], datetime]
+    clock: Clock
 
 
 async def look_at_upstream(upstream: Upstream, journey: Journey) -> Sequence[Finding]:

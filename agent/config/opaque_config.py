@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from agent.config.durations import InvalidDuration, parse_duration
+from agent.config.parsers import InvalidDuration, parse_duration
 
 E = TypeVar("E", bound=StrEnum)
 

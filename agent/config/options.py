@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.base.address import TcpAddress
-from agent.config import parsers as values
+from agent.config import parsers
 from agent.config.flags import Flag
 from agent.policy.narrowing import parse_setting
 from upstreams.spec import WanMode, parse_upstream_flag
@@ -57,7 +57,7 @@ class Option:
     @property
     def switch(self) -> bool:
         """Whether the flag stands alone."""
-        return self.read is values.parse_bool
+        return self.read is parsers.parse_bool
 
     @property
     def flag(self) -> Flag:
@@ -76,99 +76,99 @@ class Option:
 
 
 WHO = (
-    Option(name="sidecar_for", read=values.parse_name, environment="CONNECT_SIDECAR_FOR", example="ID",
+    Option(name="sidecar_for", read=parsers.parse_name, environment="CONNECT_SIDECAR_FOR", example="ID",
            says="run beside the service with this id; registration, upstreams and binds come from Consul"),
-    Option(name="proxy_id", read=values.parse_name, environment="CONNECT_PROXY_ID", example="ID",
+    Option(name="proxy_id", read=parsers.parse_name, environment="CONNECT_PROXY_ID", example="ID",
            says="the same, by the proxy's own service id"),
-    Option(name="service", read=values.parse_name, example="NAME",
+    Option(name="service", read=parsers.parse_name, example="NAME",
            says="run for this service without a registration"),
-    Option(name="listen", read=values.parse_listen, example="ADDR:PORT",
+    Option(name="listen", read=parsers.parse_listen, example="ADDR:PORT",
            says="the public listener; overrides the registration"),
-    Option(name="service_addr", read=values.parse_dial, example="ADDR:PORT|unix:/path",
+    Option(name="service_addr", read=parsers.parse_dial, example="ADDR:PORT|unix:/path",
            says="the workload itself; overrides the registration"),
     Option(name="upstream", read=parse_upstream_flag, example="SPEC", repeatable=True,
            says="[prepared_query:]NAME[@DC]:[ADDR:]PORT or …:unix:/path; overrides the registration"),
-    Option(name="register", read=values.parse_bool, default=False,
+    Option(name="register", read=parsers.parse_bool, default=False,
            says="with -service: register with the agent, and deregister at the end"),
-    Option(name="register_id", read=values.parse_name, example="ID",
+    Option(name="register_id", read=parsers.parse_name, example="ID",
            says="with -register: the service id (default NAME-proxy)"),
 )  # fmt: skip
 
 CONSUL = (
-    Option(name="http_addr", read=values.parse_http_addr, environment="CONSUL_HTTP_ADDR", example="ADDR:PORT",
-           default=values.ConsulAddress(host="127.0.0.1", port=8500),
+    Option(name="http_addr", read=parsers.parse_http_addr, environment="CONSUL_HTTP_ADDR",
+           example="ADDR:PORT", default=parsers.ConsulAddress(host="127.0.0.1", port=8500),
            says="the Consul agent: host:port, http://…, https://… or unix:///path"),
-    Option(name="token", read=values.parse_token, environment="CONSUL_HTTP_TOKEN", example="SECRET",
+    Option(name="token", read=parsers.parse_token, environment="CONSUL_HTTP_TOKEN", example="SECRET",
            secret=True, says="the ACL token; better in a file"),
-    Option(name="token_file", read=values.parse_file, environment="CONSUL_HTTP_TOKEN_FILE", example="FILE",
+    Option(name="token_file", read=parsers.parse_file, environment="CONSUL_HTTP_TOKEN_FILE", example="FILE",
            says="a file with the ACL token; it wins over -token and is read again when it changes"),
-    Option(name="http_auth", read=values.parse_text, environment="CONSUL_HTTP_AUTH", example="USER:PASSWORD",
+    Option(name="http_auth", read=parsers.parse_text, environment="CONSUL_HTTP_AUTH", example="USER:PASSWORD",
            secret=True, says="basic authentication, for a proxy in front of Consul"),
-    Option(name="http_ssl", read=values.parse_bool, environment="CONSUL_HTTP_SSL", default=False,
+    Option(name="http_ssl", read=parsers.parse_bool, environment="CONSUL_HTTP_SSL", default=False,
            says="speak TLS to the agent"),
-    Option(name="http_ssl_verify", read=values.parse_bool, environment="CONSUL_HTTP_SSL_VERIFY", default=True,
-           says="check the agent's certificate"),
-    Option(name="ca_file", read=values.parse_file, environment="CONSUL_CACERT", example="FILE",
+    Option(name="http_ssl_verify", read=parsers.parse_bool, environment="CONSUL_HTTP_SSL_VERIFY",
+           default=True, says="check the agent's certificate"),
+    Option(name="ca_file", read=parsers.parse_file, environment="CONSUL_CACERT", example="FILE",
            says="trust these authorities for the agent's certificate"),
-    Option(name="ca_path", read=values.parse_directory, environment="CONSUL_CAPATH", example="DIRECTORY",
+    Option(name="ca_path", read=parsers.parse_directory, environment="CONSUL_CAPATH", example="DIRECTORY",
            says="the same, a directory of them"),
-    Option(name="client_cert", read=values.parse_file, environment="CONSUL_CLIENT_CERT", example="FILE",
+    Option(name="client_cert", read=parsers.parse_file, environment="CONSUL_CLIENT_CERT", example="FILE",
            says="our certificate towards the agent"),
-    Option(name="client_key", read=values.parse_file, environment="CONSUL_CLIENT_KEY", example="FILE",
+    Option(name="client_key", read=parsers.parse_file, environment="CONSUL_CLIENT_KEY", example="FILE",
            says="its private key"),
-    Option(name="tls_server_name", read=values.parse_name, environment="CONSUL_TLS_SERVER_NAME",
+    Option(name="tls_server_name", read=parsers.parse_name, environment="CONSUL_TLS_SERVER_NAME",
            example="NAME", says="the name the agent's certificate must have"),
-    Option(name="namespace", read=values.parse_name, environment="CONSUL_NAMESPACE", example="NAME",
+    Option(name="namespace", read=parsers.parse_name, environment="CONSUL_NAMESPACE", example="NAME",
            says="Consul Enterprise only"),
-    Option(name="partition", read=values.parse_name, environment="CONSUL_PARTITION", example="NAME",
+    Option(name="partition", read=parsers.parse_name, environment="CONSUL_PARTITION", example="NAME",
            says="Consul Enterprise only"),
-    Option(name="start_timeout", read=values.parse_seconds, default=60.0, example="SECONDS",
+    Option(name="start_timeout", read=parsers.parse_seconds, default=60.0, example="SECONDS",
            says="exit 69 when Consul has not told us enough to serve by then; 0 waits for ever"),
 )  # fmt: skip
 
 OURS = (
-    Option(name="admin_bind", read=values.parse_admin, default=(TcpAddress("127.0.0.1", 19000),),
+    Option(name="admin_bind", read=parsers.parse_admin, default=(TcpAddress("127.0.0.1", 19000),),
            repeatable=True, example="ADDR:PORT|unix:/path",
            says="the admin endpoint; what changes the agent needs a unix socket"),
-    Option(name="admin_hosts", read=values.parse_text, repeatable=True, example="NAME",
+    Option(name="admin_hosts", read=parsers.parse_text, repeatable=True, example="NAME",
            says="by which other names in Host the admin endpoint answers over TCP, beside its addresses"),
-    Option(name="drain_seconds", read=values.parse_seconds, default=30.0, example="SECONDS",
+    Option(name="drain_seconds", read=parsers.parse_seconds, default=30.0, example="SECONDS",
            says="how long live connections may go on after SIGTERM"),
-    Option(name="expired_peer_grace", read=values.parse_grace, default=0.0, example="SECONDS|never",
+    Option(name="expired_peer_grace", read=parsers.parse_grace, default=0.0, example="SECONDS|never",
            says="how long a connection may outlive its peer's certificate before it is closed"),
-    Option(name="wan_addresses", read=values.one_of(WanMode), default=WanMode.AUTO, example="MODE",
+    Option(name="wan_addresses", read=parsers.one_of(WanMode), default=WanMode.AUTO, example="MODE",
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
-    Option(name="max_connections", read=values.parse_count, default=0, example="N",
+    Option(name="max_connections", read=parsers.parse_count, default=0, example="N",
            says="most live connections of one listener; 0 leaves it to the limit of open files"),
-    Option(name="max_handshakes", read=values.parse_count, default=512, example="N",
+    Option(name="max_handshakes", read=parsers.parse_count, default=512, example="N",
            says="most connections of one listener whose handshake is not over; 0 is no limit"),
-    Option(name="workers", read=values.parse_workers, default=1, example="N",
+    Option(name="workers", read=parsers.parse_workers, default=1, example="N",
            says="processes that serve connections; 1: this one, more: as many beside it, for more cores"),
-    Option(name="log_level", read=values.one_of(LogLevel), default=LogLevel.INFO, example="LEVEL",
+    Option(name="log_level", read=parsers.one_of(LogLevel), default=LogLevel.INFO, example="LEVEL",
            says="debug, info, warn or error"),
-    Option(name="log_format", read=values.one_of(LogFormat), default=LogFormat.TEXT, example="FORMAT",
+    Option(name="log_format", read=parsers.one_of(LogFormat), default=LogFormat.TEXT, example="FORMAT",
            says="text or json"),
 )  # fmt: skip
 
 POLICY = (
     Option(name="narrow", read=parse_setting, repeatable=True, example="SOURCE@DC,DC",
            says="let SOURCE (* is any) in from these datacenters only, whatever the intentions allow"),
-    Option(name="deny_file", read=values.parse_path, example="FILE",
+    Option(name="deny_file", read=parsers.parse_path, example="FILE",
            says="SPIFFE IDs and certificate serials that are let in by nobody; read again when it changes"),
-    Option(name="intentions_max_age", read=values.parse_max_age, default=math.inf, example="SECONDS|never",
+    Option(name="intentions_max_age", read=parsers.parse_max_age, default=math.inf, example="SECONDS|never",
            says="let nobody in by intentions whose last good answer from Consul is older; never: keep them"),
-    Option(name="judge_outbound", read=values.parse_bool, default=False,
+    Option(name="judge_outbound", read=parsers.parse_bool, default=False,
            says="neither make nor keep connections that intentions deny us; else the far side alone decides"),
-    Option(name="audit", read=values.parse_bool, default=False,
+    Option(name="audit", read=parsers.parse_bool, default=False,
            says="log and count what intentions would deny, and let it through"),
-    Option(name="strict", read=values.parse_bool, default=False,
+    Option(name="strict", read=parsers.parse_bool, default=False,
            says="this is production: refuse to start with -audit"),
-    Option(name="connection_log", read=values.parse_bool, default=False,
+    Option(name="connection_log", read=parsers.parse_bool, default=False,
            says="a line in the log for every connection, also those that end in order"),
-    Option(name="proxy_protocol", read=values.one_of(ProxyProtocol), default=ProxyProtocol.OFF,
+    Option(name="proxy_protocol", read=parsers.one_of(ProxyProtocol), default=ProxyProtocol.OFF,
            example="off|v2", says="tell the app who calls, in a PROXY protocol header with the SPIFFE ID"),
 )  # fmt: skip
 
 OPTIONS = (*WHO, *CONSUL, *OURS, *POLICY)
-CONFIG = Option(name="config", read=values.parse_text, example="FILE", says="read settings from this TOML")
+CONFIG = Option(name="config", read=parsers.parse_text, example="FILE", says="read settings from this TOML")
 BY_NAME = {option.name: option for option in OPTIONS}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
-from agent.config.durations import parse_duration
 from upstreams.spec import LOOPBACK
 
 E = TypeVar("E", bound=StrEnum)
@@ -24,6 +23,16 @@ _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _TOKEN = re.compile(r"[\x21-\x7e]+(?:[ \t]+[\x21-\x7e]+)*")
 _NAME = re.compile(r"[^\s/?#%]+")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = 2**63 / 1e9  # seconds; Go counts nanoseconds in 64 bits
+# One way to read each digit: otherwise a long row of them takes the square of its length.
+_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+_DURATION = re.compile(rf"(?:{_PART})+", re.ASCII)
+_PARTS = re.compile(_PART, re.ASCII)
+
+
+class InvalidDuration(ValueError):
+    """Not a duration; the text shows the value and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,21 @@ def parse_bool(text: str) -> bool:
     if text in _FALSE:
         return False
     raise ValueError(f"{text!r} is neither true nor false")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration as Go writes it (`10s`, `1h30m`, `300ms`), not negative; `0` needs no unit.
+
+    Raises InvalidDuration.
+    """
+    if text == "0":
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        raise InvalidDuration(f"{text!r} is not a duration; write one as 10s, 300ms or 1h30m")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PARTS.findall(text))
+    if seconds >= _LONGEST:
+        raise InvalidDuration(f"{text!r} is longer than the 292 years that Go can count")
+    return seconds
 
 
 def parse_seconds(text: str) -> float:

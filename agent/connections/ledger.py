@@ -16,6 +16,7 @@ from enum import StrEnum
 
 import trio
 
+from agent.base.clock import Clock
 from agent.connections.connection import Connection, ConnectionEvents
 from agent.connections.records import (
     Audited,
@@ -37,7 +38,7 @@ class _Probe(StrEnum):
 class Ledger:
     """The numbers and the live connections that status, metrics, verdicts and drain read."""
 
-    def __init__(self, clock: Callable[[], datetime], events: ConnectionEvents) -> None:
+    def __init__(self, clock: Clock, events: ConnectionEvents) -> None:
         self._clock = clock
         self._events = events
         self.on_opened: Callable[[Connection], None] | None = None  # hears of it after the log

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.containment import FaultEvents, Where
 from agent.base.latest import Latest
 from agent.connections.connection import Connection
@@ -30,7 +31,7 @@ class Reauthorizer:
         ledger: Ledger,
         intentions: Latest[Intentions],
         contexts: Latest[Contexts],
-        clock: Callable[[], datetime],
+        clock: Clock,
         told: Callable[[int], None],
         *,
         faults: FaultEvents,

@@ -49,6 +49,7 @@ from typing import Generic, TypeVar
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.exits import Exit
 from agent.base.incremental import Incremental
 from agent.base.watch_status import WatchStatus
@@ -199,7 +200,7 @@ class Watch(Generic[R, T]):
         """Ask again soon, if the watch is waiting between two questions."""
         self._kicked.set()
 
-    async def follow(self, clock: Callable[[], datetime], rng: Random) -> None:
+    async def follow(self, clock: Clock, rng: Random) -> None:
         """Watch for ever. Raises Exit, if whoever takes a value or hears of a failure does."""
         bucket = TokenBucket()
         while True:
@@ -216,7 +217,7 @@ class Watch(Generic[R, T]):
             else:
                 await self._rest(rng)
 
-    async def _rest_after(self, failure: Failure, clock: Callable[[], datetime], rng: Random) -> None:
+    async def _rest_after(self, failure: Failure, clock: Clock, rng: Random) -> None:
         """Tell it; wait, unless there is a position to block at."""
         self.status.failed(failure, clock())
         self.on_failure(self.status)
@@ -230,7 +231,7 @@ class Watch(Generic[R, T]):
         if self.cursor is Cursor.POLL:
             await self._pause(self.poll_interval * rng.uniform(0.9, 1.1))
 
-    async def _ask_and_take(self, clock: Callable[[], datetime]) -> None:
+    async def _ask_and_take(self, clock: Clock) -> None:
         asked = self._at
         answer = await self.ask(replace(asked, wait=WAIT))
         self._at = advance(self.cursor, asked, answer.index, answer.content_hash)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from random import Random
 from typing import TypeVar
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.exits import Exit, ExitCode
 from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
@@ -37,7 +37,7 @@ class Start:
     rng: Random
     on_failure: Callable[[WatchStatus], None]
     status: WatchStatus
-    clock: Callable[[], datetime]
+    clock: Clock
 
     async def proxy_id(self) -> str:
         """The id of the proxy service that is us. Raises Exit when Consul knows none, or several."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from agent.base.clock import Clock
+
 TOLERATED = 5.0  # seconds; Consul dates a leaf a minute back
 
 _HALF = 0.5  # a Date has no fractions: on average it is half a second old
@@ -19,7 +21,7 @@ _HALF = 0.5  # a Date has no fractions: on average it is half a second old
 class ClockSkew:
     """`seconds` is their clock minus ours at the last answer; None before the first that had a date."""
 
-    def __init__(self, clock: Callable[[], datetime], told: Callable[[float, bool], None]) -> None:
+    def __init__(self, clock: Clock, told: Callable[[float, bool], None]) -> None:
         self._clock = clock
         self._told = told
         self.seconds: float | None = None

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -28,6 +27,7 @@ from typing import Protocol
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.latest import Latest
 from agent.consul.api import Consul, ConsulError
@@ -103,7 +103,7 @@ class CredentialsKeeper:
         datacenter: str | None,
         contexts: Latest[Contexts],
         events: CredentialsEvents,
-        clock: Callable[[], datetime],
+        clock: Clock,
         rng: Random,
     ) -> None:
         self._consul = consul

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from random import Random
 from typing import Protocol
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.latest import Latest, any_newer
 from agent.base.watch_status import WatchStatus
@@ -60,7 +60,7 @@ class EndpointWatches:
         consul: Consul,
         *,
         own_datacenter: Callable[[], str],
-        clock: Callable[[], datetime],
+        clock: Clock,
         rng: Random,
         events: WatchEvents,
     ) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from agent.ageing import AgeEvents, age
 from agent.base.address import Address
+from agent.base.clock import Clock
 from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
@@ -73,7 +74,7 @@ class ControlPlane:
         consul: Consul,
         token: TokenSource,
         events: ControlEvents,
-        clock: Callable[[], datetime],
+        clock: Clock,
         rng: Random,
     ) -> None:
         self.settings = settings

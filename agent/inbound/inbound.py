@@ -10,9 +10,7 @@ others, at a multiple of the speed.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Protocol
@@ -20,6 +18,7 @@ from typing import Protocol
 from OpenSSL import SSL
 
 from agent.base.address import Address
+from agent.base.clock import Clock
 from agent.base.latest import Latest
 from agent.connections.connection import Connection, Handling
 from agent.connections.ledger import Ledger
@@ -47,8 +46,6 @@ from agent.relay.splice import Ending
 from agent.relay.streams import TlsStream
 from certs.contexts import Contexts
 from certs.peer import Peer, PeerRejected, verify_peer
-
-Clock = Callable[[], datetime]
 
 
 class InboundReason(StrEnum):

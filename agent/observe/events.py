@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import TextIO
 
+from agent.base.clock import Clock
 from agent.config.options import LogFormat, LogLevel
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
@@ -27,7 +28,7 @@ class Journal(WatchJournal):
     def __init__(
         self,
         stream: TextIO,
-        clock: Callable[[], datetime],
+        clock: Clock,
         *,
         level: LogLevel = LogLevel.INFO,
         form: LogFormat = LogFormat.TEXT,

@@ -6,12 +6,11 @@ of several processes on one stream do not mix; none is waited for (agent.process
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
 from typing import TextIO
 
 import msgspec
 
+from agent.base.clock import Clock
 from agent.config.options import LogFormat, LogLevel
 from agent.process.sink import Sink
 
@@ -27,7 +26,7 @@ class Log:
     def __init__(
         self,
         stream: TextIO,
-        clock: Callable[[], datetime],
+        clock: Clock,
         *,
         level: LogLevel = LogLevel.INFO,
         form: LogFormat = LogFormat.TEXT,

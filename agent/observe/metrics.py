@@ -13,7 +13,7 @@ import trio
 
 from agent import VERSION
 from agent.base.prometheus import Family, counter, gauge
-from agent.control import report as credential_status
+from agent.control import credentials_report
 from agent.observe.agent import Agent
 from agent.observe.readiness import missing
 from agent.proxy.report import resident_bytes
@@ -28,7 +28,7 @@ async def families(agent: Agent) -> list[Family]:
 def control_plane(agent: Agent) -> Iterator[Family]:
     """The process itself, and what it knows."""
     yield from _process(agent)
-    yield from credential_status.families(agent.control)
+    yield from credentials_report.families(agent.control)
     yield from _watches(agent)
 
 

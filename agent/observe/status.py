@@ -12,7 +12,7 @@ from datetime import datetime
 from agent import VERSION
 from agent.base.watch_status import WatchStatus
 from agent.config.effective import origins
-from agent.control import report as credential_status
+from agent.control import credentials_report
 from agent.observe.agent import Agent
 from agent.observe.readiness import missing
 from agent.policy.intentions import Intentions
@@ -39,7 +39,7 @@ async def document(agent: Agent) -> Row:
         "uptime_seconds": round(agent.uptime, 3),
         "settings": _settings(agent),
         "placement": _placement(agent),
-        "credentials": credential_status.row(agent.control, now),
+        "credentials": credentials_report.row(agent.control, now),
         "intentions": _intentions(agent),
         "outgoing": _outgoing(agent),
         "policy": _policy(agent),

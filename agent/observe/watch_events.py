@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TextIO
 
+from agent.base.clock import Clock
 from agent.base.containment import Where
 from agent.base.watch_status import WatchStatus
 from agent.config.options import LogFormat, LogLevel
@@ -26,7 +27,7 @@ class WatchJournal(Log):
     def __init__(
         self,
         stream: TextIO,
-        clock: Callable[[], datetime],
+        clock: Clock,
         *,
         level: LogLevel = LogLevel.INFO,
         form: LogFormat = LogFormat.TEXT,

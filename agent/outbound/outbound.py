@@ -20,6 +20,7 @@ from enum import StrEnum
 from OpenSSL import SSL
 
 from agent.base.address import TcpAddress
+from agent.base.clock import Clock
 from agent.base.latest import Latest
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
@@ -41,8 +42,6 @@ from certs.spiffe import DEFAULT, TrustDomain
 from upstreams.endpoints import ExpectedIdentity
 from upstreams.reach import DialAddress, Unreachable
 from upstreams.route import Candidate, dialled
-
-Clock = Callable[[], datetime]
 
 _BY_OUR_ROOTS = (HandshakeReason.UNTRUSTED_CHAIN, PeerReason.UNTRUSTED_ROOT)
 

@@ -16,15 +16,14 @@ that the far side ended within PROVEN_SECONDS) one at a time is tried, ever less
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from random import Random
 
 import trio
 
 from agent.base.address import TcpAddress
+from agent.base.clock import Clock
 from agent.base.containment import Where, contained
 from agent.base.latest import Latest
 from agent.connections.records import FailedAttempt, Party
@@ -54,7 +53,7 @@ class WarmContext:
     """What all pools of an agent share."""
 
     snapshot: Snapshot
-    clock: Callable[[], datetime]
+    clock: Clock
     rng: Random
     events: WarmEvents
 

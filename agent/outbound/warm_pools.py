@@ -5,12 +5,11 @@ Most agents have none, so what keeps them is imported when the first upstream as
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
 from random import Random
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.containment import Where, kept_up
 from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.upstream_state import UpstreamState
@@ -21,7 +20,7 @@ from agent.snapshot import Snapshot
 async def keep_warm(
     upstreams: UpstreamListeners,
     snapshot: Snapshot,
-    clock: Callable[[], datetime],
+    clock: Clock,
     rng: Random,
     events: WarmEvents,
 ) -> None:

@@ -7,14 +7,14 @@ this process, `agent.workers.pool.WorkerPool` in several others. Neither asks Co
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime
 from random import Random
 from typing import Protocol
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.containment import Kept, Where
 from agent.config.collisions import ADMIN
 from agent.config.options import LogLevel, ProxyProtocol
@@ -97,7 +97,7 @@ class LocalDataPlane:
         settings: Settings,
         sources: EndpointSources,
         events: DataPlaneEvents,
-        clock: Callable[[], datetime],
+        clock: Clock,
         rng: Random,
         inherited: socket.socket | None = None,
         listeners: Listeners | None = None,

@@ -11,12 +11,12 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from random import Random
 from typing import Protocol
 
 import trio
 
+from agent.base.clock import Clock
 from agent.base.containment import Kept, Where
 from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
@@ -86,7 +86,7 @@ class WorkerPool:
         settings: Settings,
         sources: SharedSources,
         events: PoolEvents,
-        clock: Callable[[], datetime],
+        clock: Clock,
         rng: Random,
         spawn: Spawn,
         inherited: socket.socket | None = None,

@@ -11,13 +11,13 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
 import trio
 
 from agent import VERSION
+from agent.base.clock import Clock
 from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.prometheus import Family, counter, gauge
 from agent.config.settings import Settings
@@ -78,7 +78,7 @@ class Supervisor:
         sockets: WorkerSockets,
         heard: Callable[[AskedAgain | GatewaysWanted], None],
         events: WorkerEvents,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.ended: Reported | None = None
         self._settings = settings

@@ -11,10 +11,9 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from random import Random
 from typing import TextIO
 
@@ -23,7 +22,7 @@ import trio
 
 from agent import VERSION
 from agent.ageing import age
-from agent.base.clock import now
+from agent.base.clock import Clock, now
 from agent.base.containment import Kept, Where
 from agent.base.exits import ExitCode
 from agent.config.options import LogLevel
@@ -70,7 +69,7 @@ def main(words: Sequence[str], err: TextIO) -> int:
     return trio.run(serve, channel, err, now)
 
 
-async def serve(channel: Channel, err: TextIO, clock: Callable[[], datetime]) -> ExitCode:
+async def serve(channel: Channel, err: TextIO, clock: Clock) -> ExitCode:
     """One worker's life; its exit code."""
     try:
         welcome = decode((await channel.receive())[0])
@@ -91,9 +90,7 @@ async def serve(channel: Channel, err: TextIO, clock: Callable[[], datetime]) ->
 class Worker:
     """One of several: a data plane whose snapshot is written by messages."""
 
-    def __init__(
-        self, channel: Channel, welcome: Welcome, err: TextIO, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, channel: Channel, welcome: Welcome, err: TextIO, clock: Clock) -> None:
         settings = _share_of_settings(welcome)
         self.log = Journal(
             err,

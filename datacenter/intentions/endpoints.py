@@ -16,7 +16,7 @@ from functools import partial
 from datacenter.http.context import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.http.decode import Fields, Mapped, decode, decode_or_bad_request
 from datacenter.http.filter import INTENTION_SHAPE, compile_filter
-from datacenter.intentions import authorize_endpoint as authorize
+from datacenter.intentions import authorize_endpoint
 from datacenter.intentions.authorize_endpoint import acl_default
 from datacenter.intentions.config_entries import delete_entry, write_entry
 from datacenter.intentions.entry import KIND, PERMISSION, WILDCARD, normalised
@@ -66,7 +66,7 @@ _Handler = Callable[[Datacenter, Request], Awaitable[Reply]]
 def routes(dc: Datacenter) -> list[Route]:
     """Every endpoint of this module, and authorize."""
     return [
-        *authorize.routes(dc),
+        *authorize_endpoint.routes(dc),
         Route("GET", f"{_ROOT}/match", partial(_match, dc)),
         Route("GET", f"{_ROOT}/check", partial(_check, dc)),
         Route("GET", f"{_ROOT}/exact", partial(_read_exact, dc)),

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 
 from agent.base.prometheus import text
 from agent.connections.records import Direction
-from agent.control.report import families
+from agent.control.credentials_report import families
 from agent.observe.readiness import missing
 from agent.observe.status import document
 from tests.certs.authority import Issuer, roots_answer

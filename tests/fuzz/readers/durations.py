@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from agent.config import durations
+from agent.config import parsers
 from datacenter.state.durations import format_duration, parse_duration
 from tests.fuzz.target import Target
 
@@ -23,8 +23,8 @@ def fuzz_one(data: bytes) -> None:
 
 def _agents(text: str) -> float | None:
     try:
-        return durations.parse_duration(text)
-    except durations.InvalidDuration:
+        return parsers.parse_duration(text)
+    except parsers.InvalidDuration:
         return None
 
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from agent.base.prometheus import text
 from agent.control.credentials import RenewalResult, RenewalSource
-from agent.control.report import families, row
+from agent.control.credentials_report import families, row
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import LEAF, START, AgentBench, agent_bench, registration, virtual
 from tests.support.fake_consul import Scripted
