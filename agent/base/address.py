@@ -36,7 +36,7 @@ Address: TypeAlias = TcpAddress | UnixAddress
 
 
 def literal(host: str) -> str | None:
-    """An address as it is commonly written, without its zone; None for a name.
+    """Return an address in its usual notation, without its zone; None for a name.
 
     The resolver takes `127.1` and `::ffff:127.0.0.1` for 127.0.0.1, too.
     """
@@ -53,7 +53,7 @@ def literal(host: str) -> str | None:
 
 
 def is_local(address: str) -> bool:
-    """Whether an address is one of this machine's: a socket can be bound there."""
+    """Return whether this machine has the address: a socket can be bound there."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

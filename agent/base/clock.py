@@ -1,4 +1,4 @@
-"""The wall clock, and the type of what is handed in for it: no other module asks what time it is."""
+"""The wall clock and its type; every other module receives the clock as an argument."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ Clock: TypeAlias = Callable[[], datetime]
 
 
 def now() -> datetime:
-    """The wall clock; the only place the agent gets it from."""
+    """Return the wall time in UTC. The agent reads the wall clock here and nowhere else."""
     return datetime.now(UTC)

@@ -1,8 +1,8 @@
-"""An exception that nobody foresaw ends what it happened in, and not the agent (docs/failures.md).
+"""An unforeseen exception ends one connection, watch or task, and not the agent (docs/failures.md).
 
-`contained` is for what ends of itself, such as a connection; `kept_up` for what is to run for ever, such as a
-watch. What enforces a verdict is run bare: if it fails, nobody knows whether verdicts still hold, and the
-process ends.
+`contained` runs what ends by itself, such as a connection; `kept_up` runs what must last, such as a watch.
+The tasks that enforce a verdict are not contained: if one of them fails, verdicts may no longer hold for open
+connections, and the process ends.
 """
 
 from __future__ import annotations
@@ -15,32 +15,35 @@ import trio
 
 from agent.base.exits import Exit
 
-FLOOR_SECONDS, CEILING_SECONDS = 0.5, 60.0  # before what has ended is begun again: doubling
+FLOOR_SECONDS, CEILING_SECONDS = (
+    0.5,
+    60.0,
+)  # the pause before a restart: it doubles with each failure in a row
 
 Args = TypeVarTuple("Args")
 
 
 class Where(StrEnum):
-    """What was ended."""
+    """What the exception has ended."""
 
     WATCH = "watch"
     CONNECTION = "connection"
     WARM_CONNECTION = "warm_connection"
     LISTENER = "listener"
     ADMIN = "admin"
-    WORKER = "worker"  # the link to one
+    WORKER = "worker"  # the control process's link to a worker
     TASK = "task"
 
 
 class FaultEvents(Protocol):
-    """Who hears of it, and counts; must not block."""
+    """Counts and logs unforeseen exceptions; must not block."""
 
     @property
     def internal_errors(self) -> Mapping[str, int]:
-        """How many there have been, by where."""
+        """How many exceptions there have been, by `Where`."""
 
     def internal_error(self, where: Where, name: str, error: BaseException, /) -> None:
-        """An exception that nobody foresaw has ended this."""
+        """Count and log an unforeseen exception that has ended `name`."""
 
 
 async def contained(
@@ -50,9 +53,9 @@ async def contained(
     run: Callable[[*Args], Awaitable[object]],
     *args: *Args,
 ) -> bool:
-    """Run it to its end; return whether that was no exception that nobody foresaw.
+    """Run `run` to its end; return whether it ended without an unforeseen exception.
 
-    An exit that was asked for, and what is no Exception, goes on.
+    `Exit`, and exceptions that are no `Exception` (a cancellation, an interrupt), pass through.
     """
     try:
         await run(*args)
@@ -61,7 +64,7 @@ async def contained(
         return False
     except Exit:
         raise
-    except Exception as error:  # noqa: BLE001 - told and counted
+    except Exception as error:  # noqa: BLE001 - logged and counted
         events.internal_error(where, name, error)
         return False
     return True
@@ -74,7 +77,7 @@ async def kept_up(
     run: Callable[[*Args], Awaitable[object]],
     *args: *Args,
 ) -> None:
-    """Run it, and again after a pause when an exception that nobody foresaw has ended it."""
+    """Run `run`, and again after a pause each time an unforeseen exception has ended it."""
     failures = 0
     while True:
         began = trio.current_time()
@@ -85,19 +88,19 @@ async def kept_up(
 
 
 class Kept:
-    """Whatever runs for ever in one nursery, each kept up."""
+    """Runs tasks in one nursery and restarts each one that an unforeseen exception has ended."""
 
     def __init__(self, nursery: trio.Nursery, events: FaultEvents) -> None:
         self._nursery = nursery
         self._events = events
 
     def begin(self, where: Where, name: str, run: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
-        """Begin one more."""
+        """Start one more task."""
         self._nursery.start_soon(kept_up, self._events, where, name, run, *args)
 
 
 def _settle(events: FaultEvents, where: Where, name: str, group: BaseExceptionGroup) -> None:
-    """Tell what nobody foresaw; raise the rest: an exit, a cancellation, an interrupt."""
+    """Report the unforeseen part of the group; raise the rest: an exit, a cancellation, an interrupt."""
     unforeseen, rest = group.split(_is_unforeseen)
     try:
         if unforeseen is not None:

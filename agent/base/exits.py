@@ -11,13 +11,13 @@ class ExitCode(IntEnum):
     CLEAN = 0
     FAILED = 1  # the drain deadline passed, or an internal error
     USAGE = 64
-    UNAVAILABLE = 69  # the control plane, where it was required
-    PERMISSION = 77  # of the operating system, or an ACL
+    UNAVAILABLE = 69  # Consul or the admin endpoint could not be reached, where the command needs it
+    PERMISSION = 77  # refused by the operating system or by an ACL
     CONFIGURATION = 78
 
 
 class Exit(Exception):
-    """The process cannot go on for a reason its operator must see: one message, one code, no traceback."""
+    """The process cannot go on, for a reason the operator must see: one message, one code, no traceback."""
 
     def __init__(self, code: ExitCode, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""A value in the making: work that rests now and then, so that no connection waits for all of it."""
+"""Work on a large value in steps, so that connections are served between two steps."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Generic, TypeAlias, TypeVar
 import trio
 
 T = TypeVar("T")
-Work: TypeAlias = Generator[None, None, T]  # yields to rest, returns the value
+Work: TypeAlias = Generator[None, None, T]  # each yield lets other tasks run; the return value is the result
 
 
 class Incremental(Generic[T]):
-    """Work that has not begun. What it raises is raised by whoever has it done."""
+    """Work that has not begun. Its errors are raised by the call that runs it."""
 
     def __init__(self, work: Work[T]) -> None:
         self._work = work
 
     async def together(self) -> T:
-        """The value; at every rest all other tasks get their turn."""
+        """Run the work and return its result; all other tasks run at every step."""
         while True:
             try:
                 next(self._work)
@@ -28,7 +28,7 @@ class Incremental(Generic[T]):
             await trio.lowlevel.checkpoint()
 
     def at_once(self) -> T:
-        """The value, without a rest."""
+        """Run the work without a pause and return its result."""
         while True:
             try:
                 next(self._work)

@@ -1,4 +1,4 @@
-"""One writer, many readers, only the newest value: how every watched thing reaches its point of use."""
+"""One writer, many readers, only the newest value: how each watched value reaches its point of use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """A cell that holds the newest published value and wakes whoever waits for the next one.
+    """A cell that holds the newest published value and wakes every reader that waits for the next one.
 
-    A reader never sees a torn or an older value, and a slow reader skips the values in between:
-    what matters is the newest state, not the history.
+    A reader never sees a torn or an older value. A slow reader skips the values in between: readers need the
+    newest state, not its history.
     """
 
     __slots__ = ("_changed", "_value", "_version")
@@ -51,7 +51,7 @@ class Latest(Generic[T]):
         return self._value, self._version
 
     async def first(self) -> T:
-        """The newest value, as soon as there is one."""
+        """Wait for the first value and return the newest one."""
         return (await self.newer(0))[0]
 
 

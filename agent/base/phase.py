@@ -1,4 +1,4 @@
-"""Where in its life an agent is."""
+"""The phases of an agent's life."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where in its life the agent is."""
+    """Whether the agent is starting, serves, or drains."""
 
     STARTING = "starting"
     SERVING = "serving"

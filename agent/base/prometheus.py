@@ -1,7 +1,7 @@
-"""Metrics as Prometheus reads them: the text format, version 0.0.4.
+"""Writes metrics in the text format of Prometheus, version 0.0.4.
 
-Our own, because the client library keeps two and a half megabytes for a web server and mail headers that the
-agent has no use for. Tests hold this to the library's parser.
+prometheus_client is not used: it would keep 2.5 MB resident for a web server and mail headers that the agent
+does not need. Tests hold this writer to that library's parser.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _HELP = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 class Kind(StrEnum):
-    """What a number means over time."""
+    """Whether a metric goes up and down, or only grows."""
 
     GAUGE = "gauge"
     COUNTER = "counter"  # its name ends in `_total`
 
 
 class Family(msgspec.Struct):
-    """One metric with all its label values; a worker's crosses to the control process as it is."""
+    """One metric with all its label values. A worker sends its families to the control process unchanged."""
 
     name: str
     kind: Kind
@@ -32,23 +32,23 @@ class Family(msgspec.Struct):
     samples: list[tuple[dict[str, str], float]] = []
 
     def add(self, value: float, **labels: str) -> Family:
-        """One more sample; returns the family."""
+        """Add a sample and return the family."""
         self.samples.append((labels, float(value)))
         return self
 
 
 def gauge(name: str, says: str) -> Family:
-    """A number that goes up and down."""
+    """Return a family for a number that goes up and down."""
     return Family(name, Kind.GAUGE, says)
 
 
 def counter(name: str, says: str) -> Family:
-    """A number that only grows."""
+    """Return a family for a number that only grows."""
     return Family(name, Kind.COUNTER, says)
 
 
 def text(families: Iterable[Family]) -> str:
-    """The page. A family without samples is left out."""
+    """Return the exposition page. A family without samples is left out."""
     lines: list[str] = []
     for family in families:
         if family.samples:

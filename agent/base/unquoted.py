@@ -1,4 +1,4 @@
-"""What a parser says is wrong, without the bytes it shows: they may be secret, and of any length."""
+"""Cuts the offending bytes out of a parser's error text: they may be secret, and of any length."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _BYTES = re.compile(r":? (?:bytearray\()?b['\"].*", re.DOTALL)
 
 
 def unquoted(error: Exception) -> str:
-    """The text of an error of h11's up to the first bytes in it."""
+    """Return the text of an h11 error up to the first bytes it quotes."""
     return _BYTES.sub("", str(error))

@@ -1,13 +1,13 @@
-"""Memory that was freed goes back to the system when there is enough of it.
+"""Gives freed memory back to the operating system once a flood of connections has ended.
 
-The C library keeps what is freed in the middle of its heap, and the sessions of a thousand connections are in
-the middle. glibc gives back every free page of it when asked to.
+The C library keeps memory that is freed in the middle of its heap, and the sessions of a thousand connections
+lie there. glibc gives back every free page of the heap when asked to.
 
-The interpreter's own allocator would not: it takes a megabyte at a time, and keeps each in which anything is
-left, if only the record of a connection that has ended. Two thousand connections left it 27 MB more than
-before, for good. Therefore the unit has `PYTHONMALLOC=malloc`, which leaves all to the C library. Even so the
-interpreter holds on to thousands of small objects for their next use, at worst a page each; collecting lets
-go of them.
+The interpreter's own allocator cannot do so: it takes a megabyte at a time, and keeps each one in which
+a single object is left, such as the record of an ended connection. Two thousand connections left the process
+27 MB larger than before, for good. Therefore the unit sets `PYTHONMALLOC=malloc`, which leaves all allocation
+to the C library. Even so the interpreter holds on to thousands of small objects for their next use, at worst
+a page each; a garbage collection releases them.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from collections.abc import Callable
 
 import trio
 
-CALM_LOOKS = 5  # with a tenth of the connections or fewer
+CALM_LOOKS = 5  # looks in a row at a tenth of the peak or fewer
 LOOK_SECONDS = 1.0
-WORTH_IT = 200  # connections fewer than at the last flood: some megabytes
+WORTH_IT = 200  # connections: fewer at the peak than this leave some megabytes at most
 
 
 def trim() -> None:
-    """Ask glibc to give back every page that nobody uses; other C libraries need no asking."""
+    """Ask glibc to give every free page back to the system; other C libraries have no such call."""
     ask = getattr(ctypes.CDLL(None), "malloc_trim", None)  # trio has loaded ctypes long before
     if ask is not None:
         ask(0)
 
 
 def tidy() -> None:
-    """Let go of what the interpreter keeps for its next use, then trim.
+    """Release the objects that the interpreter keeps for their next use, then trim.
 
-    It looks through all objects made since the start: a matter for a quiet moment, when they are few.
+    The collection walks all objects made since the start, so it belongs in a quiet moment, when they are few.
     """
     gc.collect()
     trim()
 
 
 class AfterFlood:
-    """Notices when a flood of connections has gone: calls `ebbed` as it goes, and `calmed` when all is calm.
+    """Calls `ebbed` when a flood of connections falls to half of its peak, and `calmed` when it has ended.
 
-    Whatever a connection has left among the last ones to go is only then given back.
+    Memory that the last few connections pinned can be given back only by the second call.
     """
 
     __slots__ = ("_calm", "_calmed", "_ebbed", "_high", "_owed")
@@ -55,7 +55,7 @@ class AfterFlood:
         self._calm = 0
 
     def look(self, live: int) -> None:
-        """Take note of how many live; called now and then."""
+        """Note the number of live connections; called once a `LOOK_SECONDS`."""
         if self._high - live >= max(WORTH_IT, self._high // 2):
             self._high, self._calm, self._owed = live, 0, True
             self._ebbed()
@@ -67,18 +67,19 @@ class AfterFlood:
         self._high = max(self._high, live)
 
 
-async def give_back(live: Callable[[], int], tide: AfterFlood | None = None) -> None:
-    """Look at how many connections live, until cancelled; give memory back when a flood of them has gone."""
-    tide = tide or AfterFlood()
+async def give_back(live: Callable[[], int], after_flood: AfterFlood | None = None) -> None:
+    """Count the live connections until cancelled, and give memory back when a flood of them has ended."""
+    after_flood = after_flood or AfterFlood()
     while True:
-        tide.look(live())
+        after_flood.look(live())
         await trio.sleep(LOOK_SECONDS)
 
 
 def settle() -> None:
-    """What was made until now lives to the end: the collector need not look at it again.
+    """Exempt all objects made until now from garbage collection, for they live as long as the process.
 
-    What starting has left unused in the C library's heap, some three megabytes, goes back to the system.
+    The memory that the start left unused in the C library's heap, some three megabytes, goes back to the
+    system.
     """
     gc.collect()
     gc.freeze()

@@ -1,10 +1,10 @@
-"""One OpenSSL in the process, not two.
+"""Keeps a second OpenSSL out of the process.
 
-cryptography's wheel brings the OpenSSL of the data path. The interpreter is linked to the system's, which
-comes in with the modules `ssl` and `_hashlib` whether or not anybody uses it: five megabytes in every agent.
-trio imports the one, hashlib the other. So `ssl` is loaded at the first use of something in it (an agent of
-Consul reached by https), and hashlib falls back to the interpreter's own implementations, as it does wherever
-it was built without OpenSSL.
+cryptography's wheel brings the OpenSSL of the data path. The interpreter is linked to the system's OpenSSL,
+which the modules `ssl` and `_hashlib` load even when it is never used: five megabytes in every agent. trio
+imports `ssl`, hashlib imports `_hashlib`. So `ssl` is loaded at the first use of a name in it (a Consul agent
+reached by https), and hashlib falls back to the interpreter's own implementations, as it does wherever Python
+was built without OpenSSL.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ _CONF = "OPENSSL_CONF"
 
 
 def configure_the_first(environ: MutableMapping[str, str]) -> None:
-    """Let the OpenSSL of the data path read our `openssl.cnf`, unless OPENSSL_CONF names another file.
+    """Make the OpenSSL of the data path read our `openssl.cnf`, unless OPENSSL_CONF names another file.
 
-    pyOpenSSL has no call for what stands there. `environ` must be the process's own, for OpenSSL looks there;
-    it is as before when this returns, so that neither the second OpenSSL nor a child reads that file.
+    pyOpenSSL has no call for the setting in that file. `environ` must be the process's own, since OpenSSL
+    reads it there; it is restored before this returns, so that neither the second OpenSSL nor a child reads
+    the file.
     """
     if _CONF in environ:
         return
@@ -37,28 +38,28 @@ def configure_the_first(environ: MutableMapping[str, str]) -> None:
 
 
 def defer_the_second() -> None:
-    """Call before anything else is imported; whatever is loaded already stays as it is."""
+    """Defer the system's OpenSSL. Call before any other import; modules that are loaded stay as they are."""
     if "hashlib" not in sys.modules:
-        sys.modules["_hashlib"] = None  # type: ignore[assignment] # the import system's word for "there is none"
+        sys.modules["_hashlib"] = None  # type: ignore[assignment] # the mark for "no such module"
     if _SECOND not in sys.modules:
         sys.modules[_SECOND] = _deferred()
 
 
 def _deferred() -> ModuleType:
-    """A module that becomes `ssl` when asked for anything (PEP 562).
+    """Return a module that becomes `ssl` at the first use of an attribute (PEP 562).
 
-    importlib's LazyLoader would do, were it not that the interpreter's own look at `__spec__`, when a module
-    is imported for a second time, counts as a use.
+    importlib's LazyLoader does not serve: when a module is imported a second time the interpreter reads its
+    `__spec__`, and LazyLoader takes that for a use.
     """
-    stand_in = ModuleType(_SECOND)
+    deferred = ModuleType(_SECOND)
 
     def load(name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
-        if sys.modules.get(_SECOND) is stand_in:
+        if sys.modules.get(_SECOND) is deferred:
             del sys.modules[_SECOND]
-        stand_in.__dict__.update(importlib.import_module(_SECOND).__dict__)
-        return stand_in.__dict__[name]
+        deferred.__dict__.update(importlib.import_module(_SECOND).__dict__)
+        return deferred.__dict__[name]
 
-    stand_in.__dict__["__getattr__"] = load
-    return stand_in
+    deferred.__dict__["__getattr__"] = load
+    return deferred

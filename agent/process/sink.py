@@ -1,16 +1,16 @@
-"""Standard error that makes no writer wait: what is not taken at once is kept, in bounds, or counted as lost.
+"""Standard error that makes no writer wait: text is written, kept for later, or lost and counted.
 
-Whoever reads our log may stop reading: a full pipe would stop the one thread that serves. O_NONBLOCK on the
-descriptor we were given is no remedy, for the flag belongs to the open file description, which the shell and
-other processes share. So it depends on what the descriptor is:
+A reader process of our log may stop reading; a full pipe would then stop the one thread that serves. Setting
+O_NONBLOCK on the inherited descriptor is no remedy, since the flag belongs to the open file description,
+which the shell and other processes share. So the way to write depends on the descriptor:
 
-* a socket (journald's stream): MSG_DONTWAIT, which is of one call;
-* a pipe or a terminal: opened once more by /proc/self/fd, for a description of our own that has the flag;
-* one of those that may not be opened again (a pipe of another user): written to only when it is ready, and no
-  more than PIPE_BUF at once, which a ready pipe takes unless another process fills it in the same moment;
-* anything else, a file above all: written to as it is, for a file has no reader to wait for.
+* a socket (journald's stream): MSG_DONTWAIT, which applies to one call;
+* a pipe or a terminal: opened again by /proc/self/fd, for a description of our own that has the flag;
+* a pipe that may not be opened again (of another user): written to only when it is ready, and at most
+  PIPE_BUF at once, which a ready pipe takes unless another process fills it in the same moment;
+* anything else, mostly a file: written to directly, for a file has no reader to wait for.
 
-A thread for the log would pass the interpreter lock to and fro with the thread that serves.
+No thread writes the log: it would pass the interpreter lock to and fro with the thread that serves.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ FINISH_SECONDS = 1.0  # for what is kept when the process ends
 
 
 class _Way(NamedTuple):
-    """How a descriptor is written to. `write` says how much was taken; it raises BlockingIOError, OSError."""
+    """How a descriptor is written to. `write` returns the bytes taken; raises BlockingIOError, OSError."""
 
     write: Callable[[bytes], int]
-    fd: int | None = None  # as it was given
+    fd: int | None = None  # the inherited descriptor
     eager: bool = True  # `write` may be called before the descriptor is known to be ready
     close: Callable[[], None] = lambda: None
 
 
 class Sink(io.TextIOBase):
-    """A stream of text to write to. `lost`: how many writes nobody will read."""
+    """A text stream to write to. `lost`: how many writes will never reach a reader."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._way = _way(stream)
@@ -56,33 +56,33 @@ class Sink(io.TextIOBase):
         self.problem = "" if stream is not None else "standard error is closed: the log is lost"
 
     def writable(self) -> bool:
-        """Always."""
+        """Return True: a sink can always be written to."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor that was given. Raises OSError if there is none."""
+        """Return the inherited descriptor. Raises OSError if there is none."""
         if self._way.fd is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return self._way.fd
 
     def close(self) -> None:
-        """Give back what was opened here; the descriptor that was given stays open."""
+        """Close what was opened here; the inherited descriptor stays open."""
         if not self.closed:
             self._way.close()
         super().close()
 
     @property
     def stream(self) -> TextIO:
-        """Itself; typeshed does not know that a TextIOBase is a TextIO."""
+        """The sink itself; typeshed does not know that a TextIOBase is a TextIO."""
         return cast("TextIO", self)
 
     @property
     def waits(self) -> bool:
-        """Whether something is kept."""
+        """Whether text is kept for later."""
         return bool(self._kept)
 
     def write(self, text: str) -> int:
-        """Write now, or keep for later, or lose; never wait and never raise."""
+        """Write the text now, keep it for later, or lose it; never wait and never raise."""
         data = text.encode(errors="backslashreplace")
         if self._kept or not self._way.eager:
             self._keep(data)
@@ -93,9 +93,9 @@ class Sink(io.TextIOBase):
         return len(text)
 
     async def caught_up(self) -> int:
-        """Write what was kept, as it is taken; return how many writes were lost, once the rest is out.
+        """Write kept text as the reader takes it; then return how many writes were lost.
 
-        Returns only if some were: to be called again and again while the process lives.
+        Returns only if some were lost. The caller calls it again and again while the process lives.
         """
         while True:
             await self._news.wait()
@@ -105,7 +105,7 @@ class Sink(io.TextIOBase):
                 return lost
 
     async def finish(self, seconds: float = FINISH_SECONDS) -> None:
-        """Write what is kept, as far as it is taken in that time; the rest is lost."""
+        """Write kept text for at most `seconds`; the rest is lost."""
         with trio.move_on_after(seconds):
             await self._drain()
         self.lost += len(self._kept)
@@ -118,7 +118,7 @@ class Sink(io.TextIOBase):
             self._push_kept()
 
     def _push_kept(self) -> None:
-        """What is taken now of what is kept; at least the first piece of it if the descriptor is ready."""
+        """Write kept text until the descriptor blocks; if it is ready, at least the first piece."""
         while self._kept:
             data = self._kept.popleft()
             self._kept_bytes -= len(data)
@@ -130,7 +130,7 @@ class Sink(io.TextIOBase):
                 return
 
     def _push(self, data: bytes) -> bytes:
-        """What is left of it."""
+        """Write `data`; return the bytes that were not taken."""
         try:
             if not self._way.eager:
                 return data[self._way.write(data[:_PIPE_BUF]) :]
@@ -138,12 +138,12 @@ class Sink(io.TextIOBase):
                 data = data[self._way.write(data) :]
         except BlockingIOError:
             return data
-        except (OSError, ValueError):  # closed, or the reader is gone: nothing that is ours must end by that
+        except (OSError, ValueError):  # closed, or the reader is gone; a lost log line must end nothing
             self._lose()
         return b""
 
     def _keep(self, data: bytes, *, begun: bool = False) -> None:
-        """Keep it if there is room; the rest of what was begun always, or two lines would be one."""
+        """Keep `data` if there is room. The rest of a begun line is always kept, or two lines would merge."""
         if self._kept_bytes + len(data) > KEPT_BYTES and not begun:
             self._lose()
         else:
@@ -157,9 +157,10 @@ class Sink(io.TextIOBase):
 
 
 def stand_in() -> None:
-    """Put something in the place of standard streams that were closed when the process began.
+    """Replace the standard streams that were closed when the process began.
 
-    Else the next descriptor that is opened gets the number, and whatever a library writes to standard error.
+    Otherwise the next descriptor that is opened would get number 2, and what a library writes to standard
+    error.
     """
     for descriptor in range(3):
         try:
@@ -173,7 +174,7 @@ def stand_in() -> None:
 
 @contextmanager
 def never_waiting() -> Iterator[Sink]:
-    """Standard error as a sink for all of this process; what is kept at the end has FINISH_SECONDS."""
+    """Put a sink in the place of sys.stderr; kept text has FINISH_SECONDS at the end."""
     before = sys.stderr
     sink = before if isinstance(before, Sink) else Sink(before)
     sys.stderr = sink
@@ -205,7 +206,7 @@ def _way(stream: TextIO | None) -> _Way:
 
 
 def _opened_again(fd: int) -> _Way | None:
-    """With a description of our own; None if it may not be opened."""
+    """Open the same file with a description of our own; None if the system refuses."""
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         own = os.open(f"/proc/self/fd/{fd}", flags)

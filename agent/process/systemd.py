@@ -1,6 +1,6 @@
-"""systemd's three small protocols: readiness and watchdog messages, and sockets handed in at start.
+"""Three protocols of systemd: readiness, watchdog, and sockets handed over at start.
 
-sd_notify(3), sd_listen_fds(3). Without the variables every call here does nothing.
+sd_notify(3), sd_listen_fds(3). Without their environment variables every call here does nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ PUBLIC = "public"  # FileDescriptorName= of the public listener
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inherited:
-    """A listening socket systemd made for us, by its name."""
+    """A listening socket that systemd has bound, and its FileDescriptorName."""
 
     name: str
     sock: socket.socket
 
 
 class Notifier:
-    """Messages to the service manager, each one datagram; without an address they go nowhere."""
+    """Sends messages to the service manager, one datagram each; without an address it sends nothing."""
 
     def __init__(self, address: str | None = None, watchdog_seconds: float | None = None) -> None:
         # A leading @ is systemd's way to write the zero byte of an abstract address.
@@ -34,7 +34,7 @@ class Notifier:
         self.complaint = ""
 
     def send(self, *lines: str) -> None:
-        """Send assignments such as `READY=1`. A manager that is gone is a complaint, not an error."""
+        """Send assignments such as `READY=1`. A failure is noted in `complaint`, not raised."""
         if not self._address:
             return
         try:
@@ -48,7 +48,7 @@ class Notifier:
             self.complaint = f"systemd cannot be notified: {error.strerror}"
 
     async def feed_watchdog(self) -> None:
-        """Say that we live at half the watchdog's interval: that this task runs is what shows it."""
+        """Send WATCHDOG=1 at half the watchdog's interval, which proves that trio's loop runs."""
         if self.watchdog_seconds is None:
             return
         while True:
@@ -57,7 +57,7 @@ class Notifier:
 
 
 def notifier(environ: MutableMapping[str, str], pid: int) -> Notifier:
-    """Read NOTIFY_SOCKET and WATCHDOG_USEC, and take them out of the environment: children are not asked."""
+    """Read NOTIFY_SOCKET and WATCHDOG_USEC, and remove them, so that no child process uses them."""
     address = environ.pop("NOTIFY_SOCKET", None)
     microseconds = environ.pop("WATCHDOG_USEC", "")
     for_us = environ.pop("WATCHDOG_PID", str(pid)) == str(pid)
@@ -66,7 +66,7 @@ def notifier(environ: MutableMapping[str, str], pid: int) -> Notifier:
 
 
 def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> tuple[Inherited, ...]:
-    """Read LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, and take them out of the environment."""
+    """Take over the sockets of LISTEN_FDS, and remove its variables from the environment."""
     for_us = environ.pop("LISTEN_PID", "") == str(pid)
     count = environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -84,7 +84,7 @@ def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> tuple[Inhe
 
 
 def public_socket(sockets: tuple[Inherited, ...]) -> socket.socket | None:
-    """The public listener among them: the one named `public`, or the only one."""
+    """Return the socket named `public`, or the only one; None without such a socket."""
     named = [inherited.sock for inherited in sockets if inherited.name == PUBLIC]
     if named:
         return named[0]

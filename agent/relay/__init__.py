@@ -1,6 +1,6 @@
-"""Moves the bytes of an established connection between its two legs, both ways.
+"""Moves the bytes of an established connection between its two legs, in both directions.
 
-This room knows sockets and TLS objects; identities, intentions and Consul are unknown here.
+This room knows sockets and TLS objects; it knows no identity, no intention and no Consul.
 
     close  pump  relay  splice  streams
 """

@@ -14,7 +14,7 @@ _LAST_BYTES = 64 * 1024
 
 
 def reset(sock: socket.socket) -> None:
-    """Close with a TCP reset, so that nobody takes the end for an orderly one.
+    """Close with a TCP reset, so that the peer cannot take the end for an orderly one.
 
     A unix socket has no reset: its reader sees an end of stream.
     """
@@ -24,24 +24,24 @@ def reset(sock: socket.socket) -> None:
 
 
 def close_without_notify(sock: socket.socket) -> None:
-    """Close a TLS leg without close_notify, so that what was written to it last still arrives.
+    """Close a TLS leg without close_notify, so that the bytes written last still arrive.
 
-    Closing on unread bytes would reset the connection, and a reset overtakes what went before it.
+    Closing a socket with unread bytes resets the connection, and a reset overtakes what was sent before it.
     """
     try:
         sock.shutdown(socket.SHUT_WR)
         sock.recv(_LAST_BYTES)
-    except OSError:  # it has left already, or has sent nothing more: either way there is nobody to tell
+    except OSError:  # the peer has left already, or has sent nothing more
         pass
     finally:
         sock.close()
 
 
 def close_both(plain: socket.socket | None, tls: socket.socket | None, ending: Ending | None) -> None:
-    """Close both legs as the relay ended; None: it was cancelled, or never began.
+    """Close both legs according to how the relay ended; `ending` None: it was cancelled, or never began.
 
-    An end that was not orderly is passed on as one. The plain leg is reset; the TLS leg goes without its
-    close_notify, which the sidecar there takes for truncation, and resets its own plain leg.
+    A disorderly end is passed on as one: the plain leg is reset, and the TLS leg is closed without
+    close_notify, which the sidecar there takes for truncation, so that it resets its own plain leg.
     """
     if plain is not None:
         if ending is Ending.CLEAN:
@@ -58,9 +58,9 @@ def close_both(plain: socket.socket | None, tls: socket.socket | None, ending: E
 
 
 def has_left(sock: socket.socket) -> bool:
-    """Whether the other end takes nothing more: a TCP leg was reset, a unix socket's other end is closed.
+    """Return whether the peer takes nothing more: it reset a TCP leg, or closed its end of a unix socket.
 
-    A TCP leg that ended in order cannot be told from one that only has no more to say.
+    A TCP peer that has closed its end in order cannot be told from one that only has no more to send.
     """
     try:
         sock.send(b"")

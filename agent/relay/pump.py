@@ -1,7 +1,7 @@
 """Moves the bytes of one connection between its two legs, as its splice allows; never waits.
 
-`Pump.on_plain` and `Pump.on_tls` are called by the relay's loop when a leg is ready. The first lines of each
-are the whole way of a small message: one read, one write, two counters. The theory is in `relay.py`.
+The relay's loop calls `Pump.on_plain` and `Pump.on_tls` when a leg is ready. The first lines of each handle a
+small message completely: one read, one write, two counters. The theory of operation is in `relay.py`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from OpenSSL import SSL
 from agent.relay.splice import NONE, READ, WRITE, Ending, Progress, Splice, Step
 from certs.error_queue import forget_errors
 
-# The most plain text a TLS record holds. A read of that size leaves nothing decrypted behind in OpenSSL,
-# which epoll would not know of; and it costs no more than a smaller one.
+# The most plain text one TLS record holds (RFC 8446 section 5.1). A read of that size leaves nothing
+# decrypted behind in OpenSSL, which epoll would not see, and costs no more than a smaller one.
 RECORD = 16 * 1024
-COLLECT = 128 * 1024  # what is gathered from TLS before one write to the plain leg
-BUFFER = 128 * 1024  # what is read from the plain leg at once: eight records
-BURSTS = 4  # buffers per direction per event, so that one stream cannot starve the others
+COLLECT = 128 * 1024  # bytes gathered from TLS before one write to the plain leg
+BUFFER = 128 * 1024  # bytes read from the plain leg at once: eight records
+BURSTS = 4  # buffers per direction and event, so that one stream cannot starve the others
 
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _UNEXPECTED_EOF = -1  # pyOpenSSL's errno for a TCP end without close_notify
 
 
 class PlainLeg(Protocol):
-    """What is used of a non-blocking stdlib socket."""
+    """The part of a non-blocking stdlib socket that the pump uses."""
 
     def recv_into(self, buffer: memoryview, /) -> int: ...
     def send(self, data: bytes | memoryview, /) -> int: ...
@@ -39,7 +39,7 @@ class PlainLeg(Protocol):
 
 
 class TlsLeg(Protocol):
-    """What is used of a pyOpenSSL connection over a non-blocking socket."""
+    """The part of a pyOpenSSL connection over a non-blocking socket that the pump uses."""
 
     def recv(self, size: int, /) -> bytes: ...
     def send(self, data: memoryview, /) -> int: ...
@@ -54,7 +54,7 @@ class Watch(Protocol):
 
 
 class Pump:
-    """One connection in the relay. Its methods answer whether it is over."""
+    """One connection in the relay. Its public methods return whether the connection is over."""
 
     __slots__ = (
         "_buffer",
@@ -77,7 +77,7 @@ class Pump:
         splice: Splice,
         progress: Progress,
     ) -> None:
-        """`buffer` is shared by all pumps of a relay: nothing of it is kept between two calls."""
+        """All pumps of a relay share `buffer`: no byte in it outlives a call."""
         self._plain = plain
         self._tls = tls
         self._plain_watch, self._tls_watch = watches
@@ -87,13 +87,13 @@ class Pump:
         self._dying = False
 
     def start(self) -> bool:
-        """Move what OpenSSL had decrypted before, which wakes no epoll; then begin to watch."""
+        """Move what OpenSSL decrypted before the relay began, which wakes no epoll; then watch both legs."""
         self._tls_to_plain()
         return self._settle()
 
     def on_plain(self, events: int) -> bool:
-        """The plain leg is ready for `events`."""
-        if events == READ:  # watched for only while the TLS leg takes more
+        """Handle `events` of the plain leg."""
+        if events == READ:  # the pump watches for READ only while the TLS leg takes more
             return self._plain_to_tls() and self._settle()
         splice = self._splice
         if splice.plain_rest:
@@ -105,7 +105,7 @@ class Pump:
         return self._settle()
 
     def on_tls(self, events: int) -> bool:
-        """The TLS leg is ready for `events`."""
+        """Handle `events` of the TLS leg."""
         splice = self._splice
         if events == READ and splice.tls_read_wants == READ and not splice.tls_write_wants:
             return self._tls_to_plain() and self._settle()
@@ -118,7 +118,7 @@ class Pump:
             self._tls_hung_up(events)
         return self._settle()
 
-    # Bytes. These answer whether anything but bytes has changed, so that the splice must be asked.
+    # Moving bytes. Each returns whether more than bytes has changed, so that the splice must decide.
 
     def _plain_to_tls(self) -> bool:
         buffer = self._buffer
@@ -159,7 +159,7 @@ class Pump:
         return False
 
     def _collect(self, chunks: list[bytes]) -> SSL.Error | None:
-        """Read on up to COLLECT; return what stopped it, unless that was a short read."""
+        """Read on, up to COLLECT; return the error that stopped it, None after a short read."""
         recv = self._tls.recv
         try:
             for _ in range(COLLECT // RECORD - 1):
@@ -168,7 +168,7 @@ class Pump:
                 if len(data) < RECORD:
                     return None
         except SSL.Error as error:
-            # Its traceback leads to whoever keeps it: a cycle, with the connection and all it read inside.
+            # Its traceback refers to this frame: a cycle that holds the connection and all bytes read.
             return error.with_traceback(None)
         return None
 
@@ -215,7 +215,7 @@ class Pump:
         self._progress.to_tls += sent
         return sent == total
 
-    # What is out of the ordinary.
+    # Blocked writes, failures and ends.
 
     def _flush_plain(self) -> None:
         splice = self._splice
@@ -234,25 +234,25 @@ class Pump:
             splice.plain_blocked(rest[sent:])
 
     def _flush_tls(self) -> None:
-        """Retry the write that blocked, with the same bytes; a close_notify is retried by `_settle`."""
+        """Retry the write that blocked, with the same bytes; `_settle` retries a close_notify."""
         rest = self._splice.tls_rest
         if not rest or self._write_tls(memoryview(rest)):
             self._splice.tls_flushed()
 
     def _tls_stopped(self, error: SSL.Error) -> bool:
-        """A TLS read gave no bytes; answers whether it is more than there being none just now."""
+        """Note why a TLS read gave no bytes; return False if none are there just now."""
         if isinstance(error, SSL.WantReadError):
             return False
         if isinstance(error, SSL.WantWriteError):
             self._splice.tls_read_wants = WRITE
         elif isinstance(error, SSL.ZeroReturnError):
             self._splice.tls_gave_end()
-        elif error.args != ([],) or not self._dying:  # else OpenSSL only says that it has failed before
+        elif error.args != ([],) or not self._dying:  # an empty error repeats an earlier failure
             self._splice.fail(*explain(error))
         return True
 
     def _plain_write_failed(self, error: OSError) -> None:
-        """The plain leg is gone. What it said last may still wait in the kernel, and is passed on."""
+        """End the plain leg. Bytes it sent before may still be in the kernel, and are passed on."""
         self._splice.lost = True
         if not self._dying and self._splice.reads_plain:
             self._dying = True
@@ -260,7 +260,7 @@ class Pump:
         self._splice.fail(Ending.PLAIN_RESET, explain_system(error))
 
     def _tls_write_failed(self, error: SSL.Error) -> None:
-        """The TLS leg is gone. Its last words, an alert most likely, tell more than the failed write."""
+        """End the TLS leg. Read first: an alert that the peer sent explains more than the failed write."""
         self._splice.lost = True
         why = explain(error)
         if not self._dying and self._splice.reads_tls:
@@ -269,12 +269,12 @@ class Pump:
         self._splice.fail(*why)
 
     def _plain_hung_up(self, events: int) -> None:
-        """Error or hang-up while nothing can be read: these wake epoll whatever is watched for."""
+        """Handle an error or hang-up with nothing to read: these wake epoll whatever the mask is."""
         if events & select.EPOLLERR:
             code = self._plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._splice.fail(Ending.PLAIN_RESET, _name(code or errno.ECONNRESET))
         elif self._splice.plain_interest() == NONE:
-            # Both ends of the leg are shut, and bytes wait to be read once the TLS leg takes more.
+            # Both directions of the leg are shut, and bytes wait to be read once the TLS leg takes more.
             self._plain_watch.park()
 
     def _tls_hung_up(self, events: int) -> None:
@@ -284,7 +284,7 @@ class Pump:
             self._tls_watch.park()
 
     def _settle(self) -> bool:
-        """Do what is due and watch for what is wanted next; whether the connection is over."""
+        """Take the steps that are due, then watch for what is wanted next; return whether all is over."""
         splice = self._splice
         while (step := splice.due()) is not None:
             if step is Step.FINISH:
@@ -319,7 +319,10 @@ class Pump:
 
 
 def explain(error: SSL.Error) -> tuple[Ending, str]:
-    """The name of a failure and what a person is told; no other connection will be told of it."""
+    """Return a TLS failure's ending and its text for a person; empty OpenSSL's error queue of it.
+
+    A failure left in the queue would be reported by another connection's next call.
+    """
     if isinstance(error, SSL.SysCallError):
         forget_errors()
         code = error.args[0]

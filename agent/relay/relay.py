@@ -1,33 +1,32 @@
 """The relay: one task, one epoll, and every byte of every connection.
 
-Theory of operation. trio does what happens once per connection; what happens per message would cost it two
-task switches and half a dozen calls each time, so it is done here, in one loop of few calls: epoll says which
-descriptor is ready, a dictionary says which bound method that is, the method reads and writes until one side
-would block.
+Theory of operation. trio runs what happens once per connection. A message would cost two task switches and
+half a dozen calls there, so messages are moved in one loop of few calls: epoll names the ready descriptor, a
+dictionary gives its bound method, and the method reads and writes until one side would block. would block.
 
-* One epoll inside another. The relay's epoll is itself a descriptor, readable while anything in it is ready;
-  the relay's task waits for that like for any socket. One wake of the task serves every leg that is ready, so
-  the busier the relay, the less a message costs.
-* No thread. The loop was one once, and passed the interpreter lock to and fro with trio's: some twenty futex
-  calls for each new connection, and a fifth of its time. What runs long on trio's side holds up the bytes
-  either way (a thread waits for the lock); more cores are more processes on SO_REUSEPORT.
-* Ownership moves and nothing is shared. From the moment `run` is called until it returns or raises, only the
-  relay touches both sockets and the TLS connection; before and after, only the caller does. As both are tasks
-  of one thread and the relay awaits nothing amid a turn, cancelling takes the sockets back at once.
-* epoll is level-triggered, so a pump may stop whenever it likes and be called again. Two things do not wake
-  epoll, and are seen to by the pump: bytes that OpenSSL has already decrypted (read until a read comes back
-  short, and once when the connection is taken over), and a close_notify already received.
-* EPOLLERR and EPOLLHUP wake epoll whatever is watched for. An error ends the connection. A hang-up without
-  an error, while bytes of that leg wait for the other leg to take more, would spin: the descriptor is then
-  parked outside the epoll until they are wanted.
+* One epoll inside another. The relay's epoll is itself a descriptor, readable while a descriptor in it is
+  ready; the relay's task waits for it as for any socket. One wake of the task serves every ready leg, so a
+  message costs less the busier the relay is.
+* No thread. An earlier version ran the loop in one, which passed the interpreter lock to and fro with trio's:
+  some twenty futex calls for each new connection, and a fifth of its time. Long work in trio's tasks delays
+  the bytes either way (a thread waits for the lock); more cores are used by more processes on SO_REUSEPORT.
+* Ownership moves, and nothing is shared. From the call of `run` until it returns or raises, only the relay
+  touches both sockets and the TLS connection; before and after, only the caller does. Both are tasks of one
+  thread and the relay does not await within a turn, so a cancelled caller has its sockets back at once.
+* epoll is level-triggered, so a pump may stop at any point and be called again. Two things do not wake epoll,
+  and the pump looks for them: bytes that OpenSSL has already decrypted (the pump reads until a read is short,
+  and once when it takes a connection over), and a close_notify already received.
+* EPOLLERR and EPOLLHUP wake epoll whatever the mask is. An error ends the connection. A hang-up without an
+  error, while bytes of that leg wait for the other leg to take more, would spin; the descriptor is then
+  parked outside the epoll until its bytes are wanted.
 * A batch of events may name a descriptor whose connection ended earlier in the same batch; it has no handler
-  any more. New connections are taken on between batches only: theirs may bear the number just closed.
-* A turn is bounded, in events (`TURN`) and in what one event may move (`pump.BURSTS`), and after each turn
-  every other task that can run does. A handshake's step takes as long as twenty messages, and dozens may be
-  due at once; a handshake gives the relay a turn before each step if it has had none for a while
-  (`serve_relay`), or all live connections would wait for all the new ones.
-* An idle connection owns no buffer: one read buffer is shared by all, and what a blocked leg did not take is
-  copied to its splice.
+  any more. New connections are added between batches only: their descriptors may reuse a number just closed.
+* A turn is bounded, in events (`TURN`) and in what one event may move (`pump.BURSTS`). After each turn every
+  other runnable task runs. A step of a handshake takes as long as twenty messages, and dozens may be due at
+  once; so a handshake lets the relay run before each step if it has not run for `PATIENCE` (`serve_relay`).
+  Otherwise all live connections would wait for all new ones.
+* An idle connection owns no buffer: all connections share one read buffer, and bytes that a blocked leg did
+  not take are copied into its splice.
 """
 
 from __future__ import annotations
@@ -45,19 +44,22 @@ from OpenSSL import SSL
 from agent.relay.pump import BUFFER, Pump
 from agent.relay.splice import NONE, Progress, Splice, Transfer
 
-TURN = 64  # events handled before other tasks run: at most some tens of milliseconds, if all of them are bulk
-# Seconds that live connections wait for the long work of other tasks. At 0 their median is half of what it is
-# beside a flood of new connections, and those are a twentieth fewer, for each turn serves fewer legs.
+TURN = (
+    64  # events handled before other tasks run: at most some tens of milliseconds, if all are bulk transfers
+)
+# Seconds that live connections wait for the long work of other tasks. At 0 their median latency beside a
+# flood of new connections is halved, and there are a twentieth fewer new ones, for each turn serves fewer
+# legs.
 PATIENCE = 0.002
 _ABSENT = -1  # not in the epoll
 
 
 class RelayClosed(Exception):
-    """The relay has ended; nothing can be relayed."""
+    """The relay has ended and relays nothing."""
 
 
 class _Watch:
-    """One descriptor's place in the epoll."""
+    """The registration of one descriptor in the epoll."""
 
     __slots__ = ("_epoll", "_fd", "_mask", "_parked")
 
@@ -68,7 +70,7 @@ class _Watch:
         self._parked = False
 
     def want(self, mask: int) -> None:
-        """Watch for `mask`, or for errors alone. A parked one returns only when something is wanted."""
+        """Watch for `mask`; NONE watches for errors alone, and leaves a parked descriptor parked."""
         if mask == self._mask or (self._parked and mask == NONE):
             return
         if self._mask == _ABSENT:
@@ -87,7 +89,7 @@ class _Watch:
 
 
 class _Run:
-    """One call of `Relay.run`, from the request to its answer."""
+    """One call of `Relay.run`, until it returns."""
 
     __slots__ = ("failure", "fds", "progress", "pump", "splice", "task", "watches")
 
@@ -112,7 +114,7 @@ class _Run:
 
 
 class Relay:
-    """The task and its door. Use it as a context manager, inside trio and outside every connection.
+    """The relay's task. Use it as a context manager, inside trio and outside every connection.
 
     with Relay() as relay:
         transfer = await relay.run(plain, tls)
@@ -125,11 +127,11 @@ class Relay:
         self._buffer = memoryview(bytearray(BUFFER))
         self._scope = trio.CancelScope()
         self._open = False
-        self._turned = -math.inf  # when it last had a turn, trio's time
+        self._turned = -math.inf  # when the last turn began, by trio's clock
 
     def __enter__(self) -> Self:
         self._open = True
-        # A system task, for it must outlive the nurseries of all connections; a bug in it ends the process.
+        # A system task, since it must outlive the nurseries of all connections; a bug in it ends the process.
         trio.lowlevel.spawn_system_task(self._work, name="relay")
         return self
 
@@ -150,17 +152,17 @@ class Relay:
 
     @property
     def connections(self) -> int:
-        """How many connections it holds now."""
+        """How many connections the relay holds now."""
         return len(self._runs) // 2
 
     async def run(
         self, plain: socket.socket, tls: SSL.Connection, progress: Progress | None = None
     ) -> Transfer:
-        """Copy both ways until both sides have ended or one has failed; say how it went.
+        """Copy in both directions until both sides have ended or one has failed; return the transfer.
 
-        `plain` is a non-blocking stdlib socket, TCP or unix; `tls` a handshaken connection over another one.
-        Both stay open and are the caller's again when this returns or raises. `progress` may be read
-        meanwhile. Raises RelayClosed when there is no relay to do it.
+        `plain` is a non-blocking stdlib socket, TCP or unix; `tls` is a connection over another one, after
+        its handshake. Both stay open and belong to the caller again when this returns or raises. The caller
+        may read `progress` meanwhile. Raises RelayClosed when the relay has ended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._open:
@@ -186,12 +188,12 @@ class Relay:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
 
     async def serve_relay(self) -> None:
-        """For another task with long work to do, before each piece of it: what has waited is served first."""
+        """Serve ready legs if they have waited for `PATIENCE`; called before each piece of long work."""
         if trio.current_time() - self._turned >= PATIENCE:
             self._turn()
 
     def _turn(self) -> None:
-        """Serve what is ready. What is left over keeps the epoll readable."""
+        """Serve the ready legs, `TURN` events at most; the rest keeps the epoll readable."""
         self._turned = trio.current_time()
         handlers = self._handlers
         if not handlers:
@@ -207,7 +209,7 @@ class Relay:
                 self._retire(self._runs[fd], error)
 
     def _begin(self, run: _Run) -> bool:
-        """Take the sockets over; whether all is over at once."""
+        """Take the sockets over; return whether the connection is over already."""
         plain_fd, tls_fd = run.fds
         self._runs[plain_fd] = self._runs[tls_fd] = run
         self._handlers[plain_fd] = run.pump.on_plain
@@ -221,7 +223,7 @@ class Relay:
         return over
 
     def _retire(self, run: _Run, failure: Exception | None = None) -> None:
-        """A run is over: let go of its sockets, then tell its task."""
+        """Release the sockets of an ended run, then wake its task."""
         self._release(run)
         run.failure = failure
         trio.lowlevel.reschedule(run.task)

@@ -1,11 +1,11 @@
-"""The decisions of one two-way copy, as a machine without IO: what is blocked, what has ended, what is next.
+"""The decisions of one two-way copy, as a state machine without IO: what is blocked, has ended, is next.
 
 Two directions share one connection: to the plain leg (TLS → plain) and to the TLS leg (plain → TLS). While
-bytes flow freely the machine is not asked anything; `pump.py` tells it only what is out of the ordinary: a
-write that blocked, an end of stream, a failure. It answers with the interest of each leg and the next step.
+bytes flow freely `pump.py` asks the machine nothing; it reports only exceptions to that: a write that
+blocked, an end of stream, a failure. The machine answers with the interest of each leg and the next step.
 
-    OPEN ──source ended──► ENDING ──rest flushed, end passed on──► SHUT         (each direction alone)
-    both SHUT: clean. Any failure: over at once, whatever the directions are.
+    OPEN ──source ended──► ENDING ──rest flushed, end passed on──► SHUT         (each direction separately)
+    both SHUT: clean. Any failure ends the connection at once, in whatever state the directions are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WRITE = 0x4  # EPOLLOUT
 
 
 class Ending(StrEnum):
-    """How a connection that was relayed came to its end."""
+    """How a relayed connection ended."""
 
     CLEAN = "clean"  # both sides ended their streams in order
     PLAIN_RESET = "plain_reset"  # the local leg was reset, or took no more bytes
@@ -32,8 +32,8 @@ class Ending(StrEnum):
 class Transfer:
     """What a relayed connection carried, in bytes, and how it ended.
 
-    `tls_broke_first`: the TLS side failed before either side had ended. `untouched`: not a byte and no end
-    was passed on, so that the plain leg can still be served by another connection.
+    `tls_broke_first`: the TLS side failed before either side had ended. `untouched`: neither a byte nor an
+    end of stream was passed on, so another connection can still serve the plain leg.
     """
 
     to_plain: int
@@ -45,21 +45,22 @@ class Transfer:
 
     @property
     def refused(self) -> bool:
-        """With TLS 1.3 our handshake ends before the far side has judged us: a refusal is our first read.
+        """Whether the far side has refused us after the handshake.
 
-        An orderly end without a byte is none, whatever comes after it: an app that closes an idle connection
-        ends so, and what our app does then is not the far side's doing.
+        With TLS 1.3 our handshake ends before the far side has verified our certificate, so a refusal fails
+        our first read. An orderly end without a byte is no refusal, whatever comes after it: an app that
+        closes an idle connection ends so, and the far side is not the cause of what our app does then.
         """
         return self.tls_broke_first and self.to_plain == 0
 
     @property
     def answered(self) -> bool:
-        """Whether the far side has shown that it serves: by a byte, or by an end in order."""
+        """Whether the far side has shown that it serves: by a byte, or by an orderly end."""
         return self.to_plain > 0 or self.ending is Ending.CLEAN
 
 
 class Progress:
-    """Bytes written so far; read by anybody, changed only by whoever owns the connection."""
+    """Bytes written so far. Any task may read them; only the task that owns the connection changes them."""
 
     __slots__ = ("to_plain", "to_tls")
 
@@ -72,7 +73,7 @@ class Progress:
 
 
 class Step(Enum):
-    """What is to be done now, besides waiting."""
+    """What the pump has to do now, besides waiting."""
 
     SHUT_PLAIN = auto()  # SHUT_WR
     SHUT_TLS = auto()  # close_notify
@@ -80,7 +81,7 @@ class Step(Enum):
 
 
 class Splice:
-    """The state of one connection. Unsent bytes live here, only while their target is blocked."""
+    """The state of one connection. It holds unsent bytes only while their target is blocked."""
 
     __slots__ = (
         "detail",
@@ -98,15 +99,17 @@ class Splice:
     )
 
     def __init__(self) -> None:
-        self.plain_rest: bytes | memoryview = b""  # owed to the plain leg
-        self.tls_rest = b""  # owed to the TLS leg: the very bytes of the write to be retried
-        self.plain_ended = False  # the plain leg gave its end of stream
+        self.plain_rest: bytes | memoryview = b""  # still to be written to the plain leg
+        self.tls_rest = (
+            b""  # still to be written to the TLS leg: a blocked write is retried with the same bytes
+        )
+        self.plain_ended = False  # the plain leg's end of stream was read
         self.tls_ended = False  # close_notify was received
         self.plain_shut = False
         self.tls_shut = False
-        self.tls_read_wants = READ  # OpenSSL's wish, which need not be the direction
-        self.tls_write_wants = NONE  # NONE: no TLS write is waiting
-        self.lost = False  # bytes were taken from a leg and never reached the other
+        self.tls_read_wants = READ  # the readiness OpenSSL needs, which may be WRITE
+        self.tls_write_wants = NONE  # NONE: no TLS write is blocked
+        self.lost = False  # bytes were read from a leg and never reached the other
         self.tls_broke_first = False
         self.ending: Ending | None = None
         self.detail = ""
@@ -114,42 +117,42 @@ class Splice:
     # What happened.
 
     def plain_blocked(self, rest: bytes | memoryview) -> None:
-        """The plain leg took only part; `rest` is still owed to it."""
+        """Note that the plain leg took a part only; `rest` is still to be written."""
         self.plain_rest = rest
 
     def plain_flushed(self) -> None:
-        """The plain leg has all it was owed."""
+        """Note that the plain leg has taken all bytes."""
         self.plain_rest = b""
 
     def tls_blocked(self, rest: bytes, wants: int) -> None:
-        """A TLS write (of close_notify, if `rest` is empty) waits for the socket to be ready for `wants`."""
+        """Note a TLS write (of close_notify, if `rest` is empty) that needs the socket ready for `wants`."""
         self.tls_rest = rest
         self.tls_write_wants = wants
 
     def tls_flushed(self) -> None:
-        """The TLS leg has all it was owed."""
+        """Note that the TLS leg has taken all bytes."""
         self.tls_rest = b""
         self.tls_write_wants = NONE
 
     def plain_gave_end(self) -> None:
-        """The plain leg has nothing more to say."""
+        """Note the end of stream of the plain leg."""
         self.plain_ended = True
 
     def tls_gave_end(self) -> None:
-        """The TLS leg has nothing more to say, and has said so."""
+        """Note the close_notify of the TLS leg."""
         self.tls_ended = True
 
     def plain_was_shut(self) -> None:
-        """The end of the TLS leg was passed on."""
+        """Note that the end of the TLS leg was passed on."""
         self.plain_shut = True
 
     def tls_was_shut(self) -> None:
-        """The end of the plain leg was passed on."""
+        """Note that the end of the plain leg was passed on."""
         self.tls_shut = True
         self.tls_write_wants = NONE
 
     def fail(self, ending: Ending, detail: str) -> None:
-        """One leg broke: all is over. The first failure is the reason."""
+        """Note that a leg broke, which ends the connection. The first failure is the one that is kept."""
         if self.ending is None:
             self.ending = ending
             self.detail = detail
@@ -157,9 +160,9 @@ class Splice:
             self.tls_broke_first = ending is not Ending.PLAIN_RESET and not ended
 
     def shut_failed(self, ending: Ending, detail: str) -> None:
-        """A leg did not take the end of the other one.
+        """Note that a leg did not take the end of the other one.
 
-        That is no loss if it had ended in order before: it has left, with nothing owed to it.
+        If that leg had itself ended in order before, it has closed, nothing was lost, and this is no failure.
         """
         if ending is Ending.PLAIN_RESET and self.plain_ended:
             self.plain_was_shut()
@@ -171,7 +174,7 @@ class Splice:
     # What comes next.
 
     def due(self) -> Step | None:
-        """The next step, or None to wait for either leg."""
+        """Return the next step, or None to wait for either leg."""
         if self.ending is not None:
             return Step.FINISH
         if self.tls_ended and not self.plain_rest and not self.plain_shut:
@@ -185,34 +188,35 @@ class Splice:
 
     @property
     def reads_plain(self) -> bool:
-        """Whether the TLS leg could take more from the plain leg."""
+        """Whether to read the plain leg: it has not ended, and the TLS leg takes bytes."""
         return not self.plain_ended and not self.tls_write_wants
 
     @property
     def reads_tls(self) -> bool:
-        """Whether the plain leg could take more from the TLS leg."""
+        """Whether to read the TLS leg: it has not ended, and the plain leg takes bytes."""
         return not self.tls_ended and not self.plain_rest
 
     def plain_interest(self) -> int:
-        """What the plain leg is watched for: READ, WRITE, both or NONE."""
+        """Return what to watch the plain leg for: READ, WRITE, both or NONE."""
         return (READ if self.reads_plain else NONE) | (WRITE if self.plain_rest else NONE)
 
     def tls_interest(self) -> int:
-        """What the TLS leg is watched for: what OpenSSL asked for, of each direction that is wanted."""
+        """Return what to watch the TLS leg for: what OpenSSL needs, for each direction that is wanted."""
         return (self.tls_read_wants if self.reads_tls else NONE) | self.tls_write_wants
 
     def transfer(self, progress: Progress) -> Transfer:
-        """The summary, once `due` says FINISH."""
+        """Return the summary, once `due` has returned FINISH. Raises RuntimeError before that."""
         if self.ending is None:
             raise RuntimeError("the splice has not ended")
-        # What waits for a leg to take more was taken from the other, and some of it may have gone already.
+        # Bytes that wait for one leg were read from the other, and a part of them may have been written
+        # already.
         taken = bool(self.lost or self.plain_rest or self.tls_rest)
-        told = self.plain_shut or self.tls_shut
+        passed_on = self.plain_shut or self.tls_shut
         return Transfer(
             to_plain=progress.to_plain,
             to_tls=progress.to_tls,
             ending=self.ending,
             detail=self.detail,
             tls_broke_first=self.tls_broke_first,
-            untouched=not (taken or told or progress.to_plain or progress.to_tls),
+            untouched=not (taken or passed_on or progress.to_plain or progress.to_tls),
         )

@@ -1,7 +1,7 @@
 """The two legs of an HTTP connection as byte streams: TLS towards the caller, plain towards our app.
 
-Both work on the non-blocking sockets themselves, so that after an Upgrade they can be handed to the relay.
-One task may receive while another sends. A receive that is cancelled has taken no byte.
+Both work on the non-blocking sockets themselves, so that after an Upgrade the relay can take them over.
+One task may receive while another sends. A cancelled receive has taken no byte.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from OpenSSL import SSL
 from agent.relay.pump import BUFFER, COLLECT, RECORD, explain, explain_system
 from agent.relay.splice import Ending, Progress
 
-CHUNK = 64 * 1024  # bytes asked of the plain leg at once
+CHUNK = 64 * 1024  # bytes read from the plain leg at once
 BURST = 4  # buffers moved before other tasks run
 
 
@@ -31,13 +31,13 @@ class StreamBroken(Exception):
 
 
 class ByteStream(Protocol):
-    """What HTTP needs of a leg."""
+    """The part of a leg that HTTP uses."""
 
     async def receive(self) -> bytes:
-        """Bytes, or none at the end of the stream; raise StreamBroken."""
+        """Return bytes, or b"" at the end of the stream. Raises StreamBroken."""
 
     async def send(self, data: bytes) -> None:
-        """All of it; raise StreamBroken."""
+        """Send all of `data`. Raises StreamBroken."""
 
 
 class PlainStream:
@@ -48,10 +48,10 @@ class PlainStream:
     def __init__(self, sock: socket.socket, progress: Progress) -> None:
         self.sock = sock
         self._progress = progress
-        self._ready = False  # it was readable a moment ago, so that the next receive need not wait
+        self._ready = False  # the socket was readable a moment ago, so the next receive need not wait
 
     async def receive(self) -> bytes:
-        """Bytes, or none at the end of the stream; raise StreamBroken."""
+        """Return bytes, or b"" at the end of the stream. Raises StreamBroken."""
         while True:
             if not self._ready:
                 await trio.lowlevel.wait_readable(self.sock)
@@ -64,7 +64,7 @@ class PlainStream:
                 raise StreamBroken(Ending.PLAIN_RESET, explain_system(error)) from error
 
     async def receive_into(self, buffer: memoryview) -> int:
-        """So many bytes into the buffer as there are, none at the end of the stream; raise StreamBroken."""
+        """Read into `buffer`; return how many bytes, 0 at the end of the stream. Raises StreamBroken."""
         while True:
             try:
                 return self.sock.recv_into(buffer)
@@ -74,14 +74,14 @@ class PlainStream:
                 raise StreamBroken(Ending.PLAIN_RESET, explain_system(error)) from error
 
     async def readable_within(self, seconds: float) -> bool:
-        """Whether bytes, or the end, come within that time."""
+        """Return whether bytes, or the end of the stream, come within `seconds`."""
         with trio.CancelScope(deadline=trio.current_time() + seconds):
             await trio.lowlevel.wait_readable(self.sock)
             self._ready = True
         return self._ready
 
     async def send(self, data: bytes) -> None:
-        """All of it; raise StreamBroken."""
+        """Send all of `data`. Raises StreamBroken."""
         rest = memoryview(data)
         while rest:
             try:
@@ -95,12 +95,12 @@ class PlainStream:
             rest = rest[sent:]
 
     def quiet(self) -> bool:
-        """Whether nothing has come since: no byte, no end, no error."""
+        """Return whether nothing has come since the last read: no byte, no end, no error."""
         try:
             self.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
-        except OSError:  # whatever it is, it is not quiet
+        except OSError:  # an error too has come since
             return False
         return False
 
@@ -119,13 +119,13 @@ class TlsStream:
         self._writable = _SharedWait(trio.lowlevel.wait_writable, sock)
 
     async def receive(self) -> bytes:
-        """Bytes, or none after close_notify; raise StreamBroken."""
+        """Return bytes, or b"" after close_notify. Raises StreamBroken."""
         if self._broken is not None:
             raise StreamBroken(*self._broken)
-        if self._ended:  # nothing will make the socket readable again
+        if self._ended:  # the socket will not become readable again
             await trio.lowlevel.checkpoint()
             return b""
-        if self.connection.pending():  # decrypted already: the socket will not tell of it
+        if self.connection.pending():  # decrypted already: the socket will not show it
             await trio.lowlevel.checkpoint()
         else:
             await self._readable.wait()
@@ -145,7 +145,7 @@ class TlsStream:
                 return data if len(data) < RECORD else self._collected(data)
 
     def _collected(self, first: bytes) -> bytes:
-        """With it what else has come, up to COLLECT; an end or a break is kept for the next receive."""
+        """Return `first` and what follows, up to COLLECT; keep an end or a failure for the next receive."""
         chunks = [first]
         try:
             while len(chunks) < COLLECT // RECORD and len(chunks[-1]) == RECORD:
@@ -159,7 +159,7 @@ class TlsStream:
         return b"".join(chunks)
 
     async def send(self, data: bytes) -> None:
-        """All of it; raise StreamBroken."""
+        """Send all of `data`. Raises StreamBroken."""
         rest = memoryview(data)
         while rest:
             try:
@@ -175,16 +175,16 @@ class TlsStream:
                 rest = rest[sent:]
 
     def send_at_once(self, data: memoryview) -> int:
-        """As much as goes without waiting, and how much that was; `send` must go on with the very rest."""
+        """Send what goes without waiting; return how many bytes. `send` must go on with exactly the rest."""
         total, sent = len(data), 0
-        with contextlib.suppress(SSL.Error):  # `send` meets it again
+        with contextlib.suppress(SSL.Error):  # the next `send` meets the same error
             while sent < total:
                 sent += self.connection.send(data[sent:])
         self._progress.to_tls += sent
         return sent
 
     async def send_end(self) -> None:
-        """Say close_notify; raise StreamBroken."""
+        """Send close_notify. Raises StreamBroken."""
         while True:
             try:
                 self.connection.shutdown()
@@ -199,9 +199,9 @@ class TlsStream:
 
 
 async def pour(app: PlainStream, caller: TlsStream, length: int) -> int:
-    """Copy so many bytes from one to the other; say how many are missing at the end. Raises StreamBroken.
+    """Copy `length` bytes from app to caller; return how many are missing at the end. Raises StreamBroken.
 
-    The buffer is everybody's, and nothing of it is kept while we wait.
+    All connections share the buffer, so no byte in it outlives a wait.
     """
     turns = 0
     while length:
@@ -223,9 +223,9 @@ _buffer = memoryview(bytearray(BUFFER))
 
 
 class _SharedWait:
-    """A wait for one readiness of a socket, which trio lets only one task do: others wait for that one.
+    """One task's wait for a readiness of a socket, which other tasks may join: trio allows one waiter.
 
-    A TLS write may have to wait for what a read is waiting for already.
+    A TLS write may need the readiness that a read is waiting for already.
     """
 
     __slots__ = ("_ended", "_sock", "_wait", "_waiting")
@@ -234,7 +234,7 @@ class _SharedWait:
         self._wait = wait
         self._sock = sock
         self._waiting = False
-        self._ended: trio.Event | None = None  # made when somebody else waits too
+        self._ended: trio.Event | None = None  # made when a second task waits too
 
     async def wait(self) -> None:
         if self._waiting:
