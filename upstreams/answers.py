@@ -124,7 +124,7 @@ def read_health(
             found.add(_entry(item))
         except _UNDECODABLE as error:
             raise InvalidAnswer(f"health answer: {_within(error, place)}") from error
-    return found.together(source=source, nearest_first=nearest_first)
+    return found.endpoint_set(source=source, nearest_first=nearest_first)
 
 
 def parse_query(answer: Mapping[str, object], *, nearest_first: bool = False) -> EndpointSet:
@@ -139,7 +139,7 @@ def parse_query(answer: Mapping[str, object], *, nearest_first: bool = False) ->
     found = _Found()
     for entry in parsed.nodes or ():
         found.add(entry)
-    return found.together(
+    return found.endpoint_set(
         source=source,
         nearest_first=sorted_by_distance,
         ttl=_ttl(parsed.dns),
@@ -186,7 +186,7 @@ class _Found:
         else:
             self._endpoints.append(_endpoint(entry, name))
 
-    def together(
+    def endpoint_set(
         self,
         *,
         source: str,

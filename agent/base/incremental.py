@@ -17,7 +17,7 @@ class Incremental(Generic[T]):
     def __init__(self, work: Work[T]) -> None:
         self._work = work
 
-    async def together(self) -> T:
+    async def run(self) -> T:
         """Run the work and return its result; all other tasks run at every step."""
         while True:
             try:
@@ -27,7 +27,7 @@ class Incremental(Generic[T]):
                 return value
             await trio.lowlevel.checkpoint()
 
-    def at_once(self) -> T:
+    def run_now(self) -> T:
         """Run the work without a pause and return its result."""
         while True:
             try:

@@ -228,7 +228,7 @@ async def look_at_intentions(case: Examination, registration: Registration) -> b
     rule = f'service "{registration.service}" {{ intentions = "read" }} (policy = "read" includes it)'
     try:
         answer = await answered(lambda: case.consul.intentions(registration.service))
-        listed = await read_intentions(registration.service, answer).together()
+        listed = await read_intentions(registration.service, answer).run()
     except ConsulError as error:
         return case.note(refused("intentions", error, rule))
     except AnswerRejected as error:

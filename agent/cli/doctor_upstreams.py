@@ -124,7 +124,7 @@ async def endpoints_of(target: Destination | Gateways, consul: Consul) -> Endpoi
         health = await answered(lambda: consul.gateways(target.datacenter))
     else:
         health = await answered(lambda: consul.endpoints(target))
-    return await read_endpoints(target, health).together()
+    return await read_endpoints(target, health).run()
 
 
 async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Candidate]:

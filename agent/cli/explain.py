@@ -111,7 +111,7 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
         trust_domain = str((await consul.roots()).value.get("TrustDomain", ""))
         question = question_of(inquiry, trust_domain, own)
         answer = await consul.intentions(destination, datacenter=datacenter if datacenter != own else None)
-        listed = await read_intentions(destination, answer).together()
+        listed = await read_intentions(destination, answer).run()
         intentions = replace(
             await with_default(listed, consul, unnamed_caller(trust_domain, own)),
             narrowings=settings.narrow or (),

@@ -1,6 +1,6 @@
-"""The Consul agent's HTTP API as typed calls, and the one loop behind every blocking query.
+"""Calls Consul's HTTP API by typed methods, and follows blocking queries in one loop.
 
-Failures are classified by what the caller may do next.
+A failure's reason says what the caller may do next.
 
     agent_services  api  connect  http  token  watch
 """

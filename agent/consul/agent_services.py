@@ -1,4 +1,4 @@
-"""The services of the local agent, as far as finding a sidecar among them needs it."""
+"""The agent's own services, in the few fields that are needed to find the sidecar of a service."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import msgspec
 
 
 class ListedProxy(msgspec.Struct, frozen=True, rename="pascal"):
-    """The `Proxy` of a listed service, as far as finding a sidecar needs it."""
+    """The `Proxy` of a listed service."""
 
     destination_service_id: str = msgspec.field(name="DestinationServiceID", default="")
 
 
 class ListedService(msgspec.Struct, frozen=True, rename="pascal"):
-    """One service of `/v1/agent/services`."""
+    """One entry of /v1/agent/services."""
 
     id: str = msgspec.field(name="ID")
     kind: str = ""
@@ -22,7 +22,7 @@ class ListedService(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def find_sidecar(services: Mapping[str, ListedService], service_id: str) -> Sequence[str]:
-    """Ids of the proxies that stand beside the service; compared lower-cased, as Consul does."""
+    """Return the ids of the service's proxies; ids are compared in lower case, as in Consul."""
     wanted = service_id.lower()
     return sorted(
         service.id

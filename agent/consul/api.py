@@ -1,7 +1,7 @@
 """The Consul agent's HTTP API, as far as a sidecar needs it: typed calls, classified failures.
 
-Answers come back decoded, with the position for the next blocking read; what they mean is for the value
-modules. Failures are one exception with one of six reasons. No token is ever part of a text here.
+An answer is decoded and carries the position for the next blocking query; other modules read its meaning.
+A failure is a `ConsulError` with one of six reasons. No text that this module makes holds a token.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from upstreams.spec import QueryDestination, ServiceDestination
 T = TypeVar("T")
 U = TypeVar("U")
 
-CALL_SECONDS = 15.0  # a plain call; Consul itself holds one for 7 s when there is no leader
-MARGIN_SECONDS = 10.0  # on top of what a blocking call may take
+CALL_SECONDS = 15.0  # a call that does not block; Consul itself holds one for 7 s when there is no leader
+MARGIN_SECONDS = 10.0  # added to the time that a blocking query may take
 _MOST_DIGITS = 20  # of an index, an unsigned number of 64 bits
-MAX_TEXT = 300  # characters of an error's body that are kept
+MAX_TEXT = 300  # characters kept of an error's body
 
 Params = Mapping[str, str]
 Json = dict[str, object]
-RawList = list[msgspec.Raw]  # long lists stay JSON, to be read in pieces
+RawList = list[msgspec.Raw]  # long lists stay JSON, and are read in steps
 
 
 class ConsulReason(StrEnum):
-    """What a failed call means for what to do next."""
+    """Why a call failed, by what to do next."""
 
-    DENIED = "denied"  # the operator must act; ask again slowly
+    DENIED = "denied"  # the operator must act; retry slowly
     NOT_FOUND = "not_found"
     RATE_LIMITED = "rate_limited"
-    UNAVAILABLE = "unavailable"  # ask again
-    MALFORMED = "malformed"  # request or answer; a version we do not fit, or not Consul at all
-    NOT_ASKED = "token_unusable"  # the token file holds none
+    UNAVAILABLE = "unavailable"  # retry
+    MALFORMED = "malformed"  # the request or the answer: another version of the API, or not Consul
+    NOT_ASKED = "token_unusable"  # the token file holds no token, so nothing was sent
 
 
 class ConsulError(Exception):
-    """A call that brought no usable answer."""
+    """A call without a usable answer."""
 
     def __init__(self, reason: ConsulReason, path: str, text: str, *, status: int | None = None) -> None:
         at = path if status is None else f"{path} answered {status}"
@@ -58,23 +58,23 @@ class ConsulError(Exception):
 
     @property
     def unanswered(self) -> bool:
-        """Whether nothing answered at all: the agent is down or starting."""
+        """Whether there was no answer at all: the agent is down or starting."""
         return self.status is None and self.reason is ConsulReason.UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Generic[T]):
-    """A decoded body and what the headers say of it. A leaf's value holds a key: it stays out of repr."""
+    """A decoded body and what the headers say about it. A leaf's value holds a key: it stays out of repr."""
 
     value: T = field(repr=False)
     index: int | None = None
     content_hash: str = ""
     default_policy: str = ""
     last_contact: str = ""  # milliseconds since the server heard from its leader
-    filtered: bool = False  # a list from which ACLs have taken something (Consul 1.11 and later)
+    filtered: bool = False  # ACLs have removed entries from the list (Consul 1.11 and later)
 
     def carrying(self, value: U) -> Answer[U]:
-        """The same headers with a part of the body."""
+        """Return the same headers with a part of the body."""
         return Answer(
             value=value,
             index=self.index,
@@ -87,7 +87,7 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocking:
-    """Where to go on from: an index or a hash, and how long the server may wait for something newer."""
+    """The position of a blocking query, an index or a hash, and how long Consul may hold it, in seconds."""
 
     index: int = 0
     content_hash: str = ""
@@ -95,14 +95,14 @@ class Blocking:
 
     @property
     def params(self) -> dict[str, str]:
-        """As query parameters; none for an immediate answer."""
+        """The query parameters; none for an immediate answer."""
         if self.content_hash:
             return {"hash": self.content_hash, "wait": _wait(self.wait)}
         return {"index": str(self.index), "wait": _wait(self.wait)} if self.index else {}
 
     @property
     def seconds(self) -> float:
-        """How long to wait for the answer: Consul adds up to a sixteenth to the wait.
+        """The deadline of the call in seconds: Consul adds up to a sixteenth to the wait.
 
         See docs/consul-api.md#blocking-queries.
         """
@@ -113,14 +113,14 @@ IMMEDIATE = Blocking()
 
 
 class AuthorizeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    """What an agent makes of one caller of one service, and by what."""
+    """Whether the agent lets a caller call a service, and why."""
 
     authorized: bool
     reason: str = ""
 
 
 class LeafAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    """A leaf as Consul hands it out. Its repr shows no key."""
+    """A leaf and its key as Consul returns them. Its repr shows no key."""
 
     cert_pem: str = msgspec.field(name="CertPEM")
     private_key_pem: str = msgspec.field(name="PrivateKeyPEM")
@@ -139,20 +139,20 @@ class Consul:
         self._token = token
         self._scope = dict(scope or {})
         self._http_auth = http_auth
-        self.on_date: Callable[[str], None] = _ignore_date  # hears the Date of every answer
+        self.on_date: Callable[[str], None] = _ignore_date  # called with the Date of every answer
 
     async def aclose(self) -> None:
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         await self._http.aclose()
 
     async def services(self) -> dict[str, ListedService]:
-        """The agent's own services, by id; a denied token sees none."""
+        """Return the agent's own services by id (/v1/agent/services); a denied token sees none."""
         return (await self._get("/v1/agent/services", IMMEDIATE, dict[str, ListedService])).value
 
     async def proxies_of(self, service_id: str) -> dict[str, ListedService]:
-        """The proxies among them that stand beside that service, its id in the very same case; by id.
+        """Return the proxies whose destination is that service id, by id; the id must match in case.
 
-        Nothing is asked for that other services of this agent say of themselves.
+        The filter runs in Consul, so that other services' definitions are not transferred.
         """
         quote = '"' if not set(service_id) & {'"', "\\"} else "`"
         beside = f'Kind == "connect-proxy" and Proxy.DestinationServiceID == {quote}{service_id}{quote}'
@@ -160,25 +160,26 @@ class Consul:
         return (await self._get("/v1/agent/services", IMMEDIATE, kind, {"filter": beside})).value
 
     async def service(self, service_id: str, at: Blocking = IMMEDIATE) -> Answer[Json]:
-        """One service of the agent, blocking on its content hash."""
+        """Return one service of the agent (/v1/agent/service/:id), blocking by content hash."""
         return await self._get(f"/v1/agent/service/{_segment(service_id)}", at, Json)
 
     async def roots(self, at: Blocking = IMMEDIATE) -> Answer[Json]:
-        """The trust bundle."""
+        """Return the trust bundle (/v1/agent/connect/ca/roots)."""
         return await self._get("/v1/agent/connect/ca/roots", at, Json)
 
     async def leaf(
         self, service: str, at: Blocking = IMMEDIATE, *, reissue: bool = False
     ) -> Answer[LeafAnswer]:
-        """Our certificate and key; without an index Consul checks whether it must be renewed.
+        """Return our certificate and key; without an index Consul checks whether they must be renewed.
 
-        `reissue` asks for another one whatever its age; the embedded datacenter does so, Consul does not.
+        `reissue` asks for a new leaf whatever the age of the present one; the embedded datacenter issues it,
+        Consul ignores the parameter.
         """
         params = {"reissue": "true"} if reissue else {}
         return await self._get(f"/v1/agent/connect/ca/leaf/{_segment(service)}", at, LeafAnswer, params)
 
     async def datacenters(self) -> list[str]:
-        """All that are known, the agent's own first."""
+        """Return all known datacenters, the agent's own first (/v1/catalog/datacenters)."""
         return (await self._get("/v1/catalog/datacenters", IMMEDIATE, list[str])).value
 
     async def intentions(
@@ -189,9 +190,9 @@ class Consul:
         by: Literal["destination", "source"] = "destination",
         datacenter: str | None = None,
     ) -> Answer[RawList | None]:
-        """The intentions that match `service` as a destination, or as a source, wildcards among them.
+        """Return the intentions that match `service` as destination or as source, wildcards among them.
 
-        The ACL default policy is in the answer too.
+        The answer carries the ACL default policy. Raises ConsulError where it says nothing about `service`.
         """
         path = "/v1/connect/intentions/match"
         params = {"by": by, "name": service} | _dc(datacenter)
@@ -201,10 +202,11 @@ class Consul:
         return answer.carrying(answer.value[service])
 
     async def authorize(self, service: str, caller: str) -> Answer[AuthorizeAnswer]:
-        """Whether the agent lets `caller`, a SPIFFE ID, call `service`; it needs service:write on that.
+        """Return whether the agent lets `caller`, a SPIFFE ID, call `service`.
 
-        The agent answers from its cache of the intentions, and looks neither at the trust domain of the
-        caller nor at its datacenter.
+        Needs service:write on `service`.
+
+        The agent answers from its cache of intentions, and ignores the caller's trust domain and datacenter.
         """
         body = msgspec.json.encode({"Target": service, "ClientCertURI": caller, "ClientCertSerial": ""})
         path = "/v1/agent/connect/authorize"
@@ -212,18 +214,18 @@ class Consul:
         return _answer(path, response, AuthorizeAnswer)
 
     async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[RawList]:
-        """The proxies and native instances of a service, whatever their health: that is for us to judge."""
+        """Return the proxies and native instances of a service, healthy or not."""
         chosen = {"filter": service.filter, "near": service.near}
         params = _dc(service.datacenter) | {name: value for name, value in chosen.items() if value}
         return await self._get(f"/v1/health/connect/{_segment(service.name)}", at, RawList, params)
 
     async def gateways(self, datacenter: str | None, at: Blocking = IMMEDIATE) -> Answer[RawList]:
-        """The mesh gateways of a datacenter, known by the usual name of their service."""
+        """Return the mesh gateways of a datacenter, by the usual name of their service."""
         path = "/v1/health/service/mesh-gateway"
         return await self._get(path, at, RawList, _dc(datacenter))
 
     async def execute(self, query: QueryDestination) -> Answer[Json]:
-        """What a prepared query answers now; it cannot block. `connect` asks for proxies only."""
+        """Return the present answer of a prepared query, which cannot block; `connect` selects proxies."""
         path = f"/v1/query/{_segment(query.name)}/execute"
         params = {"connect": "true"} | _dc(query.datacenter) | ({"near": query.near} if query.near else {})
         return await self._get(path, IMMEDIATE, Json, params)
@@ -237,7 +239,7 @@ class Consul:
         await self._put(f"/v1/agent/service/deregister/{_segment(service_id)}", b"")
 
     async def update_check(self, check_id: str, output: str, *, passing: bool) -> None:
-        """Say how a TTL check of ours fares."""
+        """Set the status and output of one of our TTL checks."""
         body = {"Status": "passing" if passing else "critical", "Output": output}
         await self._put(f"/v1/agent/check/update/{_segment(check_id)}", msgspec.json.encode(body))
 
@@ -279,7 +281,7 @@ class Consul:
 
 
 def classify(status: int, text: str) -> ConsulReason:
-    """What an error answer means (docs/consul-api.md#errors): the status first, then the text of a 500."""
+    """Return the reason of an error: by status, then by the text of a 5xx (docs/consul-api.md#errors)."""
     if status in (401, 403):
         return ConsulReason.DENIED
     if status == 404:
@@ -296,7 +298,7 @@ def _answer(path: str, response: Response, kind: type[T]) -> Answer[T]:
     try:
         value = msgspec.json.decode(response.body, type=kind)
     except UNDECODABLE as error:
-        # The error's text names the field and the types, never a value: a leaf's key stays unseen.
+        # The error's text names the field and the types, never a value, so it cannot show a leaf's key.
         raise ConsulError(ConsulReason.MALFORMED, path, f"unexpected answer: {error}") from None
     return Answer(
         value=value,
@@ -309,7 +311,7 @@ def _answer(path: str, response: Response, kind: type[T]) -> Answer[T]:
 
 
 def _ignore_date(_date: str) -> None:
-    """Nobody measures."""
+    """Default `on_date`: ignore the Date header."""
 
 
 def _segment(text: str) -> str:

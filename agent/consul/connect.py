@@ -1,4 +1,4 @@
-"""How to reach the Consul agent: TCP, TLS or a unix socket, and the token to show it."""
+"""Connects to the Consul agent by TCP, TLS or a unix socket, with the token for it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from agent.consul.token import TokenSource
 
 
 def dialler(address: ConsulAddress, tls: ssl.SSLContext | None, server_name: str | None) -> Dial:
-    """A function that connects to the agent and, where asked for, has shaken hands with it.
+    """Return a function that connects to the agent, with a TLS handshake where `tls` is given.
 
-    It raises OSError (ssl.SSLError among them).
+    The function raises OSError (ssl.SSLError among them).
     """
 
     async def over_tcp() -> trio.abc.Stream:
@@ -47,7 +47,10 @@ def dialler(address: ConsulAddress, tls: ssl.SSLContext | None, server_name: str
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS settings towards the agent, None for plain HTTP. Raises ssl.SSLError, OSError for bad files."""
+    """Return the TLS context for the agent; None for plain HTTP.
+
+    Raises ssl.SSLError, OSError for bad files.
+    """
     if not settings.http_addr.tls:
         return None
     own_authorities = settings.ca_file is not None or settings.ca_path is not None
@@ -58,7 +61,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     else:
         context.load_default_certs()
     if settings.client_cert is not None:
-        # Without a password OpenSSL would ask for one at the terminal, and wait.
+        # Without a password here OpenSSL would prompt for one on the terminal and wait.
         context.load_cert_chain(settings.client_cert, settings.client_key, password=lambda: "")
     if not settings.http_ssl_verify:
         context.check_hostname = False
@@ -67,7 +70,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def consul_of(settings: Settings, token: TokenSource) -> Consul:
-    """Nothing is asked yet. Raises Exit for TLS files that cannot be used."""
+    """Return the client of the agent; it sends nothing yet. Raises Exit for unusable TLS files."""
     try:
         context = tls_context(settings)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The ACL token sent to Consul: given, or read anew from its file whenever that changes.
+"""The ACL token for Consul: given as a setting, or read from a file whenever the file changes.
 
-A file may be read while it is being written, and may be written wrongly. What is no token is never sent:
-the last good one stays in force, and before there was one nothing is asked of Consul, for a question
-without a token would be another question.
+A file may be read while it is being written, and may be written wrongly. Text that is not a token is never
+sent: the last good token stays in force. Before there was a good one no request is sent at all, since a
+request without a token would get another answer (that of the anonymous token).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 from agent.config.parsers import parse_token
 
 MAX_TOKEN = 4096  # bytes; a Consul secret is 36
-_NONE = (b"\n", b"\r\n")  # a file that says: no token
+_NONE = (b"\n", b"\r\n")  # contents that mean: no token
 
 Stamp = tuple[int, int, int]
 
 
 class TokenUnusable(Exception):
-    """The token file holds no token; the text names the file and the fault, and nothing of what it holds."""
+    """The token file holds no token; the text names file and fault, and quotes no content."""
 
 
 class TokenSource:
-    """The ACL token: a file's trimmed text, read again when the file changes, else the given one.
+    """The ACL token: the trimmed text of a file, read again when the file changes, else the setting.
 
-    `complaint` says what is wrong with the file now; whoever is `on_complaint` hears of each change of that.
+    `complaint` says what is wrong with the file now; `on_complaint` is called with each change of it.
     """
 
     def __init__(self, token: str | None, file: Path | None) -> None:
@@ -43,11 +43,11 @@ class TokenSource:
         return f"<TokenSource file={self._file}>"
 
     def current(self) -> str:
-        """The token for the next request; empty for none.
+        """Return the token for the next request; empty for none.
 
-        Raises TokenUnusable while the file has never held one. An empty file leaves it to the given token, as
-        for Consul's own commands; without one, a file of a single empty line says that there is no token, for
-        systemd's credentials (`SetCredential=`) cannot be left out; no bytes at all are a file amid writing.
+        Raises TokenUnusable while the file has never held a token. An empty file defers to the setting, as in
+        Consul's own commands. Without a setting a file of one empty line means that there is no token, since
+        systemd's credentials (`SetCredential=`) cannot be absent; a file of no bytes is being written.
         """
         if self._file is None:
             return self._given
@@ -79,9 +79,9 @@ class TokenSource:
 
 
 def _contents(file: Path, seen: Stamp | None) -> tuple[bytes, Stamp]:
-    """What the file holds and its stamp, unless that is as seen. Raises TokenUnusable."""
+    """Return the file's content and stamp; no content if the stamp is `seen`. Raises TokenUnusable."""
     try:
-        # A pipe in its place would have to be waited for.
+        # O_NONBLOCK: opening a pipe in the file's place would wait for its writer.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as opened:
             found = os.fstat(descriptor)
@@ -94,7 +94,7 @@ def _contents(file: Path, seen: Stamp | None) -> tuple[bytes, Stamp]:
 
 
 def _token(file: Path, data: bytes) -> str:
-    """The token, empty if there is none. Raises TokenUnusable."""
+    """Return the token in the data; empty if there is none. Raises TokenUnusable."""
     if len(data) > MAX_TOKEN:
         raise TokenUnusable(f"token file {file}: it is over {MAX_TOKEN} bytes")
     try:

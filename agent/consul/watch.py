@@ -1,41 +1,41 @@
-"""The one loop behind everything the agent watches: ask, compare, publish, wait, ask again.
+"""The loop behind every watch on Consul: ask, compare, publish, wait, ask again.
 
 Theory of operation
 -------------------
-Consul has three ways to be asked again (docs/consul-api.md#blocking-queries, #blocking-by-hash,
-#prepared-queries), and they differ only in where the next question starts:
+Consul offers three ways to follow a value (docs/consul-api.md#blocking-queries, #blocking-by-hash,
+#prepared-queries). They differ only in where the next question starts:
 
-- INDEX: the answer carries an index; asking with it blocks until there is a newer one or the wait is over.
-  An index is a hint, not a version: it moves without a change, it stands still through a restart, and it
-  may be missing or 0 (then 1 is used: asking with 0 for ever would be a busy loop). So what counts as a
-  change is the value, compared. An index below the one asked with is no news (`index_went_back`): the
-  answer is one of the past, or of a server that has lost its place, and is not looked at (Consul 1.18 ends
-  a pending question with an empty list and index 1 when its token expires). The question is asked anew with
-  0, and whatever answers that one is taken: a server that was restored has lower indexes for good.
-- HASH: the same with a content hash; an unchanged hash is a timeout.
-- POLL: the endpoint never blocks (prepared queries); the next question is asked after an interval.
+- INDEX: the answer carries an index; a question with that index blocks until there is a newer one or until
+the wait is over. An index is a hint, not a version: it moves without a change, it stands still through a
+restart, and it may be missing or 0 (then 1 is used: a question with 0 never blocks). So a change is found by
+comparing values. An index below that of the question is rejected unread (`index_went_back`): the answer is an
+old one, or comes from a server that has lost its state (Consul 1.18 ends a pending question with an empty
+list and index 1 when its token expires). The next question starts from 0, and its answer is taken whatever
+its index is: a restored server has lower indexes for good. - HASH: the same with a content hash; an unchanged
+hash means that the wait was over. - POLL: the endpoint never blocks (prepared queries); the next question
+follows after an interval.
 
-`advance` and `goes_back` hold these rules and nothing else does.
+Only `advance` and `goes_back` hold these rules.
 
-Rights that are missing look like instances that are. A list that Consul has filtered says so
-(`Answer.filtered`), and an empty one is then a failure (`filtered_by_acls`); but only to a question that
-does not block: by its streaming backend (1.10 and later) the list of a token that has lost its rights
-becomes empty with the index as it was and without any sign. So a blocking answer that is `doubtful` is not
-believed before an answer to a question without an index says the same, or refuses.
+Missing rights look like missing instances. A list that Consul has filtered by ACLs says so
+(`Answer.filtered`), and an empty one is then a failure (`filtered_by_acls`). But Consul marks only answers to
+questions that do not block: with its streaming backend (1.10 and later) the list of a token that has lost its
+rights becomes empty, with an unchanged index and without a mark. So a `doubtful` value in an answer that
+blocked is not published until a question without an index has confirmed it, or is refused.
 
-An error, any error, forgets the position: the server may not be the one we asked before. The last good value
-stays published; `Latest` has no way to take one back. The next question waits out a jittered exponential
-delay of at most a minute, less while nothing answers at all, for then it costs nobody anything and the agent
-on this host is most likely restarting. An answer that arrives but cannot be read is different: it has a
-position, so the next question blocks for a better one instead of asking in a loop.
+Every error clears the position, since another server may answer next. The last good value stays published;
+`Latest` cannot take one back. The next question follows after an exponential delay with jitter, of at most
+a minute; of at most 8 s while there is no answer at all, since the agent on this host is then most likely
+restarting and requests cost it nothing. An answer that was received but cannot be read keeps its position, so
+the next question blocks for a better answer instead of asking in a loop.
 
-An exception that nobody foresaw, in a question, a reader or whoever takes the value, is a failure like any
-other (`internal_error`), told with its traceback; what was not taken to the end is news again.
+An unforeseen exception in `ask`, `read` or `publish` is a failure like any other (`internal_error`), logged
+with its traceback; a value that was not published completely is published again.
 
-Beneath all of it lies a token bucket: whatever a server does with its indexes, a watch asks once a second on
-average.
+A token bucket bounds all of this: whatever a server does with its indexes, a watch asks at most once a second
+on average.
 
-`kick` ends a waiting early: when the token has changed, or when every candidate of an upstream has failed.
+`kick` ends a pause early: when the token has changed, or when every candidate of an upstream has failed.
 """
 
 from __future__ import annotations
@@ -58,16 +58,18 @@ from agent.consul.api import Answer, Blocking, ConsulError, ConsulReason
 R = TypeVar("R")
 T = TypeVar("T")
 
-WAIT = 60.0  # seconds a server may hold a question
+WAIT = 60.0  # seconds Consul may hold a question
 BACKOFF_FLOOR, BACKOFF_CEILING = 0.5, 60.0
-DENIED_FLOOR = 5.0  # an operator has to act; asking sooner helps nobody
-NEARBY_CEILING = 8.0  # the agent on this host is down, or does not know us yet; or a file is being written
+DENIED_FLOOR = 5.0  # the operator has to act, so asking sooner is of no use
+NEARBY_CEILING = (
+    8.0  # the agent on this host is down, or does not know us yet; or the token file is being written
+)
 INTERNAL_ERROR = "internal_error"
-RATE, BURST = 1.0, 4  # questions per second, and how many may come at once
+RATE, BURST = 1.0, 4  # questions per second on average, and how many at once
 
 
 class Cursor(StrEnum):
-    """How a watch knows where to go on."""
+    """How the next question names its position."""
 
     INDEX = "index"
     HASH = "hash"
@@ -75,14 +77,14 @@ class Cursor(StrEnum):
 
 
 class WatchReason(StrEnum):
-    """Why an answer that Consul has given is left aside, beside the reasons of whoever reads it."""
+    """Why the watch itself rejects an answer of Consul; `read` has reasons of its own."""
 
     INDEX_WENT_BACK = "index_went_back"
-    FILTERED = "filtered_by_acls"  # the token may not see what was asked for
+    FILTERED = "filtered_by_acls"  # the token may not see the entries
 
 
 class AnswerRejected(Exception):
-    """An answer that cannot be used, with its named reason; the last good value stays."""
+    """An unusable answer, with its named reason; the last good value stays published."""
 
     unanswered = False
 
@@ -93,7 +95,7 @@ class AnswerRejected(Exception):
 
 
 class WatchCrashed(Exception):
-    """An exception that nobody foresaw, where an answer was asked for, read or taken."""
+    """An unforeseen exception while an answer was asked for, read or published."""
 
     reason = INTERNAL_ERROR
     unanswered = False
@@ -107,7 +109,7 @@ Failure = ConsulError | AnswerRejected | WatchCrashed
 
 
 def advance(cursor: Cursor, at: Blocking, index: int | None, content_hash: str) -> Blocking:
-    """Where the next question starts after an answer with this index and hash to a question asked `at`."""
+    """Return the position of the next question, after an answer with this index and hash to one at `at`."""
     if goes_back(cursor, at, index):
         return Blocking()
     if cursor is Cursor.INDEX:
@@ -118,12 +120,12 @@ def advance(cursor: Cursor, at: Blocking, index: int | None, content_hash: str) 
 
 
 def goes_back(cursor: Cursor, at: Blocking, index: int | None) -> bool:
-    """Whether an answer with this index is from before the question asked `at`."""
+    """Return whether an answer with this index is older than the question at `at`."""
     return cursor is Cursor.INDEX and (index or 1) < at.index
 
 
 def backoff(failures: int, failure: Failure, rng: Random) -> float:
-    """Seconds to wait after so many failures in a row (at least one): doubling, jittered downward by half."""
+    """Return the seconds to wait after `failures` in a row (at least one): doubling, with jitter of -50 %."""
     ceiling, floor = BACKOFF_CEILING, BACKOFF_FLOOR
     if failure.reason in (ConsulReason.DENIED, WatchReason.FILTERED):
         floor = DENIED_FLOOR
@@ -133,7 +135,7 @@ def backoff(failures: int, failure: Failure, rng: Random) -> float:
 
 
 class TokenBucket:
-    """At most `burst` at once and `rate` per second on average, by trio's clock."""
+    """A token bucket: at most `burst` at once and `rate` per second on average, by trio's clock."""
 
     def __init__(self, rate: float = RATE, burst: int = BURST) -> None:
         self._rate = rate
@@ -142,7 +144,7 @@ class TokenBucket:
         self._filled = trio.current_time()
 
     async def take(self) -> None:
-        """Take one, waiting for it if need be."""
+        """Take one token; wait until there is one."""
         now = trio.current_time()
         self._level = min(self._burst, self._level + (now - self._filled) * self._rate) - 1
         self._filled = now
@@ -151,25 +153,24 @@ class TokenBucket:
 
 
 def _ignore(_status: WatchStatus) -> None:
-    """Nobody wants to hear of it."""
+    """Default callback: do nothing."""
 
 
 def _believe(_value: object) -> bool:
-    """Nothing is doubtful."""
+    """Default `doubtful`: no value is."""
     return False
 
 
 @dataclass(kw_only=True)
 class Watch(Generic[R, T]):
-    """One thing to watch.
+    """One watched value.
 
-    `ask` asks once or raises ConsulError. `read` makes a value of the answer, at once or in pieces, or raises
-    AnswerRejected.
-    `doubtful` says whether a value must be confirmed if it is news and answers a question that blocked.
-    `publish` is called with every value that differs from the one before. `on_failure` hears of every failure
-    and may raise to end it all; `on_recovery` hears when a run of them is over, `on_filtered` when answers
-    begin or cease to be short of what the token may not see, `on_answer` of every good answer once its value
-    is published, changed or not.
+    `ask` sends one question; it may raise ConsulError. `read` makes a value of the answer, at once or in
+    steps; it may raise AnswerRejected. `doubtful` returns whether a changed value must be confirmed when it
+    answers a question that blocked. `publish` is called with every value that differs from the last one.
+    `on_failure` is called for every failure and may raise to end the watch; `on_recovery` when a row of
+    failures is over; `on_filtered` when answers begin or cease to lack what the token may not see;
+    `on_answer` for every good answer once its value is published, changed or not.
     """
 
     name: str
@@ -193,15 +194,15 @@ class Watch(Generic[R, T]):
 
     @property
     def index(self) -> int:
-        """The index of the newest answer; 0 when the next question starts anew."""
+        """The index of the newest answer; 0 when the next question starts from the beginning."""
         return self._at.index
 
     def kick(self) -> None:
-        """Ask again soon, if the watch is waiting between two questions."""
+        """Ask again soon if the watch pauses between two questions."""
         self._kicked.set()
 
     async def follow(self, clock: Clock, rng: Random) -> None:
-        """Watch for ever. Raises Exit, if whoever takes a value or hears of a failure does."""
+        """Watch until cancelled. Raises Exit if `publish` or a callback does."""
         bucket = TokenBucket()
         while True:
             await bucket.take()
@@ -212,19 +213,19 @@ class Watch(Generic[R, T]):
             except Exit:
                 raise
             except Exception as error:  # noqa: BLE001 - it ends this question, by name, and not the agent
-                self._last = None  # what has not been taken to the end is news again
+                self._last = None  # publish the value again, even if it is unchanged
                 await self._rest_after(WatchCrashed(error), clock, rng)
             else:
                 await self._rest(rng)
 
     async def _rest_after(self, failure: Failure, clock: Clock, rng: Random) -> None:
-        """Tell it; wait, unless there is a position to block at."""
+        """Report the failure; then wait, unless there is a position to block at."""
         self.status.failed(failure, clock())
         self.on_failure(self.status)
         if isinstance(failure, AnswerRejected) and failure.reason != WatchReason.FILTERED:
             await self._rest(rng)
             return
-        self._at = Blocking()  # what blocks would be answered without the sign that it is filtered
+        self._at = Blocking()  # the answer to a blocking question would not say that it is filtered
         await self._pause(backoff(self.status.failures_in_row, failure, rng))
 
     async def _rest(self, rng: Random) -> None:
@@ -263,7 +264,7 @@ class Watch(Generic[R, T]):
 
     async def _read(self, answer: Answer[R]) -> T:
         found = self.read(answer)
-        return await found.together() if isinstance(found, Incremental) else found
+        return await found.run() if isinstance(found, Incremental) else found
 
     async def _pause(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
@@ -272,6 +273,6 @@ class Watch(Generic[R, T]):
 
 
 def is_gone(status: WatchStatus) -> bool:
-    """Whether Consul says that what is watched does not exist."""
+    """Return whether Consul says that the watched object does not exist."""
     failing = status.failing
     return isinstance(failing, ConsulError) and failing.reason is ConsulReason.NOT_FOUND

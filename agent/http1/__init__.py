@@ -1,6 +1,6 @@
-"""HTTP/1.1 without IO: bytes go in, values come out, and what is not understood is refused.
+"""HTTP/1.1 without IO: bytes go in, values come out, and bytes that are not understood are refused.
 
-Each fast reader is held to h11 by a property test.
+A property test compares each fast reader with h11.
 
     chunked  fields  head  host  request  request_body  request_reader  response_fast
     response_h11  target

@@ -1,12 +1,12 @@
-"""A chunked body, read strictly and written anew as it comes (RFC 9112 §7.1). No IO.
+"""Reads a chunked body strictly and writes it anew as it comes (RFC 9112 §7.1). No IO.
 
-No size goes on as it was announced. The chunks that are written hold what has come, so that a size counts
-bytes which stand behind it in the same write: no reader's number overflows, and none makes room for what may
-never come. Extensions end here (§7.1.1). What is held back is a line or a trailer section that has not all
-come, and no more than MAX_LINE or MAX_TRAILERS of it.
+No announced size is passed on. Each written chunk holds only bytes that have come, so its size counts bytes
+in the same write: no reader's number overflows, and no reader reserves room for bytes that may never come.
+Extensions are dropped (§7.1.1). Only an incomplete line or trailer section is held back, of at most MAX_LINE
+or MAX_TRAILERS bytes.
 
-A chunk may hold one byte, and six bytes of it are as much work as any other chunk. So one call reads MOST
-chunks; `more` says that the next call needs no new bytes, and whoever makes it lets other tasks go first.
+A chunk may hold one byte, and its six bytes are as much work as any other chunk. So one call reads MOST
+chunks; `more` says that the next call needs no new bytes, and the caller lets other tasks run before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from agent.http1.head import MAX_FIELDS, Fields, has_bare_line_end, read_fields
 
 MAX_SIZE = 2**31 - 1  # bytes that a chunk may announce
-MAX_LINE = 1024  # bytes of a chunk's line; sizes are short, and nobody uses extensions
+MAX_LINE = 1024  # bytes of a chunk's line; sizes are short, and extensions are hardly used
 MAX_TRAILERS = 16 * 1024
 MOST = 256  # chunks in one call: a third of a millisecond
 
@@ -27,29 +27,29 @@ _END = 2 * _LINE_END
 
 
 class ChunksBroken(ValueError):
-    """These bytes are no chunks."""
+    """The bytes are not a chunked body."""
 
 
 class Chunks:
-    """One body from its first chunk on. `ended`: the last has come, and `rest` is what came after it."""
+    """One body from its first chunk on. `ended`: the last chunk has come; `rest`: the bytes after it."""
 
     __slots__ = ("_held", "_last", "_left", "_owed", "_seen", "_tail", "_trailers", "ended", "more", "rest")
 
     def __init__(self, trailers: Callable[[Fields], Fields]) -> None:
-        """`trailers`: which of them go on."""
+        """`trailers` selects the trailers that are passed on."""
         self._trailers = trailers
         self._held = b""
-        self._seen = 0  # bytes of what is held that were searched for an end in vain
-        self._left = 0  # bytes of the chunk that is coming
-        self._owed = False  # its line end
-        self._last = False  # the size was nought: only trailers are to come
-        self._tail = b""  # the last chunk, as it is written
+        self._seen = 0  # bytes of `_held` that were searched for an end in vain
+        self._left = 0  # bytes of the present chunk that have not come
+        self._owed = False  # the line end of the present chunk has not come
+        self._last = False  # the size was 0: only trailers are to come
+        self._tail = b""  # the last chunk, as it is to be written
         self.ended = False
         self.more = False
         self.rest = b""
 
     def take(self, data: bytes) -> bytes:
-        """What goes on of what is held and of these bytes; raise ChunksBroken."""
+        """Return what to pass on of the bytes held and of `data`. Raises ChunksBroken."""
         if self.ended:
             self.rest += data
             return b""
@@ -71,7 +71,7 @@ class Chunks:
         return _chunk(content) + self._tail
 
     def _part(self, data: bytes, place: int, content: list[bytes]) -> int:
-        """Read what comes at that place, and keep its content; its length, or 0 if it has not all come."""
+        """Read the element at `place` into `content`; return its length, 0 if it is incomplete."""
         if self._owed:
             return self._rest_of_chunk(data, place, content)
         if self._last:
@@ -79,7 +79,7 @@ class Chunks:
         return self._next_chunk(data, place, content)
 
     def _next_chunk(self, data: bytes, place: int, content: list[bytes]) -> int:
-        """A whole chunk, or its line."""
+        """Read a complete chunk, or only its line."""
         if data.find(b"\n", place + self._seen, place + MAX_LINE) < 0:
             return self._wait(len(data) - place, MAX_LINE)
         match = _SIZE.match(data, place)
@@ -98,7 +98,7 @@ class Chunks:
         return begin - place
 
     def _rest_of_chunk(self, data: bytes, place: int, content: list[bytes]) -> int:
-        """As much of it as has come, or its line end."""
+        """Read the present part of a chunk, or its line end."""
         if self._left:
             part = data[place : place + self._left]
             self._left -= len(part)
@@ -127,7 +127,7 @@ class Chunks:
         return self._finish(fields, end + len(_END) - place)
 
     def _wait(self, seen: int, most: int) -> int:
-        """For the rest of a line, or of the trailers."""
+        """Wait for the rest of a line or of the trailers; raise ChunksBroken if it is over `most` bytes."""
         if seen >= most:
             raise ChunksBroken(f"a chunk's line, or trailers, are over {most} bytes")
         self._seen = seen
@@ -140,6 +140,6 @@ class Chunks:
 
 
 def _chunk(content: list[bytes]) -> bytes:
-    """One chunk of what has come."""
+    """Return one chunk that holds `content`, or nothing for no bytes."""
     size = sum(map(len, content))
     return b"".join([b"%x\r\n" % size, *content, _LINE_END]) if size else b""

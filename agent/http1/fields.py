@@ -1,6 +1,6 @@
-"""Which headers go on, and which end here: hop-by-hop ones, forged identities, what a Connection nominates.
+"""Which headers are passed on, and which are removed: hop-by-hop, forged or nominated by Connection.
 
-The rules judge exactly the headers that are sent to the app, the caller's identity among them.
+The permissions judge exactly the headers that are sent to the app, the caller's identity among them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ IDENTITY = "X-Forwarded-Client-Cert"
 
 UPGRADE = (b"Upgrade", b"websocket")
 LAST = (b"Connection", b"close")  # of the requests on a connection to the app (`app_connection.py`)
-SWITCH: Fields = [(b"Connection", b"Upgrade"), UPGRADE]  # the one protocol there is to switch to
+SWITCH: Fields = [(b"Connection", b"Upgrade"), UPGRADE]  # to WebSocket, the only protocol to switch to
 
-_REMEMBERED = 512  # names of headers: they are the same ones again and again
-_SHORT = 64  # bytes of a name that is worth remembering
+_REMEMBERED = 512  # header names whose reading is cached: callers repeat the same ones
+_SHORT = 64  # bytes of the longest name in the cache
 _MOST_NOMINATED = 1024  # bytes of all Connection headers
 
 # Names in here are folded (`request.fold`).
@@ -31,15 +31,15 @@ _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"}
     | {"te", "upgrade"}
 )
-# A Connection header may name what belongs to this hop. These belong to the request, and some apps decide by
-# their absence.
+# A Connection header may nominate headers of this hop. The headers below belong to the request, and some apps
+# decide by their absence.
 _NOT_TO_NOMINATE = frozenset(
     {"host", "content-length", "transfer-encoding", "content-type", "authorization", "cookie", "expect"}
     | {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
     | {IDENTITY.lower()}
 )
-# Where underscores are let through: spelled with one, a gateway might take these for the real ones, and those
-# of RFC 3875 §4.1 for its own word about the request (gunicorn takes SCRIPT_NAME so).
+# Only where underscores are allowed. With an underscore in its name a header could pass for one of these, or
+# for a variable of RFC 3875 §4.1 that a gateway sets about the request (gunicorn takes SCRIPT_NAME so).
 _NOT_TO_DISGUISE = frozenset(
     {"content-length", "content-type", "transfer-encoding", "host", "connection", "expect"}
     | {"auth-type", "gateway-interface", "path-info", "path-translated", "query-string", "remote-addr"}
@@ -52,7 +52,7 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class HeaderName(NamedTuple):
-    """A header's name, and what it means for us. `gone`: it never goes on to the app."""
+    """A header's name, and what it means. `gone`: the header never reaches the app."""
 
     lower: bytes
     folded: str
@@ -61,7 +61,7 @@ class HeaderName(NamedTuple):
 
 
 def header_name(raw: bytes) -> HeaderName:
-    """Read a name; the usual ones are remembered."""
+    """Read a header's name; short names are cached."""
     return _remembered(raw) if len(raw) <= _SHORT else _read_name(raw)
 
 
@@ -80,20 +80,20 @@ _remembered = lru_cache(maxsize=_REMEMBERED)(_read_name)
 
 
 class Framing(NamedTuple):
-    """What follows a request's head: so many bytes, or chunks; and whether the caller wants to end then.
+    """How a request's body is framed, and whether the caller ends its connection after the answer.
 
-    `waits`: the caller may hold the body back until it is asked for it (`Expect: 100-continue`).
+    `expects_continue`: the caller may hold the body back until it is asked for it (`Expect: 100-continue`).
     """
 
     length: int
     chunked: bool
-    waits: bool
+    expects_continue: bool
     closes: bool
 
 
 def framing(head: RequestHead) -> Framing:
-    """What the headers say of that."""
-    length, chunked, waits, closes = 0, False, False, head.minor == b"0"
+    """Return the framing that the headers announce."""
+    length, chunked, expects_continue, closes = 0, False, False, head.minor == b"0"
     for raw, value in head.fields:
         lower = header_name(raw).lower
         if lower == b"content-length":
@@ -101,14 +101,14 @@ def framing(head: RequestHead) -> Framing:
         elif lower == b"transfer-encoding":
             chunked = True
         elif lower == b"expect":
-            waits = True
+            expects_continue = True
         elif lower == b"connection":
             closes = closes or "close" in _split(value)
-    return Framing(length, chunked, waits, closes)
+    return Framing(length, chunked, expects_continue, closes)
 
 
 def written(fields: Fields) -> bytes:
-    """Headers as the app gets them, with the empty line, held to the grammar of those that come."""
+    """Return headers as bytes with the empty line. Raises HeadRefused where they break the grammar."""
     block = b"".join([b"%b: %b\r\n" % field for field in fields])
     if not are_fields(block, len(fields)):
         raise HeadRefused(HeadReason.UNREADABLE, "a line end or a control character within a header")
@@ -116,12 +116,12 @@ def written(fields: Fields) -> bytes:
 
 
 def identity_value(own: ServiceId, caller: ServiceId) -> bytes:
-    """The value of X-Forwarded-Client-Cert, in Envoy's form: who vouches, and who calls."""
+    """Return the value of X-Forwarded-Client-Cert in Envoy's form: `By` is ours, `URI` is the caller."""
     return f"By={_quoted(str(own))};URI={_quoted(str(caller))}".encode()
 
 
 def request_fields(head: RequestHead, host: bytes, identity: bytes) -> Fields:
-    """The headers the app gets. `host` stands in for a Host that HTTP/1.0 may lack. Raises HeadRefused."""
+    """Return the headers for the app. `host` is used where HTTP/1.0 lacks a Host. Raises HeadRefused."""
     items = [(header_name(raw), raw, value) for raw, value in head.fields]
     names = {name.lower for name, _, _ in items}
     nominated = _to_end_here(head.fields) if b"connection" in names else frozenset()
@@ -133,7 +133,7 @@ def request_fields(head: RequestHead, host: bytes, identity: bytes) -> Fields:
             raise HeadRefused(HeadReason.DISGUISED, f"{raw.decode()} looks like {name.folded}")
         if not name.gone and name.folded not in nominated:
             fields.append((raw, _as_written(name.lower, value) if name.lower in _FRAMING else value))
-    if b"host" not in names:  # it cannot be nominated
+    if b"host" not in names:  # Connection may not nominate Host
         fields.insert(0, (b"Host", host))
     if b"upgrade" in names and _upgrades(head, nominated, names):
         fields += SWITCH
@@ -142,12 +142,12 @@ def request_fields(head: RequestHead, host: bytes, identity: bytes) -> Fields:
 
 
 def view(method: str, target: Target, fields: Fields) -> HttpRequest:
-    """What the rules look at."""
+    """Return the view of a request that permissions judge."""
     return HttpRequest(method=method, paths=target.readings, headers=header_values(fields))
 
 
 def header_values(fields: Fields) -> Mapping[str, Values]:
-    """What the rules look at of the headers."""
+    """Return the header values that permissions judge, by folded name."""
     headers: dict[str, Values] = {}
     for name, value in fields:
         folded = header_name(name).folded
@@ -156,7 +156,7 @@ def header_values(fields: Fields) -> Mapping[str, Values]:
 
 
 def response_fields(response: h11.Response | h11.InformationalResponse) -> Fields:
-    """The headers the caller gets of an answer, whose framing h11 has checked."""
+    """Return the headers of an answer for the caller; h11 has checked its framing."""
     gone = _HOP_BY_HOP | _nominated(response.headers)
     items = [(header_name(raw), raw, value) for raw, value in response.headers.raw_items()]
     return [
@@ -167,7 +167,7 @@ def response_fields(response: h11.Response | h11.InformationalResponse) -> Field
 
 
 def trailer_fields(trailers: Fields, judged: Collection[str] = ()) -> Fields:
-    """The trailers that go on. Not those a rule looks at: an app might take them for headers, unjudged."""
+    """Return the trailers to pass on, without those in `judged`: an app might take these for headers."""
     return [
         (raw, value)
         for raw, value in trailers
@@ -176,17 +176,17 @@ def trailer_fields(trailers: Fields, judged: Collection[str] = ()) -> Fields:
 
 
 def _all(fields: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
-    """The values of a header, each in lower case."""
+    """Return the values of a header in lower case."""
     return [value.lower() for raw, value in fields if header_name(raw).lower == wanted]
 
 
 def _as_written(name: bytes, value: bytes) -> bytes:
-    """The value of Content-Length or Transfer-Encoding in the one way that every reader reads alike."""
+    """Return a Content-Length or Transfer-Encoding in the one spelling that all readers agree on."""
     return value.lower() if name == b"transfer-encoding" else b"%d" % int(value)
 
 
 def _to_end_here(fields: Fields) -> frozenset[str]:
-    """The names in a request's Connection headers; raise HeadRefused if they are not its to name."""
+    """Return the names in a request's Connection headers; raise HeadRefused for one it may not nominate."""
     if sum(map(len, _all(fields, b"connection"))) > _MOST_NOMINATED:
         raise HeadRefused(HeadReason.TOO_LARGE, f"Connection is over {_MOST_NOMINATED} bytes")
     nominated = _nominated(fields)
@@ -196,7 +196,7 @@ def _to_end_here(fields: Fields) -> frozenset[str]:
 
 
 def _nominated(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[str]:
-    """The names in Connection headers, folded."""
+    """Return the names in Connection headers, folded."""
     return frozenset().union(*map(_split, _all(fields, b"connection")))
 
 
@@ -205,7 +205,10 @@ def _split(value: bytes) -> frozenset[str]:
 
 
 def _upgrades(head: RequestHead, nominated: frozenset[str], names: set[bytes]) -> bool:
-    """Whether a WebSocket is asked for. Nothing else is let through: h2c would be requests nobody judges."""
+    """Return whether a WebSocket is asked for.
+
+    Other upgrades are dropped: requests in h2c would go unjudged.
+    """
     return (
         _all(head.fields, b"upgrade") == [b"websocket"]
         and "upgrade" in nominated

@@ -1,12 +1,12 @@
-"""The head of an HTTP/1.1 request as raw bytes: where it ends, and whether everybody would read it alike.
+"""Reads the head of an HTTP/1.1 request: where it ends, and whether every reader would read it alike.
 
-A parser may forgive what the RFC lets it forgive (h11 does): bare line feeds, folded lines, a length given
-twice, a length beside a transfer coding. A proxy may not: the app behind it may forgive differently, and then
-one sees a request where the other sees a body (request smuggling). So the bytes are held to the grammar here,
-to the letter, and nothing is repaired. What is left has so little freedom that to take it apart is no more
-work: h11 reads every such head the same way, which the tests hold it to, and takes four times as long.
+RFC 9112 lets a parser forgive (as h11 does) bare line feeds, folded lines, a repeated length, a length beside
+a transfer coding. A proxy may not: the app behind it may forgive differently, and then one sees a request
+where the other sees a body (request smuggling). So the bytes must match the grammar exactly, and nothing is
+repaired. Taking such a head apart is then no further work. h11 reads every such head the same way, which
+tests hold this reader to, and takes four times as long.
 
-Names of fields are held to less than RFC 9110 §5.1 allows: letters, digits and hyphens. A gateway behind us
+Field names must match a narrower grammar than RFC 9110 §5.1: letters, digits and hyphens. A gateway behind us
 may write every other character as an underscore (RFC 3875 §4.1.18), so that `X.Role`, `X!Role` and `X_Role`
 are the header `X-Role` to its app, and `SCRIPT_NAME` is the path itself.
 """
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 MAX_HEAD = 32 * 1024  # bytes of request line and headers
 MAX_LENGTH = 2**40 - 1  # bytes of a body, a tebibyte: no reader's number overflows or loses a digit
-MAX_FIELDS = 100  # each is some microseconds of work
+MAX_FIELDS = 100  # each takes some microseconds
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _LINE = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/1\.[01]")
@@ -29,11 +29,11 @@ _OTHER_VERSION = re.compile(_TOKEN + rb" [\x21-\x7e]+ HTTP/[0-9]\.[0-9]")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*")
 _SPACED = re.compile(_TOKEN + rb"[ \t]++:")
 _FIELDS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*+")
-_ITEM = re.compile(rb"([^:\r]+):([^\r]*)\r\n")  # of fields that have passed
+_ITEM = re.compile(rb"([^:\r]+):([^\r]*)\r\n")  # for fields that matched _FIELDS
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _END = b"\r\n\r\n"
-_SHOWN = 64  # bytes of a name in an answer
+_SHOWN = 64  # bytes of a name that an answer quotes
 _BEGINS = frozenset(b"!#$%&'*+.^_`|~-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 
@@ -41,13 +41,13 @@ Fields = list[tuple[bytes, bytes]]  # names and values
 
 
 class FieldNames(Enum):
-    """The names that fields of a request may have."""
+    """The names that a request's fields may have."""
 
     PLAIN = rb"[0-9A-Za-z-]{1,256}+"
     UNDERSCORES = rb"[0-9A-Za-z_-]{1,256}+"
 
     def refused(self, fields: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-        """The first name that is none of them."""
+        """Return the first name that is not allowed; None if all are."""
         return next((name for name, _ in fields if not _NAME[self].fullmatch(name)), None)
 
 
@@ -62,7 +62,7 @@ _HEAD = {
 
 
 class HeadReason(StrEnum):
-    """Why a request is refused by its head alone."""
+    """Why a request is refused because of its head."""
 
     TOO_LARGE = "head_too_large"
     TOO_MANY = "too_many_fields"
@@ -72,7 +72,7 @@ class HeadReason(StrEnum):
     FOLDED = "folded_header"
     SPACE_BEFORE_COLON = "space_before_colon"
     HEADER = "malformed_header"
-    FIELD_NAME = "field_name"  # a name that a gateway might take for another's
+    FIELD_NAME = "field_name"  # a gateway might take the name for another one
     LENGTH_AND_CODING = "length_and_transfer_encoding"
     LENGTH_TWICE = "repeated_content_length"
     LENGTH = "bad_content_length"
@@ -80,8 +80,8 @@ class HeadReason(StrEnum):
     HOST = "bad_host"
     CONNECT = "connect_method"
     EXPECTATION = "unknown_expectation"
-    NOMINATED = "nominated_header"  # Connection would take away a header that is not its to take
-    DISGUISED = "disguised_header"  # content_length, host, SCRIPT_NAME, where underscores are let through
+    NOMINATED = "nominated_header"  # Connection nominates a header that belongs to the request
+    DISGUISED = "disguised_header"  # content_length, host, SCRIPT_NAME, where underscores are allowed
     UNREADABLE = "malformed_request"
 
 
@@ -95,7 +95,7 @@ _STATUS = {
 
 
 class HeadRefused(ValueError):
-    """The request is not passed on as it stands: `reason` for machines, `detail` for a person."""
+    """The request is not passed on: `reason` for machines, `detail` for a person."""
 
     def __init__(self, reason: HeadReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -104,15 +104,17 @@ class HeadRefused(ValueError):
 
     @property
     def status(self) -> int:
-        """The answer's status."""
+        """The status of the answer."""
         return _STATUS.get(self.reason, 400)
 
 
 def find_end(received: bytes | bytearray, seen: int = 0) -> int | None:
-    """The length of the head these bytes begin with; None if it has not all come. Raises HeadRefused.
+    """Return the length of the head at the start of `received`; None while it is incomplete.
 
-    What cannot become a head is refused before it is complete: nobody has to wait for the rest. The first
-    `seen` bytes were looked at in a call before, which found nothing; they are not looked at again.
+    Raises HeadRefused.
+
+    Bytes that cannot become a head are refused before the head is complete. The first `seen` bytes were
+    searched in an earlier call and are not searched again.
     """
     end = received.find(_END, max(seen - len(_END) + 1, 0), MAX_HEAD)
     if end >= 0:
@@ -127,9 +129,9 @@ def find_end(received: bytes | bytearray, seen: int = 0) -> int | None:
 
 
 def has_bare_line_end(received: bytes | bytearray, seen: int = 0) -> bool:
-    """Whether these lines, which may go on, hold a CR or an LF without the other.
+    """Return whether these lines, of which the last may be incomplete, hold a CR or an LF without the other.
 
-    The first `seen` bytes hold none, and are not looked at again, but for a CR at their end.
+    The first `seen` bytes hold none and are not searched again, except for a CR at their end.
     """
     begin = seen - (received[seen - 1 : seen] == b"\r")
     pairs = received.count(b"\r\n", begin)
@@ -138,18 +140,24 @@ def has_bare_line_end(received: bytes | bytearray, seen: int = 0) -> bool:
 
 
 class RequestHead(NamedTuple):
-    """Of an HTTP/1.`minor` request. `fields`: names as they came, values without outer white space."""
+    """The head of an HTTP/1.`minor` request.
+
+    `fields`: names as received, values without outer white space.
+    """
 
     method: bytes
     target: bytes
     minor: bytes
-    host: bytes  # empty where HTTP/1.0 does not say
+    host: bytes  # empty where HTTP/1.0 names none
     fields: Fields
 
 
 def read_head(head: bytes, names: FieldNames = FieldNames.PLAIN) -> RequestHead:
-    """Hold a whole head, empty line included, to the grammar and its framing to one reading."""
-    if head.count(b"\n") > MAX_FIELDS + 2:  # the request line's, and the empty line's
+    """Read a complete head, empty line included.
+
+    Raises HeadRefused where it breaks the grammar or the framing.
+    """
+    if head.count(b"\n") > MAX_FIELDS + 2:  # beside the fields: the request line, and the empty line
         raise HeadRefused(HeadReason.TOO_MANY, f"there are over {MAX_FIELDS} headers")
     match = _HEAD[names].fullmatch(head)
     if match is None:
@@ -167,7 +175,7 @@ def read_head(head: bytes, names: FieldNames = FieldNames.PLAIN) -> RequestHead:
 
 
 def read_fields(block: bytes) -> Fields | None:
-    """The lines of `name: value` that these bytes are, by the grammar; None if they are anything else."""
+    """Return the lines `name: value` of a block; None if it is not made of such lines."""
     return None if _FIELDS.fullmatch(block) is None else _items(block)
 
 
@@ -176,12 +184,12 @@ def _items(block: bytes) -> Fields:
 
 
 def are_fields(block: bytes, count: int) -> bool:
-    """Whether these bytes are so many lines of `name: value`, by the grammar."""
+    """Return whether a block is exactly `count` lines of `name: value`."""
     return _FIELDS.fullmatch(block) is not None and block.count(b"\n") == count
 
 
 def read_usual_line(line: bytes) -> tuple[bytes, bytes] | None:
-    """Method and target of a request line of HTTP/1.1 that asks for a path, as nearly all do."""
+    """Return method and target of an HTTP/1.1 request line that asks for a path; None for any other line."""
     match = _USUAL_LINE.fullmatch(line)
     return None if match is None or match[1] == b"CONNECT" else (match[1], match[2])
 
@@ -205,7 +213,7 @@ def _check_host(hosts: list[bytes], *, old: bool) -> None:
 
 
 def _diagnosis(head: bytes, names: FieldNames) -> HeadRefused:
-    """Which rule a head breaks, the plainest first."""
+    """Return which rule a head breaks, the simplest one first."""
     if has_bare_line_end(head):
         return HeadRefused(HeadReason.BARE_LINE_END, "lines end with CR LF")
     line, *fields = head[: -len(_END)].split(b"\r\n")
@@ -218,7 +226,7 @@ def _diagnosis(head: bytes, names: FieldNames) -> HeadRefused:
 
 
 def _fault(field: bytes, names: FieldNames) -> HeadRefused | None:
-    """Which rule a line of `name: value` breaks."""
+    """Return which rule a header line breaks; None if it breaks none."""
     if field.startswith((b" ", b"\t")):
         return HeadRefused(HeadReason.FOLDED, "a header goes on in the next line")
     if _SPACED.match(field):
@@ -232,6 +240,6 @@ def _fault(field: bytes, names: FieldNames) -> HeadRefused | None:
 
 
 def name_refused(name: bytes) -> HeadRefused:
-    """Why a field of that name is not let through."""
+    """Return the refusal of a field by its name."""
     shown = name[:_SHOWN].decode("latin-1")
     return HeadRefused(HeadReason.FIELD_NAME, f"{shown}: names are up to 256 letters, digits and hyphens")

@@ -1,7 +1,7 @@
-"""What the Host field of a request names, so that names which are not ours can be refused: DNS rebinding.
+"""Reads the name in a Host field, so that requests by other names are refused (DNS rebinding).
 
-A page of the attacker's has a name that first leads to the attacker and then to us; the browser sends it as
-Host.
+An attacker's page has a name that first leads to the attacker's server and then to this one; the browser
+sends that name as Host.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def host_name(text: str) -> str:
-    """The name or address without its port (RFC 9110 §7.2), in the one spelling that is compared."""
+    """Return the name or address without its port (RFC 9110 §7.2), in the spelling that is compared."""
     if text.startswith("["):
         name = text[1:].partition("]")[0]
     else:

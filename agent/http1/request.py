@@ -1,4 +1,4 @@
-"""One HTTP request as rules look at it: method, readings of the target, header values, folded."""
+"""One HTTP request as permissions judge it: method, readings of the target, header values by folded name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-Values: TypeAlias = tuple[str | None, ...]  # None: not UTF-8, so that nobody knows what it says
+Values: TypeAlias = tuple[str | None, ...]  # None: not UTF-8, so that apps may read it differently
 
-# By these an app may be told to take a request for another one than its request line says.
+# Headers by which an app may take a request for another one than its request line says.
 OVERRIDING = frozenset(
     {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
     | {"x-script-name"}
@@ -17,7 +17,7 @@ OVERRIDING = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """What rules look at. `paths` are the readings of the path; header names are folded (`fold`)."""
+    """What permissions judge. `paths` are the readings of the path; header names are folded (`fold`)."""
 
     method: str
     paths: tuple[str, ...]
@@ -25,5 +25,5 @@ class HttpRequest:
 
 
 def fold(name: str) -> str:
-    """One spelling for header names: gateways to apps (CGI, WSGI) take `-` and `_` for the same."""
+    """Return a header name as it is compared: CGI and WSGI take `-` and `_` for the same."""
     return name.lower().replace("_", "-")

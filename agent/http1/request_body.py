@@ -1,7 +1,7 @@
-"""The body of a request on its way to the app: where it ends, and what is written of it. No IO.
+"""Reads a request's body on its way to the app: where it ends, and what is written of it. No IO.
 
-The head has been held to one reading before (`head.py`), so its framing is one of three: nothing, so
-many bytes, or chunks. Counted bytes go on as they are; chunks are written anew (`chunked.py`).
+`head.py` has allowed the head one reading, so the framing is one of three: no body, a number of bytes, or
+chunks. Counted bytes are passed on unchanged; chunks are written anew (`chunked.py`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from agent.http1.head import FieldNames, Fields, name_refused
 
 
 class BodyReason(StrEnum):
-    """Why a request's body was not passed on to its end."""
+    """Why a request's body was not passed on completely."""
 
     MALFORMED = "malformed_body"
-    FIELD_NAME = "field_name"  # of a trailer
+    FIELD_NAME = "field_name"  # a trailer's name
     CUT_OFF = "request_cut_off"
 
 
 class BodyBroken(ValueError):
-    """What came is not the body that was announced."""
+    """The bytes are not the body that was announced."""
 
     def __init__(self, reason: BodyReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -35,35 +35,38 @@ class BodyBroken(ValueError):
 
 
 class RequestBody(Protocol):
-    """What comes after a request's head on the caller's connection."""
+    """The bytes that follow a request's head on the caller's connection."""
 
     @property
     def ended(self) -> bool:
-        """Whether all of it has come."""
+        """Whether the body has come completely."""
 
     @property
     def more(self) -> bool:
-        """Whether bytes that have come are still to be read: the next `take` needs none."""
+        """Whether bytes that have come are still to be read, so that the next `take` needs no new ones."""
 
     @property
     def rest(self) -> bytes:
-        """What came after its end: the next request."""
+        """The bytes after the body's end: the next request."""
 
     def start(self) -> bytes:
-        """What goes on to the app of that which came with the head; raise BodyBroken."""
+        """Return what to send to the app of the bytes that came with the head. Raises BodyBroken."""
 
     def take(self, data: bytes) -> bytes:
-        """What goes on to the app of these bytes; raise BodyBroken. None are the end, unless `more`."""
+        """Return what to send to the app of `data`, which is empty at the end or if `more`.
+
+        Raises BodyBroken.
+        """
 
 
 class _Arriving(ABC):
-    """A body of which `_came` was received with the head."""
+    """A body whose first bytes, `_came`, were received with the head."""
 
     __slots__ = ("_came",)
     _came: bytes
 
     def start(self) -> bytes:
-        """As far as it has come."""
+        """Return what to send to the app of the bytes that came with the head."""
         came, self._came = self._came, b""
         return self.take(came) if came else b""
 
@@ -72,7 +75,7 @@ class _Arriving(ABC):
 
 
 class CountedBody(_Arriving):
-    """So many bytes, or none at all. `came`: what was received with the head."""
+    """A body of `length` bytes, or none. `came`: the bytes received with the head."""
 
     __slots__ = ("_left", "ended", "rest")
     more = False
@@ -84,7 +87,7 @@ class CountedBody(_Arriving):
         self.rest = b"" if length else came
 
     def take(self, data: bytes) -> bytes:
-        """All of them, up to the end."""
+        """Return `data` up to the body's end."""
         if self.ended:
             self.rest += data
             return b""
@@ -99,12 +102,15 @@ class CountedBody(_Arriving):
 
 
 class ChunkedBody(_Arriving):
-    """Chunks, written anew."""
+    """A chunked body, written anew."""
 
     __slots__ = ("_chunks",)
 
     def __init__(self, came: bytes, judged: Collection[str], names: FieldNames = FieldNames.PLAIN) -> None:
-        """`judged`: folded names of headers that rules look at; they are not let through as trailers."""
+        """`judged`: folded names of the headers that permissions look at.
+
+        Trailers of these names are dropped.
+        """
         self._chunks = Chunks(partial(_trailers, judged=judged, names=names))
         self._came = came
 
@@ -121,7 +127,7 @@ class ChunkedBody(_Arriving):
         return self._chunks.rest
 
     def take(self, data: bytes) -> bytes:
-        """The chunks in them."""
+        """Return the chunks in `data`, written anew."""
         if not data and not self.more and not self.ended:
             raise BodyBroken(BodyReason.CUT_OFF, "the last chunk is missing")
         try:
@@ -131,7 +137,7 @@ class ChunkedBody(_Arriving):
 
 
 def _trailers(trailers: Fields, judged: Collection[str], names: FieldNames) -> Fields:
-    """Those that go on; raise BodyBroken where one has a name that no header may have."""
+    """Return the trailers to pass on. Raises BodyBroken for a name that no header may have."""
     name = names.refused(trailers)
     if name is not None:
         raise BodyBroken(BodyReason.FIELD_NAME, name_refused(name).detail)

@@ -1,4 +1,4 @@
-"""One request, read: as it was parsed, as the app would get it, and as the rules see it. No IO."""
+"""Reads one request: as it was parsed, as the app gets it, and as permissions judge it. No IO."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from agent.http1.request import HttpRequest, Values
 from agent.http1.request_body import ChunkedBody, CountedBody, RequestBody
 from agent.http1.target import Target, parse_target
 
-REMEMBERED = 2 * 1024  # bytes of headers that are worth keeping for a caller's next request
+REMEMBERED = 2 * 1024  # bytes of headers that are kept at most for a caller's next request
 
 
 @dataclass(slots=True, kw_only=True)
 class ParsedRequest:
-    """A request that can be judged. `head` is what the app would get; `old`: it is one of HTTP/1.0."""
+    """A request that can be judged. `head`: the bytes for the app; `http10`: a request of HTTP/1.0."""
 
     method: bytes
-    raw_target: bytes  # the target as it came
-    old: bool
+    raw_target: bytes  # as received
+    http10: bool
     target: Target
     fields: Fields
     head: bytes
-    asked: HttpRequest
+    request: HttpRequest
     body: RequestBody
     framing: Framing
 
     @property
-    def whole(self) -> bool:
+    def bodiless(self) -> bool:
         """Whether there is no body."""
         return not self.framing.length and not self.framing.chunked
 
@@ -41,7 +41,7 @@ class ParsedRequest:
 
 
 class _Headers(NamedTuple):
-    """Headers as they came, empty line included, and all that follows from them alone."""
+    """Headers as received, with the empty line, and everything that follows from them alone."""
 
     raw: bytes
     fields: Fields
@@ -53,10 +53,11 @@ class _Headers(NamedTuple):
 class RequestReader:
     """Reads one caller's requests.
 
-    Callers repeat their headers, request after request. Those of the last one are kept, and what was made of
-    them is taken again if the very same bytes come again (HTTP/2 builds its compression on that). Only its
-    request line is new then. Not kept: headers that mean more than themselves (chunks, an upgrade, an
-    expectation), those of HTTP/1.0, and long ones. The verdict is never kept.
+    Callers repeat their headers from request to request. The reader keeps the last headers and what it made
+    of them, and uses both again if exactly the same bytes come again, so that only the request line is new
+    (HPACK of HTTP/2 rests on the same repetition). It keeps no headers that change how the body or connection
+    is read (chunks, an upgrade, an expectation), none of HTTP/1.0, and no long ones. It never keeps a
+    verdict.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class RequestReader:
         judged: Callable[[], Collection[str]],
         names: FieldNames = FieldNames.PLAIN,
     ) -> None:
-        """`host` stands in for one that HTTP/1.0 may lack; `judged` names the headers that rules look at."""
+        """`host` is used where HTTP/1.0 lacks one; `judged` names the headers that permissions look at."""
         self._host = host
         self._names = names
         self._identity = identity
@@ -75,7 +76,7 @@ class RequestReader:
         self._last: _Headers | None = None
 
     def read(self, raw: bytes, came: bytes) -> ParsedRequest:
-        """Read a request's head and what came with it; raise HeadRefused or TargetRefused."""
+        """Read a head and the bytes that came with it. Raises HeadRefused, TargetRefused."""
         line, _, block = raw.partition(b"\r\n")
         if self._last is not None and self._last.raw == block:
             usual = read_usual_line(line)
@@ -84,16 +85,16 @@ class RequestReader:
         return self._anew(raw, came, line, block)
 
     def _again(self, came: bytes, method: bytes, raw_target: bytes, last: _Headers) -> ParsedRequest:
-        """The same headers with another line, or the same."""
+        """Return a request whose headers are the last ones."""
         target = parse_target(raw_target, method.decode(), b"")  # a path: it names no host that could differ
         return ParsedRequest(
             method=method,
             raw_target=raw_target,
-            old=False,
+            http10=False,
             target=target,
             fields=last.fields,
             head=b"%b %b HTTP/1.1\r\n%b" % (method, target.sent, last.written),
-            asked=HttpRequest(method=method.decode(), paths=target.readings, headers=last.values),
+            request=HttpRequest(method=method.decode(), paths=target.readings, headers=last.values),
             body=CountedBody(last.framing.length, came),
             framing=last.framing,
         )
@@ -118,22 +119,22 @@ class RequestReader:
         return ParsedRequest(
             method=head.method,
             raw_target=head.target,
-            old=head.minor == b"0",
+            http10=head.minor == b"0",
             target=target,
             fields=fields,
             head=b"%b %b HTTP/1.1\r\n%b" % (head.method, target.sent, headers.written),
-            asked=HttpRequest(method=method, paths=target.readings, headers=headers.values),
+            request=HttpRequest(method=method, paths=target.readings, headers=headers.values),
             body=body,
             framing=framed,
         )
 
 
 def _repeatable(line: bytes, headers: _Headers) -> bool:
-    """Whether the same headers mean the same with any usual request line before them."""
+    """Return whether these headers mean the same after any usual request line."""
     return (
         line.endswith(b" HTTP/1.1")
         and len(headers.raw) <= REMEMBERED
         and not headers.framing.chunked
-        and not headers.framing.waits
+        and not headers.framing.expects_continue
         and b"upgrade" not in headers.raw.lower()
     )

@@ -1,9 +1,9 @@
-"""The head of an answer as nearly all answers are: HTTP/1.1, final, of a known length or in chunks. No IO.
+"""Reads the head of a usual answer: HTTP/1.1, final, with a length or in chunks. No IO.
 
-Such a head is held to the grammar and its few hop-by-hop headers are cut out; what is left goes to the caller
-as it is. Of a body of known length only the bytes are counted; chunks are written anew (`chunked.py`).
-Whatever is not so plain (an interim answer, an upgrade, a length said twice or spelled oddly, a folded line,
-HTTP/1.0, half a head) is `None` here, and left to h11 (`response_h11.py`).
+The head must match the grammar; its hop-by-hop headers are cut out, and the rest goes to the caller
+unchanged. The bytes of a body with a length are counted; chunks are written anew (`chunked.py`). Any other
+head is `None` here and is left to h11 (`response_h11.py`): an interim answer, an upgrade, a repeated or oddly
+spelled length, a folded line, HTTP/1.0, an incomplete head.
 """
 
 from __future__ import annotations
@@ -21,36 +21,42 @@ _TELLING = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ENDS_HERE = re.compile(rb"^(?:" + _HOP_BY_HOP + rb"):[^\r]*\r\n", re.IGNORECASE | re.MULTILINE)
-_LENGTH = re.compile(rb" (?:0|[1-9][0-9]{0,17})")  # as it would be written anew
+_LENGTH = re.compile(rb" (?:0|[1-9][0-9]{0,17})")  # the spelling in which it would be written anew
 _BODILESS = frozenset({b"204", b"304"})
 _CLOSE = b"Connection: close\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class FastResponse:
-    """`begins`: where its body does; `length`: of the body, in bytes; `keeps`: the app goes on after it."""
+    """`body_start`: offset in the received bytes; `length`: of the body.
+
+    `keep_alive`: the app goes on after it.
+    """
 
     head: bytes  # without the empty line
-    begins: int
+    body_start: int
     length: int
     chunked: bool  # instead of a length
-    keeps: bool
+    keep_alive: bool
 
     def written(self, *, close: bool) -> bytes:
-        """The head for the caller. `close`: its connection ends with this answer."""
+        """Return the head for the caller. `close`: the caller's connection ends with this answer."""
         return b"%b%b\r\n" % (self.head, _CLOSE if close else b"")
 
 
 def read_fast(received: bytes, method: bytes) -> FastResponse | None:
-    """Read the answer to a request of that method, which these bytes begin with."""
+    """Read the answer to a request of that method at the start of `received`.
+
+    None if it is not a usual one.
+    """
     match = _HEAD.match(received)
     if match is None:
         return None
     line, status, fields = match.groups()
-    told = _told(fields)
-    if told is None:
+    framing = _framing(fields)
+    if framing is None:
         return None
-    length, chunked, keeps = told
+    length, chunked, keep_alive = framing
     if status in _BODILESS:
         if length is not None or chunked:
             return None
@@ -59,13 +65,13 @@ def read_fast(received: bytes, method: bytes) -> FastResponse | None:
         return None
     head = line + _ENDS_HERE.sub(b"", fields)
     return FastResponse(
-        head, match.end(), 0 if length is None or method == b"HEAD" else length, chunked, keeps
+        head, match.end(), 0 if length is None or method == b"HEAD" else length, chunked, keep_alive
     )
 
 
-def _told(fields: bytes) -> tuple[int | None, bool, bool] | None:
-    """Length, whether there are chunks, and whether the app goes on, if each is said once and plainly."""
-    length, chunked, keeps = None, False, True
+def _framing(fields: bytes) -> tuple[int | None, bool, bool] | None:
+    """Return length, whether there are chunks, and keep-alive; None if one is repeated or oddly spelled."""
+    length, chunked, keep_alive = None, False, True
     for raw, value in _TELLING.findall(fields):
         name = raw.lower()
         if name == b"content-length":
@@ -80,7 +86,7 @@ def _told(fields: bytes) -> tuple[int | None, bool, bool] | None:
             option = value.strip(b" \t").lower()
             if option not in {b"keep-alive", b"close"}:
                 return None
-            keeps = keeps and option != b"close"
+            keep_alive = keep_alive and option != b"close"
         elif name == b"upgrade":
             return None
-    return length, chunked, keeps
+    return length, chunked, keep_alive

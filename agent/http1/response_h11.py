@@ -1,6 +1,6 @@
-"""An answer that is not plain, parsed and written anew by h11: interim ones, upgrades, HTTP/1.0. No IO.
+"""Parses an unusual answer with h11 and writes it anew: interim answers, upgrades, HTTP/1.0. No IO.
 
-Whatever the app's framing, the caller gets one of h11's making. HTTP/1.0 callers get no chunks, no trailers
+Whatever the app's framing is, the caller gets framing by h11. Callers of HTTP/1.0 get no chunks, no trailers
 and no interim answers.
 """
 
@@ -13,19 +13,19 @@ import h11
 from agent.base.unquoted import unquoted
 from agent.http1.fields import SWITCH, response_fields, trailer_fields
 
-MAX_HEAD = 128 * 1024  # bytes; the app is ours, and its cookies are many
+MAX_HEAD = 128 * 1024  # bytes; more than for callers, since our own app is trusted and may set many cookies
 MOST_DIGITS = 18  # of a length: no reader's number overflows
 
 
 class AnswerReason(StrEnum):
-    """Why the app's answer was not passed back to its end."""
+    """Why the app's answer was not passed back completely."""
 
     CLOSED = "app_closed"
     MALFORMED = "app_malformed_answer"
 
 
 class AnswerBroken(ValueError):
-    """What came is no answer, or not all of it."""
+    """The bytes are no answer, or an incomplete one."""
 
     def __init__(self, reason: AnswerReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -34,36 +34,38 @@ class AnswerBroken(ValueError):
 
 
 class H11Response:
-    """The answer to one request, as it comes."""
+    """The answer to one request, read as it comes."""
 
-    def __init__(self, method: bytes, *, old: bool, upgrades: bool) -> None:
-        """What matters of the request. `old`: it is one of HTTP/1.0; `upgrades`: it asks for a WebSocket."""
-        self._old = old
+    def __init__(self, method: bytes, *, http10: bool, upgrades: bool) -> None:
+        """`http10`: the request is one of HTTP/1.0; `upgrades`: it asks for a WebSocket."""
+        self._http10 = http10
         fields = [(b"Host", b"app"), *(SWITCH if upgrades else [])]
         self._app = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         head = self._app.send(h11.Request(method=method, target="/", headers=fields))
-        self._app.send(h11.EndOfMessage())  # the answer's reading does not depend on the request's body
+        self._app.send(h11.EndOfMessage())  # how an answer is read does not depend on the request's body
         self._caller = h11.Connection(h11.SERVER)
-        self._caller.receive_data((head or b"").replace(b"HTTP/1.1", b"HTTP/1.0") if old else head or b"")
+        self._caller.receive_data((head or b"").replace(b"HTTP/1.1", b"HTTP/1.0") if http10 else head or b"")
         self._caller.next_event()
         self.begun = False  # the final answer's head has been written
         self.ended = False
-        self.switched = False  # both sides go on in another protocol; `rest` is the app's first word in it
+        self.switched = (
+            False  # both sides go on in another protocol; `rest` holds the app's first bytes of it
+        )
 
     @property
     def rest(self) -> bytes:
-        """What came after its end."""
+        """The bytes after the answer's end."""
         return self._app.trailing_data[0]
 
     @property
-    def keeps(self) -> bool:
-        """Whether the app's connection goes on after it."""
+    def keep_alive(self) -> bool:
+        """Whether the app's connection can carry another request."""
         return self._app.their_state is h11.DONE and self._app.trailing_data == (b"", False)
 
     def take(self, data: bytes, *, close: bool) -> bytes:
-        """What goes to the caller of these bytes, or of the end, which is none; raise AnswerBroken.
+        """Return what to send to the caller for `data`, which is empty at the app's end. Raises AnswerBroken.
 
-        `close`: the caller's connection ends with this answer, which then says so.
+        `close`: the answer tells the caller that its connection ends with it.
         """
         written: list[bytes] = []
         try:
@@ -92,7 +94,7 @@ class H11Response:
         raise h11.RemoteProtocolError("no answer")
 
     def _interim(self, event: h11.InformationalResponse) -> bytes:
-        if self._old:
+        if self._http10:
             return b""
         fields = response_fields(event)
         return self._send(
@@ -108,7 +110,7 @@ class H11Response:
 
     def _end(self, event: h11.EndOfMessage) -> bytes:
         self.ended = True
-        trailers = [] if self._old else trailer_fields(list(event.headers.raw_items()))
+        trailers = [] if self._http10 else trailer_fields(list(event.headers.raw_items()))
         return self._send(h11.EndOfMessage(headers=trailers))
 
     def _switch(self, event: h11.InformationalResponse) -> bytes:

@@ -1,13 +1,13 @@
-"""What a request's target means: the one form the app gets, and every reading by which it may understand it.
+"""Reads a request's target: the one form that the app gets, and every reading that an app may make of it.
 
 `//admin`, `/./admin`, `/x/../admin`, `/%61dmin` and `http://host/admin` all ask for `/admin`. They are
-written in one normal form (RFC 3986 §6.2.2, and repeated slashes merged); the rules judge it, and the app
-gets it, so both speak of the same thing. Where it is uncertain what an app would make of a target (an encoded
-slash, an escape within an escape, a path that climbs above the root) nothing is guessed: it is refused.
+written in one normal form (RFC 3986 §6.2.2, with repeated slashes merged). Permissions judge that form and
+the app gets it, so both mean the same path. A target that apps may read differently (an encoded slash, an
+escape within an escape, a path that climbs above the root) is refused.
 
-One uncertainty is common enough to be served: `;parameters`, which some apps take off each segment and some
-do not, and of those some resolve the dots that are left. All readings go to the rules (`permissions.py` says
-how they use them).
+One ambiguity is common enough to be served: `;parameters`. Some apps remove them from each segment and some
+do not, and some of the former then resolve the remaining dots. Permissions get all readings (`permissions.py`
+says how they use them).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-MAX_PATH = 4 * 1024  # bytes, without the query: every escape and every segment of it is work
+MAX_PATH = 4 * 1024  # bytes, without the query: every escape and segment takes time
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_KEPT = _UNRESERVED | frozenset(b"!$&'()*+,;=:@/")  # what a path may hold without an escape
+_KEPT = _UNRESERVED | frozenset(b"!$&'()*+,;=:@/")  # characters that a path may hold unescaped
 _PLAIN = re.compile(rb"(?:/[\w!$&'()*+,=:@~-][\w!$&'()*+,=:@~.-]*)*/?", re.ASCII)
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
@@ -56,7 +56,7 @@ class TargetReason(StrEnum):
 
 
 class TargetRefused(ValueError):
-    """The target is ambiguous, or none: `reason` for machines, `detail` for a person."""
+    """The target is ambiguous or malformed: `reason` for machines, `detail` for a person."""
 
     def __init__(self, reason: TargetReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -65,20 +65,20 @@ class TargetRefused(ValueError):
 
     @property
     def status(self) -> int:
-        """The answer's status."""
+        """The status of the answer."""
         return 414 if self.reason is TargetReason.TOO_LONG else 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """`sent` goes to the app, query included; `readings` to the rules: paths without it, one or several."""
+    """`sent` goes to the app, with the query; `readings`, one or several paths without it, to permissions."""
 
     sent: bytes
     readings: tuple[str, ...]
 
 
 def parse_target(target: bytes, method: str, host: bytes) -> Target:
-    """Read a request line's target (visible ASCII) beside its Host header; raise TargetRefused."""
+    """Read a target (visible ASCII) beside its Host header. Raises TargetRefused."""
     if target == b"*":
         if method != "OPTIONS":
             raise TargetRefused(TargetReason.FORM, f"{method} * has no meaning")
@@ -97,7 +97,7 @@ def parse_target(target: bytes, method: str, host: bytes) -> Target:
 
 
 def rule_path(text: str) -> str:
-    """The normal form of a rule's path; raise TargetRefused if no request could ever have it."""
+    """Return a permission's path in normal form. Raises TargetRefused if no request could have that path."""
     raw = text.encode()
     if b"?" in raw or b"#" in raw:
         raise TargetRefused(TargetReason.FORM, "a rule's path has neither query nor fragment")
@@ -110,7 +110,7 @@ def rule_path(text: str) -> str:
 
 
 def unescaped(path: str) -> str:
-    """What a path in normal form says, with no escape left."""
+    """Return a path in normal form with all its escapes decoded."""
     return _replaced(path.encode(), _MEANING).decode() if "%" in path else path
 
 
@@ -127,25 +127,25 @@ def _origin_form(target: bytes, host: bytes) -> bytes:
 
 
 def _normal(path: bytes) -> tuple[bytes, str]:
-    """The path as it is sent, where reserved characters stay escaped if they were, and as it is judged."""
+    """Return the path to send, in which escaped reserved characters stay escaped, and the path to judge."""
     decoded = _decode(path)
     sent = _resolve(_replaced(path, _NORMAL).decode("latin-1"))
     return _keep_escapes(sent), _resolve(_write(decoded))
 
 
 def _replaced(path: bytes, table: Mapping[bytes, bytes]) -> bytes:
-    """The path with other bytes for each escape; raise KeyError where the table has none."""
+    """Return the path with each escape replaced by the table. Raises KeyError where the table has none."""
     first, *others = path.split(b"%")
     return first + b"".join([table[other[:2]] + other[2:] for other in others])
 
 
 def _keep_escapes(path: str) -> bytes:
-    """Escape what a path may not hold as it is, without touching the escapes there are."""
+    """Escape the characters that a path may not hold; leave existing escapes alone."""
     return b"".join(map(_ESCAPES_KEPT.__getitem__, path.encode("latin-1")))
 
 
 def _decode(path: bytes) -> bytes:
-    """The path with no escape left; raise TargetRefused where that would be a guess."""
+    """Return the path with its escapes decoded. Raises TargetRefused where readers may decode differently."""
     if b"\\" in path:
         raise TargetRefused(TargetReason.BACKSLASH, "some apps take a backslash for a slash")
     try:
@@ -162,7 +162,7 @@ def _decode(path: bytes) -> bytes:
 
 
 def _meaningless(path: bytes) -> TargetRefused:
-    """Why the first escape that stands for nothing is refused."""
+    """Return the refusal of the first escape that has no meaning here."""
     escapes = (match[1] for match in _ESCAPE.finditer(path))
     digits = next(digits for digits in escapes if digits is None or digits not in _MEANING)
     if digits is None:
@@ -174,14 +174,14 @@ def _meaningless(path: bytes) -> TargetRefused:
 
 
 def _write(decoded: bytes) -> str:
-    """Decoded bytes as a path: everything escaped that must be, and nothing else."""
+    """Return decoded bytes as a path, in which only the necessary characters are escaped."""
     if _TO_ESCAPE.search(decoded) is None:
         return decoded.decode()
     return b"".join(map(_WRITTEN.__getitem__, decoded)).decode()
 
 
 def _resolve(path: str) -> str:
-    """Without empty and dot segments (RFC 3986 §5.2.4, slashes merged first)."""
+    """Return the path without empty and dot segments (RFC 3986 §5.2.4, slashes merged first)."""
     if _EMPTY_OR_DOTS.search(path) is None:
         return path
     kept: list[str] = []

@@ -5,7 +5,7 @@ the answer to the caller. The answer decides when the exchange is over: an app m
 the whole request, and then what is left of it is not waited for. A short request with a prompt answer, which
 is most of them, needs no second task: if the caller leaves, the answer's sending shows it.
 
-The request's framing is written anew (`request_body.py`). An answer's head is looked at once: a plain one
+The request's framing is written anew (`request_body.py`). An answer's head is looked at once: a fast one
 goes back with its counted bytes, or its chunks (`response_fast.py`); any other is parsed and written anew
 (`response_h11.py`).
 Memory per exchange: what one read brings, and a burst of the caller's next requests.
@@ -142,13 +142,13 @@ class Exchange:
         if data is None:
             self._outcome = Outcome.STALE
             return
-        plain = read_fast(data, self._call.method)
-        if plain is None or (plain.chunked and self._call.old):
-            await self._pass_odd(data)
-        elif plain.chunked:
-            await self._pass_chunks(plain, data)
+        fast = read_fast(data, self._call.method)
+        if fast is None or (fast.chunked and self._call.http10):
+            await self._pass_h11(data)
+        elif fast.chunked:
+            await self._pass_chunks(fast, data)
         else:
-            await self._pass_plain(plain, data)
+            await self._pass_fast(fast, data)
 
     async def _first(self) -> bytes | None:
         """The first bytes, or the end; None where a kept connection was stale."""
@@ -169,30 +169,30 @@ class Exchange:
         self._closing = self._call.framing.closes or not self._body.ended
         return self._closing
 
-    async def _pass_plain(self, plain: FastResponse, data: bytes) -> None:
+    async def _pass_fast(self, fast: FastResponse, data: bytes) -> None:
         self._answering = True
-        body = data[plain.begins : plain.begins + plain.length]
-        await self._caller.send(plain.written(close=self._closes()) + body)
-        if missing := plain.length - len(body):
+        body = data[fast.body_start : fast.body_start + fast.length]
+        await self._caller.send(fast.written(close=self._closes()) + body)
+        if missing := fast.length - len(body):
             missing = await pour(self._app.stream, self._caller, missing)
             if missing:
                 raise AnswerBroken(AnswerReason.CLOSED, f"{missing} bytes of the answer are missing")
-        self._heard(whole=len(data) <= plain.begins + plain.length, keeps=plain.keeps)
+        self._heard(whole=len(data) <= fast.body_start + fast.length, keep_alive=fast.keep_alive)
 
-    async def _pass_chunks(self, plain: FastResponse, data: bytes) -> None:
+    async def _pass_chunks(self, fast: FastResponse, data: bytes) -> None:
         self._answering = True
         chunks = Chunks(trailer_fields)
-        written = plain.written(close=self._closes()) + _taken(chunks, data[plain.begins :])
+        written = fast.written(close=self._closes()) + _taken(chunks, data[fast.body_start :])
         await self._caller.send(written)
         while not chunks.ended:
             data = await _next(chunks, self._app.stream)
             if not data and not chunks.more:
                 raise AnswerBroken(AnswerReason.CLOSED, "the last chunk of the answer is missing")
             await self._caller.send(_taken(chunks, data))
-        self._heard(whole=not chunks.rest, keeps=plain.keeps)
+        self._heard(whole=not chunks.rest, keep_alive=fast.keep_alive)
 
-    async def _pass_odd(self, data: bytes) -> None:
-        answer = H11Response(self._call.method, old=self._call.old, upgrades=self._call.upgrades)
+    async def _pass_h11(self, data: bytes) -> None:
+        answer = H11Response(self._call.method, http10=self._call.http10, upgrades=self._call.upgrades)
         while True:
             try:
                 written = answer.take(data, close=not answer.begun and self._closes())
@@ -202,15 +202,15 @@ class Exchange:
             if answer.ended or answer.switched:
                 break
             data = await self._app.stream.receive()
-        self._heard(whole=not answer.rest, keeps=answer.keeps)
+        self._heard(whole=not answer.rest, keep_alive=answer.keep_alive)
         if answer.switched:
             self._outcome = Outcome.SWITCHED
             self.first_word = answer.rest
 
-    def _heard(self, *, whole: bool, keeps: bool) -> None:
+    def _heard(self, *, whole: bool, keep_alive: bool) -> None:
         """The answer has ended. `whole`: nothing came beyond it; `keeps`: the app would go on after it."""
         self._app.heard = whole
-        self._app.kept = keeps and self._call.whole
+        self._app.kept = keep_alive and self._call.bodiless
 
     def _fail(self, reason: StrEnum, detail: str) -> None:
         if self._failure is None:

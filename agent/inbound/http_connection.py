@@ -174,7 +174,7 @@ class HttpConnection:
     # Judging.
 
     async def _judge(self, call: ParsedRequest) -> bool:
-        verdict = authorize_request(_newest(self._site), self._peer.id, call.asked)
+        verdict = authorize_request(_newest(self._site), self._peer.id, call.request)
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
             return await self._refuse(call, 403, verdict.reason, text, verdict.rule)
@@ -198,7 +198,7 @@ class HttpConnection:
 
     async def _pass_on(self, call: ParsedRequest) -> bool:
         """Raise DialFailed or ExchangeFailed."""
-        self._connection.request = call.asked  # from now on it is judged again whenever the rules change
+        self._connection.request = call.request  # from now on it is judged again whenever the rules change
         outcome = await self._exchange(call)
         self._connection.request = None
         self._received = call.body.rest
@@ -214,7 +214,7 @@ class HttpConnection:
             if outcome is not Outcome.STALE:
                 return outcome
             self._drop_app()
-            if not call.whole or call.method not in _REPEATABLE:
+            if not call.bodiless or call.method not in _REPEATABLE:
                 detail = "the app closed a kept connection as the request was sent"
                 raise ExchangeFailed(AnswerReason.CLOSED, detail, answering=False)
 

@@ -31,7 +31,7 @@ def answer(status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bo
 
 def worth_draining(framing: Framing) -> bool:
     """Whether the rest of a refused request is so short, and so certain to come, that it may be read."""
-    return not framing.chunked and not framing.waits and framing.length <= DRAIN_BYTES
+    return not framing.chunked and not framing.expects_continue and framing.length <= DRAIN_BYTES
 
 
 async def drained(body: RequestBody, caller: TlsStream) -> bool:

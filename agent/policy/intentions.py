@@ -189,7 +189,7 @@ class Verdict:
 
 def parse_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Intentions:
     """Read one destination's list out of the match answer (null is none); raise InvalidIntentions."""
-    return Incremental(read_match(answer, destination, default_allow=default_allow)).at_once()
+    return Incremental(read_match(answer, destination, default_allow=default_allow)).run_now()
 
 
 def read_match(

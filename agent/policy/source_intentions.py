@@ -87,7 +87,7 @@ class SourceIntentions:
 
 def parse_outgoing(answer: Sequence[object] | None) -> SourceIntentions:
     """Read our service's list out of the match answer by source; raise InvalidIntentions."""
-    return Incremental(read_source_intentions(answer)).at_once()
+    return Incremental(read_source_intentions(answer)).run_now()
 
 
 def read_source_intentions(answer: Sequence[object] | None) -> Work[SourceIntentions]:

@@ -174,7 +174,7 @@ class TlsStream:
                 self._progress.to_tls += sent
                 rest = rest[sent:]
 
-    def send_at_once(self, data: memoryview) -> int:
+    def send_nowait(self, data: memoryview) -> int:
         """Send what goes without waiting; return how many bytes. `send` must go on with exactly the rest."""
         total, sent = len(data), 0
         with contextlib.suppress(SSL.Error):  # the next `send` meets the same error
@@ -210,7 +210,7 @@ async def pour(app: PlainStream, caller: TlsStream, length: int) -> int:
         if not size:
             return length
         length -= size
-        sent = caller.send_at_once(part[:size])
+        sent = caller.send_nowait(part[:size])
         if sent < size:
             await caller.send(bytes(part[sent:size]))
         turns += 1

@@ -49,7 +49,7 @@ def decided(attempt: Attempt, names: FieldNames = FieldNames.PLAIN) -> str:
             call.body.take(b"")
     except (BodyBroken, ValueError) as refusal:
         return str(refusal).partition(":")[0]
-    verdict = authorize_request(JUDGED, WEB, call.asked)
+    verdict = authorize_request(JUDGED, WEB, call.request)
     return "passed" if verdict.allowed else verdict.reason.value
 
 

@@ -232,7 +232,7 @@ def breach(raw: bytes, rule: Rule, names: FieldNames, readers: Iterable[Reader])
         return None
     written, means = rule
     permissions = {"SourceName": "web", "DestinationName": "db", "Permissions": [written]}
-    verdict = authorize_request(parse_match([permissions], "db", default_allow=True), WEB, call.asked)
+    verdict = authorize_request(parse_match([permissions], "db", default_allow=True), WEB, call.request)
     if not verdict.allowed:
         return None
     line, *sent = call.head.decode("latin-1").split("\r\n")[:-2]

@@ -42,20 +42,20 @@ async def test_other_tasks_run_at_every_rest(rests: int) -> None:
         nursery.start_soon(other)
         await trio.lowlevel.checkpoint()
         before = turns
-        assert await Incremental(steps(rests)).together() == "made"
+        assert await Incremental(steps(rests)).run() == "made"
         assert rests - 1 <= turns - before <= rests + 1
         nursery.cancel_scope.cancel()
 
 
 async def test_what_the_work_raises_is_raised() -> None:
     with pytest.raises(AnswerRejected, match="in the middle"):
-        await Incremental(failing()).together()  # type: ignore[arg-type] # it never comes to its value
+        await Incremental(failing()).run()  # type: ignore[arg-type] # it never comes to its value
 
 
 async def test_work_can_be_cancelled_at_a_rest() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
-        await Incremental(steps(3)).together()
+        await Incremental(steps(3)).run()
     assert scope.cancelled_caught
 
 
@@ -98,7 +98,7 @@ async def test_thousands_of_instances_let_others_run() -> None:
         nursery.start_soon(beside.run)
         found = watch.read(Answer(value=raw(instances)))  # type: ignore[arg-type] # of the two kinds, this one
         assert isinstance(found, Incremental)
-        endpoints = await found.together()
+        endpoints = await found.run()
         nursery.cancel_scope.cancel()
     assert beside.turns >= 19
     assert endpoints.endpoints == parse_health(instances).endpoints
@@ -110,7 +110,7 @@ async def test_thousands_of_intentions_let_others_run() -> None:
     beside = Rests()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(beside.run)
-        intentions = await read_intentions("db", Answer(value=raw(rules))).together()
+        intentions = await read_intentions("db", Answer(value=raw(rules))).run()
         nursery.cancel_scope.cancel()
     assert beside.turns >= 19
     assert {rule.source for rule in intentions.rules} == {f"s{n}" for n in range(2000)}
@@ -124,7 +124,7 @@ async def test_an_instance_of_the_wrong_shape_is_named(place: int) -> None:
     found = watch.read(Answer(value=raw(instances)))  # type: ignore[arg-type] # of the two kinds, this one
     assert isinstance(found, Incremental)
     with pytest.raises(AnswerRejected, match=rf"\$\[{place}\]\.Node"):
-        await found.together()
+        await found.run()
 
 
 _NOBODY = Consul(None, None)  # type: ignore[arg-type] # never asked

@@ -112,7 +112,7 @@ async def test_a_changed_default_policy_alone_is_a_change(
 def reading(watch: object, value: object, *, filtered: bool = False) -> object:
     assert isinstance(watch, Watch)
     found = watch.read(Answer(value=value, filtered=filtered))
-    return found.at_once() if isinstance(found, Incremental) else found
+    return found.run_now() if isinstance(found, Incremental) else found
 
 
 def rejection(watch: object, value: object, *, filtered: bool = False) -> AnswerRejected:

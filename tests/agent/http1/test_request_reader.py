@@ -32,8 +32,8 @@ def shown(raw: bytes, by: RequestReader) -> object:
         return refusal.reason, refusal.detail
     body = call.body
     return (
-        *(call.method, call.raw_target, call.old, call.target, call.fields, call.head, call.asked),
-        *(call.framing, call.whole, call.upgrades, type(body), body.ended, body.rest),
+        *(call.method, call.raw_target, call.http10, call.target, call.fields, call.head, call.request),
+        *(call.framing, call.bodiless, call.upgrades, type(body), body.ended, body.rest),
     )
 
 
@@ -42,9 +42,9 @@ def test_what_the_app_gets() -> None:
     assert call.head == (
         b"GET /b?c=%41 HTTP/1.1\r\nHost: db\r\nX-Y: z\r\nX-Forwarded-Client-Cert: URI=spiffe://x\r\n\r\n"
     )
-    assert call.asked.paths == ("/b",)
-    assert call.asked.headers.keys() == {"host", "x-y", "x-forwarded-client-cert"}
-    assert (call.whole, call.framing.closes, call.body.ended) == (True, False, True)
+    assert call.request.paths == ("/b",)
+    assert call.request.headers.keys() == {"host", "x-y", "x-forwarded-client-cert"}
+    assert (call.bodiless, call.framing.closes, call.body.ended) == (True, False, True)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_the_app_gets() -> None:
 def test_framing(raw: bytes, kind: type, whole: bool, closes: bool, waits: bool) -> None:
     call = read(raw)
     assert isinstance(call.body, kind)
-    assert (call.whole, call.framing.closes, call.framing.waits) == (whole, closes, waits)
+    assert (call.bodiless, call.framing.closes, call.framing.expects_continue) == (whole, closes, waits)
     assert call.head.endswith(b"\r\nConnection: close\r\n\r\n") is not whole  # `app_connection.py`
     assert b": 002" not in call.head
 
@@ -87,7 +87,7 @@ def test_framing(raw: bytes, kind: type, whole: bool, closes: bool, waits: bool)
 )
 def test_what_its_answer_depends_on(raw: bytes, old: bool, upgrades: bool) -> None:
     call = read(raw)
-    assert (call.old, call.upgrades) == (old, upgrades)
+    assert (call.http10, call.upgrades) == (old, upgrades)
 
 
 @pytest.mark.parametrize("before", [b"", request("GET /")])
@@ -115,8 +115,8 @@ def test_where_underscores_are_let_through_rules_and_identity_are_folded() -> No
     by = RequestReader(host=b"db", identity=b"us", judged=frozenset, names=FieldNames.UNDERSCORES)
     for _ in range(2):
         call = read(raw, by)
-        assert call.asked.headers["x-role"] == ("a", "b")
-        assert call.asked.headers["x-forwarded-client-cert"] == ("us",)
+        assert call.request.headers["x-role"] == ("a", "b")
+        assert call.request.headers["x-forwarded-client-cert"] == ("us",)
 
 
 CRAFTED = [case.raw for case in (*AGAINST_DENIALS, *AGAINST_ALLOWANCES, *SMUGGLING)]
@@ -132,7 +132,7 @@ def test_h11_reads_of_it_what_was_judged(raw: bytes) -> None:
     app.receive_data(call.head)
     seen = app.next_event()
     assert isinstance(seen, h11.Request)
-    assert (seen.method.decode(), seen.target) == (call.asked.method, call.target.sent)
+    assert (seen.method.decode(), seen.target) == (call.request.method, call.target.sent)
     assert list(seen.headers.raw_items()) == call.fields
     assert app.trailing_data[0] == b""
 
@@ -144,7 +144,7 @@ def test_headers_that_come_again_are_not_parsed_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr("agent.http1.request_reader.framing", None)
     again = read(request("PUT /2?q", "X: y", "Content-Length: 2", body=b"ho!"), by)
     assert again.head == first.head.replace(b"GET /1", b"PUT /2?q")
-    assert (again.asked.method, again.asked.paths) == ("PUT", ("/2",))
+    assert (again.request.method, again.request.paths) == ("PUT", ("/2",))
     assert (again.body.start(), again.body.rest) == (b"ho", b"!")
     assert first.body.start() == b"hi"
 

@@ -17,7 +17,7 @@ def test_a_plain_answer() -> None:
     raw = OK + b"Server: x\r\nContent-Length: 5\r\nX-Y:z\r\n\r\nhello"
     answer = read_fast(raw, b"GET")
     assert answer is not None
-    assert (answer.begins, answer.length, answer.keeps) == (len(raw) - 5, 5, True)
+    assert (answer.body_start, answer.length, answer.keep_alive) == (len(raw) - 5, 5, True)
     assert answer.written(close=False) == raw[:-5]
     assert answer.written(close=True) == raw[:-7] + b"Connection: close\r\n\r\n"
 
@@ -30,13 +30,13 @@ def test_what_belongs_to_one_connection_ends_here() -> None:
     answer = read_fast(raw, b"GET")
     assert answer is not None
     assert answer.written(close=False) == OK + b"Test: 1\r\nContent-Length: 0\r\n\r\n"
-    assert answer.keeps
+    assert answer.keep_alive
 
 
 def test_an_app_that_says_it_closes_is_believed() -> None:
     answer = read_fast(OK + b"Connection: close\r\nContent-Length: 0\r\n\r\n", b"GET")
     assert answer is not None
-    assert not answer.keeps
+    assert not answer.keep_alive
     assert b"lose" not in answer.written(close=False)
 
 
@@ -101,7 +101,7 @@ def test_chunks_are_plain_too_but_not_those_that_do_not_come() -> None:
     raw = OK + b"Transfer-encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"
     answer = read_fast(raw, b"GET")
     assert answer is not None
-    assert (answer.chunked, answer.length, answer.keeps) == (True, 0, False)
+    assert (answer.chunked, answer.length, answer.keep_alive) == (True, 0, False)
     assert answer.written(close=False) == OK + b"Transfer-encoding: chunked\r\n\r\n"
     assert read_fast(raw, b"HEAD") is None
 
@@ -155,10 +155,10 @@ def test_h11_would_read_the_same(method: bytes, status: bytes, fields: list[byte
         heard = bytearray()
         while isinstance(event := app.next_event(), h11.Data):
             heard += event.data
-        assert bytes(heard) == raw[plain.begins :][: plain.length]
-        assert isinstance(event, h11.EndOfMessage) is (len(raw) - plain.begins >= plain.length)
+        assert bytes(heard) == raw[plain.body_start :][: plain.length]
+        assert isinstance(event, h11.EndOfMessage) is (len(raw) - plain.body_start >= plain.length)
         if isinstance(event, h11.EndOfMessage):
-            assert plain.keeps is (app.their_state is h11.DONE)
+            assert plain.keep_alive is (app.their_state is h11.DONE)
     caller = h11.Connection(h11.CLIENT)
     caller.send(h11.Request(method=method, target="/", headers=[("Host", "db")]))
     caller.receive_data(plain.written(close=False))

@@ -229,7 +229,7 @@ async def test_a_connection_that_has_ended_leaves_nothing_to_the_collector(
 
         monkeypatch.setattr(name, make)
 
-    watched("agent.inbound.inbound.HttpFront", HttpConnection)
+    watched("agent.inbound.inbound.HttpConnection", HttpConnection)
     watched("agent.inbound.http_connection.Exchange", Exchange)
     raw, answer = ENDINGS[case]
     gc.disable()

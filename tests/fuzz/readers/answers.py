@@ -57,10 +57,10 @@ def _plain(plain: FastResponse, raw: bytes, method: bytes) -> None:
         heard = b""
         while isinstance(event := app.next_event(), h11.Data):
             heard += event.data
-        assert heard == raw[plain.begins :][: plain.length]
-        assert isinstance(event, h11.EndOfMessage) is (len(raw) - plain.begins >= plain.length)
+        assert heard == raw[plain.body_start :][: plain.length]
+        assert isinstance(event, h11.EndOfMessage) is (len(raw) - plain.body_start >= plain.length)
         if isinstance(event, h11.EndOfMessage):
-            assert plain.keeps is (app.their_state is h11.DONE)
+            assert plain.keep_alive is (app.their_state is h11.DONE)
     for close in (False, True):
         caller = _client(method)
         caller.receive_data(plain.written(close=close))
@@ -73,17 +73,17 @@ def _plain(plain: FastResponse, raw: bytes, method: bytes) -> None:
 
 def _odd(raw: bytes, asked: Asked, size: int) -> object:
     """What the caller hears of an answer that is whole; None if it is refused or not whole."""
-    odd = H11Response(asked.method, old=asked.old, upgrades=asked.upgrades)
+    response = H11Response(asked.method, http10=asked.old, upgrades=asked.upgrades)
     written, step = b"", size or max(1, len(raw))
     try:
         for place in range(0, len(raw), step):
-            written += odd.take(raw[place : place + step], close=asked.close)
-        if not (odd.ended or odd.switched):
-            written += odd.take(b"", close=asked.close)
+            written += response.take(raw[place : place + step], close=asked.close)
+        if not (response.ended or response.switched):
+            written += response.take(b"", close=asked.close)
     except AnswerBroken:
         return None
-    assert odd.ended or odd.switched
-    return _heard_by_caller(written, asked, switched=odd.switched)
+    assert response.ended or response.switched
+    return _heard_by_caller(written, asked, switched=response.switched)
 
 
 def _heard_by_caller(written: bytes, asked: Asked, *, switched: bool) -> object:

@@ -72,7 +72,7 @@ def fuzz_one(data: bytes) -> None:
 def _read(body: bytes, default: str) -> Intentions | None:
     headers = HEADERS | {"x-consul-default-acl-policy": default}
     try:
-        return read_intentions("db", asked(lambda consul: consul.intentions("db"), body, headers)).at_once()
+        return read_intentions("db", asked(lambda consul: consul.intentions("db"), body, headers)).run_now()
     except (ConsulError, AnswerRejected):
         return None
 

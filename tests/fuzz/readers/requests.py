@@ -90,7 +90,7 @@ def _body(call: ParsedRequest) -> bytes:
 
 def _as_if_alone(call: ParsedRequest, body: bytes, head: bytes, came: bytes, names: FieldNames) -> None:
     alone = _reader(names).read(head, came)
-    assert (alone.head, alone.asked, alone.framing) == (call.head, call.asked, call.framing)
+    assert (alone.head, alone.request, alone.framing) == (call.head, call.request, call.framing)
     assert _body(alone) == body
     assert (alone.body.ended, alone.body.rest) == (call.body.ended, call.body.rest)
 
