@@ -150,10 +150,12 @@ class _Conversation:
 
     async def _answer_one(self) -> Reply | None:
         """Read one request and make its answer; None when the asker has left."""
+        self._without_body = False
         try:
             head = await self._next()
             if not isinstance(head, h11.Request):
                 return None
+            self._without_body = head.method == b"HEAD"
             if (name := FieldNames.PLAIN.refused(head.headers.raw_items())) is not None:
                 return text_reply(400, str(name_refused(name)))
             body = bytearray()
@@ -181,7 +183,6 @@ class _Conversation:
     async def _route(self, head: h11.Request, body: bytes) -> Reply:
         path = head.target.decode("latin-1").partition("?")[0]
         method = head.method.decode("latin-1")
-        self._without_body = method == "HEAD"
         if (host := self._foreign_host(head)) is not None:
             return text_reply(403, f"host {host!r} is no name of this endpoint (-admin-hosts)")
         route = self._routes.get(("GET" if method == "HEAD" else method, path))

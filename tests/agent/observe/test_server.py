@@ -125,6 +125,23 @@ async def test_head_has_no_body() -> None:
         assert (await ask(stream, get("/hello"))).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("after", [b"0", b"GET /hello\r\n\r\n"])
+async def test_what_no_request_is_after_a_head_gets_an_answer_with_its_body(after: bytes) -> None:
+    async with serving(LOOPBACK) as stream:
+        await stream.send_all(get("/hello", "HEAD") + after)
+        await stream.send_eof()
+        answer = b"".join([part async for part in stream])
+    assert answer.count(b"HTTP/1.1 ") == 2
+    assert answer.partition(b"HTTP/1.1 400 ")[2].partition(b"\r\n\r\n")[2]
+
+
+async def test_a_head_that_is_refused_has_no_body() -> None:
+    async with serving(LOOPBACK) as stream:
+        refused = get("/hello", "HEAD").replace(b"\r\n\r\n", b"\r\nX_A: 1\r\n\r\n")
+        answer = await ask(stream, refused, until=b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "text"),
     [
