@@ -20,12 +20,12 @@ from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.config.collisions import ADMIN
-from agent.config.opaque_config import ProblemReason
 from agent.config.registration import Registration
+from agent.control.bootstrap import hurry
 from agent.control.self_registration import SelfRegistration
 from agent.net.bind import BindFailed, Bound, address_of, bind
 from agent.observe.agent import Agent
-from agent.observe.readiness import missing
+from agent.observe.readiness import headline, missing
 from agent.observe.routes import routes
 from agent.observe.server import Admin
 from agent.process.memory import give_back
@@ -33,6 +33,7 @@ from agent.process.systemd import Notifier
 
 ADMIN_MODE = 0o600
 LOOK_SECONDS = 1.0  # how often readiness is looked at, for the log and the service manager
+MORE_SECONDS = 30.0  # the service manager is to wait at least so much longer, each time that is said
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Lifecycle:
                     agent.control.start(watches)
                     watches.start_soon(self._hear_signals)
                     kept.begin(Where.TASK, "watchdog", self.notifier.feed_watchdog)
+                    kept.begin(Where.TASK, "readiness", self._observe)
                     code = await self._live()
             finally:
                 for bound in admin:
@@ -97,6 +99,7 @@ class Lifecycle:
         with trio.move_on_after(seconds) as in_time:
             async with trio.open_nursery() as starting:
                 starting.start_soon(_cancel_on, self._drain, starting)
+                starting.start_soon(hurry, self.agent.control.watches)
                 registration = await self._start()
                 starting.cancel_scope.cancel()
         if in_time.cancelled_caught:
@@ -109,7 +112,6 @@ class Lifecycle:
     async def _start(self) -> Registration:
         control, data = self.agent.control, self.agent.data
         registration = await control.identify()
-        _require_app(registration)
         try:
             await data.bind(registration)
             control.watch(registration)
@@ -124,7 +126,7 @@ class Lifecycle:
     def _now_ready(self, seconds: float) -> None:
         self.agent.control.phase = Phase.SERVING
         self.agent.log.ready(seconds)
-        self.notifier.send("READY=1", "STATUS=ready")
+        self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
         self.on_ready()
 
     # --- serve ---
@@ -135,7 +137,6 @@ class Lifecycle:
         async with trio.open_nursery() as serving:
             kept = Kept(serving, self.agent.log)
             kept.begin(Where.TASK, "data plane", self.agent.data.follow)
-            kept.begin(Where.TASK, "readiness", self._observe)
             kept.begin(Where.TASK, "memory", give_back, self.agent.data.live)
             if own is not None:
                 kept.begin(Where.TASK, "registration of our own", own.keep)
@@ -154,18 +155,27 @@ class Lifecycle:
         )
 
     async def _observe(self) -> None:
-        """Tell the log and the service manager when readiness comes and goes."""
-        before: list[str] = []
-        while True:
-            pieces = missing(self.agent)
-            if pieces != before:
-                if pieces:
-                    self.agent.log.unready(pieces)
-                else:
-                    self.agent.log.ready()
-                self.notifier.send(f"STATUS={'; '.join(pieces) or 'ready'}")
-                before = pieces
+        """Tell the service manager what keeps us from serving, and the log too once we have served."""
+        phase, before = self.agent.control.phase, ""
+        pieces: list[str] = []
+        while phase is not Phase.DRAINING:
+            if phase is Phase.STARTING:
+                self.notifier.extend(MORE_SECONDS)
+            else:
+                pieces = self._log_readiness(pieces)
+            if (told := headline(self.agent)) != before:
+                self.notifier.send(f"STATUS={told}")
+                before = told
             await trio.sleep(LOOK_SECONDS)
+            phase = self.agent.control.phase
+
+    def _log_readiness(self, before: list[str]) -> list[str]:
+        pieces = missing(self.agent)
+        if pieces and pieces != before:
+            self.agent.log.unready(pieces)
+        elif before and not pieces:
+            self.agent.log.ready()
+        return pieces
 
     async def _serve_admin(self, watches: trio.Nursery) -> list[Bound]:
         agent = self.agent
@@ -211,10 +221,3 @@ class Lifecycle:
 async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:
     await event.wait()
     nursery.cancel_scope.cancel()
-
-
-def _require_app(registration: Registration) -> None:
-    for problem in registration.problems:
-        if problem.reason is ProblemReason.NO_LOCAL_APP and registration.local_app is None:
-            text = f"the registration of {registration.proxy_id!r}: {problem.detail}; or give -service-addr"
-            raise Exit(ExitCode.CONFIGURATION, text)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import trio
 
 from agent.base.clock import Clock
-from agent.base.exits import Exit, ExitCode
+from agent.base.exits import ExitCode
 from agent.base.watch_status import WatchStatus
 from agent.cli.findings import Finding, State, fail, ok, warn
 from agent.config.collisions import CHECK
@@ -148,17 +148,12 @@ async def look_at_registration(case: Examination) -> bool:
     )
 
     async def find() -> Registration:
-        return await start.registration(await start.proxy_id())
+        return await start.registration_of(await start.proxy_id())
 
     try:
         found = await answered(find)
-    except Exit as error:
-        remedy = (
-            'the token needs service_prefix "" { policy = "read" }, or a service-identity token\'s rights'
-            if error.code is ExitCode.PERMISSION
-            else "without a registration use -service NAME"
-        )
-        return case.note(fail("registration", error.message, remedy, error.code))
+    except AnswerRejected as error:
+        return case.note(fail("registration", str(error), "without a registration use -service NAME"))
     except ConsulError as error:
         return case.note(refused("registration", error, 'service_prefix "" { policy = "read" }'))
     case.registration = await _settled(case, laid_over(found, settings))

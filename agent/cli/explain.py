@@ -24,13 +24,18 @@ from agent.consul.connect import consul_of
 from agent.consul.http import Client, Request, RequestFailed
 from agent.consul.token import TokenSource
 from agent.consul.watch import AnswerRejected
-from agent.control.bootstrap import raise_if_fatal
+from agent.control.bootstrap import token_remedy
 from agent.control.default_policy import unnamed_caller, with_default
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.watches import read_intentions
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
 
 ALLOWED, DENIED = 0, 1
+_CODES = {
+    ConsulReason.DENIED: ExitCode.PERMISSION,
+    ConsulReason.MALFORMED: ExitCode.CONFIGURATION,
+    ConsulReason.NOT_FOUND: ExitCode.CONFIGURATION,  # 1 is taken: it says "denied"
+}
 SAYS = "may this source call that destination, and by which rule; exit 0 allowed, 1 denied"
 
 _ASK = (
@@ -123,10 +128,11 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     except AnswerRejected as error:
         raise Exit(ExitCode.CONFIGURATION, str(error)) from error
     except ConsulError as error:
-        raise_if_fatal(error, settings)
-        foreign = error.reason is ConsulReason.NOT_FOUND  # 1 is taken: it says "denied"
-        code = ExitCode.CONFIGURATION if foreign else ExitCode.UNAVAILABLE
-        raise Exit(code, f"Consul does not tell: {error}") from error
+        denied = error.reason is ConsulReason.DENIED
+        remedy = f"; {token_remedy(settings)}" if denied else ""
+        raise Exit(
+            _CODES.get(error.reason, ExitCode.UNAVAILABLE), f"Consul does not tell: {error}{remedy}"
+        ) from error
     finally:
         await consul.aclose()
     evidence = Evidence(

@@ -124,10 +124,15 @@ def goes_back(cursor: Cursor, at: Blocking, index: int | None) -> bool:
     return cursor is Cursor.INDEX and (index or 1) < at.index
 
 
-def backoff(failures: int, failure: Failure, rng: Random) -> float:
-    """Return the seconds to wait after `failures` in a row (at least one): doubling, with jitter of -50 %."""
+def backoff(failures: int, failure: Failure, rng: Random, *, starting: bool = False) -> float:
+    """Return the seconds to wait after `failures` in a row (at least one): doubling, with jitter of -50 %.
+
+    `starting`: we have never served, and Consul may be starting too, so that whatever it says is soon over.
+    """
     ceiling, floor = BACKOFF_CEILING, BACKOFF_FLOOR
-    if failure.reason in (ConsulReason.DENIED, WatchReason.FILTERED):
+    if starting:
+        ceiling = NEARBY_CEILING
+    elif failure.reason in (ConsulReason.DENIED, WatchReason.FILTERED):
         floor = DENIED_FLOOR
     elif failure.unanswered or failure.reason in (ConsulReason.NOT_FOUND, ConsulReason.NOT_ASKED):
         ceiling = NEARBY_CEILING

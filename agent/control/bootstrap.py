@@ -1,31 +1,38 @@
-"""The first minute: find out who we are, and end with one clear message when that cannot be.
+"""The first minute: find out who we are, asking until Consul says so.
 
-Before the agent has served, a refusal by Consul is a mistake somebody must mend, and is told as an exit code.
-Afterwards the same refusal is weather: the last good values stay and the watch asks on.
+A starting Consul refuses what it grants a moment later (403 to a valid token until it has heard from its
+servers), and a service may be registered after its sidecar has begun. So no answer ends the start: each is a
+reason, shown while it is waited out, and `start_timeout` alone gives up (agent.lifecycle).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from random import Random
-from typing import TypeVar
+from typing import Any
 
 import trio
 
 from agent.base.clock import Clock
-from agent.base.exits import Exit, ExitCode
 from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.agent_services import ListedService, find_sidecar
 from agent.consul.api import Consul, ConsulError, ConsulReason
-from agent.consul.watch import AnswerRejected, backoff
+from agent.consul.watch import NEARBY_CEILING, AnswerRejected, Failure, Watch, backoff
 from agent.control.watches import read_registration
 
-T = TypeVar("T")
 Services = Mapping[str, ListedService]
+
+
+class StartReason(StrEnum):
+    """Why Consul's answers do not say which proxy is ours."""
+
+    NO_SIDECAR = "no_sidecar"
+    SEVERAL_SIDECARS = "several_sidecars"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +46,17 @@ class Start:
     status: WatchStatus
     clock: Clock
 
+    async def registration(self) -> Registration:
+        """Ask until Consul says who we are; each reason that it does not is told and kept in `status`."""
+        while True:
+            try:
+                return await self.registration_of(await self.proxy_id())
+            except (ConsulError, AnswerRejected) as failure:
+                self._failed(failure)
+                await trio.sleep(backoff(self.status.failures_in_row, failure, self.rng, starting=True))
+
     async def proxy_id(self) -> str:
-        """The id of the proxy service that is us. Raises Exit when Consul knows none, or several."""
+        """The id of the proxy service that is us. Raises ConsulError, AnswerRejected."""
         if self.settings.identity is IdentityKind.PROXY_ID:
             return self.settings.proxy_id or ""
         service_id = self.settings.sidecar_for or ""
@@ -48,98 +64,83 @@ class Start:
             found = await self._found(service_id, partial(self.consul.proxies_of, service_id))
             found = found or await self._found(service_id, self.consul.services)
         except ConsulError as error:
-            raise Exit(ExitCode.CONFIGURATION, _not_consul(error, self.settings)) from error
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise Exit(
-                ExitCode.CONFIGURATION,
-                f"service {service_id!r} has {len(found)} sidecars: {', '.join(found)}; "
-                "choose one with -proxy-id",
-            )
-        return await self._by_convention(service_id)
+            raise self._explained(error) from error
+        if not found:
+            return await self._by_convention(service_id)
+        if len(found) > 1:
+            text = f"service {service_id!r} has {len(found)} sidecars: {', '.join(found)}"
+            raise AnswerRejected(StartReason.SEVERAL_SIDECARS, f"{text}; choose one with -proxy-id")
+        return found[0]
 
-    async def registration(self, proxy_id: str) -> Registration:
-        """The registration of that proxy. Raises Exit when there is none, or one we cannot serve."""
-
-        async def first() -> Registration:
-            return read_registration(await self.consul.service(proxy_id))
-
+    async def registration_of(self, proxy_id: str) -> Registration:
+        """The registration of that proxy. Raises ConsulError, AnswerRejected."""
         try:
-            return await self._ask(first)
+            return read_registration(await self.consul.service(proxy_id))
         except ConsulError as error:
-            raise Exit(ExitCode.CONFIGURATION, _unknown_proxy(proxy_id, error)) from error
-        except AnswerRejected as error:
-            text = f"the registration of {proxy_id!r} cannot be served: {error.detail}"
-            raise Exit(ExitCode.CONFIGURATION, text) from error
+            if error.reason is not ConsulReason.NOT_FOUND:
+                raise self._explained(error) from error
+            raise _with_text(error, _unknown_proxy(proxy_id, error)) from error
 
     async def _found(self, service_id: str, call: Callable[[], Awaitable[Services]]) -> Sequence[str]:
         """The sidecars in that list; none, if the registration of one service makes the list unreadable."""
-
-        async def readable() -> Services:
-            try:
-                return await call()
-            except ConsulError as error:
-                if error.reason is not ConsulReason.MALFORMED or error.status is not None:
-                    raise
-                self.status.failed(error, self.clock())
-                self.on_failure(self.status)
-                return {}
-
-        return find_sidecar(await self._ask(readable), service_id)
+        try:
+            return find_sidecar(await call(), service_id)
+        except ConsulError as error:
+            if error.reason is not ConsulReason.MALFORMED or error.status is not None:
+                raise
+            self._failed(error)
+            return ()
 
     async def _by_convention(self, service_id: str) -> str:
         """A token that may not read sees an empty list: ask for the usual id, which tells the two apart."""
         proxy_id = f"{service_id}-sidecar-proxy"
-
-        async def first() -> str:
-            return read_registration(await self.consul.service(proxy_id)).service_id
-
         try:
-            if (await self._ask(first)).lower() == service_id.lower():
+            registration = read_registration(await self.consul.service(proxy_id))
+            if registration.service_id.lower() == service_id.lower():
                 return proxy_id
-        except (ConsulError, AnswerRejected):
+        except AnswerRejected:
             pass  # there is none of that name either: one message for both
-        raise Exit(ExitCode.CONFIGURATION, _no_sidecar(service_id, self.settings))
+        except ConsulError as error:
+            if error.reason is not ConsulReason.NOT_FOUND:
+                raise
+        raise AnswerRejected(StartReason.NO_SIDECAR, _no_sidecar(service_id, self.settings))
 
-    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer. A refusal ends the start; what is unknown is for the caller."""
-        while True:
-            try:
-                return await call()
-            except ConsulError as error:
-                if error.reason is ConsulReason.NOT_FOUND:
-                    raise
-                raise_if_fatal(error, self.settings)
-                self.status.failed(error, self.clock())
-                self.on_failure(self.status)
-                await trio.sleep(backoff(self.status.failures_in_row, error, self.rng))
+    def _failed(self, failure: Failure) -> None:
+        self.status.failed(failure, self.clock())
+        self.on_failure(self.status)
 
-
-def raise_if_fatal(error: ConsulError, settings: Settings) -> None:
-    """Raise Exit for what no waiting mends: an ACL's refusal, or an answer that is not Consul's."""
-    if error.reason is ConsulReason.DENIED:
-        raise Exit(ExitCode.PERMISSION, _denied(error, settings)) from error
-    if error.reason is ConsulReason.MALFORMED:
-        raise Exit(ExitCode.CONFIGURATION, _not_consul(error, settings)) from error
+    def _explained(self, error: ConsulError) -> ConsulError:
+        """The same, with what it means that a Consul agent never answers so."""
+        if error.reason not in (ConsulReason.MALFORMED, ConsulReason.NOT_FOUND):
+            return error
+        text = f"{self.settings.http_addr} does not answer as a Consul agent does: {error.text}"
+        return _with_text(error, text)
 
 
-def _not_consul(error: ConsulError, settings: Settings) -> str:
-    return f"{settings.http_addr} does not answer as a Consul agent does: {error}"
+async def hurry(watches: Mapping[str, Watch[Any, Any]]) -> None:
+    """While the agent starts: ask again soon whatever Consul has refused, until cancelled."""
+    while True:
+        await trio.sleep(NEARBY_CEILING / 2)
+        for watch in watches.values():
+            if watch.status.failing is not None:
+                watch.kick()
 
 
-def _denied(error: ConsulError, settings: Settings) -> str:
+def token_remedy(settings: Settings) -> str:
+    """What an operator does about a refusal that does not pass."""
     if settings.token is None and settings.token_file is None:
-        remedy = "no token is set; give one with -token-file or CONSUL_HTTP_TOKEN"
-    else:
-        remedy = "the token needs service:write on the service (a service-identity token has what is needed)"
-    return f"Consul refuses: {error}; {remedy}"
+        return "no token is set; give one with -token-file or CONSUL_HTTP_TOKEN"
+    return "the token needs service:write on the service (a service-identity token has what is needed)"
+
+
+def _with_text(error: ConsulError, text: str) -> ConsulError:
+    return ConsulError(error.reason, error.path, text, status=error.status)
 
 
 def _unknown_proxy(proxy_id: str, error: ConsulError) -> str:
     return (
-        f"the Consul agent knows no service with the id {proxy_id!r} ({error}); register it with this agent, "
-        "or see `consul services` for the ids it has"
+        f"the Consul agent knows no service with the id {proxy_id!r} ({error.text}); register it with this "
+        "agent, or see `consul services` for the ids it has"
     )
 
 

@@ -1,6 +1,6 @@
 """The control plane: asks the local Consul agent, proves what it answers, and publishes it in the snapshot.
 
-Until the agent serves, a refusal by Consul ends it; afterwards the watches ask on.
+No refusal by Consul ends it: the watches ask on.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from agent.config.collisions import Known, unknown_names
 from agent.config.effective import from_settings, laid_over, listening_at, settled
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
-from agent.consul.api import Consul, ConsulError
+from agent.consul.api import Consul
 from agent.consul.token import TokenSource
 from agent.consul.watch import Watch, is_gone
-from agent.control.bootstrap import Start, raise_if_fatal
+from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
 from agent.control.credentials import CredentialsEvents, CredentialsKeeper
 from agent.control.default_policy import DefaultPolicy, unnamed_caller
@@ -117,7 +117,7 @@ class ControlPlane:
         self._kept.begin(Where.TASK, "deny file", self.deny_file.follow, *told)
 
     async def identify(self) -> Registration:
-        """Find out who we are, and publish it; raise Exit when that cannot be."""
+        """Find out who we are, however long that takes, and publish it."""
         if self.settings.identity is IdentityKind.SERVICE:
             self.take(from_settings(self.settings))
         else:
@@ -129,7 +129,7 @@ class ControlPlane:
                 status=self.start_status,
                 clock=self.clock,
             )
-            self.take(await start.registration(await start.proxy_id()))
+            self.take(await start.registration())
         return await self.snapshot.registration.first()
 
     def watch(self, registration: Registration) -> None:
@@ -191,7 +191,7 @@ class ControlPlane:
             watch.on_answer = self._heard_again
             # It enforces: that it fails must not be outlived.
             self._nursery.start_soon(age, self.snapshot.intentions, self.clock, self._events)
-        self._begin(watch, self._failed)
+        self._begin(watch, self._events.watch_failed)
         watch.on_recovery = self._intentions_recovered
         self._kept.begin(Where.TASK, "datacenter of the intentions", self._tell_datacenter)
 
@@ -217,7 +217,7 @@ class ControlPlane:
             rng=self.rng,
         )
         for watch in (rotation.roots_watch, rotation.leaf_watch):
-            watch.on_failure, watch.on_recovery = self._failed, self._events.watch_recovered
+            watch.on_failure, watch.on_recovery = self._events.watch_failed, self._events.watch_recovered
             watch.on_filtered = self._events.watch_filtered
             self.watches[watch.name] = watch
         self._kept.begin(Where.TASK, "credentials", rotation.run)
@@ -334,11 +334,6 @@ class ControlPlane:
         for watch in self.watches.values():
             watch.kick()
         self.endpoints.refresh_all()
-
-    def _failed(self, status: WatchStatus) -> None:
-        self._events.watch_failed(status)
-        if self.phase is Phase.STARTING and isinstance(status.failing, ConsulError):
-            raise_if_fatal(status.failing, self.settings)
 
     def _registration_failed(self, status: WatchStatus) -> None:
         self._events.watch_failed(status)

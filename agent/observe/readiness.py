@@ -5,7 +5,9 @@ from __future__ import annotations
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
 from agent.config.collisions import PUBLIC
+from agent.consul.api import ConsulReason
 from agent.consul.watch import is_gone
+from agent.control.bootstrap import token_remedy
 from agent.observe.agent import Agent
 
 GONE_GRACE = 60.0  # seconds; a service registered anew is gone for a moment
@@ -17,16 +19,24 @@ def missing(agent: Agent) -> list[str]:
         return ["draining"]
     registration = agent.control.snapshot.registration.value
     if registration is None:
-        return [f"registration: {_why(agent.control.start_status)}"]
+        return [f"registration: {_why(agent, agent.control.start_status)}"]
     pieces = [*_credentials(agent), *_registration(agent)]
     if registration.public_unserved:
         pieces += [f"listener: {one}" for one in registration.problems if one.where.startswith(PUBLIC)]
-    elif registration.public_bind is not None:
+    elif registration.accepts_callers:
         pieces += _intentions(agent)
     pieces += agent.data.problems()
     if agent.control.phase is Phase.STARTING and not pieces:
         pieces.append("listeners: not open yet")
     return pieces
+
+
+def headline(agent: Agent) -> str:
+    """The state of the agent in one line, for the service manager."""
+    pieces = "; ".join(missing(agent))
+    if agent.control.phase is Phase.STARTING:
+        return f"starting: {pieces}"
+    return pieces or "ready"
 
 
 def _credentials(agent: Agent) -> list[str]:
@@ -41,7 +51,7 @@ def _credentials(agent: Agent) -> list[str]:
         return [f"credentials: {rotation.status.rejected_reason}: {rotation.status.rejected_detail}"]
     for watch in (rotation.roots_watch, rotation.leaf_watch):
         if watch.status.failing is not None or not watch.status.answers:
-            return [f"credentials: {watch.name}: {_why(watch.status)}"]
+            return [f"credentials: {watch.name}: {_why(agent, watch.status)}"]
     return ["credentials: not proven yet"]
 
 
@@ -49,10 +59,10 @@ def _intentions(agent: Agent) -> list[str]:
     intentions = agent.control.snapshot.intentions.value
     status = agent.control.status_of("intentions")
     if intentions is None:
-        return [f"intentions: {_why(status)}"]
+        return [f"intentions: {_why(agent, status)}"]
     if intentions.too_old and intentions.good_until is not None:
         since = intentions.good_until.isoformat()
-        return [f"intentions: too old since {since} (intentions_max_age): {_why(status)}"]
+        return [f"intentions: too old since {since} (intentions_max_age): {_why(agent, status)}"]
     return []
 
 
@@ -65,7 +75,9 @@ def _registration(agent: Agent) -> list[str]:
     return [f"registration: Consul has not known {status.name} since {since.isoformat()}"] if gone else []
 
 
-def _why(status: WatchStatus | None) -> str:
+def _why(agent: Agent, status: WatchStatus | None) -> str:
     if status is None or status.failing is None:
         return "no answer yet"
+    if status.failing.reason == ConsulReason.DENIED:
+        return f"{status.failing}; {token_remedy(agent.control.settings)}"
     return str(status.failing)

@@ -12,6 +12,7 @@ from datetime import datetime
 from agent import VERSION
 from agent.base.watch_status import WatchStatus
 from agent.config.effective import origins
+from agent.config.registration import Registration
 from agent.control import credentials_report
 from agent.observe.agent import Agent
 from agent.observe.readiness import missing
@@ -140,6 +141,7 @@ def _complaints(agent: Agent) -> list[str]:
     policy = _policy_complaints(agent.control.snapshot.intentions.value)
     told = (
         audit,
+        _portless(agent.control.snapshot.registration.value),
         *policy,
         deny_file,
         agent.control.token.complaint,
@@ -147,6 +149,12 @@ def _complaints(agent: Agent) -> list[str]:
         *agent.data.warnings(),
     )
     return [complaint for complaint in told if complaint]
+
+
+def _portless(registration: Registration | None) -> str:
+    if registration is None or registration.public_bind is None or registration.local_app is not None:
+        return ""
+    return "no public listener: nobody says where the app is (LocalServicePort, or -service-addr)"
 
 
 def _policy_complaints(intentions: Intentions | None) -> list[str]:

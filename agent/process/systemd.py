@@ -47,6 +47,10 @@ class Notifier:
         except OSError as error:
             self.complaint = f"systemd cannot be notified: {error.strerror}"
 
+    def extend(self, seconds: float) -> None:
+        """Ask for at least so much more time to start or to stop. systemd 236 and later."""
+        self.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
     async def feed_watchdog(self) -> None:
         """Send WATCHDOG=1 at half the watchdog's interval, which proves that trio's loop runs."""
         if self.watchdog_seconds is None:

@@ -1,4 +1,4 @@
-"""Starts that cannot be: each ends with its exit, and what was taken is given back."""
+"""Starts that wait, and those that cannot be: what is missing is said, what was taken is given back."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agent.base.exits import ExitCode
 from agent.base.prometheus import text
+from agent.consul.watch import NEARBY_CEILING
 from agent.observe.metrics import families
-from agent.observe.readiness import missing
+from agent.observe.readiness import headline, missing
 from agent.observe.status import document
-from tests.support.agent_in_process import exit_of, life, live, public_life, upstream
-from tests.support.agent_parts import MATCH
+from tests.support.agent_in_process import exit_of, free_port, life, live, public_life, upstream
+from tests.support.agent_parts import LEAF, MATCH, ROOTS, SERVICE, SERVICES
 from tests.support.fake_consul import FakeConsul
 
 
@@ -26,6 +28,45 @@ async def test_it_gives_up_when_it_cannot_serve_in_time(nursery: trio.Nursery) -
         await one.run()
     assert exit_of(caught).code is ExitCode.UNAVAILABLE
     assert "Connection refused" in exit_of(caught).message
+
+
+REFUSED = {"text": "ACL not found", "status": 403}
+
+
+@pytest.mark.parametrize("path", [SERVICES, SERVICE, LEAF, ROOTS, MATCH])
+async def test_a_starting_consul_that_refuses_a_valid_token_is_waited_for(
+    nursery: trio.Nursery, autojump_clock: MockClock, path: str
+) -> None:
+    one = public_life(nursery, token="s3cret")
+    one.bench.well()
+    consul = one.bench.consul
+    granted = consul.forget(path)
+    consul.answer(path, **REFUSED)  # type: ignore[arg-type]  # a table of tests' own making
+    async with trio.open_nursery() as living:
+        living.start_soon(one.run)
+        await trio.sleep(30)
+        (piece,) = [piece for piece in missing(one.bench.agent) if "403" in piece]
+        assert "ACL not found; the token needs service:write" in piece
+        assert headline(one.bench.agent).startswith("starting: ")
+        consul.replace(path)
+        consul.say(path, granted)
+        with trio.fail_after(NEARBY_CEILING):
+            while missing(one.bench.agent):  # noqa: ASYNC110 - in virtual time
+                await trio.sleep(0.1)
+        one.cycle.drain("the test")
+    assert one.code is ExitCode.CLEAN
+
+
+async def test_a_refusal_that_lasts_ends_it_as_unavailable_with_the_reason(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    one = life(nursery, start_timeout="60")
+    one.bench.consul.answer(SERVICES, **REFUSED)  # type: ignore[arg-type]  # as above
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await one.run()
+    assert exit_of(caught).code is ExitCode.UNAVAILABLE
+    assert one.bench.agent.uptime == pytest.approx(60)
+    assert "403: ACL not found; no token is set" in exit_of(caught).message
 
 
 async def test_an_address_in_use_at_start_ends_it_and_gives_back_the_others(
@@ -97,9 +138,24 @@ async def test_a_token_file_that_is_overwritten_with_none_keeps_the_agent_as_it_
     await live(one, act)
 
 
-async def test_a_proxy_without_an_app_says_what_to_do(nursery: trio.Nursery) -> None:
-    one = life(nursery)
-    one.bench.well(port=1, Proxy={"DestinationServiceName": "web", "DestinationServiceID": "web"})
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await one.run()
-    assert exit_of(caught).message.endswith("or give -service-addr")
+async def test_a_proxy_without_an_app_serves_its_upstreams_and_no_public_listener(
+    nursery: trio.Nursery,
+) -> None:
+    """A worker without a port: Consul gives its sidecar a public port, behind which there is nothing."""
+    one, port = life(nursery), free_port()
+    one.bench.consul.answer("/v1/health/connect/db", [], index=3)
+    worker = {"DestinationServiceName": "web", "DestinationServiceID": "web"}
+    one.bench.well(port=free_port(), Proxy={**worker, "Upstreams": [upstream("db", port)]})
+
+    async def act() -> None:
+        assert missing(one.bench.agent) == []
+        assert [opening.purpose for opening in one.bench.data.reconciler.listeners.all().values()] == [
+            "upstream db"
+        ]
+        socket.create_connection(("127.0.0.1", port)).close()
+        told = await document(one.bench.agent)
+        assert "no_local_app" in str(told["placement"])
+        assert any("no public listener" in str(complaint) for complaint in told["complaints"])  # type: ignore[attr-defined]
+
+    await live(one, act)
+    assert not one.bench.consul.questions(MATCH)

@@ -98,6 +98,10 @@ class FakeConsul:
         """Forget what is scripted for that path."""
         self._scripts.pop(path, None)
 
+    def forget(self, path: str) -> Scripted:
+        """Forget it; what would have been answered next."""
+        return self._scripts.pop(path).coming[0]
+
     def hang(self, path: str) -> None:
         """From now on no question there is answered."""
         self.replace(path)

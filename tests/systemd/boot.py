@@ -116,6 +116,11 @@ class Machine:
         """One property of a unit."""
         return self.systemctl("show", "--value", f"--property={name}", unit).strip()
 
+    def age(self, unit: str) -> float:
+        """Seconds since its main process was begun."""
+        began = int(self.show(unit, "ExecMainStartTimestampMonotonic"))
+        return time.monotonic() - began / 1e6 if began else 0.0
+
     def journal(self, unit: str) -> str:
         """What a unit has written."""
         return self.run("journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={unit}")

@@ -9,6 +9,8 @@ from tests.systemd.mesh import API, Mesh, federation, workloads
 
 pytestmark = pytest.mark.root
 
+LATE = {"Name": "late", "Port": 8090, "Connect": {"SidecarService": {"Port": 21090}}}
+
 
 def stubborn(machine: Machine, instance: str) -> tuple[str, str, str]:
     """Start an instance that cannot start: its exit status, state and number of restarts."""
@@ -53,12 +55,40 @@ def test_it_is_not_started_before_it_can_serve(mesh: Mesh) -> None:
     assert mesh.admin("web", "/ready")[0] == 200
 
 
-def test_a_service_nobody_has_registered_fails_once_with_78(mesh: Mesh) -> None:
+def test_a_service_that_is_registered_later_is_waited_for_with_the_reason_in_its_status(mesh: Mesh) -> None:
     machine = mesh.machine
-    settings = f'sidecar_for = "nobody"\nhttp_addr = "{API["dc1"]}"\n'
+    machine.write("/etc/connect-sidecar/late.toml", f'sidecar_for = "late"\nhttp_addr = "{API["dc1"]}"\n')
+    machine.systemctl("start", "--no-block", "sidecar@late")
+    until(lambda: "'late'" in machine.show("sidecar@late", "StatusText") or None, "the reason in STATUS")
+    assert machine.show("sidecar@late", "StatusText").startswith("starting: registration: ")
+    assert machine.show("sidecar@late", "ActiveState") == "activating"
+    mesh.call("dc1", "PUT", "/v1/agent/service/register", LATE)
+    until(lambda: machine.show("sidecar@late", "ActiveState") == "active" or None, "a started sidecar")
+    assert machine.show("sidecar@late", "NRestarts") == "0"
+    machine.systemctl("stop", "sidecar@late")
+
+
+def test_what_consul_refuses_for_good_ends_it_with_69_and_is_tried_again(mesh: Mesh) -> None:
+    machine = mesh.machine
+    settings = f'sidecar_for = "nobody"\nhttp_addr = "{API["dc1"]}"\nstart_timeout = 1\n'
     machine.write("/etc/connect-sidecar/nobody.toml", settings)
-    assert stubborn(machine, "nobody") == ("78", "failed", "0")
+    machine.add_unit("sidecar@nobody.service.d/fast.conf", "[Service]\nRestartSec=100ms\n")
+    machine.systemctl("start", "sidecar@nobody", check=False)
+    until(lambda: int(machine.show("sidecar@nobody", "NRestarts")) >= 2 or None, "two restarts")
+    machine.systemctl("stop", "sidecar@nobody", check=False)
     assert "'nobody'" in machine.journal("sidecar@nobody")
+
+
+def test_a_start_may_take_longer_than_the_unit_allows(mesh: Mesh) -> None:
+    machine = mesh.machine
+    settings = f'sidecar_for = "absent"\nhttp_addr = "{API["dc1"]}"\nstart_timeout = 0\n'
+    machine.write("/etc/connect-sidecar/patient.toml", settings)
+    machine.add_unit("sidecar@patient.service.d/short.conf", "[Service]\nTimeoutStartSec=8\n")
+    machine.systemctl("start", "--no-block", "sidecar@patient")
+    until(lambda: machine.age("sidecar@patient") > 12 or None, "twelve seconds of its life")
+    assert machine.show("sidecar@patient", "ActiveState") == "activating"
+    assert machine.show("sidecar@patient", "NRestarts") == "0"
+    machine.systemctl("stop", "sidecar@patient")
 
 
 def test_without_consul_it_ends_with_69_and_is_tried_again(machine: Machine) -> None:

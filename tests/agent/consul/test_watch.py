@@ -82,6 +82,12 @@ def test_how_long_to_wait_after_failures(failure: Failure, first: float, last: f
         assert last / 2 <= backoff(10_000, failure, rng) <= last
 
 
+@pytest.mark.parametrize("reason", [ConsulReason.DENIED, ConsulReason.UNAVAILABLE, ConsulReason.NOT_FOUND])
+def test_a_start_waits_shortly_whatever_was_refused(reason: ConsulReason) -> None:
+    assert backoff(1, error(reason, 403), Random(7), starting=True) <= 0.5
+    assert backoff(10_000, error(reason, 403), Random(7), starting=True) <= NEARBY_CEILING
+
+
 @pytest.mark.parametrize("rate", [1, 4])
 async def test_a_bucket_lets_a_burst_through_and_then_its_rate(autojump_clock: MockClock, rate: int) -> None:
     bucket, times = TokenBucket(rate=rate, burst=3), []

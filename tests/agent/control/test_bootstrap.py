@@ -1,14 +1,18 @@
-"""The first questions: who we are, and the clear end when that cannot be (virtual time, scripted Consul)."""
+"""The first questions: who we are, and why that is not known yet (virtual time, scripted Consul)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.base.exits import Exit, ExitCode
+from agent.config.registration import Registration
+from agent.config.settings import Settings
 from agent.consul.api import ConsulError, ConsulReason
-from agent.control.bootstrap import Start, raise_if_fatal
+from agent.consul.watch import NEARBY_CEILING, AnswerRejected
+from agent.control.bootstrap import Start, token_remedy
 from tests.support.agent_parts import (
     PROXY,
     SERVICE,
@@ -43,7 +47,7 @@ async def test_a_service_id_leads_to_its_sidecar(nursery: trio.Nursery) -> None:
     bench.well()
     beginning = start(bench)
     assert await beginning.proxy_id() == PROXY
-    registration = await beginning.registration(PROXY)
+    registration = await beginning.registration()
     assert (registration.service, registration.datacenter) == ("web", "dc1")
 
 
@@ -56,7 +60,7 @@ async def test_an_agent_that_is_not_there_yet_is_asked_again(
     found: list[str] = []
 
     async def look() -> None:
-        found.append(await start(bench).proxy_id())
+        found.append((await start(bench).registration()).proxy_id)
 
     async with trio.open_nursery() as looking:
         looking.start_soon(look)
@@ -67,22 +71,66 @@ async def test_an_agent_that_is_not_there_yet_is_asked_again(
     assert bench.events().count("watch.failed") >= 1
 
 
-async def ends(bench: AgentBench, code: ExitCode, *parts_of_text: str) -> None:
-    with pytest.raises(Exit) as caught:
-        await start(bench).proxy_id()
-    assert caught.value.code is code
-    for text in parts_of_text:
-        assert text in caught.value.message
+@pytest.mark.parametrize(
+    ("refusal", "shown"),
+    [
+        ({"text": "ACL not found", "status": 403}, "answered 403: ACL not found"),
+        ({"text": "Permission denied", "status": 403}, "answered 403: Permission denied"),
+        ({"text": f"unknown service ID: {PROXY}", "status": 404}, f"knows no service with the id '{PROXY}'"),
+        ({"text": "404 page not found", "status": 400}, "does not answer as a Consul agent does"),
+        ({"value": proxy_answer(service="")}, "no_destination"),
+    ],
+)
+async def test_whatever_consul_refuses_at_first_is_waited_out_with_its_reason(
+    nursery: trio.Nursery, autojump_clock: MockClock, refusal: dict[str, Any], shown: str
+) -> None:
+    bench = agent_bench(nursery, settings(proxy_id=PROXY))
+    bench.consul.answer(SERVICE, **refusal)
+    beginning, found = start(bench), list[Registration]()
+
+    async def look() -> None:
+        found.append(await beginning.registration())
+
+    async with trio.open_nursery() as looking:
+        looking.start_soon(look)
+        await trio.sleep(30)
+        assert not found
+        assert shown in str(beginning.status.failing)
+        bench.consul.replace(SERVICE)
+        bench.consul.answer(SERVICE, proxy_answer(), content_hash="h1")
+        with trio.fail_after(NEARBY_CEILING):
+            while not found:  # noqa: ASYNC110 - in virtual time
+                await trio.sleep(0.1)
+    assert found[0].service == "web"
+
+
+async def test_a_service_that_is_registered_later_is_found_by_its_id(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = agent_bench(nursery)
+    bench.consul.answer(SERVICES, {})
+    bench.consul.answer(SERVICE, text="unknown service ID", status=404)
+    nursery.start_soon(register_later, bench)
+    with trio.fail_after(10 + NEARBY_CEILING):
+        assert (await start(bench).registration()).proxy_id == PROXY
+
+
+async def register_later(bench: AgentBench) -> None:
+    await trio.sleep(10)
+    bench.well()
 
 
 async def test_a_list_a_denied_token_sees_empty_is_told_from_no_sidecar(nursery: trio.Nursery) -> None:
     bench = agent_bench(nursery)
     bench.consul.answer(SERVICES, {})
     bench.consul.answer(SERVICE, text="Permission denied", status=403)
-    await ends(bench, ExitCode.PERMISSION, "no token is set")
+    with pytest.raises(ConsulError) as denied:
+        await start(bench).proxy_id()
+    assert denied.value.reason is ConsulReason.DENIED
     bench.consul.replace(SERVICE)
     bench.consul.answer(SERVICE, text="unknown service ID", status=404)
-    await ends(bench, ExitCode.CONFIGURATION, "knows no sidecar for the service id 'web'")
+    with pytest.raises(AnswerRejected, match="knows no sidecar for the service id 'web'"):
+        await start(bench).proxy_id()
 
 
 async def test_a_sidecar_that_may_be_read_but_not_listed_is_found_by_its_usual_id(
@@ -101,35 +149,23 @@ async def test_something_else_under_the_usual_id_is_not_ours(
     bench = agent_bench(nursery)
     bench.consul.answer(SERVICES, {})
     bench.consul.answer(SERVICE, answer, content_hash="h1")
-    await ends(bench, ExitCode.CONFIGURATION, "knows no sidecar")
+    with pytest.raises(AnswerRejected, match="knows no sidecar"):
+        await start(bench).proxy_id()
 
 
 async def test_a_server_without_the_path_is_not_consul(nursery: trio.Nursery) -> None:
     bench = agent_bench(nursery)
     bench.consul.answer(SERVICES, text="404 page not found", status=404)
-    await ends(bench, ExitCode.CONFIGURATION, "does not answer as a Consul agent does", "404 page not found")
+    with pytest.raises(ConsulError, match="does not answer as a Consul agent does: 404 page not found"):
+        await start(bench).proxy_id()
 
 
 @pytest.mark.parametrize(
-    ("reason", "code"),
-    [(ConsulReason.DENIED, ExitCode.PERMISSION), (ConsulReason.MALFORMED, ExitCode.CONFIGURATION)],
+    ("told", "remedy"),
+    [(settings(), "no token is set"), (settings(token="s3cret"), "the token needs service:write")],
 )
-def test_what_no_waiting_mends(reason: ConsulReason, code: ExitCode) -> None:
-    with pytest.raises(Exit) as caught:
-        raise_if_fatal(ConsulError(reason, "/v1/x", "no", status=400), settings())
-    assert caught.value.code is code
-
-
-@pytest.mark.parametrize(
-    "reason", [ConsulReason.UNAVAILABLE, ConsulReason.RATE_LIMITED, ConsulReason.NOT_FOUND]
-)
-def test_what_waiting_may_mend(reason: ConsulReason) -> None:
-    raise_if_fatal(ConsulError(reason, "/v1/x", "no", status=500), settings())
-
-
-def test_a_token_that_was_given_is_not_told_to_be_missing() -> None:
-    with pytest.raises(Exit, match="the token needs service:write"):
-        raise_if_fatal(ConsulError(ConsulReason.DENIED, "/x", "no", status=403), settings(token="s3cret"))
+def test_what_to_do_about_a_refusal(told: Settings, remedy: str) -> None:
+    assert token_remedy(told).startswith(remedy)
 
 
 async def test_what_another_service_registers_does_not_keep_us_from_starting(nursery: trio.Nursery) -> None:
@@ -165,15 +201,8 @@ async def test_several_sidecars_of_one_service(nursery: trio.Nursery) -> None:
     bench = agent_bench(nursery)
     listed = {"Kind": "connect-proxy", "Proxy": {"DestinationServiceID": "web"}}
     bench.consul.answer(SERVICES, {name: {"ID": name, **listed} for name in ("a-proxy", "b-proxy")})
-    await ends(bench, ExitCode.CONFIGURATION, "has 2 sidecars: a-proxy, b-proxy; choose one with -proxy-id")
-
-
-async def test_an_unknown_proxy_id(nursery: trio.Nursery) -> None:
-    bench = agent_bench(nursery)
-    bench.consul.answer(SERVICE, text=f"unknown service ID: {PROXY}", status=404)
-    with pytest.raises(Exit, match="knows no service with the id 'web-sidecar-proxy'") as caught:
-        await start(bench).registration(PROXY)
-    assert caught.value.code is ExitCode.CONFIGURATION
+    with pytest.raises(AnswerRejected, match="has 2 sidecars: a-proxy, b-proxy; choose one with -proxy-id"):
+        await start(bench).proxy_id()
 
 
 @pytest.mark.parametrize("extra", [{"Kind": "", "Proxy": None}, {"Proxy": {"DestinationServiceName": ""}}])
@@ -182,6 +211,5 @@ async def test_a_registration_that_is_none_of_a_proxy(
 ) -> None:
     bench = agent_bench(nursery)
     bench.consul.answer(SERVICE, proxy_answer(**extra), content_hash="h1")  # type: ignore[arg-type]
-    with pytest.raises(Exit, match="the registration of 'web-sidecar-proxy' cannot be served") as caught:
-        await start(bench).registration(PROXY)
-    assert caught.value.code is ExitCode.CONFIGURATION
+    with pytest.raises(AnswerRejected):
+        await start(bench).registration_of(PROXY)

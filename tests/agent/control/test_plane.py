@@ -14,7 +14,6 @@ from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.observe.readiness import missing
 from tests.support.agent_parts import (
-    LEAF,
     MATCH,
     PROXY,
     SERVICE,
@@ -97,23 +96,6 @@ async def test_a_registration_whose_names_are_looked_up_gives_way_to_a_newer_one
     assert (placed.local_app, placed.upstreams) == (app["quick.example"], ())
     await trio.sleep(10)
     assert bench.snapshot.registration.version == 1
-
-
-@pytest.mark.parametrize("path", [LEAF, MATCH])
-async def test_a_refusal_before_it_serves_ends_it(
-    nursery: trio.Nursery, autojump_clock: MockClock, path: str
-) -> None:
-    bench = agent_bench(nursery)
-    bench.well()
-    bench.consul.replace(path)
-    bench.consul.answer(path, text="Permission denied", status=403)
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await watch_for_a_while(bench)
-    error: BaseException = caught.value
-    while isinstance(error, BaseExceptionGroup):
-        (error,) = error.exceptions
-    assert isinstance(error, Exit)
-    assert error.code is ExitCode.PERMISSION
 
 
 async def watch_for_a_while(bench: AgentBench, seconds: float = 100) -> None:

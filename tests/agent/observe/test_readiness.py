@@ -11,7 +11,7 @@ from agent.base.phase import Phase
 from agent.consul.api import ConsulError, ConsulReason
 from agent.control.credentials import CredentialsKeeper
 from agent.control.watches import intentions_watch, registration_watch
-from agent.observe.readiness import GONE_GRACE, missing
+from agent.observe.readiness import GONE_GRACE, headline, missing
 from agent.policy.intentions import Intentions
 from certs.contexts import build_contexts
 from tests.certs import fitting
@@ -46,6 +46,7 @@ def publish_credentials(bench: AgentBench) -> None:
 async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     bench = agent_bench(nursery)
     assert missing(bench.agent) == ["registration: no answer yet"]
+    assert headline(bench.agent) == "starting: registration: no answer yet"
     bench.control.start_status.failed(error(), START)
     assert missing(bench.agent) == ["registration: /v1/x answered 500: no"]
     bench.snapshot.registration.publish(registration())
@@ -54,7 +55,8 @@ async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: Mock
     assert missing(bench.agent)[0] == "credentials: roots: no answer yet"
     bench.control.credentials.roots_watch.status.succeeded(START)
     bench.control.credentials.leaf_watch.status.failed(error(ConsulReason.DENIED), START)
-    assert missing(bench.agent)[0] == "credentials: leaf: /v1/x answered 500: no"
+    denied = "credentials: leaf: /v1/x answered 500: no; no token is set; give one with -token-file or"
+    assert missing(bench.agent)[0].startswith(denied)
     bench.control.credentials.leaf_watch.status.succeeded(START)
     assert missing(bench.agent)[0] == "credentials: not proven yet"
     bench.control.credentials.status.rejected_reason, bench.control.credentials.status.rejected_detail = (
@@ -72,6 +74,7 @@ async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: Mock
     assert missing(bench.agent) == ["listeners: not open yet"]
     bench.control.phase = Phase.SERVING
     assert missing(bench.agent) == []
+    assert headline(bench.agent) == "ready"
     bench.control.phase = Phase.DRAINING
     assert missing(bench.agent) == ["draining"]
 
