@@ -10,7 +10,7 @@ import trio
 from agent.base.exits import ExitCode
 from agent.cli.console import Console, effective_text, run_usage
 from agent.config.collisions import CHECK
-from agent.config.effective import listening_at, settled, unregistered
+from agent.config.effective import listening_at, servable, unregistered
 from agent.config.load import read_settings
 from agent.config.opaque_config import Problem
 from agent.config.settings import Origin, Rank, Settings
@@ -52,9 +52,9 @@ def main(_name: str, console: Console) -> int:
 
 async def _meeting(settings: Settings) -> list[Problem]:
     """Listeners that meet each other or the app, by what this machine makes of their names and paths."""
-    placed = unregistered(settings)
-    known = await look_up(listening_at(placed, settings.admin_bind))
-    problems = settled(placed, settings.admin_bind, known).problems
+    effective = unregistered(settings)
+    known = await look_up(listening_at(effective, settings.admin_bind))
+    problems = servable(effective, settings.admin_bind, known).problems
     return [problem for problem in problems if not problem.where.startswith(CHECK)]
 
 

@@ -15,7 +15,7 @@ from agent.base.exits import ExitCode
 from agent.base.watch_status import WatchStatus
 from agent.cli.findings import Finding, State, fail, ok, warn
 from agent.config.collisions import CHECK
-from agent.config.effective import from_settings, laid_over, listening_at, settled
+from agent.config.effective import from_settings, listening_at, overridden, servable
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul, ConsulError, ConsulReason
@@ -136,7 +136,7 @@ async def look_at_registration(case: Examination) -> bool:
     """Found, and free of problems. Settings without a registration make one of their own."""
     settings = case.settings
     if settings.identity is IdentityKind.SERVICE:
-        case.registration = await _settled(case, from_settings(settings))
+        case.registration = await _servable(case, from_settings(settings))
         return case.note(ok("registration", f"none is needed: service {settings.service!r} by the settings"))
     start = Start(
         consul=case.consul,
@@ -156,18 +156,18 @@ async def look_at_registration(case: Examination) -> bool:
         return case.note(fail("registration", str(error), "without a registration use -service NAME"))
     except ConsulError as error:
         return case.note(refused("registration", error, 'service_prefix "" { policy = "read" }'))
-    case.registration = await _settled(case, laid_over(found, settings))
+    case.registration = await _servable(case, overridden(found, settings))
     for problem in found.problems:
         case.note(warn("registration", str(problem), "correct the service definition and register it again"))
     said = f"{found.proxy_id}, sidecar of {found.service} ({found.service_id})"
     return case.note(ok("registration", said)) if not found.problems else True
 
 
-async def _settled(case: Examination, laid: Registration) -> Registration:
+async def _servable(case: Examination, configured: Registration) -> Registration:
     """What of it can be served: listeners that meet each other or the app are told, and left out."""
     admin = case.settings.admin_bind
-    placed = settled(laid, admin, await look_up(listening_at(laid, admin)))
-    for problem in placed.problems[len(laid.problems) :]:
+    effective = servable(configured, admin, await look_up(listening_at(configured, admin)))
+    for problem in effective.problems[len(configured.problems) :]:
         remedy = "it is not served: change the registration, -listen, -upstream or -admin-bind"
         only_the_check = problem.where.startswith(CHECK)
         case.note(
@@ -175,7 +175,7 @@ async def _settled(case: Examination, laid: Registration) -> Registration:
             if only_the_check
             else fail("listeners", str(problem), remedy)
         )
-    return placed
+    return effective
 
 
 async def look_at_credentials(case: Examination, registration: Registration) -> bool:

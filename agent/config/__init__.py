@@ -1,4 +1,4 @@
-"""What the operator and the service definition say, parsed once into frozen values.
+"""Reads what the operator and the service definition say into frozen values, once.
 
 All mistakes are reported together, each with field, value and remedy.
 

@@ -1,9 +1,10 @@
-"""Which of our listeners would meet, each other or the app, however their addresses are written. No effects.
+"""Finds listeners of ours that would share an address with each other or with the app. No effects.
 
-A listener of ours at the app's own address gets the app's callers while the app is not up, and sends them on
-under our identity. So one that would meet the app, or an earlier one of ours, is a named problem and is not
-served; the rest is. What a name stands for, where a path leads and which addresses are this machine's is
-handed in (`Known`); without it a name is only itself, and loopback.
+A listener of ours at the app's address would get the app's callers while the app is down, and would pass them
+on under our identity. So a listener that collides with the app or with an earlier listener is a named problem
+and is not served; the others are. The caller passes in what only the machine knows: addresses of names,
+targets of paths, the machine's own addresses (`Known`). Without them a name stands only for itself, or for
+loopback.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _LOCALHOST = frozenset({LOOPBACK, "::1"})  # RFC 6761 §6.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What only the machine can say: addresses of names, real paths of sockets, addresses of its own."""
+    """What only the machine knows: addresses of names, real paths of sockets, addresses of its own."""
 
     hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
@@ -35,7 +36,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What can be served: `upstreams`, the public listener, Consul's check of it; `problems` has the rest."""
+    """What can be served: `upstreams`, the public listener, Consul's check of it.
+
+    `problems` lists the rest.
+    """
 
     upstreams: tuple[Upstream, ...]
     public: bool
@@ -45,7 +49,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """One listener's wish."""
+    """One listener and the address it asks for."""
 
     who: str
     address: Address
@@ -59,30 +63,33 @@ def without_collisions(
     admin: Sequence[Address],
     known: Known | None = None,
 ) -> Served:
-    """Of our listeners those that meet neither the app nor one before: admin, public, upstreams, check."""
+    """Return which listeners collide neither with the app nor with an earlier one.
+
+    The order is: admin endpoint, public listener, upstreams, Consul's check.
+    """
     known = known or Known()
     claims = _Claims(app, known)
     for address in admin:
-        claims.settle(_Claim(ADMIN, address), always=True)
-    public_served = public is not None and claims.settle(_Claim(PUBLIC, public), through_app=True)
-    served = [one for one in upstreams if claims.settle(_Claim(f"upstream {one.destination}", bind_of(one)))]
+        claims.add(_Claim(ADMIN, address), always=True)
+    public_served = public is not None and claims.add(_Claim(PUBLIC, public), through_app=True)
+    served = [one for one in upstreams if claims.add(_Claim(f"upstream {one.destination}", bind_of(one)))]
     check = check_address(public, known) if public_served else None
     return Served(
         upstreams=tuple(served),
         public=public_served,
-        check=check is None or claims.settle(_Claim(CHECK, check)),
+        check=check is None or claims.add(_Claim(CHECK, check)),
         problems=tuple(claims.problems),
     )
 
 
 def bind_of(upstream: Upstream) -> Address:
-    """An upstream's bind as an address."""
+    """Return an upstream's bind as an address."""
     bind = upstream.bind
     return TcpAddress(bind.host, bind.port) if isinstance(bind, LocalBind) else UnixAddress(bind.path)
 
 
 def check_address(public: Address | None, known: Known) -> TcpAddress | None:
-    """Where else than there Consul looks whether it is open (docs/consul-api.md#sidecar-service)."""
+    """Return the other address where Consul checks the public port (docs/consul-api.md#sidecar-service)."""
     if not isinstance(public, TcpAddress):
         return None
     address = literal(public.host) or min(known.hosts.get(public.host, ()), default=None)
@@ -90,7 +97,7 @@ def check_address(public: Address | None, known: Known) -> TcpAddress | None:
 
 
 def unknown_names(addresses: Iterable[Address]) -> frozenset[str]:
-    """The names to look up: those at a port that another of the addresses has too."""
+    """Return the names to look up: those at a port that another of the addresses has too."""
     tcp = [one for one in addresses if isinstance(one, TcpAddress)]
     ports = Counter(one.port for one in tcp)
     hosts = {one.host for one in tcp if ports[one.port] > 1}
@@ -98,7 +105,7 @@ def unknown_names(addresses: Iterable[Address]) -> frozenset[str]:
 
 
 class _Claims:
-    """The claims that stand so far, and what is wrong with the others."""
+    """The listeners accepted so far, and a problem for each of the others."""
 
     def __init__(self, app: Address | None, known: Known) -> None:
         self._app = app
@@ -106,8 +113,11 @@ class _Claims:
         self._standing: list[_Claim] = []
         self.problems: list[Problem] = []
 
-    def settle(self, claim: _Claim, *, always: bool = False, through_app: bool = False) -> bool:
-        """Whether it stands. `always`: it is bound already. `through_app`: its callers go to the app."""
+    def add(self, claim: _Claim, *, always: bool = False, through_app: bool = False) -> bool:
+        """Return whether a listener is accepted. `always`: it is bound already.
+
+        `through_app`: it dials the app.
+        """
         problem = next(self._objections(claim, through_app=through_app), None)
         if problem is not None:
             self.problems.append(problem)
@@ -157,7 +167,7 @@ class _Claims:
 
 
 def _takes_in(wild: frozenset[str], places: frozenset[str], ours: Callable[[str], bool]) -> bool:
-    """Whether a listener at any address is at one of these; at `::` the kernel listens for IPv4, too."""
+    """Return whether a listener at any address takes one of `places`; at `::` Linux listens for IPv4 too."""
     four, six = ANY_ADDRESS in wild, ANY_ADDRESS_6 in wild
     return any(ours(place) for place in places if six or (four and ":" not in place))
 

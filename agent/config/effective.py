@@ -1,4 +1,4 @@
-"""Where this sidecar stands: the service definition with the settings laid over it, or the settings alone."""
+"""The effective registration: the service definition overridden by the settings, or the settings alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from agent.config.settings import Origin, Rank, Settings
 
 _FIELDS = {"listen": "public_bind", "service_addr": "local_app", "upstream": "upstreams"}
 
-_ANY = frozenset({ANY_ADDRESS, "::"})  # not an address to be reached at: Consul then answers the node's
+_ANY = frozenset({ANY_ADDRESS, "::"})  # registered without an address: Consul then answers with the node's
 
 
-def laid_over(registration: Registration, settings: Settings) -> Registration:
-    """What the settings say wins, one field at a time."""
+def overridden(registration: Registration, settings: Settings) -> Registration:
+    """Return the registration with each field that the settings give replaced."""
     if settings.listen is not None:
         registration = replace(registration, public_bind=settings.listen)
     if settings.service_addr is not None:
@@ -27,9 +27,9 @@ def laid_over(registration: Registration, settings: Settings) -> Registration:
 
 
 def from_settings(settings: Settings) -> Registration:
-    """The placement of `-service NAME`, which has no definition."""
+    """Return the registration of `-service NAME`, which has no definition in Consul."""
     service = settings.service or ""
-    return laid_over(
+    return overridden(
         Registration(
             proxy_id=settings.register_id or f"{service}-proxy", service=service, service_id=service
         ),
@@ -38,17 +38,17 @@ def from_settings(settings: Settings) -> Registration:
 
 
 def listening_at(registration: Registration, admin: Sequence[Address]) -> list[Address]:
-    """Every address that must not meet another: those of the listeners, and the app's."""
+    """Return every address that no other may share: those of the listeners, and the app's."""
     ours = (registration.public_bind, registration.local_app, *map(bind_of, registration.upstreams))
     return [*admin, *(address for address in ours if address is not None)]
 
 
-def settled(
+def servable(
     registration: Registration, admin: Sequence[Address], known: Known, public: Address | None = None
 ) -> Registration:
-    """What of it can be served, and a problem for each listener that meets another or the app.
+    """Return the part of a registration that can be served, with a problem for each listener that collides.
 
-    `public` is where the public listener is, if that is not the registration's to say: a socket handed in.
+    `public` is the address of the public listener where systemd has bound its socket.
     """
     found = without_collisions(
         public=None if registration.public_bind is None else public or registration.public_bind,
@@ -67,12 +67,12 @@ def settled(
 
 
 def unregistered(settings: Settings) -> Registration:
-    """What the settings alone say, where the registration is not known."""
-    return laid_over(Registration(proxy_id="", service="", service_id=""), settings)
+    """Return what the settings alone say, for when Consul's registration is not known."""
+    return overridden(Registration(proxy_id="", service="", service_id=""), settings)
 
 
 def origins(registration: Registration, settings: Settings) -> Mapping[str, tuple[str, Origin]]:
-    """For status: the settings that a definition can give, as they are now, and who said so."""
+    """Return the settings that a definition can give, with value and origin, for /status."""
     definition = Origin(Rank.DEFINITION, registration.proxy_id)
     values: dict[str, tuple[str, Origin]] = {}
     for name, field in _FIELDS.items():
@@ -84,8 +84,8 @@ def origins(registration: Registration, settings: Settings) -> Mapping[str, tupl
 
 
 def own_definition(registration: Registration) -> dict[str, object]:
-    """What `-register` registers: a stand-alone proxy with a check we keep alive ourselves."""
-    assert registration.public_bind is not None  # the settings see to it
+    """Return the definition that `-register` registers: a proxy by itself, with a TTL check that we renew."""
+    assert registration.public_bind is not None  # the settings require -listen with -register
     proxy: dict[str, object] = {
         "DestinationServiceName": registration.service,
         "DestinationServiceID": registration.service_id,
@@ -107,5 +107,5 @@ def own_definition(registration: Registration) -> dict[str, object]:
 
 
 def check_id(registration: Registration) -> str:
-    """The id of that check."""
+    """Return the id of the TTL check of our own definition."""
     return f"{registration.proxy_id}-ttl"

@@ -1,6 +1,6 @@
-"""Command-line words to flags, the way Consul reads them: `-name value`, `-name=value`, one dash or two.
+"""Parses command-line words into flags as Consul does: `-name value`, `-name=value`, one dash or two.
 
-Nothing here knows what a flag means; every mistake is collected, none raises.
+This module does not know what a flag means. It collects every mistake and raises none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """One flag a command takes. `switch`: it needs no value; `repeatable`: each use adds one."""
+    """One flag of a command. `switch`: it takes no value; `repeatable`: each use adds one."""
 
     name: str
     switch: bool = False
@@ -20,7 +20,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """What the words say: values per flag in order of use, other words, and what was wrong."""
+    """The parsed words: values by flag in order of use, other words, and mistakes."""
 
     values: Mapping[str, tuple[str, ...]]
     words: tuple[str, ...]
@@ -29,7 +29,7 @@ class Arguments:
 
 
 def parse_arguments(words: Sequence[str], flags: Collection[Flag]) -> Arguments:
-    """Read the words after the command. A lone `--` ends the flags; `-h` and `-help` ask for help."""
+    """Parse the words after the command. A lone `--` ends the flags; `-h` and `-help` ask for help."""
     known = {flag.name: flag for flag in flags}
     values: dict[str, list[str]] = {}
     others: list[str] = []
@@ -49,7 +49,7 @@ def parse_arguments(words: Sequence[str], flags: Collection[Flag]) -> Arguments:
         flag = known.get(name)
         if flag is None:
             mistakes.append(f"unknown flag -{name}{did_you_mean(name, known, '-')}")
-            # What follows an unknown flag is most likely its value, not a word of its own.
+            # The word after an unknown flag is most likely its value.
             if not equals and rest and not rest[0].startswith("-"):
                 rest.pop(0)
             continue
@@ -71,8 +71,8 @@ def parse_arguments(words: Sequence[str], flags: Collection[Flag]) -> Arguments:
 
 
 def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
-    """`; did you mean X?` for the closest known name, else nothing."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake
+    """Return `; did you mean X?` for the closest known name, or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415 - loaded only for a mistake
 
     spelled = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(name.lower(), list(spelled), n=1, cutoff=0.6)
@@ -80,7 +80,7 @@ def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
 
 
 def _take_value(flag: Flag, rest: list[str], known: Mapping[str, Flag]) -> str | None:
-    """The value of a flag without `=`, taken off `rest`; None if there is none."""
+    """Take the value of a flag without `=` off `rest`; return None if there is none."""
     if flag.switch:
         return "true"
     if not rest:

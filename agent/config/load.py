@@ -1,4 +1,4 @@
-"""From the words of a command to its settings, or to the exit code that says why not."""
+"""Reads a command's settings from its words, and names the exit code if that fails."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ def read_settings(
     config_word: bool = False,
     identity_required: bool = True,
 ) -> Resolution | None:
-    """Parse the words and resolve the settings, mistakes of both together; None when help is wanted.
+    """Parse the words and resolve the settings, with the mistakes of both.
 
-    `config_word`: the first word that is not a flag is the settings file.
+    Return None when help is asked for.
+
+    `config_word`: the first word that is not a flag names the settings file.
     """
     arguments = parse_arguments(command_line, flags)
     if arguments.help_wanted:
@@ -44,7 +46,7 @@ def read_settings(
 
 
 def exit_code(resolution: Resolution) -> ExitCode:
-    """64 when the command line cannot be read as one, 78 when a setting is wrong, wherever it was said."""
+    """Return 64 when the command line cannot be parsed, 78 when a setting is wrong, wherever it was given."""
     if resolution.settings is not None:
         return ExitCode.CLEAN
     a_setting = any(mistake.origin is not None for mistake in resolution.mistakes)

@@ -1,7 +1,7 @@
-"""The opaque `Config` maps of a registration, read key by key: a value, a default, or a named problem.
+"""Reads the opaque `Config` maps of a registration key by key: a value, a default, or a named problem.
 
-Consul stores these maps without looking: numbers arrive as integers or floats, durations as milliseconds or
-as Go strings, and anything may be of the wrong type (docs/consul-api.md#registration and #config-keys).
+Consul stores these maps unread: numbers arrive as integers or floats, durations as milliseconds or as Go
+strings, and any value may have the wrong type (docs/consul-api.md#registration and #config-keys).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from agent.config.parsers import InvalidDuration, parse_duration
 
 E = TypeVar("E", bound=StrEnum)
 
-LONGEST = 365 * 86400.0  # seconds, a year: who waits longer has mistyped, and no date is out of reach
+LONGEST = 365 * 86400.0  # seconds: a year. A longer time is a typing mistake, and could overflow a date
 _MOST_DIGITS = 18
-_MOST_COUNT = 2**53 - 1  # what any reader of JSON takes for a whole number (RFC 8259 §6)
-_MOST_SHOWN = 80  # characters of a value that is wrong
+_MOST_COUNT = 2**53 - 1  # the largest whole number that all readers of JSON agree on (RFC 8259 §6)
+_MOST_SHOWN = 80  # characters quoted of a wrong value
 
 
 class ProblemReason(StrEnum):
-    """What is wrong with one part of a registration that is otherwise served."""
+    """Why a part of a registration is not served as written, while the rest is."""
 
     WRONG_VALUE = "wrong_value"
     NO_LOCAL_APP = "no_local_app"
@@ -31,7 +31,7 @@ class ProblemReason(StrEnum):
     NO_NAME = "no_name"
     NO_BIND = "no_bind"
     BAD_BIND = "bad_bind"
-    DUPLICATE_BIND = "duplicate_bind"  # another listener of ours is there
+    DUPLICATE_BIND = "duplicate_bind"  # another listener of ours has the address
     APP_BIND = "bind_of_the_app"
     UNKNOWN_TYPE = "unknown_type"
     PEERED = "peered"
@@ -41,7 +41,7 @@ class ProblemReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A part that is not honoured: `where` it stands, why, and what is done instead or what to change."""
+    """A part of a registration that is not honoured: where, why, and what is done instead or to change."""
 
     where: str
     reason: ProblemReason
@@ -53,14 +53,14 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True)
 class ConfigReader:
-    """One map under reading; `problems` collects what could not be read."""
+    """Reads one map; `problems` collects the values that cannot be used."""
 
     where: str
     config: Mapping[str, object]
     problems: list[Problem] = field(default_factory=list)
 
     def seconds(self, key: str, default: float) -> float:
-        """A positive time: milliseconds as a number, or a Go duration."""
+        """Return a positive time in seconds, from a number of milliseconds or a Go duration."""
         value = self.config.get(key)
         if value is None:
             return default
@@ -71,7 +71,7 @@ class ConfigReader:
         return seconds
 
     def duration(self, key: str) -> float | None:
-        """A positive time as a Go duration."""
+        """Return a positive time in seconds, from a Go duration; None if absent or wrong."""
         value = self.config.get(key)
         if value is None:
             return None
@@ -85,7 +85,7 @@ class ConfigReader:
         return seconds
 
     def count(self, key: str) -> int | None:
-        """A whole number of at least one."""
+        """Return a whole number of at least 1; None if absent or wrong."""
         value = self.config.get(key)
         if value is None:
             return None
@@ -96,7 +96,7 @@ class ConfigReader:
         return number
 
     def number(self, key: str, default: int, most: int) -> int:
-        """A whole number from 0 to `most`."""
+        """Return a whole number from 0 to `most`."""
         value = self.config.get(key)
         if value is None:
             return default
@@ -107,7 +107,7 @@ class ConfigReader:
         return number
 
     def port(self, key: str) -> int | None:
-        """A TCP port; 0 is none."""
+        """Return a TCP port; None for 0, and if absent or wrong."""
         value = self.config.get(key)
         number = _whole(value)
         if value is None or number == 0:
@@ -118,14 +118,14 @@ class ConfigReader:
         return number
 
     def flag(self, key: str) -> bool:
-        """True or false; false when absent."""
+        """Return a boolean; False if absent or wrong."""
         value = self.config.get(key)
         if not isinstance(value, bool | None):
             self._wrong(key, value, "neither true nor false; false is used")
         return value is True
 
     def text(self, key: str, default: str) -> str:
-        """A string that is not empty."""
+        """Return a string that is not empty."""
         value = self.config.get(key)
         if value is None or value == "":
             return default
@@ -135,7 +135,7 @@ class ConfigReader:
         return value
 
     def choice(self, key: str, kind: type[E]) -> E | None:
-        """One of the values of an enumeration."""
+        """Return a member of an enumeration; None if absent or wrong."""
         value = self.config.get(key)
         if value is None:
             return None
@@ -145,7 +145,7 @@ class ConfigReader:
         return found
 
     def tables(self, key: str) -> list[ConfigReader]:
-        """A reader of each map in the list under `key`, sharing the list of problems."""
+        """Return a reader for each map in the list under `key`; they share the list of problems."""
         value = self.config.get(key)
         if value is None:
             return []
@@ -158,11 +158,11 @@ class ConfigReader:
         ]
 
     def spelt(self, *keys: str) -> str:
-        """Which of several spellings of one key is there; the first if none is."""
+        """Return which of several spellings of a key is present; the first if none is."""
         return next((key for key in keys if key in self.config), keys[0])
 
     def within(self, key: str) -> ConfigReader:
-        """A reader of the map under `key`, sharing the list of problems."""
+        """Return a reader for the map under `key`; it shares the list of problems."""
         value = self.config.get(key)
         inner: Mapping[str, object] = {}
         if isinstance(value, Mapping):
@@ -172,7 +172,7 @@ class ConfigReader:
         return ConfigReader(where=f"{self.where}.{key}", config=inner, problems=self.problems)
 
     def problem(self, key: str, detail: str) -> None:
-        """What is under `key` cannot be honoured."""
+        """Note that the value under `key` cannot be used."""
         where = f"{self.where}.{key}"
         self.problems.append(Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=detail))
 
@@ -181,10 +181,10 @@ class ConfigReader:
 
 
 def _shown(value: object) -> str:
-    """As much of it as a line of the log bears."""
+    """Return the value as text, short enough for a log line."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no number of more than 4300 digits
+    except ValueError:  # Python formats no number of more than 4300 digits
         return "a number of thousands of digits"
     except RecursionError:
         return "a value nested too deep"

@@ -1,4 +1,4 @@
-"""Every setting there is: its name, where it can come from, how it is read, its default.
+"""Every setting: its name, its sources, how it is read, its default.
 
 The name is the key in TOML; the flag is the same with dashes. The environment variable is Consul's where
 Consul has one, else `SIDECAR_` and the name.
@@ -19,7 +19,7 @@ from upstreams.spec import WanMode, parse_upstream_flag
 
 
 class LogLevel(StrEnum):
-    """The least important event that is written."""
+    """The least severe level that is written."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -28,14 +28,14 @@ class LogLevel(StrEnum):
 
 
 class ProxyProtocol(StrEnum):
-    """Whether our app is told who calls before the first byte."""
+    """Whether the app gets the caller's SPIFFE ID in a header before the first byte."""
 
     OFF = "off"
     V2 = "v2"
 
 
 class LogFormat(StrEnum):
-    """How an event is written."""
+    """The form of a log line."""
 
     TEXT = "text"
     JSON = "json"
@@ -43,35 +43,35 @@ class LogFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One setting. `read` turns text into its value; `switch` is a flag without a value."""
+    """One setting. `read` parses its text; raises ValueError with the remedy."""
 
     name: str
     read: Callable[[str], object]
-    says: str  # one line for the help
+    says: str  # one line of help
     default: object = None
     environment: str = ""
     example: str = ""
     repeatable: bool = False
-    secret: bool = False  # errors of its reader show nothing of it
+    secret: bool = False  # errors of `read` quote nothing of it
 
     @property
     def switch(self) -> bool:
-        """Whether the flag stands alone."""
+        """Whether the flag takes no value."""
         return self.read is parsers.parse_bool
 
     @property
     def flag(self) -> Flag:
-        """How the command line spells it."""
+        """The setting as a flag of the command line."""
         return Flag(name=self.flag_name, switch=self.switch, repeatable=self.repeatable)
 
     @property
     def flag_name(self) -> str:
-        """The flag, without its dash."""
+        """The name of the flag, without its dash."""
         return self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The environment variable."""
+        """The name of the environment variable."""
         return self.environment or f"SIDECAR_{self.name.upper()}"
 
 
@@ -79,17 +79,17 @@ WHO = (
     Option(name="sidecar_for", read=parsers.parse_name, environment="CONNECT_SIDECAR_FOR", example="ID",
            says="run beside the service with this id; registration, upstreams and binds come from Consul"),
     Option(name="proxy_id", read=parsers.parse_name, environment="CONNECT_PROXY_ID", example="ID",
-           says="the same, by the proxy's own service id"),
+           says="run as the proxy with this service id; everything else comes from its registration"),
     Option(name="service", read=parsers.parse_name, example="NAME",
            says="run for this service without a registration"),
     Option(name="listen", read=parsers.parse_listen, example="ADDR:PORT",
            says="the public listener; overrides the registration"),
     Option(name="service_addr", read=parsers.parse_dial, example="ADDR:PORT|unix:/path",
-           says="the workload itself; overrides the registration"),
+           says="the workload's own address; overrides the registration"),
     Option(name="upstream", read=parse_upstream_flag, example="SPEC", repeatable=True,
            says="[prepared_query:]NAME[@DC]:[ADDR:]PORT or …:unix:/path; overrides the registration"),
     Option(name="register", read=parsers.parse_bool, default=False,
-           says="with -service: register with the agent, and deregister at the end"),
+           says="with -service: register with the Consul agent, and deregister at the end"),
     Option(name="register_id", read=parsers.parse_name, example="ID",
            says="with -register: the service id (default NAME-proxy)"),
 )  # fmt: skip
@@ -99,51 +99,51 @@ CONSUL = (
            example="ADDR:PORT", default=parsers.ConsulAddress(host="127.0.0.1", port=8500),
            says="the Consul agent: host:port, http://…, https://… or unix:///path"),
     Option(name="token", read=parsers.parse_token, environment="CONSUL_HTTP_TOKEN", example="SECRET",
-           secret=True, says="the ACL token; better in a file"),
+           secret=True, says="the ACL token; -token-file is safer"),
     Option(name="token_file", read=parsers.parse_file, environment="CONSUL_HTTP_TOKEN_FILE", example="FILE",
-           says="a file with the ACL token; it wins over -token and is read again when it changes"),
+           says="a file with the ACL token; wins over -token and is read again when it changes"),
     Option(name="http_auth", read=parsers.parse_text, environment="CONSUL_HTTP_AUTH", example="USER:PASSWORD",
            secret=True, says="basic authentication, for a proxy in front of Consul"),
     Option(name="http_ssl", read=parsers.parse_bool, environment="CONSUL_HTTP_SSL", default=False,
-           says="speak TLS to the agent"),
+           says="use TLS to the Consul agent"),
     Option(name="http_ssl_verify", read=parsers.parse_bool, environment="CONSUL_HTTP_SSL_VERIFY",
-           default=True, says="check the agent's certificate"),
+           default=True, says="verify the Consul agent's certificate"),
     Option(name="ca_file", read=parsers.parse_file, environment="CONSUL_CACERT", example="FILE",
-           says="trust these authorities for the agent's certificate"),
+           says="the CA certificates that may sign the Consul agent's certificate"),
     Option(name="ca_path", read=parsers.parse_directory, environment="CONSUL_CAPATH", example="DIRECTORY",
-           says="the same, a directory of them"),
+           says="a directory of such CA certificates"),
     Option(name="client_cert", read=parsers.parse_file, environment="CONSUL_CLIENT_CERT", example="FILE",
-           says="our certificate towards the agent"),
+           says="our client certificate for the Consul agent"),
     Option(name="client_key", read=parsers.parse_file, environment="CONSUL_CLIENT_KEY", example="FILE",
-           says="its private key"),
+           says="the private key of -client-cert"),
     Option(name="tls_server_name", read=parsers.parse_name, environment="CONSUL_TLS_SERVER_NAME",
-           example="NAME", says="the name the agent's certificate must have"),
+           example="NAME", says="the name that the Consul agent's certificate must have"),
     Option(name="namespace", read=parsers.parse_name, environment="CONSUL_NAMESPACE", example="NAME",
            says="Consul Enterprise only"),
     Option(name="partition", read=parsers.parse_name, environment="CONSUL_PARTITION", example="NAME",
            says="Consul Enterprise only"),
     Option(name="start_timeout", read=parsers.parse_seconds, default=60.0, example="SECONDS",
-           says="exit 69 when Consul has not told us enough to serve by then; 0 waits for ever"),
+           says="exit 69 if Consul has not answered enough to serve by then; 0 waits for ever"),
 )  # fmt: skip
 
 OURS = (
     Option(name="admin_bind", read=parsers.parse_admin, default=(TcpAddress("127.0.0.1", 19000),),
            repeatable=True, example="ADDR:PORT|unix:/path",
-           says="the admin endpoint; what changes the agent needs a unix socket"),
+           says="the admin endpoint; requests that change the agent need a unix socket"),
     Option(name="admin_hosts", read=parsers.parse_text, repeatable=True, example="NAME",
-           says="by which other names in Host the admin endpoint answers over TCP, beside its addresses"),
+           says="another name in Host that the admin endpoint answers to over TCP, beside its addresses"),
     Option(name="drain_seconds", read=parsers.parse_seconds, default=30.0, example="SECONDS",
-           says="how long live connections may go on after SIGTERM"),
+           says="how long live connections may continue after SIGTERM"),
     Option(name="expired_peer_grace", read=parsers.parse_grace, default=0.0, example="SECONDS|never",
            says="how long a connection may outlive its peer's certificate before it is closed"),
     Option(name="wan_addresses", read=parsers.one_of(WanMode), default=WanMode.AUTO, example="MODE",
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
     Option(name="max_connections", read=parsers.parse_count, default=0, example="N",
-           says="most live connections of one listener; 0 leaves it to the limit of open files"),
+           says="the most live connections of one listener; 0: only the limit of open files applies"),
     Option(name="max_handshakes", read=parsers.parse_count, default=512, example="N",
-           says="most connections of one listener whose handshake is not over; 0 is no limit"),
+           says="the most connections of one listener in their handshake; 0: no limit"),
     Option(name="workers", read=parsers.parse_workers, default=1, example="N",
-           says="processes that serve connections; 1: this one, more: as many beside it, for more cores"),
+           says="processes that serve connections; 1: this one; more: that many besides, for more cores"),
     Option(name="log_level", read=parsers.one_of(LogLevel), default=LogLevel.INFO, example="LEVEL",
            says="debug, info, warn or error"),
     Option(name="log_format", read=parsers.one_of(LogFormat), default=LogFormat.TEXT, example="FORMAT",
@@ -152,23 +152,25 @@ OURS = (
 
 POLICY = (
     Option(name="narrow", read=parse_setting, repeatable=True, example="SOURCE@DC,DC",
-           says="let SOURCE (* is any) in from these datacenters only, whatever the intentions allow"),
+           says="accept SOURCE (* is any) only from these datacenters, whatever the intentions allow"),
     Option(name="deny_file", read=parsers.parse_path, example="FILE",
-           says="SPIFFE IDs and certificate serials that are let in by nobody; read again when it changes"),
+           says="SPIFFE IDs and certificate serials to refuse always; read again when the file changes"),
     Option(name="intentions_max_age", read=parsers.parse_max_age, default=math.inf, example="SECONDS|never",
-           says="let nobody in by intentions whose last good answer from Consul is older; never: keep them"),
+           says="refuse all callers once Consul has not confirmed the intentions for this long"),
     Option(name="judge_outbound", read=parsers.parse_bool, default=False,
-           says="neither make nor keep connections that intentions deny us; else the far side alone decides"),
+           says="enforce intentions on our own calls too; otherwise only the destination does"),
     Option(name="audit", read=parsers.parse_bool, default=False,
-           says="log and count what intentions would deny, and let it through"),
+           says="allow what intentions deny, and log and count it"),
     Option(name="strict", read=parsers.parse_bool, default=False,
-           says="this is production: refuse to start with -audit"),
+           says="refuse to start with -audit: a guard for production"),
     Option(name="connection_log", read=parsers.parse_bool, default=False,
-           says="a line in the log for every connection, also those that end in order"),
+           says="log every connection, also one that ends in order"),
     Option(name="proxy_protocol", read=parsers.one_of(ProxyProtocol), default=ProxyProtocol.OFF,
-           example="off|v2", says="tell the app who calls, in a PROXY protocol header with the SPIFFE ID"),
+           example="off|v2", says="send the app the caller's SPIFFE ID in a PROXY protocol header"),
 )  # fmt: skip
 
 OPTIONS = (*WHO, *CONSUL, *OURS, *POLICY)
-CONFIG = Option(name="config", read=parsers.parse_text, example="FILE", says="read settings from this TOML")
+CONFIG = Option(
+    name="config", read=parsers.parse_text, example="FILE", says="read settings from this TOML file"
+)
 BY_NAME = {option.name: option for option in OPTIONS}

@@ -1,4 +1,4 @@
-"""The texts of settings, read into values. Every reader raises ValueError with the remedy in its text."""
+"""Parses the texts of settings. Every parser raises ValueError, whose text names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upstreams.spec import LOOPBACK
 
 E = TypeVar("E", bound=StrEnum)
 
-LEAST_MAX_AGE = 90.0  # seconds; the longest question of a watch and half as long again
+LEAST_MAX_AGE = 90.0  # seconds: one and a half times the longest wait of a watch
 MOST_WORKERS_OF_A_CORE = 4
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -32,12 +32,12 @@ _PARTS = re.compile(_PART, re.ASCII)
 
 
 class InvalidDuration(ValueError):
-    """Not a duration; the text shows the value and the remedy."""
+    """The text is no duration; the error names the value and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsulAddress:
-    """Where the Consul agent's HTTP API is: host and port, or the path of a unix socket."""
+    """The address of the Consul agent's HTTP API: host and port, or the path of a unix socket."""
 
     host: str = ""
     port: int = 0
@@ -52,7 +52,7 @@ class ConsulAddress:
 
 
 def parse_bool(text: str) -> bool:
-    """A boolean as Go reads it. What is neither true nor false is an error, never false."""
+    """Parse a boolean as Go does; any text that is neither true nor false is an error."""
     if text in _TRUE:
         return True
     if text in _FALSE:
@@ -61,7 +61,7 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration as Go writes it (`10s`, `1h30m`, `300ms`), not negative; `0` needs no unit.
+    """Return the seconds of a Go duration (`10s`, `1h30m`, `300ms`), not negative; `0` needs no unit.
 
     Raises InvalidDuration.
     """
@@ -76,17 +76,17 @@ def parse_duration(text: str) -> float:
 
 
 def parse_seconds(text: str) -> float:
-    """`30`, `1.5`, `90s`, `1m30s`: seconds, zero or more."""
+    """Return seconds, zero or more, from `30`, `1.5`, `90s` or `1m30s`."""
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else parse_duration(text)
 
 
 def parse_grace(text: str) -> float:
-    """Seconds as `parse_seconds` reads them; `never` is for ever."""
+    """Return seconds as `parse_seconds` does; infinity for `never`."""
     return math.inf if text == "never" else parse_seconds(text)
 
 
 def parse_max_age(text: str) -> float:
-    """Seconds as `parse_grace` reads them, and not so few that a quiet Consul looks like a dead one."""
+    """Return seconds as `parse_grace` does, at least LEAST_MAX_AGE: Consul may be silent for a minute."""
     seconds = parse_grace(text)
     if seconds < LEAST_MAX_AGE:
         remedy = f"give at least {LEAST_MAX_AGE:g}, or never"
@@ -95,14 +95,14 @@ def parse_max_age(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """A whole number, zero or more."""
+    """Return a whole number, zero or more."""
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{text!r} is not a whole number")
     return int(text)
 
 
 def parse_workers(text: str) -> int:
-    """How many processes; more than a few for each core only get in each other's way."""
+    """Return a number of processes, at most MOST_WORKERS_OF_A_CORE for each core: more slow each other."""
     cores = len(os.sched_getaffinity(0))
     most = MOST_WORKERS_OF_A_CORE * cores
     if not 1 <= parse_count(text) <= most:
@@ -111,21 +111,21 @@ def parse_workers(text: str) -> int:
 
 
 def parse_name(text: str) -> str:
-    """A service name or id; it becomes part of a URL path and of a SPIFFE ID."""
+    """Return a service name or id, which becomes part of a URL path and of a SPIFFE ID."""
     if not _NAME.fullmatch(text) or not text.isprintable():
         raise ValueError(f"{text!r} is not a name")
     return text
 
 
 def parse_text(text: str) -> str:
-    """Any text that is not empty."""
+    """Return a text that is not empty."""
     if not text:
         raise ValueError("the value is empty")
     return text
 
 
 def parse_token(text: str) -> str:
-    """An ACL token: one line that an HTTP header can carry (RFC 9110 §5.5). The error shows nothing of it."""
+    """Return an ACL token: one line for an HTTP header (RFC 9110 §5.5). The error quotes nothing of it."""
     if len(text.splitlines()) > 1:
         raise ValueError("it has more than one line")
     if not _TOKEN.fullmatch(text):
@@ -134,7 +134,7 @@ def parse_token(text: str) -> str:
 
 
 def one_of(kind: type[E]) -> Callable[[str], E]:
-    """A reader for the values of an enumeration."""
+    """Return a parser for the values of an enumeration."""
 
     def read(text: str) -> E:
         try:
@@ -146,7 +146,7 @@ def one_of(kind: type[E]) -> Callable[[str], E]:
 
 
 def parse_file(text: str) -> Path:
-    """The path of a file that we can read now."""
+    """Return the path of a file that we may read now."""
     path = Path(text)
     if not path.is_file():
         raise ValueError(f"there is no file {text}")
@@ -156,12 +156,12 @@ def parse_file(text: str) -> Path:
 
 
 def parse_path(text: str) -> Path:
-    """A path; whether there is anything is for whoever reads it."""
+    """Return a path, which need not exist yet."""
     return Path(parse_text(text))
 
 
 def parse_directory(text: str) -> Path:
-    """The path of a directory that exists."""
+    """Return the path of a directory that exists."""
     path = Path(text)
     if not path.is_dir():
         raise ValueError(f"there is no directory {text}")
@@ -169,13 +169,13 @@ def parse_directory(text: str) -> Path:
 
 
 def parse_listen(text: str) -> TcpAddress:
-    """`ADDR:PORT` to listen on. An empty ADDR is every address; port 0 asks the kernel for one."""
+    """Parse `ADDR:PORT` to listen on. An empty ADDR is every address; the kernel chooses for port 0."""
     host, port = _split(text, lowest=0)
     return TcpAddress(host or ANY_ADDRESS, port)
 
 
 def parse_dial(text: str) -> Address:
-    """`ADDR:PORT` or `unix:/path` to connect to."""
+    """Parse `ADDR:PORT` or `unix:/path` to connect to."""
     if text.startswith("unix:"):
         return _socket(text)
     host, port = _split(text, lowest=1)
@@ -183,7 +183,7 @@ def parse_dial(text: str) -> Address:
 
 
 def parse_admin(text: str) -> Address:
-    """`ADDR:PORT` or `unix:/path` for the admin endpoint; an empty ADDR is loopback, never every address."""
+    """Parse `ADDR:PORT` or `unix:/path` of the admin endpoint; an empty ADDR is loopback."""
     if text.startswith("unix:"):
         return _socket(text)
     host, port = _split(text, lowest=0)
@@ -191,7 +191,7 @@ def parse_admin(text: str) -> Address:
 
 
 def parse_http_addr(text: str) -> ConsulAddress:
-    """Consul's forms: `host:port`, `http://…`, `https://…`, `unix:///path`."""
+    """Parse Consul's forms: `host:port`, `http://…`, `https://…`, `unix:///path`."""
     if text.startswith("unix://"):
         path = text.removeprefix("unix://")
         if not path.startswith("/"):
@@ -220,7 +220,7 @@ def _socket(text: str) -> UnixAddress:
 
 
 def _split(text: str, lowest: int) -> tuple[str, int]:
-    """Host and port of `ADDR:PORT`; an IPv6 address is in brackets."""
+    """Return host and port of `ADDR:PORT`; an IPv6 address is in brackets."""
     host, separator, port = text.rpartition(":")
     if not separator:
         raise ValueError(f"{text!r}: write ADDR:PORT")

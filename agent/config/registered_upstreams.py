@@ -1,4 +1,4 @@
-"""The upstreams of a registration: those we serve, and a named problem for each that we do not."""
+"""Reads the upstreams of a registration: those that are served, and a named problem for each other one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from upstreams.spec import (
 
 
 class MeshGatewayAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    """`MeshGateway` of a proxy or an upstream."""
+    """The `MeshGateway` of a proxy or an upstream."""
 
     mode: str = ""
 
@@ -48,7 +48,7 @@ class UpstreamAnswer(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class _Unserved(Exception):
-    """Why one upstream is left out."""
+    """Why one upstream is not served."""
 
     def __init__(self, reason: ProblemReason, detail: str) -> None:
         super().__init__(detail)
@@ -59,15 +59,15 @@ class _Unserved(Exception):
 def read_upstreams(
     answers: Sequence[UpstreamAnswer], default_mode: MeshGatewayMode = MeshGatewayMode.UNSET
 ) -> tuple[tuple[Upstream, ...], list[Problem]]:
-    """Every upstream with a bind of its own; the first of those that share one.
+    """Return every upstream with a bind of its own (the first of those that share one), and the problems.
 
-    `default_mode` is the proxy's own, for upstreams that do not say how to cross to another datacenter.
+    `default_mode` is the proxy's mesh gateway mode, used for upstreams that name none.
     """
     problems: list[Problem] = []
     readable: list[Upstream] = []
     for number, answer in enumerate(answers):
         if answer.centrally_configured:
-            continue  # defaults for upstreams nobody bound; of use to transparent proxies only
+            continue  # defaults for upstreams without a bind, for transparent proxies
         where = f"Upstreams[{number}]"
         try:
             readable.append(_upstream(answer, where, problems, default_mode))
@@ -82,7 +82,7 @@ def read_upstreams(
 
 
 def gateway_mode(answer: MeshGatewayAnswer | None) -> MeshGatewayMode:
-    """The mode as said; one we do not know is as good as unset."""
+    """Return the mesh gateway mode; an unknown one counts as unset."""
     try:
         return MeshGatewayMode(answer.mode if answer else "")
     except ValueError:
@@ -141,7 +141,7 @@ def _bind(answer: UpstreamAnswer) -> Bind:
 
 
 def _socket_mode(text: str) -> int | None:
-    """Octal digits; a mode we cannot read must not end in a socket open to more than was meant."""
+    """Read octal digits. Raises _Unserved for others: a guessed mode could open the socket too widely."""
     if not text:
         return None
     if not set(text) <= set("01234567") or int(text, 8) > 0o777:

@@ -1,9 +1,9 @@
-"""What Consul says we are: the answer of `/v1/agent/service/:id` as one value.
+"""Reads the answer of /v1/agent/service/:id, what Consul knows of this sidecar, into one value.
 
 See docs/consul-api.md#registration and #config-keys.
 
-A proxy that cannot be read at all is rejected. Anything less, an upstream we cannot serve or a setting of the
-wrong type, is a named problem beside what could be read: never a crash, never a silent drop.
+An answer that cannot be read as a proxy is rejected. Any smaller fault, such as an upstream that cannot be
+served or a setting of the wrong type, is a named problem beside the rest: never a crash, never silent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RegistrationReason(StrEnum):
 
 
 class RegistrationRejected(Exception):
-    """The answer cannot be served; the former registration stays."""
+    """The answer is unusable; the last good registration stays in force."""
 
     def __init__(self, reason: RegistrationReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -43,12 +43,11 @@ class RegistrationRejected(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """One sidecar: whom it stands for, where it listens, where its app is, whom the app calls.
+    """One sidecar: its service, its public listener, its app, and its upstreams. Times are in seconds.
 
-    `identity_header`: the app is told of each HTTP request who makes it, and can rely on it;
-    `underscores_in_headers`: no request is refused for such a name. Times in seconds. `public_bind` is
-    None when nothing may come in; `local_app` when nobody said where the app is; `datacenter` with agents
-    before 1.9.
+    `identity_header`: the app gets the caller's identity with each HTTP request, and can rely on it;
+    `underscores_in_headers`: header names may have underscores. `public_bind` is None when there is no public
+    listener; `local_app` when the definition names no app; `datacenter` with Consul before 1.9.
     """
 
     proxy_id: str
@@ -67,17 +66,17 @@ class Registration:
     mesh_gateway: MeshGatewayMode = MeshGatewayMode.UNSET
     problems: tuple[Problem, ...] = ()
     content_hash: str = ""
-    public_unserved: bool = False  # the public bind is the app's, or another listener's: see `problems`
-    checked: bool = True  # Consul's check of the public port may be answered on loopback
+    public_unserved: bool = False  # the public bind collides with the app or another listener: see `problems`
+    checked: bool = True  # Consul's check of the public port can be served on loopback
 
     @property
     def accepts_callers(self) -> bool:
-        """Whether callers from the mesh can be served: there is a public bind, free, and an app behind it."""
+        """Whether mesh callers can be served: a public bind without collision, and an app behind it."""
         return self.public_bind is not None and self.local_app is not None and not self.public_unserved
 
     @property
     def http(self) -> HttpMode:
-        """What the protocol asks of the public listener."""
+        """Whether the public listener reads HTTP, by the service's protocol."""
         if self.protocol in {"http2", "grpc"}:
             return HttpMode.UNSUPPORTED
         if self.protocol != "http":
@@ -114,7 +113,7 @@ class _ServiceAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
 
 
 def parse_registration(answer: Mapping[str, object]) -> Registration:
-    """Read a decoded answer of `/v1/agent/service/:id`; raise RegistrationRejected."""
+    """Read a decoded answer of /v1/agent/service/:id. Raises RegistrationRejected."""
     try:
         service = msgspec.convert(answer, _ServiceAnswer)
     except msgspec.ValidationError as error:
@@ -135,7 +134,7 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
     local_app = _local_app(proxy, config)
     mesh_gateway = gateway_mode(proxy.mesh_gateway)
     upstreams, upstream_problems = read_upstreams(proxy.upstreams or (), mesh_gateway)
-    # Envoy's reading of 0 is "not set", which is how many a template spells it.
+    # Envoy takes 0 for "not set", and so do many templates.
     max_inbound = (
         config.count("max_inbound_connections") if config.config.get("max_inbound_connections") else None
     )
@@ -160,7 +159,10 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
 
 
 def _public_bind(service: _ServiceAnswer, config: ConfigReader) -> TcpAddress | None:
-    """`bind_address` and `bind_port` win, as Envoy applies them; the built-in proxy overwrites both."""
+    """Return the bind: `bind_address` and `bind_port` win, as in Envoy.
+
+    The built-in proxy overwrites both.
+    """
     host = config.text("bind_address", service.address or ANY_ADDRESS)
     port = config.port("bind_port") or _port("Port", service.port, config)
     return TcpAddress(host, port) if port else None
@@ -176,7 +178,7 @@ def _local_app(proxy: _ProxyAnswer, config: ConfigReader) -> Address | None:
 
 
 def _port(where: str, value: int, config: ConfigReader) -> int:
-    """0 is none, and so is what can be no port: that is told."""
+    """Return a port; 0 for none, and with a problem for a number that is no port."""
     if 0 <= value <= 65535:
         return value
     detail = f"{value} is not a port; ignored"

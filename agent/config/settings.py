@@ -1,11 +1,11 @@
-"""What the agent is told at start: flags over environment over file over defaults, every mistake at once.
+"""Resolves the settings: flags over environment over file over defaults, with all mistakes at once.
 
     resolution = resolve(flags, environ, config_file)   # never raises for a wrong setting
     resolution.mistakes                                  # all of them, each naming its place
     resolution.settings                                  # when there are none
 
-What the service definition says comes between file and default; it is known only once Consul has answered,
-and is laid under these settings by `agent.config.effective`.
+The service definition ranks between file and default. It is known only once Consul has answered, and
+`agent.config.effective` adds it then.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from agent.config.upstream_tables import read_tables
 from agent.policy.narrowing import Narrowing
 from upstreams.spec import Upstream, WanMode, first_of_each_bind
 
-_LISTENERS = {ADMIN: "admin_bind", PUBLIC: "listen"}  # which setting says where they are
+_LISTENERS = {ADMIN: "admin_bind", PUBLIC: "listen"}  # the setting that gives their addresses
 MAX_FILE = 1 << 20  # bytes; a settings file is a page
 
 
 class Rank(IntEnum):
-    """Where a value can come from, the strongest last."""
+    """The sources of a value, the strongest last."""
 
     DEFAULT = 0
     DEFINITION = 1
@@ -42,7 +42,7 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where one value comes from; `place` is the flag, the variable or the file."""
+    """The source of one value; `place` is the flag, the variable or the file."""
 
     rank: Rank
     place: str = ""
@@ -53,7 +53,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """One wrong setting: where it was said, and what to do."""
+    """One wrong setting: where it was given, and what to do."""
 
     origin: Origin | None
     text: str
@@ -63,7 +63,7 @@ class Mistake:
 
 
 class IdentityKind(StrEnum):
-    """The three ways to say whom the sidecar stands beside; the values are the settings' names."""
+    """The three ways to name the sidecar's service; the values are the settings' names."""
 
     SIDECAR_FOR = "sidecar_for"
     PROXY_ID = "proxy_id"
@@ -72,7 +72,7 @@ class IdentityKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings, read and checked. Durations are seconds; None is "not given"."""
+    """The settings, read and checked. Durations are seconds; None means that a setting was not given."""
 
     identity: IdentityKind | None
     sidecar_for: str | None
@@ -118,7 +118,10 @@ class Settings:
     origins: Mapping[str, Origin]
 
     def effective(self) -> list[tuple[str, str, Origin]]:
-        """Name, printed value and origin of every setting that has a value; secrets are not printed."""
+        """Return name, printed value and origin of every setting that has a value.
+
+        Secrets are not printed.
+        """
         rows = []
         for option in OPTIONS:
             value = getattr(self, option.name)
@@ -129,7 +132,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """Settings, or the mistakes that prevent them. Notes are worth a warning only."""
+    """The settings, or the mistakes that prevent them. Notes deserve a warning only."""
 
     settings: Settings | None
     mistakes: tuple[Mistake, ...]
@@ -137,7 +140,7 @@ class Resolution:
 
 
 def printed(option: Option, value: object) -> str:
-    """A value as a person reads it; never a secret."""
+    """Return a value for a person to read; never a secret."""
     if option.secret:
         return "(set, not shown)"
     if isinstance(value, tuple):
@@ -156,7 +159,7 @@ def resolve(
     *,
     identity_required: bool = True,
 ) -> Resolution:
-    """Put the sources together. `flags` are by flag name, as `parse_arguments` returns them."""
+    """Combine the sources. `flags` are by flag name, as `parse_arguments` returns them."""
     mistakes: list[Mistake] = []
     given: dict[str, tuple[Origin, Sequence[str]]] = {}
     tables: list[Upstream] = []
@@ -183,7 +186,10 @@ def resolve(
 def _from_file(
     path: Path, mistakes: list[Mistake], tables: list[Upstream]
 ) -> dict[str, tuple[Origin, Sequence[str]]]:
-    """The texts of the settings; `tables` takes the upstreams, which have settings of their own."""
+    """Return the settings' texts by name.
+
+    The upstreams, which have settings of their own, go into `tables`.
+    """
     import tomllib  # noqa: PLC0415 - many agents have no file
 
     origin = Origin(Rank.FILE, str(path))
@@ -193,7 +199,7 @@ def _from_file(
     except OSError as error:
         mistakes.append(Mistake(origin=origin, text=f"cannot be read: {error.strerror}"))
         return {}
-    except ValueError as error:  # of TOML, of UTF-8, or of a number too long to be one
+    except ValueError as error:  # TOML, UTF-8, or a number with too many digits
         mistakes.append(Mistake(origin=origin, text=f"not TOML: {error}"))
         return {}
     given: dict[str, tuple[Origin, Sequence[str]]] = {}
@@ -217,7 +223,7 @@ def _from_file(
 
 
 def _texts(option: Option, value: object) -> list[str] | None:
-    """A TOML value as the texts a flag would have; None if its type is wrong."""
+    """Return a TOML value as the texts that a flag would have; None if its type is wrong."""
     if option.repeatable and isinstance(value, list):
         return value if all(isinstance(item, str) for item in value) else None
     if isinstance(value, bool):
@@ -226,7 +232,7 @@ def _texts(option: Option, value: object) -> list[str] | None:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Origin, Sequence[str]]]:
-    """Empty variables are as good as unset, as in Consul."""
+    """Return the texts from the environment; an empty variable counts as unset, as in Consul."""
     given: dict[str, tuple[Origin, Sequence[str]]] = {}
     for option in OPTIONS:
         text = environ.get(option.variable, "")
@@ -260,7 +266,7 @@ def _read(option: Option, origin: Origin, texts: Sequence[str], mistakes: list[M
 def _settle_identity(
     values: dict[str, Any], origins: dict[str, Origin], mistakes: list[Mistake], *, required: bool
 ) -> None:
-    """Of the three forms the one with the strongest origin counts; two of one origin are a mistake."""
+    """Keep the identity with the strongest origin; two of the same origin are a mistake."""
     given = [kind for kind in IdentityKind if origins[kind.value].rank > Rank.DEFAULT]
     strongest = max((origins[kind.value].rank for kind in given), default=Rank.DEFAULT)
     chosen = [kind for kind in given if origins[kind.value].rank is strongest]
@@ -300,7 +306,7 @@ def _check_together(values: dict[str, Any], origins: dict[str, Origin], mistakes
 
 
 def _check_binds(values: dict[str, Any], wrong: Callable[[str, str], None]) -> None:
-    """As far as the settings tell: the registration may add to it, and the machine what a name stands for."""
+    """Check binds as far as the settings say: the registration may add some, and names are not looked up."""
     upstreams, late = first_of_each_bind(values["upstream"] or ())
     for upstream in late:
         wrong("upstream", f"{upstream.bind} is taken by another upstream")
@@ -309,7 +315,7 @@ def _check_binds(values: dict[str, Any], wrong: Callable[[str, str], None]) -> N
     )
     for problem in found.problems:
         who = problem.where.partition(" on ")[0]
-        if who != CHECK:  # which only the check is lost by
+        if who != CHECK:  # a collision there only prevents Consul's check of the public port
             wrong(_LISTENERS.get(who, "upstream"), str(problem))
 
 
@@ -320,7 +326,10 @@ def _over_tls(address: ConsulAddress) -> ConsulAddress:
 
 
 def _notes(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Variables that look like ours and are not: a note, for an orchestrator may set what it likes."""
+    """Return a note for each variable that resembles ours.
+
+    No mistake, since an orchestrator may set any name.
+    """
     ours = {option.variable for option in OPTIONS} | {"SIDECAR_CONFIG"}
     return tuple(
         f"environment {name} is not one of our variables{did_you_mean(name, ours)}"

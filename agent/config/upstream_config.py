@@ -1,7 +1,7 @@
-"""The settings of one upstream: the keys of its `Config` in a registration, and of `[[upstreams]]` in TOML.
+"""Reads the settings of one upstream: its `Config` in a registration, or its `[[upstreams]]` table in TOML.
 
-Consul's own keys as Envoy's integration reads them (docs/consul-api.md#config-keys), in the spelling of a
-service definition or of a central config entry, and ours: `deadline_ms`, `wan`, `mesh_gateway`, `near`,
+The keys are Consul's own, as Envoy's integration reads them (docs/consul-api.md#config-keys), in the spelling
+of a service definition or of a central config entry, and ours: `deadline_ms`, `wan`, `mesh_gateway`, `near`,
 `filter`, `failover`, `failover_hold`, `warm`, `warm_idle`.
 """
 
@@ -23,8 +23,8 @@ from upstreams.spec import (
     WanMode,
 )
 
-POLL_SECONDS = 30.0  # as often as Envoy's integration: docs/consul-api.md#prepared-queries
-LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 10.0, 60.0  # what a query's TTL can make of it
+POLL_SECONDS = 30.0  # the interval of Envoy's integration: docs/consul-api.md#prepared-queries
+LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 10.0, 60.0  # bounds of the interval that a query's TTL can set
 
 KEYS = frozenset(
     {
@@ -48,7 +48,7 @@ _NANOSECONDS = 1e9  # in a second; how Go writes a duration as a number
 
 
 def configured(upstream: Upstream, config: ConfigReader) -> Upstream:
-    """The upstream with what its settings say; what cannot be read is a problem and leaves it as it is."""
+    """Return the upstream with its settings; a value that cannot be used is a problem and changes nothing."""
     limits = config.within("limits")
     destination = _chosen(upstream.destination, config)
     return replace(
@@ -91,7 +91,7 @@ def _ejection(config: ConfigReader, default: EjectionPolicy) -> EjectionPolicy:
 
 
 def _go_duration(config: ConfigReader, key: str) -> float | None:
-    """Text, or nanoseconds as a number, which is how a central config entry arrives."""
+    """Return seconds, from a Go duration or from nanoseconds, the form in a central config entry."""
     value = config.config.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST * _NANOSECONDS:
         return value / _NANOSECONDS
@@ -99,7 +99,7 @@ def _go_duration(config: ConfigReader, key: str) -> float | None:
 
 
 def _target(config: ConfigReader, preferred: Destination) -> Destination:
-    """One stand-in; what it does not name is as in the preferred target."""
+    """Return one failover target; what the table does not name is taken from the preferred target."""
     datacenter = config.text("datacenter", "") or None
     query, service = config.text("query", ""), config.text("service", "")
     if query or (isinstance(preferred, QueryDestination) and not service):

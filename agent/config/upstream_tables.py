@@ -1,4 +1,4 @@
-"""`[[upstreams]]` in a settings file: a SPEC, and the keys an upstream's `Config` has in a registration.
+"""Reads `[[upstreams]]` of a settings file: a SPEC, and the keys of an upstream's `Config` in a registration.
 
     [[upstreams]]
     spec = "db@dc2:9191"
@@ -7,7 +7,7 @@
     [[upstreams.failover]]
     datacenter = "dc3"
 
-Unlike in a registration, which somebody else may have written, a key we do not know is a mistake.
+Here an unknown key is a mistake. In a registration it is not, since others may read the definition too.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _TARGET_KEYS = frozenset({"datacenter", "filter", "query", "service"})
 
 
 def read_tables(value: object) -> tuple[list[Upstream], list[str]]:
-    """The upstreams of those tables, and the text of every mistake."""
-    whole = ConfigReader(where="", config={"upstreams": value})
+    """Return the upstreams in the tables, and the text of every mistake."""
+    document = ConfigReader(where="", config={"upstreams": value})
     tables = [
-        ConfigReader(where=table.where.removeprefix("."), config=table.config, problems=whole.problems)
-        for table in whole.tables("upstreams")
+        ConfigReader(where=table.where.removeprefix("."), config=table.config, problems=document.problems)
+        for table in document.tables("upstreams")
     ]
     upstreams = [upstream for table in tables if (upstream := _upstream(table)) is not None]
-    return upstreams, [f"{p.where.removeprefix('.')}: {p.detail}" for p in whole.problems]
+    return upstreams, [f"{p.where.removeprefix('.')}: {p.detail}" for p in document.problems]
 
 
 def _upstream(table: ConfigReader) -> Upstream | None:

@@ -29,10 +29,10 @@ async def look_up(addresses: Sequence[Address]) -> Known:
         async with trio.open_nursery() as nursery:
             for name in unknown_names(addresses):
                 nursery.start_soon(resolve, name)
-    return known_at_once(addresses, hosts)
+    return known_now(addresses, hosts)
 
 
-def known_at_once(addresses: Iterable[Address], hosts: dict[str, frozenset[str]] | None = None) -> Known:
+def known_now(addresses: Iterable[Address], hosts: dict[str, frozenset[str]] | None = None) -> Known:
     """What can be told without waiting, and what the names are known to stand for."""
     hosts, listed = hosts or {}, list(addresses)
     places = {address for one in listed if isinstance(one, TcpAddress) if (address := literal(one.host))}

@@ -22,7 +22,7 @@ from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
 from agent.config.collisions import Known, unknown_names
-from agent.config.effective import from_settings, laid_over, listening_at, settled
+from agent.config.effective import from_settings, listening_at, overridden, servable
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
@@ -34,7 +34,7 @@ from agent.control.credentials import CredentialsEvents, CredentialsKeeper
 from agent.control.default_policy import DefaultPolicy, unnamed_caller
 from agent.control.deny_file import DenyFile
 from agent.control.endpoints import EndpointWatches, WatchEvents
-from agent.control.own_addresses import known_at_once, look_up
+from agent.control.own_addresses import known_now, look_up
 from agent.control.watches import intentions_watch, registration_watch, source_intentions_watch
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
@@ -155,32 +155,34 @@ class ControlPlane:
         At once, unless a name has to be looked up to know whether two listeners meet.
         """
         self._taken += 1
-        laid = laid_over(registration, self.settings)
-        addresses = listening_at(laid, self.admin_at)
+        configured = overridden(registration, self.settings)
+        addresses = listening_at(configured, self.admin_at)
         if unknown_names(addresses):
-            later = (self._take_later, laid, addresses, self._taken)
+            later = (self._take_later, configured, addresses, self._taken)
             self._nursery.start_soon(contained, self._events, Where.TASK, "registration", *later)
         else:
-            self._place(laid, known_at_once(addresses))
+            self._publish_registration(configured, known_now(addresses))
 
-    async def _take_later(self, laid: Registration, addresses: Sequence[Address], number: int) -> None:
+    async def _take_later(self, configured: Registration, addresses: Sequence[Address], number: int) -> None:
         known = await look_up(addresses)
         if number == self._taken:
-            self._place(laid, known)
+            self._publish_registration(configured, known)
 
-    def _place(self, laid: Registration, known: Known) -> None:
-        placed = settled(laid, self.admin_at, known, self.public_at)
+    def _publish_registration(self, configured: Registration, known: Known) -> None:
+        effective = servable(configured, self.admin_at, known, self.public_at)
         before = self.snapshot.registration.value
-        if before == placed:
+        if before == effective:
             return
-        if before is not None and before.service != placed.service:
+        if before is not None and before.service != effective.service:
             # Leaf, intentions and metrics are the service's: another service is another agent.
-            text = f"proxy {placed.proxy_id!r} now stands for {placed.service!r}, not {before.service!r}"
+            text = (
+                f"proxy {effective.proxy_id!r} now stands for {effective.service!r}, not {before.service!r}"
+            )
             raise Exit(ExitCode.FAILED, f"{text}; starting again takes it up")
-        if placed.accepts_callers:
-            self.watch_intentions(placed)  # until they are known callers are refused by name
-        self.snapshot.registration.publish(placed)
-        self._events.registration_changed(placed.proxy_id, list(map(str, placed.problems)))
+        if effective.accepts_callers:
+            self.watch_intentions(effective)  # until they are known callers are refused by name
+        self.snapshot.registration.publish(effective)
+        self._events.registration_changed(effective.proxy_id, list(map(str, effective.problems)))
 
     def watch_intentions(self, registration: Registration) -> None:
         """Watch who may call us, from the first public listener on."""
@@ -272,12 +274,12 @@ class ControlPlane:
 
     def _publish_intentions(self) -> None:
         """The list with all that belongs to it; the first waits for the answer about the default, or none."""
-        placed, before = self._placed(), self.snapshot.intentions.value
-        if placed is None or placed == before:
+        effective, before = self._placed(), self.snapshot.intentions.value
+        if effective is None or effective == before:
             return
-        self.snapshot.intentions.publish(placed)
-        if before is None or (before.rules, before.default) != (placed.rules, placed.default):
-            self._events.intentions_changed(len(placed.rules), placed.default, placed.unsupported)
+        self.snapshot.intentions.publish(effective)
+        if before is None or (before.rules, before.default) != (effective.rules, effective.default):
+            self._events.intentions_changed(len(effective.rules), effective.default, effective.unsupported)
 
     def _placed(self) -> Intentions | None:
         listed, default, status = self._listed, self.default_policy, self.status_of("intentions")
@@ -288,9 +290,9 @@ class ControlPlane:
             if before is None and not default.settled:
                 return None
             listed = default.laid_over(listed, status.age or 0.0, self.settings.intentions_max_age)
-        placed = self._with_settings(listed)
-        is_old = before is not None and before.too_old and before.good_until == placed.good_until
-        return replace(placed, too_old=is_old)
+        effective = self._with_settings(listed)
+        is_old = before is not None and before.too_old and before.good_until == effective.good_until
+        return replace(effective, too_old=is_old)
 
     def _take_outgoing(self, outgoing: SourceIntentions) -> None:
         self.snapshot.source_intentions.publish(replace(outgoing, audit=self.settings.audit))
@@ -338,5 +340,5 @@ class ControlPlane:
     def _registration_failed(self, status: WatchStatus) -> None:
         self._events.watch_failed(status)
         if is_gone(status) and (status.failures_in_row == 1 or status.reason_changed):
-            placed = self.snapshot.registration.value
-            self._events.registration_gone(placed.proxy_id if placed else "")
+            effective = self.snapshot.registration.value
+            self._events.registration_gone(effective.proxy_id if effective else "")

@@ -13,16 +13,19 @@ from agent.policy.intentions import Intentions
 
 def answer_inquiry(agent: Agent, body: bytes) -> Reply:
     """`{"allowed": bool, "text": …}`; 400 for what is no question, 503 while there is nothing to go by."""
-    intentions, placed = agent.control.snapshot.intentions.value, agent.control.snapshot.registration.value
+    intentions, registration = (
+        agent.control.snapshot.intentions.value,
+        agent.control.snapshot.registration.value,
+    )
     try:
         inquiry = msgspec.json.decode(body, type=Inquiry)
     except UNDECODABLE as error:
         return text_reply(400, f"not a question: {error}")
-    if intentions is None or placed is None:
+    if intentions is None or registration is None:
         return text_reply(503, "intentions are not known yet")
     destination, _, datacenter = inquiry.destination.partition("@")
-    ours = f"{placed.service}@{intentions.datacenter}"
-    asked = f"{destination or placed.service}@{datacenter or intentions.datacenter}"
+    ours = f"{registration.service}@{intentions.datacenter}"
+    asked = f"{destination or registration.service}@{datacenter or intentions.datacenter}"
     if asked.lower() != ours.lower():
         return text_reply(400, f"this is the sidecar of {ours}")
     current = agent.control.snapshot.credentials.value
@@ -37,7 +40,7 @@ def answer_inquiry(agent: Agent, body: bytes) -> Reply:
         replica=_replica(agent, intentions),
         deny_list=agent.control.deny_file.list,
         deny_origin=str(agent.control.settings.deny_file or ""),
-        http=placed.http,
+        http=registration.http,
     )
     explanation = explain(question, evidence)
     told = {"allowed": explanation.allowed, "reason": explanation.reason, "text": explanation.text}

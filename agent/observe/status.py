@@ -39,7 +39,7 @@ async def document(agent: Agent) -> Row:
         "started": _time(agent.started),
         "uptime_seconds": round(agent.uptime, 3),
         "settings": _settings(agent),
-        "placement": _placement(agent),
+        "placement": _registration(agent),
         "credentials": credentials_report.row(agent.control, now),
         "intentions": _intentions(agent),
         "outgoing": _outgoing(agent),
@@ -79,7 +79,7 @@ def _settings(agent: Agent) -> Row:
     return rows
 
 
-def _placement(agent: Agent) -> Row | None:
+def _registration(agent: Agent) -> Row | None:
     registration = agent.control.snapshot.registration.value
     if registration is None:
         return None

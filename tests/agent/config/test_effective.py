@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.base.address import TcpAddress, UnixAddress
-from agent.config.effective import check_id, from_settings, laid_over, origins, own_definition
+from agent.config.effective import check_id, from_settings, origins, overridden, own_definition
 from tests.support.agent_parts import PROXY, registration, settings
 from upstreams.spec import parse_upstream_flag
 
@@ -13,26 +13,26 @@ CACHE = parse_upstream_flag("cache:9192")
 
 def test_settings_win_one_by_one() -> None:
     defined = registration(upstreams=(DB,))
-    assert laid_over(defined, settings()) == defined
-    over = laid_over(defined, settings(listen="10.0.0.1:1", service_addr="unix:/run/app"))
+    assert overridden(defined, settings()) == defined
+    over = overridden(defined, settings(listen="10.0.0.1:1", service_addr="unix:/run/app"))
     assert (over.public_bind, over.local_app) == (TcpAddress("10.0.0.1", 1), UnixAddress("/run/app"))
     assert over.upstreams == (DB,)
-    assert laid_over(defined, settings(upstream=["cache:9192"])).upstreams == (CACHE,)
+    assert overridden(defined, settings(upstream=["cache:9192"])).upstreams == (CACHE,)
 
 
 def test_everything_from_settings() -> None:
-    placed = from_settings(
+    effective = from_settings(
         settings(service="web", listen="10.0.0.1:1", service_addr="127.0.0.1:2", upstream=["cache:9192"])
     )
-    assert (placed.proxy_id, placed.service, placed.service_id) == ("web-proxy", "web", "web")
-    assert placed.datacenter is None
-    assert placed.upstreams == (CACHE,)
-    assert placed.public_bind == TcpAddress("10.0.0.1", 1)
+    assert (effective.proxy_id, effective.service, effective.service_id) == ("web-proxy", "web", "web")
+    assert effective.datacenter is None
+    assert effective.upstreams == (CACHE,)
+    assert effective.public_bind == TcpAddress("10.0.0.1", 1)
 
 
 def test_where_each_comes_from() -> None:
     told = settings(listen="10.0.0.1:1")
-    rows = origins(laid_over(registration(upstreams=(DB, CACHE)), told), told)
+    rows = origins(overridden(registration(upstreams=(DB, CACHE)), told), told)
     assert {name: (value, str(origin)) for name, (value, origin) in rows.items()} == {
         "listen": ("10.0.0.1:1", "flag -listen"),
         "service_addr": ("127.0.0.1:8080", f"definition {PROXY}"),
@@ -42,8 +42,8 @@ def test_where_each_comes_from() -> None:
 
 
 def test_our_own_definition() -> None:
-    placed = registration(public_bind=TcpAddress("10.0.0.1", 21000))
-    assert own_definition(placed) == {
+    effective = registration(public_bind=TcpAddress("10.0.0.1", 21000))
+    assert own_definition(effective) == {
         "Kind": "connect-proxy",
         "ID": PROXY,
         "Name": "web-proxy",
@@ -55,13 +55,13 @@ def test_our_own_definition() -> None:
             "LocalServiceAddress": "127.0.0.1",
             "LocalServicePort": 8080,
         },
-        "Check": {"CheckID": check_id(placed), "Name": "sidecar", "TTL": "30s"},
+        "Check": {"CheckID": check_id(effective), "Name": "sidecar", "TTL": "30s"},
     }
 
 
 def test_an_app_on_a_socket_and_a_listener_on_every_address() -> None:
-    placed = registration(public_bind=TcpAddress("0.0.0.0", 1), local_app=UnixAddress("/run/app"))
-    definition = own_definition(placed)
+    effective = registration(public_bind=TcpAddress("0.0.0.0", 1), local_app=UnixAddress("/run/app"))
+    definition = own_definition(effective)
     assert definition["Address"] == "", "the node's own address is answered"
     assert isinstance(definition["Proxy"], dict)
     assert definition["Proxy"]["LocalServiceSocketPath"] == "/run/app"

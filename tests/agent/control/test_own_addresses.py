@@ -10,15 +10,13 @@ import trio
 from trio.testing import MockClock
 
 from agent.base.address import TcpAddress, UnixAddress
-from agent.control.own_addresses import known_at_once, look_up
+from agent.control.own_addresses import known_now, look_up
 
 
 def test_paths_and_addresses_at_once(tmp_path: Path) -> None:
     (tmp_path / "real").touch()
     (tmp_path / "link").symlink_to("real")
-    known = known_at_once(
-        [UnixAddress(f"{tmp_path}/link"), TcpAddress("127.1", 80), TcpAddress("192.0.2.1", 80)]
-    )
+    known = known_now([UnixAddress(f"{tmp_path}/link"), TcpAddress("127.1", 80), TcpAddress("192.0.2.1", 80)])
     assert known.paths == {f"{tmp_path}/link": str((tmp_path / "real").resolve())}
     assert known.ours == {"127.0.0.1"}
 

@@ -71,10 +71,10 @@ async def test_listeners_that_meet_are_left_out_and_told(nursery: trio.Nursery) 
     bench = agent_bench(nursery)
     fine, meeting = parse_upstream_flag("db:9191"), parse_upstream_flag("db:localhost:8080")
     bench.control.take(registration(upstreams=(fine, meeting)))
-    placed = bench.snapshot.registration.value
-    assert placed is not None
-    assert placed.upstreams == (fine,)
-    assert [problem.where for problem in placed.problems] == ["upstream db on localhost:8080"]
+    effective = bench.snapshot.registration.value
+    assert effective is not None
+    assert effective.upstreams == (fine,)
+    assert [problem.where for problem in effective.problems] == ["upstream db on localhost:8080"]
     assert bench.events().count("registration.problem") == 1
 
 
@@ -92,8 +92,8 @@ async def test_a_registration_whose_names_are_looked_up_gives_way_to_a_newer_one
     bench.control.take(registration(upstreams=upstreams, local_app=app["slow.example"]))
     assert bench.snapshot.registration.value is None
     bench.control.take(registration(upstreams=upstreams, local_app=app["quick.example"]))
-    placed = await bench.snapshot.registration.first()
-    assert (placed.local_app, placed.upstreams) == (app["quick.example"], ())
+    effective = await bench.snapshot.registration.first()
+    assert (effective.local_app, effective.upstreams) == (app["quick.example"], ())
     await trio.sleep(10)
     assert bench.snapshot.registration.version == 1
 

@@ -228,8 +228,8 @@ def test_a_leaf_that_is_none_shows_nothing_of_its_key() -> None:
 
 
 def test_recorded_registrations_are_read() -> None:
-    placed = read_registration(Answer(value=body("agent-service-sidecar")))
-    assert (placed.proxy_id, placed.service) == ("web1-sidecar-proxy", "web")
+    effective = read_registration(Answer(value=body("agent-service-sidecar")))
+    assert (effective.proxy_id, effective.service) == ("web1-sidecar-proxy", "web")
 
 
 async def test_how_each_upstream_is_watched(nursery: trio.Nursery) -> None:

@@ -25,9 +25,9 @@ async def test_a_caller_who_comes_when_the_app_has_gone_from_the_registration_is
     nursery: trio.Nursery,
 ) -> None:
     bench = agent_bench(nursery)
-    for placed in (None, registration(local_app=None)):
-        if placed is not None:
-            bench.snapshot.registration.publish(placed)
+    for effective in (None, registration(local_app=None)):
+        if effective is not None:
+            bench.snapshot.registration.publish(effective)
         ours, theirs = socket.socketpair()
         await bench.data.inbound(ours, Admission().enter())
         assert theirs.recv(1) == b""

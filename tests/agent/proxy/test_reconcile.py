@@ -38,9 +38,9 @@ class Bench:
     following: Reconciler
     upstreams: Upstreams
 
-    async def now(self, placed: Registration) -> None:
+    async def now(self, effective: Registration) -> None:
         """Another registration, carried out."""
-        self.agent.snapshot.registration.publish(placed)
+        self.agent.snapshot.registration.publish(effective)
         for _ in range(3):
             await wait_all_tasks_blocked(0.01)
 
@@ -53,7 +53,7 @@ class Bench:
 
 @asynccontextmanager
 async def begun(
-    nursery: trio.Nursery, placed: Registration, inherited: socket.socket | None = None, **flags: str
+    nursery: trio.Nursery, effective: Registration, inherited: socket.socket | None = None, **flags: str
 ) -> AsyncIterator[Bench]:
     """A registration carried out and being followed."""
     agent = agent_bench(nursery, settings(**flags))
@@ -69,9 +69,9 @@ async def begun(
             inherited=inherited,
         )
         following.serve_in(loops, connections)
-        await following.bind(placed)
+        await following.bind(effective)
         following.listeners.open()
-        agent.snapshot.registration.publish(placed)
+        agent.snapshot.registration.publish(effective)
         loops.start_soon(following.follow)
         yield Bench(agent, following, upstreams)
         await following.listeners.close_all()

@@ -101,10 +101,10 @@ async def test_it_serves_callers_and_cuts_them_when_intentions_change() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app.serve)
         host, _, port = app.address.partition(":")
-        placed = registration(local_app=TcpAddress(host, int(port)))
+        effective = registration(local_app=TcpAddress(host, int(port)))
         with socket.create_server(("127.0.0.1", 0)) as public:
             async with worker() as told:
-                await told.tell(placed, credentials(root), parse_match(None, "web", default_allow=True))
+                await told.tell(effective, credentials(root), parse_match(None, "web", default_allow=True))
                 sockets = HandedSockets(key="public", purpose="callers")
                 await told.channel.send(encode(sockets), [public.fileno()])
                 caller = Caller(root)
@@ -249,8 +249,8 @@ async def test_it_ages_intentions_by_itself_when_it_is_told_nothing_more() -> No
         allow = parse_match(None, "web", default_allow=True)
         with socket.create_server(("127.0.0.1", 0)) as public:
             async with worker() as told:
-                placed = registration(local_app=TcpAddress(host, int(port)))
-                await told.tell(placed, credentials(root), allow)
+                effective = registration(local_app=TcpAddress(host, int(port)))
+                await told.tell(effective, credentials(root), allow)
                 sockets = HandedSockets(key="public", purpose="callers")
                 await told.channel.send(encode(sockets), [public.fileno()])
                 early, late = Caller(root), Caller(root)
