@@ -176,7 +176,7 @@ async def test_ten_thousand_that_are_only_dialled_are_spread_by_weight_within_th
 
 async def test_a_slow_one_gets_less() -> None:
     async with street((1, 1, 1)) as s:
-        s.doors[0].slow = 0.3
+        s.doors[0].slow = 1.5  # many times what a handshake takes on a busy machine
         slow, *others = await s.call(600)
     figures.info("one of three is slow: %s to %s", slow, others)
     assert slow < 0.7 * min(others)

@@ -1,6 +1,6 @@
 """A Consul agent in memory: what it answers is scripted, what it was asked is kept.
 
-    consul = ScriptedConsul()
+    consul = FakeConsul()
     consul.answer("/v1/agent/connect/ca/roots", {"TrustDomain": …}, index=7)
     client = consul.client()          # agent.consul.api.Consul over in-memory streams
 
