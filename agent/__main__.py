@@ -1,6 +1,6 @@
-"""The command line: `sidecar COMMAND …`, each command loaded only when it is the one.
+"""The command line: `sidecar COMMAND …`, which imports only the modules of that command.
 
-This is the only place that reads the environment; what follows is handed values.
+The environment is read here and nowhere else; everything below receives values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from agent.base.exits import ExitCode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command: the module whose `main` runs it. `apart`: another package; its main has two arguments."""
+    """One command: the module whose `main` runs it. `apart`: in another package.
+
+    Its main has two arguments.
+    """
 
     module: str
     says: str
@@ -25,29 +28,29 @@ class Command:
 
 
 COMMANDS = {
-    "run": Command(module="agent.run", says="run the agent beside a service"),
+    "run": Command(module="agent.run", says="run the sidecar of a service"),
     "check": Command(module="agent.cli.check", says="validate the settings, print the effective ones"),
-    "status": Command(module="agent.cli.admin_commands", says="what a running agent says of itself"),
-    "wait": Command(module="agent.cli.admin_commands", says="until a running agent is ready"),
+    "status": Command(module="agent.cli.admin_commands", says="print the state of a running agent"),
+    "wait": Command(module="agent.cli.admin_commands", says="wait until a running agent is ready"),
     "rotate": Command(module="agent.cli.admin_commands", says="ask Consul for a new leaf now"),
     "explain": Command(module="agent.cli.explain", says="may this source call that destination, and why"),
     "doctor": Command(
-        module="agent.cli.doctor", says="what must hold for this sidecar to serve, line by line"
+        module="agent.cli.doctor", says="check everything that a sidecar needs to serve, line by line"
     ),
-    "drain": Command(module="agent.cli.admin_commands", says="tell a running agent to finish and end"),
-    "datacenter": Command(module="datacenter.__main__", says="one embedded datacenter", apart=True),
-    "demo": Command(module="datacenter.demo", says="two datacenters and the whole story", apart=True),
+    "drain": Command(module="agent.cli.admin_commands", says="let a running agent finish and exit"),
+    "datacenter": Command(module="datacenter.__main__", says="run one embedded datacenter", apart=True),
+    "demo": Command(module="datacenter.demo", says="run and prove two datacenters with sidecars", apart=True),
 }
 
-WORKER = "worker"  # begun by an agent with `workers` beside it, never by a person
+WORKER = "worker"  # started by an agent with `workers`, never by a person
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command; return its exit code."""
     if None in (sys.stdin, sys.stdout, sys.stderr):
-        from agent.process.sink import stand_in  # noqa: PLC0415 - seldom
+        from agent.process.sink import replace_closed_streams  # noqa: PLC0415 - seldom
 
-        stand_in()
+        replace_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("help", "-h", "-help", "--help"):
         return _help(words[1:])
@@ -55,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name.lstrip("-") == "version":
         sys.stdout.write(f"sidecar {VERSION}\n")
         return ExitCode.CLEAN
-    environ = os.environ  # noqa: TID251 - the one place where it is read
+    environ = os.environ  # noqa: TID251 - read here and nowhere else
     if name == WORKER:
         _one_openssl(environ)
-        from agent.process.sink import never_waiting  # noqa: PLC0415 - for what lives long
-        from agent.workers.worker import main as worker  # noqa: PLC0415 - only as one
+        from agent.process.sink import never_waiting  # noqa: PLC0415 - only for long-lived processes
+        from agent.workers.worker import main as worker  # noqa: PLC0415 - only in a worker
 
         with never_waiting() as err:
             return worker(rest, err.stream)
@@ -85,11 +88,11 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
         return _run_apart(name, command, words, environ)
     if name == "run":
         _one_openssl(environ)
-    from agent.cli.console import Console  # noqa: PLC0415 - `sidecar datacenter` needs none of it
+    from agent.cli.console import Console  # noqa: PLC0415 - `sidecar datacenter` does without
 
     if name == "run":
-        from agent.process.sink import never_waiting  # noqa: PLC0415 - nor this
-        from agent.run import main as run  # noqa: PLC0415 - the agent's memory is no burden of `status`
+        from agent.process.sink import never_waiting  # noqa: PLC0415 - only for long-lived processes
+        from agent.run import main as run  # noqa: PLC0415 - `status` and others do without the agent's memory
 
         with never_waiting() as err:
             return run(Console(words=tuple(words), environ=environ, out=sys.stdout, err=err.stream), environ)
@@ -99,7 +102,7 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
 
 
 def _one_openssl(environ: MutableMapping[str, str]) -> None:
-    """For what lives long, before anything else is imported."""
+    """Prepare OpenSSL for a long-lived process, before any other import."""
     from agent.process.openssl import configure_the_first, defer_the_second  # noqa: PLC0415 - no matter to others
 
     defer_the_second()
@@ -123,7 +126,7 @@ def _run_apart(name: str, command: Command, words: list[str], environ: MutableMa
 def _help(words: Sequence[str]) -> int:
     if words and words[0] in COMMANDS:
         return main([words[0], "-help"])
-    from agent.cli.console import usage  # noqa: PLC0415 - only here
+    from agent.cli.console import usage  # noqa: PLC0415 - only for help
 
     sys.stdout.write(usage({name: command.says for name, command in COMMANDS.items()}))
     return ExitCode.CLEAN

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import trio
 
-from agent.process.sink import Sink, never_waiting, stand_in
+from agent.process.sink import Sink, never_waiting, replace_closed_streams
 from datacenter.assembly import assembled
 from datacenter.config.options import UsageMistake, parse_flags, read_settings, usage
 from datacenter.http.server import CannotListen, bound_address, open_listener, serve_http
@@ -29,7 +29,7 @@ _logger = logging.getLogger("datacenter")
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
-    stand_in()
+    replace_closed_streams()
     with never_waiting() as sink:
         return _main(argv, environ, sink)
 

@@ -1,6 +1,6 @@
 """The commands of `sidecar` other than `run`.
 
-Each command reads settings, asks, prints, and ends with an exit code of the contract.
+Each one reads settings, asks Consul or a running agent, prints, and returns an exit code (agent.base.exits).
 
     admin_commands  check  console  doctor  doctor_consul  doctor_upstreams  explain  findings
 """

@@ -1,4 +1,4 @@
-"""`sidecar status`, `wait`, `rotate` and `drain`: talk to a running agent's admin endpoint."""
+"""`sidecar status`, `wait`, `rotate` and `drain`: requests to a running agent's admin endpoint."""
 
 from __future__ import annotations
 
@@ -17,60 +17,60 @@ from agent.config.parsers import parse_bool, parse_seconds
 from agent.consul.http import Client, Dial, Request, RequestFailed, Response
 
 ADMIN = BY_NAME["admin_bind"]
-JSON = Option(name="json", read=parse_bool, says="the whole answer as JSON")
+JSON = Option(name="json", read=parse_bool, says="print the complete answer as JSON")
 TIMEOUT = Option(
-    name="timeout", read=parse_seconds, default=60.0, example="SECONDS", says="how long to wait at most"
+    name="timeout", read=parse_seconds, default=60.0, example="SECONDS", says="the longest time to wait"
 )
 _FLAGS = {"status": (ADMIN, JSON), "wait": (ADMIN, TIMEOUT), "rotate": (ADMIN,), "drain": (ADMIN,)}
 _SAYS = {
-    "status": "what a running agent says of itself",
-    "wait": "exit 0 when the agent is ready, 69 when it is not in time",
+    "status": "print the state of a running agent",
+    "wait": "exit 0 once the agent is ready, 69 if it is not in time",
     "rotate": "ask Consul for a new leaf now; needs -admin-bind unix:/path",
-    "drain": "let live connections finish, then end; needs -admin-bind unix:/path",
+    "drain": "refuse new callers, let live connections finish, then exit; needs -admin-bind unix:/path",
 }
 CALL_SECONDS = 10.0
-ROTATE_SECONDS = 20.0  # the agent's own patience with Consul is 15
+ROTATE_SECONDS = 20.0  # the agent itself waits 15 for Consul
 _LOOK_SECONDS = 0.2
 
 
 def main(name: str, console: Console) -> int:
-    """Run one of the four commands."""
+    """Run one of the four commands; return its exit code."""
     options = _FLAGS[name]
     arguments = parse_arguments(console.words, [_flag(option) for option in options])
     if arguments.help_wanted:
         console.say(flag_usage(name, _SAYS[name], {"flags": options}))
         return ExitCode.CLEAN
     mistakes = [*arguments.mistakes, *(f"what is {word!r} for?" for word in arguments.words)]
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for option in options:
         texts = arguments.values.get(option.flag_name) or (console.environ.get(option.variable) or "").split()
         try:
-            told[option.name] = option.read(texts[0]) if texts else option.default
+            values[option.name] = option.read(texts[0]) if texts else option.default
         except ValueError as error:
             mistakes.append(f"-{option.flag_name}: {error}")
     for mistake in mistakes:
         console.complain(mistake)
     if mistakes:
         return ExitCode.USAGE
-    return trio.run(_talk, name, console, told)
+    return trio.run(_talk, name, console, values)
 
 
 def _flag(option: Option) -> Flag:
     return Flag(name=option.flag_name, switch=option.switch)
 
 
-async def _talk(name: str, console: Console, told: Mapping[str, Any]) -> int:
-    bind = told["admin_bind"]
+async def _talk(name: str, console: Console, values: Mapping[str, Any]) -> int:
+    bind = values["admin_bind"]
     address: Address = bind[0] if isinstance(bind, tuple) else bind
     client = Client(unix_or_tcp(address), host="localhost")
     try:
         if name == "wait":
-            return await _wait(console, client, told["timeout"])
+            return await _wait(console, client, values["timeout"])
         if name == "rotate":
             return await _rotate(console, client)
         if name == "drain":
             return await _drain(console, client)
-        return await _status(console, client, whole=bool(told["json"]))
+        return await _status(console, client, whole=bool(values["json"]))
     except RequestFailed as error:
         console.complain(f"no agent answers at {address} ({error})")
         return ExitCode.UNAVAILABLE
@@ -79,7 +79,7 @@ async def _talk(name: str, console: Console, told: Mapping[str, Any]) -> int:
 
 
 def unix_or_tcp(address: Address) -> Dial:
-    """How to reach an admin endpoint."""
+    """Return the function that connects to an admin endpoint."""
 
     async def dial() -> trio.abc.Stream:
         if isinstance(address, UnixAddress):
@@ -118,13 +118,13 @@ async def _rotate(console: Console, client: Client) -> int:
     response = await client.exchange(Request(method="POST", target="/rotate"), ROTATE_SECONDS)
     if response.status not in (200, 502):
         return _unexpected(console, response)
-    told = json.loads(response.body)
+    answer = json.loads(response.body)
     if response.status == 502:
-        console.complain(f"{told['result']}: {told['detail']}; {told['serial']} stays in force")
+        console.complain(f"{answer['result']}: {answer['detail']}; {answer['serial']} stays in force")
         return ExitCode.UNAVAILABLE
     console.say(
-        f"{told['detail'] or 'a new leaf'}: {told['serial']} until {told['not_after']},"
-        f" generation {told['generation']}"
+        f"{answer['detail'] or 'a new leaf'}: {answer['serial']} until {answer['not_after']},"
+        f" generation {answer['generation']}"
     )
     return ExitCode.CLEAN
 
@@ -144,7 +144,7 @@ def _unexpected(console: Console, response: Response) -> int:
 
 
 def summary(document: Mapping[str, Any]) -> str:
-    """The page a person wants first; `-json` has the rest."""
+    """Return the summary for a person; `-json` prints everything."""
     missing = "; ".join(document["missing"])
     lines = [f"{document['phase']}, {'ready' if document['ready'] else f'not ready: {missing}'}"]
     lines += [f"attention   {complaint}" for complaint in document["complaints"]]
@@ -173,13 +173,13 @@ def summary(document: Mapping[str, Any]) -> str:
                 f"failing     {watch['name']} since {watch['failing']['since']}: {watch['failing']['detail']}"
             )
     for direction, endings in document["counters"]["endings"].items():
-        told = ", ".join(f"{reason} {count}" for reason, count in endings.items())
-        lines.append(f"{direction:11} {told or 'nothing yet'}")
+        text = ", ".join(f"{reason} {count}" for reason, count in endings.items())
+        lines.append(f"{direction:11} {text or 'nothing yet'}")
     return "\n".join(lines)
 
 
 def _roots(roots: Sequence[Mapping[str, Any]]) -> str:
-    """How many are trusted, and which one leaves are issued under now: its ID as Consul prints it."""
+    """Return how many roots are trusted, and the id of the one that signs leaves now, as Consul prints it."""
     active = ", ".join(root["id"] for root in roots if root["active"])
     return f"{len(roots)} trusted, active {active}"
 
@@ -195,17 +195,17 @@ def _upstream_lines(upstream: Mapping[str, Any]) -> list[str]:
             active = ", where new connections go" if target["target"] == upstream["active"] else ""
             lines.append(f"            {target['target']}{active}")
         lines += [f"              {line}" for line in _instance_lines(target)]
-    warm = upstream.get("warm") or {}  # an older agent says nothing of it
+    warm = upstream.get("warm") or {}  # an older agent does not report it
     if warm.get("wanted"):
         given_up = "".join(f", {count} {reason}" for reason, count in sorted(warm["discarded"].items()))
-        told = f"{len(warm['ready'])} of {warm['wanted']} ready, {warm['used']} used, {warm['missed']} missed"
-        lines.append(f"              warm: {told}{given_up}")
+        text = f"{len(warm['ready'])} of {warm['wanted']} ready, {warm['used']} used, {warm['missed']} missed"
+        lines.append(f"              warm: {text}{given_up}")
     return lines
 
 
 def _instance_lines(target: Mapping[str, Any]) -> list[str]:
     if target["source"] is None:
-        return ["where it is, is not known yet"]
+        return ["Consul has not said where it is"]
     return [
         f"{endpoint['instance']} at {endpoint['address'] or 'no address'} ({endpoint['why']}),"
         f" {endpoint['status']}"

@@ -1,6 +1,7 @@
-"""`sidecar check [FILE]`: every mistake in the settings at once, or what is in force and its origins.
+"""`sidecar check [FILE]`: prints every mistake in the settings, or the effective settings with their origins.
 
-Upstreams are shown with every limit. Those of a service definition are in `/status` of a running agent.
+Each upstream is printed with its limits. For upstreams of a service definition see `/status` of a running
+agent.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SAYS = "validate the settings and print the effective ones with their origins"
 
 
 def main(_name: str, console: Console) -> int:
-    """Whom to run beside may be missing: a unit gives it per instance."""
+    """Check the settings; the service may be missing, since a systemd template names it per instance."""
     resolution = read_settings(console.words, console.environ, config_word=True, identity_required=False)
     if resolution is None:
         console.say(run_usage("check", SAYS, "[FILE]"))
@@ -51,7 +52,7 @@ def main(_name: str, console: Console) -> int:
 
 
 async def _meeting(settings: Settings) -> list[Problem]:
-    """Listeners that meet each other or the app, by what this machine makes of their names and paths."""
+    """Return the listeners that collide, with names and paths resolved on this machine."""
     effective = unregistered(settings)
     known = await look_up(listening_at(effective, settings.admin_bind))
     problems = servable(effective, settings.admin_bind, known).problems
@@ -59,7 +60,7 @@ async def _meeting(settings: Settings) -> list[Problem]:
 
 
 def _limits(upstream: Upstream, settings: Settings) -> list[tuple[str, str, Origin]]:
-    """Each with its origin: an upstream is written in one place, whatever of it is not is a default."""
+    """Return each limit with its origin: that of the upstream if it is written there, else the default."""
     written, default = settings.origins["upstream"], Origin(Rank.DEFAULT)
     rows = upstream_limits.written(upstream, settings.wan_addresses)
     return [(key, text, default if usual else written) for key, text, usual in rows]

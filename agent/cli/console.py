@@ -1,4 +1,4 @@
-"""What the commands write to a terminal: usage, settings, mistakes."""
+"""What the commands print: usage, settings, mistakes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ usage: sidecar COMMAND [FLAGS]        one dash or two; -flag value or -flag=valu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
-    """Where a command reads its words from and writes to."""
+    """A command's words and environment, and its two output streams."""
 
     words: tuple[str, ...]
     environ: Mapping[str, str]
@@ -28,15 +28,15 @@ class Console:
     err: TextIO
 
     def say(self, text: str) -> None:
-        """A line of what was asked for."""
+        """Print a line of the result."""
         self.out.write(text + "\n")
 
     def complain(self, text: str) -> None:
-        """A line about what is wrong."""
+        """Print a line about an error."""
         self.err.write(f"sidecar: {text}\n")
 
     def complain_of(self, mistakes: Sequence[Mistake]) -> None:
-        """Every mistake; one alone needs no heading."""
+        """Print every mistake; one alone needs no heading."""
         if len(mistakes) == 1:
             self.complain(str(mistakes[0]))
             return
@@ -46,12 +46,12 @@ class Console:
 
 
 def usage(commands: Mapping[str, str]) -> str:
-    """The commands, one line each."""
+    """Return the list of commands, one line each."""
     return _USAGE.format(commands="\n".join(f"  {name:11} {says}" for name, says in commands.items()))
 
 
 def flag_usage(command: str, says: str, groups: Mapping[str, Sequence[Option]], form: str = "") -> str:
-    """The flags of one command."""
+    """Return the help of one command with its flags."""
     lines = [f"usage: sidecar {command} [FLAGS] {form}".rstrip(), "", f"  {says}"]
     for title, options in groups.items():
         lines += ["", f"{title}:"]
@@ -62,18 +62,18 @@ def flag_usage(command: str, says: str, groups: Mapping[str, Sequence[Option]], 
 
 
 def run_usage(command: str, says: str, form: str = "") -> str:
-    """The flags of `run` and `check`."""
+    """Return the help of a command that takes the flags of `run`."""
     groups = {
-        "whom to run beside": WHO,
+        "which service to run beside": WHO,
         "Consul": CONSUL,
         "the agent itself": (CONFIG, *OURS),
-        "who is let in": POLICY,
+        "policy": POLICY,
     }
     return flag_usage(command, says, groups, form)
 
 
 def effective_text(rows: Sequence[tuple[str, str, Origin]]) -> str:
-    """The settings in force with where each comes from, in columns."""
+    """Return the settings in force and their origins, in columns."""
     width = max((len(f"{name} = {value}") for name, value, _ in rows), default=0)
     return "\n".join(f"{f'{name} = {value}':{min(width, 60)}}  # {origin}" for name, value, origin in rows)
 

@@ -1,7 +1,7 @@
-"""`sidecar doctor`: everything that must hold for this workload's sidecar to serve, one line each.
+"""`sidecar doctor`: checks everything that this workload's sidecar needs to serve, one line each.
 
-It looks and changes nothing: what it fetches stays in memory. Where an agent runs it is asked too, at its
-admin endpoint. The text is plain: rich, which the demo writes with, is not installed with the agent.
+It changes nothing, and what it fetches stays in memory. If an agent runs, its admin endpoint is asked too.
+The output is plain text: rich, which the demo prints with, is not installed with the agent.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ from agent.relay.close import reset
 from certs.contexts import build_contexts
 from upstreams.spec import LOOPBACK, Bind, LocalBind
 
-SAYS = "everything that must hold for this sidecar to serve, one line each; -json"
-FEW_FILES = 4096  # two for each connection: about two thousand of them
+SAYS = "check everything this sidecar needs to serve, one line each"
+FEW_FILES = 4096  # each connection takes two: enough for about two thousand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A running agent's own word: its `/status`, and each address it holds. Empty when none answers."""
+    """The `/status` of the running agent, with the addresses it holds; empty when no agent answers."""
 
     document: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def who(self) -> str:
-        """For a person."""
+        """The agent, named for a person."""
         return f"the running agent (pid {self.document['pid']})"
 
     def holds(self, address: str) -> bool:
-        """Whether it listens there."""
+        """Return whether the agent listens there."""
         openings = [
             self.document.get("public"),
             *(one["listener"] for one in self.document.get("upstreams", ())),
@@ -73,7 +73,7 @@ class Running:
 
 
 def main(_name: str, console: Console) -> int:
-    """Look at everything and print it."""
+    """Run every check and print the findings; return the exit code of the worst."""
     flags = (*RUN_FLAGS, JSON.flag)
     resolution = read_settings(console.words, console.environ, flags=flags)
     if resolution is None:
@@ -96,7 +96,7 @@ def main(_name: str, console: Console) -> int:
 
 
 async def examine(settings: Settings, clock: Clock) -> list[Finding]:
-    """Everything, in order."""
+    """Return all findings, in the order of the checks."""
     findings = [ok("settings", "valid"), look_at_files(), *look_at_deny_file(settings)]
     running = await look_at_agent(settings, findings)
     token = TokenSource(settings.token, settings.token_file)
@@ -139,7 +139,7 @@ def _by_settings(settings: Settings) -> Registration | None:
 
 
 def look_at_files() -> Finding:
-    """The limit an agent started like this would have: it raises its own to the hard one."""
+    """Check the limit of open files that an agent would have: it raises the soft limit to the hard one."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < FEW_FILES:
         return warn(
@@ -149,7 +149,7 @@ def look_at_files() -> Finding:
 
 
 def look_at_deny_file(settings: Settings) -> list[Finding]:
-    """Readable, if there is one."""
+    """Check that the deny file, if there is one, can be read."""
     if settings.deny_file is None:
         return []
     try:
@@ -160,7 +160,7 @@ def look_at_deny_file(settings: Settings) -> list[Finding]:
 
 
 async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:
-    """What a running agent says of itself, if one answers."""
+    """Ask the running agent for its status, if one answers."""
     address = settings.admin_bind[0]
     client = Client(unix_or_tcp(address), host="localhost")
     try:
@@ -176,7 +176,7 @@ async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:
 
 
 def agent_findings(document: Mapping[str, Any]) -> list[Finding]:
-    """Ready, its version, its complaints, its leaf, the questions that fail."""
+    """Return findings about readiness, version, complaints, leaf and failing watches of a running agent."""
     subject = f"running agent {document['pid']}"
     missing = "; ".join(document["missing"])
     findings = [
@@ -194,14 +194,14 @@ def agent_findings(document: Mapping[str, Any]) -> list[Finding]:
     for watch in document["watches"]:
         if watch["failing"] is not None:
             since, age = watch["failing"]["since"], watch["answered_seconds_ago"]
-            told = "never answered" if age is None else f"last answered {age:.0f} s ago"
-            found = f"{watch['name']} fails since {since}, {told}: {watch['failing']['detail']}"
-            findings.append(warn(subject, found, "what it had is served on; mend what Consul says"))
+            last = "never answered" if age is None else f"last answered {age:.0f} s ago"
+            found = f"{watch['name']} fails since {since}, {last}: {watch['failing']['detail']}"
+            findings.append(warn(subject, found, "the last good value is in force; mend what Consul says"))
     return findings
 
 
 def another_agent(registration: Registration, running: Running) -> list[Finding]:
-    """A word when the agent that answers stands beside another service."""
+    """Return a warning if the agent that answers belongs to another proxy."""
     theirs = (running.document.get("placement") or {}).get("proxy_id", registration.proxy_id)
     if theirs == registration.proxy_id:
         return []
@@ -210,10 +210,10 @@ def another_agent(registration: Registration, running: Running) -> list[Finding]
 
 
 async def look_at_listeners(registration: Registration, running: Running) -> list[Finding]:
-    """The public bind and the app behind it."""
+    """Check the public bind and the app behind it."""
     public = registration.public_bind
     if public is None:
-        return [skip("public", "nothing may come in: there is no port")]
+        return [skip("public", "there is no port, so no public listener")]
     if registration.public_unserved:
         return [skip("public", "it is not served, see above"), await _look_at_app(registration)]
     findings = [await look_at_bind("public", LocalBind(public.host, public.port), running)]
@@ -225,7 +225,10 @@ async def look_at_listeners(registration: Registration, running: Running) -> lis
 
 
 async def look_at_bind(subject: str, place: Bind, running: Running) -> Finding:
-    """Free, or held by the running agent. A socket file is looked at, never made or removed."""
+    """Check that an address is free, or held by the running agent.
+
+    A socket file is neither made nor removed.
+    """
     if running.holds(str(place)):
         return ok(subject, f"{place} is held by {running.who}")
     if not isinstance(place, LocalBind):
@@ -245,7 +248,7 @@ async def look_at_bind(subject: str, place: Bind, running: Running) -> Finding:
 async def _look_at_app(registration: Registration) -> Finding:
     app = registration.local_app
     if app is None:
-        return fail("app", "nobody says where it is", "set LocalServicePort, or -service-addr")
+        return fail("app", "its address is not given", "set LocalServicePort, or -service-addr")
     try:
         reset(await dial(app, registration.local_connect_timeout))
     except DialFailed as error:
@@ -258,7 +261,7 @@ async def _look_at_app(registration: Registration) -> Finding:
 async def _look_at_upstreams(
     case: Examination, registration: Registration, running: Running
 ) -> Sequence[Finding]:
-    """Binds first, one after the other; then all upstreams at once."""
+    """Check the binds one after the other, then all upstreams in parallel."""
     findings = [
         await look_at_bind(f"upstream {one.destination}", one.bind, running) for one in registration.upstreams
     ]
@@ -271,6 +274,6 @@ async def _look_at_upstreams(
         contexts=None if case.credentials is None else build_contexts(case.credentials, 1),
         clock=case.clock,
     )
-    told = await in_order([partial(look_at_upstream, one, journey) for one in registration.upstreams])
-    findings += [finding for each in told for finding in each]
+    found = await in_order([partial(look_at_upstream, one, journey) for one in registration.upstreams])
+    findings += [finding for each in found for finding in each]
     return findings

@@ -1,4 +1,4 @@
-"""What `sidecar doctor` asks the Consul agent: reached, who we are, our credentials, who may call us."""
+"""The checks of `sidecar doctor` against Consul: reachability, registration, credentials, intentions."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from certs.credentials import Credentials, CredentialsRejected, prove
 
 T = TypeVar("T")
 
-ASK_SECONDS = 5.0  # for one question: doctor tells what is, it does not wait for better times
+ASK_SECONDS = 5.0  # for one question: doctor reports the present state and does not wait for a better one
 DAY = 86400.0
-ROOT_DAYS = 30.0  # a root that ends sooner is worth a word
-LEAST_LIFE = 0.1  # of a leaf's life; Consul renews long before
+ROOT_DAYS = 30.0  # a root that expires sooner is a warning
+LEAST_LIFE = 0.1  # the share of a leaf's life that must be left; Consul renews long before
 
 
 @dataclass(slots=True, kw_only=True)
 class Examination:
-    """What the checks share, and what they have come to know; None where it could not be found out."""
+    """What the checks share, and what they have found out; None where a check failed."""
 
     settings: Settings
     consul: Consul
@@ -52,20 +52,20 @@ class Examination:
     credentials: Credentials | None = None
 
     def note(self, finding: Finding) -> bool:
-        """Keep it; whether it is no failure."""
+        """Keep the finding; return whether it is no failure."""
         self.findings.append(finding)
         return finding.state is not State.FAIL
 
 
 async def answered(call: Callable[[], Awaitable[T]]) -> T:
-    """The answer within ASK_SECONDS; raise ConsulError."""
+    """Return the answer within ASK_SECONDS. Raises ConsulError."""
     with trio.move_on_after(ASK_SECONDS):
         return await call()
     raise ConsulError(ConsulReason.UNAVAILABLE, "Consul", f"no answer within {ASK_SECONDS:g} s")
 
 
 def refused(subject: str, error: ConsulError, rule: str) -> Finding:
-    """A question that brought nothing: `rule` is what the token needs for it."""
+    """Return the finding for a failed question: `rule` is the ACL rule that it needs."""
     if error.reason is ConsulReason.DENIED:
         unknown = "ACL not found" in error.text
         remedy = (
@@ -87,7 +87,7 @@ def refused(subject: str, error: ConsulError, rule: str) -> Finding:
 
 
 async def look_at_consul(case: Examination) -> bool:
-    """Reached, how fast, and its clock. Whether there is any use in asking more."""
+    """Check that Consul answers, how fast, and its clock; return whether further questions make sense."""
     address, settings = case.settings.http_addr, case.settings
     skew = ClockSkew(case.clock, lambda _seconds, _notable: None)
     case.consul.on_date = skew.take
@@ -120,7 +120,7 @@ def _clock(skew: ClockSkew) -> Finding:
 
 
 def look_at_token(case: Examination) -> bool:
-    """Where the token comes from, and whether it can be read."""
+    """Check where the token comes from, and that it can be read."""
     try:
         there = case.token.current()
     except TokenUnusable as fault:
@@ -133,7 +133,7 @@ def look_at_token(case: Examination) -> bool:
 
 
 async def look_at_registration(case: Examination) -> bool:
-    """Found, and free of problems. Settings without a registration make one of their own."""
+    """Check that the registration exists and has no problems; with -service the settings make one."""
     settings = case.settings
     if settings.identity is IdentityKind.SERVICE:
         case.registration = await _servable(case, from_settings(settings))
@@ -159,12 +159,12 @@ async def look_at_registration(case: Examination) -> bool:
     case.registration = await _servable(case, overridden(found, settings))
     for problem in found.problems:
         case.note(warn("registration", str(problem), "correct the service definition and register it again"))
-    said = f"{found.proxy_id}, sidecar of {found.service} ({found.service_id})"
-    return case.note(ok("registration", said)) if not found.problems else True
+    text = f"{found.proxy_id}, sidecar of {found.service} ({found.service_id})"
+    return case.note(ok("registration", text)) if not found.problems else True
 
 
 async def _servable(case: Examination, configured: Registration) -> Registration:
-    """What of it can be served: listeners that meet each other or the app are told, and left out."""
+    """Return the part of the registration that can be served; note the listeners that collide."""
     admin = case.settings.admin_bind
     effective = servable(configured, admin, await look_up(listening_at(configured, admin)))
     for problem in effective.problems[len(configured.problems) :]:
@@ -179,7 +179,7 @@ async def _servable(case: Examination, configured: Registration) -> Registration
 
 
 async def look_at_credentials(case: Examination, registration: Registration) -> bool:
-    """Roots and leaf, proved to fit as the agent proves them. Nothing of them is kept."""
+    """Check that roots and leaf fit, by the agent's own proof; neither is kept."""
     rule = f'service "{registration.service}" {{ policy = "write" }}'
     subject = "roots"
     try:
@@ -219,7 +219,7 @@ async def look_at_credentials(case: Examination, registration: Registration) -> 
 
 
 async def look_at_intentions(case: Examination, registration: Registration) -> bool:
-    """Who may call us, and whether what they say can be honoured."""
+    """Check that the intentions can be read, and all of them understood."""
     rule = f'service "{registration.service}" {{ intentions = "read" }} (policy = "read" includes it)'
     try:
         answer = await answered(lambda: case.consul.intentions(registration.service))
@@ -230,7 +230,7 @@ async def look_at_intentions(case: Examination, registration: Registration) -> b
         return case.note(fail("intentions", str(error), "correct the intention with that field"))
     caller = unnamed_caller("", registration.datacenter or case.datacenter)
     intentions = await with_default(listed, case.consul, caller)
-    header = "X-Consul-Default-Acl-Policy" if answer.default_policy else "not told (before 1.9), so denied"
+    header = "X-Consul-Default-Acl-Policy" if answer.default_policy else "not stated (before 1.9), so denied"
     origin = ", ".join(filter(None, (header, intentions.default_origin)))
     found = f"{len(intentions.rules)} for {registration.service}, default {intentions.default} ({origin})"
     if intentions.default_unknown:
@@ -238,7 +238,7 @@ async def look_at_intentions(case: Examination, registration: Registration) -> b
         remedy = f"callers that no intention names are denied; the token needs {rule}"
         return case.note(warn("intentions", found, remedy))
     if intentions.unsupported:
-        remedy = "who is meant by them is denied; write them in words that this sidecar understands"
+        remedy = "the sources they name are denied; write them in terms that this sidecar understands"
         return case.note(warn("intentions", f"{found}; not understood: {intentions.unsupported[0]}", remedy))
     unread = registration.http in (HttpMode.NEVER, HttpMode.UNSUPPORTED)
     if unread and any(one.permissions is not None for one in intentions.rules):

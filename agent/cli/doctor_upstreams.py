@@ -1,7 +1,7 @@
-"""What `sidecar doctor` finds behind each upstream: instances, the address chosen, and a handshake by hand.
+"""The checks of `sidecar doctor` behind each upstream: instances, the chosen address, a handshake.
 
-The leaf is used in memory only. No byte of an application is sent. An admitted handshake looks to the far
-side like a connection that ends at once; one its intentions deny is seen here as a refusal, never why.
+The leaf is used in memory only, and no byte of an application is sent. To the far side an accepted handshake
+is a connection that ends at once. A refusal by its intentions is seen here as a refusal, without the reason.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from upstreams.reach import AddressWarning, Unreachable, doubt, reach
 from upstreams.route import Candidate, RouteContext, approaches, dialled
 from upstreams.spec import Destination, Gateways, QueryDestination, Upstream, WanMode
 
-MOST_WAYS = 3  # tried of one target
+MOST_WAYS = 3  # candidates tried of one target
 DIAL_SECONDS = 3.0
 HANDSHAKE_SECONDS = 3.0
-REFUSAL_SECONDS = 0.5  # with TLS 1.3 a refusal comes after our handshake is over
+REFUSAL_SECONDS = 0.5  # with TLS 1.3 a refusal arrives after our handshake is over
 
 _ODD = {
     AddressWarning.MIXED_PAIR: (
@@ -54,7 +54,7 @@ _ODD = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journey:
-    """What the ways to every upstream share. `contexts` None: endpoints are looked up, nobody is dialled."""
+    """What the checks of all upstreams share. `contexts` None: endpoints are looked up and not dialled."""
 
     consul: Consul
     datacenter: str
@@ -64,13 +64,13 @@ class Journey:
 
 
 async def look_at_upstream(upstream: Upstream, journey: Journey) -> Sequence[Finding]:
-    """Its targets in parallel, in their order; when one way serves, the failures of others are warnings."""
-    told = await in_order([_bound(_look_at_target, upstream, one, journey) for one in upstream.targets])
-    return eased([finding for findings in told for finding in findings])
+    """Check an upstream's targets in parallel; if one candidate serves, failures of others are warnings."""
+    found = await in_order([_bound(_look_at_target, upstream, one, journey) for one in upstream.targets])
+    return eased([finding for findings in found for finding in findings])
 
 
 async def in_order(calls: Sequence[Callable[[], Awaitable[Sequence[Finding]]]]) -> list[Sequence[Finding]]:
-    """Do all at once; the results in the order of the calls."""
+    """Run all calls in parallel; return their results in the order of the calls."""
     results: list[Sequence[Finding]] = [()] * len(calls)
 
     async def do(place: int) -> None:
@@ -112,12 +112,12 @@ async def _look_at_target(upstream: Upstream, target: Destination, journey: Jour
             else "no mesh gateway is known on the way: register one, or set another mesh gateway mode"
         )
         return [fail(subject, counted, remedy, ExitCode.UNAVAILABLE)]
-    told = await in_order([_tried(subject, way, upstream, journey) for way in ways])
-    return [skip(subject, f"{counted}; {len(ways)} tried"), *(one for each in told for one in each)]
+    findings = await in_order([_tried(subject, way, upstream, journey) for way in ways])
+    return [skip(subject, f"{counted}; {len(ways)} tried"), *(one for each in findings for one in each)]
 
 
 async def endpoints_of(target: Destination | Gateways, consul: Consul) -> EndpointSet:
-    """Where it is now; raise ConsulError or AnswerRejected."""
+    """Return the present endpoints of a target. Raises ConsulError, AnswerRejected."""
     if isinstance(target, QueryDestination):
         return read_found(target, await answered(lambda: consul.execute(target)))
     if isinstance(target, Gateways):
@@ -128,7 +128,7 @@ async def endpoints_of(target: Destination | Gateways, consul: Consul) -> Endpoi
 
 
 async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Candidate]:
-    """The first few, each once, in the order in which the agent would try them."""
+    """Return the first few distinct candidates in the order in which the agent would try them."""
     gateways: dict[str, EndpointSet] = {}
     terrain = RouteContext(
         own_datacenter=journey.datacenter,
@@ -185,7 +185,7 @@ async def _shake_hands(
     subject: str, address: str, way: Candidate, sock: socket.socket, journey: Journey
 ) -> Finding:
     contexts = journey.contexts
-    assert contexts is not None  # looked at before anybody is dialled
+    assert contexts is not None  # `_try` has returned without contexts
     begun = trio.current_time()
     name = server_name(way.endpoint.expected, contexts.credentials.bundle.trust_domain)
     try:
@@ -209,13 +209,13 @@ async def _shake_hands(
 
 
 def _cipher(tls: SSL.Connection) -> str:
-    """Version, group and suite; without the group, which pyOpenSSL tells from 26.0 on, where it does not."""
+    """Return version, group and suite; pyOpenSSL names the group from 26.0 on."""
     group = getattr(tls, "get_group_name", lambda: None)()
     return ", ".join(filter(None, (tls.get_protocol_version_name(), group, tls.get_cipher_name())))
 
 
 async def _refusal(tls: SSL.Connection, sock: socket.socket) -> str:
-    """How the other side has ended it at once; empty while it waits for our first byte, or speaks first."""
+    """Return how the far side has refused us; empty while it waits for our first byte, or sends its own."""
     with trio.move_on_after(REFUSAL_SECONDS):
         while True:
             try:

@@ -1,6 +1,6 @@
 """`sidecar explain`: may this source call that destination, and by which rule.
 
-Asked is the Consul agent, so no sidecar need run; with `-running` the running sidecar, by what it has.
+It asks the Consul agent, so that no sidecar needs to run; with `-running` it asks the running sidecar.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ ALLOWED, DENIED = 0, 1
 _CODES = {
     ConsulReason.DENIED: ExitCode.PERMISSION,
     ConsulReason.MALFORMED: ExitCode.CONFIGURATION,
-    ConsulReason.NOT_FOUND: ExitCode.CONFIGURATION,  # 1 is taken: it says "denied"
+    ConsulReason.NOT_FOUND: ExitCode.CONFIGURATION,  # 1 means "denied"
 }
-SAYS = "may this source call that destination, and by which rule; exit 0 allowed, 1 denied"
+SAYS = "say whether this source may call that destination, and by which rule; exit 0 allowed, 1 denied"
 
 _ASK = (
     Option(name="source", read=parse_text, example="SERVICE[@DC]",
-           says="who calls; a SPIFFE ID will do as well"),
+           says="the caller; a SPIFFE ID is taken too"),
     Option(name="destination", read=parse_text, example="SERVICE[@DC]",
-           says="whom; with -running its own service"),
-    Option(name="method", read=parse_text, example="GET", says="of an HTTP request, with -path"),
-    Option(name="path", read=parse_text, example="/x", says="of an HTTP request"),
-    Option(name="header", read=parse_text, example="'Name: value'", repeatable=True, says="of that request"),
-    Option(name="serial", read=parse_text, example="0a:7f", says="of the caller's certificate"),
+           says="the service called; with -running this is the sidecar's own service"),
+    Option(name="method", read=parse_text, example="GET", says="the method of an HTTP request; with -path"),
+    Option(name="path", read=parse_text, example="/x", says="the path of an HTTP request"),
+    Option(name="header", read=parse_text, example="'Name: value'", repeatable=True,
+           says="a header of the HTTP request"),
+    Option(name="serial", read=parse_text, example="0a:7f", says="the serial of the caller's certificate"),
     Option(name="running", read=parse_bool, says="ask the running agent (-admin-bind) instead of Consul"),
 )  # fmt: skip
 
 
 def main(_name: str, console: Console) -> int:
-    """Print the explanation."""
+    """Print the explanation; return 0 for allowed, 1 for denied."""
     flags = [option.flag for option in _ASK]
     resolution = read_settings(
         console.words, console.environ, flags=(*RUN_FLAGS, *flags), identity_required=False
@@ -79,15 +80,15 @@ def main(_name: str, console: Console) -> int:
 
 def _inquiry(values: Mapping[str, Sequence[str]]) -> Inquiry:
     names = ("source", "destination", "method", "path", "serial")
-    told = {name: values.get(name, ("",))[-1] for name in names}
-    inquiry = Inquiry(**told, headers=tuple(values.get("header", ())))
+    texts = {name: values.get(name, ("",))[-1] for name in names}
+    inquiry = Inquiry(**texts, headers=tuple(values.get("header", ())))
     if not inquiry.destination and "running" not in values:
         raise InvalidInquiry("say whom it calls: -destination SERVICE[@DC]")
     return inquiry
 
 
 async def ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
-    """Whether it is allowed, and the page, by the running agent; raise Exit."""
+    """Return the running agent's verdict and its explanation. Raises Exit."""
     address = settings.admin_bind[0]
     client = Client(unix_or_tcp(address), host="localhost")
     body = msgspec.json.encode(inquiry)
@@ -106,7 +107,7 @@ async def ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
 
 
 async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
-    """The same by what Consul says and our settings; raise Exit or InvalidInquiry."""
+    """Return verdict and explanation by Consul's intentions and our settings. Raises Exit, InvalidInquiry."""
     consul = consul_of(settings, TokenSource(settings.token, settings.token_file))
     deny_file = DenyFile(settings.deny_file)
     try:

@@ -1,4 +1,4 @@
-"""What `sidecar doctor` has found, one line each, and the exit code that follows (pure)."""
+"""The findings of `sidecar doctor`, one line each, and the exit code that follows. No effects."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from agent.base.exits import ExitCode
 
 
 class State(StrEnum):
-    """How one thing stands."""
+    """The result of one check."""
 
     OK = "ok"
-    WARN = "warn"  # it serves, and an operator should know
-    FAIL = "fail"  # it does not serve as it is
-    SKIP = "skip"  # not looked at, and why
+    WARN = "warn"  # the sidecar serves, and the operator should know
+    FAIL = "fail"  # the sidecar does not serve like this
+    SKIP = "skip"  # not checked, with the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line. `code` is what a failure alone would end with; `remedy` what to do, in words."""
+    """One line. `code`: the exit code of a failure alone; `remedy`: what to do, in words."""
 
     state: State
     subject: str
@@ -34,33 +34,33 @@ class Finding:
 
     @property
     def row(self) -> dict[str, str]:
-        """For JSON."""
+        """The finding as a JSON object."""
         row = {"state": self.state.value, "subject": self.subject, "found": self.found}
         return {**row, "remedy": self.remedy} if self.remedy else row
 
 
 def ok(subject: str, found: str) -> Finding:
-    """It holds."""
+    """Return a finding: the check has passed."""
     return Finding(state=State.OK, subject=subject, found=found)
 
 
 def skip(subject: str, found: str) -> Finding:
-    """It was not looked at."""
+    """Return a finding: the check was not made."""
     return Finding(state=State.SKIP, subject=subject, found=found)
 
 
 def warn(subject: str, found: str, remedy: str) -> Finding:
-    """It serves, and should be looked at."""
+    """Return a finding: the sidecar serves, and the operator should look."""
     return Finding(state=State.WARN, subject=subject, found=found, remedy=remedy)
 
 
 def fail(subject: str, found: str, remedy: str, code: ExitCode = ExitCode.CONFIGURATION) -> Finding:
-    """It does not serve."""
+    """Return a finding: the sidecar does not serve like this."""
     return Finding(state=State.FAIL, subject=subject, found=found, remedy=remedy, code=code)
 
 
 def eased(findings: Sequence[Finding]) -> Sequence[Finding]:
-    """Failures among several of which one is enough: warnings if any of them serves."""
+    """Return the findings with failures as warnings, if at least one candidate serves."""
     if not any(finding.state is State.OK for finding in findings):
         return findings
     return [
@@ -70,12 +70,12 @@ def eased(findings: Sequence[Finding]) -> Sequence[Finding]:
 
 
 def worst(findings: Iterable[Finding]) -> ExitCode:
-    """Of several failures the one an operator has to mend himself: 78 before 77 before 69."""
+    """Return the exit code of the failure that most needs the operator: 78 before 77 before 69."""
     codes = [finding.code for finding in findings if finding.state is State.FAIL]
     return max(codes, default=ExitCode.CLEAN)
 
 
 def page(findings: Sequence[Finding]) -> str:
-    """Every line, and a last one that counts them."""
+    """Return every line, and a last one with the counts."""
     counts = ((state, sum(finding.state is state for finding in findings)) for state in State)
     return "\n".join([*map(str, findings), ", ".join(f"{count} {state.value}" for state, count in counts)])

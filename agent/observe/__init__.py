@@ -1,6 +1,6 @@
-"""What an operator is told: the log, the metrics, the status, and the admin endpoint.
+"""The log, the metrics, the status and the admin endpoint: everything an operator reads about an agent.
 
-Nothing here holds up a connection, and no text here holds a secret.
+This room never holds up a connection, and none of its texts holds a secret.
 
     agent  connection_log  events  explain  log  metrics  rate_limit  readiness  routes  server
     status  watch_events

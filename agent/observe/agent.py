@@ -1,4 +1,4 @@
-"""One agent as observers see it: its two planes, its log, and where its admin endpoint is."""
+"""One agent as the observing modules see it: its two planes, its log, its admin endpoint's addresses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from agent.proxy.dataplane import DataPlane
 
 @dataclass(slots=True, kw_only=True)
 class Agent:
-    """What readiness, status, metrics and the admin endpoint read."""
+    """What readiness, status, metrics and the admin endpoint read from."""
 
     control: ControlPlane
     data: DataPlane
     log: Journal
     started: datetime
-    began: float | None = None  # the same by trio's clock, once that runs
+    began: float | None = None  # `started` by trio's clock, once trio runs
     admin_addresses: list[str] = field(default_factory=list)
 
     @property

@@ -1,4 +1,4 @@
-"""What the log's one line about a connection says: who with whom, by which rule, how much, how it ended."""
+"""The fields of a connection's log line: source, destination, rule, bytes, and how it ended."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from agent.connections.records import Finished
 
 
 def fields(finished: Finished) -> dict[str, str | int | float | None]:
-    """The fields in the order in which a person reads them; what is not known is None.
+    """Return the fields in the order in which a person reads them; an unknown one is None.
 
-    `peer` is the other end and `own` ours: inbound the source is the peer, outbound we are. Bytes are those
-    written to each leg, so `to_plain` is what our app was sent.
+    `peer` is the other end and `own` this one: inbound, the source is the peer; outbound, we are. Bytes are
+    those written to each leg: `to_plain` was sent to our app.
     """
     ours, theirs = finished.ours, finished.theirs
     return {

@@ -1,4 +1,4 @@
-"""What the agent tells its operator: one function per event, one line per call."""
+"""The log of one agent: one function per event, one line per call."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ class Journal(WatchJournal):
         worker: int | None = None,
     ) -> None:
         super().__init__(stream, clock, level=level, form=form, worker=worker)
-        self._connections = connections  # every one, also those that end in order
+        self._connections = connections  # log every connection, also one that ends in order
         self._shortage = RateLimit(lines=1, seconds=60.0)
 
     # --- the process ---
 
     def started(self, version: str, pid: int, identity: str, consul: str) -> None:
-        """The settings hold and the agent begins."""
+        """The settings are valid, and the agent starts."""
         self.write(LogLevel.INFO, "started", version=version, pid=pid, identity=identity, consul=consul)
 
     def note(self, text: str) -> None:
-        """Something odd about the settings."""
+        """A setting is unusual, but no mistake."""
         self.write(LogLevel.WARN, "settings.note", text=text)
 
     def take_level(self, level: LogLevel) -> None:
-        """Another level from now on, until the process ends; told by whichever of both tells more."""
+        """Change the level until the process ends; the line is written at the more verbose of both levels."""
         before = self.level
         if before is level:
             return
@@ -59,60 +59,60 @@ class Journal(WatchJournal):
         self.level = level
 
     def unverified(self) -> None:
-        """The agent's certificate is not checked, as asked for."""
+        """The settings switch off the verification of the Consul agent's certificate."""
         self.write(LogLevel.WARN, "consul.unverified", detail="CONSUL_HTTP_SSL_VERIFY is off")
 
     def ready(self, seconds: float | None = None) -> None:
-        """Everything needed to serve is there: for the first time after so many seconds, or again."""
+        """The agent can serve: for the first time, `seconds` after its start, or again."""
         self.write(LogLevel.INFO, "ready", seconds=None if seconds is None else round(seconds, 3))
 
     def unready(self, missing: Sequence[str]) -> None:
-        """Something needed to serve is missing, again."""
+        """The agent could serve, and lacks something now."""
         self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
 
     def draining(self, why: str, live: int, seconds: float) -> None:
-        """No new callers; the connections that live have so long."""
+        """The agent accepts no more callers; live connections have `seconds` to end."""
         self.write(LogLevel.INFO, "draining", why=why, live=live, seconds=seconds)
 
     def drained(self, cut: int) -> None:
-        """The drain is over; `cut` connections had to be ended."""
+        """The drain is over; `cut` connections were closed by it."""
         level = LogLevel.WARN if cut else LogLevel.INFO
         self.write(level, "drained", cut=cut)
 
     def crashed(self, trace: str) -> None:
-        """A bug: what is known of it. The process ends; systemd starts another."""
+        """A bug has ended the process; systemd starts another one."""
         self.write(LogLevel.ERROR, "crashed", trace=trace)
 
     # --- workers ---
 
     def worker_serving(self, worker: int, pid: int) -> None:
-        """A worker lets callers in."""
+        """A worker process accepts callers."""
         self.write(LogLevel.INFO, "worker.serving", slot=worker, pid=pid)
 
     def worker_ended(self, worker: int, reason: str, detail: str, lost: int, pause: float) -> None:
-        """A worker ended unasked, with about so many connections; another is begun after `pause` seconds."""
+        """A worker died with about `lost` connections; its replacement starts after `pause` seconds."""
         self.write(
             LogLevel.ERROR, "worker.ended", slot=worker, reason=reason, detail=detail, lost=lost, pause=pause
         )
 
-    # --- where we listen ---
+    # --- listeners ---
 
     def listening(self, purpose: str, address: str) -> None:
-        """Callers are let in."""
+        """A listener accepts callers."""
         self.write(LogLevel.INFO, "listening", purpose=purpose, address=address)
 
     def listening_ended(self, purpose: str, address: str) -> None:
-        """Callers are no longer let in."""
+        """A listener no longer accepts callers."""
         self.write(LogLevel.INFO, "listening.ended", purpose=purpose, address=address)
 
     def listening_failed(self, purpose: str, detail: str) -> None:
-        """An address is not to be had; it is tried again."""
+        """An address cannot be bound; the agent tries again."""
         self.write(LogLevel.ERROR, "listening.failed", purpose=purpose, detail=detail)
 
     # --- connections (agent.connections.connection.ConnectionEvents, agent.net.accept.AdmissionEvents) ---
 
     def opened(self, connection: Connection, /) -> None:
-        """Application bytes begin to flow."""
+        """Application bytes begin to flow on a connection."""
         if not self.wants(LogLevel.DEBUG):
             return
         self.write(
@@ -127,19 +127,19 @@ class Journal(WatchJournal):
         )
 
     def closed(self, finished: Finished, /) -> None:
-        """A connection has ended; one that ended in order is for debugging, unless every one is wanted."""
+        """A connection has ended; an orderly end is logged at debug level, unless `connection_log` is set."""
         usual = finished.reason.value == Ending.CLEAN.value and not self._connections
         level = LogLevel.DEBUG if usual else LogLevel.INFO
         self._ended(level, "connection.closed", finished)
 
     def refused(self, finished: Finished, /) -> None:
-        """A connection was never opened. A flood of one reason is told in part, and how much was not."""
+        """A connection was refused. Lines of one reason are limited in rate; `hidden` counts the others."""
         hidden = 0 if self._connections else self._flood.hidden(finished.reason.value)
         if hidden is not None:
             self._ended(LogLevel.WARN, "connection.refused", finished, hidden)
 
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
-        """One HTTP request of a connection was answered here instead of by our app."""
+        """The sidecar has answered an HTTP request instead of the app."""
         hidden = self._flood.hidden(f"request {refused.reason.value}")
         if hidden is None:
             return
@@ -157,7 +157,7 @@ class Journal(WatchJournal):
         )
 
     def audited(self, connection: Connection, audited: Audited, /) -> None:
-        """What intentions would deny was let through."""
+        """Audit mode has allowed what intentions deny."""
         hidden = self._flood.hidden(f"audit {audited.reason.value}")
         if hidden is None:
             return
@@ -173,7 +173,7 @@ class Journal(WatchJournal):
         )
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
-        """One candidate of an outbound connection did not serve."""
+        """One candidate of an outbound connection has failed."""
         hidden = self._flood.hidden(f"attempt {attempt.reason.value}")
         if hidden is None:
             return
@@ -192,7 +192,7 @@ class Journal(WatchJournal):
     # --- upstreams (agent.outbound.upstream_state.TargetEvents) ---
 
     def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
-        """New connections go to another target of an upstream."""
+        """New connections of an upstream go to another target."""
         self.write(
             LogLevel.WARN,
             "upstream.target_changed",
@@ -203,7 +203,7 @@ class Journal(WatchJournal):
         )
 
     def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
-        """An endpoint that fails is left out for so long."""
+        """A failing endpoint is ejected for `seconds`."""
         self.write(
             LogLevel.INFO,
             "upstream.ejected",
@@ -215,7 +215,7 @@ class Journal(WatchJournal):
     def doubted(
         self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
     ) -> None:
-        """An address is odd, though it is dialled: told once."""
+        """An address looks wrong and is dialled all the same; logged once for each address."""
         self.write(
             LogLevel.WARN,
             "upstream.address_doubt",
@@ -227,7 +227,7 @@ class Journal(WatchJournal):
         )
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
-        """A listener is full; callers are turned away until there is room. It may come and go quickly."""
+        """A listener is full and turns callers away until there is room; the rate of lines is limited."""
         hidden = self._flood.hidden(f"admission {reason.value}")
         if hidden is None:
             return
@@ -243,13 +243,13 @@ class Journal(WatchJournal):
         )
 
     def exhausted(self, error: OSError, /) -> None:
-        """The system gives no more descriptors or memory; accepting pauses. It may come and go quickly."""
+        """The system gives no more descriptors or memory; accepting pauses. The rate of lines is limited."""
         hidden = self._shortage.hidden("admission")
         if hidden is not None:
             self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror, hidden=hidden or None)
 
     def admin_failed(self, path: str, error: Exception, /) -> None:
-        """A bug, or want of something: a question at the admin endpoint could not be answered."""
+        """A request to the admin endpoint has failed, by a bug or for lack of a resource."""
         hidden = self._flood.hidden(f"admin {path}")
         if hidden is not None:
             self.write(LogLevel.ERROR, "admin.failed", path=path, detail=repr(error), hidden=hidden or None)
@@ -261,12 +261,12 @@ class Journal(WatchJournal):
     # --- warm connections (agent.outbound.warm_connection.WarmEvents) ---
 
     def warm_discarded(self, upstream: Upstream, approach: Candidate, reason: str, detail: str, /) -> None:
-        """One was given up unused; for debugging only, if that is the way of things."""
+        """A warm connection was closed unused; the ordinary reasons are logged at debug level."""
         level = LogLevel.DEBUG if reason in ORDINARY else LogLevel.INFO
         self._warm(level, "upstream.warm_discarded", upstream, str(approach), reason=reason, detail=detail)
 
     def warm_failed(self, upstream: Upstream, attempt: FailedAttempt, /) -> None:
-        """One could not be made."""
+        """A warm connection could not be made."""
         reason, address = attempt.reason.value, attempt.address
         self._warm(
             LogLevel.INFO,
@@ -283,5 +283,5 @@ class Journal(WatchJournal):
     ) -> None:
         hidden = self._flood.hidden(f"{event} {reason}") if self.wants(level) else None
         if hidden is not None:
-            told = {"upstream": str(upstream.destination), "endpoint": endpoint, "reason": reason, **more}
-            self.write(level, event, **told, hidden=hidden or None)
+            common = {"upstream": str(upstream.destination), "endpoint": endpoint, "reason": reason, **more}
+            self.write(level, event, **common, hidden=hidden or None)

@@ -1,4 +1,4 @@
-"""The running agent's answer to `sidecar explain`: by the values it judges callers with at this moment."""
+"""The running agent's answer to `sidecar explain`, from the policy that it enforces at this moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.policy.intentions import Intentions
 
 
 def answer_inquiry(agent: Agent, body: bytes) -> Reply:
-    """`{"allowed": bool, "text": …}`; 400 for what is no question, 503 while there is nothing to go by."""
+    """Return `{"allowed": bool, "text": …}`; 400 for a malformed question, 503 until intentions are known."""
     intentions, registration = (
         agent.control.snapshot.intentions.value,
         agent.control.snapshot.registration.value,
@@ -43,8 +43,8 @@ def answer_inquiry(agent: Agent, body: bytes) -> Reply:
         http=registration.http,
     )
     explanation = explain(question, evidence)
-    told = {"allowed": explanation.allowed, "reason": explanation.reason, "text": explanation.text}
-    return Reply(content_type=JSON, body=msgspec.json.encode(told))
+    answer = {"allowed": explanation.allowed, "reason": explanation.reason, "text": explanation.text}
+    return Reply(content_type=JSON, body=msgspec.json.encode(answer))
 
 
 def _replica(agent: Agent, intentions: Intentions) -> str:

@@ -1,7 +1,7 @@
-"""Lines on standard error, text or JSON with the same fields: `ts`, `level`, `event`, then the event's own.
+"""Writes log lines to standard error, as text or JSON: `ts`, `level`, `event`, then the event's own fields.
 
-Values are printed, never objects: nothing here can reach a key or a token. A line is one write, so that lines
-of several processes on one stream do not mix; none is waited for (agent.process.sink).
+Fields are printed values, never objects, so no line can reach a key or a token. A line is one write, so that
+lines of several processes on one stream do not mix. No caller waits for a write (agent.process.sink).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Field = str | int | float | bool | None
 
 
 class Log:
-    """Events less important than `level` are not written. `clock` tells UTC."""
+    """Writes events of `level` and above. `clock` returns UTC."""
 
     def __init__(
         self,
@@ -35,53 +35,55 @@ class Log:
         self._sink = stream if isinstance(stream, Sink) else Sink(stream)
         self._clock = clock
         self._form = form
-        self._worker = worker  # which process says it, where there are several
+        self._worker = worker  # the number of this process, where there are several
         self.level = level
 
     @property
     def lost(self) -> int:
-        """How many lines nobody could be told."""
+        """How many lines were lost."""
         return self._sink.lost
 
     @property
     def problem(self) -> str:
-        """Why no line can be told, if so."""
+        """Why no line can be written; empty if lines can."""
         return self._sink.problem
 
     def wants(self, level: LogLevel) -> bool:
-        """Whether a line of that level is written: asked first where each connection would make one."""
+        """Return whether a line of that level is written; asked before a connection's fields are made."""
         return _RANK[level] >= _RANK[self.level]
 
     def write(self, level: LogLevel, event: str, **fields: Field) -> None:
-        """One line, if the level is wanted."""
+        """Write one line, if the level is wanted."""
         if not self.wants(level):
             return
-        # Without its zone, which is UTC. Asked for its offset, it leaves a string in the interpreter's cache
-        # of attributes each time; after a flood of refusals hundreds of those hold a page of memory each.
+        # The zone, UTC, is removed first: formatting an offset leaves a string in the interpreter's attribute
+        # cache each time, and after a flood of refusals hundreds of them pin a page of memory each.
         ts = self._clock().replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
         if self._worker is not None:
             fields["worker"] = self._worker
-        said = {name: _sayable(value) for name, value in fields.items() if value is not None and value != ""}
+        printed = {
+            name: _printable(value) for name, value in fields.items() if value is not None and value != ""
+        }
         if self._form is LogFormat.JSON:
-            line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **said}).decode()
+            line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **printed}).decode()
         else:
-            words = (f"{name}={_word(value)}" for name, value in said.items())
+            words = (f"{name}={_word(value)}" for name, value in printed.items())
             line = " ".join((ts, f"{level.value.upper():5}", event, *words))
         self._sink.write(line + "\n")
 
     async def keep_up(self) -> None:
-        """Write what had to wait, for ever, and say afterwards how much was lost."""
+        """Write lines that had to wait, until cancelled, and log how many were lost."""
         while True:
             lost = await self._sink.caught_up()
             self.write(LogLevel.WARN, "log.lost", lines=lost)
 
 
-def _sayable(value: Field) -> Field:
-    """Whatever a text holds, a line can be made of it: half a surrogate pair is no character (of a path)."""
+def _printable(value: Field) -> Field:
+    """Return the field with what UTF-8 cannot express escaped, such as half a surrogate pair of a path."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _word(value: Field) -> str:
-    """A value in a line of text: bare if it is one plain word, else quoted as JSON does."""
+    """Return a value in a line of text: bare if it is one plain word, else quoted as in JSON."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if text and _PLAIN.issuperset(text) else msgspec.json.encode(text).decode()

@@ -1,6 +1,6 @@
-"""`/metrics`: read off both planes at the moment of the scrape. Labels are the named reasons.
+"""`/metrics`: reads both planes at the moment of the scrape. Labels are the named reasons.
 
-Nothing is counted here: what has a number has it in the ledger, in a watch's status or in an admission, once.
+Nothing is counted here: the ledger, the watches' status and the admission of each listener hold the numbers.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from agent.proxy.report import resident_bytes
 
 
 async def families(agent: Agent) -> list[Family]:
-    """Every metric as it is now."""
+    """Return every metric with its present value."""
     report = await agent.data.report(rows=False)
     return [*control_plane(agent), *report.metrics]
 
 
 def control_plane(agent: Agent) -> Iterator[Family]:
-    """The process itself, and what it knows."""
+    """Return the metrics of the control process and of what it watches."""
     yield from _process(agent)
     yield from credentials_report.families(agent.control)
     yield from _watches(agent)
 
 
 def open_files() -> int:
-    """How many descriptors are open."""
+    """Return how many descriptors are open."""
     with os.scandir("/proc/self/fd") as entries:
         return sum(1 for _ in entries)
 
@@ -41,39 +41,45 @@ def open_files() -> int:
 def _process(agent: Agent) -> Iterator[Family]:
     control = agent.control
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    yield gauge("sidecar_info", "The version; always 1.").add(1, version=VERSION)
-    yield gauge("sidecar_ready", "Whether the agent can serve.").add(not missing(agent))
-    yield gauge("sidecar_start_time_seconds", "When it started.").add(agent.started.timestamp())
+    yield gauge("sidecar_info", "The version as a label; always 1.").add(1, version=VERSION)
+    yield gauge("sidecar_ready", "1 if the agent can serve, as /ready says.").add(not missing(agent))
+    yield gauge("sidecar_start_time_seconds", "When the agent started, Unix time.").add(
+        agent.started.timestamp()
+    )
     yield gauge("process_resident_memory_bytes", "Resident memory.").add(resident_bytes())
     yield gauge("process_open_fds", "Open files.").add(open_files())
     yield gauge("process_max_fds", "The limit of open files.").add(limit)
     tasks = trio.lowlevel.current_statistics().tasks_living
-    yield gauge("sidecar_tasks", "Tasks of trio's, its own among them.").add(tasks)
-    yield gauge("sidecar_audit_mode", "Whether intentions are only audited.").add(control.settings.audit)
+    yield gauge("sidecar_tasks", "Living trio tasks, trio's own included.").add(tasks)
+    yield gauge("sidecar_audit_mode", "1 if intentions are audited, not enforced.").add(
+        control.settings.audit
+    )
     intentions = control.snapshot.intentions.value
-    too_old = gauge("sidecar_intentions_too_old", "Whether intentions are older than intentions_max_age.")
+    too_old = gauge("sidecar_intentions_too_old", "1 if intentions are older than intentions_max_age.")
     yield too_old.add(intentions is not None and intentions.too_old)
-    unsupported = gauge("sidecar_intentions_unsupported", "Intentions that deny as they are not understood.")
+    unsupported = gauge("sidecar_intentions_unsupported", "Intentions not understood, which therefore deny.")
     yield unsupported.add(0 if intentions is None else len(intentions.unsupported))
     unknown = gauge(
-        "sidecar_default_policy_unknown", "Whether Consul does not say what it lets in by default."
+        "sidecar_default_policy_unknown", "1 if Consul does not state the default policy, which then denies."
     )
     yield unknown.add(intentions is not None and bool(intentions.default_unknown))
     yield gauge("sidecar_deny_list_entries", "Entries of the deny list.").add(len(control.deny_file.list))
-    unusable = gauge("sidecar_deny_list_unusable", "Whether the deny file cannot be read any more.")
+    unusable = gauge("sidecar_deny_list_unusable", "1 if the deny file cannot be read any more.")
     yield unusable.add(bool(control.deny_file.complaint))
-    no_token = gauge("sidecar_token_unusable", "Whether the token file holds no token.")
+    no_token = gauge("sidecar_token_unusable", "1 if the token file holds no token.")
     yield no_token.add(bool(control.token.complaint))
-    yield counter("sidecar_log_lines_lost_total", "Log lines nobody could be told.").add(agent.log.lost)
+    yield counter("sidecar_log_lines_lost_total", "Log lines lost: stderr was slow or closed.").add(
+        agent.log.lost
+    )
 
 
 def _watches(agent: Agent) -> Iterator[Family]:
-    age = gauge("sidecar_watch_age_seconds", "Since the last good answer.")
-    changes = counter("sidecar_watch_changes_total", "Values published.")
-    failing = gauge("sidecar_watch_failing", "Failures in a row.")
-    failures = counter("sidecar_watch_failures_total", "Failures by reason.")
-    filtered = gauge("sidecar_watch_filtered", "Whether answers lack what the token may not see.")
-    # One query polled at two paces is two watches of one name; a page must not have a sample twice.
+    age = gauge("sidecar_watch_age_seconds", "Seconds since the last good answer to a watch.")
+    changes = counter("sidecar_watch_changes_total", "Values a watch has published.")
+    failing = gauge("sidecar_watch_failing", "Failures of a watch in a row; 0 if its last answer was good.")
+    failures = counter("sidecar_watch_failures_total", "Failures of a watch, by reason.")
+    filtered = gauge("sidecar_watch_filtered", "1 if ACLs remove entries from a watch's answers.")
+    # A query polled at two intervals is two watches of one name; a page may have each sample once.
     for status in {status.name: status for status in agent.control.statuses()}.values():
         if status.age is not None:
             age.add(status.age, watch=status.name)

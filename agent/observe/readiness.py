@@ -1,4 +1,4 @@
-"""Whether the agent can serve, and if not, what is missing: one text per piece, for a person to read."""
+"""Whether the agent can serve, and what is missing if not: one text per item, for a person."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from agent.consul.watch import is_gone
 from agent.control.bootstrap import token_remedy
 from agent.observe.agent import Agent
 
-GONE_GRACE = 60.0  # seconds; a service registered anew is gone for a moment
+GONE_GRACE = 60.0  # seconds; a service that is registered again is unknown for a moment
 
 
 def missing(agent: Agent) -> list[str]:
-    """What keeps the agent from serving; empty when it is ready."""
+    """Return what keeps the agent from serving; empty when it is ready."""
     if agent.control.phase is Phase.DRAINING:
         return ["draining"]
     registration = agent.control.snapshot.registration.value
@@ -32,7 +32,7 @@ def missing(agent: Agent) -> list[str]:
 
 
 def headline(agent: Agent) -> str:
-    """The state of the agent in one line, for the service manager."""
+    """Return the agent's state in one line, for the service manager."""
     pieces = "; ".join(missing(agent))
     if agent.control.phase is Phase.STARTING:
         return f"starting: {pieces}"

@@ -1,4 +1,7 @@
-"""What the admin endpoint answers; what changes the agent (drain, rotate, log level) by unix socket only."""
+"""The routes of the admin endpoint.
+
+Those that change the agent (drain, rotate, log level) need a unix socket.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from agent.observe.status import document
 
 
 def routes(agent: Agent, drain: Callable[[str], None]) -> Sequence[Route]:
-    """The routes of one agent."""
+    """Return the routes of one agent."""
 
     async def live(_body: bytes) -> Reply:
         return text_reply(200, "live")
@@ -31,8 +34,8 @@ def routes(agent: Agent, drain: Callable[[str], None]) -> Sequence[Route]:
         return Reply(content_type=CONTENT_TYPE, body=text(await families(agent)).encode())
 
     async def status(_body: bytes) -> Reply:
-        told = msgspec.json.encode(await document(agent))
-        return Reply(content_type=JSON, body=msgspec.json.format(told, indent=1))
+        encoded = msgspec.json.encode(await document(agent))
+        return Reply(content_type=JSON, body=msgspec.json.format(encoded, indent=1))
 
     async def begin_drain(_body: bytes) -> Reply:
         drain("the admin endpoint")
@@ -64,7 +67,7 @@ async def _rotate(agent: Agent) -> Reply:
         return text_reply(503, "there is no leaf to replace yet")
     result = await agent.control.credentials.refresh(RenewalSource.OPERATOR, reissue=True)
     current = agent.control.snapshot.credentials.value
-    told = {
+    answer = {
         "result": result.value,
         "detail": _why(agent.control.credentials.status, result),
         "generation": current.generation,
@@ -72,7 +75,7 @@ async def _rotate(agent: Agent) -> Reply:
         "not_after": current.credentials.leaf.not_after,
     }
     status = 200 if result in (RenewalResult.NEW, RenewalResult.SAME) else 502
-    return Reply(status=status, content_type=JSON, body=msgspec.json.encode(told))
+    return Reply(status=status, content_type=JSON, body=msgspec.json.encode(answer))
 
 
 def _why(status: CredentialsStatus, result: RenewalResult) -> str:

@@ -1,11 +1,12 @@
-"""The admin endpoint's HTTP/1.1 server: h11 over trio, a handful of routes, bounds on everything.
+"""The admin endpoint's HTTP/1.1 server: h11 over trio, a few routes, limits on everything.
 
-Over TCP it only answers questions, and only if Host names an address of ours, `localhost` or one of
-`admin_hosts`. Whatever changes the agent is asked for over a unix socket, where the file's mode says who may.
+Over TCP it answers questions only, and only if Host names one of its addresses, `localhost` or an entry of
+`admin_hosts`. Requests that change the agent need a unix socket, whose file mode says which users may send
+them.
 
-A probe always finds a place: whoever has waited for longest, between two requests or amid one, gives way to a
-newcomer, and one address holds half of the places at most (`agent.net.admission`). Only what is being
-answered keeps its place.
+A probe always finds a slot: the connection that has been idle for longest, between two requests or within
+one, is closed for a new one, and one address holds at most half of the slots (`agent.net.admission`). Only a
+connection whose request is being answered keeps its slot.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from agent.net.admission import Admission, Slot
 
 MAX_HEAD = 16 << 10  # bytes
 MAX_BODY = 64 << 10  # bytes
-MAX_CONNECTIONS = 64  # that wait for a client; as many may be being answered
+MAX_CONNECTIONS = 64  # that wait for the client; as many more may wait for our answer
 REQUEST_SECONDS = 10.0  # for a request to arrive, and again for its answer to leave
 IDLE_SECONDS = 10.0  # between two requests
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
@@ -48,7 +49,7 @@ Handler = Callable[[bytes], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A method and path, and what answers it; `changes`: it does something, so not over TCP."""
+    """A method and path, and the handler; `changes`: the request changes the agent, so TCP refuses it."""
 
     method: str
     path: str
@@ -57,29 +58,29 @@ class Route:
 
 
 def text_reply(status: int, text: str) -> Reply:
-    """An answer of one line."""
+    """Return a reply of one line of text."""
     return Reply(status=status, body=text.encode() + b"\n")
 
 
 class AdminEvents(AdmissionEvents, Protocol):
-    """Who is told of trouble here; must not block."""
+    """Told of failures at the admin endpoint; must not block."""
 
     def admin_failed(self, path: str, error: Exception, /) -> None:
         """A request could not be answered."""
 
 
 class Seat(Protocol):
-    """The place of a connection: given up for another unless it is settled."""
+    """The slot of a connection: it may be given to another one except while a request is answered."""
 
     def settle(self) -> None:
-        """It waits for us."""
+        """Keep the slot: the client waits for our answer."""
 
     def rest(self) -> None:
-        """It does no more."""
+        """Let the slot be taken: the answer is made."""
 
 
 class Admin:
-    """Serves the routes on every listener given. `hosts` are names for it, beside its addresses."""
+    """Serves the routes on every given listener. `hosts` are names for it, beside its addresses."""
 
     def __init__(self, routes: Sequence[Route], events: AdminEvents, hosts: Collection[str] = ()) -> None:
         self._routes = {(route.method, route.path): route for route in routes}
@@ -88,7 +89,7 @@ class Admin:
         self._admission = Admission(2 * MAX_CONNECTIONS, MAX_CONNECTIONS, fair=True, grace=0.0, own_grace=0.0)
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept and answer until cancelled. The sockets listen already and stay the caller's."""
+        """Accept and answer until cancelled. The listening sockets remain the caller's to close."""
         async with trio.open_nursery() as connections:
             await accept_all(
                 sockets,
@@ -108,14 +109,14 @@ class Admin:
                 await _Conversation(stream, self._routes, place, events=self._events, hosts=hosts).run()
 
     def _hosts_at(self, sock: socket.socket) -> Collection[str] | None:
-        """By which names a connection may ask; None: by any, for no browser leads to a unix socket."""
+        """Return the names that Host may have; None for any, on a unix socket, which no browser reaches."""
         if sock.family == socket.AF_UNIX:
             return None
         return self._hosts | {host_name(sock.getsockname()[0])}
 
 
 class _Conversation:
-    """One connection, one request after the other; `hosts` None: over a unix socket."""
+    """One connection, with one request after another; `hosts` is None on a unix socket."""
 
     def __init__(
         self,
@@ -149,7 +150,7 @@ class _Conversation:
             seconds = IDLE_SECONDS
 
     async def _answer_one(self) -> Reply | None:
-        """Read one request and make its answer; None when the asker has left."""
+        """Read one request and return its reply; None when the client has left."""
         self._without_body = False
         try:
             head = await self._next()
@@ -165,7 +166,7 @@ class _Conversation:
                     return text_reply(413, f"the body is over {MAX_BODY} bytes")
         except h11.RemoteProtocolError as error:
             return text_reply(error.error_status_hint, str(error))
-        except ValueError:  # h11 leaves it to Python, which reads no number of thousands of digits
+        except ValueError:  # h11 parses a length by Python's int, which refuses thousands of digits
             return text_reply(400, "a number of too many digits")
         self._seat.settle()
         try:
@@ -197,12 +198,12 @@ class _Conversation:
             )
         try:
             return await route.answer(body)
-        except Exception as error:  # noqa: BLE001 - of one question; it ends no agent
+        except Exception as error:  # noqa: BLE001 - it fails this request, and not the agent
             self._events.admin_failed(path, error)
             return text_reply(500, "not answered; the log says why")
 
     def _foreign_host(self, head: h11.Request) -> str | None:
-        """The host that is asked for, if it is none of ours. HTTP/1.0 may name none; h11 refuses two."""
+        """Return the Host of a request if it is none of ours. HTTP/1.0 may lack Host; h11 refuses two."""
         named = [value.decode("latin-1") for name, value in head.headers if name == b"host"]
         if self._hosts is None or not named or host_name(named[0]) in self._hosts:
             return None

@@ -1,7 +1,7 @@
-"""`/status`: the whole truth about one agent as one JSON document, built of printed values, never of secrets.
+"""`/status`: the state of one agent as a JSON document, made of printed values, never of secrets.
 
-What an operator reads while something is wrong must not make it worse: rows of connections are bounded, and
-how many are left out is said.
+Reading it must not burden an agent in trouble: the rows of connections are limited, and the document says how
+many are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Row = dict[str, object]
 
 
 async def document(agent: Agent) -> Row:
-    """Everything, as it is now."""
+    """Return the document, as of now."""
     now = agent.control.clock()
     pieces = missing(agent)
     report = await agent.data.report(rows=True)
@@ -58,7 +58,7 @@ async def document(agent: Agent) -> Row:
 
 
 def _counters(agent: Agent, report: DataPlaneReport) -> Row:
-    """The data plane's counters, and what the control plane and the log have counted."""
+    """Return the data plane's counters, and those of the control plane and the log."""
     keeper, lost = agent.control.credentials, report.counters.get("log_lines_lost", 0)
     return {
         **report.counters,
@@ -114,32 +114,32 @@ def _intentions(agent: Agent) -> Row | None:
 
 
 def _outgoing(agent: Agent) -> Row | None:
-    """Which intentions keep us, or anybody, from calling others; None while they are not known."""
+    """Return the intentions that deny us, or every source, a call; None while they are not known."""
     outgoing = agent.control.snapshot.source_intentions.value
     return None if outgoing is None else {"rules": outgoing.rules}
 
 
 def _policy(agent: Agent) -> Row:
-    """What else decides about callers, beside intentions."""
-    told = agent.control.settings
+    """Return the settings that decide about callers beside intentions."""
+    settings = agent.control.settings
     return {
-        "audit": told.audit,
-        "strict": told.strict,
-        "narrow": [str(narrowing) for narrowing in told.narrow or ()],
-        "deny_file": _text(told.deny_file),
+        "audit": settings.audit,
+        "strict": settings.strict,
+        "narrow": [str(narrowing) for narrowing in settings.narrow or ()],
+        "deny_file": _text(settings.deny_file),
         "deny_entries": len(agent.control.deny_file.list),
     }
 
 
 def _complaints(agent: Agent) -> list[str]:
-    """What an operator must not overlook."""
+    """Return the lines that an operator must not overlook."""
     audit = "AUDIT MODE: intentions are not enforced" if agent.control.settings.audit else ""
     deny_file = (
         agent.control.deny_file.complaint
         and f"deny_file: {agent.control.deny_file.complaint}; the old list is in force"
     )
     policy = _policy_complaints(agent.control.snapshot.intentions.value)
-    told = (
+    complaints = (
         audit,
         _portless(agent.control.snapshot.registration.value),
         *policy,
@@ -148,13 +148,13 @@ def _complaints(agent: Agent) -> list[str]:
         agent.log.problem,
         *agent.data.warnings(),
     )
-    return [complaint for complaint in told if complaint]
+    return [complaint for complaint in complaints if complaint]
 
 
 def _portless(registration: Registration | None) -> str:
     if registration is None or registration.public_bind is None or registration.local_app is not None:
         return ""
-    return "no public listener: nobody says where the app is (LocalServicePort, or -service-addr)"
+    return "no public listener: the app's address is not given (LocalServicePort, or -service-addr)"
 
 
 def _policy_complaints(intentions: Intentions | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the log says of Consul and of all that is watched there: one function per event, one line per call."""
+"""The log events of Consul and of all watched values: one function per event, one line per call."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from agent.observe.rate_limit import RateLimit
 from certs.contexts import Contexts
 from certs.credentials import OwnFault
 
-MOST_UNSUPPORTED = 10  # intentions of one list that are not understood, a line each
+MOST_UNSUPPORTED = 10  # lines about intentions of one list that are not understood
 
 
 class WatchJournal(Log):
-    """The events of watches and of what came by them, and of what nobody foresaw."""
+    """Logs the events of watches and of the values they bring, and unforeseen exceptions."""
 
     def __init__(
         self,
@@ -34,11 +34,11 @@ class WatchJournal(Log):
         worker: int | None = None,
     ) -> None:
         super().__init__(stream, clock, level=level, form=form, worker=worker)
-        self.internal_errors: Counter[str] = Counter()  # by where, ever
+        self.internal_errors: Counter[str] = Counter()  # by `Where`, since the start
         self._flood = RateLimit()
 
     def internal_error(self, where: Where, name: str, error: BaseException, /) -> None:
-        """An exception that nobody foresaw has ended one watch, connection or task (docs/failures.md)."""
+        """An unforeseen exception has ended one watch, connection or task (docs/failures.md)."""
         self.internal_errors[where.value] += 1
         hidden = self._flood.hidden(f"internal_error {where.value}")
         if hidden is None:
@@ -55,7 +55,7 @@ class WatchJournal(Log):
         )
 
     def watch_failed(self, status: WatchStatus) -> None:
-        """A question went wrong. Repeated failures of one reason are told once, then for debugging only."""
+        """A question to Consul has failed. Repetitions of one reason are logged at debug level."""
         failure = status.failing
         if failure is None:
             return
@@ -66,74 +66,77 @@ class WatchJournal(Log):
         self.write(level, "watch.failed", watch=status.name, reason=reason, detail=str(failure))
 
     def watch_recovered(self, status: WatchStatus) -> None:
-        """Questions are answered again."""
+        """Consul answers a watch again."""
         self.write(LogLevel.INFO, "watch.recovered", watch=status.name)
 
     def watch_filtered(self, status: WatchStatus) -> None:
-        """Answers begin or cease to be short of what the token may not see; what they list is used."""
+        """ACLs begin or cease to remove entries from a watch's answers; the remaining entries are used."""
         if status.filtered:
-            detail = "the token may not see all of it: some instances are left out"
+            detail = "ACLs hide some entries from the token; the visible ones are used"
             self.write(LogLevel.WARN, "watch.filtered", watch=status.name, detail=detail)
         else:
             self.write(LogLevel.INFO, "watch.unfiltered", watch=status.name)
 
     def token_changed(self) -> None:
-        """The token file has another token."""
+        """The token file holds another token."""
         self.write(LogLevel.INFO, "token.changed")
 
     def token_complaint(self, complaint: str) -> None:
-        """The token file cannot be used and the last good token stays in force, or the file is good again."""
+        """The token file is unusable and the last good token stays in force, or the file is good again."""
         if complaint:
             self.write(LogLevel.ERROR, "token.unusable", detail=complaint)
         else:
             self.write(LogLevel.INFO, "token.usable")
 
     def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None:
-        """A new registration is in force."""
+        """Another registration is in force."""
         self.write(LogLevel.INFO, "registration.changed", proxy_id=proxy_id)
         for problem in problems:
             self.write(LogLevel.WARN, "registration.problem", detail=problem)
 
     def registration_gone(self, proxy_id: str) -> None:
-        """Consul no longer knows us; what we had is served on."""
+        """Consul does not know the proxy any more; the agent serves its last registration."""
         self.write(LogLevel.WARN, "registration.gone", proxy_id=proxy_id)
 
     def self_registration_failed(self, detail: str) -> None:
-        """`-register` did not get through; it is tried again."""
+        """`-register` has failed; the agent tries again."""
         self.write(LogLevel.WARN, "registration.own_failed", detail=detail)
 
     def intentions_changed(self, rules: int, default: str, unsupported: Sequence[str]) -> None:
-        """New intentions are in force, or another default; some deny because they are not understood."""
+        """Other intentions or another default are in force; those not understood deny."""
         self.write(LogLevel.INFO, "intentions.changed", rules=rules, default=default)
         for rule in unsupported[:MOST_UNSUPPORTED]:
             self.write(LogLevel.WARN, "intentions.unsupported", rule=rule, of=len(unsupported))
 
     def outgoing_changed(self, rules: int) -> None:
-        """Other intentions speak of our service as a caller; so many of them may keep it out."""
+        """The intentions that name our service as a source have changed.
+
+        `rules` of them may deny its calls.
+        """
         self.write(LogLevel.INFO, "outgoing.changed", rules=rules)
 
     def intentions_too_old(self, since: datetime) -> None:
-        """Consul has not answered about intentions for too long: nobody is let in by them any more."""
+        """Consul has not confirmed the intentions for `intentions_max_age`: all callers are refused."""
         self.write(LogLevel.ERROR, "intentions.too_old", since=since.isoformat())
 
     def intentions_current(self) -> None:
-        """It has answered again."""
+        """Consul has confirmed the intentions again."""
         self.write(LogLevel.INFO, "intentions.current")
 
     def audit_mode(self) -> None:
-        """Intentions are not enforced, as asked for."""
-        self.write(LogLevel.WARN, "audit.on", detail="what intentions deny is logged, and let through")
+        """The settings switch the enforcement of intentions off."""
+        self.write(LogLevel.WARN, "audit.on", detail="calls that intentions deny are logged, and allowed")
 
     def deny_list_changed(self, entries: int) -> None:
         """Another deny list is in force."""
         self.write(LogLevel.WARN, "deny_list.changed", entries=entries)
 
     def deny_list_unusable(self, detail: str) -> None:
-        """The deny list cannot be read; the last good one stays."""
+        """The deny file is unusable; the last good list stays in force."""
         self.write(LogLevel.ERROR, "deny_list.unusable", detail=detail)
 
     def credentials_published(self, contexts: Contexts) -> None:
-        """New credentials are in force: proven, or new roots that do not vouch for our leaf any more."""
+        """New credentials are in force: a proven leaf, or roots that no longer vouch for the leaf."""
         leaf, unfit = contexts.credentials.leaf, contexts.credentials.unfit
         if unfit:
             self.write(
@@ -150,30 +153,30 @@ class WatchJournal(Log):
         )
 
     def credentials_rejected(self, reason: str, detail: str) -> None:
-        """A leaf and roots that do not fit; the old ones stay."""
+        """A leaf does not fit the roots; the last good credentials stay in force."""
         self.write(LogLevel.ERROR, "credentials.rejected", reason=reason, detail=detail)
 
     def renewal_failed(self, detail: str, not_after: datetime) -> None:
-        """The leaf is due and Consul gives no new one."""
+        """The leaf is due for renewal, and Consul returns no newer one."""
         self.write(LogLevel.WARN, "renewal.failed", detail=detail, not_after=not_after.isoformat())
 
     def leaf_churning(self, detail: str) -> None:
-        """The leaf is issued again and again."""
+        """Consul issues the leaf again and again."""
         self.write(LogLevel.ERROR, "leaf.churning", detail=detail)
 
     def roots_unreadable(self, detail: str) -> None:
-        """Retiring roots of Consul's list cannot be read; nobody is trusted by them."""
+        """Retiring roots in Consul's list cannot be read; certificates under them are not trusted."""
         self.write(LogLevel.ERROR, "roots.unreadable", detail=detail)
 
     def roots_behind(self, reason: str, detail: str) -> None:
-        """A leaf came whose root has not been heard of, and did not come when asked for."""
+        """The root of a new leaf is unknown, and Consul did not return it when asked."""
         self.write(LogLevel.WARN, "roots.behind", reason=reason, detail=detail)
 
     def clock_skewed(self, seconds: float, notable: bool) -> None:
-        """Consul's clock and ours are apart, or agree again."""
+        """Consul's clock and ours differ by more than is safe, or agree again."""
         level, event = (LogLevel.WARN, "clock.skewed") if notable else (LogLevel.INFO, "clock.agrees")
         self.write(level, event, seconds=round(seconds, 1))
 
     def rejudged(self, closed: int) -> None:
-        """Connections were closed because what they were admitted by has changed; each has its own line."""
+        """A change of policy has closed connections; each of them has a line of its own."""
         self.write(LogLevel.INFO, "rejudged", closed=closed)

@@ -156,7 +156,7 @@ class Sink(io.TextIOBase):
         self._untold += 1
 
 
-def stand_in() -> None:
+def replace_closed_streams() -> None:
     """Replace the standard streams that were closed when the process began.
 
     Otherwise the next descriptor that is opened would get number 2, and what a library writes to standard

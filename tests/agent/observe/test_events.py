@@ -171,7 +171,7 @@ async def test_what_audit_and_the_deny_list_have_to_say() -> None:
         connection.end(Ending.CLEAN)
     said = lines(written)
     assert said[:3] == [
-        'WARN  audit.on detail="what intentions deny is logged, and let through"',
+        'WARN  audit.on detail="calls that intentions deny are logged, and allowed"',
         "WARN  deny_list.changed entries=3",
         "ERROR deny_list.unusable detail=gone",
     ]

@@ -19,7 +19,7 @@ from certs.contexts import build_contexts
 from certs.credentials import retain
 from tests.certs import fitting
 
-SHORT = "the token may not see all of it: some instances are left out"
+SHORT = "ACLs hide some entries from the token; the visible ones are used"
 START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 
 
