@@ -46,7 +46,7 @@ def fuzz_one(data: bytes) -> None:
     with suppress(PeerRejected):
         peer = verify_peer([certificate, _ROOT_DER], _BUNDLE, _NOW)
         assert peer.id.trust_domain == _DOMAIN
-        assert peer.not_after > _NOW
+        assert peer.not_after >= _NOW  # RFC 5280 §4.1.2.5: the last moment is within
     try:
         parsed = x509.load_der_x509_certificate(certificate)
     except UNREADABLE:

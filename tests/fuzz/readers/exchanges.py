@@ -1,7 +1,7 @@
 """What a server says to the agent's questions: any bytes on a connection to Consul, in any pieces.
 
 The first byte is how long the pieces are, 0 for one whole. Every exchange ends in an answer or in
-ExchangeFailed, every question of a watch in an answer or in ConsulError, and the pieces make no difference.
+RequestFailed, every question of a watch in an answer or in ConsulError, and the pieces make no difference.
 """
 
 from __future__ import annotations
@@ -89,10 +89,12 @@ def _goes_on(answer: Answer[Json]) -> None:
 
 
 def _client(data: bytes, size: int) -> Client:
-    stream = _Said(data, size)
+    left = [_Said(data, size)]
 
     async def dial() -> trio.abc.Stream:
-        return stream
+        if not left:
+            raise ConnectionRefusedError  # what a connection has left is no other one's
+        return left.pop()
 
     return Client(dial, host="consul", max_body=MOST_BODY)
 
