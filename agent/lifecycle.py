@@ -117,7 +117,7 @@ class Lifecycle:
             control.watch(registration)
             await control.snapshot.credentials.first()
             if registration.accepts_callers:
-                await control.snapshot.intentions.first()
+                await control.snapshot.policy.first()
             await data.open()
         except BindFailed as error:
             raise Exit(error.code, str(error)) from error

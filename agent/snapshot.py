@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent.base.freshness import Confirmation
 from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
+from agent.policy.authorize import Policy
 from agent.policy.deny_list import NOBODY, DenyList
-from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
 from certs.contexts import Contexts
 from upstreams.endpoints import EndpointSet
@@ -23,11 +24,15 @@ from upstreams.spec import Lookup, Upstream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The cells of one agent, or of one worker."""
+    """The cells of one agent, or of one worker.
+
+    `confirmed` says when Consul last said what the intentions in `policy` are: it moves while they do not.
+    """
 
     registration: Latest[Registration] = field(default_factory=Latest)
     credentials: Latest[Contexts] = field(default_factory=Latest)
-    intentions: Latest[Intentions] = field(default_factory=Latest)
+    policy: Latest[Policy] = field(default_factory=Latest)
+    confirmed: Latest[Confirmation] = field(default_factory=Latest)
     source_intentions: Latest[SourceIntentions] = field(default_factory=Latest)
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
 

@@ -48,12 +48,6 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
 }
 MOST_FILES = 13  # of a room
 
-# Arrows that still stand against the table, each until its module is taken apart: importer, imported module.
-NOT_YET = {
-    ("agent.control.plane", "agent.ageing"),
-    ("agent.workers.worker", "agent.ageing"),
-}
-
 # No socket, no clock, no file, no process in the quiet rooms; randomness is handed in as a `random.Random`.
 EFFECTS = frozenset(
     {

@@ -15,7 +15,7 @@ from agent.http1.response_h11 import AnswerReason
 from agent.http1.target import TargetReason
 from agent.inbound.http_connection import FrontReason
 from agent.inbound.inbound import InboundReason
-from agent.policy.intentions import VerdictReason
+from agent.policy.authorize import VerdictReason
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "intentions.md"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -12,3 +13,8 @@ Clock: TypeAlias = Callable[[], datetime]
 def now() -> datetime:
     """Return the wall time in UTC. The agent reads the wall clock here and nowhere else."""
     return datetime.now(UTC)
+
+
+def monotonic() -> float:
+    """Seconds by a clock that is never set and that every process of this machine shares."""
+    return time.monotonic()

@@ -6,7 +6,6 @@ It asks the Consul agent, so that no sidecar needs to run; with `-running` it as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import msgspec
 import trio
@@ -28,6 +27,7 @@ from agent.control.bootstrap import token_remedy
 from agent.control.default_policy import unnamed_caller, with_default
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.watches import read_intentions
+from agent.policy.authorize import Policy
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
 
 ALLOWED, DENIED = 0, 1
@@ -118,8 +118,8 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
         question = question_of(inquiry, trust_domain, own)
         answer = await consul.intentions(destination, datacenter=datacenter if datacenter != own else None)
         listed = await read_intentions(destination, answer).run()
-        intentions = replace(
-            await with_default(listed, consul, unnamed_caller(trust_domain, own)),
+        policy = Policy(
+            intentions=await with_default(listed, consul, unnamed_caller(trust_domain, own)),
             narrowings=settings.narrow or (),
             audit=settings.audit,
             datacenter=datacenter or own,
@@ -137,7 +137,7 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     finally:
         await consul.aclose()
     evidence = Evidence(
-        intentions=intentions,
+        policy=policy,
         default_origin=_default_origin(answer, settings),
         replica=_replica(answer, settings),
         deny_list=deny_file.list,

@@ -2,5 +2,5 @@
 
 The reauthorizer closes what the newest values no longer allow.
 
-    connection  ledger  reauthorize  records  verdicts
+    connection  ledger  reauthorize  records
 """

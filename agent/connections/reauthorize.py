@@ -1,26 +1,51 @@
-"""Keeps verdicts live: judges open connections again when intentions, roots or the time have changed."""
+"""Verdicts are live: open connections are judged again whenever what they were judged by has changed.
+
+After each change of the policy, of the deny list and of the trust bundle, when the intentions become too old,
+and when the earliest peer certificate expires.
+
+An HTTP connection is judged by the request our app is serving, or has been upgraded by; between two requests
+only by whether its caller may ask at all. One whose HTTP was relayed unread, while no intention asked for
+more, is closed once one does: its caller comes back, and is looked at.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 import trio
 
 from agent.base.clock import Clock
 from agent.base.containment import FaultEvents, Where
+from agent.base.freshness import Freshness
 from agent.base.latest import Latest
-from agent.connections.connection import Connection
+from agent.connections.connection import Connection, Handling
 from agent.connections.ledger import Ledger
-from agent.connections.verdicts import rejudge
+from agent.connections.records import Audited, CloseReason, Direction
+from agent.policy.authorize import (
+    Policy,
+    Verdict,
+    VerdictReason,
+    authorize,
+    authorize_caller,
+    authorize_request,
+)
 from agent.policy.deny_list import NOBODY, DenyList
-from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
+from certs.bundle import TrustBundle
 from certs.contexts import Contexts
+from certs.peer import Peer
 
 _LOOK = timedelta(seconds=60)  # the wall clock may be set while we sleep on another one
 _AFTER = timedelta(milliseconds=10)  # a peer is valid up to and including its last moment
+_Objection: TypeAlias = tuple[CloseReason, str]
+_CLOSED_AS = {
+    VerdictReason.NARROWED: CloseReason.NARROWED,
+    VerdictReason.INTENTIONS_TOO_OLD: CloseReason.INTENTIONS_TOO_OLD,
+}
 
 
 class Reauthorizer:
@@ -29,21 +54,23 @@ class Reauthorizer:
     def __init__(
         self,
         ledger: Ledger,
-        intentions: Latest[Intentions],
+        *,
+        policy: Latest[Policy],
+        freshness: Freshness,
         contexts: Latest[Contexts],
         clock: Clock,
-        told: Callable[[int], None],
-        *,
+        on_closed: Callable[[int], None],
         faults: FaultEvents,
         grace: float = 0.0,
         deny_list: Latest[DenyList] | None = None,
         outgoing: Latest[SourceIntentions] | None = None,
     ) -> None:
         self._ledger = ledger
-        self._intentions = intentions
+        self._policy = policy
+        self._freshness = freshness
         self._contexts = contexts
         self._clock = clock
-        self._told = told
+        self._on_closed = on_closed
         self._faults = faults
         self._grace = grace  # seconds a connection may outlive its peer's certificate
         self._deny_list = deny_list or Latest(NOBODY)
@@ -54,7 +81,8 @@ class Reauthorizer:
     async def run(self) -> None:
         """Judge for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._wake_on, self._intentions)
+            nursery.start_soon(self._wake_on, self._policy)
+            nursery.start_soon(self._wake_on_age)
             nursery.start_soon(self._wake_on, self._contexts)
             nursery.start_soon(self._wake_on, self._deny_list)
             nursery.start_soon(self._wake_on, self._outgoing)
@@ -63,18 +91,19 @@ class Reauthorizer:
                 now = self._clock()
                 result = rejudge(
                     self._ledger,
-                    self._intentions.value,
+                    self._policy.value,
                     self._contexts.value,
                     now,
                     self._grace,
                     deny_list=self._deny_list.value or NOBODY,
                     outgoing=self._outgoing.value,
+                    too_old_since=self._freshness.too_old_since(),
                 )
                 for failure in result.failures:
                     self._faults.internal_error(Where.CONNECTION, "a verdict", failure)
                 self._next_expiry = result.next_expiry
                 if result.closed:
-                    self._told(result.closed)
+                    self._on_closed(result.closed)
                 rest = _LOOK if result.next_expiry is None else min(_LOOK, result.next_expiry - now + _AFTER)
                 with trio.move_on_after(max(0.0, rest.total_seconds())):
                     await self._wake.wait()
@@ -88,9 +117,158 @@ class Reauthorizer:
             self._wake.set()
 
     async def _wake_on(
-        self, cell: Latest[Intentions] | Latest[Contexts] | Latest[DenyList] | Latest[SourceIntentions]
+        self, cell: Latest[Policy] | Latest[Contexts] | Latest[DenyList] | Latest[SourceIntentions]
     ) -> None:
         version = cell.version
         while True:
             _, version = await cell.newer(version)
             self._wake.set()
+
+    async def _wake_on_age(self) -> None:
+        """A confirmation wakes only when it makes good what was too old."""
+        while True:
+            await self._freshness.becomes_too_old()
+            self._wake.set()
+            await self._freshness.is_good_again()
+            self._wake.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejudged:
+    """How many connections were closed, and when the next has to be for its age: judge right after that."""
+
+    closed: int
+    next_expiry: datetime | None
+    failures: tuple[Exception, ...] = ()  # why some could not be judged, and were closed
+
+
+def rejudge(
+    ledger: Ledger,
+    policy: Policy | None,
+    contexts: Contexts | None,
+    now: datetime,
+    grace: float = 0.0,
+    *,
+    deny_list: DenyList = NOBODY,
+    outgoing: SourceIntentions | None = None,
+    too_old_since: datetime | None,
+) -> Rejudged:
+    """Close every live connection that would not be let through at this moment, with the reason.
+
+    A connection whose peer has not been identified yet is judged by its own task, by the same values. One
+    that is open may outlive its peer's certificate by `grace` seconds, which may be infinite. One that cannot
+    be judged, for an exception that nobody foresaw, would not be let through.
+    """
+    trust = _Trust(
+        bundle=None if contexts is None else contexts.credentials.bundle,
+        deny_list=deny_list,
+        now=now,
+        grace=grace,
+    )
+    closed = 0
+    expiries, failures = [], []
+    for connection in ledger.live():
+        peer = connection.peer
+        if peer is None or connection.closing is not None:
+            continue
+        try:
+            objection = trust.objection(peer) or (
+                _by_policy(ledger, connection, peer, policy, too_old_since)
+                if connection.direction is Direction.INBOUND
+                else _by_outgoing(ledger, connection, peer, outgoing)
+            )
+        except Exception as error:  # noqa: BLE001 - who cannot be judged is cut, and the others are judged
+            failures.append(error)
+            objection = CloseReason.INTERNAL_ERROR, f"{peer.id} cannot be judged; the log has more"
+        if objection is None:
+            if grace < math.inf:
+                expiries.append(peer.not_after + timedelta(seconds=grace))
+        else:
+            connection.close(*objection)
+            closed += 1
+    return Rejudged(closed=closed, next_expiry=min(expiries, default=None), failures=tuple(failures))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trust:
+    """Whether a peer is still who it has proven to be: no intention, and no audit, has a say in it."""
+
+    bundle: TrustBundle | None
+    deny_list: DenyList
+    now: datetime
+    grace: float
+
+    def objection(self, peer: Peer) -> _Objection | None:
+        bundle = self.bundle
+        if denied := self.deny_list.objection(peer):
+            return CloseReason.DENY_LISTED, f"{peer.id}: {denied}"
+        if (self.now - peer.not_after).total_seconds() > self.grace:
+            return CloseReason.PEER_EXPIRED, f"{peer.id} expired at {peer.not_after.isoformat()}"
+        if bundle and (peer.id.trust_domain != bundle.trust_domain or bundle.root(peer.root) is None):
+            return CloseReason.ROOT_REMOVED, f"{peer.id} ends in a root that is no longer trusted"
+        return None
+
+
+def objection_to(
+    peer: Peer,
+    contexts: Contexts,
+    now: datetime,
+    deny_list: DenyList = NOBODY,
+    outgoing: SourceIntentions | None = None,
+) -> tuple[CloseReason, str] | None:
+    """What would close an open outbound connection to that peer at this moment, without any grace."""
+    credentials = contexts.credentials
+    trust = _Trust(bundle=credentials.bundle, deny_list=deny_list, now=now, grace=0.0)
+    objection = trust.objection(peer)
+    if objection is not None or outgoing is None:
+        return objection
+    denial = outgoing.denial(credentials.leaf.id, peer.id)
+    return None if denial is None or denial.allowed else _withdrawn(peer, denial)
+
+
+def _by_policy(
+    ledger: Ledger,
+    connection: Connection,
+    peer: Peer,
+    policy: Policy | None,
+    too_old_since: datetime | None,
+) -> _Objection | None:
+    if policy is None:
+        return None
+    verdict = _verdict(connection, peer, policy, too_old_since)
+    if objection := _taken_note(ledger, connection, peer, verdict):
+        return objection
+    if policy.intentions.by_request and connection.handling is Handling.RELAYED_HTTP:
+        return CloseReason.BY_REQUEST_NOW, f"{peer.id}: HTTP requests are judged from now on"
+    return None
+
+
+def _by_outgoing(
+    ledger: Ledger, connection: Connection, peer: Peer, outgoing: SourceIntentions | None
+) -> _Objection | None:
+    if outgoing is None or connection.ours is None:
+        return None
+    denial = outgoing.denial(connection.ours.id, peer.id)
+    return None if denial is None else _taken_note(ledger, connection, peer, denial)
+
+
+def _taken_note(ledger: Ledger, connection: Connection, peer: Peer, verdict: Verdict) -> _Objection | None:
+    """What the verdict has against the connection, by the rule it now goes by; audit only counts."""
+    if not verdict.allowed:
+        connection.rule = verdict.rule
+        return _withdrawn(peer, verdict)
+    if verdict.audited:
+        ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
+    return None
+
+
+def _withdrawn(peer: Peer, verdict: Verdict) -> _Objection:
+    reason = _CLOSED_AS.get(verdict.reason, CloseReason.INTENTION_WITHDRAWN)
+    return reason, f"{peer.id}: {verdict.rule}"
+
+
+def _verdict(connection: Connection, peer: Peer, policy: Policy, too_old_since: datetime | None) -> Verdict:
+    if connection.request is not None:
+        return authorize_request(policy, peer.id, connection.request, too_old_since)
+    judge = authorize if connection.handling is Handling.RELAYED else authorize_caller
+    return judge(policy, peer.id, too_old_since)

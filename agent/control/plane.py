@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from random import Random
 from typing import Any, Protocol
 
 import trio
 
-from agent.ageing import AgeEvents, age
 from agent.base.address import Address
 from agent.base.clock import Clock
 from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
+from agent.base.freshness import Confirmation, Freshness
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
 from agent.config.collisions import Known, unknown_names
@@ -36,6 +36,7 @@ from agent.control.deny_file import DenyFile
 from agent.control.endpoints import EndpointWatches, WatchEvents
 from agent.control.own_addresses import known_now, look_up
 from agent.control.watches import intentions_watch, registration_watch, source_intentions_watch
+from agent.policy.authorize import Policy
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
 from agent.snapshot import Snapshot
@@ -50,12 +51,14 @@ _ORDER = (
 )  # of watches, for a reader
 
 
-class ControlEvents(AgeEvents, CredentialsEvents, WatchEvents, Protocol):
+class ControlEvents(CredentialsEvents, WatchEvents, Protocol):
     """Who hears what the control plane does; must not block."""
 
     def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None: ...
     def registration_gone(self, proxy_id: str) -> None: ...
     def intentions_changed(self, rules: int, default: str, unsupported: Sequence[str]) -> None: ...
+    def intentions_too_old(self, since: datetime) -> None: ...
+    def intentions_current(self) -> None: ...
     def token_complaint(self, complaint: str) -> None: ...
     def outgoing_changed(self, rules: int) -> None: ...
     def token_changed(self) -> None: ...
@@ -84,6 +87,7 @@ class ControlPlane:
         self.rng = rng
         self.phase = Phase.STARTING
         self.snapshot = Snapshot()
+        self.freshness = Freshness(self.snapshot.confirmed, settings.intentions_max_age, clock)
         self.deny_file = DenyFile(settings.deny_file, self.snapshot.deny_list)
         self.skew = ClockSkew(clock, events.clock_skewed)
         self.start_status = WatchStatus(name="start")
@@ -190,12 +194,11 @@ class ControlPlane:
             return
         watch = intentions_watch(self.consul, registration.service, self._take_intentions)
         if self.settings.intentions_max_age < math.inf:
-            watch.on_answer = self._heard_again
-            # It enforces: that it fails must not be outlived.
-            self._nursery.start_soon(age, self.snapshot.intentions, self.clock, self._events)
+            watch.on_answer = self._intentions_confirmed
+            self._kept.begin(Where.TASK, "age of the intentions", self._say_when_too_old)
         self._begin(watch, self._events.watch_failed)
         watch.on_recovery = self._intentions_recovered
-        self._kept.begin(Where.TASK, "datacenter of the intentions", self._tell_datacenter)
+        self._kept.begin(Where.TASK, "datacenter of the intentions", self._publish_at_first_leaf)
 
     def _begin(self, watch: Watch[Any, Any], on_failure: Callable[[WatchStatus], None]) -> None:
         watch.on_failure, watch.on_recovery = on_failure, self._events.watch_recovered
@@ -242,7 +245,7 @@ class ControlPlane:
         self._listed = intentions
         if intentions.default_unknown:
             self._learn_default(intentions.destination)
-        self._publish_intentions()
+        self._publish_policy()
 
     def _intentions_recovered(self, status: WatchStatus) -> None:
         """The agent may have been started anew, with another default."""
@@ -267,64 +270,61 @@ class ControlPlane:
 
     def _default_failed(self, status: WatchStatus) -> None:
         self._events.watch_failed(status)
-        self._publish_intentions()
+        self._publish_policy()
 
     def _default_answered(self, _status: WatchStatus) -> None:
-        self._publish_intentions()
+        self._publish_policy()
 
-    def _publish_intentions(self) -> None:
-        """The list with all that belongs to it; the first waits for the answer about the default, or none."""
-        effective, before = self._placed(), self.snapshot.intentions.value
-        if effective is None or effective == before:
+    def _publish_policy(self) -> None:
+        """What Consul says with what is ours; the first waits for the answer about the default, or none."""
+        intentions, before = self._intentions(), self.snapshot.policy.value
+        if intentions is None:
             return
-        self.snapshot.intentions.publish(effective)
-        if before is None or (before.rules, before.default) != (effective.rules, effective.default):
-            self._events.intentions_changed(len(effective.rules), effective.default, effective.unsupported)
+        policy = Policy(
+            intentions=intentions,
+            narrowings=self.settings.narrow or (),
+            audit=self.settings.audit,
+            datacenter=self.snapshot.own_datacenter(),
+        )
+        if policy == before:
+            return
+        self.snapshot.policy.publish(policy)
+        known = None if before is None else (before.intentions.rules, before.intentions.default)
+        if known != (intentions.rules, intentions.default):
+            self._events.intentions_changed(len(intentions.rules), intentions.default, intentions.unsupported)
 
-    def _placed(self) -> Intentions | None:
+    def _intentions(self) -> Intentions | None:
+        """The list as Consul gave it last, with its default; None while something of it is not known."""
         listed, default, status = self._listed, self.default_policy, self.status_of("intentions")
-        before = self.snapshot.intentions.value
         if listed is None or status is None:
             return None
-        if listed.default_unknown and default is not None:
-            if before is None and not default.settled:
-                return None
-            listed = default.laid_over(listed, status.age or 0.0, self.settings.intentions_max_age)
-        effective = self._with_settings(listed)
-        is_old = before is not None and before.too_old and before.good_until == effective.good_until
-        return replace(effective, too_old=is_old)
+        if not listed.default_unknown or default is None:
+            return listed
+        if self.snapshot.policy.value is None and not default.settled:
+            return None
+        return default.laid_over(listed, status.age or 0.0, self.settings.intentions_max_age)
 
     def _take_outgoing(self, outgoing: SourceIntentions) -> None:
         self.snapshot.source_intentions.publish(replace(outgoing, audit=self.settings.audit))
         self._events.outgoing_changed(len(outgoing.rules))
 
-    def _heard_again(self, _status: WatchStatus) -> None:
-        """An answer that says the same makes them good for longer."""
-        known = self.snapshot.intentions.value
-        if known is not None and known != (renewed := self._with_settings(replace(known, too_old=False))):
-            self.snapshot.intentions.publish(renewed)
+    def _intentions_confirmed(self, status: WatchStatus) -> None:
+        """Whatever the answer says is published by now, so it vouches for nothing older."""
+        assert status.answered_at is not None  # an answer has just come
+        self.snapshot.confirmed.publish(Confirmation(status.answered_at, trio.current_time()))
 
-    def _with_settings(self, intentions: Intentions) -> Intentions:
-        return replace(
-            intentions,
-            narrowings=self.settings.narrow or (),
-            audit=self.settings.audit,
-            datacenter=self.snapshot.own_datacenter(),
-            good_until=self._good_until(),
-        )
+    async def _say_when_too_old(self) -> None:
+        """Each process judges the age by itself; this one says so."""
+        await self.snapshot.confirmed.first()
+        while True:
+            self._events.intentions_too_old(await self.freshness.becomes_too_old())
+            await self.freshness.is_good_again()
+            self._events.intentions_current()
 
-    def _good_until(self) -> datetime | None:
-        status, seconds = self.status_of("intentions"), self.settings.intentions_max_age
-        if status is None or status.answered_at is None or seconds == math.inf:
-            return None
-        return status.answered_at + timedelta(seconds=seconds)
-
-    async def _tell_datacenter(self) -> None:
+    async def _publish_at_first_leaf(self) -> None:
         """Intentions may come before the leaf, which says where we are."""
         await self.snapshot.credentials.first()
-        known = self.snapshot.intentions.value
-        if known is not None and known.datacenter != self.snapshot.own_datacenter():
-            self.snapshot.intentions.publish(self._with_settings(known))
+        self._publish_policy()
 
     def token_changed(self) -> None:
         """The token file has another token: whatever waits for its next try tries now."""

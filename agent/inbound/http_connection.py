@@ -13,7 +13,7 @@ is certain, else it is closed: after a head that cannot be trusted nobody knows 
 * A WebSocket is let through like any request; once the app agrees (101), the bytes are nobody's requests any
   more and both sockets go to the relay. Other upgrades are not passed on: h2c would carry requests unjudged.
 * While an exchange or an upgraded connection lives, the ledger holds its request, and a change of intentions
-  judges it again (`verdicts.py`).
+  judges it again (`connections/reauthorize.py`).
 * Headers that come again byte for byte are not parsed again (`request_reader.py`); every request is judged
   anew.
 * A request with a body is the last one on its connection to the app (`app_connection.py`).
@@ -31,6 +31,7 @@ from functools import partial
 import trio
 
 from agent.base.address import Address, TcpAddress
+from agent.base.freshness import Freshness
 from agent.base.latest import Latest
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
@@ -44,7 +45,7 @@ from agent.inbound.app_connection import AppConnection
 from agent.inbound.exchange import Exchange, ExchangeFailed, Outcome
 from agent.inbound.local_reply import answer, drained, linger, worth_draining
 from agent.net.dial import DialFailed, Shun, dial, nothing
-from agent.policy.intentions import Intentions, Verdict, authorize_request
+from agent.policy.authorize import Policy, Verdict, authorize_request
 from agent.relay.close import close_both
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending
@@ -72,7 +73,8 @@ class FrontReason(StrEnum):
 class HttpService:
     """What every HTTP connection to our app shares. `connect_timeout` in seconds."""
 
-    intentions: Latest[Intentions]
+    policy: Latest[Policy]
+    freshness: Freshness
     app: Address
     connect_timeout: float
     relay: Relay
@@ -174,7 +176,8 @@ class HttpConnection:
     # Judging.
 
     async def _judge(self, call: ParsedRequest) -> bool:
-        verdict = authorize_request(_newest(self._site), self._peer.id, call.request)
+        too_old_since = self._site.freshness.too_old_since()
+        verdict = authorize_request(_newest(self._site), self._peer.id, call.request, too_old_since)
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
             return await self._refuse(call, 403, verdict.reason, text, verdict.rule)
@@ -301,14 +304,14 @@ class _Ended(Exception):
         self.ending = ending
 
 
-def _newest(site: HttpService) -> Intentions:
-    newest = site.intentions.value
+def _newest(site: HttpService) -> Policy:
+    newest = site.policy.value
     assert newest is not None  # looked at when the caller was let in; never taken back
     return newest
 
 
 def _judged(site: HttpService) -> frozenset[str]:
-    return _newest(site).header_names
+    return _newest(site).intentions.header_names
 
 
 def _authority(app: Address) -> bytes:

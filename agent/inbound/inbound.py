@@ -19,6 +19,7 @@ from OpenSSL import SSL
 
 from agent.base.address import Address
 from agent.base.clock import Clock
+from agent.base.freshness import Freshness
 from agent.base.latest import Latest
 from agent.connections.connection import Connection, Handling
 from agent.connections.ledger import Ledger
@@ -37,9 +38,9 @@ from agent.net.handshake import (
     verified_chain,
 )
 from agent.net.proxy_protocol import Introduction, header, places
+from agent.policy.authorize import Policy, VerdictReason, authorize, authorize_caller
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.http_mode import HttpMode
-from agent.policy.intentions import Intentions, VerdictReason, authorize, authorize_caller
 from agent.relay.close import close_both, close_without_notify
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending
@@ -83,7 +84,8 @@ class Inbound:
     """
 
     credentials: Latest[Contexts]
-    intentions: Latest[Intentions]
+    policy: Latest[Policy]
+    freshness: Freshness
     deny_list: Latest[DenyList]
     app: Address
     relay: Relay
@@ -154,7 +156,8 @@ async def _by_request(
     identity = _identity(inbound.credentials, connection.peer)
     connection.relaying()
     site = HttpService(
-        intentions=inbound.intentions,
+        policy=inbound.policy,
+        freshness=inbound.freshness,
         app=inbound.app,
         connect_timeout=inbound.connect_timeout,
         relay=inbound.relay,
@@ -190,12 +193,12 @@ def _look_up(peer: Peer, deny_list: Latest[DenyList]) -> None:
 
 def _admit(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
     """What is to be done with the caller's bytes; raise Denied if the caller is not let in."""
-    intentions = inbound.intentions.value
-    if intentions is None:
+    policy = inbound.policy.value
+    if policy is None:
         raise Denied(InboundReason.NO_INTENTIONS_YET, f"{peer.id}: intentions are not known yet")
-    how = handling(intentions, inbound.http)
+    how = handling(policy, inbound.http)
     judge = authorize_caller if how is Handling.BY_REQUEST else authorize
-    verdict = judge(intentions, peer.id)
+    verdict = judge(policy, peer.id, inbound.freshness.too_old_since())
     connection.rule = verdict.rule
     if verdict.audited:
         inbound.ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
@@ -206,9 +209,9 @@ def _admit(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
     raise Denied(verdict.reason, f"{peer.id}: {verdict.rule}")
 
 
-def handling(intentions: Intentions, http: HttpMode) -> Handling:
+def handling(policy: Policy, http: HttpMode) -> Handling:
     """What is done with the bytes of whoever is let in."""
-    if http is HttpMode.ALWAYS or (http is HttpMode.IF_NEEDED and intentions.by_request):
+    if http is HttpMode.ALWAYS or (http is HttpMode.IF_NEEDED and policy.intentions.by_request):
         return Handling.BY_REQUEST
     return Handling.RELAYED_HTTP if http is HttpMode.IF_NEEDED else Handling.RELAYED
 

@@ -7,49 +7,50 @@ import msgspec
 from agent.base.undecodable import UNDECODABLE
 from agent.observe.agent import Agent
 from agent.observe.server import JSON, Reply, text_reply
+from agent.policy.authorize import Policy
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
-from agent.policy.intentions import Intentions
 
 
 def answer_inquiry(agent: Agent, body: bytes) -> Reply:
     """Return `{"allowed": bool, "text": …}`; 400 for a malformed question, 503 until intentions are known."""
-    intentions, registration = (
-        agent.control.snapshot.intentions.value,
+    policy, registration = (
+        agent.control.snapshot.policy.value,
         agent.control.snapshot.registration.value,
     )
     try:
         inquiry = msgspec.json.decode(body, type=Inquiry)
     except UNDECODABLE as error:
         return text_reply(400, f"not a question: {error}")
-    if intentions is None or registration is None:
+    if policy is None or registration is None:
         return text_reply(503, "intentions are not known yet")
     destination, _, datacenter = inquiry.destination.partition("@")
-    ours = f"{registration.service}@{intentions.datacenter}"
-    asked = f"{destination or registration.service}@{datacenter or intentions.datacenter}"
+    ours = f"{registration.service}@{policy.datacenter}"
+    asked = f"{destination or registration.service}@{datacenter or policy.datacenter}"
     if asked.lower() != ours.lower():
         return text_reply(400, f"this is the sidecar of {ours}")
     current = agent.control.snapshot.credentials.value
     trust_domain = "" if current is None else str(current.credentials.bundle.trust_domain)
     try:
-        question = question_of(inquiry, trust_domain, intentions.datacenter)
+        question = question_of(inquiry, trust_domain, policy.datacenter)
     except InvalidInquiry as error:
         return text_reply(400, str(error))
     evidence = Evidence(
-        intentions=intentions,
+        policy=policy,
         default_origin=f"the last answer of {agent.control.settings.http_addr}",
-        replica=_replica(agent, intentions),
+        replica=_replica(agent, policy),
         deny_list=agent.control.deny_file.list,
         deny_origin=str(agent.control.settings.deny_file or ""),
         http=registration.http,
+        too_old_since=agent.control.freshness.too_old_since(),
     )
     explanation = explain(question, evidence)
     answer = {"allowed": explanation.allowed, "reason": explanation.reason, "text": explanation.text}
     return Reply(content_type=JSON, body=msgspec.json.encode(answer))
 
 
-def _replica(agent: Agent, intentions: Intentions) -> str:
+def _replica(agent: Agent, policy: Policy) -> str:
     status = agent.control.status_of("intentions")
-    said = f"{len(intentions.rules)} rules as this agent has them"
+    said = f"{len(policy.intentions.rules)} rules as this agent has them"
     if status is None or status.age is None:
         return said
     failing = f", failing since: {status.failing}" if status.failing is not None else ""

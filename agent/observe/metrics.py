@@ -54,15 +54,15 @@ def _process(agent: Agent) -> Iterator[Family]:
     yield gauge("sidecar_audit_mode", "1 if intentions are audited, not enforced.").add(
         control.settings.audit
     )
-    intentions = control.snapshot.intentions.value
+    policy = control.snapshot.policy.value
     too_old = gauge("sidecar_intentions_too_old", "1 if intentions are older than intentions_max_age.")
-    yield too_old.add(intentions is not None and intentions.too_old)
+    yield too_old.add(policy is not None and control.freshness.too_old_since() is not None)
     unsupported = gauge("sidecar_intentions_unsupported", "Intentions not understood, which therefore deny.")
-    yield unsupported.add(0 if intentions is None else len(intentions.unsupported))
+    yield unsupported.add(0 if policy is None else len(policy.intentions.unsupported))
     unknown = gauge(
         "sidecar_default_policy_unknown", "1 if Consul does not state the default policy, which then denies."
     )
-    yield unknown.add(intentions is not None and bool(intentions.default_unknown))
+    yield unknown.add(policy is not None and bool(policy.intentions.default_unknown))
     yield gauge("sidecar_deny_list_entries", "Entries of the deny list.").add(len(control.deny_file.list))
     unusable = gauge("sidecar_deny_list_unusable", "1 if the deny file cannot be read any more.")
     yield unusable.add(bool(control.deny_file.complaint))

@@ -56,13 +56,12 @@ def _credentials(agent: Agent) -> list[str]:
 
 
 def _intentions(agent: Agent) -> list[str]:
-    intentions = agent.control.snapshot.intentions.value
     status = agent.control.status_of("intentions")
-    if intentions is None:
+    if agent.control.snapshot.policy.value is None:
         return [f"intentions: {_why(agent, status)}"]
-    if intentions.too_old and intentions.good_until is not None:
-        since = intentions.good_until.isoformat()
-        return [f"intentions: too old since {since} (intentions_max_age): {_why(agent, status)}"]
+    since = agent.control.freshness.too_old_since()
+    if since is not None:
+        return [f"intentions: too old since {since.isoformat()} (intentions_max_age): {_why(agent, status)}"]
     return []
 
 

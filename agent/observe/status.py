@@ -16,7 +16,7 @@ from agent.config.registration import Registration
 from agent.control import credentials_report
 from agent.observe.agent import Agent
 from agent.observe.readiness import missing
-from agent.policy.intentions import Intentions
+from agent.policy.authorize import Policy
 from agent.proxy.report import DataPlaneReport
 
 MOST_ROWS = 1000  # connections in one answer
@@ -99,15 +99,16 @@ def _registration(agent: Agent) -> Row | None:
 
 
 def _intentions(agent: Agent) -> Row | None:
-    intentions = agent.control.snapshot.intentions.value
-    if intentions is None:
+    policy, freshness = agent.control.snapshot.policy.value, agent.control.freshness
+    if policy is None:
         return None
+    intentions = policy.intentions
     return {
         "default": intentions.default,
         "default_origin": intentions.default_origin,
         "default_unknown": intentions.default_unknown,
-        "good_until": _time(intentions.good_until),
-        "too_old": intentions.too_old,
+        "good_until": _time(freshness.good_until),
+        "too_old": freshness.too_old_since() is not None,
         "rules": [str(rule) for rule in intentions.rules],
         "unsupported": intentions.unsupported,
     }
@@ -138,7 +139,7 @@ def _complaints(agent: Agent) -> list[str]:
         agent.control.deny_file.complaint
         and f"deny_file: {agent.control.deny_file.complaint}; the old list is in force"
     )
-    policy = _policy_complaints(agent.control.snapshot.intentions.value)
+    policy = _policy_complaints(agent.control.snapshot.policy.value)
     complaints = (
         audit,
         _portless(agent.control.snapshot.registration.value),
@@ -157,9 +158,10 @@ def _portless(registration: Registration | None) -> str:
     return "no public listener: the app's address is not given (LocalServicePort, or -service-addr)"
 
 
-def _policy_complaints(intentions: Intentions | None) -> list[str]:
-    if intentions is None:
+def _policy_complaints(policy: Policy | None) -> list[str]:
+    if policy is None:
         return []
+    intentions = policy.intentions
     found = []
     if intentions.default_unknown:
         found.append(f"the default policy is unknown, so that it denies: {intentions.default_unknown}")

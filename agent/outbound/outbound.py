@@ -30,8 +30,8 @@ from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handsha
 from agent.outbound.candidates import CandidateSearch
 from agent.outbound.upstream_state import UpstreamState, counted
 from agent.outbound.warm_serve import serve_warm
+from agent.policy.authorize import VerdictReason
 from agent.policy.deny_list import NOBODY, DenyList
-from agent.policy.intentions import VerdictReason
 from agent.policy.source_intentions import Callee, SourceIntentions
 from agent.relay.close import close_both, has_left, reset
 from agent.relay.relay import Relay

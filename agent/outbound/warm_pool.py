@@ -26,8 +26,8 @@ from agent.base.address import TcpAddress
 from agent.base.clock import Clock
 from agent.base.containment import Where, contained
 from agent.base.latest import Latest
+from agent.connections.reauthorize import objection_to
 from agent.connections.records import FailedAttempt, Party
-from agent.connections.verdicts import objection_to
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.outbound import NotServed, identify, server_name

@@ -2,6 +2,6 @@
 
 What is not understood denies, with a named reason.
 
-    deny_list  explain  http_match  http_mode  intention  intentions  narrowing  permissions  regex
-    source_intentions  wire
+    authorize  deny_list  explain  http_match  http_mode  intention  intentions  narrowing  permissions
+    regex  source_intentions  wire
 """

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import msgspec
 
 from agent.http1.fields import view
 from agent.http1.request import HttpRequest
 from agent.http1.target import TargetRefused, parse_target
+from agent.policy.authorize import Policy, Verdict, authorize, authorize_request
 from agent.policy.deny_list import DenyList
 from agent.policy.http_mode import HttpMode
-from agent.policy.intentions import Intentions, Verdict, authorize, authorize_request
 from certs.spiffe import InvalidSpiffeId, ServiceId, TrustDomain, parse
 
 
@@ -30,15 +31,17 @@ class Question:
 class Evidence:
     """What an answer rests on. The texts say where it comes from, for a person.
 
-    `http` is None where nobody knows whether the destination's requests are looked at.
+    `http` is None where nobody knows whether the destination's requests are looked at. `too_old_since`: the
+    intentions have not been confirmed for too long.
     """
 
-    intentions: Intentions
+    policy: Policy
     default_origin: str
     replica: str
     deny_list: DenyList
     deny_origin: str = ""
     http: HttpMode | None = None
+    too_old_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class Explanation:
 
 def explain(question: Question, evidence: Evidence) -> Explanation:
     """Judge as the agent would, and say by what."""
-    source, intentions = question.source, evidence.intentions
+    source, policy = question.source, evidence.policy
     denied = evidence.deny_list.entry_of(source)
     if not denied and question.serial:
         denied = evidence.deny_list.entry_of_serial(source, question.serial)
@@ -66,9 +69,9 @@ def explain(question: Question, evidence: Evidence) -> Explanation:
     reason = "deny_listed" if denied else verdict.reason.value
     said = "allowed" if allowed else "denied"
     audited = " (audit: would be denied, is let through)" if verdict.audited and not denied else ""
-    into = f"@{intentions.datacenter}" if intentions.datacenter else ""
+    into = f"@{policy.datacenter}" if policy.datacenter else ""
     lines = (
-        f"{said}: {source.service}@{source.datacenter} => {intentions.destination}{into}{audited}",
+        f"{said}: {source.service}@{source.datacenter} => {policy.intentions.destination}{into}{audited}",
         _row("source", str(source)),
         _row("reason", reason),
         _row("rule", denied or verdict.rule),
@@ -81,13 +84,13 @@ def explain(question: Question, evidence: Evidence) -> Explanation:
 def _verdict(question: Question, evidence: Evidence) -> Verdict:
     unread = evidence.http in {HttpMode.NEVER, HttpMode.UNSUPPORTED}
     if question.request is None or unread:
-        return authorize(evidence.intentions, question.source)
-    return authorize_request(evidence.intentions, question.source, question.request)
+        return authorize(evidence.policy, question.source, evidence.too_old_since)
+    return authorize_request(evidence.policy, question.source, question.request, evidence.too_old_since)
 
 
 def _basis(question: Question, evidence: Evidence) -> Iterator[str]:
-    intentions = evidence.intentions
-    rule = intentions.deciding(question.source)
+    policy, intentions = evidence.policy, evidence.policy.intentions
+    rule = policy.deciding(question.source)
     yield _row("precedence", "none matches: the default" if rule is None else str(rule.precedence))
     origins = filter(None, (evidence.default_origin, intentions.default_origin))
     yield _row("default", ", ".join((intentions.default, *origins)))
@@ -96,9 +99,9 @@ def _basis(question: Question, evidence: Evidence) -> Iterator[str]:
         yield _row("requests", _of_requests(question, evidence))
     if evidence.deny_origin:
         yield _row("deny list", f"{evidence.deny_origin}, {len(evidence.deny_list)} entries")
-    if intentions.narrowings:
-        yield _row("narrowed", f"by our settings to {' '.join(map(str, intentions.narrowings))}")
-    if intentions.audit:
+    if policy.narrowings:
+        yield _row("narrowed", f"by our settings to {' '.join(map(str, policy.narrowings))}")
+    if policy.audit:
         yield _row("audit", "on: what intentions deny is logged and let through")
 
 
@@ -114,9 +117,9 @@ def _of_requests(question: Question, evidence: Evidence) -> str:
 
 def _list(question: Question, evidence: Evidence) -> Iterator[str]:
     """The rules in deciding order, with the permissions of those that have some."""
-    rules = evidence.intentions.rules
+    rules = evidence.policy.intentions.rules
     yield _row("rules", "in deciding order" if rules else "none")
-    deciding = evidence.intentions.deciding(question.source)
+    deciding = evidence.policy.deciding(question.source)
     for rule in rules:
         yield f"  {'->' if rule is deciding else '  '} {rule}"
         if rule.permissions is not None:

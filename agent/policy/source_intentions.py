@@ -16,16 +16,9 @@ from typing import Protocol
 import msgspec
 
 from agent.base.incremental import Incremental, Work
+from agent.policy.authorize import Policy, Verdict, VerdictReason, authorize
 from agent.policy.intention import Effect
-from agent.policy.intentions import (
-    PIECE,
-    Intentions,
-    InvalidIntentions,
-    Verdict,
-    VerdictReason,
-    authorize,
-    read_match,
-)
+from agent.policy.intentions import PIECE, Intentions, InvalidIntentions, read_match
 from agent.policy.wire import WILDCARD, IntentionAnswer, read_item
 from certs.spiffe import DEFAULT, ServiceId
 
@@ -78,9 +71,9 @@ class SourceIntentions:
         found = self.by_destination.get(callee.service.lower(), self.others)
         if not found.rules:
             return None
-        found = replace(found, datacenter=callee.datacenter)
-        verdict = authorize(found, ours)
-        if verdict.reason not in KEPT_OUT and not _is_unclear_denial(found, ours, verdict):
+        policy = Policy(intentions=found, datacenter=callee.datacenter)
+        verdict = authorize(policy, ours, None)  # as old as it may be
+        if verdict.reason not in KEPT_OUT and not _is_unclear_denial(policy, ours, verdict):
             return None
         return replace(verdict, allowed=self.audit, audited=self.audit)
 
@@ -122,8 +115,8 @@ def _keeps_out(intentions: Intentions) -> bool:
     return any(rule.effect is Effect.DENY or rule.narrowings for rule in intentions.rules)
 
 
-def _is_unclear_denial(intentions: Intentions, ours: ServiceId, verdict: Verdict) -> bool:
+def _is_unclear_denial(policy: Policy, ours: ServiceId, verdict: Verdict) -> bool:
     if verdict.reason is not VerdictReason.UNSUPPORTED_INTENTION:
         return False
-    rule = intentions.deciding(ours)
+    rule = policy.deciding(ours)
     return rule is not None and rule.effect is Effect.DENY

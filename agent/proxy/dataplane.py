@@ -16,6 +16,7 @@ import trio
 
 from agent.base.clock import Clock
 from agent.base.containment import Kept, Where
+from agent.base.freshness import Freshness
 from agent.config.collisions import ADMIN
 from agent.config.options import LogLevel, ProxyProtocol
 from agent.config.registration import Registration
@@ -110,12 +111,14 @@ class LocalDataPlane:
         self._rng = rng
         self._events = events
         self._steps = trio.CapacityLimiter(STEPS)
+        self._freshness = Freshness(snapshot.confirmed, settings.intentions_max_age, clock)
         self._reauthorizer = Reauthorizer(
             self.ledger,
-            snapshot.intentions,
-            snapshot.credentials,
-            clock,
-            events.rejudged,
+            policy=snapshot.policy,
+            freshness=self._freshness,
+            contexts=snapshot.credentials,
+            clock=clock,
+            on_closed=events.rejudged,
             faults=events,
             grace=settings.expired_peer_grace,
             deny_list=snapshot.deny_list,
@@ -160,7 +163,8 @@ class LocalDataPlane:
             return
         shared = inbound.Inbound(
             credentials=self.snapshot.credentials,
-            intentions=self.snapshot.intentions,
+            policy=self.snapshot.policy,
+            freshness=self._freshness,
             deny_list=self.snapshot.deny_list,
             app=registration.local_app,
             relay=self._relay,
@@ -194,10 +198,10 @@ class LocalDataPlane:
     async def before_step(self) -> None:
         """Let the relay serve what has waited, and, where requests are judged, every other task too."""
         await self._relay.serve_relay()
-        registration, intentions = self.snapshot.registration.value, self.snapshot.intentions.value
-        if registration is None or intentions is None:
+        registration, policy = self.snapshot.registration.value, self.snapshot.policy.value
+        if registration is None or policy is None:
             return
-        if inbound.handling(intentions, registration.http) is Handling.BY_REQUEST:
+        if inbound.handling(policy, registration.http) is Handling.BY_REQUEST:
             async with self._steps:
                 pass
 

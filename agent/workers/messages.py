@@ -18,15 +18,18 @@ from pathlib import PurePath
 from typing import Any, get_args
 
 import msgspec
+import trio
 
+from agent.base.clock import monotonic
+from agent.base.freshness import Confirmation
 from agent.base.undecodable import UNDECODABLE
 from agent.config.options import LogLevel
 from agent.config.parsers import ConsulAddress
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.net.listeners import ListenerKey
+from agent.policy.authorize import Policy
 from agent.policy.deny_list import DenyList
-from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
 from certs.bundle import TrustBundle, parse_roots
 from certs.contexts import Contexts, build_contexts, rehearse
@@ -35,7 +38,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 5  # of the frames; changed when a worker of another version could misread them
+FORMAT = 6  # of the frames; changed when a worker of another version could misread them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,14 @@ class HandedCredentials:
     at: datetime
     generation: int
     unfit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedConfirmation:
+    """When Consul last confirmed the intentions: by the wall clock, and by one that all processes share."""
+
+    at: datetime
+    monotonic: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +136,8 @@ Order = (
     | DenyList
     | Registration
     | HandedCredentials
-    | Intentions
+    | Policy
+    | HandedConfirmation
     | SourceIntentions
     | HandedEndpoints
     | HandedSockets
@@ -219,6 +231,18 @@ def taken_up(handed: HandedCredentials) -> Contexts:
         return build_contexts(Credentials(leaf=leaf, bundle=bundle, unfit=handed.unfit), handed.generation)
     proven = prove(leaf, bundle, service=handed.service, datacenter=handed.datacenter, at=handed.at)
     return rehearse(build_contexts(proven, handed.generation))
+
+
+def hand_on_confirmation(confirmation: Confirmation) -> HandedConfirmation:
+    """A confirmation, to be handed to a worker, whose trio counts from another moment."""
+    ago = trio.current_time() - confirmation.moment
+    return HandedConfirmation(at=confirmation.at, monotonic=monotonic() - ago)
+
+
+def confirmation_of(handed: HandedConfirmation) -> Confirmation:
+    """The same in a worker, however long the frame was on its way."""
+    ago = monotonic() - handed.monotonic
+    return Confirmation(at=handed.at, moment=trio.current_time() - ago)
 
 
 def roots_answer_of(bundle: TrustBundle) -> dict[str, object]:

@@ -31,7 +31,14 @@ from agent.proxy.reconcile import PUBLIC, reconciler
 from agent.proxy.report import DataPlaneReport, report
 from agent.snapshot import EndpointSource, EndpointSources, Snapshot
 from agent.workers.listeners import SharedListeners
-from agent.workers.messages import HandedCredentials, HandedEndpoints, Unwatched, Verbosity, hand_on
+from agent.workers.messages import (
+    HandedCredentials,
+    HandedEndpoints,
+    Unwatched,
+    Verbosity,
+    hand_on,
+    hand_on_confirmation,
+)
 from agent.workers.process import Spawn
 from agent.workers.publisher import Publisher, SendOrder
 from agent.workers.reports import AskedAgain, GatewaysWanted, merged
@@ -140,7 +147,8 @@ class WorkerPool:
         board.post("log level", SendOrder.POLICY, self._level, lambda level: Verbosity(level=level))
         board.post("registration", SendOrder.REGISTRATION, snapshot.registration, lambda value: value)
         board.post("credentials", SendOrder.CREDENTIALS, snapshot.credentials, self._hand_on)
-        board.post("intentions", SendOrder.INTENTIONS, snapshot.intentions, lambda value: value)
+        board.post("policy", SendOrder.INTENTIONS, snapshot.policy, lambda value: value)
+        board.post("confirmed", SendOrder.CONFIRMED, snapshot.confirmed, hand_on_confirmation)
         board.post("outgoing", SendOrder.INTENTIONS, snapshot.source_intentions, lambda value: value)
 
     # --- agent.proxy.dataplane.DataPlane ---

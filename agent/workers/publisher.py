@@ -27,8 +27,9 @@ class SendOrder(IntEnum):
     REGISTRATION = 1
     CREDENTIALS = 2
     INTENTIONS = 3
-    ENDPOINTS = 4
-    SOCKETS = 5
+    CONFIRMED = 4  # after what is confirmed: older intentions must not become good by a newer confirmation
+    ENDPOINTS = 5
+    SOCKETS = 6
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -21,7 +21,6 @@ import msgspec
 import trio
 
 from agent import VERSION
-from agent.ageing import age
 from agent.base.clock import Clock, now
 from agent.base.containment import Kept, Where
 from agent.base.exits import ExitCode
@@ -30,8 +29,8 @@ from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.observe.events import Journal
 from agent.observe.log import Log
+from agent.policy.authorize import Policy
 from agent.policy.deny_list import DenyList
-from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
 from agent.process.memory import give_back, settle
 from agent.proxy.dataplane import LocalDataPlane
@@ -42,6 +41,7 @@ from agent.workers.listeners import HandedListeners
 from agent.workers.messages import (
     FORMAT,
     Finish,
+    HandedConfirmation,
     HandedCredentials,
     HandedEndpoints,
     HandedSockets,
@@ -51,6 +51,7 @@ from agent.workers.messages import (
     Verbosity,
     Welcome,
     Withdrawn,
+    confirmation_of,
     decode,
     taken_up,
 )
@@ -126,7 +127,6 @@ class Worker:
             kept = Kept(tasks, self.log)
             kept.begin(Where.TASK, "log", self.log.keep_up)
             async with self.data.running():
-                tasks.start_soon(age, self.snapshot.intentions, self._clock)
                 kept.begin(Where.TASK, "warm connections", self.data.keep_warm)
                 kept.begin(Where.TASK, "memory", give_back, self.data.live)
                 kept.begin(Where.TASK, "words to the control process", self._speak)
@@ -148,18 +148,11 @@ class Worker:
             return await self._abandoned()
 
     async def _carry_out(self, order: Order, sockets: Sequence[socket.socket]) -> None:
-        snapshot = self.snapshot
         match order:
-            case DenyList():
-                snapshot.deny_list.publish(order)
             case Registration():
                 await self._place(shared_out(order, self._workers))
-            case HandedCredentials():
-                snapshot.credentials.publish(taken_up(order))
-            case Intentions():
-                snapshot.intentions.publish(order)
-            case SourceIntentions():
-                snapshot.source_intentions.publish(order)
+            case HandedCredentials() | Policy() | HandedConfirmation() | SourceIntentions() | DenyList():
+                self._publish(order)
             case HandedEndpoints():
                 self.endpoints.take(order)
             case Verbosity():
@@ -172,6 +165,21 @@ class Worker:
                 self.endpoints.drop(order.number)
             case Report():
                 await self._answer(order)
+
+    def _publish(
+        self, value: HandedCredentials | Policy | HandedConfirmation | SourceIntentions | DenyList
+    ) -> None:
+        match value:
+            case HandedCredentials():
+                self.snapshot.credentials.publish(taken_up(value))
+            case Policy():
+                self.snapshot.policy.publish(value)
+            case HandedConfirmation():
+                self.snapshot.confirmed.publish(confirmation_of(value))
+            case SourceIntentions():
+                self.snapshot.source_intentions.publish(value)
+            case DenyList():
+                self.snapshot.deny_list.publish(value)
 
     async def _place(self, after: Registration) -> None:
         before = self.snapshot.registration.value

@@ -15,13 +15,14 @@ from time import monotonic, sleep
 
 import pytest
 
-from agent.policy.intentions import authorize, parse_match
+from agent.policy.authorize import authorize
 from certs.spiffe import ServiceId, TrustDomain
 from tests.contract.apps import App, ask, serving
 from tests.contract.client import Api
 from tests.contract.federation import Federation, consul_binary, free_port
 from tests.contract.mesh import SECONDS, Sidecar, put, service_with_sidecar, wait_until_ready
 from tests.contract.processes import process
+from tests.support.policies import policy_of
 
 AUTHORIZE = "/v1/agent/connect/authorize"
 EXACT = "/v1/connect/intentions/exact"
@@ -138,13 +139,13 @@ def verdicts(api: Api, service: str) -> dict[str, tuple[bool, bool]]:
     """What we make of the list, and what the agent says, of callers in three cases."""
     listed = api.get(f"/v1/connect/intentions/match?by=destination&name={service}")
     default = listed.headers["x-consul-default-acl-policy"] == "allow"
-    intentions = parse_match(listed.json[service], service, default_allow=default)
+    policy = policy_of(listed.json[service], service, default_allow=default)
     found = {}
     for source in (CALLER, CALLER.lower(), CALLER.upper()):
         caller = ServiceId(trust_domain=TrustDomain(DOMAIN), datacenter="dc1", service=source)
         body = {"Target": service, "ClientCertURI": str(caller), "ClientCertSerial": "01"}
         theirs = api.post(AUTHORIZE, body).json["Authorized"]
-        found[source] = (authorize(intentions, caller).allowed, theirs)
+        found[source] = (authorize(policy, caller, None).allowed, theirs)
     return found
 
 

@@ -6,11 +6,12 @@ import subprocess
 
 import pytest
 
-from agent.policy.intentions import authorize, parse_match
+from agent.policy.authorize import authorize
 from certs.spiffe import ServiceId, TrustDomain
 from tests.contract.client import Api
 from tests.contract.federation import Federation
 from tests.support.agent_process import command, environment
+from tests.support.policies import policy_of
 
 MATCH = "/v1/connect/intentions/match?by=destination"
 
@@ -38,9 +39,15 @@ def test_one_datacenter_is_allowed_and_the_other_denied_in_both(
 ) -> None:
     for api in federation:
         match = api.get(f"{MATCH}&name={narrowed}").json[narrowed]
-        intentions = parse_match(match, narrowed, default_allow=True)
-        assert [authorize(intentions, caller("web", dc)).allowed for dc in ("dc1", "dc2")] == [True, False]
-        assert [authorize(intentions, caller("api", dc)).allowed for dc in ("dc1", "dc2")] == [True, True]
+        policy = policy_of(match, narrowed, default_allow=True)
+        assert [authorize(policy, caller("web", dc), None).allowed for dc in ("dc1", "dc2")] == [
+            True,
+            False,
+        ]
+        assert [authorize(policy, caller("api", dc), None).allowed for dc in ("dc1", "dc2")] == [
+            True,
+            True,
+        ]
 
 
 @pytest.mark.parametrize(("source", "code"), [("web@dc1", 0), ("web@dc2", 1), ("api@dc2", 0)])

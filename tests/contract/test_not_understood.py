@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from agent.http1.request import HttpRequest
-from agent.policy.intentions import Intentions, VerdictReason, authorize, authorize_request, parse_match
+from agent.policy.authorize import Policy, VerdictReason, authorize, authorize_request
 from certs.spiffe import ServiceId, TrustDomain
 from tests.contract.client import Api
+from tests.support.policies import policy_of
 
 DOMAIN = TrustDomain("11111111-2222-3333-4444-555555555555.consul")
 REQUEST = HttpRequest(method="GET", paths=("/",), headers={})
@@ -39,7 +40,7 @@ def http(dc1: Api, name: str) -> Iterator[str]:
     dc1.delete(f"/v1/config/service-defaults/{name}")
 
 
-def written(api: Api, name: str, *sources: dict[str, Any], **entry: Any) -> Intentions | None:
+def written(api: Api, name: str, *sources: dict[str, Any], **entry: Any) -> Policy | None:
     """What we read of these rules in dc1; None where the agent does not know how to write them."""
     answer = api.put(
         "/v1/config", {"Kind": "service-intentions", "Name": name, "Sources": list(sources), **entry}
@@ -49,7 +50,7 @@ def written(api: Api, name: str, *sources: dict[str, Any], **entry: Any) -> Inte
         return None
     assert answer.text == "true"
     listed = api.get(f"/v1/connect/intentions/match?by=destination&name={name}").json[name]
-    return replace(parse_match(listed, name, default_allow=True), datacenter="dc1")
+    return replace(policy_of(listed, name, default_allow=True), datacenter="dc1")
 
 
 def caller(service: str, datacenter: str = "dc1") -> ServiceId:
@@ -69,8 +70,8 @@ def test_a_denial_of_a_peer_is_not_of_the_callers_of_our_datacenter(dc1: Api, na
     if found is None:
         return
     assert authorized(dc1, name, caller("web"))
-    assert authorize(found, caller("web")).allowed
-    assert authorize(found, caller("web", "dc2")).reason is VerdictReason.UNSUPPORTED_INTENTION
+    assert authorize(found, caller("web"), None).allowed
+    assert authorize(found, caller("web", "dc2"), None).reason is VerdictReason.UNSUPPORTED_INTENTION
     dc1.delete(f"/v1/config/service-intentions/{name}")
 
 
@@ -81,7 +82,7 @@ def test_an_allowance_of_a_peer_lets_in_no_caller_of_ours(dc1: Api, name: str) -
         return
     assert not authorized(dc1, name, caller("web"))
     for datacenter in ("dc1", "dc2"):
-        assert not authorize(found, caller("web", datacenter)).allowed
+        assert not authorize(found, caller("web", datacenter), None).allowed
     dc1.delete(f"/v1/config/service-intentions/{name}")
 
 
@@ -95,8 +96,8 @@ def test_where_a_token_is_asked_for_no_request_is_let_in(dc1: Api, http: str) ->
     ):
         if found is None:
             return
-        assert not authorize(found, caller("web")).allowed
-        verdict = authorize_request(found, caller("web"), REQUEST)
+        assert not authorize(found, caller("web"), None).allowed
+        verdict = authorize_request(found, caller("web"), REQUEST, None)
         assert (verdict.allowed, verdict.reason) == (False, VerdictReason.UNSUPPORTED_PERMISSION)
     dc1.delete(f"/v1/config/service-intentions/{http}")
     dc1.delete("/v1/config/jwt-provider/okta")

@@ -1,4 +1,4 @@
-"""Two hundred random sets of intentions: we, a datacenter's `check` and its `authorize` say the same of each.
+"""Two hundred random sets of policy: we, a datacenter's `check` and its `authorize` say the same of each.
 
 Beside a real Consul that is Consul's own word; beside the embedded datacenter, which knows the rules from
 another hand than ours, it is held to the same sets. The sets are the same in every run.
@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from agent.policy.intentions import authorize, parse_match
+from agent.policy.authorize import authorize
 from certs.spiffe import ServiceId, TrustDomain
 from tests.contract.alone import Default, alone
 from tests.contract.client import Api
 from tests.contract.conftest import KINDS
+from tests.support.policies import policy_of
 
 SETS = 200
 SOURCES = ("web", "Web", "api", "*")
@@ -96,12 +97,12 @@ def ours(api: Api, name: str) -> dict[str, Judgement]:
     """What we make of the match list."""
     answer = api.get(f"/v1/connect/intentions/match?by=destination&name={name}")
     default = answer.headers["x-consul-default-acl-policy"]
-    intentions = parse_match(answer.json[name], name, default_allow=default == "allow")
+    policy = policy_of(answer.json[name], name, default_allow=default == "allow")
     found = {}
     for service, datacenter in CALLERS:
         caller = ServiceId(trust_domain=TrustDomain(DOMAIN), datacenter=datacenter, service=service)
-        rule = intentions.deciding(caller)
-        allowed = authorize(intentions, caller).allowed
+        rule = policy.deciding(caller)
+        allowed = authorize(policy, caller, None).allowed
         found[service] = Judgement(allowed, None if rule is None else rule.precedence)
     return found
 

@@ -15,15 +15,15 @@ import trio
 from agent.http1.head import FieldNames
 from agent.http1.request_body import BodyBroken
 from agent.http1.request_reader import RequestReader
-from agent.policy.intentions import authorize_request
+from agent.policy.authorize import authorize_request
 from agent.relay.streams import StreamBroken
 from certs.spiffe import ServiceId, TrustDomain
 from tests.hostile.attempt import RULES, Attempt, forbidden
 from tests.hostile.backends import Running, Seen
-from tests.scenarios.http_front import Caller, front, intentions
+from tests.scenarios.http_front import Caller, front, policy
 
 REPLY_SECONDS = 1.0  # some attempts announce more than they bring, and are not answered
-JUDGED = intentions(*RULES, default_allow=True)
+JUDGED = policy(*RULES, default_allow=True)
 WEB = ServiceId(trust_domain=TrustDomain("test.consul"), datacenter="dc1", service="web")
 
 
@@ -40,7 +40,9 @@ class Result:
 @cache
 def decided(attempt: Attempt, names: FieldNames = FieldNames.PLAIN) -> str:
     """What becomes of it at the sidecar: `passed`, or the reason why not."""
-    reader = RequestReader(host=b"db", identity=b"us", judged=lambda: JUDGED.header_names, names=names)
+    reader = RequestReader(
+        host=b"db", identity=b"us", judged=lambda: JUDGED.intentions.header_names, names=names
+    )
     head, end, came = attempt.raw.partition(b"\r\n\r\n")
     try:
         call = reader.read(head + end, came)
@@ -49,7 +51,7 @@ def decided(attempt: Attempt, names: FieldNames = FieldNames.PLAIN) -> str:
             call.body.take(b"")
     except (BodyBroken, ValueError) as refusal:
         return str(refusal).partition(":")[0]
-    verdict = authorize_request(JUDGED, WEB, call.request)
+    verdict = authorize_request(JUDGED, WEB, call.request, None)
     return "passed" if verdict.allowed else verdict.reason.value
 
 

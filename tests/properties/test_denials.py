@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from agent.http1.head import FieldNames
 from agent.http1.request_body import BodyBroken
 from agent.http1.request_reader import ParsedRequest, RequestReader
-from agent.policy.intentions import authorize_request, parse_match
+from agent.policy.authorize import authorize_request
 from certs.spiffe import ServiceId, TrustDomain
 from tests.scenarios.http_front import deny
+from tests.support.policies import policy_of
 
 WEB = ServiceId(trust_domain=TrustDomain("test.consul"), datacenter="dc1", service="web")
 Fields = list[tuple[str, str]]
@@ -232,7 +233,7 @@ def breach(raw: bytes, rule: Rule, names: FieldNames, readers: Iterable[Reader])
         return None
     written, means = rule
     permissions = {"SourceName": "web", "DestinationName": "db", "Permissions": [written]}
-    verdict = authorize_request(parse_match([permissions], "db", default_allow=True), WEB, call.request)
+    verdict = authorize_request(policy_of([permissions], "db", default_allow=True), WEB, call.request, None)
     if not verdict.allowed:
         return None
     line, *sent = call.head.decode("latin-1").split("\r\n")[:-2]

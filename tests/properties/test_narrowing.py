@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.http1.request import HttpRequest
-from agent.policy.intentions import authorize, authorize_caller, authorize_request, parse_match
+from agent.policy.authorize import authorize, authorize_caller, authorize_request
 from agent.policy.narrowing import Narrowing
 from certs.spiffe import ServiceId, TrustDomain
+from tests.support.policies import policy_of
 
 DATACENTERS = ("dc1", "dc2", "dc3")
 GET = HttpRequest(method="GET", paths=("/x",), headers={})
@@ -52,16 +53,16 @@ def item(rule: tuple[str, str, dict[str, Any], dict[str, str]], *, with_meta: bo
 def test_the_narrowed_set_is_a_subset(
     rules: list[Any], own: list[Narrowing], datacenter: str, default_allow: bool
 ) -> None:
-    plain = parse_match([item(rule, with_meta=False) for rule in rules], "db", default_allow=default_allow)
+    plain = policy_of([item(rule, with_meta=False) for rule in rules], "db", default_allow=default_allow)
     narrowed = replace(
-        parse_match([item(rule, with_meta=True) for rule in rules], "db", default_allow=default_allow),
+        policy_of([item(rule, with_meta=True) for rule in rules], "db", default_allow=default_allow),
         narrowings=tuple(own),
         datacenter=datacenter,
     )
     for service in ("web", "api", "other"):
         for source in DATACENTERS:
             caller = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter=source, service=service)
-            for judge in (authorize, authorize_caller, lambda i, c: authorize_request(i, c, GET)):
-                before, after = judge(plain, caller), judge(narrowed, caller)
+            for judge in (authorize, authorize_caller, lambda p, c, at: authorize_request(p, c, GET, at)):
+                before, after = judge(plain, caller, None), judge(narrowed, caller, None)
                 assert before.allowed or not after.allowed
                 assert before.allowed or before.reason is after.reason

@@ -35,6 +35,7 @@ from agent.control.watches import (
     roots_watch,
     source_intentions_watch,
 )
+from agent.policy.authorize import Policy
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
 from agent.workers.messages import HandedCredentials, HandedEndpoints, Order, decode, encode, roots_answer_of
@@ -162,8 +163,10 @@ def check(endpoint: Endpoint, hostile: bytes) -> None:
 def tell_workers(value: object) -> None:
     """As a frame, and back."""
     order: Order | None = None
-    if isinstance(value, Registration | Intentions | SourceIntentions):
+    if isinstance(value, Registration | SourceIntentions):
         order = value
+    elif isinstance(value, Intentions):
+        order = Policy(intentions=value)
     elif isinstance(value, EndpointSet):
         order = HandedEndpoints(
             number=1, lookup=DB, poll_interval=None, polled=False, endpoints=value, failing=""

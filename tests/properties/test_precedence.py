@@ -1,6 +1,6 @@
 """Intentions against an oracle that knows only the table of precedence and looks at every rule.
 
-See docs/consul-api.md#intentions.
+See docs/consul-api.md#policy.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.policy.intentions import VerdictReason, authorize, parse_match
+from agent.policy.authorize import VerdictReason, authorize
 from certs.spiffe import ServiceId, TrustDomain
+from tests.support.policies import policy_of
 
 # (source exact?, destination exact?) -> precedence, as the contract tabulates it for one namespace.
 TABLE = {(True, True): 9, (False, True): 8, (True, False): 6, (False, False): 5}
@@ -63,7 +64,7 @@ def oracle(rules: list[dict[str, Any]], source: str, *, default_allow: bool) -> 
 
 def judge(rules: list[dict[str, Any]], source: str, *, default_allow: bool) -> bool:
     caller = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc1", service=source)
-    return authorize(parse_match(rules, "db", default_allow=default_allow), caller).allowed
+    return authorize(policy_of(rules, "db", default_allow=default_allow), caller, None).allowed
 
 
 @settings(max_examples=2000)
@@ -81,16 +82,16 @@ def test_agrees_with_the_oracle(rules: list[dict[str, Any]], source: str, defaul
 def test_order_of_the_answer_does_not_matter(
     orders: tuple[list[dict[str, Any]], list[dict[str, Any]]], source: str
 ) -> None:
-    first, second = (parse_match(order, "db", default_allow=False) for order in orders)
+    first, second = (policy_of(order, "db", default_allow=False) for order in orders)
     caller = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc1", service=source)
-    assert authorize(first, caller) == authorize(second, caller)
+    assert authorize(first, caller, None) == authorize(second, caller, None)
 
 
 @given(st.lists(items, max_size=12), services)
 def test_default_only_speaks_when_no_rule_does(rules: list[dict[str, Any]], source: str) -> None:
     caller = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc1", service=source)
     strict, lax = (
-        authorize(parse_match(rules, "db", default_allow=allow), caller) for allow in (False, True)
+        authorize(policy_of(rules, "db", default_allow=allow), caller, None) for allow in (False, True)
     )
     by_default = strict.reason is VerdictReason.DEFAULT_DENY
     assert by_default == (lax.reason is VerdictReason.DEFAULT_ALLOW)

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from agent.http1.fields import view
 from agent.http1.target import TargetRefused, parse_target
-from agent.policy.intentions import authorize_request, parse_match
+from agent.policy.authorize import authorize_request
 from certs.spiffe import ServiceId, TrustDomain
+from tests.support.policies import policy_of
 
 WEB = ServiceId(trust_domain=TrustDomain("test.consul"), datacenter="dc1", service="web")
 PATHS = ("/", "/a", "/a/", "/A", "/a/b", "/b", "/a b", "/a;b")
@@ -131,13 +132,13 @@ def test_what_an_app_would_have_denied_is_denied(
     app: Careless,
 ) -> None:
     intention = {"SourceName": "web", "DestinationName": "db", "Permissions": rules}
-    intentions = parse_match([intention], "db", default_allow=default_allow)
+    policy = policy_of([intention], "db", default_allow=default_allow)
     try:
         read = parse_target(target.encode(), method, b"db")
     except TargetRefused:
         return
     asked = view(method, read, [(name.encode(), value.encode()) for name, value in fields])
-    verdict = authorize_request(intentions, WEB, asked)
+    verdict = authorize_request(policy, WEB, asked, None)
     values = [value for name, value in fields if name.lower().replace("_", "-") == "x-r"]
     seen = app.asked(read.sent.decode())
     for taken in {method, method.upper()}:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import h11
 import trio
 
+from agent.policy.authorize import Policy
 from agent.policy.http_mode import HttpMode
-from agent.policy.intentions import Intentions, parse_match
 from agent.relay.splice import Progress
 from agent.relay.streams import StreamBroken, TlsStream
 from tests.scenarios.http_app import Answer, HttpApp, say_ok
+from tests.support.policies import policy_of
 from tests.support.two_sidecars import Mesh, mesh
 
 Rule = Mapping[str, object]
@@ -35,10 +36,10 @@ def deny(**http: object) -> Rule:
     return {"Action": "deny", "HTTP": http}
 
 
-def intentions(*permissions: Rule, default_allow: bool = False) -> Intentions:
+def policy(*permissions: Rule, default_allow: bool = False) -> Policy:
     """web may call db by these permissions."""
     rule = {"SourceName": "web", "DestinationName": "db", "Permissions": list(permissions)}
-    return parse_match([rule], "db", default_allow=default_allow)
+    return policy_of([rule], "db", default_allow=default_allow)
 
 
 def request(line: str, *headers: str, body: bytes = b"") -> bytes:
@@ -157,10 +158,10 @@ async def front(
     app = HttpApp(answer)
     async with mesh(app, http=mode) as m:
         m.underscores = underscores
-        m.intentions.publish(
-            intentions(*permissions, default_allow=default_allow)
+        m.policy.publish(
+            policy(*permissions, default_allow=default_allow)
             if rules is None
-            else parse_match(list(rules), "db", default_allow=default_allow)
+            else policy_of(list(rules), "db", default_allow=default_allow)
         )
         yield Front(m, app)
     assert app.malformed == []

@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.ageing import age
+from agent.base.freshness import Confirmation, Freshness
 from agent.base.latest import Latest
 from agent.base.phase import Phase
 from agent.connections.records import Audited, Direction
@@ -24,7 +24,7 @@ from agent.observe.rate_limit import LINES_PER_SECOND
 from agent.observe.readiness import missing
 from agent.observe.status import document
 from agent.outbound.upstream_state import UpstreamState
-from agent.policy.intentions import VerdictReason, parse_match
+from agent.policy.authorize import VerdictReason
 from agent.relay.splice import Ending
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import START, AgentBench, agent_bench, registration
@@ -96,17 +96,13 @@ async def test_the_hold_before_a_better_target_is_taken_again(
     assert str(targets.active()) == "db"
 
 
-async def test_the_greatest_age_of_intentions(
-    nursery: trio.Nursery, autojump_clock: MockClock, wall: Wall
-) -> None:
-    known = parse_match(None, "db", default_allow=True)
-    cell = Latest(replace(known, good_until=wall() + timedelta(seconds=60)))
-    nursery.start_soon(age, cell, wall)
+async def test_the_greatest_age_of_intentions(autojump_clock: MockClock, wall: Wall) -> None:
+    freshness = Freshness(Latest(Confirmation(wall(), trio.current_time())), 60.0, wall)
     await trio.sleep(30)
     wall.set_back()
+    assert freshness.too_old_since() is None
     await trio.sleep(31)
-    assert cell.value is not None
-    assert cell.value.too_old
+    assert freshness.too_old_since() is not None
 
 
 async def test_how_long_a_registration_may_be_gone(

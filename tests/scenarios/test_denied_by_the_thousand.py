@@ -8,8 +8,9 @@ import trio
 from agent.connections.records import Direction
 from agent.inbound.inbound import InboundReason
 from agent.net.handshake import HandshakeFailed
+from agent.policy.authorize import VerdictReason
 from agent.policy.deny_list import parse_deny_list
-from agent.policy.intentions import VerdictReason, parse_match
+from tests.support.policies import policy_of
 from tests.support.socket_pairs import contexts_of
 from tests.support.two_sidecars import Mesh, echo, mesh, until
 
@@ -44,7 +45,7 @@ async def test_the_app_is_never_dialled(count: int, denied_by: VerdictReason | I
             m.deny_list.publish(parse_deny_list(f"spiffe://{m.root.trust_domain}/ns/default/dc/dc1/svc/*"))
         else:
             rules = [RULE] if denied_by is VerdictReason.NARROWED else []
-            m.intentions.publish(parse_match(rules, "db", default_allow=False))
+            m.policy.publish(policy_of(rules, "db", default_allow=False))
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):
                 nursery.start_soon(attempt, m, count // AT_ONCE)

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from agent.connections.verdicts import rejudge
+from agent.connections.reauthorize import rejudge
 from agent.policy.http_mode import HttpMode
-from agent.policy.intentions import parse_match
 from tests.scenarios.http_app import AppSide, Reached, say_ok
-from tests.scenarios.http_front import Front, Reply, allow, deny, front, intentions, request
+from tests.scenarios.http_front import Front, Reply, allow, deny, front, policy, request
+from tests.support.policies import policy_of
 from tests.support.two_sidecars import now, until
 
 EVERYTHING = allow(PathPrefix="/")
@@ -288,10 +288,14 @@ async def test_a_change_of_intentions_ends_what_is_being_served(upgraded: bool) 
         await until(lambda: len(f.app.reached) == 1)
         if upgraded:
             assert await caller.reply()
-        judged = rejudge(f.mesh.db.ledger, f.mesh.intentions.value, f.mesh.db.contexts.value, now())
+        judged = rejudge(
+            f.mesh.db.ledger, f.mesh.policy.value, f.mesh.db.contexts.value, now(), too_old_since=None
+        )
         assert judged.closed == 0
-        f.mesh.intentions.publish(intentions(allow(PathExact="/other")))
-        judged = rejudge(f.mesh.db.ledger, f.mesh.intentions.value, f.mesh.db.contexts.value, now())
+        f.mesh.policy.publish(policy(allow(PathExact="/other")))
+        judged = rejudge(
+            f.mesh.db.ledger, f.mesh.policy.value, f.mesh.db.contexts.value, now(), too_old_since=None
+        )
         assert judged.closed == 1
         assert await caller.reply() is None
         await idle.send(request("GET /ws"))  # whoever asked nothing meanwhile is judged when it asks
@@ -307,8 +311,10 @@ async def test_http_nobody_looked_at_is_closed_when_an_intention_asks_to_look() 
         assert await caller.reply()
         assert f.app.reached[0].header("x-forwarded-client-cert") == ["URI=forged"]  # relayed unread
         other = {"SourceName": "billing", "DestinationName": "db", "Permissions": [EVERYTHING]}
-        f.mesh.intentions.publish(parse_match([rule, other], "db", default_allow=False))
-        judged = rejudge(f.mesh.db.ledger, f.mesh.intentions.value, f.mesh.db.contexts.value, now())
+        f.mesh.policy.publish(policy_of([rule, other], "db", default_allow=False))
+        judged = rejudge(
+            f.mesh.db.ledger, f.mesh.policy.value, f.mesh.db.contexts.value, now(), too_old_since=None
+        )
         assert judged.closed == 1
         await f.mesh.db.ledger.empty()
         assert f.mesh.db.ledger.recent()[-1].reason.value == "by_request_now"

@@ -11,7 +11,7 @@ import trio
 
 from agent.http1.chunked import MOST, Chunks
 from agent.http1.head import find_end
-from agent.policy.intentions import authorize_request
+from agent.policy.authorize import authorize_request
 from tests.scenarios.http_app import AppSide, Reached, say_ok
 from tests.scenarios.http_front import allow, deny, front, request
 

@@ -18,10 +18,10 @@ from OpenSSL import SSL
 from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason
 from agent.policy.deny_list import parse_deny_list
-from agent.policy.intentions import parse_match
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer, Minted
 from tests.support.faults import NoFaults
+from tests.support.policies import NEVER_TOO_OLD, policy_of
 from tests.support.socket_pairs import contexts_of
 from tests.support.two_sidecars import Mesh, echo, mesh, now, until
 
@@ -86,8 +86,16 @@ def trust(m: Mesh, *roots: Issuer) -> Contexts:
 @contextlib.asynccontextmanager
 async def judged(m: Mesh) -> AsyncIterator[None]:
     told: list[int] = []
-    cells = (m.db.ledger, m.intentions, m.db.contexts)
-    judge = Reauthorizer(*cells, now, told.append, faults=NoFaults(), deny_list=m.deny_list)
+    judge = Reauthorizer(
+        m.db.ledger,
+        policy=m.policy,
+        freshness=NEVER_TOO_OLD,
+        contexts=m.db.contexts,
+        clock=now,
+        on_closed=told.append,
+        faults=NoFaults(),
+        deny_list=m.deny_list,
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(judge.run)
         yield
@@ -112,7 +120,7 @@ async def test_exactly_one_source_at_a_time() -> None:
         assert live(m) == Counter(dict.fromkeys(SOURCES, EACH))
         async with judged(m):
             rule = {"SourceName": "a", "DestinationName": "db", "Action": "deny"}
-            m.intentions.publish(parse_match([rule], "db", default_allow=True))
+            m.policy.publish(policy_of([rule], "db", default_allow=True))
             await gone(m, "a", CloseReason.INTENTION_WITHDRAWN)
             m.deny_list.publish(parse_deny_list(f"spiffe://{m.root.trust_domain}/ns/default/dc/*/svc/b\n"))
             await gone(m, "b", CloseReason.DENY_LISTED)

@@ -9,9 +9,10 @@ import trio.testing
 from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason, Direction
 from agent.outbound.outbound import OutboundReason
-from agent.policy.intentions import VerdictReason
+from agent.policy.authorize import VerdictReason
 from agent.policy.source_intentions import SourceIntentions, parse_outgoing
 from tests.support.faults import NoFaults
+from tests.support.policies import NEVER_TOO_OLD
 from tests.support.two_sidecars import Mesh, echo, in_place_of_db, mesh, now, until
 
 RULE = {"SourceName": "web", "DestinationName": "db"}
@@ -58,8 +59,16 @@ async def test_a_new_connection_is_not_even_dialled(
 async def test_an_open_one_is_closed_at_once_and_the_others_stay() -> None:
     async with mesh(echo) as m, trio.open_nursery() as nursery:
         told: list[int] = []
-        cells = (m.web.ledger, m.intentions, m.web.contexts)
-        judge = Reauthorizer(*cells, now, told.append, faults=NoFaults(), outgoing=m.outgoing)
+        judge = Reauthorizer(
+            m.web.ledger,
+            policy=m.policy,
+            freshness=NEVER_TOO_OLD,
+            contexts=m.web.contexts,
+            clock=now,
+            on_closed=told.append,
+            faults=NoFaults(),
+            outgoing=m.outgoing,
+        )
         nursery.start_soon(judge.run)
         client = await opened(m)
         other = {**RULE, "DestinationName": "billing", "Action": "deny"}

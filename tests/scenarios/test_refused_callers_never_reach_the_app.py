@@ -18,11 +18,12 @@ from agent.connections.records import Direction
 from agent.inbound.inbound import InboundReason
 from agent.net.dial import DialReason
 from agent.net.handshake import HandshakeReason
-from agent.policy.intentions import VerdictReason, parse_match
+from agent.policy.authorize import VerdictReason
 from certs.contexts import Contexts
 from certs.peer import PeerReason
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN, Issuer, Minted
 from tests.support.descriptors import no_descriptor_leaked
+from tests.support.policies import policy_of
 from tests.support.socket_pairs import NOW, contexts_of
 from tests.support.two_sidecars import Mesh, deny_all, mesh, until
 
@@ -122,19 +123,19 @@ async def test_a_leaf_without_an_identity() -> None:
 
 async def test_an_intention_denies() -> None:
     async with refusing(VerdictReason.DEFAULT_DENY) as m:
-        m.intentions.publish(deny_all())
+        m.policy.publish(deny_all())
         assert m.web.contexts.value is not None
         await call_and_be_refused(m, m.web.contexts.value.client)
     async with refusing(VerdictReason.INTENTION_DENY) as m:
         rule = {"SourceName": "web", "DestinationName": "db", "Action": "deny"}
-        m.intentions.publish(parse_match([rule], "db", default_allow=True))
+        m.policy.publish(policy_of([rule], "db", default_allow=True))
         assert m.web.contexts.value is not None
         await call_and_be_refused(m, m.web.contexts.value.client)
 
 
 async def test_intentions_are_not_known_yet() -> None:
     async with refusing(InboundReason.NO_INTENTIONS_YET) as m:
-        m.intentions = Latest()
+        m.policy = Latest()
         assert m.web.contexts.value is not None
         await call_and_be_refused(m, m.web.contexts.value.client)
 

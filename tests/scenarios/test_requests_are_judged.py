@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agent.connections.verdicts import rejudge
+from agent.connections.reauthorize import rejudge
 from certs.spiffe import ServiceId
-from tests.scenarios.http_front import allow, deny, front, intentions, request
+from tests.scenarios.http_front import allow, deny, front, policy, request
 from tests.support.two_sidecars import Side, now
 
 
@@ -55,7 +55,7 @@ async def test_a_request_that_is_over_is_not_judged_again() -> None:
         (connection,) = f.mesh.db.ledger.live()
         assert connection.request is None
         contexts = f.mesh.db.contexts.value
-        later = intentions(deny(PathExact="/once"), allow(PathPrefix="/"))
-        assert rejudge(f.mesh.db.ledger, later, contexts, now()).closed == 0
+        later = policy(deny(PathExact="/once"), allow(PathPrefix="/"))
+        assert rejudge(f.mesh.db.ledger, later, contexts, now(), too_old_since=None).closed == 0
         await caller.send(request("GET /other"))
         assert (await caller.reply()) is not None

@@ -139,7 +139,7 @@ async def test_a_refusal_before_any_byte_goes_to_the_next() -> None:
 
 async def test_a_denial_on_the_far_side_is_told_as_one() -> None:
     async with mesh(echo) as m:
-        m.intentions.publish(deny_all())
+        m.policy.publish(deny_all())
         await reset_with(m, OutboundReason.REFUSED_BY_PEER)
         assert m.app.accepts == 0
 

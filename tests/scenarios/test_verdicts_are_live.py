@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 import trio
 
+from agent.connections.reauthorize import Rejudged, rejudge
 from agent.connections.records import CloseReason
-from agent.connections.verdicts import Rejudged, rejudge
-from agent.policy.intentions import parse_match
 from tests.certs.authority import Issuer
+from tests.support.policies import policy_of
 from tests.support.socket_pairs import contexts_of
 from tests.support.two_sidecars import Mesh, Side, allow_all, deny_all, echo, mesh, now
 
@@ -23,7 +23,7 @@ async def opened(m: Mesh) -> trio.SocketStream:
 
 
 def judge(m: Mesh, side: Side, after: timedelta = timedelta()) -> Rejudged:
-    return rejudge(side.ledger, m.intentions.value, side.contexts.value, now() + after)
+    return rejudge(side.ledger, m.policy.value, side.contexts.value, now() + after, too_old_since=None)
 
 
 async def ended(client: trio.SocketStream) -> None:
@@ -46,7 +46,7 @@ async def test_nothing_has_changed() -> None:
 async def test_an_intention_turns_to_deny() -> None:
     async with mesh(echo) as m:
         client = await opened(m)
-        m.intentions.publish(deny_all())
+        m.policy.publish(deny_all())
         assert judge(m, m.web).closed == 0  # whom we call is not for our intentions
         assert judge(m, m.db) == Rejudged(closed=1, next_expiry=None)
         await ended(client)
@@ -61,7 +61,7 @@ async def test_a_denial_of_somebody_else_closes_nobody() -> None:
     async with mesh(echo) as m:
         client = await opened(m)
         rule = {"SourceName": "billing", "DestinationName": "db", "Action": "deny"}
-        m.intentions.publish(parse_match([rule], "db", default_allow=True))
+        m.policy.publish(policy_of([rule], "db", default_allow=True))
         assert judge(m, m.db).closed == 0
         await client.aclose()
 
@@ -97,9 +97,9 @@ async def test_whoever_is_not_identified_yet_is_left_to_its_own_task() -> None:
     async with mesh(echo) as m:
         with m.raw():
             await m_until_live(m)
-            m.intentions.publish(deny_all())
+            m.policy.publish(deny_all())
             assert judge(m, m.db) == Rejudged(closed=0, next_expiry=None)
-            m.intentions.publish(allow_all())
+            m.policy.publish(allow_all())
 
 
 async def m_until_live(m: Mesh) -> None:

@@ -19,7 +19,6 @@ from agent.outbound.warm_pool import WarmContext, WarmPool
 from agent.outbound.warm_serve import WarmUse
 from agent.policy.deny_list import parse_deny_list
 from agent.policy.http_mode import HttpMode
-from agent.policy.intentions import parse_match
 from agent.relay.close import reset
 from agent.relay.splice import Ending
 from agent.snapshot import Snapshot
@@ -27,6 +26,7 @@ from tests.certs.authority import TRUST_DOMAIN
 from tests.scenarios.test_cancelled_anywhere_leaves_nothing import cancelled_at
 from tests.support.agent_parts import registration
 from tests.support.descriptors import no_descriptor_leaked
+from tests.support.policies import policy_of
 from tests.support.socket_pairs import contexts_of, tcp_pair
 from tests.support.two_sidecars import (
     UPSTREAM,
@@ -120,7 +120,7 @@ async def test_idle_ones_are_kept_by_a_far_side_that_looks_at_requests_and_its_a
         await stream.receive_some()
 
     async with mesh(app, http=HttpMode.IF_NEEDED) as m:
-        m.intentions.publish(parse_match(permissions, "db", default_allow=False))
+        m.policy.publish(policy_of(permissions, "db", default_allow=False))
         async with kept(m):
             await settled(m)
             assert m.app.accepts == 0
@@ -178,7 +178,7 @@ async def test_a_server_that_hangs_up_on_idle_callers_is_noticed() -> None:
 
 async def test_a_refusal_is_noticed_before_it_could_be_used() -> None:
     async with mesh(echo) as m:
-        m.intentions.publish(deny_all())
+        m.policy.publish(deny_all())
         async with kept(m, full=False) as (_, events):
             await until(lambda: WarmReason.REFUSED.value in events.reasons)
             assert m.targets.failures.ejected()
@@ -190,7 +190,7 @@ async def test_a_verdict_of_the_far_side_that_turns_ends_them() -> None:
     """As soon as the far side closes them; it judges open connections live, whatever they carry."""
     async with mesh(echo) as m, kept(m) as (pool, events):
         await settled(m)
-        m.intentions.publish(deny_all())
+        m.policy.publish(deny_all())
         for one in m.db.ledger.live():
             one.scope.cancel()  # as its judge would
         await until(lambda: not pool.ready)

@@ -1,4 +1,4 @@
-"""Beside intentions: datacenters, the deny list, and audit, which lets no false identity through."""
+"""Beside policy: datacenters, the deny list, and audit, which lets no false identity through."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from dataclasses import replace
 import pytest
 import trio
 
+from agent.connections.reauthorize import Rejudged, rejudge
 from agent.connections.records import Audited, CloseReason, Direction
-from agent.connections.verdicts import Rejudged, rejudge
 from agent.inbound.inbound import InboundReason
 from agent.outbound.outbound import OutboundReason
+from agent.policy.authorize import Policy, VerdictReason
 from agent.policy.deny_list import NOBODY, DenyList, parse_deny_list
-from agent.policy.intentions import Intentions, VerdictReason, parse_match
 from agent.policy.narrowing import parse_setting
 from agent.relay.splice import Ending
 from certs.peer import PeerReason
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN
-from tests.scenarios.http_front import allow, front, intentions, request
+from tests.scenarios.http_front import allow, front, policy, request
+from tests.support.policies import policy_of
 from tests.support.socket_pairs import contexts_of
 from tests.support.two_sidecars import Mesh, Side, deny_all, echo, mesh, now
 
 WEB = {"SourceName": "web", "DestinationName": "db", "Action": "allow"}
 
 
-def narrowed(names: str) -> Intentions:
-    return parse_match([{**WEB, "Meta": {"source-datacenters": names}}], "db", default_allow=False)
+def narrowed(names: str) -> Policy:
+    return policy_of([{**WEB, "Meta": {"source-datacenters": names}}], "db", default_allow=False)
 
 
 def listed(service: str, datacenter: str = "*") -> DenyList:
@@ -34,7 +35,9 @@ def listed(service: str, datacenter: str = "*") -> DenyList:
 
 def judge(m: Mesh, side: Side) -> Rejudged:
     value = m.deny_list.value or NOBODY
-    return rejudge(side.ledger, m.intentions.value, side.contexts.value, now(), deny_list=value)
+    return rejudge(
+        side.ledger, m.policy.value, side.contexts.value, now(), deny_list=value, too_old_since=None
+    )
 
 
 async def opened(m: Mesh) -> trio.SocketStream:
@@ -56,10 +59,10 @@ async def turned_away(m: Mesh) -> None:
 
 async def test_one_datacenter_of_a_source_is_let_in_and_another_is_not() -> None:
     async with mesh(echo) as m:
-        m.intentions.publish(narrowed("dc1"))
+        m.policy.publish(narrowed("dc1"))
         async with await opened(m):
             assert m.db.ledger.live()[0].rule == "web => db (allow, precedence 9, only *@dc1)"
-        m.intentions.publish(narrowed("dc2"))
+        m.policy.publish(narrowed("dc2"))
         await turned_away(m)
         # By reason and not by place: the first connection may finish after the refused one.
         (refused,) = [one for one in m.db.ledger.recent() if one.reason is VerdictReason.NARROWED]
@@ -71,9 +74,9 @@ async def test_one_datacenter_of_a_source_is_let_in_and_another_is_not() -> None
 async def test_a_narrowing_closes_what_is_open(by: str) -> None:
     async with mesh(echo) as m:
         client = await opened(m)
-        allowed = parse_match([WEB], "db", default_allow=False)
+        allowed = policy_of([WEB], "db", default_allow=False)
         ours = replace(allowed, narrowings=(parse_setting("web@dc2"),))
-        m.intentions.publish(narrowed("dc2") if by == "Meta" else ours)
+        m.policy.publish(narrowed("dc2") if by == "Meta" else ours)
         assert judge(m, m.db).closed == 1
         async with client:
             with pytest.raises(trio.BrokenResourceError):
@@ -122,7 +125,7 @@ async def test_listing_closes_what_is_open(direction: str) -> None:
 
 async def test_audit_lets_through_what_is_denied_and_counts_it() -> None:
     async with mesh(echo) as m:
-        m.intentions.publish(replace(deny_all(), audit=True))
+        m.policy.publish(replace(deny_all(), audit=True))
         async with await opened(m):
             assert judge(m, m.db).closed == 0  # and it is not counted again
             assert judge(m, m.db).closed == 0
@@ -136,7 +139,7 @@ async def test_audit_lets_through_what_is_denied_and_counts_it() -> None:
 async def test_audit_counts_an_open_connection_whose_verdict_turns() -> None:
     async with mesh(echo) as m, await opened(m):
         assert m.db.ledger.audits() == {}
-        m.intentions.publish(replace(deny_all(), audit=True))
+        m.policy.publish(replace(deny_all(), audit=True))
         assert judge(m, m.db).closed == 0
         assert m.db.ledger.audits() == {"default_deny": 1}
 
@@ -144,7 +147,7 @@ async def test_audit_counts_an_open_connection_whose_verdict_turns() -> None:
 @pytest.mark.parametrize("fault", ["deny list", "trust domain", "expired"])
 async def test_audit_lets_no_identity_through_that_is_none(fault: str) -> None:
     async with mesh(echo) as m:
-        m.intentions.publish(replace(deny_all(), audit=True))
+        m.policy.publish(replace(deny_all(), audit=True))
         if fault == "deny list":
             m.deny_list.publish(listed("web"))
         minted = m.root.leaf(service="web")
@@ -163,7 +166,7 @@ async def test_audit_lets_no_identity_through_that_is_none(fault: str) -> None:
 
 async def test_the_books_name_both_ends_and_the_rule() -> None:
     async with mesh(echo) as m:
-        m.intentions.publish(parse_match([WEB], "db", default_allow=False))
+        m.policy.publish(policy_of([WEB], "db", default_allow=False))
         async with await opened(m):
             pass
         await m.quiet()
@@ -178,7 +181,7 @@ async def test_the_books_name_both_ends_and_the_rule() -> None:
 
 async def test_audit_lets_requests_through_too_and_counts_each() -> None:
     async with front(allow(PathPrefix="/api")) as f:
-        f.mesh.intentions.publish(replace(intentions(allow(PathPrefix="/api")), audit=True))
+        f.mesh.policy.publish(replace(policy(allow(PathPrefix="/api")), audit=True))
         for path in ("/api", "/admin", "/admin"):
             reply = await f.ask(request(f"GET {path}"))
             assert reply is not None

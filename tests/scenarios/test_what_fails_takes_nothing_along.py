@@ -12,7 +12,7 @@ import trio
 
 from agent.base.containment import Where
 from agent.base.prometheus import text
-from agent.connections import verdicts
+from agent.connections import reauthorize
 from agent.connections.records import Direction
 from agent.observe.metrics import families
 from agent.observe.readiness import missing
@@ -156,7 +156,7 @@ async def test_a_bug_in_one_connection_ends_that_connection(
 @pytest.mark.internal_errors
 async def test_who_cannot_be_judged_is_cut(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(one: Life, caller: Caller, root: Issuer) -> None:
-        monkeypatch.setattr(verdicts, "_by_intentions", fail)
+        monkeypatch.setattr(reauthorize, "_by_policy", fail)
         rule = {"SourceName": "x", "DestinationName": "web", "Action": "deny", "Precedence": 9}
         one.bench.consul.answer(MATCH, {"web": [rule]}, index=8)
         with trio.fail_after(5):
@@ -197,7 +197,13 @@ async def test_what_runs_for_ever_is_begun_again(
     await serving(nursery, act)
 
 
-@pytest.mark.parametrize("what", ["agent.connections.reauthorize.rejudge", "agent.control.plane.age"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "agent.connections.reauthorize.rejudge",
+        "agent.connections.reauthorize.Freshness.becomes_too_old",
+    ],
+)
 async def test_what_enforces_ends_the_process(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -208,7 +214,7 @@ async def test_what_enforces_ends_the_process(
 
     one = public_life(nursery, intentions_max_age="2m")
     one.bench.well()
-    monkeypatch.setattr(what, broken if what.endswith("age") else fail)
+    monkeypatch.setattr(what, broken if what.endswith("becomes_too_old") else fail)
     with pytest.raises(BaseExceptionGroup) as caught, trio.fail_after(10):
         await one.run()
     assert caught.value.subgroup(KeyError) is not None

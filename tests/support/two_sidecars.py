@@ -35,15 +35,16 @@ from agent.net.handshake import HandshakeFailed, client_handshake, server_handsh
 from agent.outbound.outbound import Outbound
 from agent.outbound.outbound import serve as serve_outbound
 from agent.outbound.upstream_state import UpstreamState
+from agent.policy.authorize import Policy
 from agent.policy.deny_list import NOBODY, DenyList
 from agent.policy.http_mode import HttpMode
-from agent.policy.intentions import Intentions, parse_match
 from agent.policy.source_intentions import SourceIntentions
 from agent.relay.relay import Relay
 from agent.snapshot import EndpointSource
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.scenarios.recorder import Recorder
+from tests.support.policies import NEVER_TOO_OLD, policy_of
 from tests.support.socket_pairs import contexts_of, listener
 from tests.support.upstream_doubles import Told, surroundings
 from upstreams.ejection import FailureMemory
@@ -97,7 +98,7 @@ class Mesh:
     relay: Relay
     web: Side
     db: Side
-    intentions: Latest[Intentions]
+    policy: Latest[Policy]
     endpoints: Latest[EndpointSet]
     loads: Counter[EndpointKey]
     upstream: Address
@@ -174,14 +175,14 @@ async def in_place_of_db(
         yield answer
 
 
-def allow_all() -> Intentions:
+def allow_all() -> Policy:
     """No rule, default allow."""
-    return parse_match(None, "db", default_allow=True)
+    return policy_of(None, "db", default_allow=True)
 
 
-def deny_all() -> Intentions:
+def deny_all() -> Policy:
     """No rule, default deny."""
-    return parse_match(None, "db", default_allow=False)
+    return policy_of(None, "db", default_allow=False)
 
 
 def endpoint(
@@ -239,7 +240,7 @@ async def mesh(
             relay=relay,
             web=web,
             db=db,
-            intentions=Latest(allow_all()),
+            policy=Latest(allow_all()),
             endpoints=Latest(one(endpoint(public.port))),
             loads=Counter(),
             upstream=upstream_address,
@@ -286,7 +287,8 @@ async def inbound(
     """db's sidecar serves one caller."""
     shared = Inbound(
         credentials=m.db.contexts,
-        intentions=m.intentions,
+        policy=m.policy,
+        freshness=NEVER_TOO_OLD,
         deny_list=m.deny_list,
         app=m.app.address,
         relay=m.relay,

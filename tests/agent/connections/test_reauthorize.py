@@ -1,20 +1,22 @@
-"""Verdicts stay live: judged again when intentions, roots or the time change (virtual time)."""
+"""Verdicts stay live: judged again when policy, roots or the time change (virtual time)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from agent.base.freshness import Confirmation, Freshness
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import Direction
-from agent.policy.intentions import Intentions, parse_match
+from agent.policy.authorize import Policy
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts, build_contexts
 from certs.peer import Peer
@@ -23,21 +25,28 @@ from tests.certs import fitting
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import START, agent_bench, virtual
 from tests.support.faults import Faults
+from tests.support.policies import policy_of
 
 
 class Bench:
     """A judge, and connections that are open until it closes them."""
 
-    def __init__(self, nursery: trio.Nursery, grace: float = 0.0) -> None:
+    def __init__(self, nursery: trio.Nursery, grace: float = 0.0, max_age: float = math.inf) -> None:
         self.nursery = nursery
         self.root = Issuer.root(now=START)
-        self.intentions: Latest[Intentions] = Latest()
+        self.policy: Latest[Policy] = Latest()
+        self.confirmed: Latest[Confirmation] = Latest()
         self.contexts: Latest[Contexts] = Latest()
         self.closed: list[int] = []
         self.ledger = Ledger(virtual, agent_bench(nursery).agent.log)
         self.faults = Faults()
         self.judge = Reauthorizer(
-            *(self.ledger, self.intentions, self.contexts, virtual, self.closed.append),
+            self.ledger,
+            policy=self.policy,
+            freshness=Freshness(self.confirmed, max_age, virtual),
+            contexts=self.contexts,
+            clock=virtual,
+            on_closed=self.closed.append,
             faults=self.faults,
             grace=grace,
         )
@@ -54,7 +63,10 @@ class Bench:
         self.contexts.publish(build_contexts(proven, self.contexts.version + 1))
 
     def allow(self, *, default: bool) -> None:
-        self.intentions.publish(parse_match([], "web", default_allow=default))
+        self.policy.publish(policy_of([], "web", default_allow=default))
+
+    def confirm(self) -> None:
+        self.confirmed.publish(Confirmation(virtual(), trio.current_time()))
 
     def connect(self, service: str, until: datetime) -> None:
         self.nursery.start_soon(self._connection, service, until)
@@ -73,8 +85,8 @@ class Bench:
 LATE = START + timedelta(days=2)
 
 
-async def running(nursery: trio.Nursery, grace: float = 0.0) -> Bench:
-    bench = Bench(nursery, grace)
+async def running(nursery: trio.Nursery, grace: float = 0.0, max_age: float = math.inf) -> Bench:
+    bench = Bench(nursery, grace, max_age)
     nursery.start_soon(bench.judge.run)
     await wait_all_tasks_blocked()
     return bench
@@ -141,3 +153,44 @@ async def test_a_new_connection_that_ends_first_moves_the_next_look(
     assert bench.reasons == {}
     await trio.sleep(0.1)
     assert bench.reasons == {"soon": "peer_expired"}
+
+
+async def test_intentions_that_become_too_old_cut_callers_though_nothing_is_published(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = await running(nursery, max_age=100.0)
+    bench.confirm()
+    bench.connect("a", LATE)
+    await trio.sleep(99)
+    assert bench.reasons == {}
+    await trio.sleep(1.1)
+    assert bench.reasons == {"a": "intentions_too_old"}
+    assert bench.policy.version == 1
+
+
+async def test_what_was_never_confirmed_keeps_no_caller(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = await running(nursery, max_age=100.0)
+    bench.connect("early", LATE)
+    await trio.sleep(61)
+    assert bench.reasons == {"early": "intentions_too_old"}
+    bench.confirm()
+    bench.connect("late", LATE)
+    await trio.sleep(61)
+    assert set(bench.reasons) == {"early"}
+
+
+async def test_a_confirmation_judges_no_connection_anew(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await running(nursery, max_age=100.0)
+    bench.confirm()
+    bench.connect("a", LATE)
+    await trio.sleep(1)
+    looks: list[str] = []
+    monkeypatch.setattr(bench.ledger, "live", partial(looks.append, "at all connections"))
+    for _ in range(50):
+        bench.confirm()
+        await trio.sleep(0.1)
+    assert looks == []

@@ -13,7 +13,7 @@ from agent.base.phase import Phase
 from agent.consul.api import Answer, AuthorizeAnswer
 from agent.consul.watch import AnswerRejected
 from agent.control.default_policy import ASK_SECONDS, UNNAMED, read_default, unnamed_caller
-from agent.policy.intentions import VerdictReason, authorize
+from agent.policy.authorize import VerdictReason, authorize
 from certs.spiffe import ServiceId, parse
 from tests.recorded import body
 from tests.support.agent_parts import (
@@ -49,10 +49,10 @@ def answer(bench: AgentBench, value: object = None, **more: Any) -> None:
 
 def reason(bench: AgentBench) -> VerdictReason:
     """What decides about a caller that no intention names."""
-    intentions = bench.snapshot.intentions.value
-    assert intentions is not None
+    policy = bench.snapshot.policy.value
+    assert policy is not None
     assert isinstance(WEB, ServiceId)
-    return authorize(intentions, WEB).reason
+    return authorize(policy, WEB, bench.control.freshness.too_old_since()).reason
 
 
 def asked(bench: AgentBench) -> int:
@@ -138,10 +138,10 @@ async def test_no_answer_is_no_default_allow_and_says_why(
     answer(bench, **wrong)
     await trio.sleep(1)
     assert reason(bench) is VerdictReason.DEFAULT_UNKNOWN
-    intentions = bench.snapshot.intentions.value
-    assert intentions is not None
-    assert intentions.default == "unknown"
-    assert intentions.default_unknown
+    policy = bench.snapshot.policy.value
+    assert policy is not None
+    assert policy.intentions.default == "unknown"
+    assert policy.intentions.default_unknown
     answer(bench, BY_DEFAULT)
     await trio.sleep(ASK_SECONDS)
     assert reason(bench) is VerdictReason.DEFAULT_ALLOW
@@ -179,7 +179,7 @@ async def test_the_first_list_comes_with_its_default_and_does_not_wait_for_ever(
     bench = watching(nursery)
     bench.consul.hang(AUTHORIZE)
     await trio.sleep(10)
-    assert bench.snapshot.intentions.value is None
+    assert bench.snapshot.policy.value is None
     await trio.sleep(10)
     assert reason(bench) is VerdictReason.DEFAULT_UNKNOWN
     assert bench.events().count("intentions.changed") == 1
@@ -246,7 +246,7 @@ async def test_what_is_too_old_is_made_no_younger_by_the_default(
     await trio.sleep(300)
     assert reason(bench) is VerdictReason.INTENTIONS_TOO_OLD
     answer(bench, DENIED_BY_SETTING)
-    version = bench.snapshot.intentions.version
+    version = bench.snapshot.policy.version
     await trio.sleep(2 * ASK_SECONDS)
-    assert bench.snapshot.intentions.version == version + 1
+    assert bench.snapshot.policy.version == version + 1
     assert reason(bench) is VerdictReason.INTENTIONS_TOO_OLD

@@ -34,7 +34,7 @@ async def test_everything_is_watched_and_published(nursery: trio.Nursery, autoju
     bench.control.watch_registration(PROXY)
     await trio.sleep(1)
     assert bench.snapshot.credentials.value is not None
-    assert bench.snapshot.intentions.value is not None
+    assert bench.snapshot.policy.value is not None
     assert bench.snapshot.own_datacenter() == "dc1"
     names = ["registration", "roots", "leaf", "intentions", "default policy"]
     assert [status.name for status in bench.control.statuses()] == names
@@ -149,7 +149,7 @@ async def test_a_new_token_is_tried_at_once(
     bench.consul.answer(MATCH, {"web": None}, index=7)
     bench.control.token_changed()
     await trio.sleep(0.1)
-    assert bench.snapshot.intentions.value is not None
+    assert bench.snapshot.policy.value is not None
     assert "token.changed" in bench.events()
 
 
@@ -160,13 +160,13 @@ async def test_intentions_are_published_with_our_settings_and_datacenter(
     bench.well()
     bench.control.take(registration(datacenter=None))
     await trio.sleep(1)
-    assert bench.snapshot.intentions.value is not None
-    assert (bench.snapshot.intentions.value.datacenter, bench.snapshot.intentions.value.audit) == ("", True)
-    assert list(map(str, bench.snapshot.intentions.value.narrowings)) == ["web@dc1"]
+    assert bench.snapshot.policy.value is not None
+    assert (bench.snapshot.policy.value.datacenter, bench.snapshot.policy.value.audit) == ("", True)
+    assert list(map(str, bench.snapshot.policy.value.narrowings)) == ["web@dc1"]
     bench.control.watch_credentials(registration(datacenter=None))  # the leaf says where we are
     await trio.sleep(1)
-    assert bench.snapshot.intentions.value.datacenter == "dc1"
-    assert bench.snapshot.intentions.value.audit
+    assert bench.snapshot.policy.value.datacenter == "dc1"
+    assert bench.snapshot.policy.value.audit
 
 
 async def test_intentions_are_too_old_when_consul_does_not_answer_and_good_again_when_it_does(
@@ -203,14 +203,14 @@ async def test_without_a_greatest_age_intentions_are_kept(
     bench.control.phase = Phase.SERVING
     bench.control.take(registration())
     await trio.sleep(1000)
-    version = bench.snapshot.intentions.version
+    version = bench.snapshot.policy.version
     bench.consul.down = True
     bench.consul.drop()
     await trio.sleep(10**5)
-    assert bench.snapshot.intentions.value is not None
-    known = bench.snapshot.intentions.value
-    assert (known.too_old, known.good_until) == (False, None)
-    assert bench.snapshot.intentions.version == version == 1
+    assert bench.snapshot.policy.value is not None
+    freshness = bench.control.freshness
+    assert (freshness.too_old_since(), freshness.good_until) == (None, None)
+    assert bench.snapshot.policy.version == version == 1
 
 
 async def test_a_datacenter_that_becomes_known_makes_old_intentions_no_younger(
@@ -225,11 +225,12 @@ async def test_a_datacenter_that_becomes_known_makes_old_intentions_no_younger(
     bench.consul.answer(MATCH, text="rpc error", status=500)
     await trio.sleep(300)
     bench.control.watch_credentials(registration(datacenter=None))
-    before = bench.snapshot.intentions.version
-    known, _ = await bench.snapshot.intentions.newer(before)
+    before = bench.snapshot.policy.version
+    known, _ = await bench.snapshot.policy.newer(before)
     await trio.sleep(1)
-    assert (known.datacenter, known.too_old) == ("dc1", True)
-    assert bench.snapshot.intentions.version == before + 1, "not even for a moment"
+    assert known.datacenter == "dc1"
+    assert bench.control.freshness.too_old_since() is not None
+    assert bench.snapshot.policy.version == before + 1
 
 
 async def test_whom_we_may_not_call_is_watched_from_the_first_upstream_on_where_it_is_asked_for(

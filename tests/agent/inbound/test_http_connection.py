@@ -12,9 +12,9 @@ import trio
 from agent.base.address import TcpAddress
 from agent.inbound.exchange import Exchange
 from agent.inbound.http_connection import HttpConnection
-from agent.policy.intentions import parse_match
 from tests.scenarios.http_app import AppSide, Reached, say_ok
 from tests.scenarios.http_front import Front, allow, deny, front, request
+from tests.support.policies import policy_of
 from tests.support.two_sidecars import until
 
 EVERYTHING = allow(PathPrefix="/")
@@ -147,7 +147,7 @@ async def test_every_request_is_judged_by_the_newest_intentions() -> None:
         statuses = []
         for action in ("allow", "deny", "allow"):
             rule = {"SourceName": "web", "DestinationName": "db", "Action": action}
-            f.mesh.intentions.publish(parse_match([rule], "db", default_allow=False))
+            f.mesh.policy.publish(policy_of([rule], "db", default_allow=False))
             await caller.send(request("GET /"))
             reply = await caller.reply()
             assert reply is not None

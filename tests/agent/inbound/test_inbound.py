@@ -13,8 +13,8 @@ import trio.testing
 from OpenSSL import SSL
 
 from agent.base.address import TcpAddress
+from agent.connections.reauthorize import rejudge
 from agent.connections.records import CloseReason
-from agent.connections.verdicts import rejudge
 from agent.inbound.inbound import InboundReason
 from agent.net.dial import DialReason
 from agent.net.handshake import client_handshake
@@ -119,8 +119,13 @@ async def test_an_intention_that_turns_while_the_app_is_dialled() -> None:
             sock, _ = await m.call(client_of(m))
             with sock:
                 await until(lambda: m.db.ledger.live() != () and m.db.ledger.live()[0].peer is not None)
-                m.intentions.publish(deny_all())
-                assert rejudge(m.db.ledger, m.intentions.value, m.db.contexts.value, now()).closed == 1
+                m.policy.publish(deny_all())
+                assert (
+                    rejudge(
+                        m.db.ledger, m.policy.value, m.db.contexts.value, now(), too_old_since=None
+                    ).closed
+                    == 1
+                )
                 ended = await m.db.finished()
             assert (ended.reason, ended.opened) == (CloseReason.INTENTION_WITHDRAWN, False)
 

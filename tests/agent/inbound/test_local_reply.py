@@ -10,7 +10,7 @@ from agent.http1.fields import framing
 from agent.http1.head import read_head
 from agent.http1.request_body import CountedBody
 from agent.inbound.local_reply import DRAIN_BYTES, answer, drained, linger, worth_draining
-from agent.policy.intentions import VerdictReason
+from agent.policy.authorize import VerdictReason
 from agent.relay.streams import TlsStream
 from tests.agent.relay.test_streams import tls_pair
 

@@ -17,7 +17,7 @@ from agent.net.dial import DialReason
 from agent.observe.events import Journal
 from agent.observe.rate_limit import LINES_PER_SECOND
 from agent.outbound.outbound import OutboundReason
-from agent.policy.intentions import VerdictReason
+from agent.policy.authorize import VerdictReason
 from agent.relay.splice import Ending
 
 START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import trio
 
 from agent.observe.explain import answer_inquiry
-from agent.policy.intentions import parse_match
 from tests.support.agent_parts import agent_bench, registration
+from tests.support.policies import policy_of
 
 
 async def test_questions(nursery: trio.Nursery) -> None:
@@ -19,7 +19,7 @@ async def test_questions(nursery: trio.Nursery) -> None:
     ask = b'{"source": "api@dc2"}'
     assert answer_inquiry(bench.agent, ask).status == 503
     bench.snapshot.registration.publish(registration())
-    bench.snapshot.intentions.publish(replace(parse_match([], "web", default_allow=True), datacenter="dc1"))
+    bench.snapshot.policy.publish(replace(policy_of([], "web", default_allow=True), datacenter="dc1"))
     assert answer_inquiry(bench.agent, b'{"source": ""}').status == 400
     reply = answer_inquiry(bench.agent, ask)
     told = json.loads(reply.body)

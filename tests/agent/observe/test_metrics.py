@@ -14,7 +14,7 @@ from agent.net.dial import DialReason
 from agent.observe.agent import Agent
 from agent.observe.metrics import families, open_files
 from agent.outbound.outbound import OutboundReason
-from agent.policy.intentions import VerdictReason
+from agent.policy.authorize import VerdictReason
 from agent.proxy.report import resident_bytes
 from agent.relay.splice import Ending
 from tests.support.agent_in_process import public_life

@@ -12,13 +12,13 @@ from agent.consul.api import ConsulError, ConsulReason
 from agent.control.credentials import CredentialsKeeper
 from agent.control.watches import intentions_watch, registration_watch
 from agent.observe.readiness import GONE_GRACE, headline, missing
-from agent.policy.intentions import Intentions
 from certs.contexts import build_contexts
 from tests.certs import fitting
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import START, AgentBench, agent_bench, registration
+from tests.support.policies import policy_of
 
-NOBODY = Intentions(destination="web", rules=(), default_allow=False)
+NOBODY = policy_of(None, "web", default_allow=False)
 
 
 def error(reason: ConsulReason = ConsulReason.UNAVAILABLE) -> ConsulError:
@@ -65,12 +65,10 @@ async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: Mock
     )
     assert missing(bench.agent)[0] == "credentials: expired: long ago"
     publish_credentials(bench)
-    bench.control.watches["intentions"] = intentions_watch(
-        bench.control.consul, "web", bench.snapshot.intentions.publish
-    )
+    bench.control.watches["intentions"] = intentions_watch(bench.control.consul, "web", lambda _: None)
     bench.control.watches["intentions"].status.failed(error(), START)
     assert missing(bench.agent) == ["intentions: /v1/x answered 500: no"]
-    bench.snapshot.intentions.publish(NOBODY)
+    bench.snapshot.policy.publish(NOBODY)
     assert missing(bench.agent) == ["listeners: not open yet"]
     bench.control.phase = Phase.SERVING
     assert missing(bench.agent) == []
@@ -82,7 +80,7 @@ async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: Mock
 async def serving(bench: AgentBench) -> AgentBench:
     bench.snapshot.registration.publish(registration())
     publish_credentials(bench)
-    bench.snapshot.intentions.publish(NOBODY)
+    bench.snapshot.policy.publish(NOBODY)
     bench.control.phase = Phase.SERVING
     return bench
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from agent.http1.request import HttpRequest
+from agent.policy.authorize import Policy, authorize
 from agent.policy.deny_list import NOBODY, parse_deny_list
 from agent.policy.explain import Evidence, Explanation, Question, explain
 from agent.policy.http_mode import HttpMode
-from agent.policy.intentions import Intentions, authorize, parse_match
 from agent.policy.narrowing import parse_setting
 from certs.spiffe import ServiceId, TrustDomain
+from tests.support.policies import policy_of
 
 RULES: list[dict[str, Any]] = [
     {"SourceName": "*", "DestinationName": "*", "Action": "deny"},
@@ -24,7 +25,7 @@ RULES: list[dict[str, Any]] = [
         "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/v1", "Methods": ["GET"]}}],
     },
 ]
-INTENTIONS = replace(parse_match(RULES, "db", default_allow=True), datacenter="dc1")
+INTENTIONS = replace(policy_of(RULES, "db", default_allow=True), datacenter="dc1")
 NARROWED = (
     "web => db (allow, precedence 9, only *@dc1), "
     "dc2 is not among the source datacenters dc1 (Meta source-datacenters)"
@@ -39,13 +40,13 @@ def explained(
     service: str,
     datacenter: str = "dc1",
     *,
-    intentions: Intentions = INTENTIONS,
+    policy: Policy = INTENTIONS,
     denied: str = "",
     request: HttpRequest | None = None,
     http: HttpMode | None = None,
 ) -> Explanation:
     evidence = Evidence(
-        intentions=intentions,
+        policy=policy,
         default_origin="a header",
         replica="index 7",
         deny_list=parse_deny_list(denied) if denied else NOBODY,
@@ -74,14 +75,14 @@ def test_the_whole_page() -> None:
 
 def test_the_rule_is_said_in_the_words_of_the_log() -> None:
     for service, datacenter in (("web", "dc1"), ("web", "dc2"), ("other", "dc1")):
-        verdict = authorize(INTENTIONS, source(service, datacenter))
+        verdict = authorize(INTENTIONS, source(service, datacenter), None)
         explanation = explained(service, datacenter)
         assert explanation.allowed is verdict.allowed
         assert f"rule        {verdict.rule}" in explanation.lines
 
 
 def test_nothing_but_the_default() -> None:
-    explanation = explained("web", intentions=parse_match([], "db", default_allow=False))
+    explanation = explained("web", policy=policy_of([], "db", default_allow=False))
     assert (explanation.allowed, explanation.reason) == (False, "default_deny")
     assert "precedence  none matches: the default" in explanation.lines
     assert "rules       none" in explanation.lines
@@ -108,7 +109,7 @@ def test_requests(method: str, http: HttpMode | None, allowed: bool, said: str) 
     "entry", ["spiffe://x.consul/ns/default/dc/*/svc/web", "serial x.consul dc1 0a", "serial x.consul dc1 0b"]
 )
 def test_the_deny_list_has_the_last_word(entry: str) -> None:
-    explanation = explained("web", denied=entry, intentions=replace(INTENTIONS, audit=True))
+    explanation = explained("web", denied=entry, policy=replace(INTENTIONS, audit=True))
     denied = not entry.endswith("0b")
     assert explanation.allowed is not denied
     assert (explanation.reason == "deny_listed") is denied
@@ -118,7 +119,7 @@ def test_the_deny_list_has_the_last_word(entry: str) -> None:
 
 def test_audit_and_settings_are_shown() -> None:
     told = replace(INTENTIONS, audit=True, narrowings=(parse_setting("web@dc9"),))
-    explanation = explained("web", intentions=told)
+    explanation = explained("web", policy=told)
     assert explanation.allowed
     assert explanation.lines[0] == "allowed: web@dc1 => db@dc1 (audit: would be denied, is let through)"
     assert "narrowed    by our settings to web@dc9" in explanation.lines
@@ -126,6 +127,6 @@ def test_audit_and_settings_are_shown() -> None:
 
 def test_permissions_that_cannot_be_read_are_shown_as_such() -> None:
     rule = {"SourceName": "web", "DestinationName": "db", "Permissions": [{"Action": "allow", "New": 1}]}
-    explanation = explained("web", intentions=parse_match([rule], "db", default_allow=True))
+    explanation = explained("web", policy=policy_of([rule], "db", default_allow=True))
     assert not explanation.allowed
     assert explanation.lines[-2].startswith("  -> web => db (by request")

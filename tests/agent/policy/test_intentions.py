@@ -1,4 +1,4 @@
-"""Which intention decides, and what it says (docs/consul-api.md#intentions)."""
+"""Which intention decides, and what it says (docs/consul-api.md#policy)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 
 from agent.http1.request import HttpRequest
-from agent.policy.intentions import (
-    InvalidIntentions,
-    Verdict,
-    VerdictReason,
-    authorize,
-    authorize_caller,
-    authorize_request,
-    parse_match,
-)
+from agent.policy.authorize import Verdict, VerdictReason, authorize, authorize_caller, authorize_request
+from agent.policy.intentions import InvalidIntentions, parse_match
 from certs.spiffe import ServiceId, TrustDomain
 from tests.recorded import body
+from tests.support.policies import policy_of
 
 
 def caller(service: str, **changes: str) -> ServiceId:
@@ -44,7 +38,7 @@ def rule(
 
 def verdict(source: str | ServiceId, *rules: dict[str, Any], default_allow: bool = False) -> Verdict:
     who = caller(source) if isinstance(source, str) else source
-    return authorize(parse_match(rules, "db", default_allow=default_allow), who)
+    return authorize(policy_of(rules, "db", default_allow=default_allow), who, None)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +53,7 @@ def verdict(source: str | ServiceId, *rules: dict[str, Any], default_allow: bool
 def test_recorded_precedence(source: str, allowed: bool, text: str) -> None:
     answer = body("intention-match-dest-precedence")["db"]
     for order in (answer, answer[::-1]):
-        found = authorize(parse_match(order, "db", default_allow=False), caller(source))
+        found = authorize(policy_of(order, "db", default_allow=False), caller(source), None)
         assert (found.allowed, found.rule) == (allowed, text)
 
 
@@ -73,7 +67,7 @@ def test_computed_precedence_is_the_recorded_one() -> None:
 
 def test_recorded_permissions_deny_at_layer_4() -> None:
     answer = body("intention-match-l7")["httpsvc"]
-    found = authorize(parse_match(answer, "httpsvc", default_allow=True), caller("web"))
+    found = authorize(policy_of(answer, "httpsvc", default_allow=True), caller("web"), None)
     assert found == Verdict(
         allowed=False,
         reason=VerdictReason.INTENTION_BY_REQUEST,
@@ -84,7 +78,9 @@ def test_recorded_permissions_deny_at_layer_4() -> None:
 @pytest.mark.parametrize("default_allow", [True, False])
 def test_recorded_empty_match_leaves_it_to_the_default(default_allow: bool) -> None:
     found = authorize(
-        parse_match(body("intention-match-empty")["zzz"], "zzz", default_allow=default_allow), caller("web")
+        policy_of(body("intention-match-empty")["zzz"], "zzz", default_allow=default_allow),
+        caller("web"),
+        None,
     )
     assert found.allowed is default_allow
     assert found.reason is (VerdictReason.DEFAULT_ALLOW if default_allow else VerdictReason.DEFAULT_DENY)
@@ -93,7 +89,7 @@ def test_recorded_empty_match_leaves_it_to_the_default(default_allow: bool) -> N
 
 def test_legacy_intentions_with_an_id_are_like_others() -> None:
     assert authorize(
-        parse_match(body("intention-match-dest")["db"], "db", default_allow=False), caller("web")
+        policy_of(body("intention-match-dest")["db"], "db", default_allow=False), caller("web"), None
     ).allowed
 
 
@@ -126,16 +122,16 @@ def test_the_source_is_compared_exactly_and_the_destination_in_any_case() -> Non
 def test_a_denial_filed_under_the_lower_cased_name_keeps_out_its_source() -> None:
     """As Consul answers `match?name=Service_A`: the rule for service_a, the source in its own case."""
     rules = [rule("USTest", "service_a", "deny")]
-    intentions = parse_match(rules, "Service_A", default_allow=True)
-    assert authorize(intentions, caller("USTest")).reason is VerdictReason.INTENTION_DENY
-    assert authorize(intentions, caller("ustest")).allowed
+    policy = policy_of(rules, "Service_A", default_allow=True)
+    assert authorize(policy, caller("USTest"), None).reason is VerdictReason.INTENTION_DENY
+    assert authorize(policy, caller("ustest"), None).allowed
 
 
 def test_an_allowance_filed_under_the_lower_cased_name_beats_a_general_denial() -> None:
     rules = [rule("*", "*", "deny"), rule("USTest", "service_a")]
-    intentions = parse_match(rules, "Service_A", default_allow=False)
-    assert authorize(intentions, caller("USTest")).allowed
-    assert not authorize(intentions, caller("ustest")).allowed
+    policy = policy_of(rules, "Service_A", default_allow=False)
+    assert authorize(policy, caller("USTest"), None).allowed
+    assert not authorize(policy, caller("ustest"), None).allowed
 
 
 def test_two_spellings_of_the_destination_are_one_pair_whose_denial_holds() -> None:
@@ -195,15 +191,15 @@ def test_what_is_not_understood_about_one_source_touches_no_other(unclear: dict[
 
 def test_a_rule_for_requests_that_is_not_understood_denies_the_connection_and_every_request() -> None:
     permissions = [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}]
-    intentions = parse_match(
+    policy = policy_of(
         [rule("web", action=None, Permissions=permissions, Conditions=[1])], "db", default_allow=True
     )
     request = HttpRequest(method="GET", paths=("/",), headers={})
-    assert not intentions.by_request
+    assert not policy.intentions.by_request
     for found in (
-        authorize(intentions, caller("web")),
-        authorize_caller(intentions, caller("web")),
-        authorize_request(intentions, caller("web"), request),
+        authorize(policy, caller("web"), None),
+        authorize_caller(policy, caller("web"), None),
+        authorize_request(policy, caller("web"), request, None),
     ):
         assert (found.allowed, found.reason) == (False, VerdictReason.UNSUPPORTED_INTENTION)
 
@@ -224,12 +220,12 @@ def test_a_denial_of_a_peer_holds_against_callers_of_other_datacenters(
     """A peer may be another datacenter of our own federation, whose certificates are as ours are."""
     for name in ("web", "*"):
         rules = [rule(name, action="deny", SourcePeer="east"), rule("*")]
-        intentions = replace(parse_match(rules, "db", default_allow=False), datacenter="dc1")
-        found = authorize(intentions, caller("web", datacenter=datacenter))
+        policy = replace(policy_of(rules, "db", default_allow=False), datacenter="dc1")
+        found = authorize(policy, caller("web", datacenter=datacenter), None)
         assert found.allowed is allowed
         assert allowed or found.reason is VerdictReason.UNSUPPORTED_INTENTION
-        unknown = replace(intentions, datacenter="")
-        assert not authorize(unknown, caller("web", datacenter=datacenter)).allowed
+        unknown = replace(policy, datacenter="")
+        assert not authorize(unknown, caller("web", datacenter=datacenter), None).allowed
 
 
 def test_callers_of_a_partition_are_judged_by_the_rules_about_it() -> None:
@@ -284,45 +280,9 @@ def test_of_two_rules_that_contradict_each_other_the_denial_holds() -> None:
 
 def test_errors_name_the_path_of_the_field() -> None:
     with pytest.raises(InvalidIntentions, match=r"intentions of db: .*\$\[1\]\.SourceName"):
-        parse_match([rule("web"), rule("web", SourceName=3)], "db", default_allow=True)
+        policy_of([rule("web"), rule("web", SourceName=3)], "db", default_allow=True)
 
 
 def test_an_answer_that_is_no_list_is_an_error() -> None:
     with pytest.raises(InvalidIntentions):
-        parse_match({"db": []}, "db", default_allow=True)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("default_allow", [True, False])
-@pytest.mark.parametrize("action", ["allow", "deny"])
-def test_too_old_decides_before_any_rule_and_is_only_audited_by_audit(
-    action: str, *, default_allow: bool
-) -> None:
-    old = replace(parse_match([rule("web", action=action)], "db", default_allow=default_allow), too_old=True)
-    request = HttpRequest(method="GET", paths=("/",), headers={})
-    for source in (caller("web"), caller("elsewhere")):
-        for found in (
-            authorize(old, source),
-            authorize_caller(old, source),
-            authorize_request(old, source, request),
-        ):
-            assert (found.allowed, found.reason) == (False, VerdictReason.INTENTIONS_TOO_OLD)
-        audited = authorize(replace(old, audit=True), source)
-        assert (audited.allowed, audited.audited) == (True, True)
-        assert audited.reason is VerdictReason.INTENTIONS_TOO_OLD
-
-
-def test_a_permission_is_put_into_words_once() -> None:
-    permissions = [
-        {"Action": "deny", "HTTP": {"PathExact": "/a"}},
-        {"Action": "allow", "HTTP": {"PathPrefix": "/"}},
-    ]
-    item = {"SourceName": "web", "DestinationName": "db", "Permissions": permissions}
-    intentions = parse_match([item], "db", default_allow=False)
-    verdicts = [
-        authorize_request(intentions, caller("web"), HttpRequest(method="GET", paths=(path,), headers={}))
-        for path in ("/a", "/b", "/a", "/b")
-    ]
-    assert [verdict.allowed for verdict in verdicts] == [False, True, False, True]
-    assert verdicts[0] is verdicts[2]
-    assert verdicts[1] is verdicts[3]
-    assert intentions == parse_match([item], "db", default_allow=False)
+        policy_of({"db": []}, "db", default_allow=True)  # type: ignore[arg-type]

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from agent.policy.intentions import VerdictReason, authorize, authorize_caller, parse_match
+from agent.policy.authorize import VerdictReason, authorize, authorize_caller
 from agent.policy.narrowing import Narrowing, parse_meta, parse_setting
 from certs.spiffe import ServiceId, TrustDomain
+from tests.support.policies import policy_of
 
 WEB = [("dc1", True), ("dc2", False), ("dc3", True)]
 
@@ -38,9 +39,9 @@ def meta_of(meta: dict[str, object], *sources: str, action: str = "allow") -> li
     ],
 )
 def test_one_intention_lets_in_some_datacenters(meta: dict[str, object]) -> None:
-    intentions = parse_match(meta_of(meta, "web"), "db", default_allow=True)
+    policy = policy_of(meta_of(meta, "web"), "db", default_allow=True)
     for datacenter, allowed in WEB:
-        verdict = authorize(intentions, caller(datacenter))
+        verdict = authorize(policy, caller(datacenter), None)
         assert verdict.allowed is allowed
         if not allowed:
             assert verdict.reason is VerdictReason.NARROWED
@@ -59,29 +60,27 @@ def test_one_intention_lets_in_some_datacenters(meta: dict[str, object]) -> None
     ],
 )
 def test_what_cannot_be_read_lets_nobody_in(meta: dict[str, object]) -> None:
-    verdict = authorize(parse_match(meta_of(meta, "web"), "db", default_allow=True), caller("dc1"))
+    verdict = authorize(policy_of(meta_of(meta, "web"), "db", default_allow=True), caller("dc1"), None)
     assert (verdict.allowed, verdict.reason) == (False, VerdictReason.NARROWED)
 
 
 def test_a_source_of_its_own() -> None:
-    intentions = parse_match(
-        meta_of({"source-datacenters:api": "dc1"}, "web", "api"), "db", default_allow=False
-    )
-    assert authorize(intentions, caller("dc2")).allowed
-    assert not authorize(intentions, caller("dc2", "api")).allowed
+    policy = policy_of(meta_of({"source-datacenters:api": "dc1"}, "web", "api"), "db", default_allow=False)
+    assert authorize(policy, caller("dc2"), None).allowed
+    assert not authorize(policy, caller("dc2", "api"), None).allowed
 
 
 def test_one_source_among_those_a_wildcard_lets_in() -> None:
-    intentions = parse_match(meta_of({"source-datacenters:api": "dc1"}, "*"), "db", default_allow=False)
-    assert authorize(intentions, caller("dc2")).allowed
-    assert not authorize(intentions, caller("dc2", "api")).allowed
+    policy = policy_of(meta_of({"source-datacenters:api": "dc1"}, "*"), "db", default_allow=False)
+    assert authorize(policy, caller("dc2"), None).allowed
+    assert not authorize(policy, caller("dc2", "api"), None).allowed
 
 
 @pytest.mark.parametrize(("ours", "allowed"), [("dc2", True), ("dc1", False), ("", False)])
 def test_by_destination(ours: str, allowed: bool) -> None:
     rules = meta_of({"destination-datacenters": "dc2"}, "web")
-    intentions = replace(parse_match(rules, "db", default_allow=False), datacenter=ours)
-    verdict = authorize(intentions, caller("dc1"))
+    policy = replace(policy_of(rules, "db", default_allow=False), datacenter=ours)
+    verdict = authorize(policy, caller("dc1"), None)
     assert verdict.allowed is allowed
     assert allowed or f"{ours or 'our datacenter, not known yet,'} is not among" in verdict.rule
 
@@ -93,15 +92,15 @@ def test_one_that_says_nothing_objects_to_nobody() -> None:
 def test_a_denial_stays_one_for_everybody() -> None:
     """Were it to hold for dc1 alone, others would gain by it."""
     rules = meta_of({"source-datacenters": "dc1"}, "web", action="deny")
-    intentions = parse_match(rules, "db", default_allow=True)
+    policy = policy_of(rules, "db", default_allow=True)
     for datacenter, _ in WEB:
-        assert authorize(intentions, caller(datacenter)).reason is VerdictReason.INTENTION_DENY
+        assert authorize(policy, caller(datacenter), None).reason is VerdictReason.INTENTION_DENY
 
 
 def test_a_narrowed_rule_does_not_leave_it_to_the_next() -> None:
     """Precedence decides first: the wildcard below it allows, and is not asked."""
     rules = [*meta_of({"source-datacenters": "dc1"}, "web"), *meta_of({}, "*")]
-    assert not authorize(parse_match(rules, "db", default_allow=True), caller("dc2")).allowed
+    assert not authorize(policy_of(rules, "db", default_allow=True), caller("dc2"), None).allowed
 
 
 def test_a_caller_to_be_judged_by_request_is_narrowed_too() -> None:
@@ -111,9 +110,9 @@ def test_a_caller_to_be_judged_by_request_is_narrowed_too() -> None:
         "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/"}}],
         "Meta": {"source-datacenters": "dc1"},
     }
-    intentions = parse_match([rule], "db", default_allow=True)
-    assert authorize_caller(intentions, caller("dc1")).allowed
-    assert authorize_caller(intentions, caller("dc2")).reason is VerdictReason.NARROWED
+    policy = policy_of([rule], "db", default_allow=True)
+    assert authorize_caller(policy, caller("dc1"), None).allowed
+    assert authorize_caller(policy, caller("dc2"), None).reason is VerdictReason.NARROWED
 
 
 @pytest.mark.parametrize("text", ["web@dc1", "web@dc1,dc3", "*@dc1,dc2=>dc2", "web@*=>dc2", "*@*"])

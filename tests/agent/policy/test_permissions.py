@@ -9,17 +9,12 @@ from itertools import product
 import pytest
 
 from agent.http1.request import HttpRequest, Values
-from agent.policy.intentions import (
-    Intentions,
-    VerdictReason,
-    authorize,
-    authorize_caller,
-    authorize_request,
-    parse_match,
-)
+from agent.policy.authorize import Policy, VerdictReason, authorize, authorize_caller, authorize_request
+from agent.policy.intentions import parse_match
 from agent.policy.permissions import Permissions, Unreadable, parse_permissions
 from certs.spiffe import ServiceId, TrustDomain
 from tests import recorded
+from tests.support.policies import policy_of
 
 WEB = ServiceId(trust_domain=TrustDomain("test.consul"), datacenter="dc1", service="web")
 
@@ -103,7 +98,7 @@ def test_a_denial_needs_one_reading_and_an_allowance_all(
 
 def test_the_recorded_list_is_read() -> None:
     answer = recorded.body("intention-match-l7")["httpsvc"]
-    first = parse_match(answer, "httpsvc", default_allow=False).rules[0]
+    first = policy_of(answer, "httpsvc", default_allow=False).intentions.rules[0]
     assert first.permissions is not None
     second = "permission 2: allow GET HEAD /api*"
     assert [str(rule) for rule in first.permissions.rules] == [
@@ -157,16 +152,16 @@ def test_without_the_engine_only_patterns_are_missing(monkeypatch: pytest.Monkey
     assert parse_permissions([permission(PathRegex="/a")]).unreadable is Unreadable.PATTERN
 
 
-def rules(*permissions: dict[str, object], default_allow: bool, **more: object) -> Intentions:
+def rules(*permissions: dict[str, object], default_allow: bool, **more: object) -> Policy:
     mine = {"SourceName": "web", "DestinationName": "db", "Permissions": list(permissions), **more}
     wide = {"SourceName": "*", "DestinationName": "db", "Action": "allow"}
-    return parse_match([mine, wide], "db", default_allow=default_allow)
+    return policy_of([mine, wide], "db", default_allow=default_allow)
 
 
 @pytest.mark.parametrize("default_allow", [True, False])
 def test_where_no_permission_matches_the_default_holds_not_the_next_intention(default_allow: bool) -> None:
     verdict = authorize_request(
-        rules(permission(PathExact="/a"), default_allow=default_allow), WEB, request("/b")
+        rules(permission(PathExact="/a"), default_allow=default_allow), WEB, request("/b"), None
     )
     assert verdict.allowed is default_allow
     assert verdict.reason is (VerdictReason.DEFAULT_ALLOW if default_allow else VerdictReason.DEFAULT_DENY)
@@ -183,44 +178,45 @@ def test_where_no_permission_matches_the_default_holds_not_the_next_intention(de
     ],
 )
 def test_a_verdict_names_what_decided(http: dict[str, object], reason: VerdictReason) -> None:
-    verdict = authorize_request(rules(http, default_allow=True), WEB, request("/a"))
+    verdict = authorize_request(rules(http, default_allow=True), WEB, request("/a"), None)
     assert (verdict.reason, verdict.allowed) == (reason, reason is VerdictReason.PERMISSION_ALLOW)
 
 
 def test_a_token_requirement_of_the_whole_intention_denies() -> None:
     intention = {"SourceName": "web", "DestinationName": "db", "Action": "allow", "JWT": {"Providers": [{}]}}
-    intentions = parse_match([intention], "db", default_allow=True)
-    verdict = authorize_request(intentions, WEB, request("/a"))
+    policy = policy_of([intention], "db", default_allow=True)
+    verdict = authorize_request(policy, WEB, request("/a"), None)
     assert verdict.reason is VerdictReason.UNSUPPORTED_PERMISSION
-    assert not authorize(intentions, WEB).allowed
+    assert not authorize(policy, WEB, None).allowed
 
 
 @pytest.mark.parametrize("name", ["x-http-method-override", "x-original-url", "x-rewrite-url"])
 def test_a_header_that_changes_the_request_afterwards_denies(name: str) -> None:
     asked = HttpRequest(method="GET", paths=("/a",), headers={name: ("/admin",)})
-    verdict = authorize_request(rules(permission(PathExact="/a"), default_allow=True), WEB, asked)
+    verdict = authorize_request(rules(permission(PathExact="/a"), default_allow=True), WEB, asked, None)
     assert (verdict.allowed, verdict.reason) == (False, VerdictReason.OVERRIDING_HEADER)
     assert name in verdict.rule
-    plain = parse_match([], "db", default_allow=True)
-    assert authorize_request(plain, WEB, asked).allowed  # where nothing is judged, nothing can be evaded
+    plain = policy_of([], "db", default_allow=True)
+    verdict = authorize_request(plain, WEB, asked, None)
+    assert verdict.allowed, "where nothing is judged, nothing can be evaded"
 
 
 def test_callers_may_ask_where_requests_are_judged() -> None:
-    intentions = rules(permission("deny", PathPrefix="/"), default_allow=False)
-    assert authorize_caller(intentions, WEB).allowed
-    assert not authorize(intentions, WEB).allowed
-    denied = parse_match(
+    policy = rules(permission("deny", PathPrefix="/"), default_allow=False)
+    assert authorize_caller(policy, WEB, None).allowed
+    assert not authorize(policy, WEB, None).allowed
+    denied = policy_of(
         [{"SourceName": "web", "DestinationName": "db", "Action": "deny"}], "db", default_allow=True
     )
-    assert not authorize_caller(denied, WEB).allowed
-    assert authorize_request(denied, WEB, request()).reason is VerdictReason.INTENTION_DENY
-    assert intentions.by_request
-    assert not denied.by_request
-    assert intentions.header_names == frozenset()
+    assert not authorize_caller(denied, WEB, None).allowed
+    assert authorize_request(denied, WEB, request(), None).reason is VerdictReason.INTENTION_DENY
+    assert policy.intentions.by_request
+    assert not denied.intentions.by_request
+    assert policy.intentions.header_names == frozenset()
 
 
 def test_a_default_that_is_not_known_lets_nobody_in() -> None:
     unknown = replace(parse_match([], "db", default_allow=False), default_unknown="not asked yet")
-    verdict = authorize(unknown, WEB)
+    verdict = authorize(Policy(intentions=unknown), WEB, None)
     assert (verdict.allowed, verdict.reason) == (False, VerdictReason.DEFAULT_UNKNOWN)
     assert "not asked yet" in verdict.rule

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.policy.intentions import InvalidIntentions, VerdictReason
+from agent.policy.authorize import VerdictReason
+from agent.policy.intentions import InvalidIntentions
 from agent.policy.source_intentions import parse_outgoing
 from certs.spiffe import ServiceId, TrustDomain
 from upstreams.endpoints import ExpectedIdentity

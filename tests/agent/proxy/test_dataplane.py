@@ -15,10 +15,10 @@ from agent.inbound.inbound import Inbound
 from agent.net.admission import Admission
 from agent.net.dial import DialReason
 from agent.outbound.outbound import OutboundReason
-from agent.policy.intentions import Intentions
 from agent.proxy.dataplane import STEPS
 from agent.relay.splice import Ending
 from tests.support.agent_parts import agent_bench, registration
+from tests.support.policies import policy_of
 
 
 async def test_a_caller_who_comes_when_the_app_has_gone_from_the_registration_is_let_go(
@@ -50,7 +50,7 @@ async def test_where_requests_are_judged_a_few_steps_of_handshakes_come_in_each_
     """A relayed connection is served within the step; a judged one is a task, and waits for its turn."""
     bench = agent_bench(nursery)
     bench.snapshot.registration.publish(registration(protocol="http", identity_header=judged))
-    bench.snapshot.intentions.publish(Intentions(destination="web", rules=(), default_allow=True))
+    bench.snapshot.policy.publish(policy_of(None, "web", default_allow=True))
     turns = Turns()
     trio.lowlevel.add_instrument(turns)
     steps: Counter[int] = Counter()

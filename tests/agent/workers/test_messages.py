@@ -11,11 +11,12 @@ import pytest
 
 from agent.config.opaque_config import Problem, ProblemReason
 from agent.config.options import LogLevel
+from agent.policy.authorize import Policy
 from agent.policy.deny_list import parse_deny_list
-from agent.policy.intentions import Intentions, parse_match
 from agent.policy.source_intentions import parse_outgoing
 from agent.workers.messages import (
     Finish,
+    HandedConfirmation,
     HandedCredentials,
     HandedEndpoints,
     HandedSockets,
@@ -36,6 +37,7 @@ from certs.contexts import build_contexts
 from certs.credentials import CredentialsRejected, retain
 from tests.certs import fitting
 from tests.support.agent_parts import registration, settings
+from tests.support.policies import policy_of
 from tests.upstreams.test_choose import endpoint
 from upstreams.ejection import EjectionPolicy
 from upstreams.endpoints import EndpointSet, Status
@@ -92,7 +94,8 @@ ORDERS: list[Order] = [
         f"spiffe://{TRUST_DOMAIN}/ns/default/dc/*/svc/web\nserial {TRUST_DOMAIN} dc1 {'fa' * 20}"
     ),
     registration(upstreams=(parse_upstream_flag("prepared_query:db@dc2:9191"), IN_FULL), problems=(PROBLEM,)),
-    replace(parse_match([L7], "db", default_allow=False), datacenter="dc1", good_until=NOON),
+    policy_of([L7], default_allow=False, datacenter="dc1"),
+    HandedConfirmation(at=NOON, monotonic=7.5),
     replace(parse_outgoing([L7, DENY]), audit=True),
     HandedEndpoints(
         number=3,
@@ -139,14 +142,14 @@ def test_every_kind_of_order_is_among_them() -> None:
 
 
 def test_what_values_derive_is_derived_anew() -> None:
-    intentions, endpoints = decode(encode(ORDERS[4])), decode(encode(ORDERS[6]))
-    assert isinstance(intentions, Intentions)
+    policy, endpoints = decode(encode(ORDERS[4])), decode(encode(ORDERS[7]))
+    assert isinstance(policy, Policy)
     assert isinstance(endpoints, HandedEndpoints)
-    assert intentions.by_request
-    assert intentions.narrows
+    assert policy.intentions.by_request
+    assert policy.narrows
     assert endpoints.endpoints is not None
     assert [len(tier.endpoints) for tier in endpoints.endpoints.tiers] == [1, 1]
-    permissions = intentions.rules[0].permissions
+    permissions = policy.intentions.rules[0].permissions
     assert permissions is not None
     assert permissions.unreadable is None
 

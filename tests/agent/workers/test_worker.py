@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 import trio
@@ -15,13 +14,14 @@ import trio.lowlevel
 
 from agent import VERSION
 from agent.base.address import TcpAddress
+from agent.base.clock import monotonic
 from agent.base.exits import ExitCode
 from agent.config.settings import Settings
 from agent.policy.deny_list import parse_deny_list
-from agent.policy.intentions import parse_match
 from agent.workers.channel import Channel
 from agent.workers.messages import (
     Finish,
+    HandedConfirmation,
     HandedEndpoints,
     HandedSockets,
     Order,
@@ -42,6 +42,7 @@ from certs.leaf import parse_leaf
 from tests.certs.authority import Issuer, roots_answer
 from tests.support.agent_in_process import SECONDS, App, Caller, wall
 from tests.support.agent_parts import registration, settings
+from tests.support.policies import policy_of
 from upstreams.spec import ServiceDestination, parse_upstream_flag
 
 
@@ -96,6 +97,11 @@ def credentials(root: Issuer) -> Order:
     return hand_on(build_contexts(proven, 1), "web", "dc1", wall())
 
 
+def confirmed(*, ago: float) -> Order:
+    """By a clock that both processes have; the wall clock may have been set."""
+    return HandedConfirmation(at=wall(), monotonic=monotonic() - ago)
+
+
 async def test_it_serves_callers_and_cuts_them_when_intentions_change() -> None:
     root, app = Issuer.root(), App()
     async with trio.open_nursery() as nursery:
@@ -104,7 +110,7 @@ async def test_it_serves_callers_and_cuts_them_when_intentions_change() -> None:
         effective = registration(local_app=TcpAddress(host, int(port)))
         with socket.create_server(("127.0.0.1", 0)) as public:
             async with worker() as told:
-                await told.tell(effective, credentials(root), parse_match(None, "web", default_allow=True))
+                await told.tell(effective, credentials(root), policy_of(None, "web", default_allow=True))
                 sockets = HandedSockets(key="public", purpose="callers")
                 await told.channel.send(encode(sockets), [public.fileno()])
                 caller = Caller(root)
@@ -112,7 +118,7 @@ async def test_it_serves_callers_and_cuts_them_when_intentions_change() -> None:
                 assert await caller.say(b"hello") == b"hello"
                 row = (await told.report()).connections[0]
                 assert row["peer"].endswith("/svc/client")
-                await told.tell(parse_match(None, "web", default_allow=False))
+                await told.tell(policy_of(None, "web", default_allow=False))
                 assert await caller.say(b"hello") == b""
                 caller.close()
                 while (reported := await told.report()).live:
@@ -134,7 +140,7 @@ async def test_the_deny_list_is_in_force_in_a_worker_too() -> None:
         async with worker() as told:
             denied = parse_deny_list(f"spiffe://{root.trust_domain}/ns/default/dc/*/svc/client")
             await told.tell(denied, registration(), credentials(root))
-            await told.tell(parse_match(None, "web", default_allow=True))
+            await told.tell(policy_of(None, "web", default_allow=True))
             await told.channel.send(encode(HandedSockets(key="public", purpose="callers")), [public.fileno()])
             caller = Caller(root)
             await caller.connect(public.getsockname())
@@ -246,18 +252,18 @@ async def test_it_ages_intentions_by_itself_when_it_is_told_nothing_more() -> No
     async with trio.open_nursery() as nursery:
         nursery.start_soon(app.serve)
         host, _, port = app.address.partition(":")
-        allow = parse_match(None, "web", default_allow=True)
+        allow = policy_of(None, "web", default_allow=True)
         with socket.create_server(("127.0.0.1", 0)) as public:
-            async with worker() as told:
+            async with worker(welcome(settings(drain_seconds="1", intentions_max_age="90"))) as told:
                 effective = registration(local_app=TcpAddress(host, int(port)))
-                await told.tell(effective, credentials(root), allow)
+                await told.tell(effective, credentials(root), allow, confirmed(ago=0.0))
                 sockets = HandedSockets(key="public", purpose="callers")
                 await told.channel.send(encode(sockets), [public.fileno()])
                 early, late = Caller(root), Caller(root)
                 await early.connect(public.getsockname())
                 assert await early.say(b"hello") == b"hello"
                 assert (await told.report()).live == 1
-                await told.tell(replace(allow, good_until=wall() + timedelta(seconds=0.05)))
+                await told.tell(confirmed(ago=89.95))
                 while (await told.report()).live:  # nothing more is told: it is the worker who cuts it
                     pass
                 await late.connect(public.getsockname())
@@ -265,7 +271,7 @@ async def test_it_ages_intentions_by_itself_when_it_is_told_nothing_more() -> No
                 while (reported := await told.report()).live:
                     pass
                 assert reported.counters["endings"]["inbound"] == {"intentions_too_old": 2}
-                await told.tell(replace(allow, good_until=wall() + timedelta(hours=1)))
+                await told.tell(confirmed(ago=0.0))
                 again = Caller(root)
                 await again.connect(public.getsockname())
                 assert await again.say(b"hello") == b"hello"

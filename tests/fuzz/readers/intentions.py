@@ -16,13 +16,8 @@ from agent.consul.api import ConsulError
 from agent.consul.watch import AnswerRejected
 from agent.control.watches import read_intentions
 from agent.http1.request import HttpRequest
-from agent.policy.intentions import (
-    Intentions,
-    InvalidIntentions,
-    authorize,
-    authorize_caller,
-    authorize_request,
-)
+from agent.policy.authorize import Policy, authorize, authorize_caller, authorize_request
+from agent.policy.intentions import Intentions, InvalidIntentions
 from agent.policy.source_intentions import parse_outgoing
 from certs.spiffe import ServiceId, TrustDomain
 from tests.fuzz.answered import HEADERS, asked, recorded, words_of
@@ -77,15 +72,16 @@ def _read(body: bytes, default: str) -> Intentions | None:
         return None
 
 
-def _verdicts(found: Intentions) -> Allowed:
+def _verdicts(intentions: Intentions) -> Allowed:
+    found = Policy(intentions=intentions)
     allowed = set()
     for who, caller in enumerate(CALLERS):
-        at_all = authorize_caller(found, caller).allowed
-        if authorize(found, caller).allowed:
+        at_all = authorize_caller(found, caller, None).allowed
+        if authorize(found, caller, None).allowed:
             assert at_all
             allowed.add((who, -1))
         for what, request in enumerate(REQUESTS):
-            verdict = authorize_request(found, caller, request)
+            verdict = authorize_request(found, caller, request, None)
             assert verdict.rule
             if verdict.allowed:
                 assert at_all

@@ -15,9 +15,10 @@ from urllib.parse import unquote
 
 from agent.http1.fields import view
 from agent.http1.target import TargetRefused, parse_target, rule_path
-from agent.policy.intentions import authorize_request, parse_match
+from agent.policy.authorize import authorize_request
 from certs.spiffe import ServiceId, TrustDomain
 from tests.fuzz.target import Target
+from tests.support.policies import policy_of
 
 _WEB = ServiceId(trust_domain=TrustDomain("test.consul"), datacenter="dc1", service="web")
 _VISIBLE = re.compile(rb"[\x21-\x7e]+")
@@ -28,7 +29,7 @@ _RULES = [
     {"Action": "deny", "HTTP": {"PathRegex": "/secret(/.*)?"}},
 ]
 _INTENTION = {"SourceName": "web", "DestinationName": "db", "Permissions": _RULES}
-_INTENTIONS = parse_match([_INTENTION], "db", default_allow=True)
+_INTENTIONS = policy_of([_INTENTION], "db", default_allow=True)
 
 
 def fuzz_one(data: bytes) -> None:
@@ -47,7 +48,7 @@ def _judged(target: bytes, method: str, host: bytes) -> None:
     assert parse_target(read.sent, method, host) == read
     assert _VISIBLE.fullmatch(read.sent)
     assert all(path.startswith("/") or path == "*" for path in read.readings)
-    verdict = authorize_request(_INTENTIONS, _WEB, view(method, read, []))
+    verdict = authorize_request(_INTENTIONS, _WEB, view(method, read, []), None)
     if verdict.allowed:
         for path in _as_apps_see(read.sent):
             assert not _denied(path), (read, path)

@@ -11,10 +11,10 @@ import pytest
 
 from agent.connections.connection import Connection, Handling
 from agent.connections.ledger import Ledger
+from agent.connections.reauthorize import Rejudged, rejudge
 from agent.connections.records import CloseReason, Direction, Party
-from agent.connections.verdicts import Rejudged, rejudge
 from agent.http1.request import HttpRequest
-from agent.policy.intentions import Intentions, parse_match
+from agent.policy.authorize import Policy
 from agent.policy.source_intentions import SourceIntentions, parse_outgoing
 from certs.bundle import fingerprint_of
 from certs.contexts import Contexts
@@ -22,13 +22,14 @@ from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
 from tests.agent.connections.test_ledger import Told
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN, Issuer, der
+from tests.support.policies import policy_of
 from tests.support.socket_pairs import contexts_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EXPIRY = NOW + timedelta(hours=1)
 ROOT = Issuer.root()
-ALLOW = parse_match(None, "db", default_allow=True)
-DENY = parse_match(None, "db", default_allow=False)
+ALLOW = policy_of(None, "db", default_allow=True)
+DENY = policy_of(None, "db", default_allow=False)
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +65,13 @@ def connection(ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Conne
 def judged(
     ledger: Ledger,
     contexts: Contexts | None,
-    intentions: Intentions | None = ALLOW,
+    policy: Policy | None = ALLOW,
     at: datetime = NOW,
+    *,
     outgoing: SourceIntentions | None = None,
+    too_old_since: datetime | None = None,
 ) -> Rejudged:
-    return rejudge(ledger, intentions, contexts, at, outgoing=outgoing)
+    return rejudge(ledger, policy, contexts, at, outgoing=outgoing, too_old_since=too_old_since)
 
 
 def test_nothing_lives(ledger: Ledger, contexts: Contexts) -> None:
@@ -95,7 +98,7 @@ def test_denied_by_intentions_inbound_only(
         assert (result.closed, connection.closing) == (0, None)
 
 
-GET_ONLY = parse_match(
+GET_ONLY = policy_of(
     [
         {
             "SourceName": "web",
@@ -163,7 +166,7 @@ def test_expired_but_within_its_grace(
     seconds: float,
     closed: int,
 ) -> None:
-    result = rejudge(ledger, ALLOW, contexts, EXPIRY + timedelta(seconds=seconds), grace)
+    result = rejudge(ledger, ALLOW, contexts, EXPIRY + timedelta(seconds=seconds), grace, too_old_since=None)
     assert result.closed == closed
     if not closed:
         assert result.next_expiry == (None if grace == math.inf else EXPIRY + timedelta(seconds=grace))
@@ -192,7 +195,7 @@ def test_not_identified_yet(ledger: Ledger, connection: Connection, contexts: Co
 def test_intentions_that_are_too_old_let_nobody_go_on(
     ledger: Ledger, connection: Connection, contexts: Contexts
 ) -> None:
-    result = judged(ledger, contexts, replace(ALLOW, good_until=NOW, too_old=True))
+    result = judged(ledger, contexts, too_old_since=NOW)
     if connection.direction is Direction.INBOUND:
         assert (result.closed, connection.closing) == (1, CloseReason.INTENTIONS_TOO_OLD)
         assert connection.rule.startswith("intentions are too old since 2026-01-01T00:00:00+00:00")

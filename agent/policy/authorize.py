@@ -1,0 +1,197 @@
+"""Whether an identity may call us, and whether it may make a request: all that decides, in one verdict.
+
+Consul's intentions speak first, by precedence, then its default. What they allow may be narrowed by
+datacenter (`narrowing.py`), by an intention's Meta or by our settings, and never the other way round. What
+Consul has not confirmed for too long allows nothing. Audit comes last, and enforces nothing.
+
+Three questions can be asked: `authorize` of a connection whose bytes are not looked at, `authorize_caller` of
+one whose requests will be judged each, `authorize_request` of one such request. Whatever cannot be judged is
+denied, with that reason. How old the intentions are is not in the policy: it changes while nothing else does,
+so each question says since when they are too old, if they are (`agent.base.freshness`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from agent.http1.request import OVERRIDING, HttpRequest
+from agent.policy.intention import Effect, Intention, Source
+from agent.policy.intentions import Intentions
+from agent.policy.narrowing import Narrowing
+from agent.policy.permissions import Permission, Unreadable
+from certs.spiffe import ServiceId
+
+
+class VerdictReason(StrEnum):
+    """What decided."""
+
+    INTENTION_ALLOW = "intention_allow"
+    INTENTION_DENY = "intention_deny"
+    INTENTION_BY_REQUEST = "intention_by_request"
+    UNSUPPORTED_INTENTION = "unsupported_intention"
+    DEFAULT_ALLOW = "default_allow"
+    DEFAULT_DENY = "default_deny"
+    DEFAULT_UNKNOWN = "default_unknown"  # what Consul says of it would allow, and is not all that it says
+    PERMISSION_ALLOW = "permission_allow"
+    PERMISSION_DENY = "permission_deny"
+    UNSUPPORTED_PATTERN = "unsupported_pattern"
+    UNSUPPORTED_PERMISSION = "unsupported_permission"
+    NARROWED = "narrowed_by_datacenter"
+    INTENTIONS_TOO_OLD = "intentions_too_old"  # intentions_max_age: whatever the list says
+    OVERRIDING_HEADER = "overriding_header"  # asks the app to see another method or path than was judged
+
+
+_DECIDED = {
+    Effect.ALLOW: VerdictReason.INTENTION_ALLOW,
+    Effect.DENY: VerdictReason.INTENTION_DENY,
+    Effect.BY_REQUEST: VerdictReason.INTENTION_BY_REQUEST,
+}
+_UNREADABLE = {
+    Unreadable.PATTERN: VerdictReason.UNSUPPORTED_PATTERN,
+    Unreadable.PERMISSION: VerdictReason.UNSUPPORTED_PERMISSION,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The decision on one caller; `rule` is the deciding rule for a person to read.
+
+    `audited`: it is denied for that reason, and allowed because nothing is enforced.
+    """
+
+    allowed: bool
+    reason: VerdictReason
+    rule: str
+    audited: bool = False
+
+
+class _Worded:  # derived, so no field: neither compared nor sent to another process
+    __slots__ = ("_verdicts",)
+
+    _verdicts: dict[tuple[Source, int], Verdict]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy(_Worded):
+    """What Consul says of our callers, and what is ours: the narrowings of our settings, audit, our place.
+
+    `datacenter` is the destination's, ours, empty while unknown. With `audit` what would be denied is
+    allowed, and the verdict says so.
+    """
+
+    intentions: Intentions
+    narrowings: tuple[Narrowing, ...] = ()
+    datacenter: str = ""
+    audit: bool = False
+
+    def __post_init__(self) -> None:
+        """Verdicts on requests are put into words once."""
+        object.__setattr__(self, "_verdicts", {})
+
+    @property
+    def narrows(self) -> bool:
+        """Whether anything here narrows what is allowed."""
+        return bool(self.narrowings) or self.intentions.narrows
+
+    def deciding(self, source: ServiceId) -> Intention | None:
+        """The rule that decides about the source; None leaves it to the default policy."""
+        return self.intentions.deciding(source, self.datacenter)
+
+    def by_permission(self, rule: Intention, permission: Permission | None) -> Verdict:
+        """What it means that this one of the rule's permissions, or none, decides; put into words once."""
+        key = rule.origin, 0 if permission is None else permission.number  # a source's first rule decides
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self._verdicts[key] = _by_permission(self.intentions, rule, permission)
+        return verdict
+
+
+def authorize(policy: Policy, source: ServiceId, too_old_since: datetime | None) -> Verdict:
+    """Whether a connection may carry whatever it likes; one to be judged by request may not.
+
+    The source's trust domain must have been checked: intentions do not look at it.
+    """
+    return _settled(policy, source, _of_connection(policy, source), too_old_since)
+
+
+def authorize_caller(policy: Policy, source: ServiceId, too_old_since: datetime | None) -> Verdict:
+    """Whether a connection may be made whose requests are then judged one by one."""
+    verdict = _of_connection(policy, source)
+    allowed = verdict.allowed or verdict.reason is VerdictReason.INTENTION_BY_REQUEST
+    return _settled(policy, source, replace(verdict, allowed=allowed), too_old_since)
+
+
+def authorize_request(
+    policy: Policy, source: ServiceId, request: HttpRequest, too_old_since: datetime | None
+) -> Verdict:
+    """Whether that request may be made.
+
+    Where the deciding intention has permissions and none of them matches, the default policy holds, not an
+    intention of lower precedence.
+    """
+    return _settled(policy, source, _of_request(policy, source, request), too_old_since)
+
+
+def _of_connection(policy: Policy, source: ServiceId) -> Verdict:
+    rule = policy.deciding(source)
+    if rule is None:
+        return _by_default(policy.intentions)
+    if rule.doubt:
+        return Verdict(allowed=False, reason=VerdictReason.UNSUPPORTED_INTENTION, rule=str(rule))
+    return Verdict(allowed=rule.effect is Effect.ALLOW, reason=_DECIDED[rule.effect], rule=str(rule))
+
+
+def _of_request(policy: Policy, source: ServiceId, request: HttpRequest) -> Verdict:
+    rule = policy.deciding(source)
+    if rule is None or rule.permissions is None:
+        return _of_connection(policy, source)
+    if rule.permissions.unreadable is not None:
+        reason = _UNREADABLE[rule.permissions.unreadable]
+        return Verdict(allowed=False, reason=reason, rule=f"{rule}, {rule.permissions.detail}")
+    if overriding := OVERRIDING & request.headers.keys():
+        detail = f"{rule}, {min(overriding)} would change the request after it was judged"
+        return Verdict(allowed=False, reason=VerdictReason.OVERRIDING_HEADER, rule=detail)
+    return policy.by_permission(rule, rule.permissions.first(request))
+
+
+def _by_permission(intentions: Intentions, rule: Intention, permission: Permission | None) -> Verdict:
+    if permission is None:
+        verdict = _by_default(intentions)
+        return replace(verdict, rule=f"{rule}, no permission matches, {verdict.rule}")
+    reason = VerdictReason.PERMISSION_ALLOW if permission.allow else VerdictReason.PERMISSION_DENY
+    return Verdict(allowed=permission.allow, reason=reason, rule=f"{rule}, {permission}")
+
+
+def _settled(policy: Policy, source: ServiceId, verdict: Verdict, too_old_since: datetime | None) -> Verdict:
+    """The verdict after what comes last: age and narrowing take away, and audit enforces nothing."""
+    if too_old_since is not None:
+        rule = f"intentions are too old since {too_old_since.isoformat()} (intentions_max_age)"
+        verdict = Verdict(allowed=False, reason=VerdictReason.INTENTIONS_TOO_OLD, rule=rule)
+    elif verdict.allowed and policy.narrows:
+        verdict = _narrowed(policy, source, verdict)
+    if policy.audit and not verdict.allowed:
+        return replace(verdict, allowed=True, audited=True)
+    return verdict
+
+
+def _narrowed(policy: Policy, source: ServiceId, verdict: Verdict) -> Verdict:
+    """What is allowed, unless the deciding rule or our settings exclude the caller's datacenter or ours."""
+    rule = policy.deciding(source)
+    for narrowing in (*(rule.narrowings if rule else ()), *policy.narrowings):
+        if narrowing.covers(source.service):
+            objection = narrowing.objection(source.datacenter, policy.datacenter)
+            if objection:
+                detail = f"{verdict.rule}, {objection}"
+                return Verdict(allowed=False, reason=VerdictReason.NARROWED, rule=detail)
+    return verdict
+
+
+def _by_default(intentions: Intentions) -> Verdict:
+    if intentions.default_allow:
+        return Verdict(allowed=True, reason=VerdictReason.DEFAULT_ALLOW, rule="default policy (allow)")
+    if intentions.default_unknown:
+        rule = f"default policy (unknown: {intentions.default_unknown})"
+        return Verdict(allowed=False, reason=VerdictReason.DEFAULT_UNKNOWN, rule=rule)
+    return Verdict(allowed=False, reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)")
