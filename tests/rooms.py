@@ -96,7 +96,7 @@ STAND_ALONE = (
     "certs.spiffe",
     "agent.base.latest",
     "agent.relay.splice",
-    "agent.net.handshake",
+    "agent.net.tls_records",
     "agent.config.flags",
     "agent.process.sink",
 )

@@ -1,8 +1,8 @@
 """Drives one TLS handshake under a deadline, and names whatever prevents it.
 
-Theory of operation. OpenSSL works on the socket itself: `do_handshake` reads and writes what it can, then
-asks for one more readiness by raising WantRead or WantWrite; trio waits for it, and the deadline is a cancel
-scope around both. Three things are not as they seem:
+Theory of operation. OpenSSL works on memory until the handshake is over: it is given one TLS record after the
+other, and what it has to say is sent (`tls_records`); then it gets the socket. trio waits for bytes, and the
+deadline is a cancel scope around all of it. Three things are not as they seem:
 
 * Whether anybody is there. A health check connects and closes without a byte; that is no caller and must not
   count as a refusal (`probe`). One who says nothing at all (`silent`) is told from one who begins and stops
@@ -14,7 +14,8 @@ scope around both. Three things are not as they seem:
 * What OpenSSL says. Its reasons are texts; `_REASONS` gives each we know a name, and what is not in the table
   becomes `tls_error` with the text beside it. A refusing OpenSSL has already written its alert.
 
-A step is half a millisecond of arithmetic; `way` is awaited before each, so that others get a word in.
+A step is half a millisecond of arithmetic, or PIECE records of a peer who makes them small; `way` is awaited
+before each, so that others get a word in.
 
 No date is checked here: the chain is judged right afterwards by `certs.peer.verify_peer`.
 """
@@ -26,14 +27,23 @@ import os
 import re
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import StrEnum
 from typing import Protocol
 
 import trio
 from OpenSSL import SSL, crypto
 
+from agent.net.tls_records import (
+    MOST_RECORDS,
+    PIECE,
+    MemoryConnection,
+    PeerClosed,
+    RecordReader,
+    TooManyRecords,
+)
+
 _HANDSHAKE_RECORD = 0x16  # the first byte of every TLS connection
-_UNEXPECTED_EOF = -1
 
 
 class HandshakeReason(StrEnum):
@@ -44,6 +54,7 @@ class HandshakeReason(StrEnum):
     STALLED = "stalled"
     NOT_TLS = "not_tls"
     MALFORMED = "malformed_tls"
+    FRAGMENTED = "fragmented_tls"  # in more records than any handshake needs
     NO_CERTIFICATE = "no_certificate"
     UNTRUSTED_CHAIN = "untrusted_chain"
     PROTOCOL = "protocol"  # no version or cipher in common
@@ -127,7 +138,7 @@ async def server_handshake(
     with caller.scope as patience:
         await handshake.hear_first_byte()
         caller.begin()
-        connection = SSL.Connection(context(), sock)
+        connection = MemoryConnection(context())
         connection.set_accept_state()
         await handshake.drive(connection)
         if not patience.cancel_called:
@@ -148,7 +159,7 @@ async def client_handshake(
 
     A name that SNI cannot say (RFC 6066 §3) is not said: only gateways need it.
     """
-    connection = SSL.Connection(context, sock)
+    connection = MemoryConnection(context)
     if _HOST_NAME.fullmatch(server_name):
         connection.set_tlsext_host_name(server_name.encode("ascii"))
     connection.set_connect_state()
@@ -167,12 +178,12 @@ def verified_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
 class _Handshake:
     """One attempt, and whether the other side has said anything."""
 
-    __slots__ = ("_heard", "_sock", "_way")
+    __slots__ = ("_records", "_sock", "_way")
 
     def __init__(self, sock: socket.socket, way: BeforeStep) -> None:
         self._sock = sock
+        self._records = RecordReader(sock)
         self._way = way
-        self._heard = False
 
     async def hear_first_byte(self) -> None:
         first = self._peek()
@@ -181,7 +192,7 @@ class _Handshake:
             first = self._peek()
         if not first:
             raise HandshakeFailed(HandshakeReason.PROBE, "closed without a byte")
-        self._heard = True
+        self._records.heard = True
         if first[0] != _HANDSHAKE_RECORD:
             detail = f"the first byte is 0x{first[0]:02x}, not a TLS handshake"
             raise HandshakeFailed(HandshakeReason.NOT_TLS, detail)
@@ -195,33 +206,62 @@ class _Handshake:
         except OSError as error:  # reset: how some health checks leave
             raise HandshakeFailed(HandshakeReason.PROBE, _system(error.errno)) from error
 
-    async def drive(self, connection: SSL.Connection) -> SSL.Connection:
-        while True:
-            await self._way()
+    async def drive(self, connection: MemoryConnection) -> SSL.Connection:
+        await self._way()
+        while not await self._step(connection):
+            connection.bio_write(await self._next())
+            await self._let_others_work()
+        connection.attach(self._sock)
+        return connection
+
+    async def _step(self, connection: MemoryConnection) -> bool:
+        """Let OpenSSL read what it has and send what it says; whether the handshake is over."""
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            over = False
+        except SSL.Error as error:
+            with suppress(OSError):  # the alert is a courtesy
+                self._sock.send(connection.said())
+            raise _refused(error) from error
+        else:
+            over = True
+        await self._send(connection.said())
+        return over
+
+    async def _next(self) -> bytes:
+        try:
+            return await self._records.next()
+        except TooManyRecords as error:
+            detail = f"not finished after {MOST_RECORDS} records"
+            raise HandshakeFailed(HandshakeReason.FRAGMENTED, detail) from error
+        except PeerClosed as error:
+            raise HandshakeFailed(HandshakeReason.CLOSED, "the peer closed in mid-handshake") from error
+        except OSError as error:
+            raise HandshakeFailed(HandshakeReason.RESET, _system(error.errno)) from error
+
+    async def _send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
             try:
-                connection.do_handshake()
-            except SSL.WantReadError:
-                await trio.lowlevel.wait_readable(self._sock)
-                self._heard = True
-            except SSL.WantWriteError:
+                rest = rest[self._sock.send(rest) :]
+            except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock)
-            except SSL.SysCallError as error:
-                raise _lost(error.args[0]) from error
-            except SSL.Error as error:
-                raise _refused(error) from error
-            else:
-                return connection
+            except OSError as error:
+                raise HandshakeFailed(HandshakeReason.RESET, _system(error.errno)) from error
+
+    async def _let_others_work(self) -> None:
+        if self._records.taken % PIECE == 0:
+            await trio.lowlevel.checkpoint()
+        elif not self._records.waited:
+            return
+        self._records.waited = False
+        await self._way()
 
     def too_late(self, seconds: float, besides: str = "") -> HandshakeFailed:
-        if self._heard:
+        if self._records.heard:
             return HandshakeFailed(HandshakeReason.STALLED, f"not finished after {seconds:.3g} s{besides}")
         return HandshakeFailed(HandshakeReason.SILENT, f"not a byte within {seconds:.3g} s{besides}")
-
-
-def _lost(code: int) -> HandshakeFailed:
-    if code == _UNEXPECTED_EOF:
-        return HandshakeFailed(HandshakeReason.CLOSED, "the peer closed in mid-handshake")
-    return HandshakeFailed(HandshakeReason.RESET, _system(code))
 
 
 def _refused(error: SSL.Error) -> HandshakeFailed:

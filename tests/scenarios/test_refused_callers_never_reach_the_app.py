@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from enum import StrEnum
 
@@ -18,7 +18,9 @@ from agent.connections.records import Direction
 from agent.inbound.inbound import InboundReason
 from agent.net.dial import DialReason
 from agent.net.handshake import HandshakeReason
+from agent.net.tls_records import MemoryConnection
 from agent.policy.authorize import VerdictReason
+from agent.policy.http_mode import HttpMode
 from certs.contexts import Contexts
 from certs.peer import PeerReason
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN, Issuer, Minted
@@ -131,6 +133,38 @@ async def test_an_intention_denies() -> None:
         m.policy.publish(policy_of([rule], "db", default_allow=True))
         assert m.web.contexts.value is not None
         await call_and_be_refused(m, m.web.contexts.value.client)
+
+
+@pytest.mark.parametrize("http", HttpMode)
+async def test_of_a_denied_caller_nothing_is_read_after_the_refusal(
+    http: HttpMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs the handshake and the refusal: no parser, no dial, no byte decrypted, no place kept."""
+
+    def reached(*_: object, **__: object) -> object:
+        raise AssertionError("reached after the refusal")
+
+    for name in ("HttpConnection", "TlsStream", "dial"):
+        monkeypatch.setattr(f"agent.inbound.inbound.{name}", reached)
+    monkeypatch.setattr(MemoryConnection, "recv", reached)
+    async with no_descriptor_leaked(), mesh(unreached, http=http) as m:
+        m.policy.publish(deny_all())
+        assert m.web.contexts.value is not None
+        sock, tls = await m.call(m.web.contexts.value.client)
+        with sock:
+            with suppress(SSL.Error):  # it may have been refused already
+                tls.send(b"GET /a HTTP/1.1\r\nHost: db\r\n\r\n" * 100)
+            assert (await m.db.finished()).reason is VerdictReason.DEFAULT_DENY
+            await until(lambda: m.db.admission.live == 0)
+        assert m.db.ledger.live() == ()
+
+
+async def test_a_handshake_in_more_records_than_any_needs() -> None:
+    async with refusing(HandshakeReason.FRAGMENTED) as m:
+        sock = m.raw()
+        hello = client_hello()[5:]
+        sock.send(b"".join(b"\x16\x03\x01\0\1" + hello[at : at + 1] for at in range(len(hello))))
+        await turned_away(sock)
 
 
 async def test_intentions_are_not_known_yet() -> None:

@@ -20,6 +20,7 @@ from agent.net.handshake import (
     server_handshake,
     verified_chain,
 )
+from agent.net.tls_records import MOST_RECORDS, PIECE
 from certs.contexts import Contexts
 from certs.peer import verify_peer
 from certs.spiffe import ServiceId
@@ -219,20 +220,73 @@ async def test_each_side_names_the_others_refusal(
     assert outcome == (HandshakeReason.UNTRUSTED_CHAIN, HandshakeReason.PEER_REFUSED)
 
 
-async def test_a_write_that_blocks_is_waited_for(contexts: Contexts) -> None:
-    """OpenSSL may want to write when the socket takes nothing."""
-    wishes = [SSL.WantWriteError(), SSL.WantWriteError()]
-
-    class Reluctant(SSL.Connection):
-        def do_handshake(self) -> None:
-            if wishes:
-                raise wishes.pop()
-
+async def test_an_answer_that_the_peer_does_not_take_yet_is_waited_for() -> None:
+    """A chain of a hundred certificates is more than a small buffer holds."""
+    chain = contexts_of(ROOT.leaf(), ROOT)
+    for _ in range(100):
+        chain.server.add_extra_chain_cert(chain.credentials.leaf.certificate)
     near, far = tcp_pair()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     with near, far:
-        reluctant = Reluctant(contexts.client, near)
-        assert await handshake._Handshake(near, handshake.no_wait).drive(reluctant) is reluctant
-    assert wishes == []
+        client, server = await both((near, far), chain.client, chain.server)
+    assert isinstance(client, SSL.Connection)
+    assert isinstance(server, SSL.Connection)
+
+
+def client_hello(context: SSL.Context, size: int = 0) -> bytes:
+    """The message, padded to about that size (RFC 7685), without its record."""
+    client = SSL.Connection(context)
+    client.set_connect_state()
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    message = client.bio_read(1 << 16)[5:]
+    at = 4 + 2 + 32  # header, version, random; then session id, cipher suites, compression methods
+    at += 1 + message[at]
+    at += 2 + int.from_bytes(message[at : at + 2], "big")
+    at += 1 + message[at]
+    extensions = message[at + 2 :]
+    if size:
+        extensions += struct.pack("!HH", 21, size) + bytes(size)
+    body = message[4:at] + len(extensions).to_bytes(2, "big") + extensions
+    return b"\x01" + len(body).to_bytes(3, "big") + body
+
+
+def in_records(message: bytes, size: int) -> bytes:
+    pieces = [message[at : at + size] for at in range(0, len(message), size)]
+    return b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+async def test_a_hello_in_records_of_one_byte_is_read_in_pieces_and_up_to_a_bound(
+    pair: tuple[socket.socket, socket.socket], contexts: Contexts
+) -> None:
+    wire = in_records(client_hello(contexts.client, 4000), 1)
+    assert pair[0].send(wire) == len(wire)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        assert (await refused(pair[1], contexts.server)).reason is HandshakeReason.FRAGMENTED
+        nursery.cancel_scope.cancel()
+    assert turns >= MOST_RECORDS // PIECE - 2
+    assert len(pair[1].recv(len(wire))) == len(wire) - 6 * MOST_RECORDS  # the rest was not looked at
+
+
+@pytest.mark.parametrize("size", [16, 512, 1 << 14])
+async def test_a_hello_in_a_few_records_is_answered(
+    pair: tuple[socket.socket, socket.socket],
+    contexts: Contexts,
+    size: int,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    pair[0].send(in_records(client_hello(contexts.client), size))
+    assert (await refused(pair[1], contexts.server)).reason is HandshakeReason.STALLED
 
 
 @pytest.mark.parametrize(
