@@ -186,6 +186,7 @@ class Issuer:
         usages: Sequence[x509.ObjectIdentifier] | None = BOTH_USAGES,
         ca: bool = False,
         signs: bool = False,
+        signs_crls: bool = False,
         bare: bool = False,
         common_name: str | None = "web.svc.default.11111111.consul",
         not_before: datetime | None = None,
@@ -196,7 +197,7 @@ class Issuer:
         """A service's leaf, valid from a minute ago for 72 hours; every parameter is a possible flaw.
 
         `uris=()` and `dns=()`: no subject alternative name at all. `usages=None`: no extended key usage.
-        `ca`: CA:TRUE. `signs`: key usage with keyCertSign. `bare`: names and no other extension at all.
+        `ca`: CA:TRUE, `signs`: key usage with keyCertSign, `signs_crls`: with cRLSign; each alone. `bare`: names and no other extension at all.
         `common_name=None`: empty subject and critical SAN, as Consul 1.11 and later issue.
         """
         mine = key or new_key()
@@ -208,7 +209,7 @@ class Issuer:
         if usages is not None and not bare:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if not bare:
-            builder = builder.add_extension(_key_usage(leaf=True, signs=signs or ca), critical=True)
+            builder = builder.add_extension(_key_usage(leaf=True, signs=signs, signs_crls=signs_crls), critical=True)
             builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             builder = builder.add_extension(_authority_key(self.key), critical=False)
         san = [*map(x509.UniformResourceIdentifier, names), *map(x509.DNSName, dns)]
@@ -224,7 +225,7 @@ class Issuer:
         serial = x509.random_serial_number() >> 96  # up to 64 bits: beyond 2^53, as Consul's may be
         builder = _builder(key, serial=serial | 1 << 60, not_before=since, not_after=since + lifetime)
         builder = builder.subject_name(_name(name)).issuer_name(issuer)
-        builder = builder.add_extension(_key_usage(leaf=False, signs=True), critical=True)
+        builder = builder.add_extension(_key_usage(leaf=False, signs=True, signs_crls=True), critical=True)
         builder = builder.add_extension(
             x509.BasicConstraints(ca=True, path_length=path_length), critical=True
         )
@@ -289,14 +290,14 @@ def _authority_key(key: Key) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier(_key_id(key), None, None)
 
 
-def _key_usage(*, leaf: bool, signs: bool) -> x509.KeyUsage:
+def _key_usage(*, leaf: bool, signs: bool, signs_crls: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
         key_encipherment=leaf,
         data_encipherment=leaf,
         key_agreement=leaf,
         key_cert_sign=signs,
-        crl_sign=signs,
+        crl_sign=signs_crls,
         content_commitment=False,
         encipher_only=False,
         decipher_only=False,

@@ -89,6 +89,7 @@ TOP = root()
         ({"uris": (f"spiffe://{TOP.trust_domain}",)}, PeerReason.NOT_A_SERVICE),
         ({"ca": True}, PeerReason.IS_A_CA),
         ({"signs": True}, PeerReason.IS_A_CA),
+        ({"signs_crls": True}, PeerReason.IS_A_CA),
         ({"uris": (service_uri("web", "dc1", OTHER_TRUST_DOMAIN),)}, PeerReason.WRONG_TRUST_DOMAIN),
         ({"not_before": AT - 2 * DAY, "not_after": AT - DAY}, PeerReason.EXPIRED),
         ({"not_before": AT + DAY, "not_after": AT + 2 * DAY}, PeerReason.NOT_YET_VALID),
@@ -159,6 +160,18 @@ def test_renewed_root_of_the_same_key_stands_in_for_the_expired_one() -> None:
     peer = verify_peer(chain(leaf, expired), trust, at)
     assert peer.root == trust.active.fingerprint
     assert refusal(chain(leaf, expired), bundle(expired), at) is PeerReason.EXPIRED
+
+
+def test_another_path_is_sought_with_all_that_the_peer_sent_and_told_from_leaf_to_root() -> None:
+    renewed = TOP.at(AT + DAY)
+    twin = replace(renewed, certificate=renewed.cross_sign(renewed, lifetime=30 * DAY))
+    expired = replace(TOP, certificate=TOP.cross_sign(TOP, lifetime=DAY))
+    second = renewed.intermediate(path_length=1, lifetime=20 * DAY)
+    third = second.intermediate(lifetime=10 * DAY)
+    trust = parse_roots(roots_answer(twin, expired))
+    peer = verify_peer(chain(third.leaf(not_after=AT + 25 * DAY), third, second, expired), trust, AT + 2 * DAY)
+    assert peer.root == trust.active.fingerprint
+    assert peer.not_after == renewed.now - BACKDATED + 10 * DAY
 
 
 def test_leaf_without_usages_and_constraints_is_a_service_like_others() -> None:
