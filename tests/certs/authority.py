@@ -197,7 +197,8 @@ class Issuer:
         """A service's leaf, valid from a minute ago for 72 hours; every parameter is a possible flaw.
 
         `uris=()` and `dns=()`: no subject alternative name at all. `usages=None`: no extended key usage.
-        `ca`: CA:TRUE, `signs`: key usage with keyCertSign, `signs_crls`: with cRLSign; each alone. `bare`: names and no other extension at all.
+        `ca`: CA:TRUE, `signs`: key usage with keyCertSign, `signs_crls`: with cRLSign; each alone.
+        `bare`: names and no other extension at all.
         `common_name=None`: empty subject and critical SAN, as Consul 1.11 and later issue.
         """
         mine = key or new_key()
@@ -209,7 +210,9 @@ class Issuer:
         if usages is not None and not bare:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if not bare:
-            builder = builder.add_extension(_key_usage(leaf=True, signs=signs, signs_crls=signs_crls), critical=True)
+            builder = builder.add_extension(
+                _key_usage(leaf=True, signs=signs, signs_crls=signs_crls), critical=True
+            )
             builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             builder = builder.add_extension(_authority_key(self.key), critical=False)
         san = [*map(x509.UniformResourceIdentifier, names), *map(x509.DNSName, dns)]

@@ -169,7 +169,9 @@ def test_another_path_is_sought_with_all_that_the_peer_sent_and_told_from_leaf_t
     second = renewed.intermediate(path_length=1, lifetime=20 * DAY)
     third = second.intermediate(lifetime=10 * DAY)
     trust = parse_roots(roots_answer(twin, expired))
-    peer = verify_peer(chain(third.leaf(not_after=AT + 25 * DAY), third, second, expired), trust, AT + 2 * DAY)
+    peer = verify_peer(
+        chain(third.leaf(not_after=AT + 25 * DAY), third, second, expired), trust, AT + 2 * DAY
+    )
     assert peer.root == trust.active.fingerprint
     assert peer.not_after == renewed.now - BACKDATED + 10 * DAY
 

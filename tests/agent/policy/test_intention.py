@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from agent.policy.intention import Effect, Intention, deciding_order, read_rule
+from agent.policy.intention import BEYOND_ALL, Effect, Intention, deciding_order, read_rule
 from agent.policy.wire import read_item
+from certs.spiffe import DEFAULT
 
 ITEM = {"SourceName": "web", "DestinationName": "db", "Action": "allow"}
 
@@ -66,6 +67,45 @@ def test_whom_anyone_may_be_meant_by_has_the_precedence_of_an_exact_source(
     assert str(found) == (
         f"* => {destination} (allow, precedence {precedence}, not understood: SourceType 'uri' of source '*')"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "precedence"),
+    [
+        ({"SourceNS": "", "DestinationNS": ""}, 9),
+        ({"SourceNS": "*", "SourceName": "*", "Precedence": 7}, 7),
+        ({"SourceNS": "*", "SourceName": "*", "DestinationNS": "*", "DestinationName": "*"}, 1),
+    ],
+)
+def test_empty_namespaces_are_the_default_one_and_a_wildcard_is_less_exact(
+    changes: dict[str, Any], precedence: int
+) -> None:
+    found = rule(**changes)
+    assert found is not None
+    assert (found.doubt, found.precedence) == ("", precedence)
+    assert found.source_namespace == (changes["SourceNS"] or DEFAULT)
+    assert found.destination_namespace == (changes.get("DestinationNS") or DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "origin", "destination", "precedence"),
+    [
+        ({}, ("*", DEFAULT, "web"), DEFAULT, 9),
+        ({"SourceNS": "", "DestinationNS": ""}, ("*", DEFAULT, "web"), DEFAULT, 9),
+        ({"SourceNS": "team", "SourceName": "*"}, ("*", "team", "*"), DEFAULT, 8),
+        ({"SourceNS": "*", "SourceName": "*"}, ("*", "*", "*"), DEFAULT, 7),
+        ({"DestinationNS": "*", "DestinationName": "*"}, ("*", DEFAULT, "web"), "*", 3),
+        ({"Precedence": 10}, ("*", DEFAULT, "web"), DEFAULT, 10),
+        ({"Precedence": 10**9}, ("*", DEFAULT, "web"), DEFAULT, BEYOND_ALL),
+    ],
+)
+def test_what_is_not_understood_keeps_its_namespaces_and_the_place_they_give_it(
+    changes: dict[str, Any], origin: tuple[str, str, str], destination: str, precedence: int
+) -> None:
+    found = rule(Action="audit", **changes)
+    assert found is not None
+    assert found.doubt == "Action 'audit'"
+    assert (found.origin, found.destination_namespace, found.precedence) == (origin, destination, precedence)
 
 
 def test_an_allowance_for_a_peer_is_for_no_caller_of_ours_and_a_denial_for_those_of_other_datacenters() -> (
