@@ -1,4 +1,4 @@
-"""A caller from the mesh, top to bottom: handshake, identity, verdict, and only then the app.
+"""Serves a caller from the mesh: handshake, identity, verdict, and only then the app.
 
 A refused caller never reaches the app.
 

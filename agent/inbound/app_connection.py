@@ -1,9 +1,10 @@
-"""Our side of an HTTP connection to the app: kept for one exchange after the other while it is in order.
+"""Our HTTP connection to the app, reused for one exchange after another while all is in order.
 
-A request with a body is the last one on its connection, and says so to the app (`Connection: close`). An app
-may answer without having read the body, and take its bytes for the next request: no rule has judged that one.
-From the outside nothing tells an app that has read them from one that has not; but after `close` no app may
-read another request (RFC 9112 §9.6). `docs/http.md` has what that costs.
+A request with a body is the last one on its connection, which `Connection: close` tells the app. An app may
+answer without having read the body, and then take its bytes for the next request, which no permission has
+judged. An app that has read the body looks the same from outside as one that has not; but after `close` no
+app may read another request (RFC 9112 §9.6). docs/http.md#bodies-that-an-app-may-not-read has what that
+costs.
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ from agent.relay.streams import PlainStream
 
 
 class AppConnection:
-    """A connected socket, and how far the exchange on it has come. Whoever made it closes it."""
+    """A connected socket and the state of the exchange on it. The caller closes it."""
 
-    __slots__ = ("heard", "kept", "sent", "stream", "used")
+    __slots__ = ("answered", "keep_alive", "sent", "stream", "used")
 
     def __init__(self, sock: socket.socket, progress: Progress) -> None:
         self.stream = PlainStream(sock, progress)
-        self.used = False  # it has served an exchange before this one
-        self.sent = False  # the request, to its end
-        self.heard = False  # the answer, to its end and nothing beyond
-        self.kept = False  # neither side has said that it ends here
+        self.used = False  # an earlier exchange has used the connection
+        self.sent = False  # the request was sent completely
+        self.answered = False  # the answer has come completely, with no byte after it
+        self.keep_alive = False  # neither side ends the connection with this exchange
 
     @property
     def idle(self) -> bool:
-        """Whether an exchange has ended in order: nothing half sent, nothing said beyond the answer."""
-        return self.sent and self.heard and self.kept and self.stream.quiet()
+        """Whether the last exchange has ended in order, and nothing has come since."""
+        return self.sent and self.answered and self.keep_alive and self.stream.quiet()
 
     def next_exchange(self) -> None:
-        """Begin another one on an idle connection."""
+        """Begin another exchange on an idle connection."""
         self.used = True
-        self.sent = self.heard = self.kept = False
+        self.sent = self.answered = self.keep_alive = False
 
     async def send(self, data: bytes, *, last: bool) -> None:
-        """Send this part of a request; raise StreamBroken. One that is cut short is never made up for."""
+        """Send a part of a request; `last`: it is complete. Raises StreamBroken."""
         await self.stream.send(data)
         self.sent = last
 
     def close(self) -> None:
-        """In order after a whole exchange, else with a reset, so that half a request is not taken for one."""
-        if self.sent and self.heard:
+        """Close in order after a complete exchange, else by a reset, which ends no request."""
+        if self.sent and self.answered:
             self.stream.sock.close()
         else:
             reset(self.stream.sock)

@@ -1,14 +1,13 @@
-"""One request passed on to the app and its answer passed back, both as they come, nothing held whole.
+"""Passes one request on to the app and its answer back, both as they come; neither is buffered completely.
 
-Two tasks: one takes the request's body to the app and then listens for the caller leaving, the other takes
-the answer to the caller. The answer decides when the exchange is over: an app may answer before it has read
-the whole request, and then what is left of it is not waited for. A short request with a prompt answer, which
-is most of them, needs no second task: if the caller leaves, the answer's sending shows it.
+Two tasks: one sends the request's body to the app and then watches whether the caller leaves; the other sends
+the answer to the caller. The exchange is over with the answer: an app may answer before it has read the whole
+request, and the rest of the request is then not waited for. A short request with a prompt answer, the usual
+case, needs no second task: if the caller leaves, sending the answer fails.
 
-The request's framing is written anew (`request_body.py`). An answer's head is looked at once: a fast one
-goes back with its counted bytes, or its chunks (`response_fast.py`); any other is parsed and written anew
-(`response_h11.py`).
-Memory per exchange: what one read brings, and a burst of the caller's next requests.
+The request's framing is written anew (`request_body.py`). A usual answer is passed on with its counted bytes
+or its chunks (`response_fast.py`); any other is parsed and written anew by h11 (`response_h11.py`). Memory
+per exchange: one read, and one read of the caller's next requests.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ PROMPT_SECONDS = 0.5  # an answer that begins within this time needs no second t
 
 
 class Outcome(Enum):
-    """How an exchange ended, if it did not fail."""
+    """How an exchange ended without a failure."""
 
     ANSWERED = auto()
-    CLOSING = auto()  # answered, and the answer said that the caller's connection ends with it
-    SWITCHED = auto()  # both sides agreed to another protocol
-    STALE = auto()  # the app had closed the kept connection; nobody has seen the request
+    CLOSING = auto()  # answered, and the answer says that the caller's connection ends with it
+    SWITCHED = auto()  # both sides switched to another protocol
+    STALE = auto()  # the app had closed the kept connection before it could read the request
 
 
 class ExchangeFailed(Exception):
-    """`answering`: part of an answer has been sent, so that no other can be."""
+    """The exchange has failed. `answering`: part of an answer was sent, so no other answer can be."""
 
     def __init__(self, reason: StrEnum, detail: str, *, answering: bool) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -50,14 +49,14 @@ class ExchangeFailed(Exception):
 
 
 class Exchange:
-    """One request, let through, and its answer."""
+    """One allowed request and its answer."""
 
-    def __init__(self, caller: TlsStream, app: AppConnection, call: ParsedRequest) -> None:
-        self.first_word = b""  # what the app said in the protocol it switched to
+    def __init__(self, caller: TlsStream, app: AppConnection, parsed: ParsedRequest) -> None:
+        self.first_bytes = b""  # of the app, in the protocol it switched to
         self._caller = caller
         self._app = app
-        self._call = call
-        self._body = call.body
+        self._parsed = parsed
+        self._body = parsed.body
         self._outcome = Outcome.ANSWERED
         self._failure: ExchangeFailed | None = None
         self._scope: trio.CancelScope | None = None
@@ -65,7 +64,7 @@ class Exchange:
         self._closing = False
 
     async def run(self) -> Outcome:
-        """Raise ExchangeFailed. Afterwards the body and the app's connection tell what can be reused."""
+        """Run the exchange. Raises ExchangeFailed. `body` and `app` then know what can be reused."""
         if not await self._send_head():
             return Outcome.STALE
         if self._body.ended and await self._app.stream.readable_within(PROMPT_SECONDS):
@@ -77,7 +76,7 @@ class Exchange:
             try:
                 raise failure
             finally:
-                del failure  # else its traceback leads back to it: a cycle, with both connections inside
+                del failure  # its traceback refers to it: a cycle that holds both connections
         if self._outcome is Outcome.ANSWERED and self._closing:
             return Outcome.CLOSING
         return self._outcome
@@ -90,9 +89,9 @@ class Exchange:
             nursery.cancel_scope.cancel()
 
     async def _send_head(self) -> bool:
-        """The head, and with it all that has come of the body; False when a kept connection is stale."""
+        """Send the head and what has come of the body; return False if the kept connection is stale."""
         try:
-            data = self._call.head + self._body.start()
+            data = self._parsed.head + self._body.start()
             await self._app.send(data, last=self._body.ended)
         except StreamBroken as broken:
             if self._app.used:
@@ -116,10 +115,10 @@ class Exchange:
         except StreamBroken as broken:
             if broken.ending is not Ending.PLAIN_RESET:
                 self._fail(broken.ending, broken.detail)
-            # else the app takes no more; what it says to that, the other task hears
+            # else the app reads no more; `_download` gets its answer, or its reset
 
     async def _listen(self) -> None:
-        """Take the caller's next requests, up to a burst, so that its breaking off is noticed."""
+        """Read the caller's next requests, at most CHUNK bytes, to notice if it leaves."""
         while len(self._body.rest) < CHUNK:
             data = await self._caller.receive()
             if not data:
@@ -142,8 +141,8 @@ class Exchange:
         if data is None:
             self._outcome = Outcome.STALE
             return
-        fast = read_fast(data, self._call.method)
-        if fast is None or (fast.chunked and self._call.http10):
+        fast = read_fast(data, self._parsed.method)
+        if fast is None or (fast.chunked and self._parsed.http10):
             await self._pass_h11(data)
         elif fast.chunked:
             await self._pass_chunks(fast, data)
@@ -151,7 +150,7 @@ class Exchange:
             await self._pass_fast(fast, data)
 
     async def _first(self) -> bytes | None:
-        """The first bytes, or the end; None where a kept connection was stale."""
+        """Return the first bytes, or b"" at the end; None if the kept connection is stale."""
         try:
             data = await self._app.stream.receive()
         except StreamBroken:
@@ -161,12 +160,12 @@ class Exchange:
         return data if data or not self._app.used else None
 
     def _closes(self) -> bool:
-        """Whether the caller's connection has to end with the answer that begins now, which then says so.
+        """Return whether the caller's connection ends with the answer that begins now; note it in `_closing`.
 
-        It has, too, if the request has not been read to its end (RFC 9112 §9.3, §9.6): the app may want no
-        more of it, and where the next one begins we could only know by waiting for the rest.
+        It must also end if the request has not been read completely (RFC 9112 §9.3, §9.6): the app may never
+        read the rest, and the start of the next request is known only after it.
         """
-        self._closing = self._call.framing.closes or not self._body.ended
+        self._closing = self._parsed.framing.closes or not self._body.ended
         return self._closing
 
     async def _pass_fast(self, fast: FastResponse, data: bytes) -> None:
@@ -177,7 +176,7 @@ class Exchange:
             missing = await pour(self._app.stream, self._caller, missing)
             if missing:
                 raise AnswerBroken(AnswerReason.CLOSED, f"{missing} bytes of the answer are missing")
-        self._heard(whole=len(data) <= fast.body_start + fast.length, keep_alive=fast.keep_alive)
+        self._answer_ended(exact=len(data) <= fast.body_start + fast.length, keep_alive=fast.keep_alive)
 
     async def _pass_chunks(self, fast: FastResponse, data: bytes) -> None:
         self._answering = True
@@ -189,10 +188,10 @@ class Exchange:
             if not data and not chunks.more:
                 raise AnswerBroken(AnswerReason.CLOSED, "the last chunk of the answer is missing")
             await self._caller.send(_taken(chunks, data))
-        self._heard(whole=not chunks.rest, keep_alive=fast.keep_alive)
+        self._answer_ended(exact=not chunks.rest, keep_alive=fast.keep_alive)
 
     async def _pass_h11(self, data: bytes) -> None:
-        answer = H11Response(self._call.method, http10=self._call.http10, upgrades=self._call.upgrades)
+        answer = H11Response(self._parsed.method, http10=self._parsed.http10, upgrades=self._parsed.upgrades)
         while True:
             try:
                 written = answer.take(data, close=not answer.begun and self._closes())
@@ -202,15 +201,15 @@ class Exchange:
             if answer.ended or answer.switched:
                 break
             data = await self._app.stream.receive()
-        self._heard(whole=not answer.rest, keep_alive=answer.keep_alive)
+        self._answer_ended(exact=not answer.rest, keep_alive=answer.keep_alive)
         if answer.switched:
             self._outcome = Outcome.SWITCHED
-            self.first_word = answer.rest
+            self.first_bytes = answer.rest
 
-    def _heard(self, *, whole: bool, keep_alive: bool) -> None:
-        """The answer has ended. `whole`: nothing came beyond it; `keeps`: the app would go on after it."""
-        self._app.heard = whole
-        self._app.kept = keep_alive and self._call.bodiless
+    def _answer_ended(self, *, exact: bool, keep_alive: bool) -> None:
+        """Note the answer's end. `exact`: no byte followed it; `keep_alive`: the app keeps the connection."""
+        self._app.answered = exact
+        self._app.keep_alive = keep_alive and self._parsed.bodiless
 
     def _fail(self, reason: StrEnum, detail: str) -> None:
         if self._failure is None:
@@ -220,7 +219,7 @@ class Exchange:
 
 
 async def _next(body: RequestBody | Chunks, stream: ByteStream) -> bytes:
-    """What a body reads next: new bytes, or none where it has more of those that have come."""
+    """Return new bytes for a body, or b"" if it can go on with the bytes that have come."""
     if not body.more:
         return await stream.receive()
     await trio.lowlevel.checkpoint()

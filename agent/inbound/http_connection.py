@@ -1,25 +1,24 @@
-"""HTTP/1.1 at the public listener: one caller's requests, one after the other, each judged by itself.
+"""Serves HTTP/1.1 at the public listener: one caller's requests, one after another, each judged by itself.
 
-Theory of operation
--------------------
-A request's head is read whole (at most MAX_HEAD) and held to the grammar before anything else. Then its
-target is brought to normal form, its headers are cleaned, and the rules judge exactly what the app would get.
-What is let through goes over a connection of our own to the app, kept as long as the caller's; `Exchange`
-does the passing on. What is not gets an answer in words, and the connection goes on if the end of the request
-is certain, else it is closed: after a head that cannot be trusted nobody knows where the next one begins.
+Theory of operation ------------------- A request's head is read completely (at most MAX_HEAD) and must match
+the grammar before anything else happens. Then its target is normalized, its headers are cleaned, and
+permissions judge exactly what the app would get. An allowed request goes over our own connection to the app,
+which is kept as long as the caller's; `Exchange` passes it on. A denied request gets a text as its answer.
+The connection continues if the end of that request is certain; otherwise it is closed, since after a
+malformed head the start of the next request is unknown.
 
-* Pipelined requests wait in the buffer; each is judged when its turn comes. An allowed first request earns
-  the second nothing.
-* A WebSocket is let through like any request; once the app agrees (101), the bytes are nobody's requests any
-  more and both sockets go to the relay. Other upgrades are not passed on: h2c would carry requests unjudged.
+* Pipelined requests wait in the buffer; each is judged in its turn. An allowed request does not allow the
+  next.
+* A WebSocket request is judged like any other; once the app agrees (101), no further bytes are requests, and
+  the relay takes both sockets over. Other upgrades are dropped: requests in h2c would go unjudged.
 * While an exchange or an upgraded connection lives, the ledger holds its request, and a change of intentions
   judges it again (`connections/reauthorize.py`).
-* Headers that come again byte for byte are not parsed again (`request_reader.py`); every request is judged
-  anew.
+* Headers that repeat byte for byte are not parsed again (`request_reader.py`); every request is judged.
 * A request with a body is the last one on its connection to the app (`app_connection.py`).
 * An app may answer before it has read the whole request. Its answer then says that it is the connection's
-  last, and what the caller still writes is dropped for a while, so that no reset takes the answer away.
-* The caller's identity is told to the app in X-Forwarded-Client-Cert, and nobody else's word for it is.
+  last one, and what the caller still writes is dropped for a while, so that no reset overtakes the answer.
+* X-Forwarded-Client-Cert tells the app the caller's identity; a header of that name from the caller is
+  removed.
 """
 
 from __future__ import annotations
@@ -52,17 +51,17 @@ from agent.relay.splice import Ending
 from agent.relay.streams import StreamBroken, TlsStream
 from certs.peer import Peer
 
-IDLE_SECONDS = 3600.0  # without a request
+IDLE_SECONDS = 3600.0  # between two requests
 HEAD_SECONDS = 30.0  # from a request's first byte to the end of its head
 LINGER_SECONDS = 1.0  # of silence, for a caller to read the last answer
-LINGER_LONGEST = 30.0  # for one that goes on writing a request that was answered before its end
+LINGER_LONGEST = 30.0  # for a caller that goes on writing a request after its answer
 SHOWN = 256  # characters of a target in a log line
 
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})  # RFC 9110 §9.2.2
 
 
 class FrontReason(StrEnum):
-    """Why the sidecar ended an HTTP connection that no request had harmed."""
+    """Why the sidecar ended an HTTP connection between requests."""
 
     IDLE = "idle_timeout"
     HEAD_TIMEOUT = "head_timeout"
@@ -71,7 +70,7 @@ class FrontReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpService:
-    """What every HTTP connection to our app shares. `connect_timeout` in seconds."""
+    """What all HTTP connections to our app share. `connect_timeout` in seconds."""
 
     policy: Latest[Policy]
     freshness: Freshness
@@ -79,7 +78,7 @@ class HttpService:
     connect_timeout: float
     relay: Relay
     ledger: Ledger
-    greeting: bytes = b""  # what a connection to the app begins with
+    preamble: bytes = b""  # the first bytes of each connection to the app: a PROXY protocol header
     shun: Shun = nothing
     names: FieldNames = FieldNames.PLAIN
 
@@ -88,24 +87,27 @@ class HttpConnection:
     """One connection of a caller whose identity is proven."""
 
     def __init__(
-        self, tls: TlsStream, site: HttpService, *, peer: Peer, identity: bytes, connection: Connection
+        self, tls: TlsStream, service: HttpService, *, peer: Peer, identity: bytes, connection: Connection
     ) -> None:
-        """`identity`: what the app is told of this caller (`fields.identity_value`)."""
+        """`identity`: the value of X-Forwarded-Client-Cert for this caller (`fields.identity_value`)."""
         self._tls = tls
-        self._site = site
+        self._service = service
         self._peer = peer
         self._connection = connection
         self._reader = RequestReader(
-            host=_authority(site.app), identity=identity, judged=partial(_judged, site), names=site.names
+            host=_authority(service.app),
+            identity=identity,
+            judged=partial(_judged, service),
+            names=service.names,
         )
         self._received: bytes | bytearray = b""
-        self._head = b""  # of the request in hand, as it came
+        self._head = b""  # the head of the present request, as received
         self._app: AppConnection | None = None
 
     async def serve(self) -> Ending:
-        """Serve requests to the connection's end, named in the ledger; say how the TLS leg is to part."""
+        """Serve requests until the connection ends; name its end in the ledger, and return it."""
         try:
-            while await self._turn():
+            while await self._serve_one():
                 pass
             await linger(self._tls, LINGER_SECONDS, LINGER_LONGEST)
         except StreamBroken as broken:
@@ -118,26 +120,26 @@ class HttpConnection:
         self._connection.end(Ending.CLEAN)
         return Ending.CLEAN
 
-    async def _turn(self) -> bool:
-        """One request; whether there may be another."""
+    async def _serve_one(self) -> bool:
+        """Serve one request; return whether there may be another."""
         try:
             length = await self._next_head()
-            call = None if length is None else self._read(length)
+            parsed = None if length is None else self._read(length)
         except (HeadRefused, TargetRefused) as refusal:
             await self._refuse_unread(refusal.status, refusal.reason, refusal.detail)
             return False
-        return call is not None and await self._judge(call)
+        return parsed is not None and await self._judge(parsed)
 
     # Reading.
 
     async def _next_head(self) -> int | None:
-        """The length of the next head, which is then in the buffer; None at the end of the connection."""
+        """Wait for the next head; return its length in the buffer, None at the end of the connection."""
         self._head = b""
         if self._received:
-            await trio.lowlevel.checkpoint()  # one piece of work for each of many requests that came together
+            await trio.lowlevel.checkpoint()  # other tasks run between pipelined requests
         elif not await self._next_byte():
             return None
-        if self._received.startswith(b"\r\n"):  # some clients end a body with a line too many (RFC 9112 §2.2)
+        if self._received.startswith(b"\r\n"):  # an extra line end after a body (RFC 9112 §2.2)
             self._received = self._received[2:]
         end = find_end(self._received)
         if end is not None:
@@ -168,69 +170,74 @@ class HttpConnection:
         return False
 
     def _read(self, length: int) -> ParsedRequest:
-        """Raise HeadRefused or TargetRefused."""
+        """Take the request off the buffer. Raises HeadRefused, TargetRefused."""
         received, self._received = bytes(self._received), b""
         self._head, came = received[:length], received[length:]
         return self._reader.read(self._head, came)
 
     # Judging.
 
-    async def _judge(self, call: ParsedRequest) -> bool:
-        too_old_since = self._site.freshness.too_old_since()
-        verdict = authorize_request(_newest(self._site), self._peer.id, call.request, too_old_since)
+    async def _judge(self, parsed: ParsedRequest) -> bool:
+        too_old_since = self._service.freshness.too_old_since()
+        verdict = authorize_request(_newest(self._service), self._peer.id, parsed.request, too_old_since)
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
-            return await self._refuse(call, 403, verdict.reason, text, verdict.rule)
+            return await self._refuse(parsed, 403, verdict.reason, text, verdict.rule)
         if verdict.audited:
-            self._audit(call, verdict)
+            self._audit(parsed, verdict)
         else:
-            self._site.ledger.request_passed(verdict.reason)
+            self._service.ledger.request_passed(verdict.reason)
         try:
-            return await self._pass_on(call)
+            return await self._pass_on(parsed)
         except DialFailed as failure:
             text = "the service behind this sidecar cannot be reached"
-            return await self._refuse(call, 503, failure.reason, text, failure.detail)
+            return await self._refuse(parsed, 503, failure.reason, text, failure.detail)
         except ExchangeFailed as failure:
             if failure.answering or isinstance(failure.reason, Ending):
                 self._connection.end(failure.reason, failure.detail)
                 raise _Ended(Ending.PLAIN_RESET) from failure
             faulty = isinstance(failure.reason, BodyReason)
             text = "the request's body is not whole" if faulty else "the service gave no answer"
-            await self._refuse(call, 400 if faulty else 502, failure.reason, text, failure.detail, close=True)
+            await self._refuse(
+                parsed, 400 if faulty else 502, failure.reason, text, failure.detail, close=True
+            )
             return False
 
-    async def _pass_on(self, call: ParsedRequest) -> bool:
-        """Raise DialFailed or ExchangeFailed."""
-        self._connection.request = call.request  # from now on it is judged again whenever the rules change
-        outcome = await self._exchange(call)
+    async def _pass_on(self, parsed: ParsedRequest) -> bool:
+        """Pass a request on; return whether there may be another. Raises DialFailed, ExchangeFailed."""
+        self._connection.request = parsed.request  # from now on a change of intentions judges it again
+        outcome = await self._exchange(parsed)
         self._connection.request = None
-        self._received = call.body.rest
-        return outcome is Outcome.ANSWERED and call.body.ended
+        self._received = parsed.body.rest
+        return outcome is Outcome.ANSWERED and parsed.body.ended
 
-    async def _exchange(self, call: ParsedRequest) -> Outcome:
-        """Raise DialFailed, ExchangeFailed, or _Ended after an upgrade."""
+    async def _exchange(self, parsed: ParsedRequest) -> Outcome:
+        """Run the exchange, again if the kept connection is stale.
+
+        Raises DialFailed, ExchangeFailed, _Ended.
+        """
         while True:
-            exchange = Exchange(self._tls, await self._app_connection(), call)
+            exchange = Exchange(self._tls, await self._app_connection(), parsed)
             outcome = await exchange.run()
             if outcome is Outcome.SWITCHED:
-                raise _Ended(await self._relay(call.body.rest, exchange.first_word))
+                raise _Ended(await self._relay(parsed.body.rest, exchange.first_bytes))
             if outcome is not Outcome.STALE:
                 return outcome
             self._drop_app()
-            if not call.bodiless or call.method not in _REPEATABLE:
+            if not parsed.bodiless or parsed.method not in _REPEATABLE:
                 detail = "the app closed a kept connection as the request was sent"
                 raise ExchangeFailed(AnswerReason.CLOSED, detail, answering=False)
 
     async def _app_connection(self) -> AppConnection:
-        """The kept one, or a new one."""
+        """Return the kept connection to the app, or a new one. Raises DialFailed."""
         if self._app is not None and self._app.idle:
             self._app.next_exchange()
             return self._app
         self._drop_app()
-        site = self._site
-        sock = await dial(site.app, site.connect_timeout, site.greeting, site.shun)
+        service = self._service
+        sock = await dial(service.app, service.connect_timeout, service.preamble, service.shun)
         self._app = AppConnection(sock, self._connection.progress)
-        self._connection.dialled = str(self._site.app)
+        self._connection.dialled = str(self._service.app)
         return self._app
 
     def _drop_app(self) -> None:
@@ -239,14 +246,14 @@ class HttpConnection:
             self._app = None
 
     async def _relay(self, from_caller: bytes, from_app: bytes) -> Ending:
-        """Copy what follows an upgrade, both ways, to its end; this much of it has come already."""
-        assert self._app is not None  # it has just agreed
+        """Relay after an upgrade until the end; the arguments are bytes that have come already."""
+        assert self._app is not None  # it has just agreed to the upgrade
         app, self._app = self._app, None
         ending: Ending | None = None
         try:
             await app.stream.send(from_caller)
             await self._tls.send(from_app)
-            transfer = await self._site.relay.run(
+            transfer = await self._service.relay.run(
                 app.stream.sock, self._tls.connection, self._connection.progress
             )
             self._connection.end(transfer.ending, transfer.detail)
@@ -259,7 +266,7 @@ class HttpConnection:
 
     async def _refuse(
         self,
-        call: ParsedRequest,
+        parsed: ParsedRequest,
         status: int,
         reason: StrEnum,
         text: str,
@@ -267,53 +274,53 @@ class HttpConnection:
         *,
         close: bool = False,
     ) -> bool:
-        """Answer a request that is not passed on, or not further; whether the connection can go on."""
+        """Answer a request that is not passed on; return whether the connection can continue."""
         self._connection.request = None
-        self._tell(call.method.decode(), call.raw_target.decode(), status, reason, detail)
-        close = close or call.framing.closes or not worth_draining(call.framing)
-        await self._tls.send(answer(status, reason, text, close=close, bodiless=call.method == b"HEAD"))
-        going_on = not close and await drained(call.body, self._tls)
-        self._received = call.body.rest
+        self._tell(parsed.method.decode(), parsed.raw_target.decode(), status, reason, detail)
+        close = close or parsed.framing.closes or not worth_draining(parsed.framing)
+        await self._tls.send(answer(status, reason, text, close=close, bodiless=parsed.method == b"HEAD"))
+        going_on = not close and await drained(parsed.body, self._tls)
+        self._received = parsed.body.rest
         return going_on
 
     async def _refuse_unread(self, status: int, reason: StrEnum, detail: str) -> None:
-        """Answer what is not a request; nothing more is read of it."""
+        """Answer bytes that are no valid request; nothing after them is read."""
         line = (self._head or self._received)[:SHOWN].partition(b"\r\n")[0].decode("latin-1").split(" ")
         method, target = line[0], " ".join(line[1:2])
         self._tell(method, target, status, reason, detail)
         self._connection.end(reason, detail)
         await self._tls.send(answer(status, reason, detail, close=True))
 
-    def _audit(self, call: ParsedRequest, verdict: Verdict) -> None:
-        asked = f"{call.method.decode()} {call.raw_target.decode()}"[:SHOWN]
-        audited = Audited(reason=verdict.reason, rule=verdict.rule, request=asked)
-        self._site.ledger.audit(self._connection, audited)
+    def _audit(self, parsed: ParsedRequest, verdict: Verdict) -> None:
+        shown = f"{parsed.method.decode()} {parsed.raw_target.decode()}"[:SHOWN]
+        audited = Audited(reason=verdict.reason, rule=verdict.rule, request=shown)
+        self._service.ledger.audit(self._connection, audited)
 
     def _tell(self, method: str, target: str, status: int, reason: StrEnum, detail: str) -> None:
         refused = RefusedRequest(
             method=method[:SHOWN], target=target[:SHOWN], status=status, reason=reason, detail=detail
         )
-        self._site.ledger.request_refused(self._connection, refused)
+        self._service.ledger.request_refused(self._connection, refused)
 
 
 class _Ended(Exception):
-    """The connection is over, and its ending has been named."""
+    """The connection is over, and its ending is named in the ledger."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending.value)
         self.ending = ending
 
 
-def _newest(site: HttpService) -> Policy:
-    newest = site.policy.value
-    assert newest is not None  # looked at when the caller was let in; never taken back
+def _newest(service: HttpService) -> Policy:
+    newest = service.policy.value
+    assert newest is not None  # checked when the caller was admitted; a cell is never emptied
     return newest
 
 
-def _judged(site: HttpService) -> frozenset[str]:
-    return _newest(site).intentions.header_names
+def _judged(service: HttpService) -> frozenset[str]:
+    return _newest(service).intentions.header_names
 
 
 def _authority(app: Address) -> bytes:
-    """What the app is called by whoever does not say (HTTP/1.0)."""
+    """Return the Host for a request of HTTP/1.0 without one."""
     return str(app).encode() if isinstance(app, TcpAddress) else b"localhost"

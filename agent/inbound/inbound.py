@@ -1,10 +1,10 @@
-"""One inbound connection, from top to bottom: handshake, identity, intention, and only then our app.
+"""Serves one inbound connection: handshake, identity, intention, and only then our app.
 
-Whoever is refused has cost the app nothing: it is dialled after the verdict, never before.
+The app is dialled after the verdict, never before, so a refused caller costs it nothing.
 
-HTTP/1.1 is parsed, and judged request by request, as soon as any intention for us has permissions, or when
-the app is to be told who calls (`HttpMode.ALWAYS`). While neither is so, its bytes are relayed like any
-others, at a multiple of the speed.
+HTTP/1.1 is parsed and judged request by request as soon as an intention for us has permissions, or when the
+app is to get the caller's identity (`HttpMode.ALWAYS`). Otherwise its bytes are relayed like any others, at a
+multiple of the speed.
 """
 
 from __future__ import annotations
@@ -50,25 +50,27 @@ from certs.peer import Peer, PeerRejected, verify_peer
 
 
 class InboundReason(StrEnum):
-    """Why nobody can be let in just now."""
+    """Why a caller is refused, beside the reasons of handshake, identity and intentions."""
 
     NO_CREDENTIALS_YET = "no_credentials_yet"
     NO_INTENTIONS_YET = "no_intentions_yet"
-    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
-    CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours again: no root that Consul lists vouches for us
+    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: every peer would refuse us
+    CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours: no root in Consul's list vouches for our leaf
     DENY_LISTED = "deny_listed"
-    UNSUPPORTED_PROTOCOL = "l7_unsupported_protocol"  # permissions for HTTP/2, which is not parsed here
+    UNSUPPORTED_PROTOCOL = (
+        "l7_unsupported_protocol"  # permissions for HTTP/2, which this proxy does not parse
+    )
 
 
-class Seated(Waited, Protocol):
-    """A caller with a place at a listener."""
+class Admitted(Waited, Protocol):
+    """A caller that holds a slot of a listener."""
 
     def settle(self) -> None:
-        """Its handshake has succeeded."""
+        """Note that the handshake has succeeded."""
 
 
 class Denied(Exception):
-    """The caller is who it says, and is not let in: `reason` is a VerdictReason or an InboundReason."""
+    """The caller's identity is proven, and it is denied: `reason` is a VerdictReason or an InboundReason."""
 
     def __init__(self, reason: StrEnum, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -78,7 +80,7 @@ class Denied(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbound:
-    """What every caller of one service shares: the newest values, the app, and the limits. Times in seconds.
+    """What all callers of one service share: the newest values, the app, the limits. Times in seconds.
 
     `proxy_protocol`: every connection to the app begins with a PROXY header that names the caller.
     """
@@ -96,12 +98,12 @@ class Inbound:
     http: HttpMode = HttpMode.NEVER
     underscores_in_headers: bool = False
     proxy_protocol: bool = False
-    shun: Shun = nothing  # our own listeners
-    before_step: BeforeStep = no_wait  # before each step of a handshake
+    shun: Shun = nothing  # addresses of our own listeners, which must not be dialled as the app
+    before_step: BeforeStep = no_wait  # awaited before each step of a handshake
 
 
-async def serve(sock: socket.socket, caller: Seated | None, inbound: Inbound) -> None:
-    """Serve one accepted, non-blocking socket to its end, and close it."""
+async def serve(sock: socket.socket, caller: Admitted | None, inbound: Inbound) -> None:
+    """Serve one accepted, non-blocking socket until its end, and close it."""
     plain: socket.socket | None = None
     ending: Ending | None = None
     try:
@@ -111,15 +113,15 @@ async def serve(sock: socket.socket, caller: Seated | None, inbound: Inbound) ->
                 if caller is not None:
                     caller.settle()
                 peer = connection.peer = _identify(tls, inbound)
-                _look_up(peer, inbound.deny_list)
-                connection.handling = _admit(connection, peer, inbound)
+                _check_deny_list(peer, inbound.deny_list)
+                connection.handling = _authorize(connection, peer, inbound)
                 preamble = _preamble(sock, tls, peer) if inbound.proxy_protocol else b""
                 if connection.handling is Handling.BY_REQUEST:
-                    ending = await _by_request(sock, tls, connection, preamble, inbound)
+                    ending = await _serve_requests(sock, tls, connection, preamble, inbound)
                 else:
                     plain = await dial(inbound.app, inbound.connect_timeout, preamble, inbound.shun)
                     connection.dialled = str(inbound.app)
-                    ending = await _relayed(plain, tls, connection, inbound.relay)
+                    ending = await _relay(plain, tls, connection, inbound.relay)
             except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:
                 _refuse(sock, refusal, connection, inbound.ledger)
     finally:
@@ -140,37 +142,39 @@ async def _handshake(
 
 
 def _context(connection: Connection, credentials: Latest[Contexts]) -> SSL.Context:
-    """Of the generation in force now that the caller begins."""
+    """Return the server context of the present generation; called when the caller's first byte has come."""
     current = credentials.value
-    assert current is not None  # looked at before; a published value is replaced, never taken back
+    assert current is not None  # checked in `_handshake`; a cell is never emptied
     leaf = current.credentials.leaf
     connection.ours = Party(id=leaf.id, serial=leaf.serial)
     return current.server
 
 
-async def _by_request(
+async def _serve_requests(
     sock: socket.socket, tls: SSL.Connection, connection: Connection, preamble: bytes, inbound: Inbound
 ) -> Ending:
-    assert connection.peer is not None  # identified before
+    assert connection.peer is not None  # set by `serve`
     stream = TlsStream(tls, sock, connection.progress)
     identity = _identity(inbound.credentials, connection.peer)
     connection.relaying()
-    site = HttpService(
+    service = HttpService(
         policy=inbound.policy,
         freshness=inbound.freshness,
         app=inbound.app,
         connect_timeout=inbound.connect_timeout,
         relay=inbound.relay,
         ledger=inbound.ledger,
-        greeting=preamble,
+        preamble=preamble,
         shun=inbound.shun,
         names=FieldNames.UNDERSCORES if inbound.underscores_in_headers else FieldNames.PLAIN,
     )
-    front = HttpConnection(stream, site, peer=connection.peer, identity=identity, connection=connection)
-    return await front.serve()
+    http_connection = HttpConnection(
+        stream, service, peer=connection.peer, identity=identity, connection=connection
+    )
+    return await http_connection.serve()
 
 
-async def _relayed(plain: socket.socket, tls: SSL.Connection, connection: Connection, relay: Relay) -> Ending:
+async def _relay(plain: socket.socket, tls: SSL.Connection, connection: Connection, relay: Relay) -> Ending:
     connection.relaying()
     transfer = await relay.run(plain, tls, connection.progress)
     connection.end(transfer.ending, transfer.detail)
@@ -178,21 +182,21 @@ async def _relayed(plain: socket.socket, tls: SSL.Connection, connection: Connec
 
 
 def _identify(tls: SSL.Connection, inbound: Inbound) -> Peer:
-    """Who the caller is, by the roots of this moment: they may have changed during the handshake."""
+    """Return the caller's identity by the present roots, which may have changed during the handshake."""
     current = inbound.credentials.value
-    assert current is not None  # a published value is replaced, never taken back
+    assert current is not None  # a cell is never emptied
     return verify_peer(verified_chain(tls), current.credentials.bundle, inbound.clock())
 
 
-def _look_up(peer: Peer, deny_list: Latest[DenyList]) -> None:
-    """Raise Denied if the operator's deny list names the peer, whatever is allowed or only audited."""
+def _check_deny_list(peer: Peer, deny_list: Latest[DenyList]) -> None:
+    """Raise Denied if the operator's deny list names the peer; audit mode does not lift that."""
     denied = (deny_list.value or NOBODY).objection(peer)
     if denied:
         raise Denied(InboundReason.DENY_LISTED, f"{peer.id}: {denied}")
 
 
-def _admit(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
-    """What is to be done with the caller's bytes; raise Denied if the caller is not let in."""
+def _authorize(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
+    """Return how the caller's bytes are handled. Raises Denied."""
     policy = inbound.policy.value
     if policy is None:
         raise Denied(InboundReason.NO_INTENTIONS_YET, f"{peer.id}: intentions are not known yet")
@@ -210,7 +214,7 @@ def _admit(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
 
 
 def handling(policy: Policy, http: HttpMode) -> Handling:
-    """What is done with the bytes of whoever is let in."""
+    """Return how the bytes of an admitted caller are handled."""
     if http is HttpMode.ALWAYS or (http is HttpMode.IF_NEEDED and policy.intentions.by_request):
         return Handling.BY_REQUEST
     return Handling.RELAYED_HTTP if http is HttpMode.IF_NEEDED else Handling.RELAYED
@@ -228,7 +232,7 @@ def _preamble(sock: socket.socket, tls: SSL.Connection, peer: Peer) -> bytes:
 
 def _identity(contexts: Latest[Contexts], peer: Peer) -> bytes:
     current = contexts.value
-    assert current is not None  # the handshake was made with them
+    assert current is not None  # the handshake used it
     return identity_value(current.credentials.leaf.id, peer.id)
 
 

@@ -1,4 +1,4 @@
-"""The answers the sidecar gives itself, in words a person can read, and the end of a request nobody wants."""
+"""The sidecar's own answers, in words for a person, and the end of a refused request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ DRAIN_BYTES = 64 * 1024  # of a refused request's body, read so that the connect
 
 
 def answer(status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bool = False) -> bytes:
-    """A whole answer; `bodiless`: to HEAD. What was asked is not repeated: it may be made to be shown."""
+    """Return a complete answer; `bodiless`: to HEAD.
+
+    The request is not quoted, since its text may be hostile.
+    """
     phrase = HTTPStatus(status).phrase
     body = f"{status} {phrase}: {text} ({reason.value})\n".encode()
     lines = [
@@ -30,12 +33,12 @@ def answer(status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bo
 
 
 def worth_draining(framing: Framing) -> bool:
-    """Whether the rest of a refused request is so short, and so certain to come, that it may be read."""
+    """Return whether the rest of a refused request is short and certain to come, so that it may be read."""
     return not framing.chunked and not framing.expects_continue and framing.length <= DRAIN_BYTES
 
 
 async def drained(body: RequestBody, caller: TlsStream) -> bool:
-    """Read the rest of a request and drop it; whether it came to its end. Raises StreamBroken."""
+    """Read the rest of a request and drop it; return whether it came completely. Raises StreamBroken."""
     with trio.move_on_after(DRAIN_SECONDS):
         try:
             body.start()
@@ -47,10 +50,10 @@ async def drained(body: RequestBody, caller: TlsStream) -> bool:
 
 
 async def linger(caller: TlsStream, silence: float, longest: float) -> None:
-    """Say that we have ended, then drop what still comes, until nothing does for so many seconds.
+    """Send close_notify, then drop what still comes until `silence` seconds pass without a byte.
 
-    To close on unread bytes would reset the connection, and a reset overtakes the answer before it: a caller
-    amid a long body may read only when it has written all (RFC 9112 §9.6).
+    Closing with unread bytes would reset the connection, and a reset overtakes the answer before it: a caller
+    within a long body may read only after it has written all (RFC 9112 §9.6).
     """
     with trio.move_on_after(longest):
         try:

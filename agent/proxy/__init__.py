@@ -1,6 +1,6 @@
-"""The data plane of one process: listeners, handlers, and what they report.
+"""The data plane of one process: its listeners, its connections, and what it reports.
 
-This room reads the newest values and asks nothing of Consul.
+This room reads the newest values of the snapshot and asks Consul nothing.
 
     dataplane  reconcile  report  upstream_limits  upstream_report
 """

@@ -1,7 +1,7 @@
-"""The data plane of one process: it serves connections by the newest values of the snapshot.
+"""The data plane of one process: serves connections by the newest values of the snapshot.
 
-`DataPlane` is what the life of an agent needs of whatever serves its connections. `LocalDataPlane` serves in
-this process, `agent.workers.pool.WorkerPool` in several others. Neither asks Consul.
+`lifecycle` uses the protocol `DataPlane`. `LocalDataPlane` serves in this process,
+`agent.workers.pool.WorkerPool` in several others. Neither asks Consul.
 """
 
 from __future__ import annotations
@@ -37,59 +37,62 @@ from agent.proxy.report import DataPlaneReport, report
 from agent.relay.relay import Relay
 from agent.snapshot import EndpointSources, Snapshot
 
-CUT_SECONDS = 5.0  # for connections that are cut to take note
-STEPS = 4  # of handshakes before every other task has its turn, where requests are judged: some 2 ms of work
+CUT_SECONDS = 5.0  # for tasks of connections that were cut to end
+STEPS = 4  # handshake steps before every other task runs, where requests are judged: some 2 ms of work
 
 
 class DataPlaneEvents(ConnectionEvents, ListenerEvents, TargetEvents, WarmEvents, Protocol):
-    """Who hears what the data plane does; must not block."""
+    """The events of the data plane; must not block."""
 
     def rejudged(self, closed: int, /) -> None:
-        """Connections were closed because what they were admitted by has changed."""
+        """A change of policy has closed `closed` connections."""
 
 
 class DataPlane(Protocol):
-    """Whatever serves the connections of an agent."""
+    """Serves the connections of an agent."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """For the length of the block it can serve; afterwards every connection has ended."""
+        """Serve within the block; when it is left every connection has ended."""
 
     async def bind(self, registration: Registration, /) -> None:
-        """Take every address of the first registration. Raises BindFailed."""
+        """Bind every address of the first registration. Raises BindFailed."""
 
     async def open(self) -> None:
-        """Let callers in, and return when they are served. Raises BindFailed."""
+        """Accept callers; return once they are served. Raises BindFailed."""
 
     def release(self) -> None:
-        """Give back what was bound and never opened."""
+        """Close what was bound and never opened."""
 
     async def follow(self) -> None:
-        """Carry out each change of the registration, until cancelled."""
+        """Apply each change of the registration, until cancelled."""
 
     async def close_public(self) -> None:
-        """Let in no more callers from the mesh."""
+        """Accept no more callers from the mesh."""
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
-        """Wait for the last connection, at most so long or until hurried; return how many were cut."""
+        """Wait for the last connection, at most `seconds` or until `hurry`; return how many were cut."""
 
     async def report(self, *, rows: bool) -> DataPlaneReport:
-        """What it has done and does. `rows`: each connection and upstream too."""
+        """Return the counters and metrics. `rows`: each connection and upstream as well."""
 
     def live(self) -> int:
-        """How many connections live."""
+        """Return the number of live connections."""
 
     def problems(self) -> list[str]:
-        """What keeps it from serving, one text each."""
+        """Return what keeps the data plane from serving, one text each."""
 
     def warnings(self) -> list[str]:
-        """What an operator must not overlook though it serves."""
+        """Return what the operator must not overlook although the data plane serves."""
 
     def take_level(self, level: LogLevel, /) -> None:
-        """Log at another level from now on."""
+        """Change the log level."""
 
 
 class LocalDataPlane:
-    """Serves connections in this process. `listeners` are given where sockets come from another one."""
+    """Serves connections in this process.
+
+    `listeners`: given in a worker, whose sockets another process binds.
+    """
 
     def __init__(
         self,
@@ -155,10 +158,10 @@ class LocalDataPlane:
 
     # --- one connection ---
 
-    async def inbound(self, sock: socket.socket, place: Slot) -> None:
+    async def inbound(self, sock: socket.socket, slot: Slot) -> None:
         """Serve a caller from the mesh."""
         registration = self.snapshot.registration.value
-        if registration is None or registration.local_app is None:  # the app was taken from the registration
+        if registration is None or registration.local_app is None:  # the registration has lost its app
             sock.close()
             return
         shared = inbound.Inbound(
@@ -178,12 +181,12 @@ class LocalDataPlane:
             shun=self.reconciler.listeners.own.of_app,
             before_step=self.before_step,
         )
-        await inbound.serve(sock, place, shared)
+        await inbound.serve(sock, slot, shared)
 
-    async def outbound(self, sock: socket.socket, place: Slot, targets: UpstreamState) -> None:
+    async def outbound(self, sock: socket.socket, slot: Slot, targets: UpstreamState) -> None:
         """Serve a connection of our app to an upstream."""
         registration = self.snapshot.registration.value
-        assert registration is not None  # an upstream comes out of one
+        assert registration is not None  # upstreams come from a registration
         shared = outbound.Outbound(
             credentials=self.snapshot.credentials,
             source_intentions=self.snapshot.source_intentions,
@@ -193,10 +196,10 @@ class LocalDataPlane:
             clock=self._clock,
             handshake_timeout=registration.handshake_timeout,
         )
-        await outbound.serve(sock, place.settle, targets, shared)
+        await outbound.serve(sock, slot.settle, targets, shared)
 
     async def before_step(self) -> None:
-        """Let the relay serve what has waited, and, where requests are judged, every other task too."""
+        """Let the relay serve what waits; where requests are judged, let every other task run as well."""
         await self._relay.serve_relay()
         registration, policy = self.snapshot.registration.value, self.snapshot.policy.value
         if registration is None or policy is None:
@@ -205,7 +208,7 @@ class LocalDataPlane:
             async with self._steps:
                 pass
 
-    # --- from start to end ---
+    # --- start and end ---
 
     async def bind(self, registration: Registration, /) -> None:
         await self.reconciler.bind(registration)
@@ -224,7 +227,7 @@ class LocalDataPlane:
             kept.begin(Where.TASK, "warm connections", self.keep_warm)
 
     async def keep_warm(self) -> None:
-        """Keep warm connections of the upstreams that want them, until cancelled."""
+        """Keep warm connections for the upstreams that want them, until cancelled."""
         await keep_warm(self.reconciler.upstreams, self.snapshot, self._clock, self._rng, self._events)
 
     async def close_public(self) -> None:
@@ -239,20 +242,20 @@ class LocalDataPlane:
         return await self.cut()
 
     async def cut(self) -> int:
-        """Close every listener and end every connection; return how many there were."""
+        """Close every listener and every connection; return how many connections there were."""
         await self.reconciler.listeners.close_all()
         cut = self.ledger.close_all(CloseReason.DRAIN_DEADLINE)
         with trio.move_on_after(CUT_SECONDS):
             await self.ledger.empty()
         return cut
 
-    # --- what it says ---
+    # --- reports ---
 
     async def report(self, *, rows: bool) -> DataPlaneReport:
         return self.report_now(rows=rows)
 
     def report_now(self, *, rows: bool) -> DataPlaneReport:
-        """The same, at once."""
+        """Return the report without waiting."""
         errors = self._events.internal_errors
         return report(self.ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows)
 
@@ -266,7 +269,7 @@ class LocalDataPlane:
         return []
 
     def take_level(self, level: LogLevel, /) -> None:
-        pass  # the log is the agent's own
+        pass  # `Agent.log` is this process's own log, which the route has set already
 
 
 async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:

@@ -1,4 +1,4 @@
-"""Brings listeners and upstreams in line with the registration: what has changed is changed, no more."""
+"""Brings listeners and upstreams in line with the registration, and changes only those that differ."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PUBLIC_PURPOSE = "callers from the mesh"
 
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
-    """Carries registrations out: strictly the first, leniently each change of it."""
+    """Applies registrations: the first raises for an address it cannot bind, each later one retries."""
 
     registration: Latest[Registration]
     settings: Settings
@@ -35,7 +35,7 @@ class Reconciler:
     serve_inbound: Callable[[socket.socket, Slot], Awaitable[None]]
     inherited: socket.socket | None = None
     in_force: Registration | None = None
-    _connections: trio.Nursery = field(init=False, repr=False)  # given by `serve_in`
+    _connections: trio.Nursery = field(init=False, repr=False)  # set by `serve_in`
 
     def serve_in(self, loops: trio.Nursery, connections: trio.Nursery) -> None:
         """Run the accept loops in one nursery and the connections in another."""
@@ -43,21 +43,21 @@ class Reconciler:
         self._connections = connections
 
     async def bind(self, registration: Registration) -> None:
-        """At start: take every address. Raises BindFailed."""
+        """Bind every address at the start. Raises BindFailed."""
         self.in_force = registration
         if registration.accepts_callers:
             await self.listeners.bind(PUBLIC, self._public(registration))
         await self.upstreams.bind(registration.upstreams)
 
     async def follow(self) -> None:
-        """Carry out every registration after the first, until cancelled."""
+        """Apply every registration after the first, until cancelled."""
         version = 1
         while True:
             registration, version = await self.registration.newer(version)
             await self.change(registration)
 
     async def change(self, after: Registration) -> None:
-        """Carry out one change."""
+        """Apply one registration."""
         before, self.in_force = self.in_force, after
         await self._move_public(before, after)
         await self.upstreams.follow(after.upstreams, self.settings.drain_seconds, self._connections)
@@ -77,7 +77,7 @@ class Reconciler:
         return self.inherited is not None or before.public_bind == after.public_bind
 
     def _public(self, registration: Registration) -> Opening:
-        assert registration.public_bind is not None  # it accepts callers
+        assert registration.public_bind is not None  # as `accepts_callers` says
         return Opening(
             purpose=PUBLIC_PURPOSE,
             address=registration.public_bind,
@@ -105,8 +105,8 @@ def reconciler(
     serve_outbound: Serve,
     inherited: socket.socket | None = None,
 ) -> Reconciler:
-    """A reconciler with the listeners of the upstreams."""
-    around = UpstreamContext(
+    """Return a reconciler with the listeners of the upstreams."""
+    context = UpstreamContext(
         sources=sources,
         own_datacenter=snapshot.own_datacenter,
         wan=settings.wan_addresses,
@@ -120,7 +120,7 @@ def reconciler(
         sources=sources,
         ledger=ledger,
         serve=serve_outbound,
-        around=around,
+        around=context,
         limit=settings.max_connections or None,
         unsettled_limit=settings.max_handshakes or None,
         current={},

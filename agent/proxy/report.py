@@ -1,7 +1,7 @@
-"""What the data plane of one process has done and does: the rows of `/status` and the metrics of connections.
+"""The report of one process's data plane: the rows of `/status`, and the metrics of connections.
 
-What an operator reads while something is wrong must not make it worse: rows of connections are bounded, and
-how many are left out is said.
+Reading it must not burden an agent in trouble: the rows of connections are limited, and the report says how
+many are left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What it says of itself. The rows are those of `/status`, and empty unless they were asked for."""
+    """The state of a data plane. The rows are those of `/status`, and empty unless asked for."""
 
     live: int
     resident_bytes: int
@@ -43,24 +43,24 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
     connections: list[Row] = []
     connections_not_shown: int = 0
     recent: list[Row] = []
-    workers: list[Row] | None = None  # None: there is one process
+    workers: list[Row] | None = None  # None: one process
 
 
 def report(
     ledger: Ledger, upstreams: UpstreamListeners, errors: Mapping[str, int], now: datetime, *, rows: bool
 ) -> DataPlaneReport:
-    """The report of this process; `errors` are those that nobody foresaw, by where."""
+    """Return the report of this process; `errors` counts unforeseen exceptions by `Where`."""
     live = ledger.live()
-    told = DataPlaneReport(
+    bare = DataPlaneReport(
         live=len(live),
         resident_bytes=resident_bytes(),
         metrics=[*_families(ledger, upstreams), _internal_errors(errors)],
         counters={**_counters(ledger), "internal_errors": dict(errors)},
     )
     if not rows:
-        return told
+        return bare
     return msgspec.structs.replace(
-        told,
+        bare,
         public=upstream_report.opening_row(upstreams.listeners.get(PUBLIC)),
         upstreams=upstream_report.rows(upstreams, now),
         connections=[_connection(connection) for connection in live[-MOST_ROWS:]],
@@ -70,7 +70,7 @@ def report(
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process."""
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()
 
@@ -82,7 +82,7 @@ def _families(ledger: Ledger, upstreams: UpstreamListeners) -> Iterator[Family]:
 
 
 def _internal_errors(errors: Mapping[str, int]) -> Family:
-    family = counter(INTERNAL_ERRORS, "Exceptions that nobody foresaw, by what they ended.")
+    family = counter(INTERNAL_ERRORS, "Unforeseen exceptions, by what they have ended.")
     for where in Where:
         family.add(errors.get(where.value, 0), where=where.value)
     return family
@@ -131,13 +131,13 @@ def _finished(finished: Finished) -> Row:
 
 
 def _address_and_why(dialled: str) -> tuple[str, str]:
-    """`host:port (reason)`, as a Dialling prints itself; a local app has no reason."""
+    """Split `host:port (reason)`, the text of a DialAddress; a local app has no reason."""
     address, _, why = dialled.partition(" (")
     return address, why.removesuffix(")")
 
 
 def _counters(ledger: Ledger) -> Row:
-    """How many connections, requests and bytes there were."""
+    """Return how many connections, requests and bytes there were."""
     endings: dict[str, dict[str, int]] = {direction.value: {} for direction in Direction}
     for (direction, reason), count in sorted(ledger.counters().items()):
         endings[direction.value][reason] = count
@@ -155,43 +155,43 @@ def _counters(ledger: Ledger) -> Row:
 
 
 def _connection_families(ledger: Ledger) -> Iterator[Family]:
-    live = gauge("sidecar_connections_live", "Live connections.")
+    live = gauge("sidecar_connections_live", "Live connections, by direction.")
     moved = counter("sidecar_bytes_total", "Bytes relayed, by the leg they were written to.")
     for direction in Direction:
         live.add(len(ledger.live(direction)), direction=direction.value)
         to_plain, to_tls = ledger.bytes(direction)
         moved.add(to_plain, direction=direction.value, leg="plain")
         moved.add(to_tls, direction=direction.value, leg="tls")
-    ended = counter("sidecar_connections_total", "Finished connections by how they ended.")
+    ended = counter("sidecar_connections_total", "Ended connections, by direction and reason.")
     for (of, reason), count in sorted(ledger.counters().items()):
         ended.add(count, direction=of.value, reason=reason)
-    attempts = counter("sidecar_attempts_failed_total", "Candidates of upstreams that did not serve.")
+    attempts = counter("sidecar_attempts_failed_total", "Failed attempts at upstream candidates, by reason.")
     for reason, count in sorted(ledger.failed_attempts().items()):
         attempts.add(count, reason=reason)
-    requests = counter("sidecar_http_requests_total", "HTTP requests that were judged, by what decided.")
+    requests = counter("sidecar_http_requests_total", "Judged HTTP requests, by the reason of the verdict.")
     for reason, count in sorted(ledger.requests().items()):
         requests.add(count, reason=reason)
-    audited = counter("sidecar_audited_total", "What intentions would deny, let through by audit.")
+    audited = counter("sidecar_audited_total", "Calls that intentions deny and audit mode allowed.")
     for reason, count in sorted(ledger.audits().items()):
         audited.add(count, reason=reason)
-    probes = counter("sidecar_probes_total", "TCP health checks: neither callers nor refusals.")
+    probes = counter("sidecar_probes_total", "TCP health checks, which count as no caller and no refusal.")
     yield from (live, moved, ended, attempts, requests, audited, probes.add(ledger.probes))
 
 
 def _listener_families(listeners: Listeners) -> Iterator[Family]:
-    limit = gauge("sidecar_listener_limit", "Most live connections; absent: no limit of ours.")
-    live = gauge("sidecar_listener_live", "Live connections.")
-    most = gauge("sidecar_listener_most", "Most there have been at once.")
-    is_open = gauge("sidecar_listener_open", "Whether callers are let in.")
+    limit = gauge("sidecar_listener_limit", "The limit of live connections; absent: none by a setting.")
+    live = gauge("sidecar_listener_live", "Live connections of a listener.")
+    most = gauge("sidecar_listener_most", "The most live connections at once since the start.")
+    is_open = gauge("sidecar_listener_open", "1 if the listener accepts callers.")
     unsettled_limit = gauge(
-        "sidecar_listener_handshakes_limit", "Most unfinished handshakes; absent: no limit."
+        "sidecar_listener_handshakes_limit", "The limit of unfinished handshakes; absent: none."
     )
-    unsettled = gauge("sidecar_listener_handshakes", "Admitted callers whose handshake is not over.")
-    most_unsettled = gauge("sidecar_listener_handshakes_most", "Most of them there have been at once.")
-    overflow = counter("sidecar_listener_overflow_total", "Callers turned away because it was full.")
-    waiting = gauge("sidecar_listener_waiting", "Callers who stand in line for a place.")
-    left = counter("sidecar_listener_left_total", "Callers who left the line before their turn.")
-    displaced = counter("sidecar_listener_displaced_total", "Callers whose place was needed for another.")
+    unsettled = gauge("sidecar_listener_handshakes", "Accepted callers in their handshake.")
+    most_unsettled = gauge("sidecar_listener_handshakes_most", "The most of them at once since the start.")
+    overflow = counter("sidecar_listener_overflow_total", "Callers turned away by a limit, by reason.")
+    waiting = gauge("sidecar_listener_waiting", "Accepted callers in line for a slot.")
+    left = counter("sidecar_listener_left_total", "Callers that left the line before their turn.")
+    displaced = counter("sidecar_listener_displaced_total", "Callers closed to give another caller the slot.")
     for key, opening in listeners.all().items():
         name, admission = str(key), opening.admission
         live.add(admission.live, listener=name)

@@ -1,4 +1,4 @@
-"""Every limit of an upstream, defaults too: for `/status`, and as written for `sidecar check`."""
+"""The limits of an upstream, defaults included: for `/status`, and as settings for `sidecar check`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from upstreams.spec import MOST_WARM, QueryDestination, Upstream, WanMode
 
 
 def row(upstream: Upstream) -> dict[str, object]:
-    """For `/status`; null is none."""
+    """Return the limits for `/status`; null means none."""
     ejection = upstream.ejection
     return {
         "connect_timeout_seconds": upstream.connect_timeout,
@@ -39,14 +39,14 @@ def row(upstream: Upstream) -> dict[str, object]:
 
 
 def written(upstream: Upstream, wan: WanMode) -> list[tuple[str, str, bool]]:
-    """Key, value and whether it is the default; `wan` is what the agent says for all upstreams."""
+    """Return key, value and whether it is the default; `wan` is the agent's mode for all upstreams."""
     usual = Upstream(destination=upstream.destination, bind=upstream.bind)
     pairs = zip(_texts(upstream, wan).items(), _texts(usual, wan).values(), strict=True)
     return [(key, text, text == default) for (key, text), default in pairs]
 
 
 def _texts(upstream: Upstream, wan: WanMode) -> dict[str, str]:
-    """As in `[[upstreams]]`."""
+    """Return the values as `[[upstreams]]` has them."""
     ejection = upstream.ejection
     return {
         "connect_timeout_ms": f"{upstream.connect_timeout * 1000:g}",

@@ -1,4 +1,4 @@
-"""What `/status` and `/metrics` say of the upstreams: targets, limits, endpoints, and what is ejected."""
+"""The rows and metrics of the upstreams: targets, limits, endpoints, ejections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Row = dict[str, object]
 
 
 def rows(upstreams: UpstreamListeners, now: datetime) -> list[Row]:
-    """Every upstream, as it is now."""
+    """Return the state of every upstream."""
     return [
         _upstream(targets, upstreams.listeners.get(bind), now)
         for bind, targets in list(upstreams.current.items())
@@ -33,7 +33,7 @@ def rows(upstreams: UpstreamListeners, now: datetime) -> list[Row]:
 
 
 def opening_row(opening: Opening | None) -> Row | None:
-    """One listener."""
+    """Return the state of one listener."""
     if opening is None:
         return None
     admission = opening.admission
@@ -57,14 +57,14 @@ def opening_row(opening: Opening | None) -> Row | None:
 
 
 def families(upstreams: UpstreamListeners) -> Iterator[Family]:
-    """Metrics. An upstream is labelled by its destination and its bind: two may lead to one place."""
-    known = gauge("sidecar_upstream_endpoints", "Known instances.")
-    ejected = gauge("sidecar_upstream_ejected", "Endpoints and gateways left out for a while.")
+    """Yield the metrics. Labels are destination and bind, since two upstreams may have one destination."""
+    known = gauge("sidecar_upstream_endpoints", "Known instances, by datacenter and status.")
+    ejected = gauge("sidecar_upstream_ejected", "Endpoints and gateways that are ejected now.")
     active = gauge("sidecar_upstream_active", "1 for the target that new connections go to, 0 for others.")
     live = gauge("sidecar_upstream_connections", "Connections of our app, waiting ones included.")
-    limit = gauge("sidecar_upstream_limit", "Of connections, by the setting; absent: none.")
-    overflow = counter("sidecar_upstream_overflow_total", "Connections refused because a limit was reached.")
-    changes = counter("sidecar_upstream_target_changes_total", "How often another target became active.")
+    limit = gauge("sidecar_upstream_limit", "The limits set for connections; absent: none.")
+    overflow = counter("sidecar_upstream_overflow_total", "Connections refused by a limit, by reason.")
+    changes = counter("sidecar_upstream_target_changes_total", "Changes of the active target.")
     for targets in list(upstreams.current.values()):
         labels = {"upstream": str(targets.upstream.destination), "bind": str(targets.upstream.bind)}
         chosen = targets.active()
@@ -84,13 +84,13 @@ def families(upstreams: UpstreamListeners) -> Iterator[Family]:
 
 
 def _warm_families(upstreams: UpstreamListeners) -> Iterator[Family]:
-    """Of the upstreams that have, or had, warm connections."""
-    wanted = gauge("sidecar_upstream_warm_wanted", "Connections to be kept ready.")
-    ready = gauge("sidecar_upstream_warm_ready", "Connections that are ready now.")
-    used = counter("sidecar_upstream_warm_used_total", "Connections of our app that got a ready one.")
+    """Yield the metrics of upstreams that keep, or kept, warm connections."""
+    wanted = gauge("sidecar_upstream_warm_wanted", "Warm connections to keep ready.")
+    ready = gauge("sidecar_upstream_warm_ready", "Warm connections that are ready now.")
+    used = counter("sidecar_upstream_warm_used_total", "Connections of our app served by a warm connection.")
     missed = counter("sidecar_upstream_warm_missed_total", "Connections of our app that found none ready.")
-    discarded = counter("sidecar_upstream_warm_discarded_total", "Given up unused, by reason.")
-    failed = counter("sidecar_upstream_warm_failed_total", "Attempts that made none, by reason.")
+    discarded = counter("sidecar_upstream_warm_discarded_total", "Warm connections closed unused, by reason.")
+    failed = counter("sidecar_upstream_warm_failed_total", "Attempts to make a warm one, by failure reason.")
     for targets in list(upstreams.current.values()):
         book, pool, upstream = targets.warm_book, targets.warm, targets.upstream
         if not (upstream.warm or book.made or book.failed):
@@ -107,7 +107,7 @@ def _warm_families(upstreams: UpstreamListeners) -> Iterator[Family]:
 
 
 def _limits(upstream: Upstream) -> list[tuple[str, int]]:
-    """Those there are, by the name of the setting."""
+    """Return the limits that are set, by the name of the setting."""
     limits = {"max_connections": upstream.max_connections, "max_pending_requests": upstream.max_pending}
     return [(name, most) for name, most in limits.items() if most is not None]
 
@@ -140,7 +140,7 @@ def _upstream(targets: UpstreamState, opening: Opening | None, now: datetime) ->
 
 
 def _warm(targets: UpstreamState) -> Row:
-    """Connections kept ready; none of them is among the others before it is used."""
+    """Return the warm connections; they count among the upstream's connections once they are used."""
     book, pool = targets.warm_book, targets.warm
     return {
         "wanted": targets.upstream.warm,
@@ -180,7 +180,7 @@ def _source(targets: UpstreamState, source: EndpointSource, now: datetime) -> Ro
 
 
 def _endpoint(targets: UpstreamState, endpoint: Endpoint, now: datetime) -> Row:
-    """With the address it would be dialled at now, and why that one."""
+    """Return an endpoint with the address at which it would be dialled now, and why that one."""
     out = targets.failures.ejected().get(endpoint.key)
     row: Row = {
         "instance": str(endpoint),

@@ -29,7 +29,7 @@ def connected() -> Iterator[tuple[AppConnection, socket.socket]]:
 
 async def hear(app: AppConnection) -> None:
     assert await app.stream.receive() == ANSWER
-    app.heard = app.kept = True
+    app.answered = app.keep_alive = True
 
 
 async def test_an_ended_exchange_leaves_it_idle() -> None:
@@ -86,7 +86,7 @@ async def test_one_on_which_a_side_has_said_that_it_ends_is_not_idle_and_closed_
         far.recv(100)
         far.send(ANSWER)
         await hear(app)
-        app.kept = False
+        app.keep_alive = False
         assert not app.idle
         app.close()
         await trio.lowlevel.wait_readable(far)
