@@ -1,12 +1,12 @@
-"""Whom the workload wants to reach, and where they are. No effects.
+"""The services that the workload wants to reach, and their instances. No effects.
 
-    endpoints  answers              who is there, in good health or not; Consul's answers read into that
-    ejection                        who has failed too often
+    endpoints  answers              the instances and their health; Consul's answers read into them
+    ejection                        which instances fail too often
     spec                            an upstream, its local bind, its destination
     reach                           which of an endpoint's addresses is dialled from here
-    choose  route                   whose turn it is; the next address to try
+    choose  route                   the order of endpoints; the candidates of a connection
     failover                        which target is active
     plan                            old upstreams against new: what to open, keep and close
 
-What stands lower imports what stands higher, never the other way round.
+A module imports only modules above it in this list.
 """

@@ -1,4 +1,4 @@
-"""Health and prepared-query answers, read into endpoints.
+"""Reads health and prepared-query answers into endpoints.
 
 See docs/consul-api.md#discovery and #prepared-queries.
 """
@@ -23,11 +23,12 @@ from upstreams.endpoints import (
 
 GATEWAY_KIND = "mesh-gateway"
 MOST_WEIGHT = 65535  # Consul's own bound
-PIECE = 50  # instances read at a time: about a millisecond of work
+PIECE = 50  # instances read in one step: about a millisecond
 
-_TTL = re.compile(r"(?P<number>\d+)(?P<unit>ms|s|m|h)", re.ASCII)  # as people write them; "" is none
+_TTL = re.compile(r"(?P<number>\d+)(?P<unit>ms|s|m|h)", re.ASCII)  # one number and unit; "" is no hint
 _TTL_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-# Nested a thousand deep, or not UTF-8, beside what is not of the shape.
+# What msgspec raises: beside the wrong shape also for a nesting a thousand deep, and for text that is not
+# UTF-8.
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -99,7 +100,7 @@ class _QueryAnswer(msgspec.Struct, frozen=True, rename="pascal"):
 def parse_health(
     answer: Sequence[object] | None, source: str = "health", *, nearest_first: bool = False
 ) -> EndpointSet:
-    """Read an answer of `/v1/health/connect/:name`, or of gateways, in one go; raise InvalidAnswer."""
+    """Read an answer of /v1/health/connect/:name, or of gateways, in one step. Raises InvalidAnswer."""
     steps = read_health(answer, source, nearest_first=nearest_first)
     while True:
         try:
@@ -112,9 +113,9 @@ def parse_health(
 def read_health(
     answer: Sequence[object] | None, source: str = "health", *, nearest_first: bool = False
 ) -> Generator[None, None, EndpointSet]:
-    """The same in pieces, with a rest after each: five thousand instances are a tenth of a second of work.
+    """Read the same in steps, since five thousand instances take a tenth of a second. Raises InvalidAnswer.
 
-    The instances are decoded, or still JSON (msgspec.Raw), which is quicker.
+    The instances are decoded values, or still JSON (msgspec.Raw), which is faster.
     """
     found = _Found()
     for place, item in enumerate(answer or ()):
@@ -128,13 +129,13 @@ def read_health(
 
 
 def parse_query(answer: Mapping[str, object], *, nearest_first: bool = False) -> EndpointSet:
-    """Read a decoded answer of `/v1/query/:name/execute`; raise InvalidAnswer."""
+    """Read a decoded answer of /v1/query/:name/execute. Raises InvalidAnswer."""
     try:
         parsed = msgspec.convert(answer, _QueryAnswer)
     except msgspec.ValidationError as error:
         raise InvalidAnswer(f"query answer: {error}") from error
     source = f"query for {parsed.service}, answered by {parsed.datacenter}, {parsed.failovers} failovers"
-    # A failover's answer is shuffled whatever was asked for (docs/consul-api.md#prepared-queries).
+    # A failover's answer is shuffled even if `near` was asked for (docs/consul-api.md#prepared-queries).
     sorted_by_distance = nearest_first and not parsed.failovers
     found = _Found()
     for entry in parsed.nodes or ():
@@ -149,7 +150,7 @@ def parse_query(answer: Mapping[str, object], *, nearest_first: bool = False) ->
 
 
 def _ttl(dns: _DnsAnswer | None) -> float | None:
-    """Seconds; a hint that cannot be read is none."""
+    """Return the query's DNS TTL in seconds; None if it cannot be read."""
     found = _TTL.fullmatch(dns.ttl) if dns is not None else None
     if found is None:
         return None
@@ -164,7 +165,7 @@ def _entry(item: object) -> _Entry:
 
 
 def _within(error: Exception, place: int) -> str:
-    """The error of one item as one of the list it stands in."""
+    """Return the text of an item's error with the item's place in the list."""
     text = str(error)
     return text.replace("`$", f"`$[{place}]") if "`$" in text else f"{text} - at `$[{place}]`"
 
@@ -195,7 +196,10 @@ class _Found:
         service: str = "",
         datacenter: str = "",
     ) -> EndpointSet:
-        """In a fixed order unless it means something: Consul shuffles, and a shuffle is no news."""
+        """Return the set.
+
+        Sorted unless its order means something, since Consul shuffles and that is no change.
+        """
         if not nearest_first:
             self._endpoints.sort(
                 key=lambda endpoint: (endpoint.datacenter, endpoint.node, endpoint.service_id)
@@ -212,7 +216,7 @@ class _Found:
 
 
 def _destination(service: _ServiceAnswer) -> str:
-    """Whom the instance speaks for: itself if native or a gateway, else whom its proxy stands before."""
+    """Return the service of an instance: its own if native or a gateway, else its proxy's destination."""
     if service.kind == GATEWAY_KIND or (service.connect is not None and service.connect.native):
         return service.service
     return service.proxy.destination_service_name if service.proxy is not None else ""
@@ -243,18 +247,21 @@ def _endpoint(entry: _Entry, name: str) -> Endpoint:
     )
 
 
-def _port(told: int) -> int:
-    """As told, if that can be a port; what is out of range stays out of range, by one."""
-    return max(-1, min(65536, told))
+def _port(answered: int) -> int:
+    """Return a port; a number out of range becomes -1 or 65536, which is none."""
+    return max(-1, min(65536, answered))
 
 
-def _weight(told: int) -> int:
-    """Within Consul's bounds: a sum of weights is a number to draw from."""
-    return max(0, min(MOST_WEIGHT, told))
+def _weight(answered: int) -> int:
+    """Return a weight within Consul's bounds, so that sums of weights stay exact."""
+    return max(0, min(MOST_WEIGHT, answered))
 
 
 def _worst(checks: Iterable[_CheckAnswer]) -> Status:
-    """No checks is passing, as in Consul; a status we do not know is as bad as critical."""
+    """Return the worst status.
+
+    No checks count as passing, as in Consul, and an unknown status as critical.
+    """
     statuses = {check.status for check in checks}
     if statuses <= {Status.PASSING}:
         return Status.PASSING

@@ -1,11 +1,10 @@
-"""In which order to try the endpoints for one connection.
+"""The order in which endpoints are tried for one connection.
 
-Tier by tier: passing before warning, near before far. Within a tier the first is drawn by weight, and the
-draws of one upstream are spread evenly: a few hundred connections have the shares that chance alone needs
-many thousands for. Another draw takes its place if that one is clearly less loaded, which keeps an endpoint
-that is slow, and so holds its connections longer, from getting as many as the others. Ejected endpoints come
-last of all but are never dropped: when everything is ejected, everything is tried again. Critical ones are
-not candidates.
+Tiers come in order: passing before warning, near before far. Within a tier the first endpoint is drawn by
+weight. The draws of one upstream are spread evenly: a few hundred connections have the shares that random
+draws need many thousands for. A second draw replaces the first if its endpoint is clearly less loaded; so an
+endpoint that is slow, and holds its connections longer, gets fewer than the others. Ejected endpoints come
+last and are never dropped: when all are ejected, all are tried. Critical ones are not candidates.
 """
 
 from __future__ import annotations
@@ -19,18 +18,20 @@ from random import Random
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, Tier
 
-Loads = Mapping[EndpointKey, int]  # connections each endpoint has now, those still being opened included
+Loads = Mapping[EndpointKey, int]  # each endpoint's connections now, those still being opened included
 
 _DRAWS = 8
-_STEP = (math.sqrt(5) - 1) / 2  # the golden ratio's: no fraction comes near it, so no rhythm of callers fits
-_CHANCE = 2  # connections by which a load may be off without meaning anything
+_STEP = (
+    math.sqrt(5) - 1
+) / 2  # the golden ratio is far from every fraction, so callers' rhythms cannot match it
+_CHANCE = 2  # connections: a smaller difference of loads means nothing
 
 
 class Chance:
-    """What is left to chance, for one upstream: its draws are from one sequence.
+    """The random numbers of one upstream, of which the first draws form one even sequence.
 
-    The numbers of `even` are those of an additive recurrence: multiples of the golden ratio, without their
-    whole part, from a random start. Among n of them every interval holds its part of n but for a few.
+    `even` is an additive recurrence: the fractions of multiples of the golden ratio, from a random start.
+    Among n of its numbers every interval holds its share of n, give or take a few.
     """
 
     __slots__ = ("_at", "rng")
@@ -40,7 +41,7 @@ class Chance:
         self._at = rng.random()
 
     def even(self) -> float:
-        """The next of the sequence, from 0 to below 1."""
+        """Return the next number of the sequence, in [0, 1)."""
         self._at = (self._at + _STEP) % 1.0
         return self._at
 
@@ -48,7 +49,7 @@ class Chance:
 def candidates(
     endpoints: EndpointSet, failures: FailureMemory, chance: Chance, loads: Loads | None = None
 ) -> Iterator[Endpoint]:
-    """The endpoints in the order to try them, each once."""
+    """Yield the endpoints in the order to try them, each once."""
     return chain(
         in_favour(endpoints, failures, chance, loads or {}), last_resorts(endpoints, failures, chance)
     )
@@ -57,10 +58,10 @@ def candidates(
 def in_favour(
     endpoints: EndpointSet, failures: FailureMemory, chance: Chance, loads: Loads
 ) -> Iterator[Endpoint]:
-    """Those that are not ejected.
+    """Yield the endpoints that are not ejected.
 
-    The first is drawn without a look at the others, since the usual connection needs no second; the order of
-    the rest is found out when it is asked for.
+    The first is drawn without ordering the others, since most connections need no second one; the rest is
+    ordered when it is asked for.
     """
     if not endpoints.tiers:
         return
@@ -72,18 +73,18 @@ def in_favour(
 
 
 def last_resorts(endpoints: EndpointSet, failures: FailureMemory, chance: Chance) -> Iterator[Endpoint]:
-    """Those that are ejected."""
+    """Yield the ejected endpoints."""
     for tier in endpoints.tiers:
         yield from _shuffled([(e, e.odds) for e in tier.endpoints if not failures.share(e)], chance.rng)
 
 
 def any_in_favour(endpoints: EndpointSet, failures: FailureMemory) -> bool:
-    """Whether there is an endpoint that is not ejected."""
+    """Return whether an endpoint is not ejected."""
     return any(failures.share(endpoint) for tier in endpoints.tiers for endpoint in tier.endpoints)
 
 
 def _first(tier: Tier, failures: FailureMemory, chance: Chance, loads: Loads) -> Endpoint | None:
-    """By weight, unless another draw is clearly less loaded: without load the even draw alone decides."""
+    """Draw by weight, and again if the endpoint has load; return the clearly less loaded of both."""
     drawn = _draw(tier, failures, chance)
     if drawn is None or loads.get(drawn.key, 0) <= _CHANCE:
         return drawn
@@ -92,10 +93,11 @@ def _first(tier: Tier, failures: FailureMemory, chance: Chance, loads: Loads) ->
 
 
 def _draw(tier: Tier, failures: FailureMemory, chance: Chance) -> Endpoint | None:
-    """One of a tier by weight; None if so many are ejected that the draws miss.
+    """Draw one endpoint of a tier by weight; None if so many are ejected that every draw misses.
 
-    To take a drawn endpoint with the probability of its share is to draw by weight times share. Only the
-    first draw is even: the next of the sequence depends on it, and would give its neighbours what it misses.
+    A drawn endpoint is accepted with the probability of its share, which amounts to weight times share. Only
+    the first draw uses the even sequence: if a second one did, the neighbours of an ejected endpoint would
+    get its part.
     """
     drawn = _at(tier, chance.even())
     return (
@@ -112,7 +114,7 @@ def _draw_again(tier: Tier, failures: FailureMemory, rng: Random, draws: int) ->
 
 
 def _at(tier: Tier, part: float) -> Endpoint:
-    """The endpoint at that part of the way through the weights; found by bisection."""
+    """Return the endpoint at a fraction of the summed weights, by bisection."""
     return tier.endpoints[bisect(tier.totals, part * tier.totals[-1], 0, len(tier.totals) - 1)]
 
 
@@ -122,10 +124,10 @@ def _taken(drawn: Endpoint, failures: FailureMemory, rng: Random) -> bool:
 
 
 def _clearly_less(other: Endpoint, drawn: Endpoint, failures: FailureMemory, loads: Loads) -> bool:
-    """By connections per weight, and by more than chance makes.
+    """Compare connections per weight; return whether they differ by more than chance explains.
 
-    Connections are whole: with a few of them the lighter of two endpoints is either idle or far above its
-    share. To compare what there is would turn that into a preference, for one endpoint by a third and more.
+    Connections are whole numbers: with few of them, the lighter of two endpoints is either idle or far above
+    its share. An exact comparison would prefer one endpoint by a third and more.
     """
     most = (loads.get(other.key, 0) + _CHANCE) / (other.odds * failures.share(other))
     least = (loads.get(drawn.key, 0) - _CHANCE) / (drawn.odds * failures.share(drawn))
@@ -138,6 +140,6 @@ def _by_weight(endpoints: Sequence[Endpoint], failures: FailureMemory, rng: Rand
 
 
 def _shuffled(weighted: Sequence[tuple[Endpoint, float]], rng: Random) -> list[Endpoint]:
-    """Efraimidis and Spirakis: to order by u^(1/w), here in logarithms, is to draw by weight one by one."""
+    """Order by u^(1/w), in logarithms: this draws by weight one by one (Efraimidis, Spirakis 2006)."""
     keyed = [(math.log(1.0 - rng.random()) / weight, i) for i, (_, weight) in enumerate(weighted)]
     return [weighted[i][0] for _, i in sorted(keyed, reverse=True)]

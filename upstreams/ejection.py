@@ -1,9 +1,9 @@
-"""Endpoints that fail are left out for a while: passive health checking, as pure state.
+"""Passive health checking: failing endpoints are ejected for a while. Pure state.
 
-A failure is a dial, a handshake or an identity that went wrong. So many of them in a row, none further than
-`interval` from the one before, eject an endpoint: it is tried only when nothing else is left. An ejection
-ends by itself; each further one lasts twice as long. Who returns is drawn less often at first, and until it
-has got through that slow start a single failure ejects it again.
+A failure is a failed dial, handshake or identity. `max_failures` in a row, none further than `interval` from
+the one before, eject an endpoint: it is then tried only when no other is left. An ejection ends by time; each
+further one lasts twice as long. A returned endpoint is drawn less often at first (slow start), and during
+that time a single failure ejects it again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _LEAST_SHARE = 0.1  # of its weight, for an endpoint that has just returned
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EjectionPolicy:
-    """When to eject and for how long; seconds.
+    """When to eject, and for how long. Times in seconds.
 
-    One failure is enough unless said otherwise: the connection goes to another candidate and nothing is lost,
-    while an endpoint that swallows packets costs every connection a whole connect timeout.
+    By default one failure is enough: the connection goes to another candidate and loses nothing, while an
+    endpoint that drops packets costs every connection a whole connect timeout.
     """
 
     interval: float = 10.0
@@ -35,21 +35,21 @@ EAGER = EjectionPolicy()
 
 
 class _Record:
-    """What one endpoint has done lately."""
+    """The recent failures of one endpoint."""
 
     __slots__ = ("ejections", "failures", "last", "until")
 
     def __init__(self, at: float) -> None:
         self.failures = 0  # in a row, since the last ejection
         self.last = at
-        self.ejections = 0  # in a row: not one slow start was got through since
+        self.ejections = 0  # in a row, without a completed slow start between them
         self.until: float | None = None  # end of the last ejection
 
 
 class FailureMemory:
-    """Which endpoints are ejected, by their key, across answers.
+    """The ejected endpoints by their key, across answers.
 
-    `clock` gives seconds and never goes back.
+    `clock` returns seconds and never goes back.
     """
 
     __slots__ = ("_clock", "_policy", "_records")
@@ -60,14 +60,14 @@ class FailureMemory:
         self._records: dict[EndpointKey, _Record] = {}
 
     def failed(self, endpoint: Endpoint) -> bool:
-        """Note that dialling, the handshake or the identity failed just now; whether that ejects it."""
+        """Note a failed dial, handshake or identity; return whether it ejects the endpoint."""
         now = self._clock()
         record = self._records.get(endpoint.key)
         if record is None:
             self._forget_the_old(now)
             record = self._records[endpoint.key] = _Record(now)
         if record.until is not None and now < record.until:
-            return False  # a last resort, or begun before it was ejected: it is out already
+            return False  # it is ejected already: tried as a last resort, or begun before the ejection
         if now - record.last > self._policy.interval:
             record.failures = 0
         record.failures += 1
@@ -78,7 +78,7 @@ class FailureMemory:
         return True
 
     def succeeded(self, endpoint: Endpoint) -> None:
-        """It serves: failures no longer count, and an ejected one may return."""
+        """Note that the endpoint serves: its failures no longer count, and an ejection ends."""
         record = self._records.get(endpoint.key)
         if record is None:
             return
@@ -90,7 +90,7 @@ class FailureMemory:
             del self._records[endpoint.key]
 
     def share(self, endpoint: Endpoint) -> float:
-        """The part of its weight an endpoint may have now: 0 if it is ejected, 1 if nothing is known."""
+        """Return the share of its weight an endpoint has now: 0 if ejected, 1 if it has no failures."""
         if not self._records:
             return 1.0
         record = self._records.get(endpoint.key)
@@ -102,7 +102,7 @@ class FailureMemory:
         return 1.0 if back >= self._policy.slow_start else max(_LEAST_SHARE, back / self._policy.slow_start)
 
     def ejected(self) -> Mapping[EndpointKey, float]:
-        """Those that are out now, and for how many seconds more."""
+        """Return the ejected endpoints, with the seconds left."""
         now = self._clock()
         return {
             key: record.until - now
@@ -121,7 +121,7 @@ class FailureMemory:
         return record.until is not None and record.until <= now < record.until + self._policy.slow_start
 
     def _forget_the_old(self, now: float) -> None:
-        """Endpoints come and go; what nobody has heard of for long needs no place."""
+        """Drop records older than the longest ejection, since endpoints come and go."""
         oldest = now - (self._policy.longest + self._policy.interval)
         for key in [
             key

@@ -1,7 +1,7 @@
-"""Where an upstream's instances are.
+"""The instances of an upstream.
 
-Each endpoint carries the identity it must prove: its own destination name in its own datacenter, which need
-not be the upstream's name nor the upstream's datacenter (docs/consul-api.md#identity).
+Each endpoint carries the identity it must prove: its own destination name in its own datacenter, which may
+differ from the upstream's name and datacenter (docs/consul-api.md#identity).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Status(StrEnum):
 
 
 class UnusableReason(StrEnum):
-    """Why an instance of an answer is no endpoint."""
+    """Why an instance of an answer is not an endpoint."""
 
     NO_DESTINATION = "no_destination"
     NO_DATACENTER = "no_datacenter"
@@ -33,7 +33,7 @@ class UnusableReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ExpectedIdentity:
-    """A service identity whose trust domain is our own bundle's."""
+    """A service identity; its trust domain is that of our own bundle."""
 
     datacenter: str
     service: str
@@ -41,10 +41,10 @@ class ExpectedIdentity:
     partition: str = DEFAULT
 
     def matches(self, peer: ServiceId) -> bool:
-        """Whether the peer is that service, in any case; its trust domain is checked elsewhere.
+        """Return whether the peer is that service, ignoring case; the trust domain is checked elsewhere.
 
-        A service registered as Web is found as web, and its proxy may stand for either spelling: Consul's own
-        proxy compares without case too (docs/consul-api.md#identity).
+        Consul finds a service registered as Web under web, and its proxy may use either spelling. Consul's
+        own proxy ignores case too (docs/consul-api.md#identity).
         """
         return _folded(peer) == _folded(self)
 
@@ -58,7 +58,7 @@ def _folded(one: ServiceId | ExpectedIdentity) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """An address and a port that belong together; port 0 is none."""
+    """An address and a port that belong together; port 0 means none."""
 
     host: str
     port: int
@@ -66,7 +66,7 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointKey:
-    """What tells one instance from another through changes of address and health."""
+    """Identifies an instance through changes of its address and health."""
 
     datacenter: str
     node: str
@@ -75,28 +75,28 @@ class EndpointKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One instance, its addresses as answered and as tagged; which to dial is for `reach`."""
+    """One instance with its addresses as answered and as tagged; `reach` chooses which to dial."""
 
     node: str
     service_id: str
     datacenter: str
     expected: ExpectedIdentity
-    service_address: str  # empty: the node's
+    service_address: str  # empty: the node's address applies
     port: int
     node_address: str
-    tagged: Mapping[str, HostPort]  # of the service: lan, wan, lan_ipv4, …
+    tagged: Mapping[str, HostPort]  # the service's tags: lan, wan, lan_ipv4, …
     node_tagged: Mapping[str, str]
     weight: int
     status: Status
 
     @property
     def odds(self) -> float:
-        """The weight to draw by: 0 means "only if nothing else is left", not "never"."""
+        """The weight to draw by: 0 means "only if no other is left", not "never"."""
         return max(self.weight, _LEAST_ODDS)
 
     @property
     def key(self) -> EndpointKey:
-        """The instance, for memory across answers."""
+        """The key of the instance."""
         return EndpointKey(datacenter=self.datacenter, node=self.node, service_id=self.service_id)
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unusable:
-    """An instance that was answered and cannot be used; `instance` says which."""
+    """An instance in an answer that cannot be used; `instance` names it."""
 
     instance: str
     reason: UnusableReason
@@ -113,10 +113,10 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Endpoints among which weight and load decide. `totals` are their odds, added up one by one.
+    """Endpoints among which weight and load decide. `totals` are their running sums of weights.
 
-    They are there so that a draw costs the same among five and among five thousand; for `find` it is a table,
-    made when somebody first looks for one.
+    With them a draw costs the same among five and among five thousand. `find` uses a table, made at its first
+    call.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -126,13 +126,13 @@ class Tier:
     )
 
     def find(self, known: Endpoint) -> Endpoint | None:
-        """The same instance as it is here; the first of those that are answered twice."""
+        """Return the same instance in this tier; the first of duplicates."""
         if not self._table:
             self._table.update((_name(endpoint), endpoint) for endpoint in reversed(self.endpoints))
         return self._table.get(_name(known))
 
 
-class _Tiers:  # derived, so no field: neither compared nor told to another process
+class _Tiers:  # `tiers` is derived, so it is no field: neither compared nor sent to another process
     __slots__ = ("tiers",)
 
     tiers: tuple[Tier, ...]
@@ -140,11 +140,11 @@ class _Tiers:  # derived, so no field: neither compared nor told to another proc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSet(_Tiers):
-    """All instances of one answer; `source` says for a person where the answer came from.
+    """All instances of one answer; `source` names the answer's origin for a person.
 
-    All of one answer are of one datacenter: Consul mixes none. `nearest_first`: the answer is sorted by
-    distance, and the nearest is to have everything while it can. `ttl`: seconds between questions, as its
-    author hints. `service` and `datacenter` are a query's own word for what it has found and where.
+    All instances of an answer are of one datacenter, as in Consul. `nearest_first`: the answer is sorted by
+    distance, and the nearest endpoint gets every connection while it is healthy. `ttl`: the seconds between
+    questions that the query's author hints at. `service` and `datacenter` are what a query says it has found.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -168,7 +168,7 @@ class EndpointSet(_Tiers):
 
 
 def _name(endpoint: Endpoint) -> tuple[str, str, str]:
-    """The key, for a tenth of its price."""
+    """Return what identifies the instance, at a tenth of the cost of its key."""
     return endpoint.service_id, endpoint.node, endpoint.datacenter
 
 

@@ -1,9 +1,9 @@
-"""Which of an upstream's targets is the active one: the first that lives, and back only after a hold time.
+"""Which of an upstream's targets is active: the first live one, with a hold time before a return.
 
-A target lives while its lookup has answered with an endpoint that is not ejected. One whose first answer
-has not come yet is unknown: it is no reason to leave it. A dead active target is left at once; a better one
-is returned to when it has lived for the hold time without a break, so that one which comes and goes does not
-take the traffic with it.
+A target is live while its lookup has answered with an endpoint that is not ejected. Before its first answer
+it is unknown, which is no reason to leave it. A dead active target is left at once. A better target is
+returned to when it has been live for the hold time without a break, so that an unstable one does not draw the
+traffic.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class TargetHealth(StrEnum):
 
 
 class Failover:
-    """The active one of `targets`, in order of preference; `hold` in seconds.
+    """The active one of `targets`, which are in order of preference; `hold` in seconds.
 
-    `clock` gives seconds and never goes back; `since` is of that clock.
+    `clock` returns seconds and never goes back; `since` is by that clock.
     """
 
     __slots__ = ("_clock", "_hold", "_live_since", "active", "since")
@@ -35,27 +35,27 @@ class Failover:
         self.active = 0
         self.since = clock()
 
-    def judge(self, lives: Sequence[TargetHealth]) -> bool:
-        """Take note of how the targets are now; whether another one is active from now on."""
+    def judge(self, health: Sequence[TargetHealth]) -> bool:
+        """Take note of the targets' health; return whether another target is active now."""
         now = self._clock()
-        for number, life in enumerate(lives):
-            if life is not TargetHealth.LIVE:
+        for number, state in enumerate(health):
+            if state is not TargetHealth.LIVE:
                 self._live_since[number] = None
             elif self._live_since[number] is None:
                 self._live_since[number] = now
-        chosen = self._chosen(lives, now)
+        chosen = self._chosen(health, now)
         if chosen == self.active:
             return False
         self.active, self.since = chosen, now
         return True
 
     def order(self) -> tuple[int, ...]:
-        """The targets in the order to try them for one connection."""
+        """Return the targets in the order to try them for one connection."""
         return (self.active, *(number for number in range(len(self._live_since)) if number != self.active))
 
-    def _chosen(self, lives: Sequence[TargetHealth], now: float) -> int:
-        if lives[self.active] is TargetHealth.DEAD:
-            return next((n for n, life in enumerate(lives) if life is TargetHealth.LIVE), self.active)
+    def _chosen(self, health: Sequence[TargetHealth], now: float) -> int:
+        if health[self.active] is TargetHealth.DEAD:
+            return next((n for n, state in enumerate(health) if state is TargetHealth.LIVE), self.active)
         for number in range(self.active):
             since = self._live_since[number]
             if since is not None and now - since >= self._hold:

@@ -1,6 +1,6 @@
-"""From the upstreams we have to the upstreams we should have, by bind, leaving the others alone.
+"""Compares old upstreams with new ones, by bind; unchanged ones are left alone.
 
-Carry out `close` before `open`: an upstream that moved from one address to all addresses needs the port freed
+Apply `close` before `open`: an upstream that moves from one address to all addresses needs the port freed
 first.
 """
 
@@ -14,7 +14,7 @@ from upstreams.spec import Upstream, first_of_each_bind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do. `retarget`: the listener stays, what is behind it changes; it holds the new upstreams."""
+    """What to do. `retarget` holds the new upstreams whose listener stays while its destination changes."""
 
     close: tuple[Upstream, ...]
     open: tuple[Upstream, ...]
@@ -28,7 +28,7 @@ class Plan:
 
 
 def plan(old: Sequence[Upstream], new: Sequence[Upstream]) -> Plan:
-    """Compare by bind; raise ValueError if two new upstreams share one (the parsers rule that out)."""
+    """Compare by bind. Raises ValueError if two new upstreams share one (parsers exclude that)."""
     late = first_of_each_bind(new)[1]
     if late:
         raise ValueError(f"two upstreams on one bind: {late[0]}")

@@ -1,8 +1,8 @@
-"""Which address to dial, and why (docs/consul-api.md#wan-addresses).
+"""Chooses the address of an endpoint to dial, and says why (docs/consul-api.md#wan-addresses).
 
-An agent with `translate_wan_addrs` rewrites address and port by different rules and may answer a LAN address
-with a WAN port. So address and port are taken as one pair from the `wan` tag, never put together from both;
-`wan_ipv4` and `wan_ipv6` are ignored, Consul fills them with the LAN address.
+An agent with `translate_wan_addrs` rewrites address and port by different rules, and may answer a LAN address
+with a WAN port. So both are taken as one pair from the `wan` tag, and never combined from two pairs.
+`wan_ipv4` and `wan_ipv6` are ignored, since Consul fills them with the LAN address.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LAN_TAGS = ("lan", "lan_ipv4", "lan_ipv6")
 
 
 class ReachReason(StrEnum):
-    """Why this address."""
+    """Why this address is dialled."""
 
     LOCAL_SERVICE = "local_service_address"
     LOCAL_NODE = "local_node_address"
@@ -41,7 +41,7 @@ class UnreachableReason(StrEnum):
 
 
 class Unreachable(Exception):
-    """The endpoint cannot be dialled under this mode; try the next candidate."""
+    """The endpoint cannot be dialled in this mode; the next candidate is tried."""
 
     def __init__(self, reason: UnreachableReason, endpoint: Endpoint) -> None:
         super().__init__(f"{reason.value}: {endpoint}")
@@ -49,15 +49,15 @@ class Unreachable(Exception):
 
 
 class AddressWarning(StrEnum):
-    """What an operator should look at, though something is dialled."""
+    """What looks wrong about an address that is dialled all the same."""
 
-    MIXED_PAIR = "mixed_pair"  # the agent answers with the address of one pair and the port of another
-    PRIVATE_ADDRESS = "private_address"  # of another datacenter, and nobody said it is reached from here
+    MIXED_PAIR = "mixed_pair"  # the answer has the address of one pair and the port of another
+    PRIVATE_ADDRESS = "private_address"  # of another datacenter, without a WAN tag that says it is reachable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialAddress:
-    """What to dial. `host` may be a name."""
+    """An address to dial. `host` may be a name."""
 
     host: str
     port: int
@@ -69,7 +69,7 @@ class DialAddress:
 
 
 def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUTO) -> DialAddress:
-    """Choose the address and port of one endpoint, seen from `own_datacenter`; raise Unreachable."""
+    """Choose address and port of an endpoint, as seen from `own_datacenter`. Raises Unreachable."""
     remote = endpoint.datacenter != own_datacenter
     if wan is WanMode.NEVER:
         choice = _lan(endpoint, remote=remote)
@@ -87,7 +87,7 @@ def reach(endpoint: Endpoint, *, own_datacenter: str, wan: WanMode = WanMode.AUT
 
 
 def doubt(endpoint: Endpoint, dialling: DialAddress) -> AddressWarning | None:
-    """What is odd about the address of an endpoint, if anything."""
+    """Return what looks wrong about the address, if anything."""
     if _is_mixed(endpoint):
         return AddressWarning.MIXED_PAIR
     untold = dialling.reason in {ReachReason.REMOTE_SERVICE, ReachReason.REMOTE_NODE}
@@ -95,7 +95,7 @@ def doubt(endpoint: Endpoint, dialling: DialAddress) -> AddressWarning | None:
 
 
 def _is_mixed(endpoint: Endpoint) -> bool:
-    """Whether the address is of the LAN pair and the port of the WAN pair.
+    """Return whether the answer has the LAN pair's address with the WAN pair's port.
 
     See docs/consul-api.md#wan-addresses.
     """
@@ -108,7 +108,7 @@ def _is_mixed(endpoint: Endpoint) -> bool:
     )
 
 
-@lru_cache(maxsize=512)  # asked for each connection
+@lru_cache(maxsize=512)  # called for each connection
 def _is_private(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_private
@@ -134,7 +134,7 @@ def _wan(endpoint: Endpoint, *, remote: bool, required: bool) -> DialAddress:
 
 
 def _lan(endpoint: Endpoint, *, remote: bool) -> DialAddress:
-    """The LAN tag undoes a translation; where there is none, nothing of the original is left to find."""
+    """Return the LAN tag's address, which undoes a translation; without a tag the answered address."""
     for name in _LAN_TAGS:
         pair = _tag(endpoint, name)
         if pair is not None:

@@ -1,8 +1,8 @@
-"""What the workload wants to reach, and where it finds it on this host.
+"""An upstream: the destination that the workload wants to reach, and its local bind.
 
 As a flag: `[prepared_query:]NAME[@DC]:[ADDR:]PORT`. ADDR is an IPv4 address, an IPv6 address in brackets or a
-host name, 127.0.0.1 if left out; `unix:/path` stands for ADDR and PORT together. An upstream is known by its
-local bind: at most one upstream per bind.
+host name, by default 127.0.0.1; `unix:/path` replaces ADDR and PORT. The local bind identifies an upstream:
+there is at most one upstream for each bind.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT = 5.0  # seconds; Envoy's default (docs/consul-api.md#config-keys)
 DEADLINE = 15.0  # seconds for all candidates together, before the first byte
 HOLD = 30.0  # seconds a better target must live before traffic goes back to it
-MOST_WARM = 64  # connections kept ready; each is one at the far side too
-WARM_IDLE = 45.0  # seconds one is kept unused: less than the minute after which many servers hang up
+MOST_WARM = 64  # warm connections; each is a connection at the far side too
+WARM_IDLE = 45.0  # seconds a warm one is kept: less than the minute after which many servers close
 
 _QUERY_PREFIX = "prepared_query:"
 _UNIX_PREFIX = "unix:"
@@ -33,7 +33,7 @@ _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])
 
 
 class InvalidUpstream(ValueError):
-    """A SPEC that cannot be read: which `field`, its `value`, and the `remedy`."""
+    """A SPEC that cannot be read: `field`, its `value`, and the `remedy`."""
 
     def __init__(self, field: str, value: str, remedy: str) -> None:
         super().__init__(f"upstream {field} {value!r}: {remedy}")
@@ -43,10 +43,10 @@ class InvalidUpstream(ValueError):
 
 
 class ServiceDestination(msgspec.Struct, frozen=True, order=True, tag=True):
-    """A service by name; None is our own datacenter.
+    """A service by name, in `datacenter` or, for None, in our own.
 
-    `filter` is an expression of Consul's that instances must match. `near` is a node's name or `_agent`: the
-    nearest instance by network coordinates has everything while it can.
+    `filter` is a Consul filter expression that instances must match. `near` is a node's name or `_agent`: the
+    instance nearest to it by network coordinates gets every connection while it is healthy.
     """
 
     name: str
@@ -64,7 +64,7 @@ class QueryDestination(msgspec.Struct, frozen=True, order=True, tag=True):
 
     name: str
     datacenter: str | None = None
-    near: str = ""  # as of a service
+    near: str = ""  # as for a service
 
     def __str__(self) -> str:
         where = "" if self.datacenter is None else f"@{self.datacenter}"
@@ -86,7 +86,7 @@ class LocalBind(msgspec.Struct, frozen=True, order=True, tag=True):
 
 
 class SocketBind(msgspec.Struct, frozen=True, order=True, tag=True):
-    """A unix socket; `mode` is its permission bits, None for the process's own default."""
+    """A unix socket; `mode` is its permission bits, None for the process's default."""
 
     path: str
     mode: int | None = None
@@ -96,7 +96,10 @@ class SocketBind(msgspec.Struct, frozen=True, order=True, tag=True):
 
 
 class Gateways(msgspec.Struct, frozen=True, order=True, tag=True):
-    """The mesh gateways of a datacenter; None is our own. On the way to an upstream, never one itself."""
+    """The mesh gateways of `datacenter`, None for our own.
+
+    They are a hop to an upstream, never one itself.
+    """
 
     datacenter: str | None = None
 
@@ -105,34 +108,34 @@ class Gateways(msgspec.Struct, frozen=True, order=True, tag=True):
 
 
 Destination: TypeAlias = ServiceDestination | QueryDestination
-Lookup: TypeAlias = Destination | Gateways  # whatever can be asked for endpoints
+Lookup: TypeAlias = Destination | Gateways  # what endpoints can be looked up for
 Bind: TypeAlias = LocalBind | SocketBind
 
 
 class MeshGatewayMode(StrEnum):
-    """How to cross to another datacenter."""
+    """How a connection crosses to another datacenter."""
 
-    UNSET = ""  # as the registration of the proxy says
-    NONE = "none"  # straight to the instance
+    UNSET = ""  # as the proxy's registration says
+    NONE = "none"  # directly to the instance
     LOCAL = "local"  # through a gateway of our own datacenter
-    REMOTE = "remote"  # through a gateway of the other one
+    REMOTE = "remote"  # through a gateway of the instance's datacenter
 
 
 class WanMode(StrEnum):
-    """When to dial WAN addresses."""
+    """When WAN addresses are dialled."""
 
     AUTO = "auto"  # for endpoints in another datacenter
     PREFER = "prefer"  # for every endpoint that has one
-    REQUIRE = "require"  # as auto, and no other datacenter's endpoint without one
+    REQUIRE = "require"  # as auto; an endpoint of another datacenter without one is not dialled
     NEVER = "never"  # one flat network: LAN addresses everywhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """One destination behind one local bind. Times in seconds; a limit of None is none.
+    """One destination behind one local bind. Times in seconds; a limit of None means none.
 
-    `failover` are the destinations to go to when this one is dead, in order. `wan` None is as the agent's own
-    setting says.
+    `failover` are the destinations to go to, in order, when this one is dead. `wan` None means the agent's
+    setting.
     """
 
     destination: Destination
@@ -140,20 +143,20 @@ class Upstream:
     connect_timeout: float = CONNECT_TIMEOUT
     deadline: float = DEADLINE
     max_connections: int | None = None
-    max_pending: int | None = None  # connections that wait to be served
-    poll_interval: float | None = None  # prepared queries only; None leaves it to the poller
+    max_pending: int | None = None  # connections waiting to be served
+    poll_interval: float | None = None  # prepared queries only; None: by the query's TTL
     protocol: str = "tcp"
     mesh_gateway: MeshGatewayMode = MeshGatewayMode.UNSET
     wan: WanMode | None = None
     ejection: EjectionPolicy = EAGER
     failover: tuple[Destination, ...] = ()
     hold: float = HOLD
-    warm: int = 0  # connections kept ready, handshake over
+    warm: int = 0  # connections kept ready after their handshake
     warm_idle: float = WARM_IDLE
 
     @property
     def targets(self) -> tuple[Destination, ...]:
-        """Where it may lead, the preferred one first."""
+        """The targets, the preferred one first."""
         return (self.destination, *self.failover)
 
     def __str__(self) -> str:
@@ -161,7 +164,7 @@ class Upstream:
 
 
 def parse_upstream_flag(text: str) -> Upstream:
-    """Read one SPEC; raise InvalidUpstream."""
+    """Read one SPEC. Raises InvalidUpstream."""
     is_query = text.startswith(_QUERY_PREFIX)
     target, separator, bind = text.removeprefix(_QUERY_PREFIX).partition(":")
     if not separator or not bind:
@@ -175,7 +178,7 @@ def parse_upstream_flag(text: str) -> Upstream:
 
 
 def parse_bind(text: str) -> Bind:
-    """Read `[ADDR:]PORT` or `unix:/path`; raise InvalidUpstream."""
+    """Read `[ADDR:]PORT` or `unix:/path`. Raises InvalidUpstream."""
     if text.startswith(_UNIX_PREFIX):
         path = text.removeprefix(_UNIX_PREFIX)
         if not path.startswith("/") or path.endswith("/") or "\0" in path:
@@ -190,7 +193,7 @@ def parse_bind(text: str) -> Bind:
 
 
 def first_of_each_bind(upstreams: Iterable[Upstream]) -> tuple[tuple[Upstream, ...], tuple[Upstream, ...]]:
-    """Split into those that get their bind and those whose bind an earlier one has taken."""
+    """Split into upstreams that get their bind, and those whose bind an earlier one has."""
     taken: dict[object, Upstream] = {}
     late: list[Upstream] = []
     for upstream in upstreams:
@@ -203,7 +206,7 @@ def first_of_each_bind(upstreams: Iterable[Upstream]) -> tuple[tuple[Upstream, .
 
 
 def bind_key(bind: Bind) -> object:
-    """What two upstreams must not share: a socket's path whatever its mode, or the address and port."""
+    """Return what two upstreams must not share: a socket's path, whatever its mode, or address and port."""
     return bind.path if isinstance(bind, SocketBind) else bind
 
 

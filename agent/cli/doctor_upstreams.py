@@ -34,7 +34,7 @@ from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import EndpointSet
 from upstreams.reach import AddressWarning, Unreachable, doubt, reach
-from upstreams.route import Candidate, RouteContext, approaches, dialled
+from upstreams.route import Candidate, RouteContext, candidates, dialled
 from upstreams.spec import Destination, Gateways, QueryDestination, Upstream, WanMode
 
 MOST_WAYS = 3  # candidates tried of one target
@@ -130,7 +130,7 @@ async def endpoints_of(target: Destination | Gateways, consul: Consul) -> Endpoi
 async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Candidate]:
     """Return the first few distinct candidates in the order in which the agent would try them."""
     gateways: dict[str, EndpointSet] = {}
-    terrain = RouteContext(
+    context = RouteContext(
         own_datacenter=journey.datacenter,
         mode=upstream.mesh_gateway,
         gateways=gateways.get,
@@ -139,10 +139,10 @@ async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Seq
         loads={},
     )
     for endpoint in found.endpoints[:1]:
-        crossing = terrain.gateway_datacenter(endpoint)
+        crossing = context.gateway_datacenter(endpoint)
         if crossing is not None:
             gateways[crossing] = await endpoints_of(Gateways(crossing), journey.consul)
-    return _first_of_each(approaches([(0, found)], terrain))
+    return _first_of_each(candidates([(0, found)], context))
 
 
 def _first_of_each(ways: Iterable[Candidate]) -> Sequence[Candidate]:

@@ -260,10 +260,10 @@ class Journal(WatchJournal):
 
     # --- warm connections (agent.outbound.warm_connection.WarmEvents) ---
 
-    def warm_discarded(self, upstream: Upstream, approach: Candidate, reason: str, detail: str, /) -> None:
+    def warm_discarded(self, upstream: Upstream, candidate: Candidate, reason: str, detail: str, /) -> None:
         """A warm connection was closed unused; the ordinary reasons are logged at debug level."""
         level = LogLevel.DEBUG if reason in ORDINARY else LogLevel.INFO
-        self._warm(level, "upstream.warm_discarded", upstream, str(approach), reason=reason, detail=detail)
+        self._warm(level, "upstream.warm_discarded", upstream, str(candidate), reason=reason, detail=detail)
 
     def warm_failed(self, upstream: Upstream, attempt: FailedAttempt, /) -> None:
         """A warm connection could not be made."""

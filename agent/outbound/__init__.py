@@ -1,6 +1,6 @@
-"""A connection of our app to an upstream, top to bottom: candidate, address, identity, relay.
+"""Serves a connection of our app to an upstream: candidate, address, identity, relay.
 
-A failure before the first byte tries the next candidate; after that byte, never.
+A failure before the first byte tries the next candidate; a failure after it ends the connection.
 
     candidates  listeners  outbound  upstream_state  warm_connection  warm_pool  warm_pools
     warm_serve

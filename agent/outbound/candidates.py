@@ -1,8 +1,8 @@
-"""The search for somebody who serves one connection: way after way, until one does or the time is up.
+"""Finds candidates for one connection, one after another, until one serves or the time is up.
 
-Where news can be expected, it is asked and waited for before the search gives up: a prepared query that is
-polled slowly at rest may long know a better answer, and an upstream that was only just configured has its
-first answer under way.
+Before the search gives up it asks for newer answers and waits for them, where they can be expected: a
+prepared query that is polled slowly may have a better answer already, and the first answer for a new upstream
+may be on its way.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from agent.outbound.upstream_state import UpstreamState
 from upstreams.endpoints import EndpointKey, ExpectedIdentity
 from upstreams.route import Candidate
 
-MOST_ATTEMPTS = 16  # ways tried for one connection
-NEWS_SECONDS = 2.0  # how long to wait for a newer answer once everything known has failed
-ASK_SECONDS = 0.5  # how often it is asked for meanwhile; the watch has a rate of its own beneath this
+MOST_ATTEMPTS = 16  # candidates tried for one connection
+NEWS_SECONDS = 2.0  # how long to wait for a newer answer once every known candidate has failed
+ASK_SECONDS = 0.5  # the interval of asking meanwhile; the watch's own rate limit applies beneath it
 
 _Tried = tuple[ExpectedIdentity, EndpointKey, str, int, str]
 
 
 class CandidateSearch:
-    """One connection's way through the targets of its upstream."""
+    """The candidates of one connection, over all targets of its upstream."""
 
     def __init__(self, targets: UpstreamState) -> None:
         self._targets = targets
@@ -35,23 +35,23 @@ class CandidateSearch:
         self._begin()
 
     async def next(self) -> Candidate | None:
-        """The next way to try, each once; None when there is none left, or no time."""
+        """Return the next candidate, each once; None when there is none left, or no time."""
         while len(self._tried) < MOST_ATTEMPTS and trio.current_time() < self._deadline:
-            for approach in self._ways:
-                if self._take(approach):
-                    return approach
+            for candidate in self._ways:
+                if self._take(candidate):
+                    return candidate
             if not await self._news():
                 return None
             self._begin()
         return None
 
-    def seconds(self, approach: Candidate, most: float) -> float:
-        """How long one step of this way may take, so that the targets after it get their share."""
+    def seconds(self, candidate: Candidate, most: float) -> float:
+        """Return how long a step of this candidate may take, so that the targets after it get their share."""
         left = max(0.0, self._deadline - trio.current_time())
-        return min(most, left / approach.left)
+        return min(most, left / candidate.left)
 
     def served(self) -> None:
-        """Somebody answered. Should the search have to go on, it has its whole time again."""
+        """Note that a candidate has served. If the search must go on, its whole time starts again."""
         self._deadline = trio.current_time() + self._targets.upstream.deadline
         self._news_until = None
 
@@ -62,19 +62,19 @@ class CandidateSearch:
 
     def _begin(self) -> None:
         self._seen = [(source, source.endpoints.version) for source in self._targets.sources()]
-        self._ways: Iterator[Candidate] = self._targets.approaches()
+        self._ways: Iterator[Candidate] = self._targets.candidates()
 
-    def _take(self, approach: Candidate) -> bool:
-        """An instance that has moved to another address is another way."""
-        hop = approach.hop
-        way = (approach.endpoint.expected, hop.key, hop.service_address, hop.port, hop.node_address)
+    def _take(self, candidate: Candidate) -> bool:
+        """Return whether the candidate is new; an instance at another address is another candidate."""
+        hop = candidate.hop
+        way = (candidate.endpoint.expected, hop.key, hop.service_address, hop.port, hop.node_address)
         if way in self._tried:
             return False
         self._tried.add(way)
         return True
 
     async def _news(self) -> bool:
-        """Wait for an answer newer than what has just been gone through; whether one came."""
+        """Wait for an answer newer than those searched; return whether one came."""
         unknown = [(gate, 0) for gate in self._targets.gateways() if gate.endpoints.value is None]
         hopeful = [(source, version) for source, version in self._seen if source.may_have_news] + unknown
         if not hopeful:

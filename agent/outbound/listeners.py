@@ -1,4 +1,4 @@
-"""The listeners our app calls: followed as the registration changes, each without a touch to the others."""
+"""The listeners for our app: each is opened, closed or retargeted as the registration changes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Serve = Callable[[socket.socket, Slot, UpstreamState], Awaitable[None]]
 
 @dataclass(slots=True, kw_only=True)
 class UpstreamListeners:
-    """The upstreams in force. `serve` serves one connection of our app to its end."""
+    """The upstreams in force. `serve` serves one connection of our app until its end."""
 
     listeners: Listeners
     sources: EndpointSources
     ledger: Ledger
     serve: Serve
-    around: UpstreamContext
-    limit: int | None  # of a listener; an upstream's own limit refuses by name instead
+    context: UpstreamContext
+    limit: int | None  # of each listener; an upstream's own limits refuse by a reason of their own
     unsettled_limit: int | None
     current: dict[Bind, UpstreamState]
     in_force: Latest[tuple[UpstreamState, ...]] = field(
@@ -41,15 +41,15 @@ class UpstreamListeners:
     )  # those of `current`, after a change
 
     async def bind(self, upstreams: Sequence[Upstream]) -> None:
-        """At start: take every address. Raises BindFailed."""
+        """Bind every address at the start. Raises BindFailed."""
         self.sources.want(upstreams)
         for upstream in upstreams:
-            self.current[upstream.bind] = UpstreamState(upstream, self.around)
+            self.current[upstream.bind] = UpstreamState(upstream, self.context)
             await self.listeners.bind(upstream.bind, self._opening(upstream))
         self.in_force.publish(tuple(self.current.values()))
 
     async def follow(self, upstreams: Sequence[Upstream], grace: float, connections: trio.Nursery) -> None:
-        """Go over to these. Connections of an upstream that is gone have `grace` seconds to end."""
+        """Apply these upstreams. Connections of a removed upstream have `grace` seconds to end."""
         steps = plan([targets.upstream for targets in self.current.values()], upstreams)
         for upstream in steps.close:
             await self.listeners.close(upstream.bind)
@@ -61,7 +61,7 @@ class UpstreamListeners:
             if opening is not None:
                 opening.purpose = _purpose(upstream)
         for upstream in steps.open:
-            self.current[upstream.bind] = UpstreamState(upstream, self.around)
+            self.current[upstream.bind] = UpstreamState(upstream, self.context)
             await self.listeners.add(upstream.bind, self._opening(upstream))
         self.in_force.publish(tuple(self.current.values()))
         served = {str(upstream.destination) for upstream in upstreams}
@@ -89,7 +89,7 @@ class UpstreamListeners:
         )
 
     async def _serve(self, bind: Bind, sock: socket.socket, place: Slot) -> None:
-        """Serve a connection by what the bind stands for at this moment."""
+        """Serve a connection by the upstream that has the bind at this moment."""
         targets = self.current.get(bind)
         if targets is None:  # accepted as the listener was closing
             sock.close()

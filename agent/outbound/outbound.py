@@ -1,11 +1,10 @@
-"""One outbound connection, from top to bottom: a candidate, its address, its identity, and only then our app.
+"""Serves one outbound connection: a candidate, its address, its identity, and only then our app's bytes.
 
-Candidates are tried one after the other until one serves. A failure before the first application byte tries
-the next; after it, never: nobody knows what the far side has done with the bytes. A candidate that was not
-trusted by roots which have been replaced meanwhile is tried again by the newest: that failure was ours.
+Candidates are tried one after another until one serves. A failure before the first application byte tries the
+next one. A failure after it never does, since the far side may have acted on the bytes. A candidate that
+failed by roots which have been replaced meanwhile is tried again by the newest, since the failure was ours.
 
-Where a warm connection is ready (agent.outbound.warm_pool) it is used instead: then all that comes before the
-first byte has happened already.
+A ready warm connection (agent.outbound.warm_pool) is used instead, with all steps before the first byte done.
 """
 
 from __future__ import annotations
@@ -50,31 +49,31 @@ class OutboundReason(StrEnum):
     """Why an app's connection to an upstream was not served."""
 
     NO_CREDENTIALS_YET = "no_credentials_yet"
-    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: no peer would have us
-    CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours again: no root that Consul lists vouches for us
+    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: every peer would refuse us
+    CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours: no root in Consul's list vouches for our leaf
     NO_ENDPOINTS_YET = "no_endpoints_yet"  # the first answer has not come
     NO_ENDPOINTS = "no_endpoints"
     NO_GATEWAYS = "no_gateways"
     WRONG_IDENTITY = "wrong_identity"
     REFUSED_BY_PEER = "refused_by_peer"
     ALL_FAILED = "all_failed"
-    ROOTS_REPLACED = "roots_replaced"  # during the handshake, which failed by the former: tried again
+    ROOTS_REPLACED = "roots_replaced"  # during the handshake, which failed by the former ones: tried again
     DENY_LISTED = "deny_listed"
-    INTENTION_DENY = "intention_deny"  # by the intentions that speak of us as a source
-    NARROWED = "narrowed_by_datacenter"  # by the same
+    INTENTION_DENY = "intention_deny"  # by the intentions that name our service as a source
+    NARROWED = "narrowed_by_datacenter"  # by the same intentions
     DEADLINE = "upstream_deadline"
     OVERFLOW = "upstream_overflow"  # max_connections
     PENDING_OVERFLOW = "upstream_pending_overflow"  # max_pending_requests
 
 
-_KEPT_OUT = {
+_DENIALS = {
     VerdictReason.INTENTION_DENY: OutboundReason.INTENTION_DENY,
     VerdictReason.NARROWED: OutboundReason.NARROWED,
 }
 
 
 class NotServed(Exception):
-    """This candidate, or the whole connection, cannot be served."""
+    """The candidate, or the whole connection, cannot be served."""
 
     def __init__(self, reason: OutboundReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -84,7 +83,7 @@ class NotServed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
-    """What every connection of our app to an upstream shares. `handshake_timeout` in seconds."""
+    """What all connections of our app to upstreams share. `handshake_timeout` in seconds."""
 
     credentials: Latest[Contexts]
     source_intentions: Latest[SourceIntentions]
@@ -97,7 +96,7 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Route:
-    """What every attempt of one connection shares."""
+    """What all attempts of one connection share."""
 
     targets: UpstreamState
     search: CandidateSearch
@@ -108,27 +107,27 @@ class _Route:
 async def serve(
     sock: socket.socket, on_served: Callable[[], None], targets: UpstreamState, outbound: Outbound
 ) -> None:
-    """Serve one accepted, non-blocking socket of our app to its end, and close it.
+    """Serve one accepted, non-blocking socket of our app until its end, and close it.
 
-    `on_served` is called when a candidate is found that serves it.
+    `on_served` is called when a candidate serves it.
     """
     try:
         destination = str(targets.upstream.destination)
         with outbound.ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
             try:
-                with _admitted(connection, targets):
+                with _within_limits(connection, targets):
                     search = CandidateSearch(targets)
                     route = _Route(targets=targets, search=search, on_served=on_served, outbound=outbound)
                     await _serve(sock, route, connection)
             except NotServed as failure:
                 connection.end(failure.reason, failure.detail)
     finally:
-        reset(sock)  # unless it has been closed: our app must not take a failure for an end
+        reset(sock)  # without effect on a closed socket; our app must not take a failure for an orderly end
 
 
 @contextmanager
-def _admitted(connection: Connection, targets: UpstreamState) -> Iterator[None]:
-    """Count the connection, if the upstream's limits let it in; else raise NotServed."""
+def _within_limits(connection: Connection, targets: UpstreamState) -> Iterator[None]:
+    """Count the connection within the block. Raises NotServed if a limit of the upstream is reached."""
     full = _overflow(targets)
     if full is not None:
         targets.overflow[full.reason.value] += 1
@@ -141,7 +140,7 @@ def _admitted(connection: Connection, targets: UpstreamState) -> Iterator[None]:
 
 
 def _overflow(targets: UpstreamState) -> NotServed | None:
-    """Which limit is reached, if any."""
+    """Return the refusal by a limit that is reached, if any."""
     upstream = targets.upstream
     if upstream.max_connections is not None and len(targets.connections) >= upstream.max_connections:
         return NotServed(OutboundReason.OVERFLOW, f"max_connections is {upstream.max_connections}")
@@ -169,47 +168,50 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
         )
         if served:
             return
-    kept_out: set[ExpectedIdentity] = set()
-    while (approach := await route.search.next()) is not None:
-        if approach.endpoint.expected in kept_out:
+    denied: set[ExpectedIdentity] = set()
+    while (candidate := await route.search.next()) is not None:
+        if candidate.endpoint.expected in denied:
             continue
         if failed and has_left(sock):
             connection.end(Ending.PLAIN_RESET, f"before it was served: {'; '.join(map(str, failed))}")
             return
         address = "no address"
         try:
-            dialling = route.targets.address(approach)
+            dialling = route.targets.address(candidate)
             address = str(dialling)
-            await _persist(sock, route, connection, approach, dialling)
+            await _attempt_by_newest_roots(sock, route, connection, candidate, dialling)
         except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
-            if failure.reason in _KEPT_OUT.values():  # of every instance, and against none of them
-                kept_out.add(approach.endpoint.expected)
+            if failure.reason in _DENIALS.values():  # of every instance, and against none of them
+                denied.add(candidate.endpoint.expected)
             elif failure.reason is not DialReason.NO_RESOURCES:  # of ours, and no fault of the endpoint
-                route.targets.failed(approach)
+                route.targets.failed(candidate)
             detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
             attempt = FailedAttempt(
-                endpoint=str(approach), address=address, reason=failure.reason, detail=detail
+                endpoint=str(candidate), address=address, reason=failure.reason, detail=detail
             )
             failed.append(attempt)
             route.outbound.ledger.attempt_failed(connection, attempt)
         else:
             return
-    raise _none_left(failed, route)
+    raise _why_none_served(failed, route)
 
 
-async def _persist(
-    sock: socket.socket, route: _Route, connection: Connection, approach: Candidate, dialling: DialAddress
+async def _attempt_by_newest_roots(
+    sock: socket.socket, route: _Route, connection: Connection, candidate: Candidate, dialling: DialAddress
 ) -> None:
-    """Attempt it, again if it was judged by roots that are not the newest any more."""
+    """Attempt the candidate.
+
+    Attempt it again if newer roots were published while it failed by the old ones.
+    """
     while True:
         version = route.outbound.credentials.version
         try:
-            return await _attempt(sock, route, connection, approach, dialling)
+            return await _attempt(sock, route, connection, candidate, dialling)
         except (HandshakeFailed, PeerRejected) as failure:
             if failure.reason not in _BY_OUR_ROOTS or route.outbound.credentials.version == version:
                 raise
             attempt = FailedAttempt(
-                endpoint=str(approach),
+                endpoint=str(candidate),
                 address=str(dialling),
                 reason=OutboundReason.ROOTS_REPLACED,
                 detail=failure.detail,
@@ -218,51 +220,51 @@ async def _persist(
 
 
 async def _attempt(
-    sock: socket.socket, route: _Route, connection: Connection, approach: Candidate, dialling: DialAddress
+    sock: socket.socket, route: _Route, connection: Connection, candidate: Candidate, dialling: DialAddress
 ) -> None:
-    """Serve the connection by this candidate. If this raises, not a byte of our app has been taken."""
+    """Serve the connection by this candidate. If this raises, no byte of our app has been taken."""
     connection.peer = None
     ending: Ending | None = None
-    expected = approach.endpoint.expected
-    _must_be_let(route, connection, expected)
-    with counted(route.targets, approach.hop.key), ExitStack() as last:
-        seconds = route.search.seconds(approach, route.targets.upstream.connect_timeout)
+    expected = candidate.endpoint.expected
+    _check_source_intentions(route, connection, expected)
+    with counted(route.targets, candidate.hop.key), ExitStack() as last:
+        seconds = route.search.seconds(candidate, route.targets.upstream.connect_timeout)
         tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds, shun=route.targets.shun)
         last.callback(lambda: close_both(None, tcp, ending))
-        tls = await _handshake(tcp, route, connection, approach)
+        tls = await _handshake(tcp, route, connection, candidate)
         peer = identify(
             tls, expected, route.outbound.credentials, route.outbound.clock(), route.outbound.deny_list
         )
-        _must_be_let(route, connection, expected)  # as the list is by now
+        _check_source_intentions(route, connection, expected)  # as the list is by now
         connection.peer = peer
-        connection.dialled = dialled(approach, dialling)
+        connection.dialled = dialled(candidate, dialling)
         route.on_served()
         connection.relaying()
         transfer = await route.outbound.relay.run(sock, tls, connection.progress)
         route.search.served()
         ending = transfer.ending
         if transfer.answered:
-            route.targets.succeeded(approach)
+            route.targets.succeeded(candidate)
         if transfer.refused:
-            _take_refusal(transfer, connection, route, approach)
+            _take_refusal(transfer, connection, route, candidate)
         else:
             connection.end(transfer.ending, transfer.detail)
         close_both(sock, None, ending)
 
 
 async def _handshake(
-    tcp: socket.socket, route: _Route, connection: Connection, approach: Candidate
+    tcp: socket.socket, route: _Route, connection: Connection, candidate: Candidate
 ) -> SSL.Connection:
     current = _newest(route.outbound.credentials)
     leaf = current.credentials.leaf
     connection.ours = Party(id=leaf.id, serial=leaf.serial)
-    name = server_name(approach.endpoint.expected, current.credentials.bundle.trust_domain)
-    seconds = route.search.seconds(approach, route.outbound.handshake_timeout)
+    name = server_name(candidate.endpoint.expected, current.credentials.bundle.trust_domain)
+    seconds = route.search.seconds(candidate, route.outbound.handshake_timeout)
     return await client_handshake(tcp, current.client, name, seconds, route.outbound.relay.serve_relay)
 
 
-def _must_be_let(route: _Route, connection: Connection, callee: Callee) -> None:
-    """Raise NotServed if our own list keeps us from calling that service."""
+def _check_source_intentions(route: _Route, connection: Connection, callee: Callee) -> None:
+    """Raise NotServed if intentions deny our service the call, unless they are only audited."""
     known = route.outbound.source_intentions.value
     if known is None:
         return
@@ -273,7 +275,7 @@ def _must_be_let(route: _Route, connection: Connection, callee: Callee) -> None:
         route.outbound.ledger.audit(connection, Audited(reason=denial.reason, rule=denial.rule))
         return
     connection.rule = denial.rule
-    raise NotServed(_KEPT_OUT[denial.reason], f"{callee}: {denial.rule}")
+    raise NotServed(_DENIALS[denial.reason], f"{callee}: {denial.rule}")
 
 
 def identify(
@@ -283,9 +285,9 @@ def identify(
     at: datetime,
     deny_list: Latest[DenyList],
 ) -> Peer:
-    """The peer, if it is who that endpoint must be, by the roots of this moment.
+    """Return the peer if it is the service that the endpoint must be, by the present roots.
 
-    Raises PeerRejected, or NotServed.
+    Raises PeerRejected, NotServed.
     """
     bundle = _newest(credentials).credentials.bundle
     peer = verify_peer(verified_chain(tls), bundle, at)
@@ -299,19 +301,19 @@ def identify(
 
 
 def server_name(expected: ExpectedIdentity, trust_domain: TrustDomain) -> str:
-    """The SNI by which a mesh gateway finds that service; harmless elsewhere (docs/consul-api.md#sni)."""
+    """Return the SNI by which a mesh gateway finds the service; others ignore it (docs/consul-api.md#sni)."""
     if expected.partition == DEFAULT:
         return f"{expected.service}.{expected.namespace}.{expected.datacenter}.internal.{trust_domain}"
     names = (expected.service, expected.namespace, expected.partition, expected.datacenter)
     return f"{'.'.join(names)}.internal-v1.{trust_domain}"
 
 
-def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, approach: Candidate) -> None:
-    """Leave it to the next candidate if nothing was said yet; else name the ending."""
+def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, candidate: Candidate) -> None:
+    """Raise NotServed to try the next candidate if no byte was passed on; else name the ending."""
     detail = f"{transfer.ending.value}: {transfer.detail}"
     if transfer.untouched:
         raise NotServed(OutboundReason.REFUSED_BY_PEER, detail)
-    route.targets.failed(approach)
+    route.targets.failed(candidate)
     connection.end(OutboundReason.REFUSED_BY_PEER, detail)
 
 
@@ -321,14 +323,14 @@ def _newest(contexts: Latest[Contexts]) -> Contexts:
     return current
 
 
-def _none_left(failed: list[FailedAttempt], route: _Route) -> NotServed:
+def _why_none_served(failed: list[FailedAttempt], route: _Route) -> NotServed:
     detail = "; ".join(map(str, failed))
     if route.search.late:
-        told = f"not served within {route.targets.upstream.deadline:g} s"
-        return NotServed(OutboundReason.DEADLINE, f"{told}; {detail}" if detail else told)
+        text = f"not served within {route.targets.upstream.deadline:g} s"
+        return NotServed(OutboundReason.DEADLINE, f"{text}; {detail}" if detail else text)
     if failed:
         reasons = {attempt.reason for attempt in failed}
-        named = [one for one in (OutboundReason.REFUSED_BY_PEER, *_KEPT_OUT.values()) if reasons == {one}]
+        named = [one for one in (OutboundReason.REFUSED_BY_PEER, *_DENIALS.values()) if reasons == {one}]
         return NotServed(named[0] if named else OutboundReason.ALL_FAILED, detail)
     known = [source.endpoints.value for source in route.targets.sources()]
     if all(endpoints is None for endpoints in known):

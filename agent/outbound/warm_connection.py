@@ -1,9 +1,10 @@
-"""A warm connection: dialled, handshaken, its peer identified, and waiting for one of our app's.
+"""A warm connection: dialled and handshaken, its peer identified, waiting for a connection of our app.
 
-Nobody has said a word of ours on it yet. The far side may have: a server that speaks first greets as soon as
-the far sidecar has called it, and what it said is kept for whoever gets the connection. And the far side may
-leave. With TLS 1.3 a refusal comes after the handshake, so one that breaks off soon and without a word has
-most likely refused us; one that breaks off later, or after a word, is lost, which says nothing about rights.
+No byte of our app has been sent on it yet. The far side may have sent some: a server that speaks first does
+so as soon as the far sidecar has called it, and its bytes are kept for the connection that is served. The far
+side may also close. With TLS 1.3 a refusal comes after the handshake, so a connection that breaks off soon
+and without a byte is taken for a refusal. One that breaks off later, or after a byte, is lost, which says
+nothing about rights.
 """
 
 from __future__ import annotations
@@ -27,46 +28,52 @@ from upstreams.reach import DialAddress
 from upstreams.route import Candidate
 from upstreams.spec import Upstream
 
-PROVEN_SECONDS = 5.0  # who refuses us has done so by then
-MOST_EARLY = 16 * 1024  # bytes that a server may say before it is asked anything
+PROVEN_SECONDS = 5.0  # a far side that refuses us has done so by then
+MOST_EARLY = 16 * 1024  # bytes that a server may send before it is asked anything
 
 
 class WarmReason(StrEnum):
-    """Why a warm connection was given up unused, beside the reasons of `CloseReason`."""
+    """Why a warm connection was closed unused, beside the reasons of `CloseReason`."""
 
-    IDLE = "idle_too_long"  # of an age at which the far side may be about to hang up
-    CLOSED = "closed_by_peer"  # in order: the far app has hung up, most likely
-    REFUSED = "refused_by_peer"  # broken off soon after the handshake, before a word
-    LOST = "lost"  # broken off later, or after a word
+    IDLE = "idle_too_long"  # so old that the far side may be about to close it
+    CLOSED = "closed_by_peer"  # in order, most likely by the far app
+    REFUSED = "refused_by_peer"  # broken off soon after the handshake, without a byte
+    LOST = "lost"  # broken off later, or after a byte
     TALKATIVE = "talkative_peer"
-    NEW_CREDENTIALS = "new_credentials"  # it was made with those before
+    NEW_CREDENTIALS = "new_credentials"  # made with the credentials before
     EJECTED = "endpoint_ejected"
     GONE = "endpoint_gone"  # no longer the first choice, or at another address
     NOT_WANTED = "not_wanted"  # limits, a changed registration, the agent's end
 
 
-ORDERLY = frozenset(WarmReason) - {WarmReason.REFUSED, WarmReason.LOST}  # and nothing against the peer
+ORDERLY = frozenset(WarmReason) - {
+    WarmReason.REFUSED,
+    WarmReason.LOST,
+}  # closed in order; no fault of the peer
 ORDINARY = frozenset({WarmReason.IDLE, WarmReason.NEW_CREDENTIALS, WarmReason.GONE, WarmReason.NOT_WANTED})
 
 
 @dataclass(slots=True)
 class WarmBook:
-    """What became of one upstream's warm connections."""
+    """The counters of one upstream's warm connections."""
 
     made: int = 0
     used: int = 0
     missed: int = 0  # connections of our app that found none ready
     discarded: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)  # not made, by the reasons of attempts
+    failed: Counter[str] = field(default_factory=Counter)  # attempts, by failure reason
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WarmConnection:
-    """One of them. `since` is trio's time; `scope` ends whoever watches over it. Its holder closes `sock`."""
+    """One warm connection. `since` is by trio's clock; cancelling `scope` ends its watch.
+
+    The holder of the connection closes `sock`.
+    """
 
     sock: socket.socket = field(repr=False)
     tls: SSL.Connection = field(repr=False)
-    approach: Candidate
+    candidate: Candidate
     dialling: DialAddress
     peer: Peer
     ours: Party
@@ -77,11 +84,11 @@ class WarmConnection:
 
     @property
     def age(self) -> float:
-        """Seconds since its handshake was over."""
+        """Seconds since the handshake."""
         return trio.current_time() - self.since
 
-    def part(self, *, in_order: bool) -> None:
-        """Close it; in order, if the far side may take it for an end of what it serves."""
+    def close(self, *, in_order: bool) -> None:
+        """Close the connection, `in_order` if the far side may take that for the end of its service."""
         if in_order:
             try:
                 self.tls.shutdown()
@@ -92,9 +99,9 @@ class WarmConnection:
             reset(self.sock)
 
     def listen(self) -> tuple[WarmReason, str] | None:
-        """Take what the far side has said since; why it cannot be used any more, None while it can.
+        """Read what the far side has sent; return why the connection is unusable, None while it is usable.
 
-        To read is the only way to know: session tickets are no news, an alert and an end are.
+        Only reading can tell: session tickets mean nothing, an alert and an end do.
         """
         try:
             while len(self.early) <= MOST_EARLY:
@@ -112,10 +119,10 @@ class WarmConnection:
 
 
 class WarmEvents(FaultEvents, Protocol):
-    """Who is told; must not block."""
+    """The events of warm connections; must not block."""
 
-    def warm_discarded(self, upstream: Upstream, approach: Candidate, reason: str, detail: str, /) -> None:
-        """A warm connection was given up unused."""
+    def warm_discarded(self, upstream: Upstream, candidate: Candidate, reason: str, detail: str, /) -> None:
+        """A warm connection was closed unused."""
 
     def warm_failed(self, upstream: Upstream, attempt: FailedAttempt, /) -> None:
-        """One could not be made."""
+        """A warm connection could not be made."""

@@ -1,16 +1,16 @@
-"""Keeps connections of one upstream ready, so that our app's next one costs no round trip to the far side.
+"""Keeps connections of one upstream ready, so that the next connection of our app costs no round trip.
 
-One task a connection dials it, shakes hands, and then watches over it: what the far side says is heard, its
-end is noticed, and its age is bounded. The pool's own task looks at all of them when something they stand on
-has changed, and once a second; it begins new ones where some are missing.
+One task for each connection dials it, shakes hands, and then watches it: it reads what the far side sends,
+notices its end, and bounds its age. The pool's own task checks all connections when a value they depend on
+has changed, and once a second; it starts new ones where some are missing.
 
     dial, handshake, identity ──► ready ──take──► our app's
-                 │                  └──► discarded, by reason, and made anew
-                 └── failed: the endpoint is told on as by any attempt, and the pool is patient
+                 │                  └──► discarded, by reason, and replaced
+                 └── failed: counts against the endpoint as any attempt does, and the pool backs off
 
-To be ready is not to be good: `take` judges again by the values of that moment, so nothing that was denied,
-ejected, closed or replaced meanwhile is ever handed out. After a setback (a failed attempt, or a connection
-that the far side ended within PROVEN_SECONDS) one at a time is tried, ever less often.
+A ready connection may have become unusable, so `take` judges it again by the present values: it never hands
+out one that was denied, ejected, closed or replaced meanwhile. After a setback (a failed attempt, or a
+connection that the far side ended within PROVEN_SECONDS) the pool makes one at a time, with growing pauses.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from certs.peer import PeerRejected
 from upstreams.reach import DialAddress, Unreachable
 from upstreams.route import Candidate
 
-LOOK_SECONDS = 1.0  # ejections and failover end by time alone
-FIRST_REST, LONGEST_REST = 0.5, 30.0  # seconds after the first setback, doubled with each
+LOOK_SECONDS = 1.0  # the interval of checks, since ejections and failover also end by time alone
+FIRST_REST, LONGEST_REST = 0.5, 30.0  # seconds after the first setback, doubled with each further one
 _BY_THE_FAR_SIDE = frozenset({WarmReason.REFUSED, WarmReason.CLOSED, WarmReason.LOST})
-_YOUNGEST = 0.8  # of the greatest age: they are not all to be renewed at once
+_YOUNGEST = 0.8  # of `warm_idle`: ages differ, so that not all connections are replaced at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +59,22 @@ class WarmContext:
 
     @property
     def handshake_timeout(self) -> float:
-        """Seconds, as the registration says now."""
+        """The handshake timeout in seconds, by the present registration."""
         registration = self.snapshot.registration.value
-        assert registration is not None  # an upstream comes out of one
+        assert registration is not None  # upstreams come from a registration
         return registration.handshake_timeout
 
 
 class WarmPool:
-    """The warm connections of one upstream while it wants some (agent.outbound.upstream_state.Pool)."""
+    """The warm connections of one upstream (agent.outbound.upstream_state.Pool)."""
 
-    def __init__(self, targets: UpstreamState, grounds: WarmContext) -> None:
+    def __init__(self, targets: UpstreamState, context: WarmContext) -> None:
         self._targets = targets
-        self._grounds = grounds
+        self._context = context
         self._book = targets.warm_book
         self._wake = trio.Event()
         self._setbacks = 0
-        self._try_at = 0.0  # of trio's time; counts after a setback
+        self._try_at = 0.0  # by trio's clock; applies after a setback
         self.ready: deque[WarmConnection] = deque()  # the oldest first
         self.under_way = 0
 
@@ -82,13 +82,13 @@ class WarmPool:
         return f"<WarmPool ready={len(self.ready)} of {self._targets.upstream}>"
 
     async def run(self) -> None:
-        """Keep them until cancelled; then none is left."""
+        """Keep the connections until cancelled, then close all of them."""
         self._targets.warm = self
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wake_on, self._grounds.snapshot.credentials)
-                nursery.start_soon(self._wake_on, self._grounds.snapshot.deny_list)
-                nursery.start_soon(self._wake_on, self._grounds.snapshot.source_intentions)
+                nursery.start_soon(self._wake_on, self._context.snapshot.credentials)
+                nursery.start_soon(self._wake_on, self._context.snapshot.deny_list)
+                nursery.start_soon(self._wake_on, self._context.snapshot.source_intentions)
                 while True:
                     self._wake = trio.Event()
                     self._look()
@@ -100,7 +100,7 @@ class WarmPool:
                 self._targets.warm = None
 
     def take(self) -> WarmConnection | None:
-        """The oldest that can be used at this moment, from now on the caller's; None if there is none."""
+        """Return the oldest usable connection, which the caller then owns; None if there is none."""
         while self.ready:
             warm = self.ready[0]
             objection = self._objection(warm)
@@ -113,7 +113,7 @@ class WarmPool:
         return None
 
     def _wanted(self) -> int:
-        """The limit of connections counts these too."""
+        """Return how many to keep; `max_connections` counts warm ones too."""
         upstream = self._targets.upstream
         if upstream.max_connections is None:
             return upstream.warm
@@ -128,8 +128,8 @@ class WarmPool:
             self._discard(self.ready[0], WarmReason.NOT_WANTED, "there are more than there may be")
 
     def _objection(self, warm: WarmConnection) -> tuple[StrEnum, str] | None:
-        """What speaks against handing it out at this moment."""
-        snapshot, now = self._grounds.snapshot, self._grounds.clock()
+        """Return why the connection must not be handed out now; None if it may be."""
+        snapshot, now = self._context.snapshot, self._context.clock()
         contexts = snapshot.credentials.value
         if contexts is None or contexts.generation != warm.generation:
             return WarmReason.NEW_CREDENTIALS, f"made with generation {warm.generation}"
@@ -137,9 +137,9 @@ class WarmPool:
         objection = objection_to(warm.peer, contexts, now, deny_list, outgoing)
         if objection is not None:
             return objection
-        if not self._targets.leads(warm.approach, warm.dialling):
-            ejected = not self._targets.failures.share(warm.approach.hop)
-            return (WarmReason.EJECTED if ejected else WarmReason.GONE), str(warm.approach)
+        if not self._targets.leads(warm.candidate, warm.dialling):
+            ejected = not self._targets.failures.share(warm.candidate.hop)
+            return (WarmReason.EJECTED if ejected else WarmReason.GONE), str(warm.candidate)
         return warm.listen()
 
     def _refill(self, nursery: trio.Nursery) -> None:
@@ -153,7 +153,7 @@ class WarmPool:
                 way = self._targets.first_choice()
             except Unreachable:  # told wherever endpoints are shown
                 return
-            if way is None or self._kept_out(way[0]):
+            if way is None or self._denied(way[0]):
                 return
             self.under_way += 1
             nursery.start_soon(self._try, *way)
@@ -163,35 +163,35 @@ class WarmPool:
         return min(now + LOOK_SECONDS, self._try_at) if self._try_at > now else now + LOOK_SECONDS
 
     def _may_call(self) -> bool:
-        contexts = self._grounds.snapshot.credentials.value
-        return contexts is not None and contexts.credentials.fault(self._grounds.clock()) is None
+        contexts = self._context.snapshot.credentials.value
+        return contexts is not None and contexts.credentials.fault(self._context.clock()) is None
 
-    def _kept_out(self, approach: Candidate) -> bool:
-        snapshot = self._grounds.snapshot
+    def _denied(self, candidate: Candidate) -> bool:
+        snapshot = self._context.snapshot
         contexts, outgoing = snapshot.credentials.value, snapshot.source_intentions.value
         if contexts is None or outgoing is None:
             return False
-        denial = outgoing.denial(contexts.credentials.leaf.id, approach.endpoint.expected)
+        denial = outgoing.denial(contexts.credentials.leaf.id, candidate.endpoint.expected)
         return denial is not None and not denial.allowed
 
     # --- one connection ---
 
-    async def _try(self, approach: Candidate, dialling: DialAddress) -> None:
-        events, name = self._grounds.events, str(approach)
-        if not await contained(events, Where.WARM_CONNECTION, name, self._keep, approach, dialling):
+    async def _try(self, candidate: Candidate, dialling: DialAddress) -> None:
+        events, name = self._context.events, str(candidate)
+        if not await contained(events, Where.WARM_CONNECTION, name, self._keep, candidate, dialling):
             self._set_back()
 
-    async def _keep(self, approach: Candidate, dialling: DialAddress) -> None:
-        """One warm connection's life, up to where somebody takes it or it is discarded."""
-        version = self._grounds.snapshot.credentials.version
+    async def _keep(self, candidate: Candidate, dialling: DialAddress) -> None:
+        """Make one warm connection and watch it until it is taken or discarded."""
+        version = self._context.snapshot.credentials.version
         try:
-            warm = await self._make(approach, dialling)
+            warm = await self._make(candidate, dialling)
         except (DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
             ours = isinstance(failure, HandshakeFailed | PeerRejected)
             replaced = (
-                self._grounds.snapshot.credentials.version != version
+                self._context.snapshot.credentials.version != version
             )  # it was judged by roots of the past
-            self._failed(approach, dialling, failure, blame=not (ours and replaced))
+            self._failed(candidate, dialling, failure, blame=not (ours and replaced))
             return
         finally:
             self.under_way -= 1
@@ -205,25 +205,25 @@ class WarmPool:
             if warm in self.ready:
                 self._discard(warm, WarmReason.NOT_WANTED, "the pool ends")
 
-    async def _make(self, approach: Candidate, dialling: DialAddress) -> WarmConnection:
-        grounds, upstream = self._grounds, self._targets.upstream
+    async def _make(self, candidate: Candidate, dialling: DialAddress) -> WarmConnection:
+        context, upstream = self._context, self._targets.upstream
         address = TcpAddress(dialling.host, dialling.port)
         sock = await dial(address, upstream.connect_timeout, shun=self._targets.shun)
         try:
-            snapshot = grounds.snapshot
+            snapshot = context.snapshot
             contexts = snapshot.credentials.value
             assert contexts is not None  # looked at before; a published value is never taken back
-            credentials, expected = contexts.credentials, approach.endpoint.expected
+            credentials, expected = contexts.credentials, candidate.endpoint.expected
             name = server_name(expected, credentials.bundle.trust_domain)
-            tls = await client_handshake(sock, contexts.client, name, grounds.handshake_timeout)
-            peer = identify(tls, expected, snapshot.credentials, grounds.clock(), snapshot.deny_list)
+            tls = await client_handshake(sock, contexts.client, name, context.handshake_timeout)
+            peer = identify(tls, expected, snapshot.credentials, context.clock(), snapshot.deny_list)
         except BaseException:
             reset(sock)
             raise
         return WarmConnection(
             sock=sock,
             tls=tls,
-            approach=approach,
+            candidate=candidate,
             dialling=dialling,
             peer=peer,
             ours=Party(id=credentials.leaf.id, serial=credentials.leaf.serial),
@@ -232,8 +232,8 @@ class WarmPool:
         )
 
     async def _watch(self, warm: WarmConnection) -> None:
-        """Until it is gone or too old. Being taken or discarded cancels this in the same moment."""
-        age = self._targets.upstream.warm_idle * self._grounds.rng.uniform(_YOUNGEST, 1.0)
+        """Watch until the far side ends it or it is too old. Taking or discarding it cancels this at once."""
+        age = self._targets.upstream.warm_idle * self._context.rng.uniform(_YOUNGEST, 1.0)
         with trio.move_on_after(age):
             while True:
                 await trio.lowlevel.wait_readable(warm.sock)
@@ -249,7 +249,7 @@ class WarmPool:
     # --- what becomes of it ---
 
     def _let_go(self, warm: WarmConnection) -> None:
-        """Take it out. Its watch lets go of the descriptor at once, so that another may poll it."""
+        """Remove it. Its watch releases the descriptor at once, so that the relay may poll it."""
         self.ready.remove(warm)
         warm.scope.cancel()
         if warm.age >= PROVEN_SECONDS:
@@ -258,17 +258,17 @@ class WarmPool:
 
     def _discard(self, warm: WarmConnection, reason: StrEnum, detail: str) -> None:
         self._let_go(warm)
-        warm.part(in_order=reason in ORDERLY)
+        warm.close(in_order=reason in ORDERLY)
         if warm.age < PROVEN_SECONDS and reason in _BY_THE_FAR_SIDE:
             self._set_back()
         if reason is WarmReason.REFUSED:
-            self._targets.failed(warm.approach)
+            self._targets.failed(warm.candidate)
         self._book.discarded[reason.value] += 1
-        self._grounds.events.warm_discarded(self._targets.upstream, warm.approach, reason.value, detail)
+        self._context.events.warm_discarded(self._targets.upstream, warm.candidate, reason.value, detail)
 
     def _failed(
         self,
-        approach: Candidate,
+        candidate: Candidate,
         dialling: DialAddress,
         failure: DialFailed | HandshakeFailed | PeerRejected | NotServed,
         *,
@@ -276,17 +276,17 @@ class WarmPool:
     ) -> None:
         if blame:
             self._set_back()
-            self._targets.failed(approach)
+            self._targets.failed(candidate)
         self._book.failed[failure.reason.value] += 1
         attempt = FailedAttempt(
-            endpoint=str(approach), address=str(dialling), reason=failure.reason, detail=failure.detail
+            endpoint=str(candidate), address=str(dialling), reason=failure.reason, detail=failure.detail
         )
-        self._grounds.events.warm_failed(self._targets.upstream, attempt)
+        self._context.events.warm_failed(self._targets.upstream, attempt)
 
     def _set_back(self) -> None:
         rest = min(LONGEST_REST, FIRST_REST * 2.0 ** min(self._setbacks, 16))
         self._setbacks += 1
-        self._try_at = trio.current_time() + rest * self._grounds.rng.uniform(0.5, 1.0)
+        self._try_at = trio.current_time() + rest * self._context.rng.uniform(0.5, 1.0)
 
     async def _wake_on(self, cell: Latest[Contexts] | Latest[DenyList] | Latest[SourceIntentions]) -> None:
         version = cell.version

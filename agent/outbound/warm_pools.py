@@ -1,6 +1,6 @@
-"""Which upstreams have warm connections: followed as the registration changes, until the agent drains.
+"""Runs a pool for each upstream that wants warm connections, as the registration changes.
 
-Most agents have none, so what keeps them is imported when the first upstream asks for it.
+Most agents want none, so the pool's module is imported when the first upstream asks for some.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ async def keep_warm(
     rng: Random,
     events: WarmEvents,
 ) -> None:
-    """Run a pool for every upstream that wants one, for ever. Cancelled, it leaves no connection behind."""
+    """Run the pools until cancelled, and leave no connection behind then."""
     pools: dict[UpstreamState, trio.CancelScope] = {}
     version = 0
 
     async def keep(targets: UpstreamState, scope: trio.CancelScope) -> None:
         from agent.outbound.warm_pool import WarmContext, WarmPool  # noqa: PLC0415 - few agents need it
 
-        grounds = WarmContext(snapshot=snapshot, clock=clock, rng=rng, events=events)
+        context = WarmContext(snapshot=snapshot, clock=clock, rng=rng, events=events)
         name = f"warm connections of {targets.upstream.destination}"
         with scope:
-            await kept_up(events, Where.TASK, name, lambda: WarmPool(targets, grounds).run())
+            await kept_up(events, Where.TASK, name, lambda: WarmPool(targets, context).run())
 
     async with trio.open_nursery() as nursery:
         while True:

@@ -1,4 +1,4 @@
-"""Serves a connection of our app by one that was made before: no dial, no handshake, no wait."""
+"""Serves a connection of our app by a warm connection, without dial, handshake or wait."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from upstreams.route import dialled
 
 
 class WarmUse(StrEnum):
-    """Why a warm connection that looked well did not serve."""
+    """Why a warm connection that looked usable did not serve."""
 
-    BROKEN = "warm_connection_broken"  # just then; of an attempt, unless bytes of our app went with it
+    BROKEN = "warm_connection_broken"  # an attempt's reason; the connection's if bytes of our app were sent
 
 
 async def serve_warm(
@@ -36,19 +36,19 @@ async def serve_warm(
     ledger: Ledger,
     on_served: Callable[[], None],
 ) -> bool:
-    """Serve it to its end; False, with not a byte of our app taken, if a candidate has to be looked for.
+    """Serve the connection until its end; return False, with no byte of our app taken, if none is usable.
 
-    One that breaks before a byte was stale, which says nothing against its endpoint: it is left to the next
-    one, or to a dial, and noted in `failed`.
+    A warm connection that breaks before a byte was stale, which is no failure of its endpoint: the next warm
+    one, or a dial, serves instead, and `failed` notes it.
     """
     while targets.warm is not None and (warm := targets.warm.take()) is not None:
         on_served()
-        with counted(targets, warm.approach.hop.key):
+        with counted(targets, warm.candidate.hop.key):
             transfer = await _relay(sock, warm, connection, relay)
         detail = f"{transfer.ending.value}: {transfer.detail}"
         if transfer.refused and transfer.untouched:
             attempt = FailedAttempt(
-                endpoint=str(warm.approach), address=connection.dialled, reason=WarmUse.BROKEN, detail=detail
+                endpoint=str(warm.candidate), address=connection.dialled, reason=WarmUse.BROKEN, detail=detail
             )
             failed.append(attempt)
             ledger.attempt_failed(connection, attempt)
@@ -56,7 +56,7 @@ async def serve_warm(
                 return False
             continue
         if transfer.answered:
-            targets.succeeded(warm.approach)
+            targets.succeeded(warm.candidate)
         if transfer.refused:
             connection.end(WarmUse.BROKEN, detail)
         else:
@@ -70,7 +70,7 @@ async def _relay(sock: socket.socket, warm: WarmConnection, connection: Connecti
     ending: Ending | None = None
     try:
         connection.peer, connection.ours = warm.peer, warm.ours
-        connection.dialled = dialled(warm.approach, warm.dialling, "warm")
+        connection.dialled = dialled(warm.candidate, warm.dialling, "warm")
         connection.relaying()
         transfer = await _pass_on(sock, warm, connection) if warm.early else None
         if transfer is None:
@@ -82,7 +82,7 @@ async def _relay(sock: socket.socket, warm: WarmConnection, connection: Connecti
 
 
 async def _pass_on(sock: socket.socket, warm: WarmConnection, connection: Connection) -> Transfer | None:
-    """Our app gets what the far side has said already; how it ended, if our app has left meanwhile."""
+    """Send our app the bytes the far side has sent already; return the transfer if our app has left."""
     progress, rest = connection.progress, memoryview(warm.early)
     try:
         while rest:

@@ -120,7 +120,7 @@ def reconciler(
         sources=sources,
         ledger=ledger,
         serve=serve_outbound,
-        around=context,
+        context=context,
         limit=settings.max_connections or None,
         unsettled_limit=settings.max_handshakes or None,
         current={},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
 from agent.net.dial import HEAD_START
 from agent.outbound.candidates import MOST_ATTEMPTS, NEWS_SECONDS
-from upstreams.route import BEFORE_STAND_INS
+from upstreams.route import BEFORE_FAILOVER
 from upstreams.spec import MOST_WARM, QueryDestination, Upstream, WanMode
 
 
@@ -30,7 +30,7 @@ def row(upstream: Upstream) -> dict[str, object]:
         },
         "fixed": {
             "candidates": MOST_ATTEMPTS,
-            "candidates_before_stand_ins": BEFORE_STAND_INS,
+            "candidates_before_stand_ins": BEFORE_FAILOVER,
             "news_seconds": NEWS_SECONDS,
             "address_head_start_seconds": HEAD_START,
             "warm": MOST_WARM,

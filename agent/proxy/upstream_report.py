@@ -155,10 +155,10 @@ def _warm(targets: UpstreamState) -> Row:
 
 def _ready(warm: WarmConnection) -> Row:
     return {
-        "instance": str(warm.approach),
+        "instance": str(warm.candidate),
         "peer": str(warm.peer.id),
         "peer_serial": warm.peer.serial,
-        "address": dialled(warm.approach, warm.dialling),
+        "address": dialled(warm.candidate, warm.dialling),
         "generation": warm.generation,
         "seconds": round(warm.age, 3),
         "heard_bytes": len(warm.early),

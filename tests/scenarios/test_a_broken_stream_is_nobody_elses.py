@@ -80,7 +80,7 @@ async def a_warm_one(wire: Wire) -> None:
     leave(wire)
     one = warm(Heard(), wire.tls_sock)
     one.tls = wire.tls
-    one.part(in_order=True)
+    one.close(in_order=True)
     await trio.lowlevel.checkpoint()
 
 

@@ -64,8 +64,8 @@ def wall() -> Wall:
 def upstream(agent: AgentBench) -> tuple[UpstreamState, Lookups]:
     """One upstream in the surroundings that an agent gives its own."""
     lookups = Lookups()
-    around = replace(agent.data.reconciler.upstreams.around, sources=lookups, events=Told())
-    targets = UpstreamState(DB, around)
+    context = replace(agent.data.reconciler.upstreams.context, sources=lookups, events=Told())
+    targets = UpstreamState(DB, context)
     targets.sources()
     lookups.answer("db", NEAR)
     lookups.answer("db@dc2", FAR)

@@ -172,7 +172,7 @@ async def test_through_a_gateway_the_peer_must_be_who_the_instance_is() -> None:
     """The gateway here leads straight to db's sidecar, which is db of dc2 and of no other datacenter."""
     async with with_stand_in(mesh_gateway=MeshGatewayMode.LOCAL) as (m, lookups):
         lookups.answer(PREFERRED, endpoint(1, name="unreachable itself"))
-        assert next(m.targets.approaches(), None) is None  # looks for gateways
+        assert next(m.targets.candidates(), None) is None  # looks for gateways
         lookups.answer("mesh gateways", endpoint(m.public.port, name="gate", datacenter="dc1"))
         await is_served(m)
         await m.quiet()

@@ -103,11 +103,11 @@ class Street:
         targets = self.mesh.targets
 
         async def once() -> None:
-            approach = await CandidateSearch(targets).next()
-            assert approach is not None
-            address = targets.address(approach)
+            candidate = await CandidateSearch(targets).next()
+            assert candidate is not None
+            address = targets.address(candidate)
             with (
-                counted(targets, approach.hop.key),
+                counted(targets, candidate.hop.key),
                 await dial(TcpAddress(address.host, address.port), 2) as sock,
             ):
                 await trio.lowlevel.wait_readable(sock)

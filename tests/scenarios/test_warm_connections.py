@@ -55,8 +55,8 @@ async def kept(m: Mesh, count: int = 2, *, full: bool = True) -> AsyncIterator[t
         source_intentions=m.outgoing,
         deny_list=m.deny_list,
     )
-    grounds = WarmContext(snapshot=snapshot, clock=now, rng=Random(1), events=events)
-    pool = WarmPool(m.targets, grounds)
+    context = WarmContext(snapshot=snapshot, clock=now, rng=Random(1), events=events)
+    pool = WarmPool(m.targets, context)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.run)
         if full:

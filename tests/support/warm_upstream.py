@@ -58,8 +58,8 @@ class Events(NoFaults):
     discarded: list[tuple[str, str]] = field(default_factory=list)  # endpoint, reason
     failed: list[FailedAttempt] = field(default_factory=list)
 
-    def warm_discarded(self, _upstream: Upstream, approach: Candidate, reason: str, _detail: str, /) -> None:
-        self.discarded.append((approach.hop.service_id, reason))
+    def warm_discarded(self, _upstream: Upstream, candidate: Candidate, reason: str, _detail: str, /) -> None:
+        self.discarded.append((candidate.hop.service_id, reason))
 
     def warm_failed(self, _upstream: Upstream, attempt: FailedAttempt, /) -> None:
         self.failed.append(attempt)
@@ -140,8 +140,8 @@ class Story:
         self.fault: Exception | None = None
         self.dials: list[float] = []
         self.far: list[Far] = []
-        grounds = WarmContext(snapshot=self.snapshot, clock=self.clock, rng=Random(1), events=self.events)
-        self.pool = WarmPool(self.targets, grounds)
+        context = WarmContext(snapshot=self.snapshot, clock=self.clock, rng=Random(1), events=self.events)
+        self.pool = WarmPool(self.targets, context)
 
     def clock(self) -> datetime:
         return START + timedelta(seconds=trio.current_time()) + self.skew

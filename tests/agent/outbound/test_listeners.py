@@ -58,7 +58,7 @@ async def bench(nursery: trio.Nursery) -> AsyncIterator[tuple[Bench, trio.Nurser
             sources=feeds,
             ledger=agent.data.ledger,
             serve=made.serve,
-            around=surroundings(feeds, Told()),
+            context=surroundings(feeds, Told()),
             limit=None,
             unsettled_limit=None,
             current={},

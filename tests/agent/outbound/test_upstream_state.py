@@ -38,7 +38,7 @@ class Story:
         self.targets.sources()
 
     def ways(self) -> list[str]:
-        return list(dict.fromkeys(way.hop.service_id for way in self.targets.approaches()))
+        return list(dict.fromkeys(way.hop.service_id for way in self.targets.candidates()))
 
     def fail(self, one: Endpoint) -> None:
         self.targets.failed(Candidate(target=0, endpoint=one, hop=one))

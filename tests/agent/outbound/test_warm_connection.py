@@ -48,7 +48,7 @@ def warm(tls: Heard, sock: socket.socket, since: float = 0.0) -> WarmConnection:
     return WarmConnection(
         sock=sock,
         tls=cast("SSL.Connection", tls),
-        approach=Candidate(target=0, endpoint=ONE, hop=ONE),
+        candidate=Candidate(target=0, endpoint=ONE, hop=ONE),
         dialling=DialAddress(host="10.0.0.1", port=1, reason=ReachReason.LOCAL_SERVICE),
         peer=None,  # type: ignore[arg-type]  # nobody asks
         ours=cast("Party", None),
@@ -98,7 +98,7 @@ async def test_an_end_in_order_says_so_and_any_other_is_a_reset(in_order: bool) 
     near, far = tcp_pair()
     tls = Heard()
     with far:
-        warm(tls, near).part(in_order=in_order)
+        warm(tls, near).close(in_order=in_order)
         assert near.fileno() == -1
         assert tls.shut == in_order
         if in_order:

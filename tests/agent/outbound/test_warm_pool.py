@@ -257,7 +257,7 @@ async def test_traffic_that_moves_to_a_stand_in_takes_the_pool_with_it(
         told.lookups.answer("db")
         assert told.pool.take() is None
         await told.filled()
-        assert {warm.approach.hop.service_id for warm in told.pool.ready} == {"far"}
+        assert {warm.candidate.hop.service_id for warm in told.pool.ready} == {"far"}
 
 
 async def test_a_worse_instance_is_left_when_a_better_one_is_back(

@@ -62,7 +62,7 @@ def _something_happens(rng: Random, told: Story, world: dict[str, object], ended
 
 
 def _assert_fit(told: Story, warm: WarmConnection, world: dict[str, object], ended: set[int]) -> None:
-    hop = warm.approach.hop
+    hop = warm.candidate.hop
     assert not world["denied"]
     assert (warm.generation, hop.service_id) == (world["generation"], world["name"])
     assert hop.key not in told.targets.failures.ejected()

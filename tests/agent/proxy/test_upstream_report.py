@@ -46,16 +46,16 @@ class Story:
     def __init__(self, agent: AgentBench, nursery: trio.Nursery, upstream: Upstream) -> None:
         self.bench = agent
         self.lookups = Lookups()
-        around = surroundings(self.lookups, Told())
-        self.loads = around.loads
-        self.targets = UpstreamState(upstream, around)
+        context = surroundings(self.lookups, Told())
+        self.loads = context.loads
+        self.targets = UpstreamState(upstream, context)
         self.targets.sources()
         self.upstreams = UpstreamListeners(
             listeners=Listeners(agent.agent.log).serve_in(nursery, nursery),
             sources=self.lookups,
             ledger=agent.data.ledger,
             serve=nobody,
-            around=around,
+            context=context,
             limit=None,
             unsettled_limit=None,
             current={BIND: self.targets},
@@ -171,7 +171,7 @@ async def test_gateways_on_the_way(nursery: trio.Nursery) -> None:
     told = await story(nursery, replace(DB, mesh_gateway=MeshGatewayMode.LOCAL, failover=()))
     told.lookups.answer("db", endpoint("far", datacenter="dc2"))
     assert told.row()["gateways"] == []
-    list(told.targets.approaches())
+    list(told.targets.candidates())
     told.lookups.answer("mesh gateways", endpoint("gate"))
     row = told.row()
     assert row["mesh_gateway"] == "local"
