@@ -20,7 +20,7 @@ from agent.policy.permissions import Permissions, parse_permissions, unreadable_
 from agent.policy.wire import WILDCARD, Doubt, IntentionAnswer, doubt_of
 from certs.spiffe import DEFAULT
 
-Order: TypeAlias = tuple[int, str, str, str, int, str, str]
+Order: TypeAlias = tuple[int, str, str, str, int, str, str, str]
 Source: TypeAlias = tuple[str, str, str]  # partition, namespace, name
 
 
@@ -97,9 +97,20 @@ def read_rule(item: IntentionAnswer, destination: str) -> Intention | None:
 
 
 def deciding_order(rule: Intention) -> Order:
-    """Consul's order; of two rules for the same pair, which it should never answer, the stricter."""
-    strictness = _STRICTEST_FIRST.index(rule.effect) - (len(_STRICTEST_FIRST) if rule.doubt else 0)
-    return (-rule.precedence, *rule.origin, strictness, rule.destination, rule.doubt)
+    """Consul's order; of two rules for the same pair, which it should never answer, the stricter.
+
+    Whatever the answer's order is, the same of two that are as strict decides.
+    """
+    requests = "" if rule.permissions is None else repr(rule.permissions)
+    return (-rule.precedence, *rule.origin, _leniency(rule), rule.destination, rule.doubt, requests)
+
+
+def _leniency(rule: Intention) -> int:
+    if rule.doubt:
+        return 0
+    if rule.permissions is not None and rule.permissions.unreadable is not None:
+        return 1
+    return 2 + _STRICTEST_FIRST.index(rule.effect)
 
 
 def _doubtful(item: IntentionAnswer, doubt: Doubt) -> Intention | None:

@@ -123,6 +123,7 @@ def test_an_allowance_for_a_peer_is_for_no_caller_of_ours_and_a_denial_for_those
 def test_of_two_rules_of_one_place_the_one_that_is_not_understood_comes_first_then_the_stricter() -> None:
     wanted = [
         rule(Conditions=[1]),
+        rule(Permissions=[{}], DestinationName="dB"),
         rule(Action="deny", DestinationName="DB"),
         rule(Permissions=[{"Action": "allow", "HTTP": {"PathPrefix": "/"}}], DestinationName="dB"),
         rule(DestinationName="Db"),
@@ -130,6 +131,16 @@ def test_of_two_rules_of_one_place_the_one_that_is_not_understood_comes_first_th
     rules = [one for one in wanted if one is not None]
     for order in (rules, rules[::-1]):
         assert sorted(order, key=deciding_order) == rules
+
+
+def test_of_two_rules_as_strict_the_same_one_decides_whatever_the_order_of_the_answer() -> None:
+    pairs: list[list[list[Any]]] = [
+        [[{}], [None]],  # neither can be read
+        [[{"Action": action, "HTTP": {"PathPrefix": "/"}}] for action in ("allow", "deny")],
+    ]
+    for permissions in pairs:
+        rules = [one for one in (rule(Permissions=each) for each in permissions) if one is not None]
+        assert min(rules, key=deciding_order) == min(rules[::-1], key=deciding_order)
 
 
 def test_a_json_web_token_is_not_verified_whatever_is_asked_of_it() -> None:
