@@ -42,6 +42,9 @@ OPTIONS: Mapping[str, _Option] = {
     "http-addr": _Option(
         says="where the API listens; default 127.0.0.1:8500", takes="HOST:PORT|unix:///PATH"
     ),
+    "http-hosts": _Option(
+        says="names in Host beside the addresses and localhost, with commas", takes="NAME,NAME"
+    ),
     "data-dir": _Option(says="where everything is kept", takes="DIR"),
     "advertise-addr": _Option(says="URL under which other datacenters reach this one", takes="URL"),
     "primary-datacenter": _Option(says="name of the primary; default: this is it", takes="NAME"),
@@ -131,6 +134,7 @@ def read_settings(flags: Mapping[str, object]) -> tuple[Settings | None, list[st
     settings = Settings(
         name=name,
         http_addr=address,
+        http_hosts=tuple(host.strip() for host in reader.text("http-hosts").split(",") if host.strip()),
         data_dir=Path(reader.text("data-dir", required=True)),
         primary_datacenter=primary,
         primary_addr=reader.url("primary-addr") or None,

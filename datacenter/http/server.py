@@ -23,7 +23,8 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from datacenter.http.frame import TEXT, Answers, RawRequest
+from datacenter.http.frame import TEXT, Answers, RawReply, RawRequest
+from datacenter.http.hosts import host_of, own_hosts
 
 LARGEST_BODY = 1 << 20  # bytes; a registration of a thousand upstreams is a tenth of this
 _LARGEST_DISCARD = 16 * LARGEST_BODY  # read on after the bound, so that the refusal is not lost in a reset
@@ -31,6 +32,29 @@ _FIELD_NAME = re.compile(
     rb"[0-9A-Za-z-]{1,256}"
 )  # others are folded into these by gateways (RFC 3875 §4.1.18)
 _DRAIN_SECONDS = 0.5
+_IDLE_SECONDS = 5.0  # Hypercorn keeps the descriptor of an idle client that has left for so long
+_QUIET_SECONDS = 10.0  # between two lines about the same shortage
+
+
+class ShortageOfOurs(logging.Filter):
+    """Turns trio's ten tracebacks a second for want of descriptors or memory into a line in ten seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = -_QUIET_SECONDS
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written; a line without its traceback if it is."""
+        if record.created - self._last < _QUIET_SECONDS:
+            return False
+        self._last = record.created
+        error = record.exc_info[1] if record.exc_info else None
+        why = (isinstance(error, OSError) and error.strerror) or record.getMessage()
+        record.msg, record.args, record.exc_info = f"no connection is accepted for now: {why}", (), None
+        return True
+
+
+_SHORTAGE = ShortageOfOurs()
 
 
 class CannotListen(Exception):
@@ -67,8 +91,9 @@ async def serve_http(
     config.include_date_header = False  # ours is by the datacenter's clock
     config.errorlog = logging.getLogger("datacenter.http")
     config.errorlog.setLevel(logging.WARNING)  # its INFO lines repeat what we say ourselves
+    logging.getLogger("trio.serve_listeners").addFilter(_SHORTAGE)  # added once, however often that is called
     config.graceful_timeout = _DRAIN_SECONDS
-    config.keep_alive_timeout = 75.0
+    config.keep_alive_timeout = _IDLE_SECONDS
     application = Starlette(routes=[Mount("/", app=_Application(frame))])
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -98,6 +123,7 @@ class _Application:
 
     def __init__(self, frame: Answers) -> None:
         self._frame = frame
+        self._hosts = own_hosts(frame.dc.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
@@ -105,10 +131,9 @@ class _Application:
             response = Response("Request body too large", 413, media_type=TEXT)
             await response(scope, receive, send)
             return
-        name = next((name for name, _ in scope["headers"] if not _FIELD_NAME.fullmatch(name)), None)
-        if name is not None:
-            text = f"field_name: {name.decode('latin-1')}: names are letters, digits and hyphens"
-            await Response(text, 400, media_type=TEXT)(scope, receive, send)
+        refusal = _bad_name(scope) or self._foreign_host(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
         raw = RawRequest(
             method=scope["method"],
@@ -117,13 +142,42 @@ class _Application:
             headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
             body=body,
         )
+        reply = await self._answer(raw, receive)
+        if reply is None:
+            return
+        date = format_datetime(self._frame.dc.clock(), usegmt=True)
+        headers = {**reply.headers, "Date": date, "Content-Length": str(len(reply.body))}
+        await Response(reply.body, reply.status, headers)(scope, receive, send)
+
+    async def _answer(self, raw: RawRequest, receive: Receive) -> RawReply | None:
+        """Return the answer, or None if the client leaves before there is one."""
+        reply = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
             reply = await self._frame.handle(raw)
-            date = format_datetime(self._frame.dc.clock(), usegmt=True)
-            headers = {**reply.headers, "Date": date, "Content-Length": str(len(reply.body))}
-            await Response(reply.body, reply.status, headers)(scope, receive, send)
+            # Before the answer is sent: its end wakes the watch, which would cancel Hypercorn's closing.
             nursery.cancel_scope.cancel()
+        return reply
+
+    def _foreign_host(self, scope: Scope) -> Response | None:
+        """A refusal if Host is not one of ours. HTTP/1.0 may have none, and no browser has a unix socket."""
+        named = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), None)
+        if scope["server"] is None or named is None:
+            return None
+        if host_of(named) in self._hosts | {host_of(scope["server"][0])}:
+            return None
+        return Response(
+            f"foreign_host: {named!r} is no name of this datacenter (-http-hosts)", 403, media_type=TEXT
+        )
+
+
+def _bad_name(scope: Scope) -> Response | None:
+    """A refusal if a field's name is not letters, digits and hyphens."""
+    name = next((name for name, _ in scope["headers"] if not _FIELD_NAME.fullmatch(name)), None)
+    if name is None:
+        return None
+    text = f"field_name: {name.decode('latin-1')}: names are letters, digits and hyphens"
+    return Response(text, 400, media_type=TEXT)
 
 
 async def _read_body(receive: Receive) -> bytes | None:

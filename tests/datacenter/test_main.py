@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -85,7 +86,7 @@ def test_sigterm_ends_it_cleanly_even_with_requests_blocked(tmp_path: Path) -> N
     with started(tmp_path) as (process, address):
         host, _, port = address.rpartition(":")
         with socket.create_connection((host, int(port))) as client:
-            client.sendall(b"GET /v1/catalog/nodes?index=99&wait=5m HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /v1/catalog/nodes?index=99&wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n")
             call(address, "GET", "/v1/catalog/nodes")  # by now the first has been read
             process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0
@@ -116,7 +117,7 @@ def test_on_a_unix_socket(tmp_path: Path) -> None:
     words = ("-http-addr", f"unix://{tmp_path}/api.sock")
     with started(tmp_path / "data", *words) as (_, address), socket.socket(socket.AF_UNIX) as client:
         client.connect(address.removeprefix("unix://"))
-        client.sendall(b"GET /v1/agent/services HTTP/1.1\r\nHost: any\r\n\r\n")
+        client.sendall(b"GET /v1/agent/services HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 200")
 
 
@@ -182,7 +183,9 @@ def test_a_whole_life_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixt
             answers.append(manager.recv(100))
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(str(tmp_path / "api.sock"))
-                client.sendall(b"GET /v1/agent/services HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n")
+                client.sendall(
+                    b"GET /v1/agent/services HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                )
                 answers.append(client.recv(65536)[:12])
             os.kill(os.getpid(), signal.SIGTERM)  # trio takes it: READY comes after its receiver is open
 
@@ -220,3 +223,22 @@ def test_a_notification_to_an_abstract_address() -> None:
         manager.bind(name)
         notify("@" + name[1:], "READY=1")
         assert manager.recv(100) == b"READY=1"
+
+
+def test_out_of_descriptors_it_says_so_once_and_serves_on(tmp_path: Path) -> None:
+    with started(tmp_path) as (process, address):
+        open_now = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        most = open_now + 4
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))
+        host, _, port = address.rpartition(":")
+        with contextlib.ExitStack() as callers:
+            for _ in range(7):  # more than there are descriptors for
+                callers.enter_context(socket.create_connection((host, int(port))))
+            assert process.stderr is not None
+            first = process.stderr.readline()
+        assert call(address, "GET", "/v1/agent/services") == {}
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(START_SECONDS) == 0
+    assert "no connection is accepted for now: Too many open files" in first
+    assert rest == ""

@@ -79,6 +79,7 @@ def test_defaults() -> None:
     )
     assert settings.is_primary
     assert not settings.acls_enabled
+    assert settings.http_hosts == ()
     assert settings.default_intention_policy == ""
 
 
@@ -105,6 +106,11 @@ def test_a_secondary(tmp_path: Path) -> None:
     )
     assert (settings.is_primary, settings.replication_token, settings.acls_enabled) == (False, "secret", True)
     assert settings.leaf_ttl == 3600
+
+
+def test_names_of_the_api_are_a_list() -> None:
+    settings = read("-name", "dc1", "-data-dir", "/d", "-http-hosts", "consul.internal, box")
+    assert settings.http_hosts == ("consul.internal", "box")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,14 @@ import trio
 
 from datacenter.http.context import Reply, Request, Route
 from datacenter.http.frame import Frame
-from datacenter.http.server import LARGEST_BODY, CannotListen, bound_address, open_listener, serve_http
+from datacenter.http.server import (
+    LARGEST_BODY,
+    CannotListen,
+    ShortageOfOurs,
+    bound_address,
+    open_listener,
+    serve_http,
+)
 from tests.datacenter.world import World, settings
 
 
@@ -48,11 +56,13 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def serving(address: str = "127.0.0.1:0") -> AsyncIterator[tuple[Endpoint, str, trio.CancelScope]]:
+async def serving(
+    address: str = "127.0.0.1:0", hosts: tuple[str, ...] = ()
+) -> AsyncIterator[tuple[Endpoint, str, trio.CancelScope]]:
     endpoint = Endpoint()
     routes = [Route("GET", "/block", endpoint.block)]
     routes += [Route(method, "/echo/{name:path}", endpoint.echo) for method in ("GET", "PUT")]
-    frame = Frame(World().add(settings("dc1")).dc, routes)
+    frame = Frame(World().add(settings("dc1", http_hosts=hosts)).dc, routes)
     listener = open_listener(address)
     where = bound_address(listener)
     async with trio.open_nursery() as nursery:
@@ -71,7 +81,7 @@ async def connect(where: str) -> trio.SocketStream:
 
 async def ask(where: str, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
     client = h11.Connection(h11.CLIENT)
-    headers = [("Host", "x"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    headers = [("Host", "localhost"), ("Content-Length", str(len(body))), ("Connection", "close")]
     async with await connect(where) as stream:
         await send(client, stream, h11.Request(method=method, target=target, headers=headers))
         await send(client, stream, h11.Data(data=body))
@@ -121,8 +131,51 @@ async def test_a_request() -> None:
 @pytest.mark.parametrize("name", ["X_Consul_Token", "X.Consul.Token", "Host_"])
 async def test_a_name_that_a_gateway_folds_into_anothers_is_refused(name: str) -> None:
     async with serving() as (_, where, _), await connect(where) as stream:
-        await stream.send_all(f"GET /echo/x HTTP/1.1\r\nHost: a\r\n{name}: b\r\n\r\n".encode())
+        await stream.send_all(f"GET /echo/x HTTP/1.1\r\nHost: localhost\r\n{name}: b\r\n\r\n".encode())
         await until(stream, b"HTTP/1.1 400 ")
+
+
+async def asked_by(where: str, host: str) -> bytes:
+    """Everything that comes back."""
+    async with await connect(where) as stream:
+        await stream.send_all(f"GET /echo/x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        with trio.fail_after(5):
+            return b"".join([bytes(part) async for part in stream])
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.:8500", "127.0.0.1:1", "[::1]", "dc1.example:80"])
+async def test_who_asks_by_a_name_of_ours_is_answered(host: str) -> None:
+    async with serving(hosts=("dc1.example",)) as (_, where, _):
+        assert (await asked_by(where, host)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8500", "127.0.0.1.evil.example", "10.0.0.9", ""]
+)
+async def test_who_asks_by_another_name_is_refused(host: str) -> None:
+    """DNS rebinding: the browser of somebody who can reach us asks for a page of the attacker's."""
+    async with serving() as (_, where, _):
+        answer = await asked_by(where, host)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"foreign_host: " in answer
+
+
+async def test_over_a_unix_socket_any_name_will_do(tmp_path: Path) -> None:
+    async with serving(f"unix://{tmp_path}/api.sock") as (_, where, _):
+        assert (await asked_by(where, "evil.example")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "stray", [b"0", b"\r\n\r\nGET", b"\x16\x03\x01\0\1\1", b"GET /echo/y\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"]
+)
+async def test_what_is_no_request_after_one_is_refused_and_ends_the_connection(stray: bytes) -> None:
+    async with serving() as (_, where, _), await connect(where) as stream:
+        await stream.send_all(b"GET /echo/x HTTP/1.1\r\nHost: localhost\r\n\r\n" + stray)
+        await stream.send_eof()
+        with trio.fail_after(5):
+            answer = b"".join([bytes(part) async for part in stream])
+    assert answer.count(b"HTTP/1.1 200 ") == 1
+    assert answer.count(b"HTTP/1.1 ") - answer.count(b"HTTP/1.1 400 ") == 1
 
 
 async def test_over_a_unix_socket(tmp_path: Path) -> None:
@@ -143,7 +196,7 @@ async def test_a_client_that_leaves_ends_its_blocked_request() -> None:
     async with serving() as (endpoint, where, _):
         streams = [await connect(where) for _ in range(20)]
         for stream in streams:
-            await stream.send_all(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+            await stream.send_all(b"GET /block HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await endpoint.holding(20)
         for stream in streams[:15]:
             await stream.aclose()
@@ -157,7 +210,7 @@ async def test_a_client_that_leaves_ends_its_blocked_request() -> None:
 async def test_stopping_waits_briefly_for_requests() -> None:
     async with serving() as (endpoint, where, scope):
         stream = await connect(where)
-        await stream.send_all(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stream.send_all(b"GET /block HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await endpoint.holding(1)
         started = trio.current_time()
         scope.cancel()
@@ -169,7 +222,7 @@ async def test_stopping_waits_briefly_for_requests() -> None:
 async def test_stopping_lets_an_answer_be_written() -> None:
     async with serving() as (endpoint, where, scope):
         stream = await connect(where)
-        await stream.send_all(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stream.send_all(b"GET /block HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await endpoint.holding(1)
         scope.cancel()
         endpoint.release.set()
@@ -221,3 +274,20 @@ async def test_the_listener_is_not_inherited_from_nowhere() -> None:
     async with serving() as (_, where, _):
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", int(where.rpartition(":")[2])))
+
+
+def shortage(seconds: float) -> logging.LogRecord:
+    """What trio logs, so many seconds after the first."""
+    error = OSError(24, "Too many open files")
+    record = logging.LogRecord("trio", logging.ERROR, "", 0, "%s", ("x",), (OSError, error, None))
+    record.created = 1_800_000_000.0 + seconds
+    return record
+
+
+def test_a_shortage_is_a_line_without_a_traceback_once_in_a_while() -> None:
+    once = ShortageOfOurs()
+    first = shortage(0)
+    assert once.filter(first)
+    assert first.getMessage() == "no connection is accepted for now: Too many open files"
+    assert first.exc_info is None
+    assert [once.filter(shortage(after)) for after in (0.1, 9.9, 10.0, 10.1)] == [False, False, True, False]
