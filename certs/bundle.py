@@ -1,6 +1,6 @@
-"""Whom we trust: every root Consul lists, active and retiring.
+"""The roots we trust: every root that Consul lists, active and retiring.
 
-Only `RootCert` is trusted. `IntermediateCerts` travel with leaves and are never anchors
+Only `RootCert` is trusted. `IntermediateCerts` are sent with leaves and are never trust anchors
 (docs/consul-api.md#roots).
 """
 
@@ -25,7 +25,7 @@ MOST_ROOTS = 256  # one for each rotation within twice the life of a leaf
 
 
 class BundleReason(StrEnum):
-    """Why an answer of the roots endpoint is not a trust bundle."""
+    """Why an answer of the roots endpoint is no trust bundle."""
 
     MALFORMED = "malformed"
     BAD_TRUST_DOMAIN = "bad_trust_domain"
@@ -37,19 +37,19 @@ class BundleReason(StrEnum):
 
 
 class BundleRejected(Rejection[BundleReason]):
-    """The roots are unusable; the former bundle stays."""
+    """The roots are unusable; the last good bundle stays in force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """One trust anchor. `signing_key_id` names the key that signs leaves in this datacenter (colon hex)."""
+    """A trust anchor. `signing_key_id` names the key that signs leaves in this datacenter (colon hex)."""
 
     id: str
     name: str
     serial: int
     certificate: x509.Certificate
     pem: str
-    fingerprint: str  # SHA-256 of the DER, hex: the identity of its content
+    fingerprint: str  # SHA-256 of the DER in hex, which identifies the content
     signing_key_id: str
     active: bool
     not_before: datetime
@@ -58,9 +58,9 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustBundle:
-    """The trust domain and its roots, one of them active, no two of the same content.
+    """The trust domain and its roots: one of them is active, and no two have the same content.
 
-    `unreadable` says which retiring ones were answered and cannot be read: nobody is trusted by them.
+    `unreadable`: which retiring roots cannot be read; certificates under them are not trusted.
     """
 
     trust_domain: TrustDomain
@@ -69,24 +69,24 @@ class TrustBundle:
 
     @property
     def active(self) -> Root:
-        """The root that leaves are issued under now."""
+        """The root that signs new leaves."""
         return next(root for root in self.roots if root.active)
 
     @property
     def fingerprints(self) -> frozenset[str]:
-        """The content of the trust set, whatever the order and the indexes."""
+        """The content of the trust set, whatever the order and index of the answer."""
         return frozenset(root.fingerprint for root in self.roots)
 
     def root(self, fingerprint: str) -> Root | None:
-        """The root of that content, if it is trusted."""
+        """Return the root with that fingerprint; None if it is not trusted."""
         return next((root for root in self.roots if root.fingerprint == fingerprint), None)
 
     def announces(self, key_id: str) -> bool:
-        """Whether leaves signed by that key (colon hex) are to be expected in this datacenter."""
+        """Return whether a root announces leaves signed by that key (colon hex)."""
         return any(root.signing_key_id == key_id for root in self.roots)
 
     def same_trust(self, other: TrustBundle) -> bool:
-        """Whether both trust the same roots for the same domain: indexes move without any change."""
+        """Return whether both have the same roots and trust domain: Consul's index moves without a change."""
         return self.trust_domain == other.trust_domain and self.fingerprints == other.fingerprints
 
 
@@ -105,11 +105,11 @@ class _RootsAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 def parse_roots(answer: Mapping[str, object]) -> TrustBundle:
-    """Read a decoded answer of `/v1/agent/connect/ca/roots`; raise BundleRejected.
+    """Read a decoded answer of /v1/agent/connect/ca/roots. Raises BundleRejected.
 
-    Order carries no meaning in the answer and is kept. Roots of equal content are taken once. A retiring root
-    that cannot be read is left out: to keep the former bundle for its sake would be to trust on what Consul
-    may have removed.
+    The order of the answer has no meaning and is kept. Roots of equal content are taken once. A retiring root
+    that cannot be read is left out: to keep the last bundle because of it would mean to go on trusting roots
+    that Consul may have removed.
     """
     try:
         parsed = msgspec.convert(answer, _RootsAnswer)
@@ -133,14 +133,17 @@ def parse_roots(answer: Mapping[str, object]) -> TrustBundle:
     return TrustBundle(trust_domain=trust_domain, roots=roots, unreadable=unreadable)
 
 
-@lru_cache(maxsize=64)  # asked for each connection's root
+@lru_cache(maxsize=64)  # called for each connection's root
 def fingerprint_of(der: bytes) -> str:
-    """SHA-256 in hex: what tells two certificates apart, where serials and names do not."""
+    """Return the SHA-256 in hex, which tells certificates apart where serials and names do not."""
     return hashlib.sha256(der).hexdigest()
 
 
 def _readable(answers: Iterable[_RootAnswer]) -> tuple[list[Root], tuple[str, ...]]:
-    """The roots, and what is wrong with the retiring ones that are none; raise BundleRejected for another."""
+    """Return the roots, and what is wrong with retiring ones.
+
+    Raises BundleRejected for an unreadable active one.
+    """
     roots, unreadable = list[Root](), list[str]()
     for answer in answers:
         try:
@@ -158,12 +161,12 @@ def _root(answer: _RootAnswer) -> Root:
     try:
         (certificate,) = x509.load_pem_x509_certificates(answer.root_cert.encode())
         crypto.X509.from_cryptography(certificate)
-    except (*UNREADABLE, crypto.Error) as error:  # no PEM, several certificates, broken DER, or for OpenSSL
+    except (*UNREADABLE, crypto.Error) as error:  # no PEM, several certificates, or DER that OpenSSL refuses
         raise BundleRejected(BundleReason.BAD_CERTIFICATE, f"root {answer.id!r}: {error}") from error
     return Root(
         id=answer.id,
         name=answer.name,
-        # For people to read: what it cannot be costs nobody the root.
+        # The serial is shown to people only, so a wrong one does not make the root unusable.
         serial=answer.serial_number if 0 <= answer.serial_number < 1 << 64 else 0,
         certificate=certificate,
         pem=answer.root_cert.rstrip() + "\n",
@@ -176,7 +179,7 @@ def _root(answer: _RootAnswer) -> Root:
 
 
 def _distinct(roots: Iterable[Root]) -> tuple[Root, ...]:
-    """One root per content; of two equal ones the active wins."""
+    """Return one root per content; of two equal ones the active one."""
     by_content: dict[str, Root] = {}
     for root in roots:
         known = by_content.get(root.fingerprint)

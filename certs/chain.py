@@ -1,8 +1,8 @@
-"""Does a chain reach a trusted root at a given time: OpenSSL's path building, with its clock set by us.
+"""Whether a chain reaches a trusted root at a given time: OpenSSL's path building, with our clock.
 
-The certificates beside a leaf are an unordered pool, which may hold expired extras
-(docs/consul-api.md#certificates): after a rotation in a secondary the second certificate does not sign the
-first. OpenSSL tries trusted roots first, so a cross-signed root in the pool is only walked through when the
+The certificates beside a leaf are an unordered pool, which may hold expired ones
+(docs/consul-api.md#certificates): after a rotation in a secondary datacenter the second certificate does not
+sign the first. OpenSSL tries trusted roots first, so a cross-signed root in the pool is used only when the
 new root itself is not trusted.
 """
 
@@ -41,10 +41,10 @@ class ChainBroken(Rejection[ChainReason]):
 def reach(
     certificate: x509.Certificate, pool: Sequence[x509.Certificate], bundle: TrustBundle, at: datetime
 ) -> tuple[x509.Certificate, ...]:
-    """The path from `certificate` through `pool` to a root of the bundle, both ends included.
+    """Return the path from `certificate` through `pool` to a root of the bundle, both ends included.
 
-    Signatures, CA flags, path lengths and validity windows are checked; key usage for TLS is not, the caller
-    knows which end of TLS it stands at. Raises ChainBroken.
+    Signatures, CA flags, path lengths and validity are checked. Key usage for TLS is not, since only the
+    caller knows which end of TLS it is. Raises ChainBroken.
     """
     store = crypto.X509Store()
     store.set_time(at)
@@ -76,7 +76,7 @@ def _broken(error: crypto.X509StoreContextError) -> ChainBroken:
 
 
 def _subject(certificate: crypto.X509) -> str:
-    """For a person; a certificate is blamed also if it can hardly be read."""
+    """Return the subject for a person, also of a certificate that can hardly be read."""
     try:
         return certificate.to_cryptography().subject.rfc4514_string() or "an empty subject"
     except (*UNREADABLE, crypto.Error):

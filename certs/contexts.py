@@ -1,8 +1,8 @@
-"""Credentials as TLS: one server and one client context per generation, never changed afterwards.
+"""The TLS contexts of credentials: a server's and a client's per generation, never changed.
 
-No pyOpenSSL callback is set here, nor may one be (docs/decisions.md#no-callbacks-of-pyopenssl): they need
-writable and executable memory, which the unit forbids. OpenSSL checks the chain and the purpose,
-`peer.verify_peer` the rest.
+No pyOpenSSL callback may be set here (docs/decisions.md#no-callbacks-of-pyopenssl): callbacks need writable
+and executable memory, which the unit forbids. OpenSSL checks chain and purpose, `peer.verify_peer` everything
+else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from OpenSSL import SSL, crypto
 
 from certs.credentials import Credentials, CredentialsReason, CredentialsRejected
 
-# openssl/ssl.h and openssl/x509_vfy.h; pyOpenSSL passes them through without names for them.
+# openssl/ssl.h and openssl/x509_vfy.h; pyOpenSSL passes the values through without names for them.
 _MODE_NO_AUTO_CHAIN = 0x8
 _VERIFY_NO_CHECK_TIME = 0x200000
 
@@ -32,14 +32,14 @@ _TLS13_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POL
 _OPTIONS = (
     SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
 )
-_FLIGHTS = 3  # of each end, until a handshake of TLS 1.3 with a certificate at either end is over
-_FLIGHT_BYTES = 256 << 10  # of one flight, beyond whatever a chain may have
-_SESSION_ID_CONTEXT = b"connect-sidecar"  # without one, a peer that offers an old session fails its handshake
+_FLIGHTS = 3  # flights of each end until a mutual TLS 1.3 handshake is over
+_FLIGHT_BYTES = 256 << 10  # of one flight, more than any chain may have
+_SESSION_ID_CONTEXT = b"connect-sidecar"  # without one, the handshake of a peer that offers a session fails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contexts:
-    """Both ends of TLS for one generation of credentials."""
+    """The TLS contexts of one generation of credentials."""
 
     server: SSL.Context
     client: SSL.Context
@@ -48,9 +48,9 @@ class Contexts:
 
 
 def build_contexts(credentials: Credentials, generation: int) -> Contexts:
-    """Make both contexts; the peer must show a certificate at either end.
+    """Make both contexts; either end requires the peer's certificate.
 
-    Raises CredentialsRejected for a key that OpenSSL does not take.
+    Raises CredentialsRejected for a key that OpenSSL refuses.
     """
     try:
         return Contexts(
@@ -64,10 +64,10 @@ def build_contexts(credentials: Credentials, generation: int) -> Contexts:
 
 
 def rehearse(contexts: Contexts) -> Contexts:
-    """Shake hands with ourselves, in memory, before any peer has to; raise CredentialsRejected.
+    """Do a handshake between both contexts in memory, before any peer does. Raises CredentialsRejected.
 
-    OpenSSL cannot use all that it takes into a context: to a key on P-224 it finds no cipher, and by a root
-    of RSA with 1,024 bits it verifies nobody.
+    OpenSSL accepts into a context what it cannot use later: it has no cipher for a P-224 key, and it verifies
+    no certificate under an RSA root of 1,024 bits.
     """
     try:
         _shake_hands(SSL.Connection(contexts.server), SSL.Connection(contexts.client))
@@ -86,7 +86,7 @@ def _shake_hands(server: SSL.Connection, client: SSL.Connection) -> None:
             with suppress(SSL.WantReadError):
                 other.bio_write(end.bio_read(_FLIGHT_BYTES))
     for end in (client, server):
-        end.do_handshake()  # nothing, if it is over
+        end.do_handshake()  # without effect if the handshake is over, else it raises
 
 
 def _refused(credentials: Credentials, error: SSL.Error) -> CredentialsRejected:
@@ -114,18 +114,18 @@ def _present(context: SSL.Context, credentials: Credentials) -> None:
     leaf = credentials.leaf
     context.use_privatekey(leaf.key)
     context.use_certificate(leaf.certificate)
-    # In the order received, which is not always path order; NO_AUTO_CHAIN spares a search per handshake.
+    # In the order received, which need not be path order; NO_AUTO_CHAIN saves a search per handshake.
     for extra in leaf.extra:
         context.add_extra_chain_cert(extra)
 
 
 def _trust(context: SSL.Context, credentials: Credentials) -> None:
     store = context.get_cert_store()
-    if store is None:  # an OpenSSL context always has one; the binding's type allows for none
+    if store is None:  # OpenSSL's contexts always have a store; the binding's type allows None
         raise RuntimeError("the TLS context has no certificate store")
     for root in credentials.bundle.roots:
         store.add_cert(crypto.X509.from_cryptography(root.certificate))
-    # Dates are checked for every certificate of the chain right after the handshake, by `verify_peer` and
-    # with the agent's clock: so an expired peer has a named reason, and virtual time ages certificates in
-    # tests. The check is moved, not dropped: no byte passes between the handshake and `verify_peer`.
+    # OpenSSL checks no dates. `verify_peer` checks those of every certificate right after the handshake, by
+    # the agent's clock: an expired peer has a named reason, and virtual time ages certificates in tests. No
+    # byte of an application passes between the handshake and `verify_peer`.
     store.set_flags(_VERIFY_NO_CHECK_TIME)

@@ -1,8 +1,8 @@
-"""Credentials: a leaf and a trust bundle proven to fit together, before anyone can see them.
+"""Credentials: a leaf and a trust bundle that are proven to fit together.
 
-A pair that does not fit never replaces one that does; the reason is shown instead. Roots are in force all
-the same, at once and as they are: a root that was removed vouches for nobody any more, be it for ourselves.
-The leaf in force is then retained beside them, unfit to be shown to a peer, until another one comes.
+A pair that does not fit never replaces one that does; its reason is reported instead. New roots are in force
+all the same, at once: a removed root vouches for no certificate any more, our own included. The leaf in force
+is then retained beside them, marked unfit for use with peers, until another leaf comes.
 """
 
 from __future__ import annotations
@@ -36,25 +36,27 @@ class CredentialsReason(StrEnum):
     MISSING_INTERMEDIATE = "missing_intermediate"
     UNTRUSTED_CHAIN = "untrusted_chain"
     INVALID_CHAIN = "invalid_chain"
-    REFUSED_BY_OPENSSL = "refused_by_openssl"  # a key, a signature or a chain that no handshake would carry
+    REFUSED_BY_OPENSSL = (
+        "refused_by_openssl"  # a key, signature or chain with which no handshake would succeed
+    )
 
 
 class OwnFault(StrEnum):
-    """Why nobody can be served by the credentials in force: no peer would have us."""
+    """Why the credentials in force cannot be used: every peer would refuse them."""
 
     EXPIRED = "credentials_expired"
     UNTRUSTED = "credentials_untrusted"
 
 
 class CredentialsRejected(Rejection[CredentialsReason]):
-    """The pair does not fit; the former credentials stay."""
+    """The pair does not fit; the last good credentials stay in force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """The only thing a TLS context is made from. Made by `prove` and `retain`, never by hand.
+    """The only value that TLS contexts are made from. Only `prove` and `retain` make it.
 
-    `unfit` says why no peer that has these roots would have the leaf; it is empty while they fit.
+    `unfit` says why a peer with these roots would refuse the leaf; it is empty while they fit.
     """
 
     leaf: Leaf
@@ -62,7 +64,10 @@ class Credentials:
     unfit: str = ""
 
     def fault(self, at: datetime) -> tuple[OwnFault, str] | None:
-        """Why nobody can be served by them at that time, in a word and in a sentence; None if all is well."""
+        """Return why the credentials cannot be used at that time, as reason and sentence.
+
+        None if they can.
+        """
         if at > self.leaf.not_after:
             return OwnFault.EXPIRED, f"our certificate expired at {self.leaf.not_after.isoformat()}"
         return (OwnFault.UNTRUSTED, f"our certificate is {self.unfit}") if self.unfit else None
@@ -71,9 +76,9 @@ class Credentials:
 def prove(
     leaf: Leaf, bundle: TrustBundle, *, service: str, datacenter: str | None, at: datetime
 ) -> Credentials:
-    """Return the pair as credentials of `service` at time `at`; raise CredentialsRejected.
+    """Return the pair as credentials of `service` at time `at`. Raises CredentialsRejected.
 
-    `datacenter` is None when nobody has told us ours (Consul before 1.9): then any is accepted.
+    `datacenter` is None if Consul has not named ours (before 1.9); then every datacenter is accepted.
     """
     _check_key(leaf)
     _check_identity(leaf, bundle, service, datacenter)
@@ -84,9 +89,10 @@ def prove(
 
 
 def retain(leaf: Leaf, bundle: TrustBundle, at: datetime) -> Credentials:
-    """A leaf that was proven before, under other roots, fit or not.
+    """Return a leaf that was proven under other roots, with these roots; `unfit` says whether they fit.
 
-    Its own time is left to `fault`, for it goes on; that of a certificate above it is not.
+    The leaf's own validity is left to `fault`, since time goes on; that of the certificates above it is
+    checked.
     """
     try:
         _check_trust_domain(leaf, bundle)
@@ -136,7 +142,7 @@ def _check_window(leaf: Leaf, at: datetime) -> None:
 
 
 def _check_usage(leaf: Leaf) -> None:
-    """One leaf serves both ends: inbound it is a server's, outbound a client's."""
+    """Raise CredentialsRejected if the leaf may not be a server's (inbound) and a client's (outbound)."""
     try:
         usages = leaf.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
@@ -158,5 +164,5 @@ def _check_chain(leaf: Leaf, bundle: TrustBundle, at: datetime) -> None:
 
 
 def _signer_is_announced(leaf: Leaf, bundle: TrustBundle) -> bool:
-    """Whether a trusted root says that the leaf's issuer signs for it here: then only the link is missing."""
+    """Return whether a trusted root announces the leaf's issuer: then only an intermediate is missing."""
     return bool(leaf.signer) and bundle.announces(leaf.signer)

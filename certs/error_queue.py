@@ -1,4 +1,4 @@
-"""OpenSSL's queue of errors, which all TLS connections of a thread share."""
+"""OpenSSL's error queue, which all TLS connections of a thread share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from OpenSSL import crypto
 
 
 def forget_errors() -> None:
-    """Empty it.
+    """Empty the queue.
 
-    OpenSSL takes what is in the queue for the failure of the next call that only has to wait (SSL_get_error),
-    whichever connection made that. A verification that fails leaves its errors there, for pyOpenSSL takes
-    only the code out of the context; so does a write to a socket that has gone (SysCallError). What fails
-    here takes them all away.
+    When a call only has to wait, SSL_get_error takes an error left in the queue for that call's failure, on
+    whichever connection it was made. A failed verification leaves errors there, since pyOpenSSL reads only
+    the context's code; so does a write to a closed socket (SysCallError). The call here fails, and pyOpenSSL
+    then empties the queue.
     """
     with suppress(crypto.Error):
         crypto.load_certificate(crypto.FILETYPE_ASN1, b"")

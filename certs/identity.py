@@ -1,4 +1,4 @@
-"""The identity a certificate claims: exactly one URI name, in the service form."""
+"""The identity that a certificate claims: exactly one URI, in the service form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from certs.spiffe import ServiceId
 
 
 class IdentityReason(StrEnum):
-    """Why a certificate is not the certificate of a service."""
+    """Why a certificate does not name a service."""
 
     MALFORMED = "malformed"
     NO_URI = "no_uri"
@@ -26,12 +26,11 @@ class NoIdentity(Rejection[IdentityReason]):
 
 
 def service_of(certificate: x509.Certificate) -> ServiceId:
-    """Read the service out of the subject alternative names; raise NoIdentity.
+    """Return the service in the subject alternative names. Raises NoIdentity.
 
-    Consul's own proxy looks at the first URI only; a second one is refused here
-    (docs/consul-api.md#identity).
+    Consul's own proxy reads the first URI only; here a second one is refused (docs/consul-api.md#identity).
     """
-    if certificate.serial_number < 0:  # RFC 5280 §4.1.2.2; no entry of a deny list could name it
+    if certificate.serial_number < 0:  # RFC 5280 §4.1.2.2; a deny list could not name it
         raise NoIdentity(IdentityReason.MALFORMED, "the serial number is negative")
     uri = _sole_uri(certificate)
     try:

@@ -1,4 +1,4 @@
-"""Who we are: a leaf, the certificates that travel with it, and its key."""
+"""A leaf: our certificate, the certificates sent with it, and its key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pri
 
 
 class LeafReason(StrEnum):
-    """Why an answer of the leaf endpoint is not a leaf."""
+    """Why an answer of the leaf endpoint is no leaf."""
 
     MALFORMED = "malformed"
     BAD_CERTIFICATE = "bad_certificate"
@@ -41,16 +41,16 @@ class LeafReason(StrEnum):
 
 
 class LeafRejected(Rejection[LeafReason]):
-    """The leaf is unusable; the former one stays."""
+    """The leaf is unusable; the last good one stays in force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
     """A service's certificate and key.
 
-    `extra` is what followed it in `CertPEM`, in the order received: not always path order
-    (docs/consul-api.md#certificates), and to be sent unchanged. `key` stays out of repr; no text of it leaves
-    this object but by `handed_on`.
+    `extra` are the certificates after it in `CertPEM`, in the order received: it need not be path order
+    (docs/consul-api.md#certificates), and they are sent unchanged. `key` stays out of repr; only `handed_on`
+    returns it as text.
     """
 
     certificate: x509.Certificate
@@ -60,11 +60,11 @@ class Leaf:
     serial: str  # colon hex, as Consul prints it; unique within one CA only
     not_before: datetime
     not_after: datetime
-    chain_bytes: int = 0  # of DER, as each handshake sends them
+    chain_bytes: int = 0  # of DER, sent in each handshake
 
     @property
     def signer(self) -> str:
-        """The key id of whoever signed it (colon hex), as the leaf states it; empty if it does not."""
+        """The key id of the issuer (colon hex), as the leaf states it; empty if it states none."""
         try:
             issuer = self.certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
         except x509.ExtensionNotFound:
@@ -73,7 +73,7 @@ class Leaf:
 
 
 def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
-    """Read `CertPEM` and `PrivateKeyPEM`; raise LeafRejected. Whether they fit is for `credentials.prove`."""
+    """Read `CertPEM` and `PrivateKeyPEM`. Raises LeafRejected. `credentials.prove` checks that they fit."""
     certificate, *extra = chain = _certificates(cert_pem)
     size = _bounded(chain)
     try:
@@ -93,20 +93,20 @@ def parse_leaf(cert_pem: str, key_pem: str) -> Leaf:
 
 
 def handed_on(leaf: Leaf) -> tuple[str, str]:
-    """`CertPEM` and `PrivateKeyPEM` again, as `parse_leaf` reads them: for another process of ours."""
+    """Return `CertPEM` and `PrivateKeyPEM` as `parse_leaf` reads them, for another process of the agent."""
     chain = (leaf.certificate, *leaf.extra)
     key = leaf.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in chain), key.decode()
 
 
 def serial_text(number: int) -> str:
-    """`0d`, `01:ff`: a serial number as Consul prints it; one below zero has its sign."""
+    """Return a serial number as Consul prints it (`0d`, `01:ff`); a negative one with its sign."""
     size = max(1, (number.bit_length() + 7) // 8)
     return ("-" if number < 0 else "") + abs(number).to_bytes(size, "big").hex(":")
 
 
 def _bounded(chain: list[x509.Certificate]) -> int:
-    """The size of what every handshake would send; raise LeafRejected when a peer would not take it."""
+    """Return the bytes that each handshake would send. Raises LeafRejected if peers would refuse so many."""
     size = sum(len(certificate.public_bytes(Encoding.DER)) for certificate in chain)
     if len(chain) > MOST_CERTIFICATES or size > MOST_BYTES:
         detail = f"{len(chain)} certificates of {size} bytes; at most {MOST_CERTIFICATES} of {MOST_BYTES}"
@@ -115,7 +115,7 @@ def _bounded(chain: list[x509.Certificate]) -> int:
 
 
 def _certificates(cert_pem: str) -> list[x509.Certificate]:
-    if len(cert_pem) > 2 * MOST_BYTES:  # not even read
+    if len(cert_pem) > 2 * MOST_BYTES:  # too long to be parsed
         detail = f"CertPEM has {len(cert_pem)} characters; at most {2 * MOST_BYTES}"
         raise LeafRejected(LeafReason.OVERSIZED_CHAIN, detail)
     try:
@@ -125,7 +125,8 @@ def _certificates(cert_pem: str) -> list[x509.Certificate]:
 
 
 def _private_key(key_pem: str) -> PrivateKey:
-    # No cause, no text of the parser: nothing of a key, not even a broken one, gets into a traceback.
+    # Neither cause nor the parser's text: no part of a key, not even of a broken one, may get into a
+    # traceback.
     try:
         key = load_pem_private_key(key_pem.encode(), password=None)
     except Exception:  # noqa: BLE001 - ValueError, TypeError, UnsupportedAlgorithm: the parser's list is open

@@ -1,7 +1,7 @@
-"""Is the other end who it may be: the identity check after OpenSSL's, with our clock.
+"""Verifies the identity at the other end of a handshake, after OpenSSL's checks, by our clock.
 
 OpenSSL has verified signatures, CA flags, path lengths and TLS purpose against our roots, but no dates
-(`contexts.py` says why). What is left is checked here, in an order that names the plainest fault first.
+(`contexts.py` says why). The remaining checks are made here, in an order that names the simplest fault first.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from certs.leaf import serial_text
 from certs.rejection import UNREADABLE, Rejection
 from certs.spiffe import ServiceId
 
-# The same few certificates come back with every connection, and what they say does not change: reading one
-# again costs more than all of the rest here. What depends on the time or on our roots is never remembered.
+# The same certificates come back with every connection, and their content does not change. Reading one again
+# costs more than all other checks here. Nothing that depends on the time or on our roots is cached.
 _REMEMBERED = 512
 
 _Window = tuple[datetime, datetime]
@@ -32,7 +32,7 @@ E = TypeVar("E", bound=x509.ExtensionType)
 
 
 class PeerReason(StrEnum):
-    """Why a peer is refused although its chain reaches a root we trusted when the context was made."""
+    """Why a peer is refused although OpenSSL found a path to a root of the context."""
 
     MALFORMED = "malformed"
     NO_URI = "no_uri"
@@ -47,15 +47,15 @@ class PeerReason(StrEnum):
 
 
 class PeerRejected(Rejection[PeerReason]):
-    """The peer is not let through."""
+    """The peer is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Who the other end has proven to be.
+    """The identity that the other end has proven.
 
-    `not_after` is the first moment at which a certificate of its chain expires; `root` the fingerprint of the
-    root the chain ends in, to be looked up in later bundles.
+    `not_after`: when the first certificate of its chain expires; `root`: the fingerprint of the root that
+    ends the chain, to be looked up in later bundles.
     """
 
     id: ServiceId
@@ -65,7 +65,10 @@ class Peer:
 
 
 def verify_peer(chain: Sequence[bytes], bundle: TrustBundle, at: datetime) -> Peer:
-    """Judge the chain OpenSSL verified (DER, leaf first, root last) at time `at`; raise PeerRejected."""
+    """Verify the chain that OpenSSL has verified (DER, leaf first, root last) at `at`.
+
+    Raises PeerRejected.
+    """
     if not chain:
         raise PeerRejected(PeerReason.MALFORMED, "there is no certificate")
     leaf = _read_leaf(chain[0])
@@ -85,7 +88,7 @@ def verify_peer(chain: Sequence[bytes], bundle: TrustBundle, at: datetime) -> Pe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Leaf:
-    """What a leaf says, whoever shows it and whenever. `window`: not before, not after."""
+    """The content of a leaf. `window`: not before, not after."""
 
     identity: ServiceId
     serial: str
@@ -94,7 +97,7 @@ class _Leaf:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _read_leaf(der: bytes) -> _Leaf:
-    """Raise PeerRejected for what is no leaf of a service; refusals are not remembered."""
+    """Read a service's leaf. Raises PeerRejected, which is not cached."""
     leaf = _load(der)
     identity = _identity(leaf)
     _refuse_authority(leaf)
@@ -125,7 +128,7 @@ def _identity(leaf: x509.Certificate) -> ServiceId:
 
 
 def _refuse_authority(leaf: x509.Certificate) -> None:
-    """A certificate that may sign others speaks for no service (SPIFFE X.509-SVID, sections 4.1 and 4.3)."""
+    """Raise PeerRejected for a certificate that may sign others (SPIFFE X.509-SVID, sections 4.1 and 4.3)."""
     constraints = _extension(leaf, x509.BasicConstraints)
     usage = _extension(leaf, x509.KeyUsage)
     if (constraints and constraints.ca) or (usage and (usage.key_cert_sign or usage.crl_sign)):
@@ -140,14 +143,15 @@ def _extension(leaf: x509.Certificate, kind: type[E]) -> E | None:
 
 
 def _check_path(chain: Sequence[bytes], bundle: TrustBundle, at: datetime) -> tuple[str, datetime]:
-    """The fingerprint of the root, and when the first certificate above the leaf expires."""
+    """Return the root's fingerprint, and when the first certificate above the leaf expires."""
     try:
         return _walk(chain, bundle, at)
     except PeerRejected as refusal:
         if refusal.reason not in {PeerReason.EXPIRED, PeerReason.NOT_YET_VALID}:
             raise
-        # OpenSSL looked at no dates, so of two issuers of one name and key (a renewed root, a cross-signature
-        # made twice) it may have walked through the expired one. Rare, so only now look for another path.
+        # OpenSSL checks no dates. Of two issuers with one name and key (a renewed root, a repeated
+        # cross-signature) its path may contain the expired one. This is rare, so another path is looked for
+        # only now.
         try:
             path = reach(_load(chain[0]), [_load(der) for der in chain[1:]], bundle, at)
         except ChainBroken:

@@ -1,7 +1,7 @@
-"""When to ask for the next leaf: the alarm beside the blocking read.
+"""When to ask for the next leaf, beside the blocking query.
 
-Consul renews a leaf only while somebody asks, at a random point in 60-90 % of its life
-(docs/consul-api.md#leaf). The watch keeps one blocking read open; this alarm at two thirds of the life reads
+Consul renews a leaf only while a client asks, at a random point in 60-90 % of its life
+(docs/consul-api.md#leaf). The watch keeps one blocking query open; this alarm at two thirds of the life asks
 without an index.
 """
 
@@ -12,14 +12,14 @@ from enum import StrEnum
 from random import Random
 
 SHARE_OF_LIFE = 2 / 3
-JITTER = 0.05  # of the life, to either side: a fleet started together does not ask together
-REPEATS = 8  # past the alarm, ask again each time an eighth of what is left has gone
+JITTER = 0.05  # of the life, to either side, so that agents started together do not ask together
+REPEATS = 8  # after the alarm, the next question follows after an eighth of the time left
 FLOOR = timedelta(seconds=5)
 CEILING = timedelta(hours=24)
 
 
 class Freshness(StrEnum):
-    """Where in its life a leaf is."""
+    """The state of a leaf within its life."""
 
     NOT_YET_VALID = "not_yet_valid"
     FRESH = "fresh"
@@ -28,7 +28,10 @@ class Freshness(StrEnum):
 
 
 def freshness(not_before: datetime, not_after: datetime, at: datetime) -> Freshness:
-    """Fresh until two thirds of the life, then due; usable up to and including `not_after`."""
+    """Return FRESH until two thirds of the life, then DUE.
+
+    A leaf is usable up to and including `not_after`.
+    """
     if at < not_before:
         return Freshness.NOT_YET_VALID
     if at > not_after:
@@ -46,10 +49,10 @@ def next_ask(
     floor: timedelta = FLOOR,
     ceiling: timedelta = CEILING,
 ) -> timedelta:
-    """How long to wait, from `at`, before asking for a new leaf: never under `floor` nor over `ceiling`.
+    """Return how long to wait from `at` before asking for a new leaf, between `floor` and `ceiling`.
 
-    Before two thirds of the life (with jitter) wait for that moment; after it ask more and more often. An
-    expired leaf is asked for every `floor`.
+    Before two thirds of the life (with jitter) that moment is waited for; after it the questions become more
+    and more frequent. An expired leaf is asked for every `floor`.
     """
     life = not_after - not_before
     share = SHARE_OF_LIFE + rng.uniform(-JITTER, JITTER)

@@ -1,9 +1,9 @@
-"""SPIFFE IDs as Consul writes them, parsed strictly, printed canonically.
+"""Parses SPIFFE IDs of Consul's forms strictly, and prints them canonically.
 
 See docs/consul-api.md#identity for the forms.
 
-A trust domain is compared in lower case. Everything in the path (service, datacenter, namespace, node) is
-compared exactly, as Consul's intentions do with their source: `WEB` is not `web`.
+A trust domain is compared in lower case. The names in the path (service, datacenter, namespace, node) are
+compared exactly, as Consul's intentions compare their source: `WEB` is not `web`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from typing import TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
 MAX_URI_BYTES = 2048  # SPIFFE ID specification, section 2.3
-DEFAULT = "default"  # the namespace and the partition of every open-source Consul
+DEFAULT = "default"  # the only namespace and partition of Consul without Enterprise
 
 _SCHEME = "spiffe"
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")  # RFC 3986 segment-nz
-_KEPT = "$&+,:;=@"  # what Go's net/url leaves as it is in a path segment, besides the unreserved characters
+_KEPT = "$&+,:;=@"  # what Go's net/url leaves unescaped in a path segment, beside the unreserved characters
 
 
 class InvalidSpiffeId(ValueError):
-    """Not a SPIFFE ID. `rule` is a short code of the rule it breaks, `value` the text that breaks it."""
+    """The text is no SPIFFE ID. `rule`: a short code of the rule it breaks.
+
+    `value`: the text that breaks it.
+    """
 
     def __init__(self, rule: str, value: str) -> None:
         super().__init__(f"not a SPIFFE ID ({rule}): {value[:200]!r}")
@@ -47,7 +50,7 @@ class TrustDomain:
 
     @classmethod
     def parse(cls, text: str) -> TrustDomain:
-        """Accept any case; raise InvalidSpiffeId for anything that is not a host name without a port."""
+        """Parse a trust domain in any case. Raises InvalidSpiffeId for all but a host name without a port."""
         if not text.isascii():
             raise InvalidSpiffeId("trust_domain", text)
         return cls(text.lower())
@@ -159,7 +162,7 @@ SpiffeId: TypeAlias = ServiceId | AgentId | ServerId | GatewayId | WorkloadId | 
 
 
 def parse(uri: str) -> SpiffeId:
-    """Parse a URI, at most 2048 bytes of ASCII, no user, port, query or fragment; else InvalidSpiffeId."""
+    """Parse a URI: ASCII, at most 2048 bytes, no user, port, query or fragment. Raises InvalidSpiffeId."""
     if not uri.isascii():
         raise InvalidSpiffeId("ascii", uri)
     if len(uri) > MAX_URI_BYTES:
@@ -217,13 +220,13 @@ def _decode(segment: str) -> str:
 
 
 def _require_names(*names: str) -> None:
-    """A decoded slash would make two different ids print alike; dots are path traversal; controls hide."""
+    """Refuse names with which two ids would print alike, dot segments, and control characters."""
     for name in names:
         if not name or "/" in name or name in {".", ".."} or not name.isprintable():
             raise InvalidSpiffeId("name", name)
 
 
-@lru_cache(maxsize=512)  # of the few ids there are, several times for each connection
+@lru_cache(maxsize=512)  # a few ids, printed several times for each connection
 def _print(trust_domain: TrustDomain, partition: str, names: tuple[str, ...]) -> str:
     prefix = () if partition == DEFAULT else ("ap", partition)
     path = "/".join(quote(name, safe=_KEPT) for name in (*prefix, *names))

@@ -1,7 +1,7 @@
-"""Frames over one end of a unix socket pair, descriptors among them: how two processes of ours talk.
+"""Frames, with descriptors, over one end of a unix socket pair between two processes of an agent.
 
-A frame is its length and the number of its descriptors, then its bytes. The pair has no name: whoever was not
-handed an end can neither read nor write it, and what crosses is nowhere but in memory.
+A frame is its length and the number of its descriptors, then its bytes. The pair has no name, so a process
+without an end can neither read nor write it, and the bytes exist in memory only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _ANCILLARY = socket.CMSG_SPACE(MOST_DESCRIPTORS * array("i").itemsize)
 
 
 class ChannelClosed(Exception):
-    """The other end is gone, or has sent what is no frame."""
+    """The other end is gone, or has sent bytes that are no frame."""
 
 
 class Channel:
-    """One end. Any task may send; one receives."""
+    """One end. Any task may send; one task receives."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -37,20 +37,23 @@ class Channel:
         self._descriptors: deque[int] = deque()
 
     async def send(self, frame: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send it whole; the descriptors stay ours too. Raises ChannelClosed. To be cancelled is its end."""
+        """Send a frame; the caller keeps its descriptors. Raises ChannelClosed.
+
+        Cancelling breaks the channel.
+        """
         data = memoryview(_HEAD.pack(len(frame), len(descriptors)) + frame)
         async with self._sending:
             try:
                 while data:
                     await trio.lowlevel.wait_writable(self._sock)
                     sent = self._send_some(data[:_CHUNK], descriptors)
-                    descriptors = () if sent else descriptors  # they go with the first byte
+                    descriptors = () if sent else descriptors  # descriptors go with the first byte
                     data = data[sent:]
             except OSError as error:
                 raise ChannelClosed(error.strerror or str(error)) from error
 
     async def receive(self) -> tuple[bytes, list[int]]:
-        """The next frame and its descriptors, which are the caller's to close. Raises ChannelClosed."""
+        """Return the next frame and its descriptors, which the caller closes. Raises ChannelClosed."""
         length, count = _HEAD.unpack(await self._take(_HEAD.size))
         if length > MAX_FRAME or count > MOST_DESCRIPTORS:
             raise ChannelClosed(f"no frame: {length} bytes, {count} descriptors")
@@ -60,7 +63,7 @@ class Channel:
         return frame, [self._descriptors.popleft() for _ in range(count)]
 
     def close(self) -> None:
-        """Give up this end, and whatever came and was not taken."""
+        """Close this end, and descriptors that came and were not received."""
         self._sock.close()
         while self._descriptors:
             os.close(self._descriptors.popleft())
@@ -77,7 +80,8 @@ class Channel:
         while len(self._buffer) < size:
             await trio.lowlevel.wait_readable(self._sock)
             try:
-                # socket.recv_fds would do, but it forgets its flags: a descriptor must not outlive an exec.
+                # socket.recv_fds drops its flags argument; MSG_CMSG_CLOEXEC keeps descriptors from outliving
+                # an exec.
                 data, ancillary, _, _ = self._sock.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 continue

@@ -1,4 +1,4 @@
-"""Where the upstreams are, in a worker: nothing is watched here, the control process says what it hears."""
+"""The endpoints in a worker, which come by messages: the control process watches them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = tuple[Lookup, float | None]
 
 
 class HandedSources:
-    """EndpointSources by lookup (agent.snapshot.EndpointSources); `say` asks the control process."""
+    """Endpoints by lookup (agent.snapshot.EndpointSources); `say` sends a request to the control process."""
 
     def __init__(self, say: Callable[[AskedAgain | GatewaysWanted], None]) -> None:
         self._say = say
@@ -25,7 +25,10 @@ class HandedSources:
         self._numbers: dict[int, Key] = {}
 
     def source(self, lookup: Lookup, poll_interval: float | None, /) -> EndpointSource:
-        """The source of that lookup; gateways are wanted from when somebody looks for them."""
+        """Return the source of a lookup.
+
+        The first call for gateways asks the control process to watch them.
+        """
         key = _key(lookup, poll_interval)
         source = self._sources.get(key)
         if source is None:
@@ -35,10 +38,10 @@ class HandedSources:
         return source
 
     def want(self, upstreams: Iterable[Upstream], /) -> None:
-        """The control process has the same upstreams, and knows."""
+        """Do nothing: the control process has the same upstreams, and watches them."""
 
     def take(self, handed: HandedEndpoints) -> None:
-        """News of a source."""
+        """Apply a newer state of a source."""
         key = _key(handed.lookup, handed.poll_interval)
         source = self._sources.setdefault(key, _unknown(handed.lookup))
         self._numbers[handed.number] = key
@@ -48,7 +51,7 @@ class HandedSources:
             source.endpoints.publish(handed.endpoints)
 
     def drop(self, number: int) -> None:
-        """No news of that source will come any more."""
+        """Forget a source that will not be updated any more."""
         key = self._numbers.pop(number, None)
         if key is not None and key not in self._numbers.values():
             self._sources.pop(key, None)

@@ -1,7 +1,7 @@
-"""The control process's end of one worker: tells it the board, asks how it is, hears what it wants.
+"""The control process's end of one worker: sends it values, asks for reports, receives requests.
 
-Whatever the worker says is read by a schema. One that says nothing for `HUNG_SECONDS`, or something that is
-no word, is given up: its link ends, and whoever began it kills it.
+The worker's messages are decoded by a schema. If a worker does not answer for `HUNG_SECONDS`, or sends bytes
+that are no message, its link ends and the supervisor kills the process.
 """
 
 from __future__ import annotations
@@ -20,133 +20,136 @@ from agent.net.listeners import ListenerKey
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.messages import Finish, HandedSockets, Report, Welcome, encode
 from agent.workers.publisher import Subscriber
-from agent.workers.reports import AskedAgain, GatewaysWanted, NotAWord, Reported, read
+from agent.workers.reports import AskedAgain, GatewaysWanted, NotAWorkerMessage, Reported, read
 
-BEAT_SECONDS = 1.0  # between two reports nobody has asked for
-START_SECONDS = 60.0  # for an interpreter to begin and to be told everything
+BEAT_SECONDS = 1.0  # between two reports asked for to see that the worker lives
+START_SECONDS = 60.0  # for an interpreter to start and to apply all values
 HUNG_SECONDS = 10.0
-PATIENCE = 2.0  # seconds for a report that somebody waits for
+PATIENCE = 2.0  # seconds to wait for a report
 
 
 class WorkerEnd(StrEnum):
-    """How a worker ended unasked."""
+    """How a worker ended by itself."""
 
     EXITED = "exited"
     KILLED = "killed"
     HUNG = "hung"
     UNREADABLE = "unreadable"
     NOT_STARTED = "not_started"
-    INTERNAL_ERROR = "internal_error"  # of ours, in talking to it
+    INTERNAL_ERROR = "internal_error"  # in this process's link to it
 
 
 @dataclass(slots=True, eq=False)
 class _Question:
-    order: Report | Finish
+    message: Report | Finish
     answered: trio.Event = field(default_factory=trio.Event)
     answer: Reported | None = None
 
 
 class WorkerLink:
-    """One worker, from welcome to end."""
+    """One worker, from the welcome to its end."""
 
     def __init__(
         self,
         sock: socket.socket,
-        reader: Subscriber,
+        subscriber: Subscriber,
         *,
         pid: int,
         since: datetime,
         sockets: Callable[[ListenerKey], Sequence[socket.socket]],
-        heard: Callable[[AskedAgain | GatewaysWanted], None],
+        on_request: Callable[[AskedAgain | GatewaysWanted], None],
         on_serving: Callable[[], None],
         faults: FaultEvents,
     ) -> None:
         self.pid = pid
         self.since = since
-        self.serving = False  # it has carried out what there was to be told
+        self.serving = False  # it has applied the values it was sent
         self.last: Reported | None = None
-        self.cut = 0  # connections that had to be ended with it
+        self.cut = 0  # connections that were cut by its end
         self._channel = Channel(sock)
-        self._reader = reader
-        reader.news = self._poke
+        self._subscriber = subscriber
+        subscriber.news = self._wake
         self._sockets = sockets
-        self._heard = heard
+        self._on_request = on_request
         self._on_serving = on_serving
         self._faults = faults
         self._numbers = 0
         self._to_ask: deque[_Question] = deque()
         self._asked: dict[int, _Question] = {}
-        self._poked = trio.Event()
+        self._woken = trio.Event()
         self._end: tuple[WorkerEnd, str] | None = None
         self._scope = trio.CancelScope()
 
     async def run(self, welcome: Welcome) -> tuple[WorkerEnd, str]:
-        """Until it ends, and how that came. Times in seconds."""
+        """Serve the link until the worker ends; return how it ended, and a detail."""
         try:
             if not await contained(self._faults, Where.WORKER, f"worker {self.pid}", self._converse, welcome):
                 self._over(WorkerEnd.INTERNAL_ERROR, "the link to it has failed; the log has more")
         finally:
             self.serving = False
             self._channel.close()
-            self._reader.close()
+            self._subscriber.close()
             for question in (*self._to_ask, *self._asked.values()):
                 question.answered.set()
-        assert self._end is not None  # nothing else ends the scope but who is told, who hears and who looks
+        assert self._end is not None  # each of the three tasks sets it before the scope ends
         return self._end
 
     async def _converse(self, welcome: Welcome) -> None:
         with self._scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tell, welcome)
-                nursery.start_soon(self._hear)
-                nursery.start_soon(self._look)
+                nursery.start_soon(self._send, welcome)
+                nursery.start_soon(self._receive)
+                nursery.start_soon(self._check_liveness)
 
     async def report(self, *, rows: bool = False, patience: float = PATIENCE) -> Reported | None:
-        """How it is doing once it has carried out what was said so far; None if it does not answer."""
+        """Ask for a report, made after all messages so far.
+
+        Return None without an answer in `patience` seconds.
+        """
         self._numbers += 1
         return await self._ask(self._numbers, Report(number=self._numbers, rows=rows), patience)
 
-    async def finish(self, order: Finish) -> None:
-        """End it. What it had, if it does not answer, counts as cut."""
-        told = await self._ask(0, order, float("inf"))
-        if told is not None:
-            self.cut = told.cut or 0
+    async def finish(self, message: Finish) -> None:
+        """End the worker. If it does not answer, its last known connections count as cut."""
+        reported = await self._ask(0, message, float("inf"))
+        if reported is not None:
+            self.cut = reported.cut or 0
         elif self.last is not None:
             self.cut = self.last.live
 
-    async def _ask(self, number: int, order: Report | Finish, patience: float) -> Reported | None:
+    async def _ask(self, number: int, message: Report | Finish, patience: float) -> Reported | None:
         if self._end is not None:
             return None
-        question = self._asked[number] = _Question(order)
+        question = self._asked[number] = _Question(message)
         self._to_ask.append(question)
-        self._poke()
+        self._wake()
         with trio.move_on_after(patience):
             await question.answered.wait()
         self._asked.pop(number, None)
         return question.answer
 
-    def _poke(self) -> None:
-        self._poked.set()
+    def _wake(self) -> None:
+        self._woken.set()
 
-    async def _tell(self, welcome: Welcome) -> None:
+    async def _send(self, welcome: Welcome) -> None:
         try:
             await self._channel.send(encode(welcome))
             while True:
-                self._poked = trio.Event()
-                if not await self._tell_next():
-                    await self._poked.wait()
+                self._woken = trio.Event()
+                if not await self._send_next():
+                    await self._woken.wait()
         except ChannelClosed as error:
             self._over(WorkerEnd.EXITED, str(error))
 
-    async def _tell_next(self) -> bool:
-        """One frame; whether there was one to send."""
-        told = self._reader.next()
-        if told is not None:
-            name, frame = told
+    async def _send_next(self) -> bool:
+        """Send one frame; return whether there was one to send."""
+        item = self._subscriber.next()
+        if item is not None:
+            name, frame = item
             await self._channel.send(frame, self._descriptors(name))
             return True
         if self._to_ask:
-            await self._channel.send(encode(self._to_ask.popleft().order))
+            await self._channel.send(encode(self._to_ask.popleft().message))
             return True
         return False
 
@@ -155,28 +158,28 @@ class WorkerLink:
             return [sock.fileno() for sock in self._sockets(name[1])]
         return []
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         try:
             while True:
                 frame, _ = await self._channel.receive()
                 self._take(frame)
         except ChannelClosed as error:
             self._over(WorkerEnd.EXITED, str(error))
-        except NotAWord as error:
+        except NotAWorkerMessage as error:
             self._over(WorkerEnd.UNREADABLE, str(error))
 
     def _take(self, frame: bytes) -> None:
-        word = read(frame)
-        if isinstance(word, Reported):
-            self.last = word
-            question = self._asked.pop(word.number, None)
+        message = read(frame)
+        if isinstance(message, Reported):
+            self.last = message
+            question = self._asked.pop(message.number, None)
             if question is not None:
-                question.answer = word
+                question.answer = message
                 question.answered.set()
         else:
-            self._heard(word)
+            self._on_request(message)
 
-    async def _look(self) -> None:
+    async def _check_liveness(self) -> None:
         patience = START_SECONDS
         while True:
             if await self.report(patience=patience) is None:
@@ -188,7 +191,7 @@ class WorkerLink:
             patience = HUNG_SECONDS
             await trio.sleep(BEAT_SECONDS)
 
-    def _over(self, death: WorkerEnd, detail: str) -> None:
+    def _over(self, end: WorkerEnd, detail: str) -> None:
         if self._end is None:
-            self._end = death, detail
+            self._end = end, detail
         self._scope.cancel()

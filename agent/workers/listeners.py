@@ -1,9 +1,9 @@
-"""Listeners of an agent with workers: the control process binds, every worker lets callers in.
+"""Listeners of an agent with workers: the control process binds, every worker accepts.
 
-Each worker has a listening socket of its own at every TCP address (SO_REUSEPORT), and the kernel shares the
-callers out. The control process made it and keeps it: who waits in its queue when the worker dies is served
-by the next one. A unix socket, or one that systemd has made, is one for all: whoever is first takes the
-caller.
+Each worker has a listening socket of its own at every TCP address (SO_REUSEPORT), and the kernel distributes
+callers among them. The control process makes and keeps these sockets, so that callers in the queue of a dead
+worker are served by its successor. All workers share a unix socket, or a socket from systemd: the first to
+accept has the caller.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from agent.workers.publisher import Publisher, SendOrder
 
 
 class SharedListeners(Listeners):
-    """The control process's: bound here, put on the board, accepted from elsewhere."""
+    """The listeners of the control process: bound here, published to the workers, which accept."""
 
     shareable = True
 
-    def __init__(self, events: ListenerEvents, board: Publisher) -> None:
+    def __init__(self, events: ListenerEvents, publisher: Publisher) -> None:
         super().__init__(events)
-        self._board = board
+        self._publisher = publisher
         self._of: dict[tuple[ListenerKey, int], list[Bound]] = {}  # by listener and worker
 
     def sockets(self, key: ListenerKey, slot: int) -> list[socket.socket]:
-        """The sockets of one worker for one listener, the same for its successor. Raises BindFailed."""
+        """Return a worker's sockets for a listener; its successor gets the same ones. Raises BindFailed."""
         opening = self._openings.get(key)
         if opening is None or not opening.listening:
             return []
@@ -44,15 +44,15 @@ class SharedListeners(Listeners):
         return [*(bound.sock for bound in own), *common]
 
     def give_up(self, slot: int) -> None:
-        """No worker will come there soon: the kernel is to send no caller there."""
+        """Close a slot's sockets, so that the kernel sends no callers to a worker that is down."""
         for key in [key for key in self._of if key[1] == slot]:
             _close(self._of.pop(key))
 
     async def close(self, key: ListenerKey) -> None:
-        """Let nobody in there any more; the workers hear of it."""
+        """Close a listener, here and in the workers."""
         opening = self._openings.pop(key, None)
         if opening is not None:
-            self._board.withdraw((HandedSockets, key))
+            self._publisher.withdraw((HandedSockets, key))
             for own in [own for own in self._of if own[0] == key]:
                 _close(self._of.pop(own))
             if opening.listening:
@@ -67,42 +67,42 @@ class SharedListeners(Listeners):
                 bound.listen()
             self.events.listening(bound.purpose, bound.address)
         opening.listening = True
-        self._board.post(
+        self._publisher.post(
             (HandedSockets, key),
             SendOrder.SOCKETS,
             Latest(HandedSockets(key=key, purpose=opening.purpose)),
-            lambda order: order,
+            lambda message: message,
             withdrawal=Withdrawn(key=key),
         )
 
 
 class HandedListeners(Listeners):
-    """A worker's: a listener lets callers in while it is wanted and its sockets have been handed over."""
+    """The listeners of a worker: each accepts while the registration wants it and its sockets are here."""
 
     def __init__(self, events: AdmissionEvents) -> None:
         super().__init__(_OfAdmission(events))
         self._handed: dict[ListenerKey, Sequence[socket.socket]] = {}
 
     async def bind(self, key: ListenerKey, opening: Opening) -> None:
-        """It is wanted."""
+        """Accept on this listener once its sockets are here."""
         await self.add(key, opening)
 
     async def add(self, key: ListenerKey, opening: Opening) -> None:
-        """It is wanted."""
+        """Accept on this listener once its sockets are here."""
         self._openings[key] = opening
         self._join(key)
         await trio.lowlevel.checkpoint()
 
     async def hand(self, key: ListenerKey, sockets: Sequence[socket.socket]) -> None:
-        """Listening sockets for it; any former ones are over."""
+        """Take the sockets of a listener, in place of earlier ones."""
         await self.withdraw(key)
         for sock in sockets:
-            sock.setblocking(False)  # Python does not know that they are, and a copy would be as it thinks
+            sock.setblocking(False)  # sets Python's own flag, which a duplicate takes over
         self._handed[key] = sockets
         self._join(key)
 
     async def withdraw(self, key: ListenerKey) -> None:
-        """Its sockets are over; it may still be wanted, and get others."""
+        """Close the sockets of a listener, which may get others later."""
         for sock in self._handed.pop(key, ()):
             sock.close()
         opening = self._openings.get(key)
@@ -112,7 +112,7 @@ class HandedListeners(Listeners):
             opening.scope, opening.ended = trio.CancelScope(), None
 
     def close_handed(self) -> None:
-        """Give every socket back."""
+        """Close every socket."""
         for sockets in self._handed.values():
             for sock in sockets:
                 sock.close()
@@ -121,14 +121,14 @@ class HandedListeners(Listeners):
     def _join(self, key: ListenerKey) -> None:
         opening, sockets = self._openings.get(key), self._handed.get(key)
         if opening is not None and sockets:
-            # Copies, for a listener that is closed closes its sockets, and may be wanted again.
+            # Duplicates, since closing the listener closes its sockets, and it may be wanted again.
             opening.bound = [Bound(purpose=opening.purpose, address="", sock=sock.dup()) for sock in sockets]
             self.own.add(opening.bound, meshed=opening.meshed)
             self._start(key, opening)
 
 
 class _OfAdmission:
-    """agent.net.listeners.ListenerEvents of a worker: where it listens, its control process has said."""
+    """agent.net.listeners.ListenerEvents of a worker; the control process logs where the agent listens."""
 
     def __init__(self, events: AdmissionEvents) -> None:
         self._events = events
@@ -136,16 +136,16 @@ class _OfAdmission:
         self.internal_error = events.internal_error
 
     def listening(self, purpose: str, address: str) -> None:
-        """Said already."""
+        """Logged by the control process."""
 
     def listening_ended(self, purpose: str, address: str) -> None:
-        """Said already."""
+        """Logged by the control process."""
 
     def listening_failed(self, purpose: str, detail: str) -> None:
-        """Nothing is bound here."""
+        """A worker binds nothing."""
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
-        """Callers are turned away."""
+        """The listener is full."""
         self._events.overflowed(admission, reason)
 
     def exhausted(self, error: OSError, /) -> None:

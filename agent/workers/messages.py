@@ -1,11 +1,12 @@
-"""What the control process tells its workers, and how it is written: the newest values, one frame each.
+"""The messages from the control process to its workers: the newest values, one frame each.
 
-A frame is MessagePack: the name of the order, and its value. The classes of the values are the schema, so a
-field of theirs crosses without a second description of it, and what is read back can be nothing but what they
-describe. What a value derives from its fields (tiers, compiled patterns) is no field, and is derived anew.
-Upwards, from processes that talk to the network, comes JSON with a schema (`agent.workers.reports`).
+A frame is MessagePack: the name of the message's class, and its value. The classes of the values are the
+schema, so that a new field needs no second description, and a decoded value can only be one that they
+describe. What a value derives from its fields (tiers, compiled patterns) is not sent, but derived anew.
+Messages in the other direction, from processes that talk to the network, are JSON with a schema
+(`agent.workers.reports`).
 
-The key of the leaf crosses here and nowhere else: not in a file, an argument or a variable.
+The leaf's private key crosses between processes here and nowhere else: in no file, argument or variable.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 6  # of the frames; changed when a worker of another version could misread them
+FORMAT = 6  # of the frames; raised when a worker of another version could misread them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """The first frame: which worker it is of how many, and what the agent was told at start."""
+    """The first frame: the worker's number, how many there are, and the agent's settings."""
 
     format: int = FORMAT
     version: str
@@ -54,9 +55,9 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedCredentials:
-    """Credentials that the control process has proven, as Consul's answers were, and when that was.
+    """Credentials that the control process has proven, as Consul answered them, and the time of the proof.
 
-    `unfit`: the roots do not vouch for the leaf any more, and why.
+    `unfit`: why the roots no longer vouch for the leaf; empty while they do.
     """
 
     cert_pem: str
@@ -79,7 +80,7 @@ class HandedConfirmation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedEndpoints:
-    """Where one lookup's instances are; None as long as nobody knows. `number` is for asking again."""
+    """The endpoints of one lookup; None before the first answer. `number` identifies it in `AskedAgain`."""
 
     number: int
     lookup: Lookup
@@ -91,7 +92,7 @@ class HandedEndpoints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedSockets:
-    """Listening sockets of one listener, in the frame's descriptors; the former ones are over."""
+    """The listening sockets of one listener, in the frame's descriptors; they replace earlier ones."""
 
     key: ListenerKey
     purpose: str
@@ -106,21 +107,21 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unwatched:
-    """Endpoints are wanted no more."""
+    """The endpoints of that number will not be updated any more."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verbosity:
-    """How much is to be logged from now on."""
+    """The log level from now on."""
 
     level: LogLevel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Say how it goes, when everything said before is carried out. `rows`: each connection too."""
+    """Ask for a report once all messages before are applied. `rows`: each connection as well."""
 
     number: int
     rows: bool = False
@@ -128,10 +129,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """End now: cut what lives, for that reason, and say how it went."""
+    """Ask the worker to end: close every connection, and report how many were cut."""
 
 
-Order = (
+Message = (
     Welcome
     | DenyList
     | Registration
@@ -149,36 +150,36 @@ Order = (
 )
 
 
-class NotAnOrder(Exception):
-    """A frame that is none of the orders. The text quotes nothing of a key."""
+class NotAMessage(Exception):
+    """A frame that is none of the messages. The text quotes nothing of a key."""
 
 
 class _Frame(msgspec.Struct, array_like=True):
-    order: str
+    message: str
     value: msgspec.Raw
 
 
-_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Order)}
+_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 _FRAMES = msgspec.msgpack.Decoder(_Frame)
 
 
-def encode(order: Order) -> bytes:
-    """As a frame."""
-    return msgspec.msgpack.encode((type(order).__name__, order), enc_hook=_path_text)
+def encode(message: Message) -> bytes:
+    """Return the message as a frame."""
+    return msgspec.msgpack.encode((type(message).__name__, message), enc_hook=_path_text)
 
 
-def decode(frame: bytes) -> Order:
-    """The order in a frame; raise NotAnOrder."""
+def decode(frame: bytes) -> Message:
+    """Return the message in a frame. Raises NotAMessage."""
     try:
         framed = _FRAMES.decode(frame)
-        return _decoder(framed.order).decode(framed.value)
+        return _decoder(framed.message).decode(framed.value)
     except (*UNDECODABLE, KeyError) as error:
-        raise NotAnOrder(str(error)) from error
+        raise NotAMessage(str(error)) from error
 
 
 @cache
-def _decoder(name: str) -> msgspec.msgpack.Decoder[Order]:
-    """The reader of one kind of order, made when the first one comes."""
+def _decoder(name: str) -> msgspec.msgpack.Decoder[Message]:
+    """Return the decoder of one class of messages, made at its first use."""
     return msgspec.msgpack.Decoder(_KINDS[name], dec_hook=_path)
 
 
@@ -195,7 +196,7 @@ def _path(kind: type, value: object) -> object:
 
 
 def without_secrets(settings: Settings) -> Settings:
-    """The settings as workers need them, who never talk to Consul."""
+    """Return the settings without what only Consul's client needs, since workers never talk to Consul."""
     return replace(
         settings,
         token=None,
@@ -210,7 +211,7 @@ def without_secrets(settings: Settings) -> Settings:
 
 
 def hand_on(contexts: Contexts, service: str, datacenter: str | None, at: datetime) -> HandedCredentials:
-    """Credentials in force, to be handed to a worker."""
+    """Return the credentials in force as a message for a worker."""
     cert_pem, key_pem = handed_on(contexts.credentials.leaf)
     return HandedCredentials(
         cert_pem=cert_pem,
@@ -225,7 +226,7 @@ def hand_on(contexts: Contexts, service: str, datacenter: str | None, at: dateti
 
 
 def taken_up(handed: HandedCredentials) -> Contexts:
-    """The same in a worker, proven once more: one way leads to a TLS context, everywhere."""
+    """Return a worker's TLS contexts; the credentials are proven again, as before every TLS context."""
     leaf, bundle = parse_leaf(handed.cert_pem, handed.key_pem), parse_roots(handed.roots)
     if handed.unfit:
         return build_contexts(Credentials(leaf=leaf, bundle=bundle, unfit=handed.unfit), handed.generation)
@@ -234,19 +235,19 @@ def taken_up(handed: HandedCredentials) -> Contexts:
 
 
 def hand_on_confirmation(confirmation: Confirmation) -> HandedConfirmation:
-    """A confirmation, to be handed to a worker, whose trio counts from another moment."""
+    """Return a confirmation as a message for a worker, whose trio clock starts at another moment."""
     ago = trio.current_time() - confirmation.moment
     return HandedConfirmation(at=confirmation.at, monotonic=monotonic() - ago)
 
 
 def confirmation_of(handed: HandedConfirmation) -> Confirmation:
-    """The same in a worker, however long the frame was on its way."""
+    """Return the confirmation by the worker's own trio clock, however long the frame was on its way."""
     ago = monotonic() - handed.monotonic
     return Confirmation(at=handed.at, moment=trio.current_time() - ago)
 
 
 def roots_answer_of(bundle: TrustBundle) -> dict[str, object]:
-    """The bundle in the form of `/v1/agent/connect/ca/roots`."""
+    """Return the bundle in the form of an answer of /v1/agent/connect/ca/roots."""
     roots = [
         {
             "ID": root.id,

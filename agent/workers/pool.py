@@ -1,4 +1,4 @@
-"""The data plane of an agent with workers: several processes serve, this one hands them the newest values.
+"""The data plane in several processes: workers serve, and this process sends them the newest values.
 
 control process: the control plane, the admin endpoint, the service manager
    │  a socket pair each; the newest values go down, reports come up
@@ -48,21 +48,21 @@ from upstreams.endpoints import Endpoint
 from upstreams.reach import AddressWarning, DialAddress
 from upstreams.spec import Destination, Gateways, Lookup, Upstream
 
-LOOK_SECONDS = 0.05  # how often a drain looks for the last connection
+LOOK_SECONDS = 0.05  # the interval at which a drain counts live connections
 
 Share = Callable[[Lookup, float | None, EndpointSource], Awaitable[None]]
 
 
 class PoolEvents(DataPlaneEvents, WorkerEvents, Protocol):
-    """Who hears what the pool and its listeners do; must not block."""
+    """The events of the pool and its listeners; must not block."""
 
     @property
     def level(self) -> LogLevel:
-        """How much is logged now."""
+        """The present log level."""
 
 
 class SharedSources(EndpointSources, Protocol):
-    """The sources of endpoints, which tell when one is watched and how its watch fares."""
+    """Sources of endpoints that report when one is watched, and the state of its watch."""
 
     def share_with(self, share: Share, on_status: Callable[[WatchStatus], None], /) -> None:
         """Run `share` beside each watch, and call `on_status` when one fails or recovers."""
@@ -106,8 +106,8 @@ class WorkerPool:
         self._numbers = 0
         self._shared: dict[int, tuple[EndpointSource, Callable[[], None]]] = {}
         self._ledger = Ledger(clock, events)  # stays empty: the workers have the connections
-        self._board = Publisher()
-        self._listeners = SharedListeners(events, self._board)
+        self._publisher = Publisher()
+        self._listeners = SharedListeners(events, self._publisher)
         self.reconciler = reconciler(
             snapshot=snapshot,
             settings=settings,
@@ -123,9 +123,9 @@ class WorkerPool:
         self._supervisor = Supervisor(
             settings=settings,
             spawn=spawn,
-            board=self._board,
+            publisher=self._publisher,
             sockets=self,
-            heard=self._heard,
+            on_request=self._on_request,
             events=events,
             clock=clock,
         )
@@ -134,7 +134,7 @@ class WorkerPool:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as tasks:
-            self._board.start(tasks)
+            self._publisher.start(tasks)
             self._post_values()
             self.reconciler.serve_in(tasks, tasks)
             self._supervisor.start(tasks)
@@ -142,14 +142,14 @@ class WorkerPool:
             tasks.cancel_scope.cancel()
 
     def _post_values(self) -> None:
-        board, snapshot = self._board, self._snapshot
-        board.post("deny list", SendOrder.POLICY, snapshot.deny_list, lambda value: value)
-        board.post("log level", SendOrder.POLICY, self._level, lambda level: Verbosity(level=level))
-        board.post("registration", SendOrder.REGISTRATION, snapshot.registration, lambda value: value)
-        board.post("credentials", SendOrder.CREDENTIALS, snapshot.credentials, self._hand_on)
-        board.post("policy", SendOrder.INTENTIONS, snapshot.policy, lambda value: value)
-        board.post("confirmed", SendOrder.CONFIRMED, snapshot.confirmed, hand_on_confirmation)
-        board.post("outgoing", SendOrder.INTENTIONS, snapshot.source_intentions, lambda value: value)
+        publisher, snapshot = self._publisher, self._snapshot
+        publisher.post("deny list", SendOrder.POLICY, snapshot.deny_list, lambda value: value)
+        publisher.post("log level", SendOrder.POLICY, self._level, lambda level: Verbosity(level=level))
+        publisher.post("registration", SendOrder.REGISTRATION, snapshot.registration, lambda value: value)
+        publisher.post("credentials", SendOrder.CREDENTIALS, snapshot.credentials, self._hand_on)
+        publisher.post("policy", SendOrder.INTENTIONS, snapshot.policy, lambda value: value)
+        publisher.post("confirmed", SendOrder.CONFIRMED, snapshot.confirmed, hand_on_confirmation)
+        publisher.post("outgoing", SendOrder.INTENTIONS, snapshot.source_intentions, lambda value: value)
 
     # --- agent.proxy.dataplane.DataPlane ---
 
@@ -176,7 +176,7 @@ class WorkerPool:
         with trio.move_on_after(seconds):
             while not hurry.is_set():
                 reports = await self._supervisor.reports(rows=False)
-                if not any(told.live for told in reports.values()):
+                if not any(report.live for report in reports.values()):
                     break
                 await trio.sleep(LOOK_SECONDS)
         await self._listeners.close_all()
@@ -208,7 +208,7 @@ class WorkerPool:
     def sockets(self, slot: int, key: ListenerKey, /) -> Sequence[socket.socket]:
         try:
             return self._listeners.sockets(key, slot)
-        except BindFailed as error:  # the address is ours: only for want of descriptors
+        except BindFailed as error:  # the address is ours, so only a lack of descriptors can be the cause
             self._events.listening_failed(f"worker {slot}", str(error))
             return []
 
@@ -218,7 +218,7 @@ class WorkerPool:
     # --- endpoints ---
 
     async def _share(self, lookup: Lookup, poll_interval: float | None, source: EndpointSource, /) -> None:
-        """Keep the workers informed of those endpoints, until cancelled."""
+        """Publish those endpoints to the workers until cancelled."""
         self._numbers += 1
         number = self._numbers
         cell: Latest[HandedEndpoints] = Latest()
@@ -239,7 +239,7 @@ class WorkerPool:
         self._shared[number] = source, publish
         name = (HandedEndpoints, number)
         withdrawal = Unwatched(number=number)
-        self._board.post(name, SendOrder.ENDPOINTS, cell, lambda handed: handed, withdrawal=withdrawal)
+        self._publisher.post(name, SendOrder.ENDPOINTS, cell, lambda handed: handed, withdrawal=withdrawal)
         try:
             publish()
             version = source.endpoints.version
@@ -248,22 +248,22 @@ class WorkerPool:
                 publish()
         finally:
             del self._shared[number]
-            self._board.withdraw(name)
+            self._publisher.withdraw(name)
 
     def _watch_changed(self, status: WatchStatus, /) -> None:
         for source, publish in list(self._shared.values()):
             if source.status is status:
                 publish()
 
-    def _heard(self, word: AskedAgain | GatewaysWanted) -> None:
-        if isinstance(word, GatewaysWanted):
-            self._sources.source(Gateways(word.datacenter), None)
-        elif word.number in self._shared:
-            self._shared[word.number][0].ask_again()
+    def _on_request(self, message: AskedAgain | GatewaysWanted) -> None:
+        if isinstance(message, GatewaysWanted):
+            self._sources.source(Gateways(message.datacenter), None)
+        elif message.number in self._shared:
+            self._shared[message.number][0].ask_again()
 
     def _hand_on(self, contexts: Contexts) -> HandedCredentials:
         registration = self._snapshot.registration.value
-        assert registration is not None  # credentials are asked for by it
+        assert registration is not None  # credentials are asked for by the registration's service
         at = min(self._clock(), contexts.credentials.leaf.not_after)
         return hand_on(contexts, registration.service, registration.datacenter, at)
 

@@ -1,4 +1,4 @@
-"""Worker processes as such: how one is begun, and how it is known to be gone."""
+"""Starts worker processes, and waits for their end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import trio
 
 COMMAND = "worker"  # of `python -m agent`; not for people
 
-_ROOT = Path(__file__).resolve().parents[2]  # where `agent` is found, wherever we were started
+_ROOT = Path(__file__).resolve().parents[2]  # where `agent` is imported from, whatever the working directory
 _NOT_FOR_WORKERS = ("CONSUL_", "CONNECT_", "SIDECAR_", "NOTIFY_", "LISTEN_", "WATCHDOG_", "CREDENTIALS_")
 
 
 class Process(Protocol):
-    """What is needed of one."""
+    """The part of a process object that is used."""
 
     pid: int
 
@@ -32,7 +32,7 @@ Spawn = Callable[[socket.socket], Awaitable[Process]]
 
 
 def spawner(environ: Mapping[str, str]) -> Spawn:
-    """Begins workers of the same interpreter, with nothing of Consul's or systemd's in their environment."""
+    """Return a function that starts a worker, without Consul's or systemd's variables."""
     kept = {name: value for name, value in environ.items() if not name.startswith(_NOT_FOR_WORKERS)}
 
     async def spawn(end: socket.socket) -> Process:
@@ -48,8 +48,8 @@ def spawner(environ: Mapping[str, str]) -> Spawn:
 
 
 async def reap(process: Process, *, patient: bool) -> int:
-    """Its exit code. One that was told to end has a moment for it."""
-    # One that is gone already ends in a moment, and how it did is worth knowing.
+    """Wait for the process to end, and kill it if it does not; return its exit code."""
+    # A process that has ended needs a moment to be reaped, and its exit code says how it ended.
     with trio.move_on_after(1.0 if patient else 0.1, shield=True):
         await process.wait()
     if process.returncode is None:

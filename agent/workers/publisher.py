@@ -1,8 +1,8 @@
-"""What every worker has to know: the newest values, in the order in which they must be known.
+"""Sends the newest values to every worker, in the order in which the worker needs them.
 
-Whoever reads it, one reader for each worker, is told every value once and, after that, each newer one; values
-between that nobody had time for are skipped, as with `Latest`. A value of a lower rank is always told first:
-a worker has the deny list and the credentials before it has a socket to let anybody in by.
+Each worker has one subscriber, which gets every value once and then each newer one; values that are replaced
+before they are sent are skipped, as with `Latest`. A value of a lower rank is always sent first: a worker has
+the deny list and the credentials before it has a socket to accept callers on.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import trio
 
 from agent.base.latest import Latest
-from agent.workers.messages import Order, encode
+from agent.workers.messages import Message, encode
 
 T = TypeVar("T")
 
 
 class SendOrder(IntEnum):
-    """The order of telling."""
+    """The order in which values are sent."""
 
     POLICY = 0
     REGISTRATION = 1
@@ -34,25 +34,25 @@ class SendOrder(IntEnum):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Item:
-    """One value. `withdrawal` is what is said when it is on the board no more."""
+    """One value. `withdrawal`: the message sent once the value is withdrawn."""
 
     rank: SendOrder
     cell: Latest[Any]
-    order: Callable[[Any], Order]
-    withdrawal: Order | None
+    message: Callable[[Any], Message]
+    withdrawal: Message | None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     _frame: bytes = field(default=b"", repr=False)  # may hold a key
     _version: int = 0
 
     @property
     def version(self) -> int:
-        """Of the newest value."""
+        """The version of the newest value."""
         return self.cell.version
 
     def frame(self) -> bytes:
-        """The newest value, written once for all readers."""
+        """Return the newest value as a frame, encoded once for all subscribers."""
         if self._version != self.cell.version:
-            self._frame = encode(self.order(self.cell.value))
+            self._frame = encode(self.message(self.cell.value))
             self._version = self.cell.version
         return self._frame
 
@@ -61,12 +61,12 @@ class Publisher:
     """The values, by name."""
 
     def __init__(self) -> None:
-        self._nursery: trio.Nursery  # given by `start`
+        self._nursery: trio.Nursery  # set by `start`
         self._items: dict[Hashable, Item] = {}
         self.readers: set[Subscriber] = set()
 
     def start(self, nursery: trio.Nursery) -> Publisher:
-        """Watch the cells in that nursery; return the board."""
+        """Watch the cells in `nursery`; return the publisher."""
         self._nursery = nursery
         return self
 
@@ -75,25 +75,25 @@ class Publisher:
         name: Hashable,
         rank: SendOrder,
         cell: Latest[T],
-        order: Callable[[T], Order],
+        message: Callable[[T], Message],
         *,
-        withdrawal: Order | None = None,
+        withdrawal: Message | None = None,
     ) -> None:
-        """From now on the newest value of that cell is on the board."""
+        """Publish the newest values of `cell` under `name` from now on."""
         self.withdraw(name)
-        item = self._items[name] = Item(rank=rank, cell=cell, order=order, withdrawal=withdrawal)
+        item = self._items[name] = Item(rank=rank, cell=cell, message=message, withdrawal=withdrawal)
         self._nursery.start_soon(self._watch, item)
         self._wake()
 
     def withdraw(self, name: Hashable) -> None:
-        """It holds no more."""
+        """Publish that value no more, and send its withdrawal."""
         item = self._items.pop(name, None)
         if item is not None:
             item.scope.cancel()
             self._wake()
 
     def items(self) -> list[tuple[Hashable, Item]]:
-        """Those that have a value, in the order of telling."""
+        """Return the items that have a value, in the order of sending."""
         known = [(name, item) for name, item in self._items.items() if item.version]
         return sorted(known, key=lambda named: named[1].rank)
 
@@ -110,29 +110,29 @@ class Publisher:
 
 
 class Subscriber:
-    """What one worker has been told. `news` is called when there may be something to tell."""
+    """What one worker was sent. `news` is called when there may be something to send."""
 
-    def __init__(self, board: Publisher) -> None:
-        self._board = board
-        self._told: dict[Hashable, tuple[Item, int]] = {}
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._sent: dict[Hashable, tuple[Item, int]] = {}
         self.news: Callable[[], None] = lambda: None
-        board.readers.add(self)
+        publisher.readers.add(self)
 
     def close(self) -> None:
-        """It is told nothing more."""
-        self._board.readers.discard(self)
+        """Send nothing more to this worker."""
+        self._publisher.readers.discard(self)
 
     def next(self) -> tuple[Hashable, bytes] | None:
-        """The name and the frame to tell next; None when all is told. It counts as told from then on."""
-        items = self._board.items()
+        """Return name and frame to send next, and count it as sent; None when there is nothing to send."""
+        items = self._publisher.items()
         now = dict(items)
-        for name, (item, _) in list(self._told.items()):
+        for name, (item, _) in list(self._sent.items()):
             if now.get(name) is not item:
-                del self._told[name]
+                del self._sent[name]
                 if item.withdrawal is not None:
                     return name, encode(item.withdrawal)
         for name, item in items:
-            if self._told.get(name) != (item, item.version):
-                self._told[name] = item, item.version
+            if self._sent.get(name) != (item, item.version):
+                self._sent[name] = item, item.version
                 return name, item.frame()
         return None

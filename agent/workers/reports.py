@@ -1,7 +1,7 @@
-"""What a worker says of itself, and how the words of all become those of one agent.
+"""The reports of workers, and how they are merged into the report of one agent.
 
-The numbers of a worker that has died stay in the sums, as of its last report: a counter never goes back. What
-it did in the second before its death is lost with it.
+The counters of a dead worker stay in the sums, as of its last report, since a counter must never go back.
+What it counted in the second before its death is lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.base.undecodable import UNDECODABLE
 from agent.connections.ledger import RECENT
 from agent.proxy.report import INTERNAL_ERRORS, MOST_ROWS, DataPlaneReport
 
-# Numbers that each worker has of one and the same thing; of all others the sum is told.
+# Metrics that each worker has about the same thing; all others are summed.
 _NOT_ADDED = frozenset(
     {
         "sidecar_listener_open",
@@ -27,7 +27,7 @@ _NOT_ADDED = frozenset(
     }
 )
 LIVE, ENDED = "sidecar_connections_live", "sidecar_connections_total"
-WORKER_DIED = "worker_died"  # how a connection of a worker that died has ended
+WORKER_DIED = "worker_died"  # the reason of connections that a dead worker had
 _LISTENER_SUMS = (
     *("live", "most", "admitted", "handshakes", "handshakes_most", "overflow"),
     *("waiting", "left"),
@@ -40,63 +40,63 @@ Sample: TypeAlias = tuple[dict[str, str], float]
 
 
 class Reported(DataPlaneReport, frozen=True, tag=True, kw_only=True):
-    """The answer of a worker to a report; `cut` once it has finished."""
+    """A worker's answer to `Report`; `cut`: the connections closed at its end, after `Finish`."""
 
     number: int
     pid: int
     cut: int | None = None
 
     def __post_init__(self) -> None:
-        """A worker may have been taken over by a caller: what cannot be added up is not taken."""
+        """Raise ValueError for counters that cannot be added: a caller may have taken the worker over."""
         if not _countable(self.counters, 3):
             raise ValueError("the counters are no tables of numbers")
 
 
 class AskedAgain(msgspec.Struct, frozen=True, tag=True):
-    """Endpoints failed: their source is to be asked again, by its number."""
+    """Endpoints have failed: ask their source again, by its number."""
 
     number: int
 
 
 class GatewaysWanted(msgspec.Struct, frozen=True, tag=True):
-    """A connection looks for the mesh gateways of that datacenter; None is our own."""
+    """A connection needs the mesh gateways of a datacenter, None for our own."""
 
     datacenter: str | None
 
 
-Word = Reported | AskedAgain | GatewaysWanted
-_DECODER: msgspec.json.Decoder[Word] = msgspec.json.Decoder(Word)
+WorkerMessage = Reported | AskedAgain | GatewaysWanted
+_DECODER: msgspec.json.Decoder[WorkerMessage] = msgspec.json.Decoder(WorkerMessage)
 
 
-class NotAWord(Exception):
-    """A frame that is nothing a worker says."""
+class NotAWorkerMessage(Exception):
+    """A frame that is no message of a worker."""
 
 
 def _countable(value: object, levels: int) -> bool:
-    """Whether it is a number, or tables of numbers in so many levels."""
+    """Return whether a value is a number, or nested tables of numbers of at most `levels`."""
     if isinstance(value, dict):
         return levels > 0 and all(_countable(inner, levels - 1) for inner in value.values())
     return isinstance(value, int)
 
 
-def read(frame: bytes) -> Word:
-    """A worker's word; raise NotAWord."""
+def read(frame: bytes) -> WorkerMessage:
+    """Decode a message of a worker. Raises NotAWorkerMessage."""
     try:
         return _DECODER.decode(frame)
     except UNDECODABLE as error:
-        raise NotAWord(str(error)) from error
+        raise NotAWorkerMessage(str(error)) from error
 
 
 def reported(
     report: DataPlaneReport, number: int, *, lines_lost: int = 0, cut: int | None = None
 ) -> Reported:
-    """The report of a worker as its answer; the log lines that it lost are counted with the rest."""
+    """Return a worker's report as its answer, with the log lines it has lost among the counters."""
     counted = msgspec.structs.replace(report, counters={**report.counters, "log_lines_lost": lines_lost})
     return Reported(number=number, pid=os.getpid(), cut=cut, **msgspec.structs.asdict(counted))
 
 
 def added_up(reports: Iterable[Reported], ended: Reported | None, *own: Family) -> list[Family]:
-    """The metrics of all workers as one, and some of our own; `ended` is `buried`."""
+    """Return the metrics of all workers, of the ended ones, and `own`, added up by name and labels."""
     families: dict[str, Family] = {}
     sums: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     measured = [one for reported in reports for one in reported.metrics]
@@ -114,9 +114,9 @@ def added_up(reports: Iterable[Reported], ended: Reported | None, *own: Family) 
 
 
 def retired(ended: Reported | None, last: Reported) -> Reported:
-    """What of a dead worker counts on for ever, with those who died before it.
+    """Return the counters of all dead workers, after one more has died.
 
-    The connections it had have ended, with a reason as every other.
+    The connections it had count as ended, with the reason `worker_died`.
     """
     counting = [one for one in last.metrics if one.kind is Kind.COUNTER]
     living = [sample for one in last.metrics if one.name == LIVE for sample in one.samples]
@@ -127,7 +127,7 @@ def retired(ended: Reported | None, last: Reported) -> Reported:
             for direction, of in lost.items()
             for count in of.values()
         ]
-        counting.append(Family(ENDED, Kind.COUNTER, "Finished connections by how they ended.", samples))
+        counting.append(Family(ENDED, Kind.COUNTER, "Ended connections, by direction and reason.", samples))
     counters = _sum([last.counters, {"endings": lost}])
     last = msgspec.structs.replace(last, metrics=counting, counters=counters)
     if ended is None:
@@ -144,50 +144,50 @@ def merged(
     processes: list[Family],
     workers: list[Row],
 ) -> DataPlaneReport:
-    """The control process's own report with what its workers say laid into it."""
+    """Return the control process's own report with the workers' reports merged into it."""
     every = list(reports.values())
-    connections = [{"worker": slot, **row} for slot, told in reports.items() for row in told.connections]
+    connections = [{"worker": slot, **row} for slot, report in reports.items() for row in report.connections]
     connections.sort(key=lambda row: str(row["since"]))
-    recent = [{"worker": slot, **row} for slot, told in reports.items() for row in told.recent]
+    recent = [{"worker": slot, **row} for slot, report in reports.items() for row in report.recent]
     recent.sort(key=lambda row: str(row["until"]))
     over = max(0, len(connections) - MOST_ROWS)
-    counters = [told.counters for told in (*every, *([ended] if ended else []))]
+    counters = [report.counters for report in (*every, *([ended] if ended else []))]
     errors = [family for family in own.metrics if family.name == INTERNAL_ERRORS]
     return DataPlaneReport(
-        live=sum(told.live for told in every),
+        live=sum(report.live for report in every),
         resident_bytes=own.resident_bytes,
         metrics=[*processes, *added_up(every, ended, *errors)],
         counters=_sum([own.counters, *counters]),
-        public=_listener(own.public, [told.public for told in every]),
+        public=_listener(own.public, [report.public for report in every]),
         upstreams=[_upstream(row, every) for row in own.upstreams],
         connections=connections[over:],
-        connections_not_shown=over + sum(told.connections_not_shown for told in every),
+        connections_not_shown=over + sum(report.connections_not_shown for report in every),
         recent=recent[-RECENT:],
         workers=workers,
     )
 
 
 def _listener(row: Row | None, theirs: Sequence[Row | None]) -> Row | None:
-    """One listener's row: where it is from the control process, what happened there from the workers."""
+    """Return a listener's row: its address from the control process, its numbers from the workers."""
     known = [one for one in theirs if one is not None]
     if row is None or not known:
         return row
-    told = dict(row)
+    total = dict(row)
     for name in _LISTENER_SUMS:
-        told[name] = sum(one[name] for one in known)
+        total[name] = sum(one[name] for one in known)
     for name in _LISTENER_LIMITS:
         limits = [one[name] for one in known]
-        told[name] = None if None in limits else sum(limits)
+        total[name] = None if None in limits else sum(limits)
     for name in _LISTENER_TABLES:
-        told[name] = _sum([one[name] for one in known])
-    return told
+        total[name] = _sum([one[name] for one in known])
+    return total
 
 
 def _upstream(row: Row, reports: Sequence[Reported]) -> Row:
-    theirs = [one for told in reports for one in told.upstreams if one["bind"] == row["bind"]]
+    theirs = [one for report in reports for one in report.upstreams if one["bind"] == row["bind"]]
     if not theirs:
         return row
-    # Each has its own experience of endpoints, and fails over by that: told is who changed last.
+    # Each worker has its own failures and fails over by them; shown is the target of the last change.
     newest = max(theirs, key=lambda one: one["active_since"] or "")
     return {
         **row,
@@ -204,7 +204,7 @@ def _upstream(row: Row, reports: Sequence[Reported]) -> Row:
 
 
 def _target(target: Row, theirs: Sequence[Row], kind: str) -> Row:
-    """A target's row with the load of all and whatever any of them has ejected."""
+    """Return a target's row with the load of all workers, and an ejection if any worker has one."""
     rows = [
         endpoint
         for one in theirs
@@ -222,7 +222,7 @@ def _target(target: Row, theirs: Sequence[Row], kind: str) -> Row:
 
 
 def _sum(trees: Sequence[Row]) -> Row:
-    """Numbers added up, lists one after the other, tables by their keys; of two kinds the later."""
+    """Add numbers, join lists, and merge tables by their keys; of two kinds the later one wins."""
     total: Row = {}
     for tree in trees:
         for key, value in tree.items():

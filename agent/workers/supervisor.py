@@ -1,8 +1,8 @@
-"""The processes that serve connections: begun, watched, and replaced when they die.
+"""Starts worker processes, watches them, and replaces the ones that die.
 
-A worker is a fresh interpreter, not a fork. One that dies takes its own connections along and nothing else;
-it is replaced at once, later and later if it keeps dying. One that does not answer is killed. One that loses
-the control process lets its connections finish, and ends.
+A worker is a fresh interpreter, not a fork. A dying worker ends its own connections and no others. It is
+replaced at once, and after growing pauses if it keeps dying. A worker that does not answer is killed. A
+worker that loses the control process lets its connections finish, and ends.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ from agent.workers.process import Spawn, reap
 from agent.workers.publisher import Publisher, Subscriber
 from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, retired
 
-STEADY_SECONDS = 10.0  # a worker that has served so long did not die of its beginning
-FLOOR_SECONDS, CEILING_SECONDS = 0.5, 30.0  # before one that keeps dying is begun again
-LOOK_SECONDS = 0.05  # how often a start looks whether a worker serves
-END_SECONDS = 7.0  # for a worker to cut what lives and to be gone
+STEADY_SECONDS = 10.0  # a worker that lived this long resets the pause
+FLOOR_SECONDS, CEILING_SECONDS = 0.5, 30.0  # the pause before a worker that keeps dying is started again
+LOOK_SECONDS = 0.05  # the interval at which a start checks whether a worker serves
+END_SECONDS = 7.0  # for a worker to close its connections and end
 
 
 class WorkerEvents(FaultEvents, Protocol):
-    """Who hears how workers fare; must not block."""
+    """The events of workers; must not block."""
 
     def worker_serving(self, worker: int, pid: int) -> None: ...
     def worker_ended(self, worker: int, reason: str, detail: str, lost: int, pause: float) -> None: ...
 
 
 class WorkerSockets(Protocol):
-    """Who has the listening sockets of each worker."""
+    """The listening sockets of each worker."""
 
     def sockets(self, slot: int, key: ListenerKey, /) -> Sequence[socket.socket]:
-        """Those of one worker for one listener."""
+        """Return the sockets of one worker for one listener."""
 
     def give_up(self, slot: int, /) -> None:
-        """No worker will come there soon."""
+        """Close the sockets of a slot whose worker will not start soon."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """The place of one worker."""
+    """One worker's slot, and the process in it."""
 
     number: int
     link: WorkerLink | None = None
     deaths: Counter[WorkerEnd] = field(default_factory=Counter)
-    failures: int = 0  # in a row, without serving for long
+    failures: int = 0  # deaths in a row, each before STEADY_SECONDS
     last_end: str = ""
 
     @property
@@ -67,16 +67,16 @@ class _Slot:
 
 
 class Supervisor:
-    """Keeps `settings.workers` workers alive. `ended` is what the dead ones had counted."""
+    """Keeps `settings.workers` workers alive. `ended` holds the counters of the dead ones."""
 
     def __init__(
         self,
         *,
         settings: Settings,
         spawn: Spawn,
-        board: Publisher,
+        publisher: Publisher,
         sockets: WorkerSockets,
-        heard: Callable[[AskedAgain | GatewaysWanted], None],
+        on_request: Callable[[AskedAgain | GatewaysWanted], None],
         events: WorkerEvents,
         clock: Clock,
     ) -> None:
@@ -84,21 +84,21 @@ class Supervisor:
         self._settings = settings
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self._spawn = spawn
-        self._board = board
+        self._publisher = publisher
         self._sockets = sockets
-        self._heard = heard
+        self._on_request = on_request
         self._events = events
         self._clock = clock
         self._closing = False
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Begin every worker."""
+        """Start every worker."""
         kept = Kept(nursery, self._events)
         for slot in self._slots:
             kept.begin(Where.WORKER, f"worker {slot.number}", self._keep, slot)
 
     async def ready(self) -> None:
-        """Wait until every worker has carried out what was said so far."""
+        """Wait until every worker has applied all messages so far."""
         for slot in self._slots:
             while True:
                 link = slot.serving
@@ -107,37 +107,37 @@ class Supervisor:
                 await trio.sleep(LOOK_SECONDS)
 
     def live(self) -> int:
-        """Their connections, as of the last reports."""
+        """Return the number of the workers' connections, by their last reports."""
         return sum(slot.link.last.live for slot in self._slots if slot.link and slot.link.last)
 
     def problems(self) -> list[str]:
-        """What keeps them from serving."""
+        """Return what keeps the workers from serving; empty while one of them serves."""
         if any(slot.serving for slot in self._slots):
             return []
         ends = "; ".join(dict.fromkeys(slot.last_end for slot in self._slots if slot.last_end))
         return [f"workers: none of {len(self._slots)} serves{f', the last one {ends}' if ends else ' yet'}"]
 
     def warnings(self) -> list[str]:
-        """Which of them are down."""
+        """Return which workers are down."""
         down = [slot for slot in self._slots if not slot.serving and slot.last_end]
         return [f"worker {slot.number} is down: {slot.last_end}" for slot in down]
 
     def families(self, reports: Mapping[int, Reported]) -> list[Family]:
-        """Metrics of the workers as processes."""
-        deaths = counter("sidecar_worker_deaths_total", "Workers that ended unasked, by how.")
-        for death in WorkerEnd:
-            deaths.add(sum(slot.deaths[death] for slot in self._slots), reason=death.value)
+        """Return the metrics of the worker processes."""
+        deaths = counter("sidecar_worker_deaths_total", "Workers that died, by how they ended.")
+        for end in WorkerEnd:
+            deaths.add(sum(slot.deaths[end] for slot in self._slots), reason=end.value)
         serving = sum(slot.serving is not None for slot in self._slots)
         resident = gauge("sidecar_worker_resident_memory_bytes", "Resident memory of each worker.")
         live = gauge("sidecar_worker_connections", "Live connections of each worker.")
-        lost = counter("sidecar_worker_log_lines_lost_total", "Log lines a worker could tell nobody.")
-        for number, told in reports.items():
-            resident.add(told.resident_bytes, worker=str(number))
-            live.add(told.live, worker=str(number))
-            lost.add(told.counters.get("log_lines_lost", 0), worker=str(number))
+        lost = counter("sidecar_worker_log_lines_lost_total", "Log lines a worker has lost.")
+        for number, report in reports.items():
+            resident.add(report.resident_bytes, worker=str(number))
+            live.add(report.live, worker=str(number))
+            lost.add(report.counters.get("log_lines_lost", 0), worker=str(number))
         return [
-            gauge("sidecar_workers", "Processes that are to serve connections.").add(len(self._slots)),
-            gauge("sidecar_workers_serving", "Those that do.").add(serving),
+            gauge("sidecar_workers", "Workers that the setting asks for.").add(len(self._slots)),
+            gauge("sidecar_workers_serving", "Workers that serve connections now.").add(serving),
             deaths,
             resident,
             live,
@@ -145,17 +145,17 @@ class Supervisor:
         ]
 
     def rows(self, reports: Mapping[int, Reported]) -> list[dict[str, Any]]:
-        """The rows of the workers in `/status`."""
+        """Return the rows of the workers for `/status`."""
         return [_row(slot, reports.get(slot.number)) for slot in self._slots]
 
     async def reports(self, *, rows: bool) -> dict[int, Reported]:
-        """The reports of those that serve and answer, by worker."""
+        """Return the reports of the workers that serve and answer, by number."""
         found: dict[int, Reported] = {}
 
         async def ask(number: int, link: WorkerLink) -> None:
-            told = await link.report(rows=rows)
-            if told is not None:
-                found[number] = told
+            report = await link.report(rows=rows)
+            if report is not None:
+                found[number] = report
 
         async with trio.open_nursery() as nursery:
             for slot in self._slots:
@@ -164,7 +164,7 @@ class Supervisor:
         return dict(sorted(found.items()))
 
     async def finish(self) -> int:
-        """End them; return how many connections were cut."""
+        """End all workers; return how many connections were cut."""
         self._closing = True
         links = [slot.link for slot in self._slots if slot.link is not None]
         with trio.move_on_after(END_SECONDS):
@@ -173,29 +173,29 @@ class Supervisor:
                     nursery.start_soon(link.finish, Finish())
         return sum(link.cut for link in links)
 
-    # --- one place ---
+    # --- one slot ---
 
     async def _keep(self, slot: _Slot) -> None:
-        """Somebody serves there, for as long as anybody shall."""
+        """Run one worker after another in a slot, until the agent ends."""
         while True:
             began = trio.current_time()
-            death, detail = await self._live(slot)
+            end, detail = await self._live(slot)
             if self._closing:
                 return
             steady = trio.current_time() - began >= STEADY_SECONDS
             slot.failures = 1 if steady else slot.failures + 1
-            slot.deaths[death] += 1
-            slot.last_end = f"{death.value}: {detail}"
+            slot.deaths[end] += 1
+            slot.last_end = f"{end.value}: {detail}"
             pause = _pause(slot.failures)
             lost = 0 if slot.link is None or slot.link.last is None else slot.link.last.live
-            self._events.worker_ended(slot.number, death.value, detail, lost, pause)
+            self._events.worker_ended(slot.number, end.value, detail, lost, pause)
             slot.link = None
             if pause:
                 self._sockets.give_up(slot.number)
                 await trio.sleep(pause)
 
     async def _live(self, slot: _Slot) -> tuple[WorkerEnd, str]:
-        """One worker from its beginning to its end, and how that came."""
+        """Run one worker from its start to its end; return how it ended, and a detail."""
         ours, theirs = socket.socketpair()
         try:
             process = await self._spawn(theirs)
@@ -206,11 +206,11 @@ class Supervisor:
             theirs.close()
         link = slot.link = WorkerLink(
             ours,
-            Subscriber(self._board),
+            Subscriber(self._publisher),
             pid=process.pid,
             since=self._clock(),
             sockets=partial(self._sockets.sockets, slot.number),
-            heard=self._heard,
+            on_request=self._on_request,
             on_serving=partial(self._events.worker_serving, slot.number, process.pid),
             faults=self._events,
         )
@@ -221,32 +221,32 @@ class Supervisor:
             settings=without_secrets(self._settings),
         )
         try:
-            death, detail = await link.run(welcome)
+            end, detail = await link.run(welcome)
         finally:
             code = await reap(process, patient=self._closing)
             if link.last is not None:
                 self.ended = retired(self.ended, link.last)
-        if death is WorkerEnd.EXITED:
-            return (WorkerEnd.KILLED, f"by signal {-code}") if code < 0 else (death, f"with code {code}")
-        return death, detail
+        if end is WorkerEnd.EXITED:
+            return (WorkerEnd.KILLED, f"by signal {-code}") if code < 0 else (end, f"with code {code}")
+        return end, detail
 
 
 def _pause(failures: int) -> float:
-    """Seconds before a worker is begun again: none the first time, then doubling."""
+    """Return the seconds before a restart: none after the first death, then doubling."""
     if failures <= 1:
         return 0.0
     return min(CEILING_SECONDS, FLOOR_SECONDS * 2.0 ** min(failures - 2, 16))
 
 
-def _row(slot: _Slot, told: Reported | None) -> dict[str, Any]:
+def _row(slot: _Slot, report: Reported | None) -> dict[str, Any]:
     link = slot.link
     return {
         "worker": slot.number,
         "serving": slot.serving is not None,
         "pid": None if link is None else link.pid,
         "since": None if link is None else link.since.isoformat(timespec="milliseconds"),
-        "connections": None if told is None else told.live,
-        "resident_bytes": None if told is None else told.resident_bytes,
-        "deaths": {death.value: count for death, count in slot.deaths.items()},
+        "connections": None if report is None else report.live,
+        "resident_bytes": None if report is None else report.resident_bytes,
+        "deaths": {end.value: count for end, count in slot.deaths.items()},
         "last_end": slot.last_end or None,
     }

@@ -1,8 +1,9 @@
-"""A worker: listeners, handshakes, verdicts and the relay, by what the control process hands over.
+"""A worker process: listeners, handshakes, verdicts and the relay, by values from the control process.
 
-It watches nothing and asks nobody. What it is told it carries out in the order in which it comes: a report is
-thus also the word that everything before it is done. Signals are the control process's affair; when that is
-gone, the worker lets nobody in any more, gives its connections their time, and ends.
+It watches nothing and does not talk to Consul. It applies messages in the order in which they come, so a
+report also says that all messages before it are applied. It ignores signals, which the control process
+handles. When the control process is gone the worker accepts no more callers, gives its connections their
+drain time, and ends.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from agent.workers.messages import (
     HandedCredentials,
     HandedEndpoints,
     HandedSockets,
-    Order,
+    Message,
     Report,
     Unwatched,
     Verbosity,
@@ -59,9 +60,9 @@ from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, reported
 
 
 def main(words: Sequence[str], err: TextIO) -> int:
-    """Serve on the descriptor that is the only word."""
+    """Serve by the channel whose descriptor is the only argument; return the exit code."""
     if len(words) != 1 or not words[0].isdigit():
-        err.write("sidecar: `worker` is begun by an agent with `workers`, not by hand\n")
+        err.write("sidecar: `worker` is started by an agent with `workers`, not by hand\n")
         return ExitCode.USAGE
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -71,10 +72,10 @@ def main(words: Sequence[str], err: TextIO) -> int:
 
 
 async def serve(channel: Channel, err: TextIO, clock: Clock) -> ExitCode:
-    """One worker's life; its exit code."""
+    """Run one worker from the welcome to its end; return the exit code."""
     try:
         welcome = decode((await channel.receive())[0])
-    except ChannelClosed:  # it has changed its mind
+    except ChannelClosed:  # the control process ended first
         return ExitCode.CLEAN
     if not isinstance(welcome, Welcome) or (welcome.version, welcome.format) != (VERSION, FORMAT):
         text = f"the agent is of another version than {VERSION}, which is installed now; restart it"
@@ -83,13 +84,13 @@ async def serve(channel: Channel, err: TextIO, clock: Clock) -> ExitCode:
     worker = Worker(channel, welcome, err, clock)
     try:
         return await worker.run()
-    except Exception as error:  # noqa: BLE001 - a bug: what is known of it is told, and the process ends
+    except Exception as error:  # noqa: BLE001 - a bug: it is logged, and the process ends
         worker.log.crashed("".join(traceback.format_exception(error)))
         return ExitCode.FAILED
 
 
 class Worker:
-    """One of several: a data plane whose snapshot is written by messages."""
+    """A data plane whose snapshot is written by messages."""
 
     def __init__(self, channel: Channel, welcome: Welcome, err: TextIO, clock: Clock) -> None:
         settings = _share_of_settings(welcome)
@@ -110,7 +111,7 @@ class Worker:
             sources=self.endpoints,
             events=self.log,
             clock=clock,
-            rng=Random(),  # noqa: S311 - the choice of endpoints, nothing secret
+            rng=Random(),  # noqa: S311 - it chooses endpoints, nothing secret
             listeners=self._listeners,
         )
         self._channel = channel
@@ -118,53 +119,53 @@ class Worker:
         self._workers = welcome.workers
         self._drain_seconds = settings.drain_seconds
         self._to_say: dict[AskedAgain | GatewaysWanted, None] = {}
-        self._has_word = trio.Event()
+        self._has_message = trio.Event()
         self._settled = False
 
     async def run(self) -> ExitCode:
-        """To the end."""
+        """Serve until told to finish, or until the control process is gone; return the exit code."""
         async with trio.open_nursery() as tasks:
             kept = Kept(tasks, self.log)
             kept.begin(Where.TASK, "log", self.log.keep_up)
             async with self.data.running():
                 kept.begin(Where.TASK, "warm connections", self.data.keep_warm)
                 kept.begin(Where.TASK, "memory", give_back, self.data.live)
-                kept.begin(Where.TASK, "words to the control process", self._speak)
-                code = await self._obey()
+                kept.begin(Where.TASK, "messages to the control process", self._send_requests)
+                code = await self._receive_messages()
             tasks.cancel_scope.cancel()
         return code
 
-    # --- what it is told ---
+    # --- messages from the control process ---
 
-    async def _obey(self) -> ExitCode:
+    async def _receive_messages(self) -> ExitCode:
         try:
             while True:
                 frame, descriptors = await self._channel.receive()
-                order = decode(frame)
-                if isinstance(order, Finish):
+                message = decode(frame)
+                if isinstance(message, Finish):
                     return await self._finish()
-                await self._carry_out(order, [socket.socket(fileno=one) for one in descriptors])
+                await self._apply(message, [socket.socket(fileno=one) for one in descriptors])
         except ChannelClosed:
             return await self._abandoned()
 
-    async def _carry_out(self, order: Order, sockets: Sequence[socket.socket]) -> None:
-        match order:
+    async def _apply(self, message: Message, sockets: Sequence[socket.socket]) -> None:
+        match message:
             case Registration():
-                await self._place(shared_out(order, self._workers))
+                await self._place(shared_out(message, self._workers))
             case HandedCredentials() | Policy() | HandedConfirmation() | SourceIntentions() | DenyList():
-                self._publish(order)
+                self._publish(message)
             case HandedEndpoints():
-                self.endpoints.take(order)
+                self.endpoints.take(message)
             case Verbosity():
-                self.log.take_level(order.level)
+                self.log.take_level(message.level)
             case HandedSockets():
-                await self._listeners.hand(order.key, sockets)
+                await self._listeners.hand(message.key, sockets)
             case Withdrawn():
-                await self._listeners.withdraw(order.key)
+                await self._listeners.withdraw(message.key)
             case Unwatched():
-                self.endpoints.drop(order.number)
+                self.endpoints.drop(message.number)
             case Report():
-                await self._answer(order)
+                await self._answer(message)
 
     def _publish(
         self, value: HandedCredentials | Policy | HandedConfirmation | SourceIntentions | DenyList
@@ -196,25 +197,25 @@ class Worker:
             self._settled = True
             settle()
 
-    async def _send(self, word: Reported | AskedAgain | GatewaysWanted) -> None:
-        await self._channel.send(msgspec.json.encode(word))
+    async def _send(self, message: Reported | AskedAgain | GatewaysWanted) -> None:
+        await self._channel.send(msgspec.json.encode(message))
 
-    # --- what it says unasked ---
+    # --- requests to the control process ---
 
-    def _say(self, word: AskedAgain | GatewaysWanted) -> None:
-        self._to_say[word] = None  # said twice before it is heard, it is said once
-        self._has_word.set()
+    def _say(self, message: AskedAgain | GatewaysWanted) -> None:
+        self._to_say[message] = None  # a repetition before it is sent is dropped
+        self._has_message.set()
 
-    async def _speak(self) -> None:
+    async def _send_requests(self) -> None:
         try:
             while True:
-                await self._has_word.wait()
-                self._has_word = trio.Event()
-                words, self._to_say = list(self._to_say), {}
-                for word in words:
-                    await self._send(word)
+                await self._has_message.wait()
+                self._has_message = trio.Event()
+                messages, self._to_say = list(self._to_say), {}
+                for message in messages:
+                    await self._send(message)
         except ChannelClosed:
-            pass  # whoever listens for orders knows too
+            pass  # `_receive_messages` finds out too, and ends the worker
 
     # --- the end ---
 
@@ -243,12 +244,12 @@ class Worker:
 
 
 def share(limit: int | None, workers: int) -> int | None:
-    """One worker's part of a limit of all, rounded up: no worker is without."""
+    """Return one worker's share of a limit for all, rounded up, so that each has at least 1."""
     return None if limit is None else -(-limit // workers)
 
 
 def shared_out(registration: Registration, workers: int) -> Registration:
-    """The registration with one worker's part of each limit."""
+    """Return the registration with one worker's share of each limit."""
     return replace(
         registration,
         max_inbound_connections=share(registration.max_inbound_connections, workers),
@@ -265,7 +266,7 @@ def shared_out(registration: Registration, workers: int) -> Registration:
 
 
 def _share_of_settings(welcome: Welcome) -> Settings:
-    """The agent's settings with this worker's part of each limit."""
+    """Return the agent's settings with this worker's share of each limit."""
     settings = welcome.settings
     most = share(settings.max_connections, welcome.workers) or 0
     return replace(settings, max_connections=most, deny_file=None)

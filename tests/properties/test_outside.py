@@ -38,7 +38,14 @@ from agent.control.watches import (
 from agent.policy.authorize import Policy
 from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
-from agent.workers.messages import HandedCredentials, HandedEndpoints, Order, decode, encode, roots_answer_of
+from agent.workers.messages import (
+    HandedCredentials,
+    HandedEndpoints,
+    Message,
+    decode,
+    encode,
+    roots_answer_of,
+)
 from certs.bundle import TrustBundle
 from tests.certs.authority import Issuer, roots_answer
 from tests.properties.mutations import mutated, places
@@ -162,7 +169,7 @@ def check(endpoint: Endpoint, hostile: bytes) -> None:
 
 def tell_workers(value: object) -> None:
     """As a frame, and back."""
-    order: Order | None = None
+    order: Message | None = None
     if isinstance(value, Registration | SourceIntentions):
         order = value
     elif isinstance(value, Intentions):

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from agent.base.latest import Latest
 from agent.workers.channel import Channel
 from agent.workers.link import HUNG_SECONDS, START_SECONDS, WorkerEnd, WorkerLink
-from agent.workers.messages import Finish, HandedSockets, Order, Report, Welcome, Withdrawn, decode
+from agent.workers.messages import Finish, HandedSockets, Message, Report, Welcome, Withdrawn, decode
 from agent.workers.publisher import Publisher, SendOrder, Subscriber
 from agent.workers.reports import AskedAgain, GatewaysWanted, Reported
 from tests.support.agent_parts import START, settings
@@ -33,7 +33,7 @@ class Far:
     def __init__(self, sock: socket.socket) -> None:
         self.channel = Channel(sock)
 
-    async def order(self) -> Order:
+    async def order(self) -> Message:
         return decode((await self.channel.receive())[0])
 
     async def say(self, word: object) -> None:
@@ -54,7 +54,7 @@ def report(number: int, live: int = 0, **told: object) -> Reported:
 class Bench:
     def __init__(self, nursery: trio.Nursery) -> None:
         ours, theirs = socket.socketpair()
-        self.board = Publisher().start(nursery)
+        self.publisher = Publisher().start(nursery)
         self.far = Far(theirs)
         self.heard: list[object] = []
         self.served = 0
@@ -62,11 +62,11 @@ class Bench:
         self.faults = Faults()
         self.link = WorkerLink(
             ours,
-            Subscriber(self.board),
+            Subscriber(self.publisher),
             pid=1,
             since=START,
             sockets=self.sockets,
-            heard=self.heard.append,
+            on_request=self.heard.append,
             on_serving=self.serving,
             faults=self.faults,
         )
@@ -127,7 +127,7 @@ async def test_the_board_comes_before_the_question_and_sockets_come_along(slow_c
         await b.far.answer()
         told = HandedSockets(key="public", purpose="x")
         name = (HandedSockets, "public")
-        b.board.post(
+        b.publisher.post(
             name, SendOrder.SOCKETS, Latest(told), lambda order: order, withdrawal=Withdrawn(key="public")
         )
         async with trio.open_nursery() as nursery:
@@ -144,7 +144,7 @@ async def test_the_board_comes_before_the_question_and_sockets_come_along(slow_c
         assert asked.rows
         assert answered[0] is not None
         assert answered[0].live == 5
-        b.board.withdraw(name)
+        b.publisher.withdraw(name)
         assert await b.far.order() == Withdrawn(key="public")
 
 

@@ -36,10 +36,10 @@ class Control:
     """The control process's side."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.board = Publisher().start(nursery)
+        self.publisher = Publisher().start(nursery)
         self.heard = Heard()
-        self.listeners = SharedListeners(self.heard, self.board).serve_in(nursery, nursery)
-        self.reader = Subscriber(self.board)
+        self.listeners = SharedListeners(self.heard, self.publisher).serve_in(nursery, nursery)
+        self.reader = Subscriber(self.publisher)
 
     def told(self) -> list[object]:
         heard: list[object] = []

@@ -20,8 +20,8 @@ from agent.workers.messages import (
     HandedCredentials,
     HandedEndpoints,
     HandedSockets,
-    NotAnOrder,
-    Order,
+    Message,
+    NotAMessage,
     Report,
     Unwatched,
     Verbosity,
@@ -77,7 +77,7 @@ IN_FULL = replace(
     warm=2,
 )
 
-ORDERS: list[Order] = [
+ORDERS: list[Message] = [
     Welcome(version="1", slot=1, workers=2, settings=settings(narrow=["web@dc1"], upstream=["db:9191"])),
     Welcome(
         version="1",
@@ -133,12 +133,12 @@ ORDERS: list[Order] = [
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: type(order).__name__)
-def test_an_order_arrives_as_it_was(order: Order) -> None:
+def test_an_order_arrives_as_it_was(order: Message) -> None:
     assert decode(encode(order)) == order
 
 
 def test_every_kind_of_order_is_among_them() -> None:
-    assert {type(order) for order in ORDERS} == set(get_args(Order))
+    assert {type(order) for order in ORDERS} == set(get_args(Message))
 
 
 def test_what_values_derive_is_derived_anew() -> None:
@@ -176,12 +176,12 @@ def packed(*value: object) -> bytes:
     ids=["value", "type", "field", "half", "id", "empty", "garbage", "cut", "more", "text", "deep"],
 )
 def test_what_is_no_order_is_refused(frame: bytes) -> None:
-    with pytest.raises(NotAnOrder):
+    with pytest.raises(NotAMessage):
         decode(frame)
 
 
 def test_a_refusal_quotes_nothing_of_a_key() -> None:
-    with pytest.raises(NotAnOrder) as caught:
+    with pytest.raises(NotAMessage) as caught:
         decode(packed("HandedCredentials", {"cert_pem": "x", "key_pem": ["s3cret"]}))
     assert "s3cret" not in f"{caught.value!r} {caught.value.__cause__!r}"
 

@@ -159,7 +159,7 @@ async def test_endpoints_are_shared_and_asked_for_again(slow_clock: MockClock) -
         b.agent.snapshot.registration.publish(registration())
         nursery.start_soon(b.pool._share, DB, None, source)
         await b.serving()
-        items = b.pool._board.items()
+        items = b.pool._publisher.items()
         endpoints.publish(EndpointSet(endpoints=(endpoint("a"),)))
         await b.serving()
         source.status.failing = AnswerRejected("malformed", "x")
@@ -170,8 +170,8 @@ async def test_endpoints_are_shared_and_asked_for_again(slow_clock: MockClock) -
         told = shared.cell.value
         assert isinstance(told, HandedEndpoints)
         assert (told.failing, told.endpoints, shared.version) == ("malformed: x", endpoints.value, 3)
-        b.pool._heard(AskedAgain(told.number))
-        b.pool._heard(AskedAgain(99))
-        b.pool._heard(GatewaysWanted("dc2"))  # nobody watches yet
+        b.pool._on_request(AskedAgain(told.number))
+        b.pool._on_request(AskedAgain(99))
+        b.pool._on_request(GatewaysWanted("dc2"))  # nobody watches yet
         assert asked == 1
         nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from agent.workers.reports import (
     LIVE,
     AskedAgain,
     GatewaysWanted,
-    NotAWord,
+    NotAWorkerMessage,
     Reported,
     added_up,
     merged,
@@ -79,7 +79,7 @@ REPORT = b'{"type":"Reported","number":1,"pid":1,"live":0,"resident_bytes":0,"me
     ids=lambda frame: str(frame[:40]),
 )
 def test_what_is_no_word_is_refused(frame: bytes) -> None:
-    with pytest.raises(NotAWord):
+    with pytest.raises(NotAWorkerMessage):
         read(frame)
 
 

@@ -24,7 +24,7 @@ from agent.workers.messages import (
     HandedConfirmation,
     HandedEndpoints,
     HandedSockets,
-    Order,
+    Message,
     Report,
     Unwatched,
     Welcome,
@@ -33,7 +33,7 @@ from agent.workers.messages import (
     hand_on,
     without_secrets,
 )
-from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, Word, read
+from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, WorkerMessage, read
 from agent.workers.worker import main, serve, share, shared_out
 from certs.bundle import parse_roots
 from certs.contexts import build_contexts
@@ -54,11 +54,11 @@ class Told:
         self.code: ExitCode | None = None
         self.err = io.StringIO()
 
-    async def tell(self, *orders: Order) -> None:
+    async def tell(self, *orders: Message) -> None:
         for order in orders:
             await self.channel.send(encode(order))
 
-    async def word(self) -> Word:
+    async def word(self) -> WorkerMessage:
         return read((await self.channel.receive())[0])
 
     async def report(self, *, rows: bool = True) -> Reported:
@@ -79,7 +79,7 @@ def welcome(told: Settings | None = None, **fields: object) -> Welcome:
 
 
 @asynccontextmanager
-async def worker(first: Order | None = None) -> AsyncIterator[Told]:
+async def worker(first: Message | None = None) -> AsyncIterator[Told]:
     ours, theirs = socket.socketpair()
     told = Told(ours)
     with trio.fail_after(SECONDS):
@@ -90,14 +90,14 @@ async def worker(first: Order | None = None) -> AsyncIterator[Told]:
             told.channel.close()
 
 
-def credentials(root: Issuer) -> Order:
+def credentials(root: Issuer) -> Message:
     minted = root.leaf(service="web")
     leaf, bundle = parse_leaf(minted.cert_pem, minted.key_pem), parse_roots(roots_answer(root))
     proven = prove(leaf, bundle, service="web", datacenter="dc1", at=wall())
     return hand_on(build_contexts(proven, 1), "web", "dc1", wall())
 
 
-def confirmed(*, ago: float) -> Order:
+def confirmed(*, ago: float) -> Message:
     """By a clock that both processes have; the wall clock may have been set."""
     return HandedConfirmation(at=wall(), monotonic=monotonic() - ago)
 
@@ -202,7 +202,7 @@ async def test_alone_it_ends_when_its_connections_have() -> None:
 
 
 @pytest.mark.parametrize("first", [welcome(version="0.0.0"), welcome(format=99), Report(number=1)], ids=str)
-async def test_one_of_another_version_serves_nobody(first: Order) -> None:
+async def test_one_of_another_version_serves_nobody(first: Message) -> None:
     async with worker(first) as told:
         pass
     assert told.code is ExitCode.FAILED

@@ -17,11 +17,11 @@ import trio
 
 from agent.base.prometheus import Family, Kind
 from agent.workers.channel import MAX_FRAME, MOST_DESCRIPTORS, Channel, ChannelClosed
-from agent.workers.messages import NotAnOrder, decode, encode
+from agent.workers.messages import NotAMessage, decode, encode
 from agent.workers.reports import (
     AskedAgain,
     GatewaysWanted,
-    NotAWord,
+    NotAWorkerMessage,
     Reported,
     added_up,
     read,
@@ -52,7 +52,7 @@ def fuzz_one(data: bytes) -> None:
 def _order(frame: bytes) -> None:
     try:
         order = decode(frame)
-    except NotAnOrder as refused:
+    except NotAMessage as refused:
         assert _SECRET not in str(refused)
         return
     assert decode(encode(order)) == order
@@ -62,7 +62,7 @@ def _order(frame: bytes) -> None:
 def _word(frame: bytes) -> None:
     try:
         word = read(frame)
-    except NotAWord:
+    except NotAWorkerMessage:
         return
     if isinstance(word, Reported):
         families = added_up([word, word], retired(retired(None, word), word))
