@@ -141,6 +141,11 @@ class _Connection:
         """Whether both sides have completed the exchange and keep the connection alive."""
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
+    @property
+    def _answer_begun(self) -> bool:
+        """Whether a byte of the answer has come."""
+        return self._http.their_state is not h11.SEND_RESPONSE or self._http.trailing_data[0] != b""
+
     async def _is_quiet(self) -> bool:
         """Return whether neither a byte nor an end has come since the last answer."""
         if self._http.trailing_data != (b"", False):
@@ -171,7 +176,7 @@ class _Connection:
         except ValueError as error:  # Python, by which h11 reads a length, refuses numbers of 4,300 digits
             raise RequestFailed(RequestFailure.MALFORMED, unquoted(error)) from error
         except trio.BrokenResourceError as error:
-            if self._used and self._http.their_state is h11.SEND_RESPONSE:
+            if self._used and not self._answer_begun:
                 raise _Stale from error
             cause = error.__cause__
             if _is_tls(cause):
@@ -189,7 +194,7 @@ class _Connection:
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
-                await self._read(fresh=head is None)
+                await self._read()
             elif isinstance(event, h11.Response):
                 head = event
             elif isinstance(event, h11.Data):
@@ -200,10 +205,10 @@ class _Connection:
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
                 return Response(status=head.status_code, headers=headers, body=bytes(body))
 
-    async def _read(self, *, fresh: bool) -> None:
+    async def _read(self) -> None:
         data = await self.stream.receive_some(_CHUNK)
         self._ended = not data
-        if not data and fresh and self._http.trailing_data[0] == b"":
+        if not data and not self._answer_begun:
             if self._used:
                 raise _Stale
             raise RequestFailed(RequestFailure.CLOSED, "the server closed the connection without an answer")

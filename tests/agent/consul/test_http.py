@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -164,14 +166,27 @@ async def test_a_kept_connection_with_stray_bytes_is_not_used_again(late: bool) 
         await stream.aclose()
 
 
-async def test_a_kept_connection_that_breaks_amid_an_answer_is_no_stale_one() -> None:
+@pytest.mark.parametrize("seen", [b"H", b"HTTP/1.1 100 Continue\r\n\r\nH", OK[:-1]])
+@pytest.mark.parametrize("ends", [trio.BrokenResourceError, lambda: b""])
+async def test_a_kept_connection_that_breaks_amid_an_answer_is_no_stale_one(
+    seen: bytes, ends: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Something of the answer was seen: the question is not asked again."""
     server = Server()
     client = server.client()
     await exchange(client, server, OK)
-    _, ask = await exchange(client, server, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
-    assert ask.failure is not None
-    assert ask.failure.failure is RequestFailure.CLOSED
+    said = [lambda: seen, ends]
+
+    async def cut_off(_self: object, _most: int | None = None) -> Any:
+        await trio.sleep(0.05)  # longer than an idle connection is listened to
+        if isinstance(last := said.pop(0)(), Exception):
+            raise last
+        return last
+
+    monkeypatch.setattr(trio.StapledStream, "receive_some", cut_off)
+    with pytest.raises(RequestFailed) as caught:
+        await client.exchange(GET, 5)
+    assert caught.value.failure is RequestFailure.CLOSED
     assert len(server.streams) == 1
 
 
