@@ -24,6 +24,7 @@ from upstreams.spec import QueryDestination, ServiceDestination
 T = TypeVar("T")
 U = TypeVar("U")
 
+MATCH = "/v1/connect/intentions/match"
 CALL_SECONDS = 15.0  # a call that does not block; Consul itself holds one for 7 s when there is no leader
 MARGIN_SECONDS = 10.0  # added to the time that a blocking query may take
 _MOST_DIGITS = 20  # of an index, an unsigned number of 64 bits
@@ -97,8 +98,8 @@ class Blocking:
     def params(self) -> dict[str, str]:
         """The query parameters; none for an immediate answer."""
         if self.content_hash:
-            return {"hash": self.content_hash, "wait": _wait(self.wait)}
-        return {"index": str(self.index), "wait": _wait(self.wait)} if self.index else {}
+            return {"hash": self.content_hash, "wait": f"{self.wait:g}s"}
+        return {"index": str(self.index), "wait": f"{self.wait:g}s"} if self.index else {}
 
     @property
     def seconds(self) -> float:
@@ -183,23 +184,29 @@ class Consul:
         return (await self._get("/v1/catalog/datacenters", IMMEDIATE, list[str])).value
 
     async def intentions(
+        self, service: str, at: Blocking = IMMEDIATE, *, datacenter: str | None = None
+    ) -> Answer[RawList | None]:
+        """Return the intentions that match `service` as destination, wildcards among them.
+
+        The answer carries the ACL default policy. Raises ConsulError where it says nothing about `service`.
+        """
+        return matched(service, await self.match(service, at, datacenter=datacenter))
+
+    async def match(
         self,
         service: str,
         at: Blocking = IMMEDIATE,
         *,
         by: Literal["destination", "source"] = "destination",
         datacenter: str | None = None,
-    ) -> Answer[RawList | None]:
-        """Return the intentions that match `service` as destination or as source, wildcards among them.
+    ) -> Answer[bytes]:
+        """Return the intentions that match `service` as destination or as source, undecoded: see `matched`.
 
-        The answer carries the ACL default policy. Raises ConsulError where it says nothing about `service`.
+        A long list that has not changed is recognised by its bytes, at a hundredth of the price.
         """
-        path = "/v1/connect/intentions/match"
         params = {"by": by, "name": service} | _dc(datacenter)
-        answer = await self._get(path, at, dict[str, RawList | None], params)
-        if service not in answer.value:
-            raise ConsulError(ConsulReason.MALFORMED, path, f"unexpected answer: nothing about {service!r}")
-        return answer.carrying(answer.value[service])
+        response = await self._call("GET", MATCH, {**params, **at.params}, at.seconds)
+        return _undecoded(response)
 
     async def authorize(self, service: str, caller: str) -> Answer[AuthorizeAnswer]:
         """Return whether the agent lets `caller`, a SPIFFE ID, call `service`.
@@ -211,7 +218,7 @@ class Consul:
         body = msgspec.json.encode({"Target": service, "ClientCertURI": caller, "ClientCertSerial": ""})
         path = "/v1/agent/connect/authorize"
         response = await self._call("POST", path, {}, CALL_SECONDS, body)
-        return _answer(path, response, AuthorizeAnswer)
+        return _decoded(path, _undecoded(response), AuthorizeAnswer)
 
     async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[RawList]:
         """Return the proxies and native instances of a service, healthy or not."""
@@ -245,7 +252,7 @@ class Consul:
 
     async def _get(self, path: str, at: Blocking, kind: type[T], params: Params | None = None) -> Answer[T]:
         response = await self._call("GET", path, {**(params or {}), **at.params}, at.seconds)
-        return _answer(path, response, kind)
+        return _decoded(path, _undecoded(response), kind)
 
     async def _put(self, path: str, body: bytes) -> None:
         await self._call("PUT", path, {}, CALL_SECONDS, body)
@@ -294,14 +301,25 @@ def classify(status: int, text: str) -> ConsulReason:
     return ConsulReason.MALFORMED
 
 
-def _answer(path: str, response: Response, kind: type[T]) -> Answer[T]:
+def matched(service: str, answer: Answer[bytes]) -> Answer[RawList | None]:
+    """Return the list for `service` in an answer of `Consul.match`; raise ConsulError if there is none."""
+    lists = _decoded(MATCH, answer, dict[str, RawList | None])
+    if service not in lists.value:
+        raise ConsulError(ConsulReason.MALFORMED, MATCH, f"unexpected answer: nothing about {service!r}")
+    return lists.carrying(lists.value[service])
+
+
+def _decoded(path: str, answer: Answer[bytes], kind: type[T]) -> Answer[T]:
     try:
-        value = msgspec.json.decode(response.body, type=kind)
+        return answer.carrying(msgspec.json.decode(answer.value, type=kind))
     except UNDECODABLE as error:
         # The error's text names the field and the types, never a value, so it cannot show a leaf's key.
         raise ConsulError(ConsulReason.MALFORMED, path, f"unexpected answer: {error}") from None
+
+
+def _undecoded(response: Response) -> Answer[bytes]:
     return Answer(
-        value=value,
+        value=response.body,
         index=_index(response.headers),
         content_hash=response.headers.get("x-consul-contenthash", ""),
         default_policy=response.headers.get("x-consul-default-acl-policy", ""),
@@ -320,10 +338,6 @@ def _segment(text: str) -> str:
 
 def _dc(datacenter: str | None) -> dict[str, str]:
     return {"dc": datacenter} if datacenter else {}
-
-
-def _wait(seconds: float) -> str:
-    return f"{seconds:g}s"
 
 
 def _index(headers: Mapping[str, str]) -> int | None:

@@ -166,16 +166,22 @@ def _believe(_value: object) -> bool:
     return False
 
 
+def _unlike(_before: object, _answer: object) -> bool:
+    """Default `repeats`: every answer is read."""
+    return False
+
+
 @dataclass(kw_only=True)
 class Watch(Generic[R, T]):
     """One watched value.
 
     `ask` sends one question; it may raise ConsulError. `read` makes a value of the answer, at once or in
-    steps; it may raise AnswerRejected. `doubtful` returns whether a changed value must be confirmed when it
-    answers a question that blocked. `publish` is called with every value that differs from the last one.
-    `on_failure` is called for every failure and may raise to end the watch; `on_recovery` when a row of
-    failures is over; `on_filtered` when answers begin or cease to lack what the token may not see;
-    `on_answer` for every good answer once its value is published, changed or not.
+    steps; it may raise AnswerRejected. `repeats` returns whether an answer says what the last one that was
+    taken said: then it is not read, and confirms the value. `doubtful` returns whether a changed value must
+    be confirmed when it answers a question that blocked. `publish` is called with every value that differs
+    from the last one. `on_failure` is called for every failure and may raise to end the watch; `on_recovery`
+    when a row of failures is over; `on_filtered` when answers begin or cease to lack what the token may not
+    see; `on_answer` for every good answer once its value is published, changed or not.
     """
 
     name: str
@@ -184,6 +190,7 @@ class Watch(Generic[R, T]):
     read: Callable[[Answer[R]], T | Incremental[T]]
     publish: Callable[[T], None]
     poll_interval: float = 30.0  # seconds, for POLL
+    repeats: Callable[[Answer[R], Answer[R]], bool] = _unlike
     doubtful: Callable[[T], bool] = _believe
     on_failure: Callable[[WatchStatus], None] = _ignore
     on_recovery: Callable[[WatchStatus], None] = _ignore
@@ -192,6 +199,7 @@ class Watch(Generic[R, T]):
     status: WatchStatus = field(init=False)
     _kicked: trio.Event = field(init=False, default_factory=trio.Event)
     _last: T | None = field(init=False, default=None)
+    _taken: Answer[R] | None = field(init=False, default=None, repr=False)  # what `_last` was read from
     _at: Blocking = field(init=False, default=Blocking())
 
     def __post_init__(self) -> None:
@@ -218,7 +226,7 @@ class Watch(Generic[R, T]):
             except Exit:
                 raise
             except Exception as error:  # noqa: BLE001 - it ends this question, by name, and not the agent
-                self._last = None  # publish the value again, even if it is unchanged
+                self._last = self._taken = None  # publish the value again, even if it is unchanged
                 await self._rest_after(WatchCrashed(error), clock, rng)
             else:
                 await self._rest(rng)
@@ -245,27 +253,34 @@ class Watch(Generic[R, T]):
             detail = f"index {answer.index} after {asked.index}; asked again from 0"
             raise AnswerRejected(WatchReason.INDEX_WENT_BACK, detail)
         at = clock()
+        if self._taken is not None and self.repeats(self._taken, answer):
+            self._succeeded(at, asked, answer)
+        else:
+            await self._take(answer, asked, at)
+
+    async def _take(self, answer: Answer[R], asked: Blocking, at: datetime) -> None:
         value = await self._read(answer)
         is_news = value != self._last
         if asked.params and is_news and (self.status.filtered or self.doubtful(value)):
             self._at = Blocking()
             if self.doubtful(value):
                 return
-        self._succeeded(at)
-        if not asked.params and answer.filtered is not self.status.filtered:
-            self.status.filtered = answer.filtered
-            self.on_filtered(self.status)
-        if is_news:
-            self._last = value
-            self.status.changes += 1
-            self.publish(value)
-        self.on_answer(self.status)
+        self._succeeded(at, asked, answer, value if is_news else None)
+        self._taken = answer if self.repeats is not _unlike else None
 
-    def _succeeded(self, at: datetime) -> None:
+    def _succeeded(self, at: datetime, asked: Blocking, answer: Answer[R], news: T | None = None) -> None:
         recovered = self.status.failing is not None
         self.status.succeeded(at)
         if recovered:
             self.on_recovery(self.status)
+        if not asked.params and answer.filtered is not self.status.filtered:
+            self.status.filtered = answer.filtered
+            self.on_filtered(self.status)
+        if news is not None:
+            self._last = news
+            self.status.changes += 1
+            self.publish(news)
+        self.on_answer(self.status)
 
     async def _read(self, answer: Answer[R]) -> T:
         found = self.read(answer)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 from agent.consul.api import Answer, AuthorizeAnswer, Blocking, Consul, ConsulError
 from agent.consul.watch import AnswerRejected, Cursor, Watch
@@ -22,6 +23,8 @@ from agent.policy.intentions import Intentions
 ASK_SECONDS = 60.0  # between two questions while the intentions do not change
 KEPT_SECONDS = 300.0  # an answer older than that beside a list is none
 UNNAMED = "named-by-no-intention"
+
+_Ground: TypeAlias = tuple[Intentions, bool | None, str]
 
 
 class DefaultReason(StrEnum):
@@ -61,6 +64,7 @@ class DefaultPolicy:
     service: str
     caller: Callable[[], str]
     answer: AuthorizeAnswer | None = None
+    _laid_over: tuple[_Ground, Intentions] | None = None  # what was built last, and of what
 
     def __post_init__(self) -> None:
         self.watch: Watch[AuthorizeAnswer, AuthorizeAnswer] = Watch(
@@ -82,12 +86,19 @@ class DefaultPolicy:
 
         An answer that is `kept` seconds older, or KEPT_SECONDS, counts no more.
         """
+        ground = intentions, *self._known(intentions, age, kept)
+        if self._laid_over is None or self._laid_over[0] != ground:
+            self._laid_over = ground, intentions.with_default(*ground[1:])  # 2 ms for five thousand rules
+        return self._laid_over[1]
+
+    def _known(self, intentions: Intentions, age: float, kept: float) -> tuple[bool | None, str]:
+        """What the default allows, None where that is not known, and why."""
         status = self.watch.status
         if self.answer is None or status.age is None:
-            return intentions.with_default(None, str(status.failing or intentions.default_unknown))
+            return None, str(status.failing or intentions.default_unknown)
         if status.failing is not None and status.age - age > min(kept, KEPT_SECONDS):
-            return intentions.with_default(None, str(status.failing))
-        return intentions.with_default(self.answer.authorized, self.answer.reason)
+            return None, str(status.failing)
+        return self.answer.authorized, self.answer.reason
 
     async def _ask(self, _at: Blocking) -> Answer[AuthorizeAnswer]:
         return await self.consul.authorize(self.service, self.caller())

@@ -10,7 +10,7 @@ from agent.base.incremental import Incremental, Work
 from agent.base.undecodable import UNREADABLE
 from agent.config.registration import Registration, RegistrationRejected, parse_registration
 from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
-from agent.consul.api import Answer, Blocking, Consul, Json, LeafAnswer, RawList
+from agent.consul.api import Answer, Blocking, Consul, Json, LeafAnswer, RawList, matched
 from agent.consul.watch import AnswerRejected, Cursor, Watch, WatchReason
 from agent.policy.intentions import Intentions, InvalidIntentions, read_match
 from agent.policy.source_intentions import SourceIntentions, read_source_intentions
@@ -27,8 +27,8 @@ T = TypeVar("T")
 RegistrationWatch = Watch[Json, Registration]
 RootsWatch = Watch[Json, TrustBundle]
 LeafWatch = Watch[LeafAnswer, Leaf]
-IntentionsWatch = Watch[RawList | None, Intentions]
-OutgoingWatch = Watch[RawList | None, SourceIntentions]
+IntentionsWatch = Watch[bytes, Intentions]
+OutgoingWatch = Watch[bytes, SourceIntentions]
 EndpointsWatch = Watch[RawList, EndpointSet] | Watch[Json, EndpointSet]
 
 
@@ -53,17 +53,42 @@ def leaf_watch(consul: Consul, service: str, publish: Callable[[Leaf], None]) ->
 
 def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions], None]) -> IntentionsWatch:
     """Who may call us, and the default policy of ACLs, which every answer carries in a header."""
-    ask = partial(consul.intentions, service)
-    read = partial(read_intentions, service)
-    return Watch(name="intentions", cursor=Cursor.INDEX, ask=ask, read=read, publish=publish)
+
+    def read(answer: Answer[bytes]) -> Incremental[Intentions]:
+        return read_intentions(service, matched(service, answer))
+
+    return Watch(
+        name="intentions",
+        cursor=Cursor.INDEX,
+        ask=partial(consul.match, service),
+        read=read,
+        publish=publish,
+        repeats=_repeats,
+    )
 
 
 def source_intentions_watch(
     consul: Consul, service: str, publish: Callable[[SourceIntentions], None]
 ) -> OutgoingWatch:
     """Whom we may not call."""
-    ask = partial(consul.intentions, service, by="source")
-    return Watch(name="outgoing", cursor=Cursor.INDEX, ask=ask, read=_read_outgoing, publish=publish)
+
+    def read(answer: Answer[bytes]) -> Incremental[SourceIntentions]:
+        return _read_outgoing(matched(service, answer))
+
+    return Watch(
+        name="outgoing",
+        cursor=Cursor.INDEX,
+        ask=partial(consul.match, service, by="source"),
+        read=read,
+        publish=publish,
+        repeats=_repeats,
+    )
+
+
+def _repeats(before: Answer[bytes], answer: Answer[bytes]) -> bool:
+    """Whether the answers are the same in everything that their readers look at."""
+    known = before.value, before.default_policy, before.filtered
+    return known == (answer.value, answer.default_policy, answer.filtered)
 
 
 def endpoints_watch(

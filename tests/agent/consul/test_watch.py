@@ -155,6 +155,48 @@ async def test_only_another_value_is_published(autojump_clock: MockClock) -> Non
     assert (watch.status.answers, watch.status.changes) == (4, 2)
 
 
+def repeating(*replies: Reply) -> tuple[Watch[str, str], list[str], list[str]]:
+    """A watch of answers that are compared before they are read; what it reads, and what it publishes."""
+    watch, published = watching(Script(*replies))
+    reads: list[str] = []
+
+    def noted(reply: Answer[str]) -> str:
+        reads.append(reply.value)
+        return read(reply)
+
+    watch.read = noted
+    watch.repeats = lambda before, after: before.value == after.value
+    return watch, reads, published
+
+
+async def test_an_answer_that_repeats_the_last_one_taken_is_not_read_and_confirms_it(
+    autojump_clock: MockClock,
+) -> None:
+    good, bad = answer("a", 6), answer("bad", 6)
+    watch, reads, published = repeating(good, good, bad, good, error(), answer("a", 7), answer("b", 8))
+    confirmed: list[int] = []
+    watch.on_answer = lambda status: confirmed.append(status.answers)
+    await follow(watch)
+    assert (reads, published) == (["a", "bad", "b"], ["a", "b"])
+    assert confirmed == [1, 2, 3, 4, 5]
+
+
+async def test_what_was_not_taken_to_the_end_is_read_again_though_it_repeats(
+    autojump_clock: MockClock,
+) -> None:
+    watch, reads, _ = repeating(answer("a", 5), answer("b", 6), answer("b", 6), answer("b", 6))
+    taken: list[str] = []
+
+    def publish(value: str) -> None:
+        taken.append(value)
+        if taken == ["a", "b"]:
+            raise KeyError("a bug")
+
+    watch.publish = publish
+    await follow(watch)
+    assert (reads, taken) == (["a", "b", "b"], ["a", "b", "b"])
+
+
 async def test_an_error_forgets_the_position_and_keeps_the_value(autojump_clock: MockClock) -> None:
     script = Script(answer("a", 5), error(), error(), answer("a", 5))
     watch, published = watching(script)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,8 +14,11 @@ from trio.testing import MockClock
 from agent.base.address import TcpAddress
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
+from agent.control import watches
 from agent.observe.readiness import missing
+from agent.policy.intentions import Intentions
 from tests.support.agent_parts import (
+    AUTHORIZE,
     MATCH,
     PROXY,
     SERVICE,
@@ -264,3 +269,49 @@ async def test_that_consul_refuses_whom_we_may_call_ends_nothing(
     assert bench.control.phase is Phase.STARTING
     assert bench.snapshot.source_intentions.value is None
     assert "watch.failed" in bench.events()
+
+
+async def test_an_answer_that_says_what_is_known_is_not_read_and_only_confirms(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = agent_bench(nursery, settings(intentions_max_age="120", judge_outbound="true"))
+    bench.well()
+    bench.control.phase = Phase.SERVING
+    reads: list[str] = []
+    for name in ("read_match", "read_source_intentions"):
+        monkeypatch.setattr(watches, name, counting(getattr(watches, name), reads))
+    nursery.start_soon(bench.control.watch_source_intentions)
+    bench.control.take(registration(upstreams=(parse_upstream_flag("db:9191"),)))
+    await trio.sleep(1000)
+    assert len(bench.consul.questions(MATCH)) > 20
+    assert sorted(reads) == ["read_match", "read_source_intentions"]
+    assert bench.snapshot.policy.version == 1
+    assert bench.snapshot.source_intentions.version == 1
+    assert bench.snapshot.confirmed.version > 10
+
+
+async def test_the_answer_about_the_default_that_repeats_builds_no_policy(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = agent_bench(nursery)
+    bench.well()
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, {"web": None}, index=7, policy="allow")
+    bench.control.phase = Phase.SERVING
+    bench.control.take(registration())
+    await trio.sleep(1)
+    built: list[str] = []
+    monkeypatch.setattr(Intentions, "with_default", counting(Intentions.with_default, built))
+    await trio.sleep(1000)
+    assert len(bench.consul.questions(AUTHORIZE)) > 10
+    assert (built, bench.snapshot.policy.version) == ([], 1)
+
+
+def counting(function: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
+    """The function, noting each call."""
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(function.__name__)
+        return function(*args, **kwargs)
+
+    return counted
