@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
         from agent.process.sink import never_waiting  # noqa: PLC0415 - only for long-lived processes
         from agent.run import main as run  # noqa: PLC0415 - `status` and others do without the agent's memory
 
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload; the settings are read after this
         with never_waiting() as err:
             return run(Console(words=tuple(words), environ=environ, out=sys.stdout, err=err.stream), environ)
     console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)

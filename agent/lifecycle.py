@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -21,6 +21,8 @@ from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.config.collisions import ADMIN
 from agent.config.registration import Registration
+from agent.config.reload import Reload, reload
+from agent.config.settings import Resolution
 from agent.control.bootstrap import hurry
 from agent.control.self_registration import SelfRegistration
 from agent.net.bind import BindFailed, Bound, address_of, bind
@@ -42,6 +44,7 @@ class Lifecycle:
 
     agent: Agent
     notifier: Notifier
+    read: Callable[[], Resolution | None] = lambda: None  # the settings, anew
     on_ready: Callable[[], None] = lambda: None
     _drain: trio.Event = field(default_factory=trio.Event)
     _hurry: trio.Event = field(default_factory=trio.Event)
@@ -77,6 +80,35 @@ class Lifecycle:
         self._why = why
         self.agent.control.phase = Phase.DRAINING
         self._drain.set()
+
+    def reload(self) -> None:
+        """Read the settings anew, and go on by them if all of them can be read; else by the old ones."""
+        phase, resolution = self.agent.control.phase, self.read()
+        if resolution is None or phase is Phase.DRAINING:
+            return
+        if phase is Phase.SERVING:  # READY=1 would end a start
+            self.notifier.reloading()
+        try:
+            if resolution.settings is None:
+                self._refuse([str(mistake) for mistake in resolution.mistakes])
+            else:
+                self._take(reload(self.agent.control.settings, resolution.settings))
+        finally:
+            if phase is Phase.SERVING:
+                self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
+
+    def _refuse(self, mistakes: Sequence[str]) -> None:
+        self.agent.complaint = f"the settings are wrong, and the old ones in force: {'; '.join(mistakes)}"
+        self.agent.log.reload_refused(mistakes)
+
+    def _take(self, reloaded: Reload) -> None:
+        agent, waiting = self.agent, ", ".join(reloaded.waiting)
+        agent.complaint = f"settings that wait for a restart: {waiting}" if waiting else ""
+        agent.log.reloaded(reloaded.changed, reloaded.waiting)
+        if "log_level" in reloaded.changed:
+            agent.log.take_level(reloaded.settings.log_level)
+            agent.data.take_level(reloaded.settings.log_level)
+        agent.control.take_settings(reloaded.settings)
 
     # --- start ---
 
@@ -199,9 +231,12 @@ class Lifecycle:
         return bound
 
     async def _hear_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
-                self.drain(signal.Signals(number).name)
+                if number == signal.SIGHUP:
+                    self.reload()
+                else:
+                    self.drain(signal.Signals(number).name)
 
     # --- end ---
 

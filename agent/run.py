@@ -6,6 +6,7 @@ import os
 import resource
 import traceback
 from collections.abc import Iterator, MutableMapping
+from functools import partial
 from random import Random
 
 import trio
@@ -48,7 +49,8 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         return error.code
     for note in resolution.notes:
         agent.log.note(note)
-    life = Lifecycle(agent=agent, notifier=notifier(environ, os.getpid()), on_ready=settle)
+    read = partial(read_settings, console.words, console.environ)
+    life = Lifecycle(agent=agent, notifier=notifier(environ, os.getpid()), read=read, on_ready=settle)
     return _live(life, console)
 
 

@@ -3,5 +3,5 @@
 All mistakes are reported together, each with field, value and remedy.
 
     collisions  effective  flags  load  opaque_config  options  parsers  registered_upstreams
-    registration  settings  upstream_config  upstream_tables
+    registration  reload  settings  upstream_config  upstream_tables
 """

@@ -94,6 +94,7 @@ class ControlPlane:
         self.admin_at: Sequence[Address] = settings.admin_bind  # as bound, once that is so
         self.public_at: Address | None = None  # where a public socket is that was handed in
         self._taken = 0  # registrations
+        self._told: Registration | None = None  # the registration as Consul told it last
         self.watches: dict[str, Watch[Any, Any]] = {}  # of ourselves, by name, in the order they began
         self.credentials: CredentialsKeeper | None = None  # from when our service is known
         self.endpoints = EndpointWatches(
@@ -158,7 +159,7 @@ class ControlPlane:
 
         At once, unless a name has to be looked up to know whether two listeners meet.
         """
-        self._taken += 1
+        self._taken, self._told = self._taken + 1, registration
         configured = overridden(registration, self.settings)
         addresses = listening_at(configured, self.admin_at)
         if unknown_names(addresses):
@@ -166,6 +167,16 @@ class ControlPlane:
             self._nursery.start_soon(contained, self._events, Where.TASK, "registration", *later)
         else:
             self._publish_registration(configured, known_now(addresses))
+
+    def take_settings(self, settings: Settings) -> None:
+        """Go on by other settings: what Consul has told and who is let in are published anew. Raises Exit."""
+        self.settings = settings
+        if self._told is not None:
+            self.take(from_settings(settings) if settings.service else self._told)
+        self._publish_policy()
+        outgoing = self.snapshot.source_intentions
+        if outgoing.value is not None:
+            outgoing.publish(replace(outgoing.value, audit=settings.audit))
 
     async def _take_later(self, configured: Registration, addresses: Sequence[Address], number: int) -> None:
         known = await look_up(addresses)
@@ -179,10 +190,8 @@ class ControlPlane:
             return
         if before is not None and before.service != effective.service:
             # Leaf, intentions and metrics are the service's: another service is another agent.
-            text = (
-                f"proxy {effective.proxy_id!r} now stands for {effective.service!r}, not {before.service!r}"
-            )
-            raise Exit(ExitCode.FAILED, f"{text}; starting again takes it up")
+            now = f"proxy {effective.proxy_id!r} now stands for {effective.service!r}, not {before.service!r}"
+            raise Exit(ExitCode.FAILED, f"{now}; starting again takes it up")
         if effective.accepts_callers:
             self.watch_intentions(effective)  # until they are known callers are refused by name
         self.snapshot.registration.publish(effective)
@@ -260,7 +269,7 @@ class ControlPlane:
             return
         default = DefaultPolicy(consul=self.consul, service=service, caller=self._unnamed_caller)
         self.default_policy = default
-        default.watch.on_answer = self._default_answered
+        default.watch.on_answer = lambda _status: self._publish_policy()
         self._begin(default.watch, self._default_failed)
 
     def _unnamed_caller(self) -> str:
@@ -270,9 +279,6 @@ class ControlPlane:
 
     def _default_failed(self, status: WatchStatus) -> None:
         self._events.watch_failed(status)
-        self._publish_policy()
-
-    def _default_answered(self, _status: WatchStatus) -> None:
         self._publish_policy()
 
     def _publish_policy(self) -> None:

@@ -22,6 +22,7 @@ class Agent:
     started: datetime
     began: float | None = None  # `started` by trio's clock, once trio runs
     admin_addresses: list[str] = field(default_factory=list)
+    complaint: str = ""  # about the settings as they were read last
 
     @property
     def uptime(self) -> float:

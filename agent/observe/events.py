@@ -58,6 +58,15 @@ class Journal(WatchJournal):
         self.write(self.level, "log.level", before=before.value, now=level.value)
         self.level = level
 
+    def reloaded(self, changed: Sequence[str], waiting: Sequence[str]) -> None:
+        """The settings were read anew: `changed` are in force, `waiting` take a restart."""
+        level = LogLevel.WARN if waiting else LogLevel.INFO
+        self.write(level, "settings.reloaded", changed=", ".join(changed), needs_restart=", ".join(waiting))
+
+    def reload_refused(self, mistakes: Sequence[str]) -> None:
+        """The settings were read anew and are wrong; the agent goes on by those it has."""
+        self.write(LogLevel.ERROR, "settings.refused", mistakes="; ".join(mistakes))
+
     def unverified(self) -> None:
         """The settings switch off the verification of the Consul agent's certificate."""
         self.write(LogLevel.WARN, "consul.unverified", detail="CONSUL_HTTP_SSL_VERIFY is off")

@@ -36,7 +36,7 @@ def headline(agent: Agent) -> str:
     pieces = "; ".join(missing(agent))
     if agent.control.phase is Phase.STARTING:
         return f"starting: {pieces}"
-    return pieces or "ready"
+    return "; ".join(filter(None, (pieces or "ready", agent.complaint)))
 
 
 def _credentials(agent: Agent) -> list[str]:

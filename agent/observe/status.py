@@ -146,6 +146,7 @@ def _complaints(agent: Agent) -> list[str]:
         *policy,
         deny_file,
         agent.control.token.complaint,
+        agent.complaint,
         agent.log.problem,
         *agent.data.warnings(),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
@@ -46,6 +47,11 @@ class Notifier:
             self.complaint = ""
         except OSError as error:
             self.complaint = f"systemd cannot be notified: {error.strerror}"
+
+    def reloading(self) -> None:
+        """Say that the settings are read anew, until READY=1. systemd 253 wants to know since when."""
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self.send("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
 
     def extend(self, seconds: float) -> None:
         """Ask for at least so much more time to start or to stop. systemd 236 and later."""

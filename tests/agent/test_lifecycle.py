@@ -18,6 +18,7 @@ from agent.proxy.reconcile import PUBLIC
 from tests.support.agent_in_process import (
     App,
     Caller,
+    answers,
     exit_of,
     free_port,
     life,
@@ -153,18 +154,13 @@ async def test_upstreams_come_and_go_without_a_touch_to_the_others(nursery: trio
         changed = proxy_answer(upstream("c", kept), upstream("d", new))
         one.bench.consul.answer(SERVICE, changed, content_hash="h2")
         await one.until(lambda: any("d on" in str(t.upstream) for t in upstreams.current.values()))
-        await one.until(lambda: _answers(new))
+        await one.until(lambda: answers(new))
         after = {bind.port: upstreams.listeners.get(bind) for bind in upstreams.current}  # type: ignore[union-attr]
         assert after[kept] is before[kept], "the same listener, with another destination behind it"
         assert [str(t.upstream.destination) for t in upstreams.current.values()] == ["c", "d"]
-        assert not _answers(gone)
+        assert not answers(gone)
 
     await live(one, act)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as caller:
-        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def test_an_address_that_is_taken_later_is_told_and_tried_again(
@@ -186,7 +182,7 @@ async def test_an_address_that_is_taken_later_is_told_and_tried_again(
             )
             other.close()
             await one.until(lambda: not missing(one.bench.agent))
-            assert _answers(port)
+            assert answers(port)
 
         await live(one, act)
     assert one.bench.events().count("listening.failed") == 1
@@ -198,12 +194,12 @@ async def test_the_public_listener_moves(nursery: trio.Nursery) -> None:
     one.bench.well(port=first)
 
     async def act() -> None:
-        assert _answers(first)
+        assert answers(first)
         one.bench.consul.answer(SERVICE, proxy_answer(port=second), content_hash="h2")
-        await one.until(lambda: _answers(second))
-        assert not _answers(first)
+        await one.until(lambda: answers(second))
+        assert not answers(first)
         one.bench.consul.answer(SERVICE, proxy_answer(port=0), content_hash="h3")
-        await one.until(lambda: not _answers(second))
+        await one.until(lambda: not answers(second))
 
     await live(one, act)
 

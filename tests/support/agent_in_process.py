@@ -164,3 +164,9 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port: int = sock.getsockname()[1]
         return port
+
+
+def answers(port: int) -> bool:
+    """Return whether a connect to a port of the loopback address succeeds."""
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0

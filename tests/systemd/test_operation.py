@@ -1,0 +1,44 @@
+"""What an operator does to a running instance, and what it then says of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.systemd.boot import Machine, until
+from tests.systemd.mesh import Mesh, federation, workloads
+
+pytestmark = pytest.mark.root
+
+SETTINGS = "/etc/connect-sidecar/web.toml"
+
+
+@pytest.fixture(scope="module")
+def mesh(machine: Machine) -> Mesh:
+    """Both datacenters, the workloads, and the sidecar of web."""
+    made = federation(machine)
+    workloads(made)
+    machine.start("sidecar@web")
+    return made
+
+
+def test_a_reload_changes_what_can_change_and_keeps_the_process(mesh: Mesh) -> None:
+    machine, pid = mesh.machine, mesh.pid("web")
+    before = machine.outside(SETTINGS).read_text()
+    machine.write(SETTINGS, f'{before}upstream = ["db@dc2:9192"]\nworkers = 2\n')
+    machine.systemctl("reload", "sidecar@web")
+    until(lambda: "workers" in status(mesh) or None, "the new settings")
+    until(
+        lambda: machine.run("bash", "-c", "</dev/tcp/127.0.0.1/9192 && echo open", check=False) or None, "it"
+    )
+    machine.write(SETTINGS, f"{before}drain_secs = 3\n")
+    machine.systemctl("reload", "sidecar@web")
+    until(lambda: "drain_secs" in status(mesh) or None, "the mistake in STATUS")
+    assert (mesh.pid("web"), machine.show("sidecar@web", "ActiveState")) == (pid, "active")
+    machine.write(SETTINGS, before)
+    machine.systemctl("reload", "sidecar@web")
+    until(lambda: "drain_secs" not in status(mesh) or None, "good settings again")
+
+
+def status(mesh: Mesh) -> str:
+    """The STATUS of the sidecar of web."""
+    return mesh.machine.show("sidecar@web", "StatusText")
