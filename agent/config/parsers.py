@@ -77,7 +77,7 @@ def parse_duration(text: str) -> float:
 
 def parse_seconds(text: str) -> float:
     """Return seconds, zero or more, from `30`, `1.5`, `90s` or `1m30s`."""
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else parse_duration(text)
+    return parse_duration(f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else text)
 
 
 def parse_grace(text: str) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import trio
@@ -112,7 +112,7 @@ class Reauthorizer:
         """A connection has a peer: it may be the one that expires first."""
         if connection.peer is None or self._grace == math.inf:
             return
-        expiry = connection.peer.not_after + timedelta(seconds=self._grace)
+        expiry = _expiry(connection.peer, self._grace)
         if self._next_expiry is None or expiry < self._next_expiry:
             self._wake.set()
 
@@ -182,11 +182,19 @@ def rejudge(
             objection = CloseReason.INTERNAL_ERROR, f"{peer.id} cannot be judged; the log has more"
         if objection is None:
             if grace < math.inf:
-                expiries.append(peer.not_after + timedelta(seconds=grace))
+                expiries.append(_expiry(peer, grace))
         else:
             connection.close(*objection)
             closed += 1
     return Rejudged(closed=closed, next_expiry=min(expiries, default=None), failures=tuple(failures))
+
+
+def _expiry(peer: Peer, grace: float) -> datetime:
+    """Return when an open connection to that peer must end; a certificate may end with the calendar."""
+    try:
+        return peer.not_after + timedelta(seconds=grace)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,14 @@ def test_seconds_bare_or_as_go_writes_them(text: str, seconds: float) -> None:
     assert parsers.parse_seconds(text) == seconds
 
 
+def test_seconds_that_go_cannot_count_are_too_long_bare_too() -> None:
+    """Where they are added to a date, there is none so late."""
+    for text in ("9223372037", "9" * 400):
+        with pytest.raises(ValueError, match="longer than the 292 years"):
+            parsers.parse_max_age(text)
+    assert parsers.parse_seconds("9223372036") == 9223372036.0
+
+
 @pytest.mark.parametrize("text", ["", "-1", "ten", "5 s", "٣"])
 def test_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):

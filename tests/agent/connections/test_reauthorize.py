@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -194,3 +194,14 @@ async def test_a_confirmation_judges_no_connection_anew(
         bench.confirm()
         await trio.sleep(0.1)
     assert looks == []
+
+
+async def test_a_certificate_that_ends_with_the_calendar_may_be_outlived_by_a_grace(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """RFC 5280, 4.1.2.5: 99991231235959Z is what has no end; there is no later date to look at it again."""
+    bench = await running(nursery, grace=600.0)
+    bench.connect("endless", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    bench.connect("old", virtual() + timedelta(minutes=1))
+    await trio.sleep(12 * 60)
+    assert bench.reasons == {"old": "peer_expired"}
