@@ -6,6 +6,8 @@ from contextlib import suppress
 
 from OpenSSL import crypto
 
+MALLOC_FAILURE = "malloc failure"  # OpenSSL's text for ERR_R_MALLOC_FAILURE: a shortage of this process
+
 
 def forget_errors() -> None:
     """Empty the queue.

@@ -96,7 +96,8 @@ STAND_ALONE = (
     "certs.spiffe",
     "agent.base.latest",
     "agent.relay.splice",
-    "agent.net.tls_records",
+    "agent.net.shortage",
+    "certs.error_queue",
     "agent.config.flags",
     "agent.process.sink",
 )

@@ -3,5 +3,5 @@
 Every failure here is a named reason.
 
     accept  admission  bind  dial  handshake  listeners  own_listeners  proxy_protocol
-    tls_records
+    shortage  tls_records
 """

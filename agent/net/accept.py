@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import resource
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -70,6 +72,7 @@ async def accept_all(
     admission: Admission,
     events: AdmissionEvents,
     where: Where = Where.CONNECTION,
+    first_kept: Callable[[], float] = lambda: math.inf,
 ) -> None:
     """Accept on every listening, non-blocking socket until cancelled; each caller is a task in `connections`.
 
@@ -85,7 +88,7 @@ async def accept_all(
         finally:
             place.leave()
 
-    gate = _Gate(handle, connections, admission, events)
+    gate = _Gate(handle, connections, admission, events, first_kept)
     try:
         async with trio.open_nursery() as loops:
             for sock in listeners:
@@ -104,7 +107,9 @@ class _Gate:
         connections: trio.Nursery,
         admission: Admission,
         events: AdmissionEvents,
+        first_kept: Callable[[], float],
     ) -> None:
+        self._first_kept = first_kept
         self._handle = handle
         self._connections = connections
         self._admission = admission
@@ -150,6 +155,9 @@ class _Gate:
 
     def _accept(self, sock: socket.socket) -> OSError | None:
         """Take whoever is at the door; what it is that the system has no more of, if so."""
+        kept = self._first_kept()
+        if self._short and _next_descriptor(sock) >= kept:
+            return _no_descriptors()
         for _ in range(BATCH):
             if self._line.full:
                 break
@@ -168,6 +176,8 @@ class _Gate:
             source = source_of(address)
             if not self._line.join(source, _Caller(caller, trio.current_time())):
                 self._turn_away(caller, Overflow.HANDSHAKES)
+            elif caller.fileno() >= kept - 1:
+                return _no_descriptors()
         return None
 
     def _begin(self, most: int) -> int:
@@ -248,6 +258,20 @@ class _Caller(NamedTuple):
 
     sock: socket.socket
     since: float
+
+
+def _next_descriptor(sock: socket.socket) -> int:
+    """Return the number that the next caller's socket would have, which says how many are in use."""
+    try:
+        copy = os.dup(sock.fileno())
+    except OSError:
+        return sys.maxsize
+    os.close(copy)
+    return copy
+
+
+def _no_descriptors() -> OSError:
+    return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def _owes(sock: socket.socket) -> bool:

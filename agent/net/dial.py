@@ -22,6 +22,7 @@ from typing import TypeAlias
 import trio
 
 from agent.base.address import Address, TcpAddress
+from agent.net.shortage import OUT_OF_RESOURCES, first_kept
 from agent.relay.close import reset
 
 _KEEPALIVE_IDLE = 60  # seconds; with the two below a vanished peer is noticed within two minutes
@@ -49,7 +50,7 @@ class DialReason(StrEnum):
     BAD_ADDRESS = "bad_address"  # there can be none of that form
     NO_SOCKET = "no_such_socket"
     NOT_PERMITTED = "connect_not_permitted"
-    NO_RESOURCES = "out_of_resources"
+    NO_RESOURCES = OUT_OF_RESOURCES
     OWN_LISTENER = "own_listener"  # it is one of ours: the connection would go round for ever
     ITSELF = "connected_to_itself"  # nothing listens there, and the kernel chose that very port for our end
     FAILED = "connect_failed"
@@ -239,6 +240,9 @@ class _Begun:
             self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             raise _failure(error.errno, address) from error
+        if self.sock.fileno() >= first_kept():
+            self.sock.close()
+            raise _failure(errno.EMFILE, address)
         try:
             code = self.sock.connect_ex(self._sockaddr)
         except (OSError, ValueError, OverflowError) as error:  # a path too long for a socket; no port

@@ -34,6 +34,7 @@ from typing import Protocol
 import trio
 from OpenSSL import SSL, crypto
 
+from agent.net.shortage import OUT_OF_RESOURCES
 from agent.net.tls_records import (
     MOST_RECORDS,
     PIECE,
@@ -42,6 +43,7 @@ from agent.net.tls_records import (
     RecordReader,
     TooManyRecords,
 )
+from certs.error_queue import MALLOC_FAILURE
 
 _HANDSHAKE_RECORD = 0x16  # the first byte of every TLS connection
 
@@ -61,6 +63,7 @@ class HandshakeReason(StrEnum):
     PEER_REFUSED = "peer_refused"  # by an alert
     CLOSED = "closed_in_handshake"
     RESET = "reset_in_handshake"
+    NO_RESOURCES = OUT_OF_RESOURCES  # here: OpenSSL has no memory
     TLS_ERROR = "tls_error"
 
 
@@ -138,7 +141,7 @@ async def server_handshake(
     with caller.scope as patience:
         await handshake.hear_first_byte()
         caller.begin()
-        connection = MemoryConnection(context())
+        connection = _over_memory(context())
         connection.set_accept_state()
         await handshake.drive(connection)
         if not patience.cancel_called:
@@ -159,7 +162,7 @@ async def client_handshake(
 
     A name that SNI cannot say (RFC 6066 §3) is not said: only gateways need it.
     """
-    connection = MemoryConnection(context)
+    connection = _over_memory(context)
     if _HOST_NAME.fullmatch(server_name):
         connection.set_tlsext_host_name(server_name.encode("ascii"))
     connection.set_connect_state()
@@ -211,7 +214,10 @@ class _Handshake:
         while not await self._step(connection):
             connection.bio_write(await self._next())
             await self._let_others_work()
-        connection.attach(self._sock)
+        try:
+            connection.attach(self._sock)
+        except MemoryError as error:
+            raise HandshakeFailed(HandshakeReason.NO_RESOURCES, str(error)) from error
         return connection
 
     async def _step(self, connection: MemoryConnection) -> bool:
@@ -220,6 +226,8 @@ class _Handshake:
             connection.do_handshake()
         except SSL.WantReadError:
             over = False
+        except MemoryError as error:
+            raise HandshakeFailed(HandshakeReason.NO_RESOURCES, "no memory") from error
         except SSL.Error as error:
             with suppress(OSError):  # the alert is a courtesy
                 self._sock.send(connection.said())
@@ -264,9 +272,18 @@ class _Handshake:
         return HandshakeFailed(HandshakeReason.SILENT, f"not a byte within {seconds:.3g} s{besides}")
 
 
+def _over_memory(context: SSL.Context) -> MemoryConnection:
+    try:
+        return MemoryConnection(context)
+    except (MemoryError, SSL.Error) as error:
+        raise HandshakeFailed(HandshakeReason.NO_RESOURCES, "OpenSSL has no memory") from error
+
+
 def _refused(error: SSL.Error) -> HandshakeFailed:
     texts = [text for _, _, text in error.args[0]] if error.args else []
     detail = "; ".join(texts) or "OpenSSL gave no reason"
+    if MALLOC_FAILURE in texts:
+        return HandshakeFailed(HandshakeReason.NO_RESOURCES, detail)
     for text in texts:
         if _ALERT in text:
             return HandshakeFailed(HandshakeReason.PEER_REFUSED, detail)

@@ -21,6 +21,7 @@ from agent.net.accept import AdmissionEvents, Handler, accept_all
 from agent.net.admission import Admission
 from agent.net.bind import BindFailed, Bound, adopt, bind
 from agent.net.own_listeners import OwnListeners
+from agent.net.shortage import first_kept
 from upstreams.spec import LOOPBACK, Bind
 
 RETRY_SECONDS = 5.0
@@ -169,6 +170,7 @@ class Listeners:
             connections=self._connections,
             admission=opening.admission,
             events=self.events,
+            first_kept=first_kept,
         )
         try:
             with opening.scope:

@@ -13,6 +13,8 @@ import trio
 from OpenSSL import SSL
 from OpenSSL._util import lib as openssl  # pyOpenSSL has no public call to give a connection its socket later
 
+from certs.error_queue import forget_errors
+
 HEADER = 5  # bytes: type, version, length (RFC 8446 §5.1)
 MOST_BYTES = (1 << 14) + 2048  # of one record: RFC 5246 §6.2.3
 MOST_RECORDS = 256  # of one handshake; a chain of 100 KB takes 200 at the smallest size of RFC 6066 §4
@@ -34,7 +36,11 @@ class MemoryConnection(SSL.Connection):
     """A pyOpenSSL connection over memory, until `attach` puts a socket in its place."""
 
     def __init__(self, context: SSL.Context) -> None:
+        """Raise MemoryError, or SSL.Error, if OpenSSL has no memory for it."""
         super().__init__(context, None)
+        if not self._ssl:  # pyOpenSSL does not look at what SSL_new returns, and the next call would crash
+            forget_errors()
+            raise MemoryError("OpenSSL has no memory for a connection")
 
     def said(self) -> bytes:
         """What is to be sent to the peer; empty if there is nothing."""

@@ -38,12 +38,15 @@ class WatchJournal(Log):
         self._flood = RateLimit()
 
     def internal_error(self, where: Where, name: str, error: BaseException, /) -> None:
-        """An unforeseen exception has ended one watch, connection or task (docs/failures.md)."""
+        """An unforeseen exception has ended one watch, connection or task (docs/failures.md).
+
+        A want of memory is logged without its traceback, which would need some.
+        """
         self.internal_errors[where.value] += 1
         hidden = self._flood.hidden(f"internal_error {where.value}")
         if hidden is None:
             return
-        trace = "".join(traceback.format_exception(error))
+        trace = "" if isinstance(error, MemoryError) else "".join(traceback.format_exception(error))
         self.write(
             LogLevel.ERROR,
             "internal_error",

@@ -24,8 +24,9 @@ from agent.base.latest import Latest
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, Direction, FailedAttempt, Party
-from agent.net.dial import DialFailed, DialReason, dial, remote
+from agent.net.dial import DialFailed, dial, remote
 from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
+from agent.net.shortage import OUT_OF_RESOURCES
 from agent.outbound.candidates import CandidateSearch
 from agent.outbound.upstream_state import UpstreamState, counted
 from agent.outbound.warm_serve import serve_warm
@@ -183,7 +184,7 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
         except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
             if failure.reason in _DENIALS.values():  # of every instance, and against none of them
                 denied.add(candidate.endpoint.expected)
-            elif failure.reason is not DialReason.NO_RESOURCES:  # of ours, and no fault of the endpoint
+            elif failure.reason != OUT_OF_RESOURCES:  # of ours, and no fault of the endpoint
                 route.targets.failed(candidate)
             detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
             attempt = FailedAttempt(

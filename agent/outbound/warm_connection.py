@@ -22,6 +22,7 @@ from agent.base.containment import FaultEvents
 from agent.connections.records import FailedAttempt, Party
 from agent.relay.close import reset
 from agent.relay.pump import RECORD, explain
+from agent.relay.splice import Ending
 from certs.error_queue import forget_errors
 from certs.peer import Peer
 from upstreams.reach import DialAddress
@@ -112,7 +113,7 @@ class WarmConnection:
             return WarmReason.CLOSED, f"after {self.age:.1f} s"
         except SSL.Error as error:
             ending, detail = explain(error)
-            refused = self.age < PROVEN_SECONDS and not self.early
+            refused = ending is not Ending.NO_RESOURCES and self.age < PROVEN_SECONDS and not self.early
             reason = WarmReason.REFUSED if refused else WarmReason.LOST
             return reason, f"{ending.value} after {self.age:.1f} s: {detail}"
         return WarmReason.TALKATIVE, f"more than {MOST_EARLY} bytes unasked"

@@ -30,6 +30,7 @@ from agent.connections.reauthorize import objection_to
 from agent.connections.records import FailedAttempt, Party
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
+from agent.net.shortage import OUT_OF_RESOURCES
 from agent.outbound.outbound import NotServed, identify, server_name
 from agent.outbound.upstream_state import UpstreamState
 from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, WarmConnection, WarmEvents, WarmReason
@@ -276,7 +277,8 @@ class WarmPool:
     ) -> None:
         if blame:
             self._set_back()
-            self._targets.failed(candidate)
+            if failure.reason != OUT_OF_RESOURCES:
+                self._targets.failed(candidate)
         self._book.failed[failure.reason.value] += 1
         attempt = FailedAttempt(
             endpoint=str(candidate), address=str(dialling), reason=failure.reason, detail=failure.detail

@@ -15,7 +15,7 @@ from typing import Protocol
 from OpenSSL import SSL
 
 from agent.relay.splice import NONE, READ, WRITE, Ending, Progress, Splice, Step
-from certs.error_queue import forget_errors
+from certs.error_queue import MALLOC_FAILURE, forget_errors
 
 # The most plain text one TLS record holds (RFC 8446 section 5.1). A read of that size leaves nothing
 # decrypted behind in OpenSSL, which epoll would not see, and costs no more than a smaller one.
@@ -25,6 +25,7 @@ BUFFER = 128 * 1024  # bytes read from the plain leg at once: eight records
 BURSTS = 4  # buffers per direction and event, so that one stream cannot starve the others
 
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
+_SHORTAGES = (errno.ENOMEM, errno.ENOBUFS)
 _UNEXPECTED_EOF = -1  # pyOpenSSL's errno for a TCP end without close_notify
 
 
@@ -328,8 +329,10 @@ def explain(error: SSL.Error) -> tuple[Ending, str]:
         code = error.args[0]
         if code == _UNEXPECTED_EOF:
             return Ending.TLS_TRUNCATED, "TCP ended without close_notify"
-        return Ending.TLS_RESET, _name(code)
+        return Ending.NO_RESOURCES if code in _SHORTAGES else Ending.TLS_RESET, _name(code)
     reasons = [reason for _, _, reason in error.args[0]] if error.args else []
+    if MALLOC_FAILURE in reasons:
+        return Ending.NO_RESOURCES, MALLOC_FAILURE
     return Ending.TLS_FAILED, "; ".join(reasons) or "OpenSSL gave no reason"
 
 

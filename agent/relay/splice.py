@@ -26,6 +26,10 @@ class Ending(StrEnum):
     TLS_RESET = "tls_reset"  # TCP reset beneath TLS
     TLS_TRUNCATED = "tls_truncated"  # TCP ended without close_notify
     TLS_FAILED = "tls_failed"  # a fatal alert, or bytes that are not TLS
+    NO_RESOURCES = "out_of_resources"  # this process has no memory for the connection
+
+
+_OF_THE_TLS_SIDE = frozenset({Ending.TLS_RESET, Ending.TLS_TRUNCATED, Ending.TLS_FAILED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +161,7 @@ class Splice:
             self.ending = ending
             self.detail = detail
             ended = self.plain_ended or self.tls_ended
-            self.tls_broke_first = ending is not Ending.PLAIN_RESET and not ended
+            self.tls_broke_first = ending in _OF_THE_TLS_SIDE and not ended
 
     def shut_failed(self, ending: Ending, detail: str) -> None:
         """Note that a leg did not take the end of the other one.

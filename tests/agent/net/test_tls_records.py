@@ -10,6 +10,8 @@ import pytest
 import trio
 import trio.testing
 from OpenSSL import SSL
+from OpenSSL._util import ffi
+from OpenSSL._util import lib as openssl
 
 from agent.net.tls_records import (
     HEADER,
@@ -118,3 +120,20 @@ def test_a_connection_over_memory_goes_on_over_a_socket(pair: tuple[socket.socke
     assert server.recv(100) == b"over the socket"
     with pytest.raises(SSL.WantReadError):
         server.recv(100)
+
+
+class WithoutMemory:
+    """OpenSSL when it has no memory for a connection; the rest of it is as ever."""
+
+    def SSL_new(self, _context: object) -> object:  # noqa: N802 - its name
+        return ffi.NULL
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(openssl, name)
+
+
+def test_no_memory_for_a_connection_is_an_error_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = contexts_of(ROOT.leaf(), ROOT).client
+    monkeypatch.setattr(SSL, "_lib", WithoutMemory())
+    with pytest.raises(MemoryError):
+        MemoryConnection(context)

@@ -24,6 +24,8 @@ def bench() -> Bench:
     ("failure", "ending"),
     [
         (SSL.SysCallError(-1, "Unexpected EOF"), Ending.TLS_TRUNCATED),
+        (SSL.SysCallError(errno.ENOMEM, "ENOMEM"), Ending.NO_RESOURCES),
+        (SSL.Error([("SSL routines", "", "malloc failure")]), Ending.NO_RESOURCES),
         (SSL.SysCallError(errno.ECONNRESET, "ECONNRESET"), Ending.TLS_RESET),
         (SSL.Error([("SSL routines", "", "tlsv13 alert certificate required")]), Ending.TLS_FAILED),
         (SSL.Error(), Ending.TLS_FAILED),
