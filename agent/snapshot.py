@@ -15,7 +15,7 @@ from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
 from agent.policy.authorize import Policy
-from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.deny_list import NO_ENTRIES, DenyList
 from agent.policy.source_intentions import SourceIntentions
 from certs.contexts import Contexts
 from upstreams.endpoints import EndpointSet
@@ -34,7 +34,7 @@ class Snapshot:
     policy: Latest[Policy] = field(default_factory=Latest)
     confirmed: Latest[Confirmation] = field(default_factory=Latest)
     source_intentions: Latest[SourceIntentions] = field(default_factory=Latest)
-    deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
+    deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NO_ENTRIES))
 
     def own_datacenter(self) -> str:
         """Our datacenter: as the leaf says, before there is one as the registration says, else empty."""

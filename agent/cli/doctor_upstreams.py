@@ -26,7 +26,7 @@ from agent.control.watches import read_endpoints, read_found
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.outbound import NotServed, identify, server_name
-from agent.policy.deny_list import NOBODY
+from agent.policy.deny_list import NO_ENTRIES
 from agent.relay.close import reset
 from certs.contexts import Contexts
 from certs.peer import PeerRejected
@@ -190,7 +190,7 @@ async def _shake_hands(
     name = server_name(way.endpoint.expected, contexts.credentials.bundle.trust_domain)
     try:
         tls = await client_handshake(sock, contexts.client, name, HANDSHAKE_SECONDS)
-        peer = identify(tls, way.endpoint.expected, Latest(contexts), journey.clock(), Latest(NOBODY))
+        peer = identify(tls, way.endpoint.expected, Latest(contexts), journey.clock(), Latest(NO_ENTRIES))
     except HandshakeFailed as error:
         remedy = "see what that sidecar's log says of us, and that it trusts the same roots"
         return fail(subject, f"{address}: {error}", remedy, ExitCode.UNAVAILABLE)

@@ -33,7 +33,7 @@ from agent.policy.authorize import (
     authorize_caller,
     authorize_request,
 )
-from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.deny_list import NO_ENTRIES, DenyList
 from agent.policy.source_intentions import SourceIntentions
 from certs.bundle import TrustBundle
 from certs.contexts import Contexts
@@ -73,7 +73,7 @@ class Reauthorizer:
         self._on_closed = on_closed
         self._faults = faults
         self._grace = grace  # seconds a connection may outlive its peer's certificate
-        self._deny_list = deny_list or Latest(NOBODY)
+        self._deny_list = deny_list or Latest(NO_ENTRIES)
         self._outgoing = outgoing or Latest()
         self._wake = trio.Event()
         self._next_expiry: datetime | None = None
@@ -95,7 +95,7 @@ class Reauthorizer:
                     self._contexts.value,
                     now,
                     self._grace,
-                    deny_list=self._deny_list.value or NOBODY,
+                    deny_list=self._deny_list.value or NO_ENTRIES,
                     outgoing=self._outgoing.value,
                     too_old_since=self._freshness.too_old_since(),
                 )
@@ -149,7 +149,7 @@ def rejudge(
     now: datetime,
     grace: float = 0.0,
     *,
-    deny_list: DenyList = NOBODY,
+    deny_list: DenyList = NO_ENTRIES,
     outgoing: SourceIntentions | None = None,
     too_old_since: datetime | None,
 ) -> Rejudged:
@@ -221,7 +221,7 @@ def objection_to(
     peer: Peer,
     contexts: Contexts,
     now: datetime,
-    deny_list: DenyList = NOBODY,
+    deny_list: DenyList = NO_ENTRIES,
     outgoing: SourceIntentions | None = None,
 ) -> tuple[CloseReason, str] | None:
     """What would close an open outbound connection to that peer at this moment, without any grace."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from agent.base.latest import Latest
-from agent.policy.deny_list import NOBODY, DenyList, InvalidDenyList, parse_deny_list
+from agent.policy.deny_list import NO_ENTRIES, DenyList, InvalidDenyList, parse_deny_list
 
 LOOK_SECONDS = 0.25  # a change is in force well within a second
 MAX_FILE = 8 << 20  # bytes
@@ -32,7 +32,7 @@ class DenyFile:
     def __init__(self, path: Path | None, cell: Latest[DenyList] | None = None) -> None:
         self._path = path
         self._seen: Stamp | None = None
-        self.latest = Latest(NOBODY) if cell is None else cell
+        self.latest = Latest(NO_ENTRIES) if cell is None else cell
         self.complaint = ""
 
     def __repr__(self) -> str:
@@ -41,7 +41,7 @@ class DenyFile:
     @property
     def list(self) -> DenyList:
         """What is in force."""
-        return self.latest.value or NOBODY
+        return self.latest.value or NO_ENTRIES
 
     def load(self) -> None:
         """Read it for the first time; raise DenyFileUnusable."""

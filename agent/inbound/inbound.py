@@ -39,7 +39,7 @@ from agent.net.handshake import (
 )
 from agent.net.proxy_protocol import Introduction, header, places
 from agent.policy.authorize import Policy, VerdictReason, authorize, authorize_caller
-from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.deny_list import NO_ENTRIES, DenyList
 from agent.policy.http_mode import HttpMode
 from agent.relay.close import close_both, close_without_notify
 from agent.relay.relay import Relay
@@ -190,7 +190,7 @@ def _identify(tls: SSL.Connection, inbound: Inbound) -> Peer:
 
 def _check_deny_list(peer: Peer, deny_list: Latest[DenyList]) -> None:
     """Raise Denied if the operator's deny list names the peer; audit mode does not lift that."""
-    denied = (deny_list.value or NOBODY).objection(peer)
+    denied = (deny_list.value or NO_ENTRIES).objection(peer)
     if denied:
         raise Denied(InboundReason.DENY_LISTED, f"{peer.id}: {denied}")
 

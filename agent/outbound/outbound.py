@@ -31,7 +31,7 @@ from agent.outbound.candidates import CandidateSearch
 from agent.outbound.upstream_state import UpstreamState, counted
 from agent.outbound.warm_serve import serve_warm
 from agent.policy.authorize import VerdictReason
-from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.deny_list import NO_ENTRIES, DenyList
 from agent.policy.source_intentions import Callee, SourceIntentions
 from agent.relay.close import close_both, has_left, reset
 from agent.relay.relay import Relay
@@ -295,7 +295,7 @@ def identify(
     if not expected.matches(peer.id):
         detail = f"expected spiffe://{bundle.trust_domain}{expected}, it is {peer.id}"
         raise NotServed(OutboundReason.WRONG_IDENTITY, detail)
-    denied = (deny_list.value or NOBODY).objection(peer)
+    denied = (deny_list.value or NO_ENTRIES).objection(peer)
     if denied:
         raise NotServed(OutboundReason.DENY_LISTED, f"{peer.id}: {denied}")
     return peer

@@ -34,7 +34,7 @@ from agent.net.shortage import OUT_OF_RESOURCES
 from agent.outbound.outbound import NotServed, identify, server_name
 from agent.outbound.upstream_state import UpstreamState
 from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, WarmConnection, WarmEvents, WarmReason
-from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.deny_list import NO_ENTRIES, DenyList
 from agent.policy.source_intentions import SourceIntentions
 from agent.relay.close import reset
 from agent.snapshot import Snapshot
@@ -134,7 +134,7 @@ class WarmPool:
         contexts = snapshot.credentials.value
         if contexts is None or contexts.generation != warm.generation:
             return WarmReason.NEW_CREDENTIALS, f"made with generation {warm.generation}"
-        deny_list, outgoing = snapshot.deny_list.value or NOBODY, snapshot.source_intentions.value
+        deny_list, outgoing = snapshot.deny_list.value or NO_ENTRIES, snapshot.source_intentions.value
         objection = objection_to(warm.peer, contexts, now, deny_list, outgoing)
         if objection is not None:
             return objection

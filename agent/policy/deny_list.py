@@ -61,7 +61,7 @@ class DenyList:
         return self.serials.get((identity.trust_domain, identity.datacenter, _number(serial)), "")
 
 
-NOBODY = DenyList()
+NO_ENTRIES = DenyList()
 
 
 def parse_deny_list(text: str) -> DenyList:

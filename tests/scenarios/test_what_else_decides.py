@@ -12,7 +12,7 @@ from agent.connections.records import Audited, CloseReason, Direction
 from agent.inbound.inbound import InboundReason
 from agent.outbound.outbound import OutboundReason
 from agent.policy.authorize import Policy, VerdictReason
-from agent.policy.deny_list import NOBODY, DenyList, parse_deny_list
+from agent.policy.deny_list import NO_ENTRIES, DenyList, parse_deny_list
 from agent.policy.narrowing import parse_setting
 from agent.relay.splice import Ending
 from certs.peer import PeerReason
@@ -34,7 +34,7 @@ def listed(service: str, datacenter: str = "*") -> DenyList:
 
 
 def judge(m: Mesh, side: Side) -> Rejudged:
-    value = m.deny_list.value or NOBODY
+    value = m.deny_list.value or NO_ENTRIES
     return rejudge(
         side.ledger, m.policy.value, side.contexts.value, now(), deny_list=value, too_old_since=None
     )

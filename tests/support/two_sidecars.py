@@ -36,7 +36,7 @@ from agent.outbound.outbound import Outbound
 from agent.outbound.outbound import serve as serve_outbound
 from agent.outbound.upstream_state import UpstreamState
 from agent.policy.authorize import Policy
-from agent.policy.deny_list import NOBODY, DenyList
+from agent.policy.deny_list import NO_ENTRIES, DenyList
 from agent.policy.http_mode import HttpMode
 from agent.policy.source_intentions import SourceIntentions
 from agent.relay.relay import Relay
@@ -103,7 +103,7 @@ class Mesh:
     loads: Counter[EndpointKey]
     upstream: Address
     public: TcpAddress
-    deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NOBODY))
+    deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NO_ENTRIES))
     outgoing: Latest[SourceIntentions] = field(default_factory=Latest)
     proxy_protocol: bool = False
     underscores: bool = False

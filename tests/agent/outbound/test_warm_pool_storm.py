@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from agent.outbound.warm_connection import WarmConnection
-from agent.policy.deny_list import NOBODY
+from agent.policy.deny_list import NO_ENTRIES
 from tests.agent.outbound.test_warm_pool import DENY_DB
 from tests.support.warm_upstream import DB, ONE, Story, contexts, story
 from tests.upstreams.test_choose import endpoint
@@ -46,7 +46,7 @@ def _something_happens(rng: Random, told: Story, world: dict[str, object], ended
             told.contexts.publish(contexts(generation))
         case 1:
             world["denied"] = rng.random() < 0.3
-            told.deny_list.publish(DENY_DB if world["denied"] else NOBODY)
+            told.deny_list.publish(DENY_DB if world["denied"] else NO_ENTRIES)
         case 2:
             world["name"] = rng.choice(["one", "two"])
             told.lookups.answer("db", endpoint(str(world["name"])))

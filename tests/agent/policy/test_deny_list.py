@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.policy.deny_list import NOBODY, InvalidDenyList, parse_deny_list
+from agent.policy.deny_list import NO_ENTRIES, InvalidDenyList, parse_deny_list
 from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
 
@@ -66,7 +66,7 @@ def test_many_entries_at_once() -> None:
 
 
 def test_an_empty_list_denies_nobody() -> None:
-    assert (len(NOBODY), NOBODY.objection(peer())) == (0, "")
+    assert (len(NO_ENTRIES), NO_ENTRIES.objection(peer())) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from agent.http1.request import HttpRequest
 from agent.policy.authorize import Policy, authorize
-from agent.policy.deny_list import NOBODY, parse_deny_list
+from agent.policy.deny_list import NO_ENTRIES, parse_deny_list
 from agent.policy.explain import Evidence, Explanation, Question, explain
 from agent.policy.http_mode import HttpMode
 from agent.policy.narrowing import parse_setting
@@ -49,7 +49,7 @@ def explained(
         policy=policy,
         default_origin="a header",
         replica="index 7",
-        deny_list=parse_deny_list(denied) if denied else NOBODY,
+        deny_list=parse_deny_list(denied) if denied else NO_ENTRIES,
         deny_origin="/etc/denied" if denied else "",
         http=http,
     )
