@@ -1,7 +1,7 @@
 """The newest proven values: the control plane writes them, the data plane reads them at the moment of use.
 
-Each cell has one writer: the control plane in the process that asks Consul, and in a worker the link to that
-process. A published value is replaced, never taken back.
+Each cell has one writer: the control plane, or in a worker the link to the control process. A published value
+is replaced, never removed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from upstreams.spec import Lookup, Upstream
 class Snapshot:
     """The cells of one agent, or of one worker.
 
-    `confirmed` says when Consul last said what the intentions in `policy` are: it moves while they do not.
+    `confirmed`: when Consul last confirmed the intentions in `policy`; it changes while they do not.
     """
 
     registration: Latest[Registration] = field(default_factory=Latest)
@@ -37,7 +37,7 @@ class Snapshot:
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NO_ENTRIES))
 
     def own_datacenter(self) -> str:
-        """Our datacenter: as the leaf says, before there is one as the registration says, else empty."""
+        """Return our datacenter: by the leaf, before there is one by the registration, else empty."""
         contexts, registration = self.credentials.value, self.registration.value
         if contexts is not None:
             return contexts.credentials.leaf.id.datacenter
@@ -55,15 +55,15 @@ class EndpointSource:
 
     @property
     def may_have_news(self) -> bool:
-        """Whether waiting a moment may bring endpoints that are not known yet."""
+        """Whether waiting for a moment may bring newer endpoints."""
         return self.polled or self.endpoints.value is None
 
 
 class EndpointSources(Protocol):
-    """The cells of the endpoints, by lookup."""
+    """The endpoints by lookup."""
 
     def want(self, upstreams: Iterable[Upstream], /) -> None:
         """Keep the sources of these upstreams up to date, and no others."""
 
     def source(self, lookup: Lookup, poll_interval: float | None, /) -> EndpointSource:
-        """The source of that lookup, kept up to date from now on. `poll_interval` in seconds."""
+        """Return the source of a lookup, kept up to date from now on. `poll_interval` in seconds."""

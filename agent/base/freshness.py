@@ -1,9 +1,9 @@
-"""Whether Consul has confirmed lately enough what is known: judged at each evaluation, never published.
+"""Whether Consul has confirmed a value lately enough: decided at each evaluation, never published.
 
-A confirmation moves one small cell and nothing of what it confirms. Each process that judges callers judges
-the age too, so a worker whose control process hangs does not go on for ever by what it received last. The
-time is up when either clock says so: the wall clock, which goes on while the machine sleeps, or trio's, which
-is never set.
+A confirmation changes one small cell and nothing of what it confirms. Each process that judges callers judges
+the age too, so that a worker whose control process hangs does not go on for ever by the last values it
+received. The time is up when either clock says so: the wall clock, which goes on while the machine sleeps, or
+trio's, which is never set.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import trio
 from agent.base.clock import Clock
 from agent.base.latest import Latest
 
-LOOK_SECONDS = 1.0  # the wall clock may be set, and the machine sleep, while we sleep on trio's
+LOOK_SECONDS = 1.0  # the longest sleep: meanwhile the wall clock may be set, or the machine may sleep
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """When Consul last said what is known: by the wall clock, and in seconds by trio's."""
+    """When Consul last confirmed the value: by the wall clock, and in seconds by trio's."""
 
     at: datetime
     moment: float
@@ -39,18 +39,21 @@ class Freshness:
 
     @property
     def good_until(self) -> datetime | None:
-        """When what is known is too old unless it is confirmed once more; None is never."""
+        """When the value becomes too old without another confirmation; None for never."""
         if self._max_age == math.inf:
             return None
         last = self._confirmed.value
         return self._began if last is None else last.at + timedelta(seconds=self._max_age)
 
     def too_old_since(self) -> datetime | None:
-        """Since when what is known is too old; None while it is not. What was never confirmed is too old."""
+        """Return since when the value is too old; None while it is not.
+
+        Without a confirmation it is too old.
+        """
         return self.good_until if self._rest() < 0 else None
 
     async def becomes_too_old(self) -> datetime:
-        """Wait until what is known is too old, and return since when; for ever if that cannot be."""
+        """Wait until the value is too old, and return since when."""
         if self._max_age == math.inf:
             await trio.sleep_forever()
         while (since := self.too_old_since()) is None:  # noqa: ASYNC110 - time makes it so
@@ -58,13 +61,13 @@ class Freshness:
         return since
 
     async def is_good_again(self) -> None:
-        """Wait for a confirmation by which what is known is not too old."""
+        """Wait for a confirmation that makes the value good again."""
         version = 0
         while self.too_old_since() is not None:
             _, version = await self._confirmed.newer(version)
 
     def _rest(self) -> float:
-        """Seconds until what is known is too old, by the clock that says less; negative afterwards."""
+        """Return the seconds until the value is too old, by the clock with less time left; then negative."""
         if self._max_age == math.inf:
             return math.inf
         last = self._confirmed.value

@@ -1,6 +1,6 @@
-"""Every live connection, the record of how it ended, and its right to live on.
+"""The live connections, the records of ended ones, and the reauthorizer.
 
-The reauthorizer closes what the newest values no longer allow.
+The reauthorizer closes connections that the newest values no longer allow.
 
     connection  ledger  reauthorize  records
 """

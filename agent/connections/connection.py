@@ -1,4 +1,4 @@
-"""A live connection, and the protocol of those who hear of connections."""
+"""A live connection, and the protocol of the events of connections."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from certs.peer import Peer
 
 
 class Handling(StrEnum):
-    """What is done with a connection's bytes."""
+    """How a connection's bytes are handled."""
 
     RELAYED = "relayed"
-    RELAYED_HTTP = "relayed_http"  # HTTP that nobody looks at, for no intention asks for it
+    RELAYED_HTTP = "relayed_http"  # HTTP that is relayed unread, since no intention has permissions
     BY_REQUEST = "by_request"
 
 
 class ConnectionEvents(Protocol):
-    """Who is told of connections; must not block."""
+    """The events of connections; must not block."""
 
     def opened(self, connection: Connection, /) -> None:
         """Application bytes begin to flow."""
@@ -44,17 +44,17 @@ class ConnectionEvents(Protocol):
         """A connection has ended before it was opened."""
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
-        """A candidate did not serve an outbound connection; the next one is tried, if there is one."""
+        """A candidate of an outbound connection has failed; the next one is tried, if there is one."""
 
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
-        """One request of a connection was not passed on; the connection may go on."""
+        """A request was not passed on to the app; its connection may continue."""
 
     def audited(self, connection: Connection, audited: Audited, /) -> None:
-        """What would have been denied was let through."""
+        """Audit mode has allowed a call that intentions deny."""
 
 
 class Connection:
-    """A live connection, filled in as it comes to be known."""
+    """A live connection, filled in as it proceeds."""
 
     __slots__ = (
         "_on_opened",
@@ -93,17 +93,19 @@ class Connection:
         self.id = number
         self.direction = direction
         self.caller = caller
-        self.upstream = upstream  # the destination, of an outbound connection
+        self.upstream = upstream  # the destination of an outbound connection
         self.since = since
-        self.began = began  # the same by trio's clock, which is never set
-        self.ours: Party | None = None  # whom we are in it, once the handshake has begun
-        self.peer: Peer | None = None  # once its identity is proven
-        self.rule = ""  # by which it was let in or kept out
-        self.audited = ""  # the rule that would keep it out, were the agent not only auditing
+        self.began = began  # `since` by trio's clock, which is never set
+        self.ours: Party | None = None  # our certificate, once the handshake has begun
+        self.peer: Peer | None = None  # the peer, once its identity is proven
+        self.rule = ""  # the rule of the verdict
+        self.audited = ""  # the rule that denies it, in audit mode
         self.dialled = ""  # the address and why, once connected
         self.opened = False
         self.handling = Handling.RELAYED
-        self.request: HttpRequest | None = None  # that our app is serving now, or has been upgraded by
+        self.request: HttpRequest | None = (
+            None  # that the app is serving, or that has upgraded the connection
+        )
         self.progress = Progress()
         self.scope = trio.CancelScope()
         self.closing: CloseReason | None = None
@@ -115,19 +117,19 @@ class Connection:
         return f"<Connection {self.id} {self.direction.value} peer={self.peer and self.peer.id}>"
 
     def relaying(self) -> None:
-        """From now on application bytes flow. A second candidate opens nothing anew."""
+        """Note that application bytes flow from now on; a second candidate changes nothing."""
         if not self.opened:
             self.opened = True
             self._on_opened(self)
 
     def end(self, reason: StrEnum, detail: str = "") -> None:
-        """Name the ending; the first name stays."""
+        """Name the ending; the first name is kept."""
         if self.reason is None:
             self.reason = reason
             self.detail = detail
 
     def close(self, reason: CloseReason, detail: str = "") -> None:
-        """End it from outside, at once; the first reason stays."""
+        """Close the connection from another task, at once; the first reason is kept."""
         if self.closing is None:
             self.closing = reason
             self.detail = detail

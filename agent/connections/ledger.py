@@ -1,8 +1,7 @@
-"""Live and finished connections: every ending is one named reason, counted once.
+"""The ledger of live and ended connections: every ending is one named reason, counted once.
 
-A connection is in the ledger from the moment it was accepted. `Ledger.open` is its whole life: whatever
-leaves that block, an ending that was named, a cancellation, or a bug, takes it out of the live ones and
-counts it.
+A connection is in the ledger from its acceptance on, inside the block of `Ledger.open`. However the block is
+left, by a named ending, a cancellation or a bug, the connection is removed from the live ones and counted.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from agent.connections.records import (
 )
 from agent.relay.splice import Progress
 
-RECENT = 64  # finished connections remembered for `status` and `explain`
+RECENT = 64  # ended connections kept for `/status`
 
 
 class _Probe(StrEnum):
@@ -36,12 +35,12 @@ class _Probe(StrEnum):
 
 
 class Ledger:
-    """The numbers and the live connections that status, metrics, verdicts and drain read."""
+    """The counters and the live connections, which status, metrics, reauthorizer and drain read."""
 
     def __init__(self, clock: Clock, events: ConnectionEvents) -> None:
         self._clock = clock
         self._events = events
-        self.on_opened: Callable[[Connection], None] | None = None  # hears of it after the log
+        self.on_opened: Callable[[Connection], None] | None = None  # called after the log's event
         self._numbers = itertools.count(1)
         self._live: dict[int, Connection] = {}
         self._departure: trio.Event | None = None
@@ -51,19 +50,19 @@ class Ledger:
         self._audits: Counter[str] = Counter()
         self._bytes = {direction: Progress() for direction in Direction}
         self._recent: deque[Finished] = deque(maxlen=RECENT)
-        self.probes = 0  # TCP health checks: neither callers nor refusals
+        self.probes = 0  # TCP health checks, counted neither as callers nor as refusals
 
     def __repr__(self) -> str:
         return f"<Ledger live={len(self._live)}>"
 
     @property
     def count(self) -> int:
-        """How many connections live now."""
+        """How many connections are live."""
         return len(self._live)
 
     @contextmanager
     def open(self, direction: Direction, caller: str, upstream: str = "") -> Iterator[Connection]:
-        """One connection's life. `Connection.close` ends the block by cancelling it."""
+        """Hold one connection in the ledger within the block. `Connection.close` cancels the block."""
         connection = Connection(
             number=next(self._numbers),
             direction=direction,
@@ -93,25 +92,25 @@ class Ledger:
             self.on_opened(connection)
 
     def probe(self, connection: Connection) -> None:
-        """It was a health check: forget it when it ends."""
+        """Note that the connection is a health check, which is not recorded as a connection."""
         connection.end(_Probe.PROBE)
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt) -> None:
-        """Count a candidate that did not serve."""
+        """Count a failed candidate."""
         self._attempts[attempt.reason.value] += 1
         self._events.attempt_failed(connection, attempt)
 
     def request_passed(self, reason: StrEnum) -> None:
-        """Count an HTTP request that goes to our app, by what let it through."""
+        """Count an HTTP request that goes to our app, by the reason of its verdict."""
         self._requests[reason.value] += 1
 
     def request_refused(self, connection: Connection, refused: RefusedRequest) -> None:
-        """Count an HTTP request that does not."""
+        """Count an HTTP request that was refused."""
         self._requests[refused.reason.value] += 1
         self._events.request_refused(connection, refused)
 
     def audit(self, connection: Connection, audited: Audited) -> None:
-        """Count what would have been denied; of one connection each rule once, but every request."""
+        """Count a call that audit mode has allowed: each rule once for a connection, and every request."""
         if not audited.request:
             if connection.audited == audited.rule:
                 return
@@ -120,31 +119,31 @@ class Ledger:
         self._events.audited(connection, audited)
 
     def audits(self) -> Mapping[str, int]:
-        """What would have been denied, by reason."""
+        """Return the counts of audited denials, by reason."""
         return dict(self._audits)
 
     def live(self, direction: Direction | None = None) -> tuple[Connection, ...]:
-        """The live connections, oldest first."""
+        """Return the live connections, oldest first."""
         return tuple(c for c in self._live.values() if direction in {None, c.direction})
 
     def recent(self) -> tuple[Finished, ...]:
-        """The last ones that ended, oldest first."""
+        """Return the last ended connections, oldest first."""
         return tuple(self._recent)
 
     def counters(self) -> Mapping[tuple[Direction, str], int]:
-        """Finished connections by direction and reason."""
+        """Return the counts of ended connections, by direction and reason."""
         return dict(self._endings)
 
     def failed_attempts(self) -> Mapping[str, int]:
-        """Candidates of outbound connections that did not serve, by reason."""
+        """Return the counts of failed candidates, by reason."""
         return dict(self._attempts)
 
     def requests(self) -> Mapping[str, int]:
-        """HTTP requests that were judged, by what decided."""
+        """Return the counts of judged HTTP requests, by the reason of the verdict."""
         return dict(self._requests)
 
     def bytes(self, direction: Direction) -> tuple[int, int]:
-        """Written to the plain legs and to the TLS legs so far, live connections included."""
+        """Return the bytes written to plain and to TLS legs so far, those of live connections included."""
         total = self._bytes[direction]
         live = [connection.progress for connection in self.live(direction)]
         return (
@@ -153,7 +152,7 @@ class Ledger:
         )
 
     def close_all(self, reason: CloseReason, direction: Direction | None = None) -> int:
-        """End every live connection; say how many."""
+        """Close every live connection; return how many."""
         connections = self.live(direction)
         for connection in connections:
             connection.close(reason)

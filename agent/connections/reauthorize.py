@@ -1,11 +1,11 @@
-"""Verdicts are live: open connections are judged again whenever what they were judged by has changed.
+"""Judges open connections again whenever a value has changed by which they were judged.
 
-After each change of the policy, of the deny list and of the trust bundle, when the intentions become too old,
-and when the earliest peer certificate expires.
+This happens after each change of the policy, the deny list and the trust bundle, when the intentions become
+too old, and when the earliest peer certificate expires.
 
-An HTTP connection is judged by the request our app is serving, or has been upgraded by; between two requests
-only by whether its caller may ask at all. One whose HTTP was relayed unread, while no intention asked for
-more, is closed once one does: its caller comes back, and is looked at.
+An HTTP connection is judged by the request that our app is serving, or that has upgraded it; between two
+requests only by whether its caller may make requests at all. A connection whose HTTP was relayed unread is
+closed once an intention has permissions; its caller connects again, and its requests are then judged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from certs.bundle import TrustBundle
 from certs.contexts import Contexts
 from certs.peer import Peer
 
-_LOOK = timedelta(seconds=60)  # the wall clock may be set while we sleep on another one
+_LOOK = timedelta(seconds=60)  # the longest sleep, since the wall clock may be set meanwhile
 _AFTER = timedelta(milliseconds=10)  # a peer is valid up to and including its last moment
 _Objection: TypeAlias = tuple[CloseReason, str]
 _CLOSED_AS = {
@@ -49,7 +49,7 @@ _CLOSED_AS = {
 
 
 class Reauthorizer:
-    """Judges at once whenever something it judges by changes, and when the earliest peer expires."""
+    """Judges open connections whenever a value changes, and when the earliest peer expires."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Reauthorizer:
         self._next_expiry: datetime | None = None
 
     async def run(self) -> None:
-        """Judge for ever."""
+        """Judge until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wake_on, self._policy)
             nursery.start_soon(self._wake_on_age)
@@ -109,7 +109,7 @@ class Reauthorizer:
                     await self._wake.wait()
 
     def opened(self, connection: Connection) -> None:
-        """A connection has a peer: it may be the one that expires first."""
+        """Note a connection with a peer, which may be the first to expire."""
         if connection.peer is None or self._grace == math.inf:
             return
         expiry = _expiry(connection.peer, self._grace)
@@ -125,7 +125,7 @@ class Reauthorizer:
             self._wake.set()
 
     async def _wake_on_age(self) -> None:
-        """A confirmation wakes only when it makes good what was too old."""
+        """Wake when the intentions become too old, and when a confirmation makes them good again."""
         while True:
             await self._freshness.becomes_too_old()
             self._wake.set()
@@ -135,11 +135,11 @@ class Reauthorizer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejudged:
-    """How many connections were closed, and when the next has to be for its age: judge right after that."""
+    """How many connections were closed, and when the next one expires: judge again right after that."""
 
     closed: int
     next_expiry: datetime | None
-    failures: tuple[Exception, ...] = ()  # why some could not be judged, and were closed
+    failures: tuple[Exception, ...] = ()  # why some connections could not be judged, and were closed
 
 
 def rejudge(
@@ -153,11 +153,11 @@ def rejudge(
     outgoing: SourceIntentions | None = None,
     too_old_since: datetime | None,
 ) -> Rejudged:
-    """Close every live connection that would not be let through at this moment, with the reason.
+    """Close every live connection that would not be admitted now, with the reason.
 
-    A connection whose peer has not been identified yet is judged by its own task, by the same values. One
-    that is open may outlive its peer's certificate by `grace` seconds, which may be infinite. One that cannot
-    be judged, for an exception that nobody foresaw, would not be let through.
+    A connection whose peer is not identified yet is judged by its own task, by the same values. An open
+    connection may outlive its peer's certificate by `grace` seconds, which may be infinite. A connection is
+    closed too if judging it raises an unforeseen exception.
     """
     trust = _Trust(
         bundle=None if contexts is None else contexts.credentials.bundle,
@@ -177,7 +177,7 @@ def rejudge(
                 if connection.direction is Direction.INBOUND
                 else _by_outgoing(ledger, connection, peer, outgoing)
             )
-        except Exception as error:  # noqa: BLE001 - who cannot be judged is cut, and the others are judged
+        except Exception as error:  # noqa: BLE001 - this connection is closed, and the others are judged
             failures.append(error)
             objection = CloseReason.INTERNAL_ERROR, f"{peer.id} cannot be judged; the log has more"
         if objection is None:
@@ -199,7 +199,7 @@ def _expiry(peer: Peer, grace: float) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trust:
-    """Whether a peer is still who it has proven to be: no intention, and no audit, has a say in it."""
+    """Whether a peer's identity still holds; neither intentions nor audit mode affect that."""
 
     bundle: TrustBundle | None
     deny_list: DenyList
@@ -224,7 +224,10 @@ def objection_to(
     deny_list: DenyList = NO_ENTRIES,
     outgoing: SourceIntentions | None = None,
 ) -> tuple[CloseReason, str] | None:
-    """What would close an open outbound connection to that peer at this moment, without any grace."""
+    """Return what would close an open outbound connection to that peer now, without any grace.
+
+    None if nothing.
+    """
     credentials = contexts.credentials
     trust = _Trust(bundle=credentials.bundle, deny_list=deny_list, now=now, grace=0.0)
     objection = trust.objection(peer)
@@ -261,7 +264,7 @@ def _by_outgoing(
 
 
 def _taken_note(ledger: Ledger, connection: Connection, peer: Peer, verdict: Verdict) -> _Objection | None:
-    """What the verdict has against the connection, by the rule it now goes by; audit only counts."""
+    """Note the verdict in the connection or the audit counters; return why it must be closed, if so."""
     if not verdict.allowed:
         connection.rule = verdict.rule
         return _withdrawn(peer, verdict)

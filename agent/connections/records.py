@@ -1,4 +1,4 @@
-"""What there is to say about a connection while it lives: values that the ledger passes on to the log."""
+"""The records of connections, which the ledger passes to the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from certs.spiffe import ServiceId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Party:
-    """Our end of a connection, as the certificate says that we have shown."""
+    """Our end of a connection: the certificate that we have shown."""
 
     id: ServiceId
     serial: str
@@ -20,7 +20,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedAttempt:
-    """One candidate of an outbound connection that did not serve it."""
+    """One candidate of an outbound connection that has failed."""
 
     endpoint: str
     address: str
@@ -33,7 +33,7 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedRequest:
-    """An HTTP request that was answered here instead of by our app."""
+    """An HTTP request that the sidecar has answered instead of the app."""
 
     method: str
     target: str
@@ -44,22 +44,22 @@ class RefusedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What would have been denied, and was let through because the agent only audits."""
+    """A call that intentions deny and audit mode has allowed."""
 
     reason: StrEnum
     rule: str
-    request: str = ""  # method and target; empty: the connection itself
+    request: str = ""  # method and target; empty for the connection itself
 
 
 class Direction(StrEnum):
-    """Who called: a peer our app, or our app a peer."""
+    """Whether a peer calls our app, or our app a peer."""
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"
 
 
 class CloseReason(StrEnum):
-    """Why the sidecar itself ended a connection."""
+    """Why the sidecar itself closed a connection."""
 
     INTENTION_WITHDRAWN = "intention_withdrawn"
     INTENTIONS_TOO_OLD = "intentions_too_old"
@@ -67,7 +67,7 @@ class CloseReason(StrEnum):
     DENY_LISTED = "deny_listed"
     ROOT_REMOVED = "root_removed"
     PEER_EXPIRED = "peer_expired"
-    BY_REQUEST_NOW = "by_request_now"  # its requests must be looked at from now on
+    BY_REQUEST_NOW = "by_request_now"  # its requests must be judged from now on
     UPSTREAM_REMOVED = "upstream_removed"
     DRAIN_DEADLINE = "drain_deadline"
     SHUTDOWN = "shutdown"
@@ -76,7 +76,7 @@ class CloseReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A connection that has ended. Bytes are those written to each leg; `opened`: it was relayed."""
+    """An ended connection. Bytes are those written to each leg; `opened`: application bytes flowed."""
 
     id: int
     direction: Direction
@@ -89,9 +89,9 @@ class Finished:
     dialled: str
     since: datetime
     until: datetime
-    seconds: float  # in between, whatever was done to the wall clock
+    seconds: float  # its duration by trio's clock, which is never set
     to_plain: int
     to_tls: int
     ours: Party | None = None
     theirs: Peer | None = None
-    rule: str = ""  # the intention, or the default, that let it in or kept it out
+    rule: str = ""  # the intention, or the default, of the verdict

@@ -1,4 +1,4 @@
-"""Decides whether an identity may call, and whether it may make a request; pure.
+"""Decides whether an identity may call, and whether it may make a request. No effects.
 
 What is not understood denies, with a named reason.
 

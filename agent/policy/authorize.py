@@ -1,13 +1,15 @@
-"""Whether an identity may call us, and whether it may make a request: all that decides, in one verdict.
+"""The verdict on a caller or a request: everything that decides about it, in one evaluation.
 
-Consul's intentions speak first, by precedence, then its default. What they allow may be narrowed by
-datacenter (`narrowing.py`), by an intention's Meta or by our settings, and never the other way round. What
-Consul has not confirmed for too long allows nothing. Audit comes last, and enforces nothing.
+Consul's intentions come first, by precedence, then its default policy. Calls that they allow may be narrowed
+by datacenter (`narrowing.py`), through an intention's Meta or our settings; a narrowing never allows
+anything. Intentions that Consul has not confirmed for too long allow nothing. Audit comes last, and allows
+everything.
 
-Three questions can be asked: `authorize` of a connection whose bytes are not looked at, `authorize_caller` of
-one whose requests will be judged each, `authorize_request` of one such request. Whatever cannot be judged is
-denied, with that reason. How old the intentions are is not in the policy: it changes while nothing else does,
-so each question says since when they are too old, if they are (`agent.base.freshness`).
+There are three questions: `authorize` about a connection whose bytes are relayed unread, `authorize_caller`
+about one whose requests are judged one by one, `authorize_request` about one such request. A caller or
+request that cannot be judged is denied, with that reason. The age of the intentions is no part of the policy,
+since it changes while nothing else does: the caller of each function passes since when they are too old
+(`agent.base.freshness`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from certs.spiffe import ServiceId
 
 
 class VerdictReason(StrEnum):
-    """What decided."""
+    """The reason of a verdict."""
 
     INTENTION_ALLOW = "intention_allow"
     INTENTION_DENY = "intention_deny"
@@ -33,14 +35,14 @@ class VerdictReason(StrEnum):
     UNSUPPORTED_INTENTION = "unsupported_intention"
     DEFAULT_ALLOW = "default_allow"
     DEFAULT_DENY = "default_deny"
-    DEFAULT_UNKNOWN = "default_unknown"  # what Consul says of it would allow, and is not all that it says
+    DEFAULT_UNKNOWN = "default_unknown"  # Consul's header allows by default, and its own answer is missing
     PERMISSION_ALLOW = "permission_allow"
     PERMISSION_DENY = "permission_deny"
     UNSUPPORTED_PATTERN = "unsupported_pattern"
     UNSUPPORTED_PERMISSION = "unsupported_permission"
     NARROWED = "narrowed_by_datacenter"
-    INTENTIONS_TOO_OLD = "intentions_too_old"  # intentions_max_age: whatever the list says
-    OVERRIDING_HEADER = "overriding_header"  # asks the app to see another method or path than was judged
+    INTENTIONS_TOO_OLD = "intentions_too_old"  # by intentions_max_age, whatever the intentions say
+    OVERRIDING_HEADER = "overriding_header"  # the app may take the request for another one than was judged
 
 
 _DECIDED = {
@@ -56,9 +58,9 @@ _UNREADABLE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The decision on one caller; `rule` is the deciding rule for a person to read.
+    """The decision about one caller or request; `rule`: the deciding rule, for a person.
 
-    `audited`: it is denied for that reason, and allowed because nothing is enforced.
+    `audited`: the reason denies, and audit mode allows the call all the same.
     """
 
     allowed: bool
@@ -67,7 +69,7 @@ class Verdict:
     audited: bool = False
 
 
-class _Worded:  # derived, so no field: neither compared nor sent to another process
+class _Worded:  # `_verdicts` is derived, so it is no field: neither compared nor sent to another process
     __slots__ = ("_verdicts",)
 
     _verdicts: dict[tuple[Source, int], Verdict]
@@ -75,10 +77,10 @@ class _Worded:  # derived, so no field: neither compared nor sent to another pro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy(_Worded):
-    """What Consul says of our callers, and what is ours: the narrowings of our settings, audit, our place.
+    """What decides about our callers: Consul's intentions, our settings' narrowings, audit, our datacenter.
 
-    `datacenter` is the destination's, ours, empty while unknown. With `audit` what would be denied is
-    allowed, and the verdict says so.
+    `datacenter` is our own, empty while unknown. With `audit` a call that would be denied is allowed, and its
+    verdict says so.
     """
 
     intentions: Intentions
@@ -87,20 +89,20 @@ class Policy(_Worded):
     audit: bool = False
 
     def __post_init__(self) -> None:
-        """Verdicts on requests are put into words once."""
+        """Make the cache of verdicts on requests."""
         object.__setattr__(self, "_verdicts", {})
 
     @property
     def narrows(self) -> bool:
-        """Whether anything here narrows what is allowed."""
+        """Whether any narrowing applies to callers."""
         return bool(self.narrowings) or self.intentions.narrows
 
     def deciding(self, source: ServiceId) -> Intention | None:
-        """The rule that decides about the source; None leaves it to the default policy."""
+        """Return the rule that decides about the source; None leaves it to the default policy."""
         return self.intentions.deciding(source, self.datacenter)
 
     def by_permission(self, rule: Intention, permission: Permission | None) -> Verdict:
-        """What it means that this one of the rule's permissions, or none, decides; put into words once."""
+        """Return the verdict when this permission of the rule decides, or None of them; cached."""
         key = rule.origin, 0 if permission is None else permission.number  # a source's first rule decides
         verdict = self._verdicts.get(key)
         if verdict is None:
@@ -109,15 +111,15 @@ class Policy(_Worded):
 
 
 def authorize(policy: Policy, source: ServiceId, too_old_since: datetime | None) -> Verdict:
-    """Whether a connection may carry whatever it likes; one to be judged by request may not.
+    """Return the verdict on a connection that may carry any bytes; permissions deny such a connection.
 
-    The source's trust domain must have been checked: intentions do not look at it.
+    The source's trust domain must have been checked before: intentions ignore it.
     """
     return _settled(policy, source, _of_connection(policy, source), too_old_since)
 
 
 def authorize_caller(policy: Policy, source: ServiceId, too_old_since: datetime | None) -> Verdict:
-    """Whether a connection may be made whose requests are then judged one by one."""
+    """Return the verdict on a connection whose requests are then judged one by one."""
     verdict = _of_connection(policy, source)
     allowed = verdict.allowed or verdict.reason is VerdictReason.INTENTION_BY_REQUEST
     return _settled(policy, source, replace(verdict, allowed=allowed), too_old_since)
@@ -126,9 +128,9 @@ def authorize_caller(policy: Policy, source: ServiceId, too_old_since: datetime 
 def authorize_request(
     policy: Policy, source: ServiceId, request: HttpRequest, too_old_since: datetime | None
 ) -> Verdict:
-    """Whether that request may be made.
+    """Return the verdict on a request.
 
-    Where the deciding intention has permissions and none of them matches, the default policy holds, not an
+    Where the deciding intention has permissions and none matches, the default policy decides, not an
     intention of lower precedence.
     """
     return _settled(policy, source, _of_request(policy, source, request), too_old_since)
@@ -165,7 +167,7 @@ def _by_permission(intentions: Intentions, rule: Intention, permission: Permissi
 
 
 def _settled(policy: Policy, source: ServiceId, verdict: Verdict, too_old_since: datetime | None) -> Verdict:
-    """The verdict after what comes last: age and narrowing take away, and audit enforces nothing."""
+    """Return the final verdict: age and narrowings deny further calls, and audit allows every call."""
     if too_old_since is not None:
         rule = f"intentions are too old since {too_old_since.isoformat()} (intentions_max_age)"
         verdict = Verdict(allowed=False, reason=VerdictReason.INTENTIONS_TOO_OLD, rule=rule)
@@ -177,7 +179,7 @@ def _settled(policy: Policy, source: ServiceId, verdict: Verdict, too_old_since:
 
 
 def _narrowed(policy: Policy, source: ServiceId, verdict: Verdict) -> Verdict:
-    """What is allowed, unless the deciding rule or our settings exclude the caller's datacenter or ours."""
+    """Return the verdict, or a denial if the rule or our settings exclude the caller's datacenter or ours."""
     rule = policy.deciding(source)
     for narrowing in (*(rule.narrowings if rule else ()), *policy.narrowings):
         if narrowing.covers(source.service):

@@ -1,12 +1,13 @@
-"""Who is let in by nobody any more: an operator's list of identities and certificate serials (pure).
+"""The operator's list of identities and certificate serials to refuse. No effects.
 
-    # One entry a line; what follows a # is for people.
+    # One entry a line; text after a # is a comment.
     spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/web
     spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/*/svc/web
     serial 11111111-2222-3333-4444-555555555555.consul dc1 0a:7f:33
 
-`*` stands for any datacenter or any service, whole. A serial is one of its issuer, of which each datacenter
-has its own: so it is given with its trust domain and the datacenter in the certificate's SPIFFE ID.
+`*` stands for any datacenter or any service, and only for the whole name. A serial is unique for its issuer
+only, and each datacenter has its own: an entry names the trust domain and the datacenter of the certificate's
+SPIFFE ID.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from certs.peer import Peer
 from certs.spiffe import InvalidSpiffeId, ServiceId, TrustDomain, parse
 
 ANY = "*"
-MOST_MISTAKES = 10  # told of one file
+MOST_MISTAKES = 10  # named of one file
 
 _SERIAL = re.compile(r"[0-9a-fA-F]{1,2}(:?[0-9a-fA-F]{2})*")
 
-Serial = tuple[TrustDomain, str, str]  # the number in hexadecimal: 20 bytes are no integer to most formats
+Serial = tuple[TrustDomain, str, str]  # the serial in hexadecimal, since 20 bytes fit no usual integer type
 
 
 class InvalidDenyList(ValueError):
-    """A text with lines that are no entries; it names them."""
+    """The text has lines that are no entries; the error names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenyList:
-    """Entries by what they deny, each with its line for a person."""
+    """The entries by what they deny, each with its line for a person."""
 
     ids: Mapping[ServiceId, str] = field(default_factory=dict)
     serials: Mapping[Serial, str] = field(default_factory=dict)
@@ -41,13 +42,13 @@ class DenyList:
         return len(self.ids) + len(self.serials)
 
     def objection(self, peer: Peer) -> str:
-        """The entry that denies this peer, for a person; empty if none does."""
+        """Return the entry that denies this peer, for a person; empty if none does."""
         if not self.ids and not self.serials:
             return ""
         return self.entry_of(peer.id) or self.entry_of_serial(peer.id, peer.serial)
 
     def entry_of(self, identity: ServiceId) -> str:
-        """The entry that denies this identity."""
+        """Return the entry that denies this identity; empty if none does."""
         forms = (
             identity,
             replace(identity, datacenter=ANY),
@@ -57,7 +58,7 @@ class DenyList:
         return next((self.ids[form] for form in forms if form in self.ids), "")
 
     def entry_of_serial(self, identity: ServiceId, serial: str) -> str:
-        """The entry that denies this certificate; `serial` is hexadecimal, with colons or without."""
+        """Return the entry that denies this certificate; `serial` is hexadecimal, with or without colons."""
         return self.serials.get((identity.trust_domain, identity.datacenter, _number(serial)), "")
 
 
@@ -65,7 +66,10 @@ NO_ENTRIES = DenyList()
 
 
 def parse_deny_list(text: str) -> DenyList:
-    """Read a whole file; raise InvalidDenyList, for half a list would let somebody in."""
+    """Read a whole file.
+
+    Raises InvalidDenyList for any wrong line, since a part of a list would admit callers.
+    """
     ids: dict[ServiceId, str] = {}
     serials: dict[Serial, str] = {}
     mistakes = []
@@ -97,7 +101,7 @@ def _serial(words: list[str]) -> Serial:
 
 
 def _number(serial: str) -> str:
-    """One spelling of a serial: no colons, no leading zeros, small letters."""
+    """Return a serial in one spelling: no colons, no leading zeros, lower case."""
     return f"{int(serial.replace(':', ''), 16):x}"
 
 

@@ -1,4 +1,4 @@
-"""Why a caller is let in or not, in the words of the connection log (pure)."""
+"""Explains a verdict, in the terms of the connection log. No effects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from certs.spiffe import InvalidSpiffeId, ServiceId, TrustDomain, parse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """May this source call, with this certificate (empty: any it has), for this request (None: at all)?"""
+    """May this source call, with this certificate (empty: any), and make this request (None: none)?"""
 
     source: ServiceId
     serial: str = ""
@@ -29,9 +29,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What an answer rests on. The texts say where it comes from, for a person.
+    """What a verdict rests on. The texts name the origins, for a person.
 
-    `http` is None where nobody knows whether the destination's requests are looked at. `too_old_since`: the
+    `http` is None if it is not known whether the destination reads HTTP. `too_old_since`: since when the
     intentions have not been confirmed for too long.
     """
 
@@ -46,7 +46,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The verdict and the page that shows how it came about."""
+    """The verdict, and the page that shows how it came about."""
 
     allowed: bool
     reason: str
@@ -54,12 +54,12 @@ class Explanation:
 
     @property
     def text(self) -> str:
-        """The page."""
+        """The page as text."""
         return "\n".join(self.lines)
 
 
 def explain(question: Question, evidence: Evidence) -> Explanation:
-    """Judge as the agent would, and say by what."""
+    """Judge as the agent would; return the verdict with the rules that led to it."""
     source, policy = question.source, evidence.policy
     denied = evidence.deny_list.entry_of(source)
     if not denied and question.serial:
@@ -107,7 +107,7 @@ def _basis(question: Question, evidence: Evidence) -> Iterator[str]:
 
 def _of_requests(question: Question, evidence: Evidence) -> str:
     if evidence.http in {HttpMode.NEVER, HttpMode.UNSUPPORTED}:
-        return "this destination's are not looked at: permissions deny the whole connection"
+        return "this destination does not read HTTP: permissions deny the whole connection"
     if question.request is None:
         return "each is judged by itself where the protocol is http: give -method and -path"
     if evidence.http is None:
@@ -116,7 +116,7 @@ def _of_requests(question: Question, evidence: Evidence) -> str:
 
 
 def _list(question: Question, evidence: Evidence) -> Iterator[str]:
-    """The rules in deciding order, with the permissions of those that have some."""
+    """Yield the rules in deciding order, with the permissions of those that have some."""
     rules = evidence.policy.intentions.rules
     yield _row("rules", "in deciding order" if rules else "none")
     deciding = evidence.policy.deciding(question.source)
@@ -144,11 +144,11 @@ _SERIAL = re.compile(r"[0-9a-fA-F:]*[0-9a-fA-F]")
 
 
 class InvalidInquiry(ValueError):
-    """A question that cannot be understood; the text says what to write."""
+    """The question cannot be understood; the text says what to write."""
 
 
 class Inquiry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The flags of the command, as they were given; empty is not given."""
+    """The flags of the command as given; empty means not given."""
 
     source: str
     destination: str = ""
@@ -159,7 +159,7 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def question_of(inquiry: Inquiry, trust_domain: str, datacenter: str) -> Question:
-    """Read it. What the source does not say is ours; raise InvalidInquiry."""
+    """Read the question; trust domain and datacenter of the source default to ours. Raises InvalidInquiry."""
     if inquiry.serial and not _SERIAL.fullmatch(inquiry.serial):
         raise InvalidInquiry(f"-serial {inquiry.serial!r} is not hexadecimal")
     source = _source(inquiry.source, trust_domain, datacenter)

@@ -1,6 +1,7 @@
-"""What a permission can ask of an HTTP request: its path, its method, its headers, each read in several ways.
+"""The conditions of a permission on an HTTP request: path and headers, over all their readings.
 
-`allows` is to the letter, `denies` as generously as an app could read it; `permissions.py` says why both.
+`allows` compares strictly, `denies` by every reading an app could make; `permissions.py` says why there are
+both.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from agent.http1.request import Values
 from agent.http1.target import unescaped
 from agent.policy.regex import Pattern
 
-_REMEMBERED = 1024  # paths of rules
-MOST_ELEMENTS = 64  # of a header that is a list: what is in a longer one is not certain
+_REMEMBERED = 1024  # paths of rules whose folded form is cached
+MOST_ELEMENTS = 64  # of a header that is a list; the content of a longer list is treated as uncertain
 
-# No lists, though a comma may stand in their values (RFC 9110, RFC 6265, RFC 6454).
+# Headers that are no lists, although their values may hold commas (RFC 9110, RFC 6265, RFC 6454).
 _SINGLE = frozenset(
     {"authorization", "content-length", "content-location", "content-range", "content-type", "cookie"}
     | {"date", "expires", "from", "host", "if-modified-since", "if-range", "if-unmodified-since"}
@@ -29,24 +30,24 @@ _SINGLE = frozenset(
 
 
 def _any_case(path: str) -> str:
-    """What a path says to an app that ignores case."""
+    """Return the path as an app reads it that ignores case."""
     return unescaped(path).casefold()
 
 
-_rule_in_any_case = lru_cache(maxsize=_REMEMBERED)(_any_case)  # rules are few, and looked at for each request
+_rule_in_any_case = lru_cache(maxsize=_REMEMBERED)(_any_case)  # there are few rules, used for each request
 
 
 class PathExact(msgspec.Struct, frozen=True, tag=True):
-    """This path; where it denies, in any case and with or without a closing slash."""
+    """This path; to deny, in any case and with or without a closing slash."""
 
     text: str
 
     def allows(self, path: str) -> bool:
-        """To the letter."""
+        """Return whether the path matches strictly."""
         return path == self.text
 
     def denies(self, path: str) -> bool:
-        """As generously as an app could read it."""
+        """Return whether an app could read the path as a match."""
         return _any_case(path).rstrip("/") == _rule_in_any_case(self.text).rstrip("/")
 
     def __str__(self) -> str:
@@ -54,19 +55,19 @@ class PathExact(msgspec.Struct, frozen=True, tag=True):
 
 
 class PathPrefix(msgspec.Struct, frozen=True, tag=True):
-    """Paths that begin so, whether or not a segment ends there.
+    """Paths that start with this text, wherever a segment ends.
 
-    Where it denies, in any case, and the directory itself, which an app may read with a slash behind it.
+    To deny, in any case, and also the directory itself, which an app may read with a slash after it.
     """
 
     text: str
 
     def allows(self, path: str) -> bool:
-        """To the letter."""
+        """Return whether the path matches strictly."""
         return path.startswith(self.text)
 
     def denies(self, path: str) -> bool:
-        """As generously as an app could read it."""
+        """Return whether an app could read the path as a match."""
         return f"{_any_case(path)}/".startswith(_rule_in_any_case(self.text))
 
     def __str__(self) -> str:
@@ -74,20 +75,20 @@ class PathPrefix(msgspec.Struct, frozen=True, tag=True):
 
 
 class PathRegex(msgspec.Struct, frozen=True, tag=True):
-    """Paths that a pattern describes whole.
+    """Paths that a pattern describes completely.
 
-    Where it denies, any of `generous` may describe any spelling: escaped or not, with a closing slash or not.
+    To deny, any of `generous` may describe any spelling: escaped or not, with a closing slash or not.
     """
 
     pattern: Pattern
     generous: tuple[Pattern, ...] = ()
 
     def allows(self, path: str) -> bool:
-        """To the letter."""
+        """Return whether the path matches strictly."""
         return self.pattern.matches(path)
 
     def denies(self, path: str) -> bool:
-        """As generously as an app could read it."""
+        """Return whether an app could read the path as a match."""
         spellings = {end for text in (path, unescaped(path)) for end in _with_and_without_slash(text)}
         return any(pattern.matches(text) for pattern in self.generous for text in spellings)
 
@@ -104,7 +105,7 @@ PathRule: TypeAlias = PathExact | PathPrefix | PathRegex
 
 
 class HeaderTest(StrEnum):
-    """How a header's value is looked at."""
+    """How a header's value is compared."""
 
     PRESENT = "present"
     EXACT = "exact"
@@ -126,10 +127,10 @@ class HeaderRule:
     ignore_case: bool = False
 
     def answers(self, values: Values) -> frozenset[bool]:
-        """Whether the condition holds, by every reading of the header's values; none: it is absent.
+        """Return the possible answers of the condition, over every reading of the values; () means absent.
 
-        An absent header and an inverted test of its value: whether that holds is read both ways (Envoy says
-        no, the word `Invert` says yes), so it is not certain.
+        For an absent header an inverted comparison has both answers: Envoy says that it does not hold, the
+        word `Invert` says that it does.
         """
         if self.test is HeaderTest.PRESENT:
             return frozenset({bool(values) is not self.invert})
@@ -140,7 +141,10 @@ class HeaderRule:
         )
 
     def _readings(self, values: Values) -> Values:
-        """Each of repeated values, their list, and each element of what may be one: an app may see any."""
+        """Return each value, repeated ones joined, and each element of a possible list.
+
+        An app may use any.
+        """
         if len(values) == 1 and (values[0] is None or "," not in values[0]):
             return values
         known = [value for value in values if value is not None]
@@ -171,6 +175,6 @@ _COMPARE: Mapping[HeaderTest, Callable[[str, str], bool]] = {
 
 
 def _elements(values: Sequence[str]) -> Values:
-    """The elements of a list (RFC 9110 §5.6.1), which may be written in several headers."""
+    """Return the elements of a list (RFC 9110 §5.6.1), which may be spread over several headers."""
     elements = [element.strip(" \t") for value in values for element in value.split(",", MOST_ELEMENTS + 1)]
     return tuple(filter(None, elements)) if len(elements) <= MOST_ELEMENTS else (None,)

@@ -1,4 +1,4 @@
-"""What a service's protocol asks of its public listener: whether requests are read, and which."""
+"""Whether the public listener reads HTTP requests, by the service's protocol."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class HttpMode(StrEnum):
-    """How much of a caller's HTTP is looked at."""
+    """When callers' HTTP is parsed and judged."""
 
-    NEVER = "never"  # it is not HTTP
-    IF_NEEDED = "if_needed"  # while any intention has permissions
+    NEVER = "never"  # the service's protocol is not HTTP
+    IF_NEEDED = "if_needed"  # while an intention has permissions
     ALWAYS = "always"
-    UNSUPPORTED = "unsupported"  # HTTP/2, gRPC: permissions for it deny
+    UNSUPPORTED = "unsupported"  # HTTP/2 and gRPC, for which permissions deny

@@ -1,12 +1,12 @@
-"""One rule about callers: what Consul's intention says, read into a value (docs/consul-api.md#intentions).
+"""One of Consul's intentions as a value: a rule about callers (docs/consul-api.md#intentions).
 
-An intention that is not understood (`wire.py` says when) is a rule that denies whom it may mean, whatever it
-was written to do, in the place that its precedence gives it: what it might have added to is not added, and a
-caller it might have kept out does not fall through to a rule below it.
+An intention that is not understood (`wire.py` says when) becomes a rule that denies every source it may mean,
+at its own precedence, whatever its action is: it allows no call, and a source it may deny does not fall
+through to a rule of lower precedence.
 
-An intention about a peer (`SourcePeer`) speaks of callers that come from another cluster. That may be another
-datacenter of our own federation, whose certificates are as ours are. So a denial of it holds against callers
-from other datacenters, and an allowance of it lets no caller in.
+An intention about a peer (`SourcePeer`) names callers of another cluster, which may be another datacenter of
+our own federation with certificates like ours. So its denial holds against callers from other datacenters,
+and its allowance allows no caller.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ class Effect(StrEnum):
 
     ALLOW = "allow"
     DENY = "deny"
-    BY_REQUEST = "by_request"  # Permissions decide per HTTP request; where nobody can, it denies
+    BY_REQUEST = (
+        "by_request"  # permissions decide about each HTTP request; where requests are not parsed it denies
+    )
 
 
-BEYOND_ALL = 1000  # a precedence before every one that there is
+BEYOND_ALL = 1000  # a precedence above all of Consul's
 _STRICTEST_FIRST = (Effect.DENY, Effect.BY_REQUEST, Effect.ALLOW)
 
 
@@ -41,8 +43,8 @@ class Intention:
     """One rule. `precedence` is 9 (exact to exact) down to 1; a higher one decides first.
 
     `permissions` decide about each request where the effect is BY_REQUEST, and are None where it is not.
-    `doubt` says what of it is not understood; it denies then, whatever its effect. `at_least` is a precedence
-    that it may have for all we know. `of_peer`: it speaks of callers from other datacenters alone.
+    `doubt`: what of it is not understood; it then denies, whatever its effect. `at_least`: the highest
+    precedence it may have. `of_peer`: it names callers from other datacenters only.
     """
 
     source: str
@@ -50,7 +52,7 @@ class Intention:
     effect: Effect
     permissions: Permissions | None = None
     source_namespace: str = DEFAULT
-    source_partition: str = DEFAULT  # a wildcard only where there is a doubt
+    source_partition: str = DEFAULT  # a wildcard only if `doubt` is set
     destination_namespace: str = DEFAULT
     narrowings: tuple[Narrowing, ...] = ()
     doubt: str = ""
@@ -59,13 +61,13 @@ class Intention:
 
     @property
     def precedence(self) -> int:
-        """Consul's number, or the higher one that it may have."""
+        """Consul's precedence, or the highest one it may have."""
         names = self.destination_namespace, self.destination, self.source_namespace, self.source
         return max(self.at_least, _precedence(*names))
 
     @property
     def origin(self) -> Source:
-        """Whom it speaks of."""
+        """The source it names."""
         return self.source_partition, self.source_namespace, self.source
 
     def __str__(self) -> str:
@@ -76,7 +78,7 @@ class Intention:
 
 
 def read_rule(item: IntentionAnswer, destination: str) -> Intention | None:
-    """The rule that it is for callers of `destination`; None if it lets in no caller that we can have."""
+    """Return the rule for callers of `destination`; None if it concerns no caller that we can have."""
     doubt = doubt_of(item, destination)
     if doubt is not None:
         return _doubtful(item, doubt)
@@ -91,15 +93,15 @@ def read_rule(item: IntentionAnswer, destination: str) -> Intention | None:
         destination_namespace=item.destination_ns or DEFAULT,
         narrowings=parse_meta(item.meta, item.source_name) if item.meta else (),
     )
-    if item.precedence in {0, rule.precedence}:  # 0: left out
+    if item.precedence in {0, rule.precedence}:  # 0: not in the answer
         return rule
     return _doubtful(item, Doubt(f"Precedence {item.precedence}, which we make {rule.precedence}"))
 
 
 def deciding_order(rule: Intention) -> Order:
-    """Consul's order; of two rules for the same pair, which it should never answer, the stricter.
+    """Return a sort key: Consul's order, and of two rules for one pair the stricter first.
 
-    Whatever the answer's order is, the same of two that are as strict decides.
+    Consul should answer no two rules for one pair. Of two equally strict ones the same decides in any order.
     """
     requests = "" if rule.permissions is None else repr(rule.permissions)
     return (-rule.precedence, *rule.origin, _leniency(rule), rule.destination, rule.doubt, requests)
@@ -150,7 +152,7 @@ def _permissions(item: IntentionAnswer) -> Permissions | None:
 
 
 def _precedence(destination_namespace: str, destination: str, source_namespace: str, source: str) -> int:
-    """Consul's number: the destination's exactness first, then the source's."""
+    """Return Consul's precedence: by the destination's exactness first, then by the source's."""
     return 3 * (_exactness(destination_namespace, destination) + 1) - 2 + _exactness(source_namespace, source)
 
 

@@ -1,9 +1,9 @@
-"""What Consul's intentions say of one destination, and which of them decides about a source.
+"""Consul's intentions for one destination, and which of them decides about a source.
 
 See docs/consul-api.md#intentions.
 
-The match answer is read once per change. Its order is not trusted: precedence is computed anew, as Consul
-does. What a rule means for a caller is decided in `authorize.py`, together with what is ours.
+The match answer is read once for each change. Its order is not relied on: precedence is computed as Consul
+computes it. `authorize.py` decides what a rule means for a caller, together with our settings.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ class InvalidIntentions(ValueError):
     """An answer of the wrong shape; the text names the path of the field."""
 
 
-PIECE = 100  # intentions read at a time: about a millisecond of work
+PIECE = 100  # intentions read in one step: about a millisecond
 _NOWHERE = sys.maxsize
 
 
-class _Index:  # derived, so no field: neither compared nor sent to another process
+class _Index:  # derived values, so they are no fields: neither compared nor sent to another process
     __slots__ = ("_doubts", "_of_peers", "_places", "by_request", "narrows")
 
-    by_request: bool  # whether any caller's requests have to be looked at
-    narrows: bool  # whether any rule narrows what it allows
-    _places: Mapping[Source, int]  # where each source is first spoken of
-    _doubts: Mapping[Source, int]  # the same by what is not understood
-    _of_peers: Mapping[Source, int]  # the same of callers from other datacenters alone
+    by_request: bool  # whether requests have to be parsed, for any caller
+    narrows: bool  # whether any rule is narrowed
+    _places: Mapping[Source, int]  # the first rule that names each source
+    _doubts: Mapping[Source, int]  # the same for rules that are not understood
+    _of_peers: Mapping[Source, int]  # the same for rules about callers from other datacenters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intentions(_Index):
-    """The rules for one destination, in deciding order, and what holds when none of them speaks.
+    """The rules for one destination, in deciding order, and the default policy.
 
-    `default_unknown` says why nothing is allowed by default though a header of Consul's allows, and
-    `default_origin` what Consul says beside that header.
+    `default_unknown`: why the default allows nothing although Consul's header allows; `default_origin`: what
+    Consul says about the default beside that header.
     """
 
     destination: str
@@ -54,7 +54,7 @@ class Intentions(_Index):
     default_origin: str = ""
 
     def __post_init__(self) -> None:
-        """Note where each source is first spoken of, so that more rules make no connection dearer."""
+        """Index the rules by source, so that the number of rules does not slow a verdict."""
         places: dict[Source, int] = {}
         doubts: dict[Source, int] = {}
         of_peers: dict[Source, int] = {}
@@ -76,14 +76,14 @@ class Intentions(_Index):
 
     @property
     def default(self) -> str:
-        """The default policy, in a word."""
+        """The default policy: allow, deny or unknown."""
         if self.default_unknown:
             return "unknown"
         return "allow" if self.default_allow else "deny"
 
     @property
     def unsupported(self) -> list[str]:
-        """The rules that deny, whole or each request, because they are not understood; for a person."""
+        """The rules that deny because they, or their permissions, are not understood; for a person."""
         unreadable = ((rule, rule.permissions) for rule in self.rules if rule.permissions is not None)
         return [
             *(str(rule) for rule in self.rules if rule.doubt),
@@ -91,9 +91,11 @@ class Intentions(_Index):
         ]
 
     def with_default(self, allow: bool | None, said: str) -> Intentions:
-        """The same after Consul was asked for its default; of that and the header the stricter holds.
+        """Return the same with Consul's own answer about its default.
 
-        `allow` is None where there was no answer, and `said` why; else it is Consul's reason.
+        The stricter of it and the header holds.
+
+        `allow` is None if there was no answer; then `said` is why, else it is Consul's reason.
         """
         if not self.default_unknown:
             return self
@@ -106,10 +108,10 @@ class Intentions(_Index):
         )
 
     def deciding(self, source: ServiceId, datacenter: str) -> Intention | None:
-        """The first rule, by precedence, that speaks of the source; None leaves it to the default policy.
+        """Return the first rule, by precedence, that names the source; None leaves it to the default policy.
 
-        `datacenter` is the destination's, empty while it is unknown. The source's name is compared exactly,
-        case included, as Consul does. A wildcard does not cross partitions.
+        `datacenter` is the destination's, empty while unknown. The source's name is compared exactly, case
+        included, as in Consul. A wildcard does not cross partitions.
         """
         found = _first(self._places, source.partition, source)
         if self._doubts:
@@ -120,16 +122,19 @@ class Intentions(_Index):
 
 
 def parse_match(answer: Sequence[object] | None, destination: str, *, default_allow: bool) -> Intentions:
-    """Read one destination's list out of the match answer (null is none); raise InvalidIntentions."""
+    """Read one destination's list of the match answer (None: no rules). Raises InvalidIntentions."""
     return Incremental(read_match(answer, destination, default_allow=default_allow)).run_now()
 
 
 def read_match(
     answer: Sequence[object] | None, destination: str, *, default_allow: bool, default_unknown: str = ""
 ) -> Work[Intentions]:
-    """The same in pieces, with a rest after each: ten thousand intentions are a tenth of a second of work.
+    """Read the same in steps, since ten thousand intentions take a tenth of a second.
 
-    A list that Consul gives for our name is for our name. The items are JSON (msgspec.Raw), or decoded.
+    Raises InvalidIntentions.
+
+    Consul selects the list by our name, so the list is for our name. The items are JSON (msgspec.Raw), or
+    decoded.
     """
     rules: list[tuple[Order, Intention]] = []
     for place, raw in enumerate(answer or ()):
@@ -153,7 +158,7 @@ def read_match(
 
 
 def _first(index: Mapping[Source, int], partition: str, source: ServiceId) -> int:
-    """The lowest place of the rules that speak of the source."""
+    """Return the first rule that names the source, by name or wildcard; _NOWHERE if none does."""
     return min(
         index.get((partition, source.namespace, source.service), _NOWHERE),
         index.get((partition, source.namespace, WILDCARD), _NOWHERE),

@@ -1,15 +1,15 @@
-"""Allowances that hold for some datacenters only: Consul's intentions cannot say so, their Meta can (pure).
+"""Narrowings: allowances that hold for some datacenters only, which intentions cannot express. No effects.
 
     source-datacenters = "dc1 dc3"        in the Meta of a service-intentions entry: for all its sources
-    source-datacenters:web = "dc1"        the same for its source `web` alone
-    destination-datacenters = "dc2"       where the destination runs
+    source-datacenters:web = "dc1"        for its source `web` alone
+    destination-datacenters = "dc2"       the datacenter of the destination
 
-Names are separated by spaces or commas; `*` is every datacenter. The case of a datacenter's name does not
-matter, that of a source does, as in Consul. Meta replicates with its intention: what is set once in the
-primary is in force everywhere. Several that speak of one caller must all agree. A narrowing only ever takes
-away: it is asked about what is allowed already, never about a denial.
+Names are separated by spaces or commas; `*` is every datacenter. The case of a datacenter's name is ignored,
+that of a source is not, as in Consul. Meta replicates with its intention, so an entry in the primary applies
+everywhere. If several narrowings apply to a caller, all of them must allow it. A narrowing is applied to
+allowed calls only.
 
-An agent's own settings say the same as `SOURCE@DC,DC=>DC,DC`: `web@dc1,dc3`, `*@dc1`, `web@*=>dc2`.
+An agent's own settings express the same as `SOURCE@DC,DC=>DC,DC`: `web@dc1,dc3`, `*@dc1`, `web@*=>dc2`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ Datacenters = frozenset[str] | None  # None: every one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Narrowing:
-    """From which datacenters a source may call, and into which; `origin` says who asks for it."""
+    """The datacenters from which a source may call, and to which.
+
+    `origin`: where the narrowing was written.
+    """
 
     source: str = ANY
     sources: Datacenters = None
@@ -38,11 +41,13 @@ class Narrowing:
     origin: str = ""
 
     def covers(self, service: str) -> bool:
-        """Whether it speaks of that source."""
+        """Return whether it applies to that source."""
         return self.source in {ANY, service}
 
     def objection(self, source: str, destination: str) -> str:
-        """Why a caller of that datacenter may not call into that one, for a person; empty if it may.
+        """Return why a caller of datacenter `source` may not call `destination`, for a person.
+
+        Empty if it may.
 
         A destination datacenter that is not known yet (empty) is in no list.
         """
@@ -59,9 +64,9 @@ class Narrowing:
 
 
 def parse_meta(meta: Mapping[str, object], source: str) -> tuple[Narrowing, ...]:
-    """The narrowings in an intention's Meta that speak of its source. Keys in any case, `_` for `-` too.
+    """Return the narrowings in an intention's Meta for its source. Keys may have any case, and `_` for `-`.
 
-    Whatever cannot be read lets nobody in: a narrowing was meant.
+    A value that cannot be read excludes every datacenter, since a narrowing was intended.
     """
     return tuple(
         narrowing
@@ -71,7 +76,7 @@ def parse_meta(meta: Mapping[str, object], source: str) -> tuple[Narrowing, ...]
 
 
 def parse_setting(text: str) -> Narrowing:
-    """Read `SOURCE@DC,DC[=>DC,DC]`; raise ValueError."""
+    """Read `SOURCE@DC,DC[=>DC,DC]`. Raises ValueError."""
     parts = _SETTING.fullmatch(text)
     if parts is None:
         raise ValueError(f"{text!r}: write SOURCE@DC,DC or SOURCE@DC,DC=>DC,DC; * is any")
@@ -98,7 +103,7 @@ def _of_meta(key: str, value: object) -> Narrowing | None:
 
 
 def _names(text: str) -> Datacenters:
-    """The datacenters of a list; none at all if any of them is no name."""
+    """Return the datacenters of a list; an empty set if any of them is no name."""
     found = frozenset(_split(text.lower()))
     if ANY in found:
         return None

@@ -1,13 +1,13 @@
-"""Which HTTP requests an intention lets through: its `Permissions`, in order, the first that matches decides.
+"""An intention's `Permissions`: which HTTP requests it allows; the first one that matches decides.
 
-A request can be understood in more than one way: an app may ignore case, take off `;parameters` or a closing
-slash, use the first or the last of repeated headers, or their list. Nobody here knows which, so no rule may
-depend on it: **a permission that denies matches if any reading does, one that allows only if every reading
-does.** If an app's own reading would have met a denial first, then so does the request here: an earlier
-permission that allows has matched every reading, that one included.
+A request can be read in more than one way: an app may ignore case, strip `;parameters` or a closing slash,
+use the first or the last of repeated headers, or their list. The sidecar does not know which, so no verdict
+may depend on it: **a permission that denies matches if any reading does, one that allows only if every
+reading does.** If the app's own reading would meet a denial first, the request is denied here too, because an
+earlier permission that allows has matched every reading, that one included.
 
-Whatever we cannot read (a pattern, a JWT requirement, a field of a later Consul) makes the whole list deny
-and say so; a list with a hole in it is not the list that was written.
+If a permission cannot be read (a pattern, a JWT requirement, a field of a later Consul), the whole list
+denies, with that reason: a list with a gap is not the list that was written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Unreadable(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
-    """One permission: all that is given must hold. `number` counts from 1."""
+    """One permission, of which every given condition must hold. `number` counts from 1."""
 
     number: int
     allow: bool
@@ -45,7 +45,7 @@ class Permission:
     headers: tuple[HeaderRule, ...] = ()
 
     def matches(self, request: HttpRequest) -> bool:
-        """Whether it decides about that request (see the module)."""
+        """Return whether it decides about the request (see the module)."""
         return self._certainly(request) if self.allow else self._possibly(request)
 
     def _certainly(self, request: HttpRequest) -> bool:
@@ -72,19 +72,19 @@ class Permission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permissions:
-    """An intention's permissions in order. `unreadable`: nothing can be decided by them, for this reason."""
+    """An intention's permissions in order. `unreadable`: why none of them can be applied."""
 
     rules: tuple[Permission, ...] = ()
     unreadable: Unreadable | None = None
     detail: str = ""
 
     def first(self, request: HttpRequest) -> Permission | None:
-        """The permission that decides; None leaves it to the default policy."""
+        """Return the permission that decides; None leaves it to the default policy."""
         return next((rule for rule in self.rules if rule.matches(request)), None)
 
     @property
     def header_names(self) -> frozenset[str]:
-        """The headers, folded, that any rule looks at."""
+        """The headers, folded, that any permission looks at."""
         return frozenset(header.name for rule in self.rules for header in rule.headers)
 
 
@@ -114,7 +114,7 @@ class _PermissionAnswer(msgspec.Struct, frozen=True, rename="pascal", forbid_unk
 
 
 def parse_permissions(answer: Sequence[object]) -> Permissions:
-    """Read an intention's `Permissions`. Never raises: what cannot be read is named in the value."""
+    """Read an intention's `Permissions`. Never raises: the value says what cannot be read."""
     try:
         items = msgspec.convert(answer, list[_PermissionAnswer])
         return Permissions(rules=tuple(_permission(number, item) for number, item in enumerate(items, 1)))
@@ -125,7 +125,7 @@ def parse_permissions(answer: Sequence[object]) -> Permissions:
 
 
 def unreadable_permissions(detail: str) -> Permissions:
-    """Permissions that stand for something we cannot judge."""
+    """Return permissions that deny every request, with the reason."""
     return Permissions(unreadable=Unreadable.PERMISSION, detail=detail)
 
 

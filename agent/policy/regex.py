@@ -1,8 +1,8 @@
-"""The regular expressions of intentions: RE2, which cannot backtrack, and always the whole text.
+"""The regular expressions of intentions: RE2, which cannot backtrack, matched against the whole text.
 
-Consul's patterns are written for Envoy, whose engine this is. Python's own `re` reads another language and
-can be made to run for hours by a pattern or by a caller; it is never used for them. The engine is optional
-(extra `l7`, 3.4 MB in memory) and imported only once there is a pattern.
+Consul's patterns are written for Envoy, which uses RE2. Python's `re` has another syntax, and a pattern or a
+caller can make it run for hours; it is never used for them. RE2 is optional (extra `l7`, 3.4 MB resident) and
+is imported only for the first pattern.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# In the text of a pattern: escapes of bytes, quoted or not; what another sign may mean; classes; the rest.
+# The parts of a pattern: escaped bytes, quoted or not; quotations; classes; percent signs; the rest.
 _TOKENS = re.compile(
     r"""(?P<bytes>(?:\\?%[0-9A-Fa-f]{2})+)
     | (?P<quotation>\\Q) | (?P<quoted>\\.)
@@ -20,14 +20,14 @@ _TOKENS = re.compile(
     | (?P<percent>%) | (?P<other>[^\\\[%]+|.)""",
     re.VERBOSE | re.DOTALL,
 )
-MAX_MEMORY = 1 << 20  # bytes per pattern; a pattern that needs more to be compiled is not taken
+MAX_MEMORY = 1 << 20  # bytes per pattern; a pattern that needs more is refused
 
 
 class UnsupportedPattern(ValueError):
-    """No engine, or not a pattern it takes; the text says which."""
+    """RE2 is not installed, or it refuses the pattern; the text says which."""
 
 
-class _Compiled:  # derived, so no field: neither compared nor told to another process
+class _Compiled:  # `_fullmatch` is derived, so it is no field: neither compared nor sent to another process
     __slots__ = ("_fullmatch",)
 
     _fullmatch: Callable[[bytes], object]
@@ -35,9 +35,9 @@ class _Compiled:  # derived, so no field: neither compared nor told to another p
 
 @dataclass(frozen=True, slots=True)
 class Pattern(_Compiled):
-    """A compiled pattern, known by its text. Raises UnsupportedPattern.
+    """A compiled pattern, compared by its text. Raises UnsupportedPattern.
 
-    The engine's object is no field: it is made anew where a pattern arrives from another process.
+    RE2's object is not sent to other processes; they compile the text again.
     """
 
     text: str
@@ -47,12 +47,12 @@ class Pattern(_Compiled):
         object.__setattr__(self, "_fullmatch", _engine(self.text, self.ignore_case))
 
     def matches(self, text: str) -> bool:
-        """Whether the pattern describes all of `text`."""
+        """Return whether the pattern describes all of `text`."""
         return self._fullmatch(text.encode()) is not None
 
 
 def compile_pattern(text: str, *, ignore_case: bool = False) -> Pattern:
-    """Compile once, to be matched often; raise UnsupportedPattern."""
+    """Compile a pattern. Raises UnsupportedPattern."""
     return Pattern(text, ignore_case)
 
 
@@ -64,7 +64,7 @@ def _engine(text: str, ignore_case: bool) -> Callable[[bytes], object]:
             "regular expressions need the extra l7: pip install 'connect-sidecar[l7]'"
         ) from error
     options = re2.Options()
-    options.log_errors = False  # to our standard error, past the journal
+    options.log_errors = False  # they would go to standard error, past the log
     options.max_mem = MAX_MEMORY
     options.case_sensitive = not ignore_case
     try:
@@ -75,9 +75,9 @@ def _engine(text: str, ignore_case: bool) -> Callable[[bytes], object]:
 
 
 def generous_patterns(text: str) -> tuple[Pattern, ...]:
-    """What a denying pattern may mean for paths: escapes stand for their characters, or for themselves.
+    """Return the meanings of a denying pattern for paths: an escape means its character, or itself.
 
-    Raise UnsupportedPattern, too, where the meaning of a percent sign is uncertain.
+    Raises UnsupportedPattern also where the meaning of a percent sign is uncertain.
     """
     meant = "".join(map(_meant, _TOKENS.finditer(text))) if "%" in text else text
     return tuple(compile_pattern(one, ignore_case=True) for one in dict.fromkeys((text, meant)))
@@ -93,7 +93,7 @@ def _meant(token: re.Match[str]) -> str:
 
 
 def _characters(escapes: str) -> str:
-    """The characters that are written in escapes; those that no request can have stay as they are."""
+    """Return the characters that the escapes stand for; those that no request can have stay escaped."""
     try:
         characters = bytes.fromhex(re.sub(r"\\?%", "", escapes)).decode()
     except UnicodeDecodeError as error:

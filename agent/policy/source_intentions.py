@@ -1,10 +1,9 @@
-"""Whom our app may call, as far as the intentions say that have our service, or every one, as a source.
+"""Which services our app may call, as far as intentions name our service, or any service, as a source.
 
-The far side decides, by a list of its own and by a default that need not be ours. So only a rule has a say
-here, and only one that keeps us out whatever we say: a denial, or a narrowing that leaves our datacenter or
-the far one out. The default policy, and permissions, which are about requests, are left to the far side, and
-so is an intention that is not understood, unless it denies. Nothing is kept from our app by a list that has
-not come yet.
+The destination decides, by its own list and by its own default policy. So only rules that deny us in any case
+count here: a denial, or a narrowing that excludes our datacenter or the destination's. The default policy and
+permissions, which are about requests, are left to the destination, and so is an intention that is not
+understood, unless it denies. While the list is unknown no call is denied.
 """
 
 from __future__ import annotations
@@ -26,32 +25,31 @@ KEPT_OUT = frozenset({VerdictReason.INTENTION_DENY, VerdictReason.NARROWED})
 
 
 class Callee(Protocol):
-    """A service as who calls it knows it: by its certificate, or by what its endpoint must be."""
+    """A service that is called: known by its certificate, or by the identity its endpoint must have."""
 
     @property
     def datacenter(self) -> str:
-        """Where."""
+        """The datacenter."""
 
     @property
     def service(self) -> str:
-        """Its name."""
+        """The service's name."""
 
     @property
     def namespace(self) -> str:
-        """`default`, but in Consul Enterprise."""
+        """The namespace: `default`, except in Consul Enterprise."""
 
     @property
     def partition(self) -> str:
-        """The same."""
+        """The partition: `default`, except in Consul Enterprise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceIntentions:
-    """Intentions by destination, of those only where some rule keeps a caller out; and for all the others.
+    """The rules by destination, for destinations with a rule that denies; `others` for every other one.
 
-    The destination's name is lower-cased, as Consul files intentions.
-
-    With `audit` a denial is to be noted, and enforced by nobody here.
+    Destinations are in lower case, as Consul files intentions. With `audit` a denial is counted and not
+    enforced.
     """
 
     by_destination: Mapping[str, Intentions]
@@ -60,37 +58,37 @@ class SourceIntentions:
 
     @property
     def rules(self) -> list[str]:
-        """What there is to keep us out, for a person."""
+        """The rules that may deny us, for a person."""
         lists = (*self.by_destination.values(), self.others)
         return sorted({str(rule) for one in lists for rule in one.rules if _keeps_out(one)})
 
     def denial(self, ours: ServiceId, callee: Callee) -> Verdict | None:
-        """The verdict, if a rule keeps us from calling that service in that datacenter."""
+        """Return the verdict if a rule denies us that service in that datacenter; None if none does."""
         if (callee.namespace, callee.partition) != (DEFAULT, DEFAULT):
             return None
         found = self.by_destination.get(callee.service.lower(), self.others)
         if not found.rules:
             return None
         policy = Policy(intentions=found, datacenter=callee.datacenter)
-        verdict = authorize(policy, ours, None)  # as old as it may be
+        verdict = authorize(policy, ours, None)  # intentions of any age deny
         if verdict.reason not in KEPT_OUT and not _is_unclear_denial(policy, ours, verdict):
             return None
         return replace(verdict, allowed=self.audit, audited=self.audit)
 
 
 def parse_outgoing(answer: Sequence[object] | None) -> SourceIntentions:
-    """Read our service's list out of the match answer by source; raise InvalidIntentions."""
+    """Read our service's list of the match answer by source. Raises InvalidIntentions."""
     return Incremental(read_source_intentions(answer)).run_now()
 
 
 def read_source_intentions(answer: Sequence[object] | None) -> Work[SourceIntentions]:
-    """The same in pieces, with a rest after each."""
+    """Read the same in steps. Raises InvalidIntentions."""
     lists: dict[str, list[object]] = {}
     for place, raw in enumerate(answer or ()):
         if place % PIECE == PIECE - 1:
             yield
         item = _item(raw, place)
-        if not item.source_peer:  # our app is of no peer of ours
+        if not item.source_peer:  # our own app is never of a peer
             lists.setdefault(item.destination_name.lower(), []).append(raw)
     general = lists.pop(WILDCARD, [])
     found = {}

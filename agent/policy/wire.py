@@ -1,8 +1,8 @@
 """One intention as Consul answers it, and what of it is not understood (docs/consul-api.md#intentions).
 
-The answer has every field of an intention that Consul has had up to 1.22. A field that it has not may hold a
-condition, or say who is meant, and a field that it has may hold a value which means something else to its
-Consul. Of such an intention no more is read than whom it may mean and why it is not understood.
+The struct has every field of an intention up to Consul 1.22. An unknown field may hold a condition, or say
+which sources are meant; a known field may hold a value with a meaning that is new. Of such an intention no
+more is read than which sources it may mean, and why it is not understood.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from certs.spiffe import DEFAULT
 
 WILDCARD = "*"
 
-_MOST_NAMED = 5  # unknown fields, in words
-_MOST_SHOWN = 64  # characters of Consul's, in words
+_MOST_NAMED = 5  # unknown fields named in a text
+_MOST_SHOWN = 64  # characters quoted of a value
 _DEFAULTS = frozenset({"", DEFAULT})
 _ANY_OR_DEFAULT = frozenset({"", DEFAULT, WILDCARD})
 _ACTIONS = frozenset({"", "allow", "deny"})
@@ -27,14 +27,14 @@ _ABSENT = msgspec.Raw()
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What is not understood. `anyone`: it may be any caller that is meant, whatever the source's name."""
+    """What is not understood. `anyone`: it may mean any source, whatever the source's name is."""
 
     text: str
     anyone: bool = False
 
 
 class IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal", forbid_unknown_fields=True):
-    """The fields that decide, then those that only keep account."""
+    """The fields that decide, then those that only describe."""
 
     source_name: str
     destination_name: str
@@ -53,7 +53,7 @@ class IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal", forbid_unkno
 
     id: msgspec.Raw = msgspec.field(name="ID", default=_ABSENT)
     description: msgspec.Raw = _ABSENT
-    default_addr: msgspec.Raw = _ABSENT  # neither has ever been used
+    default_addr: msgspec.Raw = _ABSENT  # never used by Consul, like the next one
     default_port: msgspec.Raw = _ABSENT
     hash: msgspec.Raw = _ABSENT
     created_at: msgspec.Raw = _ABSENT
@@ -63,7 +63,7 @@ class IntentionAnswer(msgspec.Struct, frozen=True, rename="pascal", forbid_unkno
 
 
 class UnreadAnswer(IntentionAnswer, frozen=True, kw_only=True):
-    """One that is not in that form, as far as it can be read; made by `read_item` alone."""
+    """An intention that does not fit the struct, read as far as possible; only `read_item` makes it."""
 
     doubt_text: str
     anyone: bool
@@ -72,11 +72,14 @@ class UnreadAnswer(IntentionAnswer, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(IntentionAnswer)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _FIELDS = {field.encode_name: field for field in msgspec.structs.fields(IntentionAnswer)}
-_SIMPLE = frozenset({str, int})  # what is read one by one where the whole cannot be
+_SIMPLE = frozenset({str, int})  # types of fields that are read separately when the whole cannot be
 
 
 def read_item(raw: object) -> IntentionAnswer:
-    """Read one, JSON (msgspec.Raw) or decoded; raise msgspec.DecodeError where it names no two services."""
+    """Read one, as JSON (msgspec.Raw) or decoded.
+
+    Raises msgspec.DecodeError if it does not name both services.
+    """
     item = raw if isinstance(raw, msgspec.Raw) else msgspec.json.encode(raw)
     try:
         return _decoder.decode(item)
@@ -85,9 +88,11 @@ def read_item(raw: object) -> IntentionAnswer:
 
 
 def doubt_of(item: IntentionAnswer, destination: str) -> Doubt | None:
-    """What is not understood of an intention that Consul answers for that destination.
+    """Return what is not understood of an intention that Consul answers for that destination.
 
-    Consul files intentions under the lower-cased destination and answers them for any case of the name.
+    None if nothing.
+
+    Consul files intentions under the destination in lower case, and answers them for any case of the name.
     """
     if isinstance(item, UnreadAnswer):
         return Doubt(item.doubt_text, item.anyone)
