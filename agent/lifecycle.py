@@ -1,10 +1,10 @@
-"""The life of one agent: start, serve, drain. The only module that knows both planes and their observers.
+"""Runs one agent from start through serving to drain: the only module above both planes and `observe`.
 
     watches ⊃ the data plane: relay ⊃ connections ⊃ listeners
 
-is both the nest of nurseries and, from the inside out, the order of the end: not ready, then callers from the
-mesh are not let in any more, then the connections get their time while credentials and intentions stay live
-and our app may still call out, then the data plane ends, then the watches.
+is how the nurseries are nested and, from the inside out, the order of the end: /ready says no; no more
+callers from the mesh are accepted; connections get their drain time, while credentials and intentions stay
+live and our app may still call upstreams; the data plane ends; the watches end.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from agent.process.memory import give_back
 from agent.process.systemd import Notifier
 
 ADMIN_MODE = 0o600
-LOOK_SECONDS = 1.0  # how often readiness is looked at, for the log and the service manager
-MORE_SECONDS = 30.0  # the service manager is to wait at least so much longer, each time that is said
+LOOK_SECONDS = 1.0  # the interval of readiness checks, for the log and the service manager
+MORE_SECONDS = 30.0  # by which each message extends the service manager's start timeout
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +51,10 @@ class Lifecycle:
     _why: str = ""
 
     async def run(self) -> ExitCode:
-        """Live to the end; the exit code. Raises Exit, within groups, when it cannot start."""
+        """Run to the end; return the exit code.
+
+        Raises Exit, within exception groups, if the agent cannot start.
+        """
         agent = self.agent
         agent.began = trio.current_time()
         async with trio.open_nursery() as watches:
@@ -73,7 +76,7 @@ class Lifecycle:
         return code
 
     def drain(self, why: str) -> None:
-        """Begin to end; asked a second time, end at once."""
+        """Begin the drain; a second call ends the agent at once."""
         if self._drain.is_set():
             self._hurry.set()
             return
@@ -119,12 +122,15 @@ class Lifecycle:
             if self.agent.control.phase is not Phase.SERVING:
                 self.agent.data.release()
         if registration is None:
-            return ExitCode.CLEAN  # drained before it served
+            return ExitCode.CLEAN  # the drain came before the agent served
         await self._serve(registration)
         return await self._end(registration)
 
     async def _start_in_time(self) -> Registration | None:
-        """Start; the registration that was carried out, None when drained meanwhile."""
+        """Start within `start_timeout`; return the registration in force, None if drained meanwhile.
+
+        Raises Exit.
+        """
         registration: Registration | None = None
         began = trio.current_time()
         seconds = self.agent.control.settings.start_timeout or math.inf
@@ -164,7 +170,7 @@ class Lifecycle:
     # --- serve ---
 
     async def _serve(self, registration: Registration) -> None:
-        """Until drained."""
+        """Serve until the drain begins."""
         own = self._self_registration(registration)
         async with trio.open_nursery() as serving:
             kept = Kept(serving, self.agent.log)
@@ -187,7 +193,10 @@ class Lifecycle:
         )
 
     async def _observe(self) -> None:
-        """Tell the service manager what keeps us from serving, and the log too once we have served."""
+        """Report readiness to the service manager and, once the agent has served, to the log.
+
+        Until the drain.
+        """
         phase, before = self.agent.control.phase, ""
         pieces: list[str] = []
         while phase is not Phase.DRAINING:
@@ -195,9 +204,9 @@ class Lifecycle:
                 self.notifier.extend(MORE_SECONDS)
             else:
                 pieces = self._log_readiness(pieces)
-            if (told := headline(self.agent)) != before:
-                self.notifier.send(f"STATUS={told}")
-                before = told
+            if (status := headline(self.agent)) != before:
+                self.notifier.send(f"STATUS={status}")
+                before = status
             await trio.sleep(LOOK_SECONDS)
             phase = self.agent.control.phase
 

@@ -1,4 +1,7 @@
-"""`sidecar run`: settings to a running agent, and every reason not to run to one message and an exit code."""
+"""`sidecar run`: makes an agent from the settings and runs it.
+
+Every failure is one message and an exit code.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ from agent.process.memory import settle
 from agent.process.systemd import inherited_sockets, notifier, public_socket
 from agent.proxy.dataplane import DataPlane, LocalDataPlane
 
-SAYS = "run the agent beside a service"
+SAYS = "run the sidecar of a service"
 
 
 def main(console: Console, environ: MutableMapping[str, str]) -> int:
-    """Run until the end. systemd's variables are taken out of the environment."""
+    """Run the agent; return the exit code. systemd's variables are removed from the environment."""
     resolution = read_settings(console.words, console.environ)
     if resolution is None:
         console.say(run_usage("run", SAYS))
@@ -55,7 +58,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
 
 
 def assemble(settings: Settings, console: Console, clock: Clock, environ: MutableMapping[str, str]) -> Agent:
-    """An agent before it starts. Raises Exit for files that cannot be used."""
+    """Make an agent, not started yet. Raises Exit for files that cannot be used."""
     log = Journal(
         console.err,
         clock,
@@ -70,7 +73,7 @@ def assemble(settings: Settings, console: Console, clock: Clock, environ: Mutabl
         token=token,
         events=log,
         clock=clock,
-        rng=Random(),  # noqa: S311 - jitter and the choice of endpoints, nothing secret
+        rng=Random(),  # noqa: S311 - for jitter and the choice of endpoints, nothing secret
     )
     _load_deny_file(control.deny_file)
     agent = Agent(control=control, data=_data_plane(control, log, environ), log=log, started=clock())
@@ -86,11 +89,11 @@ def assemble(settings: Settings, console: Console, clock: Clock, environ: Mutabl
 
 
 def _data_plane(control: ControlPlane, log: Journal, environ: MutableMapping[str, str]) -> DataPlane:
-    """This process, or as many workers as the settings say."""
+    """Return the data plane of this process, or of the workers that the settings ask for."""
     inherited = public_socket(inherited_sockets(environ, os.getpid()))
     control.public_at = None if inherited is None else address_of(inherited)
     if control.settings.workers > 1:
-        from agent.workers.pool import WorkerPool  # noqa: PLC0415 - nor this
+        from agent.workers.pool import WorkerPool  # noqa: PLC0415 - most agents have no workers
         from agent.workers.process import spawner  # noqa: PLC0415 - most agents have no workers
 
         return WorkerPool(
@@ -115,7 +118,7 @@ def _data_plane(control: ControlPlane, log: Journal, environ: MutableMapping[str
 
 
 def _load_deny_file(deny_file: DenyFile) -> None:
-    """Who must not be let in is known before anybody is."""
+    """Read the deny list before the first caller is accepted. Raises Exit."""
     try:
         deny_file.load()
     except DenyFileUnusable as error:
@@ -123,7 +126,7 @@ def _load_deny_file(deny_file: DenyFile) -> None:
 
 
 def _raise_file_limit(journal: Journal) -> None:
-    """As many files as we may have: each connection takes two."""
+    """Raise the limit of open files as far as allowed: each connection takes two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return
@@ -134,7 +137,7 @@ def _raise_file_limit(journal: Journal) -> None:
 
 
 def _live(life: Lifecycle, console: Console) -> int:
-    """Run it; one message for each expected end, a traceback for a bug alone."""
+    """Run the agent; return the exit code. Only a bug leaves a traceback."""
     try:
         return trio.run(life.run)
     except BaseException as error:

@@ -1,8 +1,8 @@
-"""The first minute: find out who we are, asking until Consul says so.
+"""The first questions to Consul, repeated until it says which proxy this sidecar is.
 
-A starting Consul refuses what it grants a moment later (403 to a valid token until it has heard from its
-servers), and a service may be registered after its sidecar has begun. So no answer ends the start: each is a
-reason, shown while it is waited out, and `start_timeout` alone gives up (agent.lifecycle).
+A starting Consul refuses what it grants a moment later (403 for a valid token until it has heard from its
+servers), and a service may be registered after its sidecar has started. So no answer ends the start: each
+refusal is a reason, shown while the agent waits, and only `start_timeout` gives up (agent.lifecycle).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class StartReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What the first steps share."""
+    """What the first questions share."""
 
     consul: Consul
     settings: Settings
@@ -47,7 +47,7 @@ class Start:
     clock: Clock
 
     async def registration(self) -> Registration:
-        """Ask until Consul says who we are; each reason that it does not is told and kept in `status`."""
+        """Ask until Consul returns our registration; each failure is reported, and kept in `status`."""
         while True:
             try:
                 return await self.registration_of(await self.proxy_id())
@@ -56,7 +56,7 @@ class Start:
                 await trio.sleep(backoff(self.status.failures_in_row, failure, self.rng, starting=True))
 
     async def proxy_id(self) -> str:
-        """The id of the proxy service that is us. Raises ConsulError, AnswerRejected."""
+        """Return the id of our proxy. Raises ConsulError, AnswerRejected."""
         if self.settings.identity is IdentityKind.PROXY_ID:
             return self.settings.proxy_id or ""
         service_id = self.settings.sidecar_for or ""
@@ -73,7 +73,7 @@ class Start:
         return found[0]
 
     async def registration_of(self, proxy_id: str) -> Registration:
-        """The registration of that proxy. Raises ConsulError, AnswerRejected."""
+        """Return the registration of that proxy. Raises ConsulError, AnswerRejected."""
         try:
             return read_registration(await self.consul.service(proxy_id))
         except ConsulError as error:
@@ -82,7 +82,7 @@ class Start:
             raise _with_text(error, _unknown_proxy(proxy_id, error)) from error
 
     async def _found(self, service_id: str, call: Callable[[], Awaitable[Services]]) -> Sequence[str]:
-        """The sidecars in that list; none, if the registration of one service makes the list unreadable."""
+        """Return the sidecars in a list; none if the registration of another service makes it unreadable."""
         try:
             return find_sidecar(await call(), service_id)
         except ConsulError as error:
@@ -92,14 +92,14 @@ class Start:
             return ()
 
     async def _by_convention(self, service_id: str) -> str:
-        """A token that may not read sees an empty list: ask for the usual id, which tells the two apart."""
+        """Ask for the usual proxy id, which tells a missing sidecar from a token that may read no list."""
         proxy_id = f"{service_id}-sidecar-proxy"
         try:
             registration = read_registration(await self.consul.service(proxy_id))
             if registration.service_id.lower() == service_id.lower():
                 return proxy_id
         except AnswerRejected:
-            pass  # there is none of that name either: one message for both
+            pass  # that proxy is no sidecar either: one message for both
         except ConsulError as error:
             if error.reason is not ConsulReason.NOT_FOUND:
                 raise
@@ -110,7 +110,7 @@ class Start:
         self.on_failure(self.status)
 
     def _explained(self, error: ConsulError) -> ConsulError:
-        """The same, with what it means that a Consul agent never answers so."""
+        """Return the same error, saying that a Consul agent never answers so."""
         if error.reason not in (ConsulReason.MALFORMED, ConsulReason.NOT_FOUND):
             return error
         text = f"{self.settings.http_addr} does not answer as a Consul agent does: {error.text}"
@@ -118,7 +118,7 @@ class Start:
 
 
 async def hurry(watches: Mapping[str, Watch[Any, Any]]) -> None:
-    """While the agent starts: ask again soon whatever Consul has refused, until cancelled."""
+    """Retry soon every watch that is failing, while the agent starts; until cancelled."""
     while True:
         await trio.sleep(NEARBY_CEILING / 2)
         for watch in watches.values():
@@ -127,7 +127,7 @@ async def hurry(watches: Mapping[str, Watch[Any, Any]]) -> None:
 
 
 def token_remedy(settings: Settings) -> str:
-    """What an operator does about a refusal that does not pass."""
+    """Return what an operator does about a refusal that does not pass."""
     if settings.token is None and settings.token_file is None:
         return "no token is set; give one with -token-file or CONSUL_HTTP_TOKEN"
     return "the token needs service:write on the service (a service-identity token has what is needed)"

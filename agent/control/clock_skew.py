@@ -1,8 +1,8 @@
-"""How far our clock is from that of the Consul agent, read off the Date of its answers.
+"""Measures the difference between our clock and the Consul agent's, by the Date of its answers.
 
-Certificates are dated by the servers' clocks and judged by ours. A skew of more than a minute makes a new
-leaf not valid yet, one of a day makes every peer look expired: the reason is then in no certificate, so it
-is measured and said.
+The servers' clocks date certificates, and ours judges them. With a skew of more than a minute a new leaf is
+not valid yet, with one of a day every peer has expired. No certificate shows that cause, so it is measured
+and reported.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from email.utils import parsedate_to_datetime
 
 from agent.base.clock import Clock
 
-TOLERATED = 5.0  # seconds; Consul dates a leaf a minute back
+TOLERATED = 5.0  # seconds; Consul dates a leaf one minute back
 
-_HALF = 0.5  # a Date has no fractions: on average it is half a second old
+_HALF = 0.5  # seconds: a Date has no fractions, so it is half a second old on average
 
 
 class ClockSkew:
-    """`seconds` is their clock minus ours at the last answer; None before the first that had a date."""
+    """`seconds`: Consul's clock minus ours at the last answer; None before the first answer with a date."""
 
-    def __init__(self, clock: Clock, told: Callable[[float, bool], None]) -> None:
+    def __init__(self, clock: Clock, on_change: Callable[[float, bool], None]) -> None:
         self._clock = clock
-        self._told = told
+        self._on_change = on_change
         self.seconds: float | None = None
 
     @property
     def notable(self) -> bool:
-        """Whether it is more than certificates and networks explain."""
+        """Whether the skew is more than networks explain."""
         return self.seconds is not None and abs(self.seconds) > TOLERATED
 
     def take(self, date: str) -> None:
-        """The Date header of an answer that has just come; one that is none is left aside."""
+        """Take the Date of an answer that has just come; a malformed one is ignored."""
         theirs = parse_date(date)
         if theirs is None:
             return
         before = self.notable
         self.seconds = (theirs - self._clock()).total_seconds() + _HALF
         if self.notable != before:
-            self._told(self.seconds, self.notable)
+            self._on_change(self.seconds, self.notable)
 
 
 def parse_date(text: str) -> datetime | None:
-    """Return the time a Date header names, in any of the three forms of RFC 9110, 5.6.7, else None."""
+    """Return the time in a Date header, in any of the three forms of RFC 9110, 5.6.7; None if it has none."""
     try:
         date = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # not a date, the 31st of February; an offset beyond all calendars
+    except (ValueError, OverflowError):  # no date, such as the 31st of February, or an offset out of range
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)  # asctime names no zone: GMT is meant

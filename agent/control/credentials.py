@@ -1,18 +1,18 @@
-"""Roots and leaf, watched, proven to fit, and published together as TLS contexts.
+"""Watches roots and leaf, proves that they fit, and publishes them together as TLS contexts.
 
-Roots come first: the leaf is asked for once they are known, a new leaf that is ahead of them waits for them
-(`roots_first`), and is proven against the newest. A pair that does not fit changes nothing; why it does not
-is kept for status and metrics. New roots never wait for a leaf: when the newest leaf is rejected, the one
-in force is retained under them, though they may not vouch for it any more. A peer is judged by exactly the
-roots that Consul lists; who is then unfit to be served is we (`credentials_untrusted`), until another leaf
-comes. What counts is content: an answer that lists the same roots, whatever its index, order or signing key
-ids, is no change.
+Roots come first: the leaf is asked for once they are known, and a new leaf that is ahead of them waits for
+them (`roots_first`) and is proven with the newest. A pair that does not fit changes nothing; its reason is
+kept for status and metrics. New roots never wait for a leaf: if the newest leaf is rejected, the leaf in
+force is retained under them, even if they no longer vouch for it. So peers are judged by exactly the roots
+that Consul lists, and it is our own leaf that cannot be used (`credentials_untrusted`) until another one
+comes. Content is compared: an answer that lists the same roots is no change, whatever its index, order or
+signing key ids are.
 
-Beside the watches runs an alarm that reads the leaf without an index as two thirds of its life are over: it
-does not depend on the watch, on the agent's cache or on anybody having asked before. An answer to a
-question without an index may come out of a cache, so a leaf that is older than ours is refused. Once our
-leaf has expired, or no root vouches for it, the alarm asks twice a second, impatiently: whatever comes back
-is found within a second.
+Beside the watches an alarm asks for the leaf without an index once two thirds of its life are over. It does
+not depend on the watch, on the agent's cache or on an earlier question. An answer to a question without an
+index may come from a cache, so a leaf older than ours is refused. Once our leaf has expired, or no root
+vouches for it, the alarm asks twice a second with a short deadline, so that a new leaf is found within a
+second.
 """
 
 from __future__ import annotations
@@ -41,17 +41,22 @@ from certs.credentials import Credentials, CredentialsReason, CredentialsRejecte
 from certs.leaf import Leaf
 from certs.renewal import next_ask
 
-STALE = "stale_leaf"  # beside the reasons of `prove`: an older leaf than the one in force
+STALE = "stale_leaf"  # a reason beside those of `prove`: the leaf is older than the one in force
 
-_LOOK_SECONDS = 60.0  # the wall clock may be set while we sleep on another one
+_LOOK_SECONDS = 60.0  # the longest sleep, since the wall clock may be set meanwhile
 _REJECTED_RETRY = timedelta(seconds=30)
 _UNSERVABLE_RETRY = timedelta(seconds=0.5)
-_ROOTS_PATIENCE, _ROOTS_IMPATIENCE = 2.0, 0.5  # seconds for a leaf's roots; the latter while none is in force
-_UNSERVABLE_PATIENCE = 1.0  # seconds for an answer; a hung agent that wakes is noticed by the next question
+_ROOTS_PATIENCE, _ROOTS_IMPATIENCE = (
+    2.0,
+    0.5,
+)  # seconds to wait for a leaf's roots; the latter without a usable leaf
+_UNSERVABLE_PATIENCE = (
+    1.0  # seconds for an answer, so that the next question reaches an agent that has recovered
+)
 
 
 class RenewalSource(StrEnum):
-    """Who asked for a leaf."""
+    """What has asked for a leaf."""
 
     WATCH = "watch"
     ALARM = "alarm"
@@ -59,7 +64,7 @@ class RenewalSource(StrEnum):
 
 
 class RenewalResult(StrEnum):
-    """What came of an answer about the leaf."""
+    """The result of an answer about the leaf."""
 
     NEW = "new"
     SAME = "same"
@@ -69,7 +74,7 @@ class RenewalResult(StrEnum):
 
 
 class CredentialsEvents(FaultEvents, Protocol):
-    """Who hears of it."""
+    """The events of the credentials; must not block."""
 
     def credentials_published(self, contexts: Contexts) -> None: ...
     def credentials_rejected(self, reason: str, detail: str) -> None: ...
@@ -81,19 +86,19 @@ class CredentialsEvents(FaultEvents, Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class CredentialsStatus:
-    """What there is to say beside the newest contexts."""
+    """The state of the credentials beside the newest contexts."""
 
-    rejected_reason: str = ""  # of the newest pair; empty when it was published
+    rejected_reason: str = ""  # of the newest pair; empty if it was published
     rejected_detail: str = ""
     rejected_at: datetime | None = None
-    rejections: Counter[str] = field(default_factory=Counter)  # by reason, ever
+    rejections: Counter[str] = field(default_factory=Counter)  # by reason, since the start
     renewal_due: datetime | None = None
     refreshes: Counter[tuple[RenewalSource, RenewalResult]] = field(default_factory=Counter)
     refresh_failed: str = ""  # why the last question of the alarm or the operator brought no leaf
 
 
 class CredentialsKeeper:
-    """Keeps `contexts` the newest credentials that hold."""
+    """Keeps `contexts` at the newest credentials that are proven."""
 
     def __init__(
         self,
@@ -116,26 +121,26 @@ class CredentialsKeeper:
         self.contexts = contexts
         self.status = CredentialsStatus()
         self._bundle: Latest[TrustBundle] = Latest()
-        self._watched: Latest[Leaf] = Latest()  # as they come; not looked at yet
+        self._watched: Latest[Leaf] = Latest()  # as received, not proven yet
         self._leaf: Latest[Leaf] = Latest()
         self._news = trio.Event()
-        self._turn = trio.Lock()  # one leaf after the other, as they came
+        self._turn = trio.Lock()  # leaves are taken one after another, in the order received
         self.roots_watch = watch = roots_watch(consul, self._take_bundle)
         self.roots_first = RootsFirst(consul.roots, self._bundle, self._take_bundle, lambda: watch.index)
         self.leaf_watch = leaf_watch(consul, service, self._watched.publish)
 
     @property
     def bundle(self) -> TrustBundle | None:
-        """The newest roots as Consul lists them; in force as soon as there is a leaf."""
+        """The newest roots that Consul lists; in force as soon as there is a leaf."""
         return self._bundle.value
 
     @property
     def churning(self) -> str:
-        """What is wrong when leaves come too often; empty while they do not."""
+        """The sentence of the churn alarm; empty while leaves do not come too often."""
         return self._churn.alarm(trio.current_time())
 
     async def run(self) -> None:
-        """Watch for ever."""
+        """Watch until cancelled."""
         async with trio.open_nursery() as nursery:
             kept = Kept(nursery, self._events)
             kept.begin(Where.WATCH, "roots", self.roots_watch.follow, self._clock, self._rng)
@@ -146,7 +151,7 @@ class CredentialsKeeper:
             kept.begin(Where.TASK, "renewal of the leaf", self._renew)
 
     async def refresh(self, by: RenewalSource, *, reissue: bool = False) -> RenewalResult:
-        """Ask for the leaf now, without an index; with `reissue` for another than the one we have."""
+        """Ask for the leaf now, without an index; with `reissue` for another one than ours."""
         try:
             with trio.fail_after(_UNSERVABLE_PATIENCE if self._unservable else math.inf):
                 leaf = read_leaf(await self._consul.leaf(self._service, reissue=reissue))
@@ -157,7 +162,7 @@ class CredentialsKeeper:
         self._wake_watches()
         return await self._take_in_turn(leaf, by)
 
-    # --- what comes ---
+    # --- answers ---
 
     def _take_bundle(self, bundle: TrustBundle) -> None:
         before = () if self._bundle.value is None else self._bundle.value.unreadable
@@ -187,7 +192,7 @@ class CredentialsKeeper:
         return result
 
     def _offer(self, leaf: Leaf) -> RenewalResult:
-        """From the watch or from the alarm, whichever is first; the other one's is then no news."""
+        """Take a leaf from the watch or the alarm; the same leaf from the other one changes nothing."""
         if leaf == self._leaf.value and not self.status.rejected_reason:
             return RenewalResult.SAME
         if self._is_stale(leaf):
@@ -205,7 +210,7 @@ class CredentialsKeeper:
         return RenewalResult.NEW if self.contexts.version > version else RenewalResult.SAME
 
     def _is_stale(self, leaf: Leaf) -> bool:
-        """Issued before ours and ending no later: of no use, unless ours does not fit the newest roots."""
+        """Return whether the leaf is older than ours and of no use; any leaf may be if ours does not fit."""
         before = self.contexts.value
         if before is None or before.credentials.unfit:
             return False
@@ -229,7 +234,7 @@ class CredentialsKeeper:
         return True
 
     def _retain(self, bundle: TrustBundle) -> None:
-        """The newest roots are in force with the former leaf, whether they vouch for it or not."""
+        """Publish the newest roots with the leaf in force, whether they vouch for it or not."""
         former = self.contexts.value
         if former is None:
             return
@@ -240,7 +245,7 @@ class CredentialsKeeper:
             self._publish(replace(retained, unfit=str(error)))
 
     def _publish(self, credentials: Credentials) -> None:
-        """A new generation, if it differs from the one in force. Raises CredentialsRejected."""
+        """Publish a new generation if it differs from the one in force. Raises CredentialsRejected."""
         former = self.contexts.value
         if former is not None and _is_the_same(former.credentials, credentials):
             return
@@ -255,7 +260,7 @@ class CredentialsKeeper:
         status = self.status
         status.rejections[reason] += 1
         if (status.rejected_reason, status.rejected_detail) == (reason, detail):
-            return  # asked again, told the same
+            return  # the same rejection again
         status.rejected_reason, status.rejected_detail = reason, detail
         status.rejected_at = self._clock()
         self._events.credentials_rejected(reason, detail)
@@ -263,7 +268,7 @@ class CredentialsKeeper:
     # --- the alarm ---
 
     async def _renew(self) -> None:
-        """Sleep until the newest leaf is due, then read it without an index."""
+        """Sleep until the newest leaf is due, then ask for it without an index; until cancelled."""
         while True:
             news = self._news
             self.status.renewal_due = due = self._due(self._clock())
@@ -271,7 +276,7 @@ class CredentialsKeeper:
                 await self.refresh(RenewalSource.ALARM)
 
     def _due(self, now: datetime) -> datetime:
-        """By the leaf in force; soon while the newest one is rejected: what does not fit now may fit then."""
+        """Return when to ask next: by the leaf in force, and soon while the newest leaf is rejected."""
         soon = now + _REJECTED_RETRY
         newest = self._leaf.value
         if self._holds() and newest is not None:
@@ -282,30 +287,33 @@ class CredentialsKeeper:
             return soon
         leaf = self.contexts.value.credentials.leaf
         due = now + next_ask(leaf.not_before, leaf.not_after, now, self._rng)
-        due = min(due, leaf.not_after + _UNSERVABLE_RETRY)  # from when on it is asked for twice a second
+        due = min(due, leaf.not_after + _UNSERVABLE_RETRY)  # the frequent questions start then
         return min(due, soon) if self.status.rejected_reason else due
 
     def _holds(self) -> bool:
-        """Whether the newest leaf waits for its time to begin."""
+        """Return whether the newest leaf is not valid yet."""
         return self.status.rejected_reason == CredentialsReason.NOT_YET_VALID.value
 
     def _held_is_valid(self) -> bool:
-        """Whether the leaf that was not valid yet is now, and in force: nobody needs to be asked."""
+        """Prove a leaf that was not valid before.
+
+        Return whether it is in force, so that none must be asked for.
+        """
         return self._holds() and self._prove()
 
     @property
     def _unservable(self) -> bool:
-        """Whether there is a leaf in force, and its time is over or no root vouches for it."""
+        """Whether the leaf in force has expired, or no root vouches for it."""
         current = self.contexts.value
         return current is not None and current.credentials.fault(self._clock()) is not None
 
     def _tell_alarm(self) -> None:
-        """Another leaf has come, or what is in force has changed: it may be due at another time."""
+        """Wake the alarm: another leaf, or other roots in force, may be due at another time."""
         self._news.set()
         self._news = trio.Event()
 
     async def _sleep_until(self, due: datetime, news: trio.Event) -> bool:
-        """True when it is due, by whichever clock says so first; False when there was news before."""
+        """Return True when `due` is reached, by the first of two clocks; False if `news` came before."""
         latest = trio.current_time() + (due - self._clock()).total_seconds()
         while (rest := min((due - self._clock()).total_seconds(), latest - trio.current_time())) > 0:
             with trio.move_on_after(min(rest, _LOOK_SECONDS)):
@@ -321,7 +329,7 @@ class CredentialsKeeper:
         self.status.refresh_failed = detail
 
     def _wake_watches(self) -> None:
-        """An answer came: a watch that waits out a failure need not wait longer."""
+        """Let a watch that pauses after a failure ask again, since Consul answers."""
         for watch in (self.roots_watch, self.leaf_watch):
             if watch.status.failing is not None:
                 watch.kick()

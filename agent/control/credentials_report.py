@@ -1,4 +1,4 @@
-"""What `/status` and `/metrics` say of leaf, roots, renewal and the clock; never a key."""
+"""The rows and metrics of leaf, roots, renewal and clock, without any key."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ Row = dict[str, object]
 
 
 def row(control: ControlPlane, now: datetime) -> Row | None:
-    """The credentials in force and how their renewal fares; None before anything is known."""
-    contexts, rotation = control.snapshot.credentials.value, control.credentials
-    told: Row = {}
+    """Return the credentials in force and the state of their renewal; None before any is known."""
+    contexts, keeper = control.snapshot.credentials.value, control.credentials
+    found: Row = {}
     if contexts is not None:
-        told |= _in_force(contexts, now)
-    if rotation is not None:
-        told |= _renewal(rotation)
-        if rotation.bundle is not None:
-            told["roots"] = _roots(rotation.bundle)
-            told["roots_unreadable"] = list(rotation.bundle.unreadable)
+        found |= _in_force(contexts, now)
+    if keeper is not None:
+        found |= _renewal(keeper)
+        if keeper.bundle is not None:
+            found["roots"] = _roots(keeper.bundle)
+            found["roots_unreadable"] = list(keeper.bundle.unreadable)
     if control.skew.seconds is not None:
-        told["clock_skew_seconds"] = round(control.skew.seconds, 1)
-        told["clock_skew_notable"] = control.skew.notable
-    return told or None
+        found["clock_skew_seconds"] = round(control.skew.seconds, 1)
+        found["clock_skew_notable"] = control.skew.notable
+    return found or None
 
 
 def families(control: ControlPlane) -> Iterator[Family]:
-    """The metrics of the same."""
-    contexts, rotation = control.snapshot.credentials.value, control.credentials
+    """Yield the metrics of the credentials."""
+    contexts, keeper = control.snapshot.credentials.value, control.credentials
     if contexts is not None:
         yield from _in_force_families(contexts)
-        unservable = gauge("sidecar_credentials_unservable", "Whether no peer would have our leaf.")
+        unservable = gauge("sidecar_credentials_unservable", "1 if every peer would refuse our leaf.")
         yield unservable.add(contexts.credentials.fault(control.clock()) is not None)
-    if rotation is not None:
-        yield from _renewal_families(rotation)
+    if keeper is not None:
+        yield from _renewal_families(keeper)
     if control.skew.seconds is not None:
-        yield gauge("sidecar_clock_skew_seconds", "Consul's clock minus ours.").add(control.skew.seconds)
+        yield gauge("sidecar_clock_skew_seconds", "Consul's clock minus ours, in seconds.").add(
+            control.skew.seconds
+        )
 
 
 def _in_force(contexts: Contexts, now: datetime) -> Row:
@@ -75,8 +77,8 @@ def _roots(bundle: TrustBundle) -> list[Row]:
     ]
 
 
-def _renewal(rotation: CredentialsKeeper) -> Row:
-    status = rotation.status
+def _renewal(keeper: CredentialsKeeper) -> Row:
+    status = keeper.status
     rejected: Row | None = None
     if status.rejected_reason:
         rejected = {
@@ -84,11 +86,11 @@ def _renewal(rotation: CredentialsKeeper) -> Row:
             "detail": status.rejected_detail,
             "at": _time(status.rejected_at),
         }
-    catch_ups = rotation.roots_first.results
+    catch_ups = keeper.roots_first.results
     return {
         "renewal_due": _time(status.renewal_due),
         "rejected": rejected,
-        "churning": rotation.churning or None,
+        "churning": keeper.churning or None,
         "refresh_failed": status.refresh_failed or None,
         "roots_read_for_a_leaf": {result.value: count for result, count in sorted(catch_ups.items())},
         "refreshes": {
@@ -99,46 +101,50 @@ def _renewal(rotation: CredentialsKeeper) -> Row:
 
 def _in_force_families(contexts: Contexts) -> Iterator[Family]:
     leaf, bundle = contexts.credentials.leaf, contexts.credentials.bundle
-    yield gauge("sidecar_leaf_info", "The leaf in force; always 1.").add(
+    yield gauge("sidecar_leaf_info", "The leaf in force as labels; always 1.").add(
         1, serial=leaf.serial, id=str(leaf.id)
     )
-    expiry = gauge("sidecar_leaf_expiry_timestamp_seconds", "When the leaf in force ends.")
+    expiry = gauge("sidecar_leaf_expiry_timestamp_seconds", "When the leaf in force expires, Unix time.")
     yield expiry.add(leaf.not_after.timestamp())
-    begin = gauge("sidecar_leaf_begin_timestamp_seconds", "When the leaf in force began.")
+    begin = gauge("sidecar_leaf_begin_timestamp_seconds", "When the leaf in force became valid, Unix time.")
     yield begin.add(leaf.not_before.timestamp())
     chain = gauge(
-        "sidecar_leaf_chain_bytes", "What every handshake sends: the leaf and what travels with it."
+        "sidecar_leaf_chain_bytes", "Bytes of the leaf and its intermediates, sent in each handshake."
     )
     yield chain.add(leaf.chain_bytes)
-    length = gauge("sidecar_leaf_chain_certificates", "The same, counted.")
+    length = gauge("sidecar_leaf_chain_certificates", "Certificates sent in each handshake.")
     yield length.add(1 + len(leaf.extra))
     yield gauge("sidecar_roots", "Trusted roots.").add(len(bundle.roots))
-    ends = gauge("sidecar_root_expiry_timestamp_seconds", "When each trusted root ends.")
+    ends = gauge("sidecar_root_expiry_timestamp_seconds", "When each trusted root expires, Unix time.")
     for root in bundle.roots:
         ends.add(root.not_after.timestamp(), root=root.id)
     yield ends
     yield gauge("sidecar_credentials_generation", "The generation in force.").add(contexts.generation)
-    yield counter("sidecar_credentials_total", "Credentials published.").add(contexts.generation)
+    yield counter("sidecar_credentials_total", "Credentials that were published.").add(contexts.generation)
 
 
-def _renewal_families(rotation: CredentialsKeeper) -> Iterator[Family]:
-    rejected = counter("sidecar_credentials_rejected_total", "Leaf and roots that did not fit.")
-    for reason, count in sorted(rotation.status.rejections.items()):
+def _renewal_families(keeper: CredentialsKeeper) -> Iterator[Family]:
+    rejected = counter(
+        "sidecar_credentials_rejected_total", "Pairs of leaf and roots that did not fit, by reason."
+    )
+    for reason, count in sorted(keeper.status.rejections.items()):
         rejected.add(count, reason=reason)
-    refreshes = counter("sidecar_leaf_refreshes_total", "Answers about the leaf, by who asked and what came.")
-    for (by, result), count in sorted(rotation.status.refreshes.items()):
+    refreshes = counter("sidecar_leaf_refreshes_total", "Answers about the leaf, by source and result.")
+    for (by, result), count in sorted(keeper.status.refreshes.items()):
         refreshes.add(count, by=by.value, result=result.value)
-    if rotation.bundle is not None:
-        unreadable = gauge("sidecar_roots_unreadable", "Roots of Consul's list that cannot be read.")
-        yield unreadable.add(len(rotation.bundle.unreadable))
-    churning = gauge("sidecar_leaf_churning", "Whether the leaf is issued again and again.")
-    ahead = counter("sidecar_leaf_ahead_total", "Leaves that came before their roots, by what asking did.")
-    for caught, count in sorted(rotation.roots_first.results.items()):
+    if keeper.bundle is not None:
+        unreadable = gauge("sidecar_roots_unreadable", "Roots in Consul's list that cannot be read.")
+        yield unreadable.add(len(keeper.bundle.unreadable))
+    churning = gauge("sidecar_leaf_churning", "1 if the leaf is issued again and again.")
+    ahead = counter(
+        "sidecar_leaf_ahead_total", "Leaves that came before their roots, by the result of asking."
+    )
+    for caught, count in sorted(keeper.roots_first.results.items()):
         ahead.add(count, result=caught.value)
-    yield from (rejected, refreshes, ahead, churning.add(bool(rotation.churning)))
-    if rotation.status.renewal_due is not None:
-        due = gauge("sidecar_leaf_renewal_due_timestamp_seconds", "When the leaf is asked for at the latest.")
-        yield due.add(rotation.status.renewal_due.timestamp())
+    yield from (rejected, refreshes, ahead, churning.add(bool(keeper.churning)))
+    if keeper.status.renewal_due is not None:
+        due = gauge("sidecar_leaf_renewal_due_timestamp_seconds", "When a new leaf is asked for, Unix time.")
+        yield due.add(keeper.status.renewal_due.timestamp())
 
 
 def _time(at: datetime | None) -> str | None:

@@ -1,12 +1,12 @@
-"""What Consul does with callers that no intention names, learned beside its header.
+"""Learns Consul's default policy for callers that no intention names, beside its header.
 
 `X-Consul-Default-Acl-Policy` is the default of ACLs alone, and `default_intention_policy` may deny where that
 allows (docs/consul-api.md#the-default-policy). So the agent is asked to authorize a caller that no intention
-names: once the intentions have changed, and at intervals. The namespace of the caller is made up too, so that
-an intention of any source (`*`) does not name it either. Of the header and the answer the stricter holds.
+names: after each change of the intentions, and at intervals. The caller's namespace is made up as well, so
+that an intention of any source (`*`) does not name it either. The stricter of header and answer holds.
 
-No answer allows nothing. An answer outlives an outage as the list of intentions does, but not by far a list
-that Consul has confirmed since.
+Without an answer nothing is allowed by default. An answer survives an outage as the intentions do, but it
+does not outlive by much a list that Consul has confirmed since.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from agent.consul.api import Answer, AuthorizeAnswer, Blocking, Consul, ConsulEr
 from agent.consul.watch import AnswerRejected, Cursor, Watch
 from agent.policy.intentions import Intentions
 
-ASK_SECONDS = 60.0  # between two questions while the intentions do not change
-KEPT_SECONDS = 300.0  # an answer older than that beside a list is none
+ASK_SECONDS = 60.0  # the interval of the question while the intentions do not change
+KEPT_SECONDS = 300.0  # an answer older than the list by this counts as none
 UNNAMED = "named-by-no-intention"
 
 _Ground: TypeAlias = tuple[Intentions, bool | None, str]
@@ -34,19 +34,19 @@ class DefaultReason(StrEnum):
 
 
 def unnamed_caller(trust_domain: str, datacenter: str) -> str:
-    """The SPIFFE ID of a caller that no intention names."""
+    """Return the SPIFFE ID of a caller that no intention names."""
     return f"spiffe://{trust_domain or UNNAMED}/ns/{UNNAMED}/dc/{datacenter or UNNAMED}/svc/{UNNAMED}"
 
 
 def read_default(answer: Answer[AuthorizeAnswer]) -> AuthorizeAnswer:
-    """The answer about the unnamed caller, if it is the default that decided; raise AnswerRejected."""
+    """Return the answer about the unnamed caller. Raises AnswerRejected if an intention decided it."""
     if answer.value.reason.startswith("Matched"):  # `*/*` of Enterprise
         raise AnswerRejected(DefaultReason.INTENTION_MATCHED, answer.value.reason)
     return answer.value
 
 
 async def with_default(intentions: Intentions, consul: Consul, caller: str) -> Intentions:
-    """Ask once, where the header allows; what goes wrong is said in the value."""
+    """Ask once, where the header allows, and return the result; a failure is named in the value."""
     if not intentions.default_unknown:
         return intentions
     try:
@@ -58,7 +58,7 @@ async def with_default(intentions: Intentions, consul: Consul, caller: str) -> I
 
 @dataclass(kw_only=True)
 class DefaultPolicy:
-    """The last answer, and the watch that it came by. `caller` is asked anew each time."""
+    """The last answer, and the watch that brings it. `caller` is called for each question."""
 
     consul: Consul
     service: str
@@ -81,10 +81,10 @@ class DefaultPolicy:
         """Whether the first question has been answered, or has failed."""
         return self.answer is not None or self.watch.status.failing is not None
 
-    def laid_over(self, intentions: Intentions, age: float, kept: float) -> Intentions:
-        """The intentions, confirmed by Consul `age` seconds ago, with what is known of the default.
+    def applied_to(self, intentions: Intentions, age: float, kept: float) -> Intentions:
+        """Return intentions that Consul confirmed `age` seconds ago, with what is known of the default.
 
-        An answer that is `kept` seconds older, or KEPT_SECONDS, counts no more.
+        An answer that is older than they are by `kept` or KEPT_SECONDS counts no more.
         """
         ground = intentions, *self._known(intentions, age, kept)
         if self._laid_over is None or self._laid_over[0] != ground:

@@ -1,8 +1,8 @@
-"""The deny list's file, watched: read again when it changes. It needs no Consul.
+"""Watches the file of the deny list, and reads it again when it changes; needs no Consul.
 
-At start a file that cannot be read ends the agent; later the last good list stays in force, and status, log
-and metrics say so. It is best replaced by renaming another onto it: a list that is written in place may be
-read half written, and is then read again when the rest has come.
+At start an unreadable file ends the agent. Later the last good list stays in force, which status, log and
+metrics report. The file is best replaced by renaming another one onto it: a list that is written in place may
+be read incomplete, and is read again when the rest has come.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import trio
 from agent.base.latest import Latest
 from agent.policy.deny_list import NO_ENTRIES, DenyList, InvalidDenyList, parse_deny_list
 
-LOOK_SECONDS = 0.25  # a change is in force well within a second
+LOOK_SECONDS = 0.25  # so that a change is in force within a second
 MAX_FILE = 8 << 20  # bytes
 
 Stamp = tuple[int, int, int, int]
 
 
 class DenyFileUnusable(Exception):
-    """The file cannot be read, or not as a deny list."""
+    """The file cannot be read, or is no deny list."""
 
 
 class DenyFile:
-    """One file and the newest list it held. Without a file the list is empty."""
+    """The file and the newest list it held. Without a file the list is empty."""
 
     def __init__(self, path: Path | None, cell: Latest[DenyList] | None = None) -> None:
         self._path = path
@@ -40,16 +40,16 @@ class DenyFile:
 
     @property
     def list(self) -> DenyList:
-        """What is in force."""
+        """The list in force."""
         return self.latest.value or NO_ENTRIES
 
     def load(self) -> None:
-        """Read it for the first time; raise DenyFileUnusable."""
+        """Read the file for the first time. Raises DenyFileUnusable."""
         if self._path is not None:
             self._take(self._path)
 
     async def follow(self, changed: Callable[[int], None], failed: Callable[[str], None]) -> None:
-        """Read it again whenever it changes, for ever; tell how many entries there are, or what is wrong."""
+        """Read the file again at each change, until cancelled; report the entries, or what is wrong."""
         while self._path is not None:
             await trio.sleep(LOOK_SECONDS)
             self._look(self._path, changed, failed)
@@ -67,7 +67,7 @@ class DenyFile:
             changed(len(self.list))
 
     def _take(self, path: Path) -> bool:
-        """Publish what the file holds, if it is not what was read last; whether it was read."""
+        """Publish the file's content if the file has changed; return whether it was read."""
         try:
             stamp = _stamp(path.stat())
             if stamp == self._seen:
@@ -76,7 +76,7 @@ class DenyFile:
                 stamp = _stamp(os.fstat(file.fileno()))
                 data = file.read(MAX_FILE + 1)
         except OSError as error:
-            self._seen = None  # when it is back, it is read even if it is the same
+            self._seen = None  # when the file is back it is read, even if it is the same
             raise DenyFileUnusable(f"{path} cannot be read: {error.strerror}") from error
         self._seen = stamp
         if len(data) > MAX_FILE:

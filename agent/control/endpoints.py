@@ -1,8 +1,8 @@
-"""Where the upstreams are, kept up to date: one watch per lookup, however many upstreams share it.
+"""Watches the endpoints of upstreams: one watch per lookup, however many upstreams share it.
 
-A prepared query cannot block, so it is polled, slowly. What it answers follows from the health of the service
-it names: that is watched beside it, here and where it was found, and when a check flips the query is asked
-again at once.
+A prepared query cannot block, so it is polled, slowly. Its answer depends on the health of the service it
+names, so that service is watched beside it, here and where the query has found it; when a check changes
+there, the query is asked again at once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Feed:
 
 
 class WatchEvents(FaultEvents, Protocol):
-    """Who hears how a watch fares; must not block."""
+    """The events of a watch; must not block."""
 
     def watch_failed(self, status: WatchStatus) -> None: ...
     def watch_recovered(self, status: WatchStatus) -> None: ...
@@ -53,7 +53,7 @@ class WatchEvents(FaultEvents, Protocol):
 
 
 class EndpointWatches:
-    """The watches of all destinations that are wanted now."""
+    """The watches of all lookups that are wanted now."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class EndpointWatches:
         self._on_status: Callable[[WatchStatus], None] | None = None
         self._feeds: dict[Key, _Feed] = {}
         self._wanted: set[Key] = set()
-        self._behind: dict[Key, frozenset[Key]] = {}  # a query's key to those of the services behind it
+        self._behind: dict[Key, frozenset[Key]] = {}  # a query's key to those of the services it depends on
         self._crossing = False
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Watch in that nursery from now on."""
+        """Run the watches in `nursery` from now on."""
         self._nursery = nursery
 
     def share_with(self, share: Share, on_status: Callable[[WatchStatus], None]) -> None:
@@ -87,9 +87,10 @@ class EndpointWatches:
         self._on_status = on_status
 
     def source(self, lookup: Lookup, poll_interval: float | None, /) -> EndpointSource:
-        """The source of that lookup, watched from now on (agent.snapshot.EndpointSources).
+        """Return the source of a lookup, watched from now on (agent.snapshot.EndpointSources).
 
-        What no upstream needs any more stays unwatched, though a connection of one that is gone may ask.
+        A lookup that no upstream needs stays unwatched, though a connection of a removed upstream may ask for
+        it.
         """
         key = _key(lookup, poll_interval)
         feed = self._feeds.get(key)
@@ -101,13 +102,14 @@ class EndpointWatches:
         return feed.source
 
     def statuses(self) -> list[WatchStatus]:
-        """How all of them fare."""
+        """Return the state of every watch."""
         return [feed.watch.status for feed in self._feeds.values()]
 
     def want(self, upstreams: Iterable[Upstream]) -> None:
-        """Watch what these need and nothing else; what was watched already goes on undisturbed.
+        """Watch what these upstreams need and nothing else; existing watches are not disturbed.
 
-        Gateways are watched from when one is looked for: a query's answer says late where it leads.
+        Gateways are watched once a connection looks for them, since only a query's answer says where it
+        leads.
         """
         wanted = list(upstreams)
         self._wanted = {
@@ -118,7 +120,7 @@ class EndpointWatches:
         self._settle()
 
     def refresh_all(self) -> None:
-        """Ask again soon, all of them: the token has changed."""
+        """Let every watch ask again soon, since the token has changed."""
         for feed in self._feeds.values():
             feed.watch.kick()
 
@@ -152,7 +154,7 @@ class EndpointWatches:
         return key in self._wanted or any(key in behind for behind in self._behind.values())
 
     def _settle(self) -> None:
-        """End what is no longer needed, begin what is not watched yet."""
+        """End the watches that are not needed any more, and start the missing ones."""
         for key in [key for key in self._feeds if not self._needs(key)]:
             self._feeds.pop(key).scope.cancel()
         for lookup, poll_interval in self._wanted.union(*self._behind.values()):
@@ -182,7 +184,7 @@ class EndpointWatches:
 
 
 def _services_behind(query: QueryDestination, answer: EndpointSet, own: str) -> list[ServiceDestination]:
-    """Where the query looks first, and where it has found something instead."""
+    """Return the services a query depends on: where it looks first, and where it has found another one."""
     if not answer.service:
         return []
     found_in = None if answer.datacenter == own else answer.datacenter or query.datacenter
@@ -191,5 +193,5 @@ def _services_behind(query: QueryDestination, answer: EndpointSet, own: str) -> 
 
 
 def _key(lookup: Lookup, poll_interval: float | None) -> Key:
-    """Only a query is polled: whatever interval its neighbours have, a service is watched once."""
+    """Return the key; only a query has an interval, so a service is watched once for all its upstreams."""
     return lookup, poll_interval if isinstance(lookup, QueryDestination) else None

@@ -1,4 +1,4 @@
-"""What only this machine can say of addresses: what names stand for, where paths lead, which are its own."""
+"""What only this machine knows of addresses: those of names, the targets of paths, its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import trio
 from agent.base.address import Address, TcpAddress, UnixAddress, is_local, literal
 from agent.config.collisions import Known, unknown_names
 
-LOOKUP_SECONDS = 5.0  # for all names together; a name that is not known by then is only itself
+LOOKUP_SECONDS = 5.0  # for all names together; a name without an answer by then stands only for itself
 
 
 async def look_up(addresses: Sequence[Address]) -> Known:
-    """Everything that tells whether these meet. Takes a moment only where a name shares its port."""
+    """Return what decides whether these addresses collide; waits only for names that share a port."""
     hosts: dict[str, frozenset[str]] = {}
 
     async def resolve(name: str) -> None:
@@ -33,7 +33,7 @@ async def look_up(addresses: Sequence[Address]) -> Known:
 
 
 def known_now(addresses: Iterable[Address], hosts: dict[str, frozenset[str]] | None = None) -> Known:
-    """What can be told without waiting, and what the names are known to stand for."""
+    """Return what is known without waiting, with the given addresses of names."""
     hosts, listed = hosts or {}, list(addresses)
     places = {address for one in listed if isinstance(one, TcpAddress) if (address := literal(one.host))}
     places = places.union(*hosts.values())

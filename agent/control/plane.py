@@ -1,6 +1,6 @@
-"""The control plane: asks the local Consul agent, proves what it answers, and publishes it in the snapshot.
+"""The control plane: asks the local Consul agent, proves the answers, and publishes them in the snapshot.
 
-No refusal by Consul ends it: the watches ask on.
+No refusal by Consul ends it: the watches go on asking.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _ORDER = (
     "intentions",
     "default policy",
     "outgoing",
-)  # of watches, for a reader
+)  # of watches in /status
 
 
 class ControlEvents(CredentialsEvents, WatchEvents, Protocol):
-    """Who hears what the control plane does; must not block."""
+    """The events of the control plane; must not block."""
 
     def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None: ...
     def registration_gone(self, proxy_id: str) -> None: ...
@@ -68,7 +68,7 @@ class ControlEvents(CredentialsEvents, WatchEvents, Protocol):
 
 
 class ControlPlane:
-    """The only writer of the snapshot in the process that asks Consul."""
+    """The only writer of the snapshot in the process that talks to Consul."""
 
     def __init__(
         self,
@@ -91,17 +91,17 @@ class ControlPlane:
         self.deny_file = DenyFile(settings.deny_file, self.snapshot.deny_list)
         self.skew = ClockSkew(clock, events.clock_skewed)
         self.start_status = WatchStatus(name="start")
-        self.admin_at: Sequence[Address] = settings.admin_bind  # as bound, once that is so
-        self.public_at: Address | None = None  # where a public socket is that was handed in
-        self._taken = 0  # registrations
-        self._told: Registration | None = None  # the registration as Consul told it last
-        self.watches: dict[str, Watch[Any, Any]] = {}  # of ourselves, by name, in the order they began
-        self.credentials: CredentialsKeeper | None = None  # from when our service is known
+        self.admin_at: Sequence[Address] = settings.admin_bind  # as bound, once it is bound
+        self.public_at: Address | None = None  # the address of a public socket from systemd
+        self._taken = 0  # the number of registrations so far
+        self._told: Registration | None = None  # the newest registration as Consul answered it
+        self.watches: dict[str, Watch[Any, Any]] = {}  # of our own service, by name, in order of their start
+        self.credentials: CredentialsKeeper | None = None  # once our service is known
         self.endpoints = EndpointWatches(
             consul, own_datacenter=self.snapshot.own_datacenter, clock=clock, rng=rng, events=events
         )
-        self.default_policy: DefaultPolicy | None = None  # from when Consul's header does not tell it
-        self._listed: Intentions | None = None  # as Consul gave them last
+        self.default_policy: DefaultPolicy | None = None  # once Consul's header leaves the default open
+        self._listed: Intentions | None = None  # the newest list as Consul answered it
         self._events = events
         self._nursery: trio.Nursery
         self._kept: Kept
@@ -110,19 +110,19 @@ class ControlPlane:
         token.on_complaint = events.token_complaint
 
     def attach(self, nursery: trio.Nursery) -> None:
-        """Watch in that nursery from now on."""
+        """Run the watches in `nursery` from now on."""
         self._nursery = nursery
         self._kept = Kept(nursery, self._events)
         self.endpoints.start(nursery)
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Attach, and follow the deny file; nothing of ourselves is watched before `watch`."""
+        """Attach, and watch the deny file; `watch` starts the watches of our own service."""
         self.attach(nursery)
-        told = (self._events.deny_list_changed, self._events.deny_list_unusable)
-        self._kept.begin(Where.TASK, "deny file", self.deny_file.follow, *told)
+        callbacks = (self._events.deny_list_changed, self._events.deny_list_unusable)
+        self._kept.begin(Where.TASK, "deny file", self.deny_file.follow, *callbacks)
 
     async def identify(self) -> Registration:
-        """Find out who we are, however long that takes, and publish it."""
+        """Find out which proxy we are, however long that takes; publish and return the registration."""
         if self.settings.identity is IdentityKind.SERVICE:
             self.take(from_settings(self.settings))
         else:
@@ -138,26 +138,26 @@ class ControlPlane:
         return await self.snapshot.registration.first()
 
     def watch(self, registration: Registration) -> None:
-        """Watch everything about ourselves from now on."""
+        """Start the watches of our own service."""
         self.watch_credentials(registration)
         self._kept.begin(Where.TASK, "source intentions", self.watch_source_intentions)
         if self.settings.identity is not IdentityKind.SERVICE:
             self.watch_registration(registration.proxy_id)
 
     def statuses(self) -> Iterator[WatchStatus]:
-        """How every watch fares."""
+        """Yield the state of every watch."""
         yield from (self.watches[name].status for name in _ORDER if name in self.watches)
         yield from self.endpoints.statuses()
 
     def status_of(self, name: str) -> WatchStatus | None:
-        """How the watch of that name fares; None before it has begun."""
+        """Return the state of the watch of that name; None before it has started."""
         watch = self.watches.get(name)
         return None if watch is None else watch.status
 
     def take(self, registration: Registration) -> None:
-        """A registration, published with the settings laid over it. Raises Exit.
+        """Publish a registration with the settings applied to it. Raises Exit.
 
-        At once, unless a name has to be looked up to know whether two listeners meet.
+        This happens at once, unless a name must be looked up to know whether two listeners collide.
         """
         self._taken, self._told = self._taken + 1, registration
         configured = overridden(registration, self.settings)
@@ -189,16 +189,16 @@ class ControlPlane:
         if before == effective:
             return
         if before is not None and before.service != effective.service:
-            # Leaf, intentions and metrics are the service's: another service is another agent.
+            # Leaf, intentions and metrics belong to the service, so another service needs another agent.
             now = f"proxy {effective.proxy_id!r} now stands for {effective.service!r}, not {before.service!r}"
             raise Exit(ExitCode.FAILED, f"{now}; starting again takes it up")
         if effective.accepts_callers:
-            self.watch_intentions(effective)  # until they are known callers are refused by name
+            self.watch_intentions(effective)  # until they are known, callers are refused by a named reason
         self.snapshot.registration.publish(effective)
         self._events.registration_changed(effective.proxy_id, list(map(str, effective.problems)))
 
     def watch_intentions(self, registration: Registration) -> None:
-        """Watch who may call us, from the first public listener on."""
+        """Watch the intentions for our service, once there is a public listener."""
         if "intentions" in self.watches:
             return
         watch = intentions_watch(self.consul, registration.service, self._take_intentions)
@@ -216,12 +216,12 @@ class ControlPlane:
         self._kept.begin(Where.WATCH, watch.name, watch.follow, self.clock, self.rng)
 
     def watch_registration(self, proxy_id: str) -> None:
-        """Watch what Consul says we are."""
+        """Watch our registration."""
         self._begin(registration_watch(self.consul, proxy_id, self.take), self._registration_failed)
 
     def watch_credentials(self, registration: Registration) -> None:
         """Watch roots and leaf."""
-        self.credentials = rotation = CredentialsKeeper(
+        self.credentials = keeper = CredentialsKeeper(
             self.consul,
             service=registration.service,
             datacenter=registration.datacenter,
@@ -230,14 +230,17 @@ class ControlPlane:
             clock=self.clock,
             rng=self.rng,
         )
-        for watch in (rotation.roots_watch, rotation.leaf_watch):
+        for watch in (keeper.roots_watch, keeper.leaf_watch):
             watch.on_failure, watch.on_recovery = self._events.watch_failed, self._events.watch_recovered
             watch.on_filtered = self._events.watch_filtered
             self.watches[watch.name] = watch
-        self._kept.begin(Where.TASK, "credentials", rotation.run)
+        self._kept.begin(Where.TASK, "credentials", keeper.run)
 
     async def watch_source_intentions(self) -> None:
-        """Watch whom we may not call, from the first upstream on. Nothing waits for it, nor ends with it."""
+        """Watch the intentions with our service as source, once there is an upstream.
+
+        Nothing depends on it.
+        """
         version = 0
         if not self.settings.judge_outbound:
             return
@@ -257,13 +260,13 @@ class ControlPlane:
         self._publish_policy()
 
     def _intentions_recovered(self, status: WatchStatus) -> None:
-        """The agent may have been started anew, with another default."""
+        """Ask for the default again, since the agent may have been restarted with another one."""
         self._events.watch_recovered(status)
         if self.default_policy is not None:
             self.default_policy.watch.kick()
 
     def _learn_default(self, service: str) -> None:
-        """Ask what the default is: now, after a change of the list, and at intervals from the first on."""
+        """Ask for the default: now, after a change of the list, and at intervals from the first time on."""
         if self.default_policy is not None:
             self.default_policy.watch.kick()
             return
@@ -282,7 +285,10 @@ class ControlPlane:
         self._publish_policy()
 
     def _publish_policy(self) -> None:
-        """What Consul says with what is ours; the first waits for the answer about the default, or none."""
+        """Publish Consul's intentions with our own settings.
+
+        The first time once the default has been asked for.
+        """
         intentions, before = self._intentions(), self.snapshot.policy.value
         if intentions is None:
             return
@@ -300,7 +306,7 @@ class ControlPlane:
             self._events.intentions_changed(len(intentions.rules), intentions.default, intentions.unsupported)
 
     def _intentions(self) -> Intentions | None:
-        """The list as Consul gave it last, with its default; None while something of it is not known."""
+        """Return the newest list with the default; None while a part of them is unknown."""
         listed, default, status = self._listed, self.default_policy, self.status_of("intentions")
         if listed is None or status is None:
             return None
@@ -308,19 +314,19 @@ class ControlPlane:
             return listed
         if self.snapshot.policy.value is None and not default.settled:
             return None
-        return default.laid_over(listed, status.age or 0.0, self.settings.intentions_max_age)
+        return default.applied_to(listed, status.age or 0.0, self.settings.intentions_max_age)
 
     def _take_outgoing(self, outgoing: SourceIntentions) -> None:
         self.snapshot.source_intentions.publish(replace(outgoing, audit=self.settings.audit))
         self._events.outgoing_changed(len(outgoing.rules))
 
     def _intentions_confirmed(self, status: WatchStatus) -> None:
-        """Whatever the answer says is published by now, so it vouches for nothing older."""
+        """Note the time of an answer; its list is published before, so it confirms no older one."""
         assert status.answered_at is not None  # an answer has just come
         self.snapshot.confirmed.publish(Confirmation(status.answered_at, trio.current_time()))
 
     async def _say_when_too_old(self) -> None:
-        """Each process judges the age by itself; this one says so."""
+        """Log when the intentions become too old; each process judges that by itself."""
         await self.snapshot.confirmed.first()
         while True:
             self._events.intentions_too_old(await self.freshness.becomes_too_old())
@@ -328,17 +334,17 @@ class ControlPlane:
             self._events.intentions_current()
 
     async def _publish_at_first_leaf(self) -> None:
-        """Intentions may come before the leaf, which says where we are."""
+        """Publish again at the first leaf, which names our datacenter: intentions may come before it."""
         await self.snapshot.credentials.first()
         self._publish_policy()
 
     def token_changed(self) -> None:
-        """The token file has another token: whatever waits for its next try tries now."""
+        """Note that the token file holds another token: retry at once whatever waits."""
         self._events.token_changed()
         self.ask_again()
 
     def ask_again(self) -> None:
-        """Whatever waits for its next try tries now."""
+        """Let every watch that pauses ask now."""
         for watch in self.watches.values():
             watch.kick()
         self.endpoints.refresh_all()

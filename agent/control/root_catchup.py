@@ -1,13 +1,13 @@
-"""Roots before the leaf, also when the leaf arrives first.
+"""Gets the roots before the leaf, also when the leaf arrives first.
 
-Roots and leaf come by two watches, and nothing orders them: after a rotation the new leaf can be here a
-moment before the new root. It proves all the same, through its cross-signature to an older root; but a
-sidecar that shows a leaf of the new root has to trust that root, or it turns away peers which show no
-cross-signature. A leaf of which the newest roots do not announce the signer (`SigningKeyID`,
-docs/consul-api.md#roots) is therefore ahead of them. Then the roots are read at once, without an index, and
-the leaf waits for them: for that answer or the watch's, whichever is first, and never for long. A roots
-endpoint that hangs must not keep a proven leaf back. An answer with a lower index than the watch has seen is
-one of the past: it may list a root that has been removed since, and is not taken.
+Two watches bring roots and leaf, in no fixed order: after a rotation the new leaf may be here a moment before
+the new root. It can be proven all the same, through its cross-signature to an older root. But a sidecar that
+shows a leaf of the new root must trust that root, or it refuses peers that show no cross-signature. A leaf
+whose signer the newest roots do not announce (`SigningKeyID`, docs/consul-api.md#roots) is therefore ahead of
+them. Then the roots are asked for at once, without an index, and the leaf waits for that answer or the
+watch's, whichever is first, for a short time only, since a roots endpoint that hangs must not hold back a
+proven leaf. An answer with a lower index than the watch has seen is an old one: it may list a root that has
+been removed since, and is not taken.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from certs.leaf import Leaf
 
 
 class CatchUp(StrEnum):
-    """What came of reading the roots for a leaf that was ahead of them."""
+    """The result of asking for the roots of a leaf that was ahead of them."""
 
     CAME = "came"
-    BEHIND = "behind"  # the answer does not announce its signer either
+    BEHIND = "behind"  # the answer does not announce the signer either
     FAILED = "failed"
     LATE = "late"  # no answer in time
 
 
 class RootsFirst:
-    """Has the roots of a leaf before the leaf is taken, if they are to be had."""
+    """Gets the roots of a leaf before the leaf is taken, if possible."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class RootsFirst:
         self._bundle = bundle
         self._take = take
         self._newest = newest
-        self.results: Counter[CatchUp] = Counter()  # ever
+        self.results: Counter[CatchUp] = Counter()  # since the start
 
     async def have(self, leaf: Leaf, seconds: float) -> CatchUp | None:
-        """Wait for its roots, so many seconds at most; None when they are here already."""
+        """Wait at most `seconds` for the leaf's roots; return None if they are here already."""
         if _announces(self._bundle.value, leaf):
             return None
         result = CatchUp.LATE
@@ -62,7 +62,7 @@ class RootsFirst:
         return result
 
     async def _ask_or_hear(self, leaf: Leaf) -> CatchUp:
-        result = CatchUp.CAME  # by the watch
+        result = CatchUp.CAME  # if the watch brings them
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hear, leaf, nursery.cancel_scope)
             result = await self._ask(leaf)
@@ -76,7 +76,7 @@ class RootsFirst:
         except (ConsulError, AnswerRejected):
             return CatchUp.FAILED
         if (answer.index or 1) < self._newest() or not _announces(bundle, leaf):
-            return CatchUp.BEHIND  # out of an older cache than ours, perhaps: nothing to take
+            return CatchUp.BEHIND  # perhaps from a cache that is older than our roots: nothing to take
         self._take(bundle)
         return CatchUp.CAME
 
@@ -88,5 +88,5 @@ class RootsFirst:
 
 
 def _announces(bundle: TrustBundle | None, leaf: Leaf) -> bool:
-    """A leaf that does not state who signed it cannot be seen to be ahead."""
+    """Return whether the bundle announces the leaf's signer; True for a leaf that states none."""
     return not leaf.signer or (bundle is not None and bundle.announces(leaf.signer))

@@ -1,4 +1,4 @@
-"""`-register`: the agent registers itself, keeps its check passing while it can serve, and deregisters."""
+"""`-register`: registers the agent itself, keeps its check passing while it serves, and deregisters it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GOODBYE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfRegistration:
-    """Our registration with the local agent. `missing` says what keeps us from serving."""
+    """Our registration with the local agent. `missing` returns what keeps us from serving."""
 
     consul: Consul
     registration: Registration
@@ -25,7 +25,7 @@ class SelfRegistration:
     failed: Callable[[str], None]
 
     async def keep(self) -> None:
-        """Register, and again whenever the agent has lost us; then tell how we are, for ever."""
+        """Register, again whenever the agent has lost us, and update the check; until cancelled."""
         registered = False
         while True:
             try:
@@ -42,7 +42,7 @@ class SelfRegistration:
             await trio.sleep(HEARTBEAT_SECONDS)
 
     async def end(self) -> None:
-        """Deregister, if that can be done soon: nobody shall be sent to us any more."""
+        """Deregister, if that is possible soon, so that no caller is sent to us any more."""
         with trio.move_on_after(GOODBYE_SECONDS):
             try:
                 await self.consul.deregister(self.registration.proxy_id)

@@ -1,4 +1,4 @@
-"""What the agent watches: each function makes one watch of a Consul call, a parser and a place to publish."""
+"""The watches of the agent: each function combines a Consul call, a parser and a place to publish."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from upstreams.answers import InvalidAnswer, parse_query, read_health
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
 
-MOST_TEXT = 500  # characters of what is wrong with an answer
+MOST_TEXT = 500  # characters of a text about a wrong answer
 
 T = TypeVar("T")
 
@@ -35,24 +35,24 @@ EndpointsWatch = Watch[RawList, EndpointSet] | Watch[Json, EndpointSet]
 def registration_watch(
     consul: Consul, proxy_id: str, publish: Callable[[Registration], None]
 ) -> RegistrationWatch:
-    """Our own registration, by content hash."""
+    """Return the watch of our own registration, by content hash."""
     ask = partial(consul.service, proxy_id)
     return Watch(name="registration", cursor=Cursor.HASH, ask=ask, read=read_registration, publish=publish)
 
 
 def roots_watch(consul: Consul, publish: Callable[[TrustBundle], None]) -> RootsWatch:
-    """The trust bundle."""
+    """Return the watch of the trust bundle."""
     return Watch(name="roots", cursor=Cursor.INDEX, ask=consul.roots, read=read_roots, publish=publish)
 
 
 def leaf_watch(consul: Consul, service: str, publish: Callable[[Leaf], None]) -> LeafWatch:
-    """Our leaf. The open question is also what makes Consul renew it."""
+    """Return the watch of our leaf; its open question makes Consul renew the leaf."""
     ask = partial(consul.leaf, service)
     return Watch(name="leaf", cursor=Cursor.INDEX, ask=ask, read=read_leaf, publish=publish)
 
 
 def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions], None]) -> IntentionsWatch:
-    """Who may call us, and the default policy of ACLs, which every answer carries in a header."""
+    """Return the watch of our intentions, whose answers carry the ACL default policy in a header."""
 
     def read(answer: Answer[bytes]) -> Incremental[Intentions]:
         return read_intentions(service, matched(service, answer))
@@ -70,7 +70,7 @@ def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions
 def source_intentions_watch(
     consul: Consul, service: str, publish: Callable[[SourceIntentions], None]
 ) -> OutgoingWatch:
-    """Whom we may not call."""
+    """Return the watch of the intentions with our service as source."""
 
     def read(answer: Answer[bytes]) -> Incremental[SourceIntentions]:
         return _read_outgoing(matched(service, answer))
@@ -86,7 +86,7 @@ def source_intentions_watch(
 
 
 def _repeats(before: Answer[bytes], answer: Answer[bytes]) -> bool:
-    """Whether the answers are the same in everything that their readers look at."""
+    """Return whether two answers are equal in everything that their readers use."""
     known = before.value, before.default_policy, before.filtered
     return known == (answer.value, answer.default_policy, answer.filtered)
 
@@ -97,7 +97,7 @@ def endpoints_watch(
     publish: Callable[[EndpointSet], None],
     poll_interval: float | None = None,
 ) -> EndpointsWatch:
-    """Where an upstream's instances are, or the gateways to them; a prepared query is polled."""
+    """Return the watch of an upstream's endpoints, or of gateways; a prepared query is polled."""
     if isinstance(lookup, QueryDestination):
         return _query_watch(consul, lookup, publish, poll_interval)
     if isinstance(lookup, Gateways):
@@ -121,7 +121,7 @@ def _query_watch(
     publish: Callable[[EndpointSet], None],
     poll_interval: float | None,
 ) -> Watch[Json, EndpointSet]:
-    """Asked again after the interval that was set, else after the query's own TTL within bounds."""
+    """Return a watch that asks after the interval that is set, or after the query's own TTL within bounds."""
 
     async def execute(_at: Blocking) -> Answer[Json]:
         return await consul.execute(query)
@@ -145,7 +145,7 @@ def _query_watch(
 
 
 def read_registration(answer: Answer[Json]) -> Registration:
-    """Parse the answer of `/v1/agent/service/:id`; raise AnswerRejected."""
+    """Parse an answer of /v1/agent/service/:id. Raises AnswerRejected."""
     try:
         return parse_registration(answer.value)
     except RegistrationRejected as error:
@@ -155,17 +155,17 @@ def read_registration(answer: Answer[Json]) -> Registration:
 
 
 def read_leaf(answer: Answer[LeafAnswer]) -> Leaf:
-    """Parse the answer of the leaf endpoint; raise AnswerRejected."""
+    """Parse an answer of the leaf endpoint. Raises AnswerRejected."""
     try:
         return parse_leaf(answer.value.cert_pem, answer.value.private_key_pem)
     except LeafRejected as error:
         raise AnswerRejected(error.reason, error.detail) from error
     except UNREADABLE as error:
-        raise _malformed(error) from None  # whose cause may quote a key
+        raise _malformed(error) from None  # the cause may quote a key
 
 
 def read_roots(answer: Answer[Json]) -> TrustBundle:
-    """Parse the answer of the roots endpoint; raise AnswerRejected."""
+    """Parse an answer of the roots endpoint. Raises AnswerRejected."""
     try:
         return parse_roots(answer.value)
     except BundleRejected as error:
@@ -175,11 +175,11 @@ def read_roots(answer: Answer[Json]) -> TrustBundle:
 
 
 def read_intentions(service: str, answer: Answer[RawList | None]) -> Incremental[Intentions]:
-    """Parse the match answer; raises AnswerRejected as it is put together.
+    """Parse the match answer in steps. The work raises AnswerRejected.
 
-    A header that allows is half of what must be known of the default (agent.control.default_policy); without
-    one (before 1.9) there is nothing to know. A list that is not whole is no list: what is missing from it
-    may be a denial.
+    A header that allows is only a part of the default (agent.control.default_policy); a header that denies,
+    or none (before 1.9), is the whole of it. A list filtered by ACLs is rejected, since a denial may be
+    missing from it.
     """
     _refuse_filtered(answer)
     half_known = "authorize was not asked yet" if answer.default_policy == "allow" else ""
@@ -195,8 +195,9 @@ def _read_outgoing(answer: Answer[RawList | None]) -> Incremental[SourceIntentio
 def read_endpoints(
     lookup: ServiceDestination | Gateways, answer: Answer[RawList]
 ) -> Incremental[EndpointSet]:
-    """Parse an answer about health; raises AnswerRejected as it is put together, or for an empty list that
-    is empty for want of rights. A list that is only shortened is used: what it names is there.
+    """Parse an answer about health in steps. The work raises AnswerRejected.
+
+    A list that ACLs have emptied raises AnswerRejected at once; a list that they have shortened is used.
     """
     nearest_first = isinstance(lookup, ServiceDestination) and bool(lookup.near)
     if not answer.value:
@@ -206,12 +207,12 @@ def read_endpoints(
 
 
 def _is_empty(endpoints: EndpointSet) -> bool:
-    """Whether there is no instance at all; one that is critical is there."""
+    """Return whether there is no instance at all, not even a critical one."""
     return not endpoints.endpoints
 
 
 def _refuse_filtered(answer: Answer[T]) -> None:
-    """Raise AnswerRejected for a list that Consul has shortened for want of rights."""
+    """Raise AnswerRejected for a list from which ACLs have removed entries."""
     if answer.filtered:
         detail = "the token lacks rights to see what was asked for (service:read and node:read)"
         raise AnswerRejected(WatchReason.FILTERED, detail)
@@ -225,14 +226,14 @@ def _well_formed(work: Work[T]) -> Work[T]:
 
 
 def _malformed(error: Exception) -> AnswerRejected:
-    """The one way in which an answer from outside fails to be read, beside the reasons of its reader."""
+    """Return the rejection of an answer that no reader has a reason for."""
     text = f"{error}"[:MOST_TEXT]
     named = isinstance(error, InvalidAnswer | InvalidIntentions)
     return AnswerRejected("malformed", text if named else f"{type(error).__name__}: {text}")
 
 
 def read_found(query: QueryDestination, answer: Answer[Json]) -> EndpointSet:
-    """Parse what a prepared query has found; raise AnswerRejected, as `read_endpoints` does."""
+    """Parse a prepared query's answer. Raises AnswerRejected, as `read_endpoints` does."""
     if not answer.value.get("Nodes"):
         _refuse_filtered(answer)
     try:
