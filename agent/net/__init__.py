@@ -1,6 +1,6 @@
 """Binds, accepts, dials and handshakes sockets, each under a limit and a deadline.
 
-Every failure here is a named reason.
+Every failure in this room is a named reason.
 
     accept  admission  bind  dial  handshake  listeners  own_listeners  proxy_protocol
     shortage  tls_records

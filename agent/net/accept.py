@@ -1,11 +1,11 @@
-"""The accept loop: callers are taken out of the kernel's backlog, stand in line, and are begun in turn.
+"""The accept loop: takes callers out of the kernel's backlog, lines them up, and starts them in turn.
 
-Who is let in, who waits and who gives way is decided in `agent.net.admission`; here are the sockets. A few
-callers are begun in each turn of the scheduler, so that the handshakes under way get theirs: a handshake is
-thus either finished soon or not begun, and memory has a bound.
+`agent.net.admission` decides who is admitted, who waits and who gives way; this module has the sockets. A few
+callers are started in each turn of the scheduler, so that the handshakes under way proceed: a handshake is
+thus either finished soon or not started, and memory is bounded.
 
-To turn a caller away is to close its connection, without a reset: one overtakes the connect of a health
-check, and would turn an instance that is merely full into a dead one.
+A caller is turned away by closing its connection without a reset. A reset would overtake the connect of a TCP
+health check, and make an instance that is merely full look dead.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import trio
 from agent.base.containment import FaultEvents, Where, contained
 from agent.net.admission import LINE, Admission, Line, Overflow, Slot, Source, source_of
 
-BATCH = 256  # connections accepted before other tasks get their turn
-PACE = 16  # handshakes begun before other tasks get theirs: some 10 ms of work
-PAUSE = 0.1  # seconds without accepting when the system has no more to give
-LOOK = 0.05  # seconds until a line that does not move is looked at again, though nothing has happened
+BATCH = 256  # connections accepted before other tasks run
+PACE = 16  # handshakes started before other tasks run: some 10 ms of work
+PAUSE = 0.1  # seconds without accepting when the system lacks descriptors or memory
+LOOK = 0.05  # seconds until a line that does not move is checked again
 _ESTABLISHED = b"\1"  # TCP_ESTABLISHED, the first byte of tcp_info
 
-# Nothing left for another connection; to accept again at once would spin.
+# The system lacks what another connection needs; accepting again at once would spin.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# accept(2): errors of the connection that was waiting, not of the listener; the next one may be fine.
+# accept(2): errors of the waiting connection, not of the listener; the next connection may be good.
 _CALLER_GONE = frozenset(
     {
         errno.ECONNABORTED,
@@ -51,13 +51,13 @@ _CALLER_GONE = frozenset(
 
 
 class AdmissionEvents(FaultEvents, Protocol):
-    """Who is told when callers cannot be admitted; must not block."""
+    """The events of a listener that cannot admit callers; must not block."""
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
-        """A limit is reached: told once, until a caller is admitted again."""
+        """A limit is reached; called once, until a caller is admitted again."""
 
     def exhausted(self, error: OSError, /) -> None:
-        """Accepting pauses for want of descriptors or memory: told once, until it succeeds again."""
+        """Accepting pauses for lack of descriptors or memory; called once, until it succeeds again."""
 
 
 Handler = Callable[[socket.socket, Slot], Awaitable[None]]
@@ -76,17 +76,17 @@ async def accept_all(
 ) -> None:
     """Accept on every listening, non-blocking socket until cancelled; each caller is a task in `connections`.
 
-    The handler owns its socket and closes it; it settles its place when the handshake is over. The
-    connections outlive this call: cancel it first, and give `connections` its own time. Errors other than the
-    expected ones of accept(2) are raised; an exception that nobody foresaw in one connection ends that one.
+    The handler owns its socket and closes it; it settles its slot when the handshake is over. Connections
+    outlive this call: cancel it first, and give `connections` its own time. Errors of accept(2) that concern
+    the listener are raised; an unforeseen exception in a connection ends that connection.
     """
 
-    async def handle(caller: socket.socket, place: Slot) -> None:
+    async def handle(caller: socket.socket, slot: Slot) -> None:
         try:
-            if not await contained(events, where, purpose, handler, caller, place):
+            if not await contained(events, where, purpose, handler, caller, slot):
                 caller.close()
         finally:
-            place.leave()
+            slot.leave()
 
     gate = _Gate(handle, connections, admission, events, first_kept)
     try:
@@ -95,11 +95,11 @@ async def accept_all(
                 loops.start_soon(gate.accept_from, sock)
             loops.start_soon(gate.serve_line)
     finally:
-        gate.let_all_in()
+        gate.start_all()
 
 
 class _Gate:
-    """The way in from all sockets of one listener: who is accepted joins the line, and begins when called."""
+    """The sockets of one listener: accepted callers join the line, and are started in their turn."""
 
     def __init__(
         self,
@@ -116,45 +116,45 @@ class _Gate:
         self._events = events
         self._line: Line[_Caller] = Line(_line_limit(), fair=admission.fair)
         self._lookers = trio.lowlevel.ParkingLot()
-        self._somebody = trio.Event()
+        self._arrived = trio.Event()
         self._short = False
         self._turning_away: Overflow | None = None
         admission.on_room = self._look_again
 
     async def accept_from(self, sock: socket.socket) -> None:
-        """Take callers in from one socket, for ever."""
+        """Accept callers from one socket until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(sock)
             while self._line.full:
                 await self._until_change(math.inf)
-            nobody_waits = not self._line
+            line_was_empty = not self._line
             shortage = self._accept(sock)
-            if nobody_waits:
+            if line_was_empty:
                 self._begin(PACE)
             if self._line:
-                self._somebody.set()
+                self._arrived.set()
             if shortage is not None:
                 await self._pause(shortage)
 
     async def serve_line(self) -> None:
-        """Begin whoever stands in line, a few in each turn of the scheduler, for ever."""
+        """Start the callers in line, a few in each turn of the scheduler, until cancelled."""
         while True:
-            await self._somebody.wait()
-            self._somebody = trio.Event()
+            await self._arrived.wait()
+            self._arrived = trio.Event()
             while self._line:
                 if self._begin(PACE):
                     await trio.lowlevel.checkpoint()
                 else:
                     await self._until_change(self._next_look())
 
-    def let_all_in(self) -> None:
-        """Nobody is accepted any more; accepted is accepted."""
+    def start_all(self) -> None:
+        """Start all callers in line; called when no more are accepted."""
         for source, caller in self._line.rest():
             self._start(source, caller)
         self._count_line()
 
     def _accept(self, sock: socket.socket) -> OSError | None:
-        """Take whoever is at the door; what it is that the system has no more of, if so."""
+        """Accept the callers in the backlog; return the error if the system lacks a resource."""
         kept = self._first_kept()
         if self._short and _next_descriptor(sock) >= kept:
             return _no_descriptors()
@@ -181,7 +181,7 @@ class _Gate:
         return None
 
     def _begin(self, most: int) -> int:
-        """Begin so many of those in line, as places can be had; how many that were."""
+        """Start at most `most` callers in line, while slots are free; return how many."""
         begun = 0
         while begun < most and self._begin_next():
             begun += 1
@@ -191,7 +191,7 @@ class _Gate:
         return begun
 
     def _begin_next(self) -> bool:
-        """Begin whoever is next of those who can have a place; whether there is one."""
+        """Start the next caller that may have a slot; return whether there was one."""
         admission = self._admission
         for source in self._line.sources():
             obstacle = admission.obstacle(source, pressed=self._line.full)
@@ -201,22 +201,22 @@ class _Gate:
             if obstacle is Overflow.CONNECTIONS or not admission.fair:
                 self._turn_all_away(obstacle)
                 return False
-            if not admission.crowded(source):  # there is no place for anybody
+            if not admission.crowded(source):  # the listener has no slot for any source
                 return False
         return False
 
     def _start(self, source: Source, caller: _Caller) -> None:
-        """Begin one, unless it has left while it stood in line."""
+        """Start a caller, unless it has left while it waited in line."""
         sock, admission = caller.sock, self._admission
         if trio.current_time() - caller.since > LOOK and _has_left(sock):
             admission.left += 1
             sock.close()
             return
         self._turning_away = None
-        place = admission.enter(source, partial(_owes, sock))
+        slot = admission.enter(source, partial(_owes, sock))
         if admission.fair and not _owes(sock):
-            place.begin()
-        self._connections.start_soon(self._handle, sock, place)
+            slot.begin()
+        self._connections.start_soon(self._handle, sock, slot)
 
     def _turn_all_away(self, reason: Overflow) -> None:
         for _, caller in self._line.rest():
@@ -233,16 +233,16 @@ class _Gate:
         if not self._short:
             self._short = True
             self._events.exhausted(error)
-        self._admission.give_way()  # who says nothing holds a descriptor, too
+        self._admission.give_way()  # a silent caller holds a descriptor too
         await trio.sleep(PAUSE)
 
     async def _until_change(self, deadline: float) -> None:
-        """Until there is room in places or line, or by trio's clock somebody may have to give way."""
+        """Wait for a free slot or room in the line, at most until `deadline` by trio's clock."""
         with trio.move_on_at(deadline):
             await self._lookers.park()
 
     def _next_look(self) -> float:
-        """When somebody may have to give way; soon, if the longest begun does not though its time is up."""
+        """Return when a caller may have to give way; soon, if its time is up and it does not."""
         now, due = trio.current_time(), self._admission.next_to_yield()
         return due if now < due < math.inf else now + LOOK
 
@@ -254,7 +254,7 @@ class _Gate:
 
 
 class _Caller(NamedTuple):
-    """One who stands in line, and since when, by trio's clock."""
+    """A caller in line, and since when, by trio's clock."""
 
     sock: socket.socket
     since: float
@@ -275,7 +275,10 @@ def _no_descriptors() -> OSError:
 
 
 def _owes(sock: socket.socket) -> bool:
-    """Whether a caller has sent nothing that is unread. One that has gone owes nothing: that must be seen."""
+    """Return whether a caller has sent no unread byte.
+
+    False for one that has gone, so that this is noticed.
+    """
     try:
         sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
@@ -286,7 +289,7 @@ def _owes(sock: socket.socket) -> bool:
 
 
 def _has_left(sock: socket.socket) -> bool:
-    """Whether a caller has ended its side, whatever it said before: it has not waited for its turn."""
+    """Return whether a caller has ended its side while it waited, even if it sent bytes before."""
     try:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _ESTABLISHED
     except OSError:  # not of TCP
@@ -294,5 +297,5 @@ def _has_left(sock: socket.socket) -> bool:
 
 
 def _line_limit() -> int:
-    """A quarter of the descriptors at most."""
+    """Return the length of the line: at most a quarter of the descriptors."""
     return min(LINE, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)

@@ -1,25 +1,25 @@
-"""Who has a place at a listener, who waits in line for one, and who gives a place up; no socket is touched.
+"""Decides which callers have a slot of a listener, which wait in line, and which give a slot up. No IO.
 
-A caller is silent until its first byte, then begun, and settled when its handshake is over. Settled ones are
-bounded by `limit` alone, the others by `unsettled_limit`. For callers from the mesh (`fair`):
+A caller is silent until its first byte, then begun, and settled when its handshake is over. Settled callers
+count against `limit` only, the others against `unsettled_limit`. For callers from the mesh (`fair`):
 
-* They wait in a line of ours, not in the kernel's backlog. The backlog has no names, and whoever floods it
-  holds up everybody behind; here each source (an address; a /64 of IPv6, which one host can have) has a line
-  of its own, and the lines take turns.
-* A source has at most half of the places and of the line, so that others find the other half. Its further
-  callers wait, and only those beyond its share of the line are turned away: a fleet may stand behind one
+* They wait in a line of our own, not in the kernel's backlog. The backlog does not know sources, so a flood
+  from one holds up all others. Here each source (an address; a /64 of IPv6, which one host can have) has its
+  own line, and the lines take turns.
+* A source has at most half of the slots and of the line, so that the other half is left to others. Further
+  callers of it wait, and only those beyond its share of the line are turned away, since a fleet may share one
   address.
-* A place is given up for one who waits by who has been silent longest; if nobody is silent, by who began
-  longest ago and owes us bytes. Each has a grace first, of GRACE where another source waits, of OWN_GRACE
-  where only its own does: a burst may be as slow as the one host it comes from. Who waits for us keeps its
-  place.
-* The silent have no grace where the line or `limit` is full: who has said nothing takes no place from who
-  has.
-* If nobody gives way, the line waits. When the line is full nothing is accepted, and the backlog holds: to
-  accept and close would cut off those who came during a restart, though all of them can be served in a
-  moment.
-* A full `limit` is another matter, for a place may be free in an hour: a caller is turned away at once, and
-  can try another instance. So is our own app at an upstream's listener (not `fair`), which nobody floods.
+* For a waiting caller the slot of the longest silent caller is freed; if no caller is silent, that of the
+  caller that began longest ago and owes us bytes. Each has a grace first: GRACE if another source waits,
+  OWN_GRACE if only its own source does, since a burst may be as slow as the host it comes from. A caller that
+  waits for us keeps its slot.
+* Silent callers have no grace while the line or `limit` is full.
+* If no caller gives way, the line waits. If the line is full no caller is accepted, and the backlog holds
+  them: to accept and close would cut off callers that came during a restart, although all of them can be
+  served soon.
+* If `limit` is reached a caller is turned away at once, since a slot may not be free for an hour; it can try
+  another instance. The same applies to our own app at an upstream's listener (not `fair`), where no flood is
+  expected.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from typing import Generic, TypeVar
 
 import trio
 
-GRACE = 0.5  # seconds for a caller to say what it owes; a round trip across the earth is 0.3
-OWN_GRACE = 3.0  # the same, where only callers of its own source wait for the place
-SHARES = 2  # a source has at most the places divided by this
-LINE = 4096  # callers: what the kernel's backlog holds at most, so that after a restart all of it is taken
+GRACE = 0.5  # seconds for a caller to send what it owes; a round trip across the earth takes 0.3
+OWN_GRACE = 3.0  # the same, if only callers of its own source wait for the slot
+SHARES = 2  # a source has at most the slots divided by this
+LINE = 4096  # callers: the kernel's largest backlog, so that all of it is accepted after a restart
 
 Source = str | bytes
 UNNAMED = ""  # of a unix socket
 
 _MAPPED = bytes(10) + b"\xff\xff"  # before an IPv4 address in an IPv6 socket: RFC 4291 §2.5.5.2
-_PREFIX = 8  # bytes of an IPv6 address that name a network
+_PREFIX = 8  # bytes of an IPv6 address that identify a network
 
 
 class Overflow(StrEnum):
-    """Why a caller is turned away unheard: the setting whose limit is reached."""
+    """Why a caller is turned away at once: the setting whose limit is reached."""
 
     CONNECTIONS = "max_connections"
     HANDSHAKES = "max_handshakes"
 
 
 class Displaced(StrEnum):
-    """Who gave up its place for another."""
+    """Why a caller was closed to give its slot to another one."""
 
     SILENT = "silent"
     STALLED = "stalled"
 
 
 def source_of(address: object) -> Source:
-    """Where a caller comes from, as accept(2) tells it."""
+    """Return the source of a caller, from the address that accept(2) returns."""
     if not isinstance(address, tuple):
         return UNNAMED
     host: str = address[0]
@@ -71,9 +71,9 @@ def source_of(address: object) -> Source:
 
 
 class Admission:
-    """How many connections may live at once, how many of them may be unsettled, and how it went.
+    """The slots of one listener, and its counters.
 
-    `limit` None: as many as there are files; `unsettled_limit` None: no limit either.
+    `limit` None: only the limit of open files applies; `unsettled_limit` None: no limit.
     """
 
     __slots__ = (
@@ -115,33 +115,33 @@ class Admission:
         self.live = 0
         self.most = 0
         self.most_unsettled = 0
-        self.waiting = 0  # in line
+        self.waiting = 0  # callers in line
         self.admitted = 0
-        self.left = 0  # before their turn
+        self.left = 0  # callers that left before their turn
         self.refused: Counter[Overflow] = Counter()
         self.displaced: Counter[Displaced] = Counter()
         self.on_room: Callable[[], None] = lambda: None
         self._clock = clock
-        self._silent: dict[Slot, float] = {}  # since when; oldest first
-        self._begun: dict[Slot, float] = {}  # the same
-        self._held: Counter[Source] = Counter()  # unsettled places by source
+        self._silent: dict[Slot, float] = {}  # since when, oldest first
+        self._begun: dict[Slot, float] = {}  # since when, oldest first
+        self._held: Counter[Source] = Counter()  # unsettled slots by source
 
     def __repr__(self) -> str:
         return f"<Admission live={self.live} limit={self.limit} overflow={self.overflow}>"
 
     @property
     def overflow(self) -> int:
-        """How many were turned away."""
+        """How many callers were turned away."""
         return self.refused.total()
 
     @property
     def unsettled(self) -> int:
-        """How many are in, and their handshake is not over."""
+        """How many callers are in their handshake."""
         return len(self._silent) + len(self._begun)
 
     @property
     def full(self) -> Overflow | None:
-        """Which limit is reached; None if none is."""
+        """The limit that is reached; None if none is."""
         if self.limit is not None and self.live >= self.limit:
             return Overflow.CONNECTIONS
         if self.unsettled_limit is not None and self.unsettled >= self.unsettled_limit:
@@ -149,13 +149,15 @@ class Admission:
         return None
 
     def crowded(self, source: Source) -> bool:
-        """Whether that source has its share of the places."""
+        """Return whether a source has its full share of the slots."""
         if not self.fair or self.unsettled_limit is None:
             return False
         return self._held[source] >= share(self.unsettled_limit)
 
     def obstacle(self, source: Source, *, pressed: bool = False) -> Overflow | None:
-        """What keeps one of that source out, though others may have given way; None: it may enter now.
+        """Return what keeps a caller of that source out, after others were made to give way.
+
+        None: it may enter.
 
         `pressed`: the line is full.
         """
@@ -167,70 +169,70 @@ class Admission:
         return reason
 
     def enter(self, source: Source = UNNAMED, owes: Callable[[], bool] = lambda: True) -> Slot:
-        """One more is in, silent. `owes`: whether it has sent nothing that we have not read."""
-        place = Slot(self, source, owes)
-        self._silent[place] = self._clock()
+        """Give a slot to a caller, silent so far. `owes`: whether it has sent nothing that is unread."""
+        slot = Slot(self, source, owes)
+        self._silent[slot] = self._clock()
         self._held[source] += 1
         self.live += 1
         self.admitted += 1
         self.most = max(self.most, self.live)
         self.most_unsettled = max(self.most_unsettled, self.unsettled)
-        return place
+        return slot
 
     def next_to_yield(self) -> float:
-        """When the grace of somebody ends next, or has ended, by the clock; infinite if nobody has any."""
-        first = [next(iter(places.values()), math.inf) for places in (self._silent, self._begun)]
+        """Return when the next grace ends, or has ended, by the clock; infinite if no caller has one."""
+        first = [next(iter(slots.values()), math.inf) for slots in (self._silent, self._begun)]
         return min(first) + self._grace
 
     def give_way(self, *, pressed: bool = False) -> bool:
-        """Free a place that waits for its caller, if anybody's is to be freed; whether there was one."""
+        """Free a slot whose caller must give way; return whether there was one."""
         return self.fair and self._displace(self._grace, pressed=pressed)
 
     def _displace(self, grace: float, source: Source | None = None, *, pressed: bool) -> bool:
-        """Free a place (of that source) for another; whether there was one."""
-        for kind, place in self._yielding(grace, pressed=pressed):
-            if source in (None, place.source) and place.owes():
+        """Free a slot (of that source) for another caller; return whether there was one."""
+        for kind, slot in self._yielding(grace, pressed=pressed):
+            if source in (None, slot.source) and slot.owes():
                 self.displaced[kind] += 1
-                place.leave()
-                place.scope.cancel()
+                slot.leave()
+                slot.scope.cancel()
                 return True
         return False
 
     def _yielding(self, grace: float, *, pressed: bool) -> Iterator[tuple[Displaced, Slot]]:
-        """Whose grace is over, in the order in which they give way."""
+        """Yield the slots whose grace is over, in the order in which they give way."""
         over = self._clock() - grace
-        for place, since in self._silent.items():
+        for slot, since in self._silent.items():
             if since > over and not pressed:
                 break
-            yield Displaced.SILENT, place
-        for place, since in self._begun.items():
+            yield Displaced.SILENT, slot
+        for slot, since in self._begun.items():
             if since > over:
                 break
-            yield Displaced.STALLED, place
+            yield Displaced.STALLED, slot
 
-    def _begin(self, place: Slot) -> None:
-        if place in self._silent:
-            del self._silent[place]
-            self._begun[place] = self._clock()
+    def _begin(self, slot: Slot) -> None:
+        if slot in self._silent:
+            del self._silent[slot]
+            self._begun[slot] = self._clock()
 
-    def _rest(self, place: Slot) -> None:
-        self._settle(place)
-        self._silent[place] = self._clock()
-        self._held[place.source] += 1
+    def _rest(self, slot: Slot) -> None:
+        self._settle(slot)
+        self._silent[slot] = self._clock()
+        self._held[slot.source] += 1
 
-    def _settle(self, place: Slot) -> None:
-        if place not in self._silent and place not in self._begun:
+    def _settle(self, slot: Slot) -> None:
+        if slot not in self._silent and slot not in self._begun:
             return
-        self._silent.pop(place, None)
-        self._begun.pop(place, None)
-        self._held[place.source] -= 1
-        if not self._held[place.source]:
-            del self._held[place.source]
+        self._silent.pop(slot, None)
+        self._begun.pop(slot, None)
+        self._held[slot.source] -= 1
+        if not self._held[slot.source]:
+            del self._held[slot.source]
         self.on_room()
 
 
 class Slot:
-    """The place of one admitted connection. `scope` is cancelled when the place is needed for another."""
+    """The slot of one admitted connection. `scope` is cancelled when the slot is needed for another one."""
 
     __slots__ = ("_admission", "_gone", "owes", "scope", "source")
 
@@ -242,20 +244,20 @@ class Slot:
         self.scope = trio.CancelScope()
 
     def begin(self) -> None:
-        """It has said something; to be told once or more."""
+        """Note that the caller has sent bytes; may be called again."""
         self._admission._begin(self)  # noqa: SLF001 - two halves of one thing
 
     def settle(self) -> None:
-        """Its handshake is over, well or not; to be told once or more."""
+        """Note that the handshake is over, in whatever way; may be called again."""
         self._admission._settle(self)  # noqa: SLF001 - two halves of one thing
 
     def rest(self) -> None:
-        """It has nothing to wait for us for any more, and is silent anew."""
+        """Note that the caller waits for no answer of ours any more, and counts as silent again."""
         if not self._gone:
             self._admission._rest(self)  # noqa: SLF001 - two halves of one thing
 
     def leave(self) -> None:
-        """It has ended; to be told once or more."""
+        """Free the slot; may be called again."""
         if self._gone:
             return
         self._gone = True
@@ -265,7 +267,7 @@ class Slot:
 
 
 def share(count: int) -> int:
-    """What one source may have of so many."""
+    """Return the share of one source."""
     return max(1, count // SHARES)
 
 
@@ -273,7 +275,7 @@ Caller = TypeVar("Caller")
 
 
 class Line(Generic[Caller]):
-    """Callers who wait for a place: in the order of arrival for each source, the sources by turns."""
+    """The callers that wait for a slot: in order of arrival for each source, the sources by turns."""
 
     def __init__(self, limit: int = LINE, *, fair: bool = True) -> None:
         self._limit = limit
@@ -286,11 +288,11 @@ class Line(Generic[Caller]):
 
     @property
     def full(self) -> bool:
-        """Whether nobody more is to be accepted."""
+        """Whether no more callers are to be accepted."""
         return self._count >= self._limit
 
     def join(self, source: Source, caller: Caller) -> bool:
-        """Stand at the end; False if the source has its share of the line."""
+        """Add a caller at the end; return False if the source has its share of the line."""
         callers = self._of.setdefault(source, deque())
         if len(callers) >= self._share:
             return False
@@ -299,11 +301,11 @@ class Line(Generic[Caller]):
         return True
 
     def sources(self) -> Iterator[Source]:
-        """Whose turn it is, and whose then. To be left once somebody was called."""
+        """Yield the sources in the order of their turns; stop iterating after a call of `call`."""
         return iter(self._of)
 
     def call(self, source: Source) -> Caller:
-        """The first of that source, whose turn is over now."""
+        """Return the first caller of a source, whose turn is over with it."""
         callers = self._of.pop(source)
         caller = callers.popleft()
         self._count -= 1
@@ -312,7 +314,7 @@ class Line(Generic[Caller]):
         return caller
 
     def rest(self) -> Iterator[tuple[Source, Caller]]:
-        """Everybody, in order."""
+        """Yield all callers, in the order of their turns."""
         while self._of:
             source = next(iter(self._of))
             yield source, self.call(source)

@@ -1,7 +1,7 @@
-"""Sockets to listen on: TCP addresses and unix socket paths, taken with a clear word when they cannot be.
+"""Binds TCP addresses and unix sockets, with a clear message where that fails.
 
-Binding and listening are two steps: an address that is in use shows at once, while callers are let in only
-when they can be served.
+Binding and listening are two steps: an address in use shows at once, while callers are accepted only when
+they can be served.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REMEDY = {
 
 
 class BindFailed(Exception):
-    """An address cannot be listened on; the text names it and says what to do."""
+    """An address cannot be bound; the text names it and says what to do."""
 
     def __init__(self, purpose: str, address: object, error: OSError) -> None:
         why = _REMEDY.get(error.errno or 0, error.strerror or str(error))
@@ -41,25 +41,28 @@ class BindFailed(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Bound:
-    """A bound socket; for a unix socket also the file, which is ours to remove."""
+    """A bound socket; for a unix socket also its file, which `close` removes."""
 
     purpose: str
-    address: str  # as bound: with the port the kernel chose
+    address: str  # as bound, with the port that the kernel chose
     sock: socket.socket = field(repr=False)
     path: Path | None = None
     inode: int = 0
-    shareable: bool = False  # `another` can be had
+    shareable: bool = False  # `another` can be made
 
     def listen(self) -> None:
-        """Let callers in. Raises BindFailed: of two sockets bound to one port, the second may not listen."""
+        """Start to listen.
+
+        Raises BindFailed, since the second of two sockets bound to one port may not listen.
+        """
         try:
-            tune(self.sock)  # whatever it accepts inherits that: five system calls fewer for each
+            tune(self.sock)  # accepted sockets inherit the options: five system calls fewer for each
             self.sock.listen(BACKLOG)
         except OSError as error:
             raise BindFailed(self.purpose, self.address, error) from error
 
     def close(self) -> None:
-        """Stop listening, and remove the socket file unless somebody has put another in its place."""
+        """Stop listening, and remove the socket file unless another process has replaced it."""
         self.sock.close()
         if self.path is not None and _inode(self.path) == self.inode:
             self.path.unlink(missing_ok=True)
@@ -68,7 +71,7 @@ class Bound:
 async def bind(address: Address, purpose: str, mode: int | None = None, *, shareable: bool = False) -> Bound:
     """Bind a non-blocking socket; `mode` is for a unix socket's file. Raises BindFailed.
 
-    `shareable`: of a TCP address `another` can be had, for another process of ours.
+    `shareable`: `another` socket can be bound to the same TCP address, for another process of ours.
     """
     try:
         if isinstance(address, UnixAddress):
@@ -82,12 +85,12 @@ async def bind(address: Address, purpose: str, mode: int | None = None, *, share
 
 
 def adopt(sock: socket.socket, purpose: str) -> Bound:
-    """A socket that was handed to us, bound already."""
+    """Return a socket that was handed over, bound already."""
     return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock)
 
 
 def another(bound: Bound) -> Bound:
-    """One more listening socket at the address of a shareable one; the kernel shares the callers out.
+    """Return one more listening socket at the address of a shareable one; the kernel distributes the callers.
 
     Raises BindFailed.
     """
@@ -101,12 +104,12 @@ def another(bound: Bound) -> Bound:
 
 
 async def _bind_tcp(host: str, port: int, purpose: str, *, shareable: bool) -> Bound:
-    if not 0 <= port <= 65535:  # the resolver would take what is left over 65536
+    if not 0 <= port <= 65535:  # the resolver would take it modulo 65536
         raise OSError(errno.EINVAL, "there is no such port")
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, place = found[0]
     if shareable and port:
-        # SO_REUSEPORT would let us share an address that another agent of this user listens on.
+        # SO_REUSEPORT alone would let us share an address with another agent of the same user.
         _tcp_socket(family, place, shareable=False).close()
     sock = _tcp_socket(family, place, shareable=shareable)
     return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock, shareable=shareable)
@@ -131,7 +134,7 @@ def _bind_path(path: Path, purpose: str, mode: int | None) -> Bound:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        # Nobody may connect between bind and chmod, so the file starts out closed.
+        # No process may connect between bind and chmod, so the file starts without permissions.
         previous = os.umask(0o177) if mode is not None else None
         try:
             sock.bind(str(path))
@@ -147,7 +150,10 @@ def _bind_path(path: Path, purpose: str, mode: int | None) -> Bound:
 
 
 def _clear_stale(path: Path) -> None:
-    """Remove a socket file nobody answers at; raise OSError if somebody does, or if it is something else."""
+    """Remove a socket file without a listener.
+
+    Raises OSError if there is a listener, or another kind of file.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -162,8 +168,8 @@ def _clear_stale(path: Path) -> None:
             path.unlink()
             return
         except BlockingIOError:
-            pass  # its backlog is full: somebody listens
-    raise OSError(errno.EADDRINUSE, "somebody answers there")
+            pass  # its backlog is full, so there is a listener
+    raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
 def _inode(path: Path) -> int:
@@ -174,7 +180,7 @@ def _inode(path: Path) -> int:
 
 
 def address_of(sock: socket.socket) -> Address:
-    """Where a socket is bound."""
+    """Return the address a socket is bound to."""
     if sock.family == socket.AF_UNIX:
         return UnixAddress(str(sock.getsockname()))
     host, port = sock.getsockname()[:2]

@@ -1,6 +1,6 @@
-"""The sockets of a connection: how a leg is dialled, tuned, and ended.
+"""Dials the legs of connections, and sets their socket options.
 
-A leg is a non-blocking stdlib socket, TCP or unix. Whoever holds it closes it, on every path.
+A leg is a non-blocking stdlib socket, TCP or unix. The caller that holds it closes it.
 
 Dialling stays by hand because `trio.open_tcp_stream` leaves no place between a name's resolution and the
 connect, where our own listeners are refused, and takes 0.62 ms of CPU for an address of this machine where
@@ -29,14 +29,16 @@ _KEEPALIVE_IDLE = 60  # seconds; with the two below a vanished peer is noticed w
 _KEEPALIVE_INTERVAL = 15
 _KEEPALIVE_PROBES = 4
 _BUSY_RETRY = 0.01  # seconds between tries at a unix socket whose backlog is full
-_REMEMBERED = 512  # addresses known to be no names
+_REMEMBERED = 512  # addresses that are cached as no names
 _DONE = (0, errno.EISCONN)
 _BEGUN = (*_DONE, errno.EALREADY, errno.EAGAIN)
 
-HEAD_START = 0.25  # seconds for one address of a name before the next is tried too (RFC 8305 §8)
+HEAD_START = 0.25  # seconds before the next address of a name is tried as well (RFC 8305 §8)
 
 SockAddr: TypeAlias = str | tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]  # of getaddrinfo
-Shun: TypeAlias = Callable[[int, SockAddr], str]  # which of ours is at a place of that family, empty if none
+Shun: TypeAlias = Callable[
+    [int, SockAddr], str
+]  # returns the purpose of our own listener there, empty if none
 _Place = tuple[int, SockAddr]
 
 
@@ -47,12 +49,12 @@ class DialReason(StrEnum):
     TIMEOUT = "connect_timeout"
     UNREACHABLE = "connect_unreachable"
     UNRESOLVED = "name_unresolved"
-    BAD_ADDRESS = "bad_address"  # there can be none of that form
+    BAD_ADDRESS = "bad_address"  # the address is malformed
     NO_SOCKET = "no_such_socket"
     NOT_PERMITTED = "connect_not_permitted"
     NO_RESOURCES = OUT_OF_RESOURCES
-    OWN_LISTENER = "own_listener"  # it is one of ours: the connection would go round for ever
-    ITSELF = "connected_to_itself"  # nothing listens there, and the kernel chose that very port for our end
+    OWN_LISTENER = "own_listener"  # one of our own listeners is there: the connection would loop
+    ITSELF = "connected_to_itself"  # no socket listens there, and the kernel chose the same port for our end
     FAILED = "connect_failed"
 
 
@@ -76,7 +78,7 @@ _REASONS = {
 
 
 class DialFailed(Exception):
-    """Nobody answers at that address: `reason` for machines, `detail` for a person."""
+    """The address could not be reached: `reason` for machines, `detail` for a person."""
 
     def __init__(self, reason: DialReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -85,32 +87,32 @@ class DialFailed(Exception):
 
 
 def nothing(_family: int, _place: SockAddr) -> str:
-    """Everything may be dialled."""
+    """Default `shun`: any address may be dialled."""
     return ""
 
 
 async def dial(
-    address: Address, timeout_seconds: float, greeting: bytes = b"", shun: Shun = nothing
+    address: Address, timeout_seconds: float, preamble: bytes = b"", shun: Shun = nothing
 ) -> socket.socket:
-    """Connect within the time, name resolution included, and say `greeting`; raise DialFailed.
+    """Connect within the time, name resolution included, and send `preamble`. Raises DialFailed.
 
-    A name with several addresses: each has a head start before the next is tried beside it. `shun` names what
-    must not be dialled.
+    The addresses of a name are tried one after another, each with a head start. `shun` returns which
+    addresses must not be dialled.
     """
     place = _place(address)
     begun = None if place is None else _Begun(place, address, shun)
-    if begun is not None and begun.connected and not greeting:
-        return begun.sock  # on one machine there is nothing to wait for, so nothing to limit
+    if begun is not None and begun.connected and not preamble:
+        return begun.sock  # connected at once, as on one machine: no deadline is needed
     with trio.move_on_after(timeout_seconds):
         sock = await (_by_name(address, shun) if begun is None else begun.finish())
-        if greeting:
-            await _greet(sock, greeting, address)
+        if preamble:
+            await _send_preamble(sock, preamble, address)
         return sock
     raise DialFailed(DialReason.TIMEOUT, f"{address}: no answer within {timeout_seconds:g} s")
 
 
 def tune(sock: socket.socket) -> None:
-    """Small messages leave at once; a peer that vanished is noticed. Nothing to do on unix sockets."""
+    """Set TCP_NODELAY, and keepalive to notice a peer that vanished; no effect on unix sockets."""
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -121,7 +123,7 @@ def tune(sock: socket.socket) -> None:
 
 
 def remote(sock: socket.socket) -> str:
-    """The other end, for a person."""
+    """Return the peer's address, for a person."""
     try:
         name = sock.getpeername()
     except OSError as error:  # reset before we looked
@@ -133,7 +135,10 @@ def remote(sock: socket.socket) -> str:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _place(address: Address) -> _Place | None:
-    """Where an address that is no name is: the resolver would say the same, at fifty times the price."""
+    """Return the socket address of a literal; None for a name.
+
+    The resolver would take fifty times as long.
+    """
     if not isinstance(address, TcpAddress):
         return socket.AF_UNIX, address.path
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -146,8 +151,8 @@ def _place(address: Address) -> _Place | None:
 
 
 async def _by_name(address: Address, shun: Shun) -> socket.socket:
-    assert isinstance(address, TcpAddress)  # the other kind has a place of its own
-    if not 0 <= address.port <= 65535:  # the resolver would take what is left over 65536
+    assert isinstance(address, TcpAddress)  # `_place` has handled unix sockets
+    if not 0 <= address.port <= 65535:  # the resolver would take it modulo 65536
         raise DialFailed(DialReason.BAD_ADDRESS, f"{address}: there is no such port")
     try:
         found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
@@ -163,8 +168,8 @@ async def _by_name(address: Address, shun: Shun) -> socket.socket:
     return await _Race(address, shun).run(_alternating(places))
 
 
-async def _greet(sock: socket.socket, data: bytes, address: Address) -> None:
-    """Send the first bytes; raise DialFailed, the socket closed."""
+async def _send_preamble(sock: socket.socket, data: bytes, address: Address) -> None:
+    """Send the first bytes. Raises DialFailed with the socket closed."""
     try:
         while data:
             await trio.lowlevel.wait_writable(sock)
@@ -178,7 +183,7 @@ async def _greet(sock: socket.socket, data: bytes, address: Address) -> None:
 
 
 def _alternating(places: Sequence[_Place]) -> list[_Place]:
-    """The families by turns, the preferred one first, each in the order the resolver gave (RFC 8305 §4)."""
+    """Return the addresses with families taking turns, the preferred one first (RFC 8305 §4)."""
     by_family: dict[int, list[_Place]] = {}
     for place in places:
         by_family.setdefault(place[0], []).append(place)
@@ -187,7 +192,7 @@ def _alternating(places: Sequence[_Place]) -> list[_Place]:
 
 
 class _Race:
-    """Several addresses of one name: a dead one costs a moment, not its whole time (happy eyeballs)."""
+    """Connects to several addresses of a name, so that a dead one costs a moment only (RFC 8305)."""
 
     def __init__(self, address: Address, shun: Shun) -> None:
         self._address = address
@@ -196,7 +201,7 @@ class _Race:
         self._failure = DialFailed(DialReason.UNRESOLVED, f"{address}: the name has no address")
 
     async def run(self, places: Sequence[_Place]) -> socket.socket:
-        """The first that connects; the last failure if none does."""
+        """Return the first socket that connects. Raises the last failure if none does."""
         try:
             async with trio.open_nursery() as nursery:
                 for place in places:
@@ -205,7 +210,7 @@ class _Race:
                     with trio.move_on_after(HEAD_START):
                         await failed.wait()
         except BaseException:
-            if self._winner is not None:  # connected in the moment the time was up
+            if self._winner is not None:  # it connected just as the time was up
                 self._winner.close()
             raise
         if self._winner is None:
@@ -227,7 +232,7 @@ class _Race:
 
 
 class _Begun:
-    """A connection being made: begun at once, finished by waiting if need be. Raises DialFailed."""
+    """A connection that is being made: started at once, and finished by waiting. Raises DialFailed."""
 
     __slots__ = ("_address", "_sockaddr", "connected", "sock")
 
@@ -249,7 +254,7 @@ class _Begun:
             self.sock.close()
             raise DialFailed(DialReason.BAD_ADDRESS, f"{address}: {error}") from error
         if code == errno.EINPROGRESS:
-            code = self.sock.connect_ex(self._sockaddr)  # done by now on one machine; cheaper than waiting
+            code = self.sock.connect_ex(self._sockaddr)  # on one machine it is done by now, without a wait
         self.connected = code in _DONE
         if code not in _BEGUN:
             self.sock.close()
@@ -279,18 +284,18 @@ class _Begun:
             self.sock.close()
             raise _failure(error.errno, self._address) from error
         if itself:
-            reset(self.sock)  # an orderly end would keep the port from who is to listen there for a minute
+            reset(self.sock)  # an orderly end would keep the port in TIME_WAIT for a minute
             raise DialFailed(DialReason.ITSELF, f"{self._address}: nothing listens there")
 
     def _is_itself(self) -> bool:
-        """Whether both ends are one: a simultaneous open (RFC 9293 §3.5) of a port the kernel chose."""
+        """Return whether both ends are one socket: a simultaneous open (RFC 9293 §3.5) of a chosen port."""
         if isinstance(self._sockaddr, str) or self.sock.getsockname()[1] != self._sockaddr[1]:
             return False
         return bool(self.sock.getsockname() == self.sock.getpeername())
 
     async def _answer(self) -> int:
-        """What became of it, as an errno."""
-        # EAGAIN is a unix socket's full backlog; the kernel has nothing to wait on for it.
+        """Return the result of the connect, as an errno."""
+        # EAGAIN means that a unix socket's backlog is full, for which the kernel offers no wait.
         while (code := self.sock.connect_ex(self._sockaddr)) == errno.EAGAIN:  # noqa: ASYNC110 - see above
             await trio.sleep(_BUSY_RETRY)
         if code == errno.EALREADY:

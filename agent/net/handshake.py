@@ -1,23 +1,23 @@
-"""Drives one TLS handshake under a deadline, and names whatever prevents it.
+"""Drives one TLS handshake under a deadline, and names what prevents it.
 
-Theory of operation. OpenSSL works on memory until the handshake is over: it is given one TLS record after the
-other, and what it has to say is sent (`tls_records`); then it gets the socket. trio waits for bytes, and the
-deadline is a cancel scope around all of it. Three things are not as they seem:
+Theory of operation. OpenSSL works on memory until the handshake is over: it is given one TLS record after
+another, and its output is sent (`tls_records`); then it gets the socket. trio waits for bytes, and the
+deadline is a cancel scope around everything. Three things are not obvious:
 
-* Whether anybody is there. A health check connects and closes without a byte; that is no caller and must not
-  count as a refusal (`probe`). One who says nothing at all (`silent`) is told from one who begins and stops
-  (`stalled`). OpenSSL does not tell these apart, so the first byte is peeked at before it is asked, and one
-  that cannot begin a TLS record ends the matter at once.
-* When a client's handshake is over. With TLS 1.3 the client has finished before the server has looked at its
-  certificate: a refusal arrives as the first read, long after `client_handshake` returned. Only the relay can
+* Whether there is a caller. A health check connects and closes without a byte; it is no caller and must not
+  count as a refusal (`probe`). A caller that sends nothing (`silent`) differs from one that begins and stops
+  (`stalled`). OpenSSL does not distinguish these, so the first byte is peeked at before OpenSSL runs, and a
+  byte that cannot begin a TLS record ends the handshake at once.
+* When a client's handshake is over. With TLS 1.3 the client has finished before the server verifies its
+  certificate: a refusal arrives as the first read, after `client_handshake` has returned. Only the relay can
   see it (`Transfer.tls_broke_first`).
-* What OpenSSL says. Its reasons are texts; `_REASONS` gives each we know a name, and what is not in the table
-  becomes `tls_error` with the text beside it. A refusing OpenSSL has already written its alert.
+* OpenSSL's reasons, which are texts: `_REASONS` names the known ones; any other text becomes the detail of
+  `tls_error`. When OpenSSL refuses a peer it has already written its alert.
 
-A step is half a millisecond of arithmetic, or PIECE records of a peer who makes them small; `way` is awaited
-before each, so that others get a word in.
+A step takes half a millisecond of arithmetic, or PIECE records of a peer that makes them small; `before_step`
+is awaited before each one, so that other tasks can run.
 
-No date is checked here: the chain is judged right afterwards by `certs.peer.verify_peer`.
+No date is checked here: `certs.peer.verify_peer` verifies the chain right after the handshake.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _HANDSHAKE_RECORD = 0x16  # the first byte of every TLS connection
 class HandshakeReason(StrEnum):
     """Why there is no TLS connection."""
 
-    PROBE = "probe"  # connected and left without a byte: a TCP health check, nobody was refused
+    PROBE = "probe"  # connected and closed without a byte: a TCP health check, no refusal
     SILENT = "silent"
     STALLED = "stalled"
     NOT_TLS = "not_tls"
@@ -86,11 +86,11 @@ _REASONS = {
     "no shared signature algorithms": HandshakeReason.PROTOCOL,
 }
 _HOST_NAME = re.compile(r"[\x01-\x7f]{1,255}")
-_ALERT = " alert "  # in every text of a received alert
+_ALERT = " alert "  # a part of every text about a received alert
 
 
 class HandshakeFailed(Exception):
-    """There is no TLS connection: `reason` for machines, `detail` for a person."""
+    """The handshake has failed: `reason` for machines, `detail` for a person."""
 
     def __init__(self, reason: HandshakeReason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -98,48 +98,50 @@ class HandshakeFailed(Exception):
         self.detail = detail
 
 
-BeforeStep = Callable[[], Awaitable[None]]  # what comes first, before each step
+BeforeStep = Callable[[], Awaitable[None]]  # awaited before each step
 
 
 async def no_wait() -> None:
-    """Nothing comes first."""
+    """Default `before_step`: return at once."""
 
 
 class Waited(Protocol):
-    """Whoever is waited for: within `scope`, which may be cancelled when its place is needed for another."""
+    """A caller whose bytes are waited for, within `scope`, which is cancelled if its slot is needed."""
 
     scope: trio.CancelScope
 
     def begin(self) -> None:
-        """It has said something."""
+        """Note that the caller has sent bytes."""
 
 
 class Unhurried:
-    """Somebody whose place nobody else needs."""
+    """A caller whose slot is never needed for another one."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
 
     def begin(self) -> None:
-        """That changes nothing."""
+        """Do nothing."""
 
 
 async def server_handshake(
     sock: socket.socket,
     context: Callable[[], SSL.Context],
     deadline_seconds: float,
-    way: BeforeStep = no_wait,
+    before_step: BeforeStep = no_wait,
     caller: Waited | None = None,
 ) -> SSL.Connection:
-    """Answer a caller's handshake on a non-blocking socket; raise HandshakeFailed. The socket stays open.
+    """Do the server's side of a handshake on a non-blocking socket. Raises HandshakeFailed.
 
-    `context` is asked for when the caller begins, which may be long after it has connected.
+    The socket stays open.
+
+    `context` is called when the caller's first byte has come, which may be long after it has connected.
     """
     caller = caller or Unhurried()
-    handshake, began = _Handshake(sock, way), trio.current_time()
+    handshake, began = _Handshake(sock, before_step), trio.current_time()
     caller.scope.deadline = began + deadline_seconds
     with caller.scope as patience:
-        await handshake.hear_first_byte()
+        await handshake.wait_for_first_byte()
         caller.begin()
         connection = _over_memory(context())
         connection.set_accept_state()
@@ -156,41 +158,46 @@ async def client_handshake(
     context: SSL.Context,
     server_name: str,
     deadline_seconds: float,
-    way: BeforeStep = no_wait,
+    before_step: BeforeStep = no_wait,
 ) -> SSL.Connection:
-    """Begin a handshake with SNI `server_name`; raise HandshakeFailed. The socket stays open.
+    """Do the client's side of a handshake with SNI `server_name`. Raises HandshakeFailed.
 
-    A name that SNI cannot say (RFC 6066 §3) is not said: only gateways need it.
+    The socket stays open.
+
+    A name that SNI cannot express (RFC 6066 §3) is not sent: only mesh gateways need it.
     """
     connection = _over_memory(context)
     if _HOST_NAME.fullmatch(server_name):
         connection.set_tlsext_host_name(server_name.encode("ascii"))
     connection.set_connect_state()
-    handshake = _Handshake(sock, way)
+    handshake = _Handshake(sock, before_step)
     with trio.move_on_after(deadline_seconds):
         return await handshake.drive(connection)
     raise handshake.too_late(deadline_seconds)
 
 
 def verified_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
-    """The chain OpenSSL verified, as DER: the peer's leaf first, a trusted root last; empty if none."""
+    """Return the chain OpenSSL verified, as DER: the peer's leaf first, a trusted root last.
+
+    Empty if none.
+    """
     chain = connection.get_verified_chain() or ()
     return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain)
 
 
 class _Handshake:
-    """One attempt, and whether the other side has said anything."""
+    """One attempt, and whether the peer has sent anything."""
 
-    __slots__ = ("_records", "_sock", "_way")
+    __slots__ = ("_before_step", "_records", "_sock")
 
-    def __init__(self, sock: socket.socket, way: BeforeStep) -> None:
+    def __init__(self, sock: socket.socket, before_step: BeforeStep) -> None:
         self._sock = sock
         self._records = RecordReader(sock)
-        self._way = way
+        self._before_step = before_step
 
-    async def hear_first_byte(self) -> None:
+    async def wait_for_first_byte(self) -> None:
         first = self._peek()
-        while first is None:  # a caller who is quick has said it before we look
+        while first is None:  # a quick caller has sent it already
             await trio.lowlevel.wait_readable(self._sock)
             first = self._peek()
         if not first:
@@ -201,16 +208,16 @@ class _Handshake:
             raise HandshakeFailed(HandshakeReason.NOT_TLS, detail)
 
     def _peek(self) -> bytes | None:
-        """The first byte, empty at the end of the stream; None while there is none."""
+        """Return the first byte, empty at the end of the stream; None while there is none."""
         try:
             return self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return None
-        except OSError as error:  # reset: how some health checks leave
+        except OSError as error:  # reset, which is how some health checks close
             raise HandshakeFailed(HandshakeReason.PROBE, _system(error.errno)) from error
 
     async def drive(self, connection: MemoryConnection) -> SSL.Connection:
-        await self._way()
+        await self._before_step()
         while not await self._step(connection):
             connection.bio_write(await self._next())
             await self._let_others_work()
@@ -221,7 +228,7 @@ class _Handshake:
         return connection
 
     async def _step(self, connection: MemoryConnection) -> bool:
-        """Let OpenSSL read what it has and send what it says; whether the handshake is over."""
+        """Let OpenSSL read what it has, and send its output; return whether the handshake is over."""
         try:
             connection.do_handshake()
         except SSL.WantReadError:
@@ -229,7 +236,7 @@ class _Handshake:
         except MemoryError as error:
             raise HandshakeFailed(HandshakeReason.NO_RESOURCES, "no memory") from error
         except SSL.Error as error:
-            with suppress(OSError):  # the alert is a courtesy
+            with suppress(OSError):  # the alert may be lost
                 self._sock.send(connection.said())
             raise _refused(error) from error
         else:
@@ -264,7 +271,7 @@ class _Handshake:
         elif not self._records.waited:
             return
         self._records.waited = False
-        await self._way()
+        await self._before_step()
 
     def too_late(self, seconds: float, besides: str = "") -> HandshakeFailed:
         if self._records.heard:

@@ -1,7 +1,7 @@
-"""The listeners of one sidecar: taken strictly at start, followed leniently while it runs.
+"""The listeners of one sidecar: a failed bind ends the start, and later is retried.
 
-At start an address that cannot be had ends the agent with a clear word. Later, when the registration brings
-it, it is a named problem that is tried again, and everything else goes on.
+At start an address that cannot be bound ends the agent with a clear message. Later, when the registration
+brings the address, the failure is a named problem that is retried, and everything else goes on.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from upstreams.spec import LOOPBACK, Bind
 RETRY_SECONDS = 5.0
 CHECK = "Consul's check of the public port"
 
-ListenerKey: TypeAlias = Bind | str  # of an upstream, or of what is there once
+ListenerKey: TypeAlias = Bind | str  # an upstream's bind, or the name of the only listener of its kind
 
 
 class ListenerEvents(AdmissionEvents, Protocol):
-    """Who hears of listeners."""
+    """The events of listeners."""
 
     def listening(self, purpose: str, address: str) -> None: ...
     def listening_ended(self, purpose: str, address: str) -> None: ...
@@ -40,11 +40,10 @@ class ListenerEvents(AdmissionEvents, Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Opening:
-    """One listener: what it is for, where it is wanted, who answers; then its sockets and its loop.
+    """One listener: its purpose, address and handler; then its sockets and its accept loop.
 
-    `inherited` stands for the address: a socket that was handed in. `checked`: Consul's check looks at
-    127.0.0.1 and this port (docs/consul-api.md#sidecar-service), so a listener on one outside address is also
-    bound there.
+    `inherited`: a socket from systemd that replaces the address. `checked`: Consul checks 127.0.0.1 at this
+    port (docs/consul-api.md#sidecar-service), so a listener on one outside address is bound there too.
     """
 
     purpose: str
@@ -54,7 +53,7 @@ class Opening:
     mode: int | None = None
     inherited: socket.socket | None = None
     checked: bool = False
-    meshed: bool = False  # callers of the mesh are answered, so that an upstream may lead here
+    meshed: bool = False  # it serves callers of the mesh, so that an upstream may dial it
     bound: Sequence[Bound] = ()
     listening: bool = False
     problem: str = ""
@@ -63,18 +62,18 @@ class Opening:
 
     @property
     def addresses(self) -> list[str]:
-        """Where it is bound."""
+        """The addresses it is bound to."""
         return [bound.address for bound in self.bound]
 
 
 class Listeners:
-    """Every listener by its key. The accept loops live in one nursery, the connections in another."""
+    """Every listener by its key. Accept loops run in one nursery, connections in another."""
 
     shareable = False  # whether other processes may have sockets at the same addresses
 
     def __init__(self, events: ListenerEvents) -> None:
         self.events = events
-        self._loops: trio.Nursery  # given by `serve_in`
+        self._loops: trio.Nursery  # set by `serve_in`
         self._connections: trio.Nursery
         self._openings: dict[ListenerKey, Opening] = {}
         self._open = False
@@ -87,31 +86,31 @@ class Listeners:
         return self
 
     def get(self, key: ListenerKey) -> Opening | None:
-        """The listener of that key."""
+        """Return the listener of that key; None without one."""
         return self._openings.get(key)
 
     def all(self) -> Mapping[ListenerKey, Opening]:
-        """Every listener, by key."""
+        """Return every listener by key."""
         return dict(self._openings)
 
     @property
     def problems(self) -> list[str]:
-        """What cannot be listened on, and why."""
+        """What cannot be bound, and why."""
         return [opening.problem for opening in self._openings.values() if opening.problem]
 
     async def bind(self, key: ListenerKey, opening: Opening) -> None:
-        """Take its addresses, without letting anybody in yet. Raises BindFailed."""
+        """Bind a listener's addresses, without accepting yet. Raises BindFailed."""
         self._openings[key] = opening
         await self._take(opening)
 
     def open(self) -> None:
-        """Let callers in everywhere. Raises BindFailed."""
+        """Accept at every listener. Raises BindFailed."""
         self._open = True
         for key, opening in self._openings.items():
             self._start(key, opening)
 
     async def add(self, key: ListenerKey, opening: Opening) -> None:
-        """Bind and open one more; what cannot be had is told and stays to be retried."""
+        """Bind and open another listener; a failure is reported, and retried later."""
         self._openings[key] = opening
         try:
             await self._take(opening)
@@ -128,7 +127,7 @@ class Listeners:
                 self.events.listening_failed(opening.purpose, opening.problem)
 
     async def retry_failed(self) -> None:
-        """Try again, for ever, what could not be had."""
+        """Retry failed listeners until cancelled."""
         while True:
             await trio.sleep(RETRY_SECONDS)
             for key, opening in list(self._openings.items()):
@@ -136,13 +135,13 @@ class Listeners:
                     await self.add(key, opening)
 
     async def close(self, key: ListenerKey) -> None:
-        """Let nobody in there any more. When this returns the address is free; connections go on."""
+        """Close a listener. When this returns its address is free; its connections continue."""
         opening = self._openings.pop(key, None)
         if opening is not None:
             await _stop(opening)
 
     def release(self) -> None:
-        """Give back what was bound and never opened: the start has failed."""
+        """Close what was bound and never opened, after a failed start."""
         for opening in self._openings.values():
             if opening.ended is None:
                 release(opening)
@@ -188,7 +187,7 @@ class Listeners:
         self.own.add(opening.bound, meshed=opening.meshed)
 
     async def _take_check(self, opening: Opening) -> None:
-        # Only the check is lost when this address is taken, so that is told and no more.
+        # If this address is taken only the check fails, so the failure is reported and nothing else.
         place = _place_of_check(opening.bound[0].sock)
         if place is not None:
             try:
@@ -211,7 +210,7 @@ async def _stop(opening: Opening) -> None:
 
 
 def release(opening: Opening) -> None:
-    """Give its sockets back."""
+    """Close a listener's sockets."""
     opening.listening = False
     for bound in opening.bound:
         bound.close()
@@ -219,7 +218,7 @@ def release(opening: Opening) -> None:
 
 
 def _place_of_check(sock: socket.socket) -> TcpAddress | None:
-    """127.0.0.1 and the listener's port, unless the listener answers there anyway."""
+    """Return 127.0.0.1 and the listener's port; None if the listener answers there anyway."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     host, port = sock.getsockname()[:2]

@@ -1,6 +1,6 @@
-"""Where our own listeners are, so that no connection of ours ends at one of them and goes round for ever.
+"""The addresses of our own listeners, so that no connection of ours ends at one of them and loops.
 
-Nothing is looked up while a port differs, as all but a few do.
+Addresses are resolved only if the ports are equal, which is rare.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from agent.net.bind import Bound, address_of
 from agent.net.dial import SockAddr
 from upstreams.spec import LOOPBACK
 
-_CONNECTED = {ANY_ADDRESS: LOOPBACK, ANY_ADDRESS_6: "::1"}  # where a connection to any address ends
+_CONNECTED = {
+    ANY_ADDRESS: LOOPBACK,
+    ANY_ADDRESS_6: "::1",
+}  # where a connection to the unspecified address ends
 
 
 @dataclass(frozen=True, slots=True)
 class _Listener:
-    """One of ours. `meshed`: it answers callers of the mesh, so that an upstream may lead to it."""
+    """One of our listeners. `meshed`: it serves callers of the mesh, so that an upstream may dial it."""
 
     host: str  # or the path of a unix socket
     purpose: str
     meshed: bool
-    sock: socket.socket | None = None  # it is closed when this is
+    sock: socket.socket | None = None  # the listener is closed when this socket is
 
     @property
     def open(self) -> bool:
@@ -40,7 +43,7 @@ class OwnListeners:
         self._at: dict[int, list[_Listener]] = {}  # by port; unix sockets at 0
 
     def add(self, bounds: Sequence[Bound], *, meshed: bool = False) -> None:
-        """These listen from now on, until their sockets are closed."""
+        """Add listeners, until their sockets are closed."""
         for bound in bounds:
             address = address_of(bound.sock)
             if isinstance(address, TcpAddress):
@@ -49,16 +52,16 @@ class OwnListeners:
                 self._add(0, _Listener(address.path, bound.purpose, meshed, bound.sock))
 
     def reserve(self, address: TcpAddress | UnixAddress, purpose: str) -> None:
-        """Another process of ours listens there."""
+        """Add an address at which another process of ours listens."""
         if isinstance(address, TcpAddress) and address.port:
             self._add(address.port, _Listener(address.host, purpose, meshed=False))
 
     def of_app(self, family: int, place: SockAddr) -> str:
-        """Which of ours is where the app should be."""
+        """Return the purpose of our listener at the app's address; empty if there is none."""
         return self._found(family, place, meshed=True)
 
     def of_upstreams(self, family: int, place: SockAddr) -> str:
-        """Which of ours, that callers of the mesh may not use, is where an upstream should be."""
+        """Return the purpose of our listener at an upstream's address, unless mesh callers may use it."""
         return self._found(family, place, meshed=False)
 
     def _add(self, port: int, listener: _Listener) -> None:
@@ -74,7 +77,7 @@ class OwnListeners:
 
 def _meet(family: int, place: SockAddr, ours: str) -> bool:
     if family == socket.AF_UNIX:
-        with suppress(OSError, ValueError):  # there is nothing, or there can be nothing
+        with suppress(OSError, ValueError):  # the path does not exist, or cannot
             return isinstance(place, str) and Path(place).samefile(ours)
         return False
     host, listening = literal(str(place[0])) or "", literal(ours) or ours

@@ -1,12 +1,11 @@
-"""PROXY protocol, version 2: tells our app who calls, before the first byte of the connection (pure).
+"""PROXY protocol, version 2: gives the app the caller's identity before the first byte. No effects.
 
 After the addresses of caller and public listener come two of the specification's type-length-values:
 
-* PP2_TYPE_SSL (0x20), as from any TLS terminator: a verified client certificate was shown on this connection;
-  with the TLS version (0x21), the cipher suite (0x23), and the caller's SPIFFE ID as the common name (0x22),
-  which is the one name of a peer that readers of this header commonly show;
-* 0xE0, of the range for applications' own: the caller's SPIFFE ID again, for readers that want the URI and no
-  mistake about where it came from.
+* PP2_TYPE_SSL (0x20), as from any TLS terminator: a verified client certificate was presented on this
+  connection; with the TLS version (0x21), the cipher suite (0x23), and the caller's SPIFFE ID as the common
+  name (0x22), the one name of a peer that readers of this header usually show;
+* 0xE0, of the range for applications: the caller's SPIFFE ID again, for readers that want exactly the URI.
 
 https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, sections 2.2 and 2.2.5.
 """
@@ -34,7 +33,7 @@ Place = tuple[IPv4Address | IPv6Address, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduction:
-    """What there is to tell of one caller; the places are unknown (None) unless both are TCP."""
+    """What the header says of a caller; the places are None unless both ends are TCP."""
 
     caller: ServiceId
     tls_version: str
@@ -43,29 +42,32 @@ class Introduction:
     destination: Place | None = None
 
 
-def header(told: Introduction) -> bytes:
-    """The whole header, to be sent first."""
-    identity = str(told.caller).encode()
+def header(introduction: Introduction) -> bytes:
+    """Return the complete header, to be sent first."""
+    identity = str(introduction.caller).encode()
     ssl = struct.pack("!BI", _OVER_SSL | _CERT_ON_CONNECTION | _CERT_IN_SESSION, _VERIFIED)
-    ssl += _value(_SSL_VERSION, told.tls_version.encode())
-    ssl += _value(_SSL_CN, identity) + _value(_SSL_CIPHER, told.cipher.encode())
-    family, addresses = _addresses(told.source, told.destination)
+    ssl += _value(_SSL_VERSION, introduction.tls_version.encode())
+    ssl += _value(_SSL_CN, identity) + _value(_SSL_CIPHER, introduction.cipher.encode())
+    family, addresses = _addresses(introduction.source, introduction.destination)
     rest = addresses + _value(_SSL, ssl) + _value(SPIFFE_ID, identity)
     return SIGNATURE + struct.pack("!BBH", _VERSION_2_PROXY, family, len(rest)) + rest
 
 
 def places(sock: socket.socket) -> tuple[Place | None, Place | None]:
-    """Both ends of an accepted socket, the caller's first; None for what is not TCP or has gone."""
+    """Return both ends of an accepted socket, the caller's first.
+
+    None for one that is not TCP or has gone.
+    """
     if sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return None, None
     try:
         return _place(sock.getpeername()), _place(sock.getsockname())
-    except OSError:  # reset before we looked; whoever writes to it will be told
+    except OSError:  # reset already; the next write fails
         return None, None
 
 
 def _place(name: tuple[str, int]) -> Place:
-    """An IPv4 caller of a listener for both families is an IPv4 caller."""
+    """Return address and port; an IPv4 caller of a listener for both families counts as IPv4."""
     address = ip_address(name[0].partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped

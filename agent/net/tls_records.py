@@ -1,7 +1,7 @@
-"""A handshake's TLS records: read off the socket one by one, so that OpenSSL never has two of them to read.
+"""Reads a handshake's TLS records off the socket one by one, so that OpenSSL has one at a time to read.
 
-On the socket itself, one `do_handshake` reads every record that has come: a ClientHello in records of one
-byte was one piece of work, 3 microseconds for each (docs/decisions.md#a-handshake-is-read-record-by-record).
+On the socket itself one `do_handshake` reads every record that has come: a ClientHello in records of one byte
+was a single piece of work, 3 microseconds for each (docs/decisions.md#a-handshake-is-read-record-by-record).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHUNK = 16 << 10  # bytes asked of OpenSSL at once: more than most flights have
 
 
 class TooManyRecords(Exception):
-    """A handshake has taken MOST_RECORDS and is not over."""
+    """The handshake is not over after MOST_RECORDS records."""
 
 
 class PeerClosed(Exception):
@@ -33,7 +33,7 @@ class PeerClosed(Exception):
 
 
 class MemoryConnection(SSL.Connection):
-    """A pyOpenSSL connection over memory, until `attach` puts a socket in its place."""
+    """A pyOpenSSL connection over memory, until `attach` gives it a socket."""
 
     def __init__(self, context: SSL.Context) -> None:
         """Raise MemoryError, or SSL.Error, if OpenSSL has no memory for it."""
@@ -43,7 +43,7 @@ class MemoryConnection(SSL.Connection):
             raise MemoryError("OpenSSL has no memory for a connection")
 
     def said(self) -> bytes:
-        """What is to be sent to the peer; empty if there is nothing."""
+        """Return what OpenSSL wants to send to the peer; empty if nothing."""
         chunks: list[bytes] = []
         with suppress(SSL.WantReadError):
             while not chunks or len(chunks[-1]) == _CHUNK:
@@ -59,7 +59,7 @@ class MemoryConnection(SSL.Connection):
 
 
 class RecordReader:
-    """The records of one handshake. `waited`: bytes were waited for since that was set to False."""
+    """The records of one handshake. `waited`: a read has waited since this was set to False."""
 
     __slots__ = ("_sock", "heard", "taken", "waited")
 
@@ -70,7 +70,7 @@ class RecordReader:
         self.waited = False
 
     async def next(self) -> bytes:
-        """The next record whole; only its header if OpenSSL will not take that.
+        """Return the next record; only its header if OpenSSL will refuse that.
 
         Raises TooManyRecords, PeerClosed, OSError.
         """
@@ -84,7 +84,7 @@ class RecordReader:
         return header + await self._read(length)
 
     async def _read(self, size: int) -> bytes:
-        """Exactly so many bytes: what comes after the handshake is for whoever reads the socket then."""
+        """Read exactly `size` bytes: those after the handshake belong to the next reader of the socket."""
         read = self._some(size)
         while len(read) < size:
             await trio.lowlevel.wait_readable(self._sock)
