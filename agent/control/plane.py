@@ -41,14 +41,8 @@ from agent.policy.intentions import Intentions
 from agent.policy.source_intentions import SourceIntentions
 from agent.snapshot import Snapshot
 
-_ORDER = (
-    "registration",
-    "roots",
-    "leaf",
-    "intentions",
-    "default policy",
-    "outgoing",
-)  # of watches in /status
+# of watches in /status
+_ORDER = ("registration", "roots", "leaf", "intentions", "default policy", "outgoing")
 
 
 class ControlEvents(CredentialsEvents, WatchEvents, Protocol):
@@ -94,7 +88,7 @@ class ControlPlane:
         self.admin_at: Sequence[Address] = settings.admin_bind  # as bound, once it is bound
         self.public_at: Address | None = None  # the address of a public socket from systemd
         self._taken = 0  # the number of registrations so far
-        self._told: Registration | None = None  # the newest registration as Consul answered it
+        self._registered: Registration | None = None  # the newest registration as Consul answered it
         self.watches: dict[str, Watch[Any, Any]] = {}  # of our own service, by name, in order of their start
         self.credentials: CredentialsKeeper | None = None  # once our service is known
         self.endpoints = EndpointWatches(
@@ -159,7 +153,7 @@ class ControlPlane:
 
         This happens at once, unless a name must be looked up to know whether two listeners collide.
         """
-        self._taken, self._told = self._taken + 1, registration
+        self._taken, self._registered = self._taken + 1, registration
         configured = overridden(registration, self.settings)
         addresses = listening_at(configured, self.admin_at)
         if unknown_names(addresses):
@@ -169,10 +163,10 @@ class ControlPlane:
             self._publish_registration(configured, known_now(addresses))
 
     def take_settings(self, settings: Settings) -> None:
-        """Go on by other settings: what Consul has told and who is let in are published anew. Raises Exit."""
+        """Apply other settings: publish the registration and the policy again with them. Raises Exit."""
         self.settings = settings
-        if self._told is not None:
-            self.take(from_settings(settings) if settings.service else self._told)
+        if self._registered is not None:
+            self.take(from_settings(settings) if settings.service else self._registered)
         self._publish_policy()
         outgoing = self.snapshot.source_intentions
         if outgoing.value is not None:
