@@ -1,6 +1,6 @@
 """Intentions against an oracle that knows only the table of precedence and looks at every rule.
 
-See docs/consul-api.md#policy.
+See docs/consul-api.md#intentions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which intention decides, and what it says (docs/consul-api.md#policy)."""
+"""Which intention decides, and what it says (docs/consul-api.md#intentions)."""
 
 from __future__ import annotations
 
