@@ -138,7 +138,7 @@ async def server_handshake(
     `context` is called when the caller's first byte has come, which may be long after it has connected.
     """
     caller = caller or Unhurried()
-    handshake, began = _Handshake(sock, before_step), trio.current_time()
+    handshake, began = _Handshake(sock, before_step, serving=True), trio.current_time()
     caller.scope.deadline = began + deadline_seconds
     with caller.scope as patience:
         await handshake.wait_for_first_byte()
@@ -170,7 +170,7 @@ async def client_handshake(
     if _HOST_NAME.fullmatch(server_name):
         connection.set_tlsext_host_name(server_name.encode("ascii"))
     connection.set_connect_state()
-    handshake = _Handshake(sock, before_step)
+    handshake = _Handshake(sock, before_step, serving=False)
     with trio.move_on_after(deadline_seconds):
         return await handshake.drive(connection)
     raise handshake.too_late(deadline_seconds)
@@ -188,9 +188,10 @@ def verified_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
 class _Handshake:
     """One attempt, and whether the peer has sent anything."""
 
-    __slots__ = ("_before_step", "_records", "_sock")
+    __slots__ = ("_before_step", "_records", "_serving", "_sock")
 
-    def __init__(self, sock: socket.socket, before_step: BeforeStep) -> None:
+    def __init__(self, sock: socket.socket, before_step: BeforeStep, *, serving: bool) -> None:
+        self._serving = serving
         self._sock = sock
         self._records = RecordReader(sock)
         self._before_step = before_step
@@ -241,7 +242,13 @@ class _Handshake:
             raise _refused(error) from error
         else:
             over = True
-        await self._send(connection.said())
+        try:
+            await self._send(connection.said())
+        except HandshakeFailed:
+            # A server's last words are session tickets, if any: OpenSSL, too, leaves it to the next read to
+            # show that the client has gone.
+            if not (over and self._serving):
+                raise
         return over
 
     async def _next(self) -> bytes:
