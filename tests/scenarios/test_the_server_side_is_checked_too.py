@@ -70,6 +70,22 @@ async def test_the_right_service_of_the_wrong_datacenter() -> None:
         await against(OutboundReason.WRONG_IDENTITY, minted, m, "/ns/default/dc/dc3/svc/db")
 
 
+async def test_the_right_service_in_other_letters_is_accepted_as_consuls_proxy_does() -> None:
+    """Consul compares the service without regard to case; the leaf of `DB` is that of `db`."""
+    async with mesh(echo) as m:
+        async with in_place_of_db(
+            m, contexts_of(m.root.leaf(service="DB", datacenter="dc2"), m.root)
+        ) as answer:
+            client = await m.connect()
+            async with client:
+                await client.send_all(b"hello")
+                sock, tls = await answer()
+                with sock:
+                    await trio.lowlevel.wait_readable(sock)
+                    assert tls.recv(100) == b"hello"
+        assert m.web.events.attempts == []
+
+
 async def test_an_expired_leaf() -> None:
     async with mesh(echo) as m:
         minted = m.root.leaf(
