@@ -2,6 +2,6 @@
 
 A worker does not talk to Consul, and reads no settings of its own.
 
-    channel  endpoints  link  listeners  messages  pool  process  publisher  reports  supervisor
-    worker
+    channel  endpoints  link  listeners  messages  pool  process  publisher  reports  rows
+    supervisor  worker
 """

@@ -19,7 +19,6 @@ MAX_FRAME = 64 << 20  # bytes
 MOST_DESCRIPTORS = 8  # of one frame
 _HEAD = struct.Struct("!IB")
 _CHUNK = 256 << 10
-_ANCILLARY = socket.CMSG_SPACE(MOST_DESCRIPTORS * array("i").itemsize)
 
 
 class ChannelClosed(Exception):
@@ -27,10 +26,15 @@ class ChannelClosed(Exception):
 
 
 class Channel:
-    """One end. Any task may send; one task receives."""
+    """One end. Any task may send; one task receives.
 
-    def __init__(self, sock: socket.socket) -> None:
+    The kernel closes descriptors beyond `most_descriptors` of a frame before this process has them.
+    """
+
+    def __init__(self, sock: socket.socket, *, most_descriptors: int = MOST_DESCRIPTORS) -> None:
         sock.setblocking(False)
+        self._most = most_descriptors
+        self._ancillary = socket.CMSG_SPACE(most_descriptors * array("i").itemsize) if most_descriptors else 0
         self._sock = sock
         self._sending = trio.StrictFIFOLock()
         self._buffer = bytearray()
@@ -55,7 +59,7 @@ class Channel:
     async def receive(self) -> tuple[bytes, list[int]]:
         """Return the next frame and its descriptors, which the caller closes. Raises ChannelClosed."""
         length, count = _HEAD.unpack(await self._take(_HEAD.size))
-        if length > MAX_FRAME or count > MOST_DESCRIPTORS:
+        if length > MAX_FRAME or count > self._most:
             raise ChannelClosed(f"no frame: {length} bytes, {count} descriptors")
         frame = await self._take(length)
         if len(self._descriptors) < count:
@@ -82,7 +86,7 @@ class Channel:
             try:
                 # socket.recv_fds drops its flags argument; MSG_CMSG_CLOEXEC keeps descriptors from outliving
                 # an exec.
-                data, ancillary, _, _ = self._sock.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, _, _ = self._sock.recvmsg(_CHUNK, self._ancillary, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 continue
             except OSError as error:

@@ -66,7 +66,7 @@ class WorkerLink:
         self.serving = False  # it has applied the values it was sent
         self.last: Reported | None = None
         self.cut = 0  # connections that were cut by its end
-        self._channel = Channel(sock)
+        self._channel = Channel(sock, most_descriptors=0)  # a worker has none to send
         self._subscriber = subscriber
         subscriber.news = self._wake
         self._sockets = sockets

@@ -16,6 +16,7 @@ from agent.base.prometheus import Family, Kind
 from agent.base.undecodable import UNDECODABLE
 from agent.connections.ledger import RECENT
 from agent.proxy.report import INTERNAL_ERRORS, MOST_ROWS, DataPlaneReport
+from agent.workers.rows import Rows
 
 # Metrics that each worker has about the same thing; all others are summed.
 _NOT_ADDED = frozenset(
@@ -82,9 +83,12 @@ def _countable(value: object, levels: int) -> bool:
 def read(frame: bytes) -> WorkerMessage:
     """Decode a message of a worker. Raises NotAWorkerMessage."""
     try:
-        return _DECODER.decode(frame)
+        message = _DECODER.decode(frame)
+        if isinstance(message, Reported):
+            msgspec.convert(message, Rows, from_attributes=True)
     except UNDECODABLE as error:
         raise NotAWorkerMessage(str(error)) from error
+    return message
 
 
 def reported(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,6 +20,7 @@ from agent.workers.messages import Finish, HandedSockets, Message, Report, Welco
 from agent.workers.publisher import Publisher, SendOrder, Subscriber
 from agent.workers.reports import AskedAgain, GatewaysWanted, Reported
 from tests.support.agent_parts import START, settings
+from tests.support.descriptors import no_descriptor_leaked
 from tests.support.faults import Faults
 
 WELCOME = Welcome(version="1", slot=0, workers=2, settings=settings())
@@ -210,3 +213,20 @@ async def test_one_that_dies_instead_of_finishing_has_cut_all_it_had(slow_clock:
                 pass
             b.far.channel.close()
         assert b.link.cut == 2
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "in secret"])
+async def test_descriptors_of_a_worker_are_not_taken(announced: bool, slow_clock: MockClock) -> None:
+    async with no_descriptor_leaked(), bench() as b:
+        await b.far.answer()
+        frame = msgspec.json.encode(AskedAgain(3))
+        sock, descriptors = b.far.channel._sock, [b.sock.fileno()] * 8
+        head = struct.pack("!IB", len(frame), 8 if announced else 0)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        socket.send_fds(sock, [head + frame], descriptors)
+        if announced:
+            assert (await b.end())[0] is WorkerEnd.EXITED
+        else:
+            await b.far.answer()
+            assert b.heard == [AskedAgain(3)]
+            assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -22,6 +22,7 @@ from agent.workers.reports import (
     reported,
     retired,
 )
+from agent.workers.rows import Rows
 from tests.support.agent_parts import AgentBench, agent_bench
 
 
@@ -83,6 +84,32 @@ def test_what_is_no_word_is_refused(frame: bytes) -> None:
         read(frame)
 
 
+SPOILT: list[dict[str, Any]] = [
+    {"connections": [{}]},
+    {"connections": [{"since": 1}]},
+    {"recent": [{"until": []}]},
+    {"public": {}},
+    {"public": {"live": "many"}},
+    {"upstreams": [{}]},
+    {"upstreams": [{"bind": "127.0.0.1:1"}]},
+]
+
+
+@pytest.mark.parametrize("rows", SPOILT, ids=str)
+def test_a_report_whose_rows_cannot_be_added_up_is_refused(rows: dict[str, Any]) -> None:
+    """As a worker that has been taken over might say: `/status` of all would have failed by them."""
+    with pytest.raises(NotAWorkerMessage):
+        read(msgspec.json.encode(report_of(**rows)))
+
+
+@pytest.mark.parametrize("field", sorted(Rows.__struct_fields__))
+def test_each_kind_of_row_is_checked(field: str) -> None:
+    good = {"public": row(), "upstreams": [upstream(1, None, warm=WARM)], "connections": [], "recent": []}
+    assert isinstance(read(msgspec.json.encode(report_of(**good))), Reported)
+    with pytest.raises(NotAWorkerMessage):
+        read(msgspec.json.encode(report_of(**{**good, field: [7] if field != "public" else 7})))
+
+
 def test_counters_of_two_kinds_and_metrics_without_labels_are_counted_as_they_are() -> None:
     """As a worker that has been taken over might say."""
     strange = report_of(gauged(LIVE, 2), counters={"probes": {"x": 1}})
@@ -134,6 +161,9 @@ def row(**told: Any) -> dict[str, Any]:
     line = {"waiting": 0, "left": 0, "displaced": {"silent": 0}}
     limits = {"limit": None, "handshakes_limit": 4, "overflow_by_reason": {"max_handshakes": 0}}
     return {"addresses": [], "listening": True, "problem": "", **empty, **line, **limits, **told}
+
+
+WARM = {"wanted": 1, "ready": [], "made": 0, "used": 0, "missed": 0, "discarded": {}, "failed": {}}
 
 
 def upstream(live: int, until: str | None, **told: Any) -> dict[str, Any]:
