@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import trio
 
+from agent.base.freshness import Confirmation, Freshness
+from agent.base.latest import Latest
 from agent.connections.reauthorize import Rejudged, rejudge
 from agent.connections.records import Audited, CloseReason, Direction
 from agent.inbound.inbound import InboundReason
@@ -190,3 +193,23 @@ async def test_audit_lets_requests_through_too_and_counts_each() -> None:
         assert [audited.request for audited in events.audits] == ["GET /admin", "GET /admin"]
         assert ledger.audits() == {"default_deny": 2}
         assert ledger.requests() == {"permission_allow": 1}
+
+
+async def test_once_the_time_is_up_callers_and_requests_are_refused_though_nothing_is_published() -> None:
+    """No task has to run for it: the wall clock has gone on while this machine slept."""
+    passed = timedelta()
+    async with front(allow(PathPrefix="/")) as f:
+        confirmed = Latest(Confirmation(now(), trio.current_time()))
+        f.mesh.freshness = Freshness(confirmed, 3600.0, lambda: now() + passed)
+        async with f.caller() as caller:
+            await caller.send(request("GET /"))
+            assert (reply := await caller.reply())
+            assert reply.status == 200
+            passed = timedelta(hours=2)
+            await caller.send(request("GET /"))
+            assert (reply := await caller.reply())
+            assert reply.status == 403
+        assert await f.ask(request("GET /")) is None
+        assert f.mesh.policy.version == 2, "as the front began with"
+        assert f.mesh.db.ledger.requests()["intentions_too_old"] == 1
+        assert f.mesh.db.ledger.counters()[Direction.INBOUND, "intentions_too_old"] == 1

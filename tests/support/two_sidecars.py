@@ -23,6 +23,7 @@ import trio.testing
 from OpenSSL import SSL
 
 from agent.base.address import Address, TcpAddress, UnixAddress
+from agent.base.freshness import Freshness
 from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
 from agent.connections.ledger import Ledger
@@ -107,6 +108,7 @@ class Mesh:
     outgoing: Latest[SourceIntentions] = field(default_factory=Latest)
     proxy_protocol: bool = False
     underscores: bool = False
+    freshness: Freshness = NEVER_TOO_OLD
     told: Told = field(default_factory=Told)
     targets: UpstreamState = field(init=False)
 
@@ -288,7 +290,7 @@ async def inbound(
     shared = Inbound(
         credentials=m.db.contexts,
         policy=m.policy,
-        freshness=NEVER_TOO_OLD,
+        freshness=m.freshness,
         deny_list=m.deny_list,
         app=m.app.address,
         relay=m.relay,

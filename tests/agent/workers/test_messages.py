@@ -8,12 +8,15 @@ from typing import get_args
 
 import msgspec
 import pytest
+import trio
 
+from agent.base.freshness import Confirmation
 from agent.config.opaque_config import Problem, ProblemReason
 from agent.config.options import LogLevel
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import parse_deny_list
 from agent.policy.source_intentions import parse_outgoing
+from agent.workers import messages
 from agent.workers.messages import (
     Finish,
     HandedConfirmation,
@@ -27,9 +30,11 @@ from agent.workers.messages import (
     Verbosity,
     Welcome,
     Withdrawn,
+    confirmation_of,
     decode,
     encode,
     hand_on,
+    hand_on_confirmation,
     taken_up,
     without_secrets,
 )
@@ -227,3 +232,19 @@ def test_roots_that_do_not_vouch_for_the_leaf_arrive_as_they_are() -> None:
 def test_workers_are_not_told_what_they_do_not_need() -> None:
     told = without_secrets(settings(token="s3cret", http_auth="a:s3cret"))
     assert b"s3cret" not in encode(Welcome(version="1", slot=0, workers=2, settings=told))
+
+
+async def test_a_confirmation_is_as_old_in_a_worker_as_it_was_when_it_was_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The frame was on its way for five seconds, and the two trios count from other moments."""
+    shared = [1000.0]
+    monkeypatch.setattr(messages, "monotonic", lambda: shared[0])
+    now = trio.current_time()
+    frame = encode(hand_on_confirmation(Confirmation(NOON, now - 30.0)))
+    shared[0] += 5.0
+    handed = decode(frame)
+    assert isinstance(handed, HandedConfirmation)
+    taken = confirmation_of(handed)
+    assert taken.at == NOON
+    assert trio.current_time() - taken.moment == pytest.approx(35.0, abs=0.1)
