@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,9 @@ _CONNECTED = {
 }  # where a connection to the unspecified address ends
 
 
+_File = tuple[int, int]  # device and inode
+
+
 @dataclass(frozen=True, slots=True)
 class _Listener:
     """One of our listeners. `meshed`: it serves callers of the mesh, so that an upstream may dial it."""
@@ -30,6 +32,7 @@ class _Listener:
     purpose: str
     meshed: bool
     sock: socket.socket | None = None  # the listener is closed when this socket is
+    file: _File | None = None  # of a unix socket, as bound: a hard link or a bind mount leads there too
 
     @property
     def open(self) -> bool:
@@ -49,11 +52,14 @@ class OwnListeners:
             if isinstance(address, TcpAddress):
                 self._add(address.port, _Listener(address.host, bound.purpose, meshed, bound.sock))
             else:
-                self._add(0, _Listener(address.path, bound.purpose, meshed, bound.sock))
+                file = _file(address.path)
+                self._add(0, _Listener(address.path, bound.purpose, meshed, bound.sock, file))
 
     def reserve(self, address: TcpAddress | UnixAddress, purpose: str) -> None:
         """Add an address at which another process of ours listens."""
-        if isinstance(address, TcpAddress) and address.port:
+        if isinstance(address, UnixAddress):
+            self._add(0, _Listener(address.path, purpose, meshed=False))
+        elif address.port:
             self._add(address.port, _Listener(address.host, purpose, meshed=False))
 
     def of_app(self, family: int, place: SockAddr) -> str:
@@ -70,19 +76,27 @@ class OwnListeners:
     def _found(self, family: int, place: SockAddr, *, meshed: bool) -> str:
         port = place[1] if isinstance(place, tuple) else 0
         for listener in self._at.get(port, ()) if isinstance(port, int) else ():
-            if listener.open and (meshed or not listener.meshed) and _meet(family, place, listener.host):
+            if listener.open and (meshed or not listener.meshed) and _meet(family, place, listener):
                 return listener.purpose
         return ""
 
 
-def _meet(family: int, place: SockAddr, ours: str) -> bool:
+def _meet(family: int, place: SockAddr, listener: _Listener) -> bool:
     if family == socket.AF_UNIX:
-        with suppress(OSError, ValueError):  # the path does not exist, or cannot
-            return isinstance(place, str) and Path(place).samefile(ours)
-        return False
-    host, listening = literal(str(place[0])) or "", literal(ours) or ours
+        there = _file(place) if isinstance(place, str) else None
+        return there is not None and there == (listener.file or _file(listener.host))
+    host, listening = literal(str(place[0])) or "", literal(listener.host) or listener.host
     host = _CONNECTED.get(host, host)
     if host == listening:
         return True
     takes_in = listening == ANY_ADDRESS_6 or (listening == ANY_ADDRESS and ":" not in host)
     return takes_in and is_local(host)
+
+
+def _file(path: str) -> _File | None:
+    """Return which file is at a path; None if there is none, or there can be none."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino

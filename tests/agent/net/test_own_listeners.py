@@ -72,3 +72,21 @@ async def test_a_socket_file_through_a_link(tmp_path: Path) -> None:
     own.reserve(UnixAddress(str(tmp_path / "admin")), "the admin endpoint")
     assert own.of_app(socket.AF_UNIX, f"{tmp_path}/admin") == ""
     bound.close()
+
+
+async def test_a_socket_file_by_another_link_is_ours_though_its_own_path_is_gone(tmp_path: Path) -> None:
+    bound = await bind(UnixAddress(str(tmp_path / "db.sock")), "upstream db")
+    own = OwnListeners()
+    own.add([bound])
+    (tmp_path / "hard").hardlink_to(tmp_path / "db.sock")
+    (tmp_path / "db.sock").unlink()
+    assert own.of_app(socket.AF_UNIX, f"{tmp_path}/hard") == "upstream db"
+    bound.close()
+
+
+async def test_a_reserved_socket_file_is_ours_once_it_is_there(tmp_path: Path) -> None:
+    own = OwnListeners()
+    own.reserve(UnixAddress(str(tmp_path / "admin")), "the admin endpoint")
+    bound = await bind(UnixAddress(str(tmp_path / "admin")), "x")
+    assert own.of_app(socket.AF_UNIX, f"{tmp_path}/admin") == "the admin endpoint"
+    bound.close()
