@@ -44,6 +44,7 @@ from agent.consul.token import TokenSource
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.net.bind import BindFailed, bind
 from agent.net.dial import DialFailed, dial
+from agent.net.own_listeners import OwnListeners
 from agent.relay.close import reset
 from certs.contexts import build_contexts
 from upstreams.spec import LOOPBACK, Bind, LocalBind
@@ -250,12 +251,27 @@ async def _look_at_app(registration: Registration) -> Finding:
     if app is None:
         return fail("app", "its address is not given", "set LocalServicePort, or -service-addr")
     try:
-        reset(await dial(app, registration.local_connect_timeout))
+        shun = _own_listeners(registration).of_app
+        reset(await dial(app, registration.local_connect_timeout, shun=shun))
     except DialFailed as error:
         place = "path" if isinstance(app, UnixAddress) else "address"
         remedy = f"start it, or correct its {place} in the registration or -service-addr"
         return fail("app", str(error), remedy, ExitCode.UNAVAILABLE)
     return ok("app", f"{app} takes connections")
+
+
+def _own_listeners(registration: Registration) -> OwnListeners:
+    """Return the listeners of the sidecar that serves this registration: the app is at none of them."""
+    own = OwnListeners()
+    if registration.public_bind is not None and not registration.public_unserved:
+        own.reserve(registration.public_bind, "callers from the mesh")
+    for upstream in registration.upstreams:
+        place = upstream.bind
+        address = (
+            TcpAddress(place.host, place.port) if isinstance(place, LocalBind) else UnixAddress(place.path)
+        )
+        own.reserve(address, f"upstream {upstream.destination}")
+    return own
 
 
 async def _look_at_upstreams(

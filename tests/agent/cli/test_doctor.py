@@ -33,7 +33,7 @@ from tests.support.agent_parts import registration, settings
 from tests.support.agent_process import sidecar
 from tests.support.beside_consul import everything, unused
 from tests.support.fake_consul import FakeConsul
-from upstreams.spec import LocalBind, SocketBind
+from upstreams.spec import LocalBind, ServiceDestination, SocketBind, Upstream
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +117,18 @@ async def test_listeners_and_the_app() -> None:
     assert states(await look_at_listeners(registration(public_bind=None), Running())) == [State.SKIP]
     meeting = registration(public_bind=where, local_app=where, public_unserved=True)
     assert states(await look_at_listeners(meeting, Running())) == [State.SKIP, State.OK]
+    app.sock.close()
+
+
+async def test_an_app_that_is_our_own_listener_is_no_app() -> None:
+    """Something takes connections there: the upstream's listener of the sidecar that runs."""
+    app = App()
+    where = TcpAddress("127.0.0.1", app.sock.getsockname()[1])
+    upstream = Upstream(destination=ServiceDestination("db"), bind=LocalBind(where.host, where.port))
+    looped = registration(local_app=where, upstreams=(upstream,), public_unserved=True)
+    told = await look_at_listeners(looped, Running())
+    assert states(told) == [State.SKIP, State.FAIL]
+    assert "our own listener for upstream db" in told[1].found
     app.sock.close()
 
 
