@@ -62,8 +62,10 @@ class Lifecycle:
             kept.begin(Where.TASK, "log", agent.log.keep_up)
             admin: list[Bound] = []
             try:
+                admin = await self._bind_admin()
+                agent.data.reserve(agent.control.admin_at)  # before a worker is told what is ours
                 async with agent.data.running():
-                    admin = await self._serve_admin(watches)
+                    self._serve_admin(admin, watches)
                     agent.control.start(watches)
                     watches.start_soon(self._hear_signals)
                     kept.begin(Where.TASK, "watchdog", self.notifier.feed_watchdog)
@@ -218,7 +220,7 @@ class Lifecycle:
             self.agent.log.ready()
         return pieces
 
-    async def _serve_admin(self, watches: trio.Nursery) -> list[Bound]:
+    async def _bind_admin(self) -> list[Bound]:
         agent = self.agent
         bound: list[Bound] = []
         try:
@@ -231,13 +233,16 @@ class Lifecycle:
             raise Exit(error.code, str(error)) from error
         agent.admin_addresses = [one.address for one in bound]
         agent.control.admin_at = [address_of(one.sock) for one in bound]
+        return bound
+
+    def _serve_admin(self, bound: list[Bound], watches: trio.Nursery) -> None:
+        agent = self.agent
         for one in bound:
             agent.log.listening(one.purpose, one.address)
         admin = Admin(routes(agent, self.drain), agent.log, agent.control.settings.admin_hosts or ())
         sockets = [one.sock for one in bound]
         if bound:
             Kept(watches, agent.log).begin(Where.ADMIN, "the admin endpoint", admin.serve, sockets)
-        return bound
 
     async def _hear_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 from typing import Protocol
 
 import trio
 
+from agent.base.address import Address
 from agent.base.clock import Clock
 from agent.base.containment import Kept, Where
 from agent.base.freshness import Freshness
@@ -53,6 +54,9 @@ class DataPlane(Protocol):
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """Serve within the block; when it is left every connection has ended."""
+
+    def reserve(self, admin: Sequence[Address], /) -> None:
+        """Take these addresses of the admin endpoint, as bound, for our own; called before `running`."""
 
     async def bind(self, registration: Registration, /) -> None:
         """Bind every address of the first registration. Raises BindFailed."""
@@ -143,6 +147,11 @@ class LocalDataPlane:
             serve_outbound=self.outbound,
             inherited=inherited,
         )
+
+    def reserve(self, admin: Sequence[Address], /) -> None:
+        """See `DataPlane`."""
+        for address in admin:
+            self.reconciler.listeners.own.reserve(address, ADMIN)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

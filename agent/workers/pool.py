@@ -16,6 +16,7 @@ from typing import Protocol
 
 import trio
 
+from agent.base.address import Address
 from agent.base.clock import Clock
 from agent.base.containment import Kept, Where
 from agent.base.latest import Latest
@@ -130,6 +131,10 @@ class WorkerPool:
             clock=clock,
         )
         sources.share_with(self._share, self._watch_changed)
+
+    def reserve(self, admin: Sequence[Address], /) -> None:
+        """See `DataPlane`."""
+        self._supervisor.reserve(admin)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 import trio
 
 from agent import VERSION
+from agent.base.address import Address
 from agent.base.clock import Clock
 from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.prometheus import Family, counter, gauge
@@ -96,6 +97,10 @@ class Supervisor:
         kept = Kept(nursery, self._events)
         for slot in self._slots:
             kept.begin(Where.WORKER, f"worker {slot.number}", self._keep, slot)
+
+    def reserve(self, admin: Sequence[Address]) -> None:
+        """Let workers that begin from now on know where the admin endpoint is, as bound."""
+        self._settings = replace(self._settings, admin_bind=tuple(admin))
 
     async def ready(self) -> None:
         """Wait until every worker has applied all messages so far."""

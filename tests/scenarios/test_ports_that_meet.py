@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from agent.base.address import TcpAddress
 from agent.connections.records import Direction
 from agent.net.dial import DialReason
 from agent.observe.readiness import missing
@@ -119,6 +120,20 @@ async def test_an_app_at_the_admin_endpoint_gets_no_caller(nursery: trio.Nursery
     async def act() -> None:
         assert one.bench.data.reconciler.listeners.get(PUBLIC) is None
         assert any("the admin endpoint" in problem for problem in problems(one))
+
+    await live(one, act)
+
+
+async def test_an_admin_port_that_the_kernel_chose_is_known_to_the_dial_guard(nursery: trio.Nursery) -> None:
+    one = public_life(nursery, admin_bind="127.0.0.1:0")
+    one.bench.well()
+
+    async def act() -> None:
+        (place,) = one.bench.agent.control.admin_at
+        assert isinstance(place, TcpAddress)
+        own = one.bench.data.reconciler.listeners.own
+        assert place.port
+        assert own.of_upstreams(socket.AF_INET, (place.host, place.port)) == "the admin endpoint"
 
     await live(one, act)
 

@@ -175,3 +175,10 @@ async def test_endpoints_are_shared_and_asked_for_again(slow_clock: MockClock) -
         b.pool._on_request(GatewaysWanted("dc2"))  # nobody watches yet
         assert asked == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_workers_are_told_the_admin_endpoints_address_as_bound(nursery: trio.Nursery) -> None:
+    made = Bench(nursery, 1)
+    admin = TcpAddress("127.0.0.1", 19555)
+    made.pool.reserve([admin])
+    assert made.pool._supervisor._settings.admin_bind == (admin,)
