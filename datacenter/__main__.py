@@ -28,7 +28,7 @@ _logger = logging.getLogger("datacenter")
 
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
+    """Run until SIGTERM or SIGINT; return the exit code."""
     replace_closed_streams()
     with never_waiting() as sink:
         return _main(argv, environ, sink)
@@ -65,7 +65,7 @@ def _serve(settings: Settings, sink: Sink, notify_address: str) -> int:
 
 
 def as_bound(settings: Settings, listener: socket.socket) -> Settings:
-    """With the port that port 0 has become, and the address others are told."""
+    """Return the settings with the port that replaces 0, and the address for other datacenters."""
     bound = bound_address(listener)
     port = bound.rpartition(":")[2]
     host = f"[{settings.node_address}]" if ":" in settings.node_address else settings.node_address
@@ -92,7 +92,7 @@ async def _run(
 
 
 async def _keep_up(sink: Sink) -> None:
-    """Write what had to wait for a reader, and say what was lost."""
+    """Write log lines that had to wait for a reader, and log how many were lost."""
     while True:
         _logger.warning("%d lines of the log were lost", await sink.caught_up())
 
@@ -102,7 +102,7 @@ def _wall_clock() -> datetime:
 
 
 def notify(address: str, message: str) -> None:
-    """Tell systemd, if it asked: sd_notify(3)."""
+    """Notify systemd if it has asked for that: sd_notify(3)."""
     if not address:
         return
     name = "\0" + address[1:] if address.startswith("@") else address

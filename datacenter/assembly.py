@@ -1,4 +1,4 @@
-"""One datacenter put together: its modules, and the order in which they come to life."""
+"""Puts one datacenter together: its endpoints, and the order in which its services start."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MODULES: Sequence[Callable[[Datacenter], list[Route]]] = (
 
 
 class Service(Protocol):
-    """Something that runs as long as the datacenter does."""
+    """A task that runs as long as the datacenter does."""
 
     def __call__(self, dc: Datacenter, *, task_status: trio.TaskStatus[None]) -> Awaitable[object]: ...
 
@@ -62,14 +62,14 @@ SERVICES: Sequence[Service] = (checks.run, federation.run)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembled:
-    """A datacenter that is alive but not listening."""
+    """A running datacenter that does not listen yet."""
 
     dc: Datacenter
     frame: Answers
 
 
 def all_routes(dc: Datacenter) -> list[Route]:
-    """Every endpoint."""
+    """Return every endpoint."""
     return [route for module in MODULES for route in module(dc)]
 
 
@@ -82,7 +82,7 @@ async def assembled(
     rng: random.Random,
     lost_lines: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[Assembled]:
-    """Bring the datacenter to life for as long as the block lasts; the store stays the caller's."""
+    """Run the datacenter within the block; the caller closes the store."""
     known = KnownDatacenters(settings.name, store)
     switches = Faults() if settings.enable_faults else None
     async with HttpWire() as wire, trio.open_nursery() as nursery:

@@ -1,6 +1,6 @@
 """For all tests: the assertions at the seam between trio's tasks and the relay; no example is timed.
 
-An exception that nobody foresaw is contained in the agent, and fails the test in which that happens.
+An unforeseen exception is contained in the agent, and fails the test in which it happens.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def test_who_is_cut_is_told_so() -> None:
 
 def test_the_page_of_failures_has_every_reason_of_a_watch_and_every_place() -> None:
     page = FAILURES.read_text()
-    reasons, places = page.split("## What nobody foresaw")
+    reasons, places = page.split("## Unforeseen exceptions")
     known = {reason.value for kind in (ConsulReason, WatchReason) for reason in kind} | {INTERNAL_ERROR}
     assert shown_in(reasons) == known
     assert shown_in(places) == {where.value for where in Where}

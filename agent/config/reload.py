@@ -1,7 +1,7 @@
-"""The settings read anew while the agent runs: which changes are carried out, and which wait for a restart.
+"""Decides which changes of the settings apply while the agent runs, and which need a restart.
 
-A restart is needed for whatever decides how Consul, the operator or the workers are reached, and for what a
-listener or a connection has been given for its life.
+Settings that decide how Consul, the operator or the workers are reached need a restart, and so do those that
+a listener or a connection keeps for its life.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LIVE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reload:
-    """The settings in force after a reload; the names of those that changed, and of those that wait."""
+    """The settings after a reload; the names of changed ones, and of those that need a restart."""
 
     settings: Settings
     changed: tuple[str, ...]
@@ -27,7 +27,7 @@ class Reload:
 
 
 def reload(before: Settings, read: Settings) -> Reload:
-    """Return what of `read` is carried out while the agent runs by `before`."""
+    """Return the settings `before` with the changes in `read` that apply while the agent runs."""
     names = [option.name for option in OPTIONS if getattr(before, option.name) != getattr(read, option.name)]
     changed = tuple(name for name in names if name in LIVE)
     values = {name: getattr(read, name) for name in changed}

@@ -1,4 +1,4 @@
-"""Names a want of descriptors or memory, and keeps a few descriptors from callers.
+"""Names a lack of descriptors or memory, and reserves a few descriptors from callers.
 
 A shortage is a fault of this process or its host: no endpoint is ejected for one
 (docs/failures.md#shortages).
@@ -9,10 +9,10 @@ from __future__ import annotations
 import resource
 import sys
 
-OUT_OF_RESOURCES = "out_of_resources"  # the same name wherever a shortage is met
+OUT_OF_RESOURCES = "out_of_resources"  # the same reason wherever a shortage shows
 
 _KEPT = 32  # descriptors for the admin endpoint and for Consul
-_SHARE = 8  # where few can be had, a part of them
+_SHARE = 8  # where the limit is low, this part of it
 
 
 def first_kept() -> int:

@@ -1,18 +1,17 @@
 """The certificate authority of one datacenter as its store knows it.
 
-Every change is one transaction: the roots, the key that signs under the active one, the configuration and
-the serial numbers move together, and a number is on disk before its certificate leaves. A process killed
-anywhere comes back in one of these states, and nothing else has to be repaired:
+Every change is one transaction: the roots, the key that signs under the active one, the configuration and the
+serial numbers change together, and a serial is on disk before its certificate is sent. A process that is
+killed at any point comes back in one of these states, and nothing else has to be repaired:
 
-- *empty*: no roots, no key. A primary makes its first root at start; a secondary answers
-  `CA has not finished initializing` until the primary has signed for it.
-- *signing*: exactly one root is active and the private document holds the key of its signing certificate:
-  the root itself in the primary, the newest intermediate in a secondary.
-- *signing, and trusting more*: a secondary knows a newer root of the primary, inactive, but has no
-  intermediate under it (refused or cut off). It signs as before and asks again.
+- *empty*: no roots, no key. A primary makes its first root at start; a secondary answers `CA has not finished
+initializing` until the primary has signed for it. - *signing*: exactly one root is active, and the private
+document holds the key of its signing certificate: the root itself in the primary, the newest intermediate in
+a secondary. - *signing, and trusting more*: a secondary knows a newer root of the primary, inactive, but has
+no intermediate under it (refused or cut off). It signs as before and asks again.
 
-A secondary's new key exists in memory alone until the intermediate for it is installed; killed in between,
-it asks for another one, and the orphaned certificate in nobody's hands is worth nothing.
+A secondary's new key exists in memory only until its intermediate is installed. If the process is killed in
+between, it asks for another intermediate; the first one is useless without its key.
 
 The key leaves its private document only to sign. It is in no table, answer, log line or exception.
 """
@@ -78,7 +77,7 @@ _UID = string.ascii_lowercase + string.digits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedLeaf:
-    """A leaf as it is handed out. `index` is that of the transaction which gave it its number."""
+    """A leaf as it is handed out. `index`: of the transaction that gave it its serial."""
 
     certificate: x509.Certificate
     cert_pem: str = field(repr=False)
@@ -89,17 +88,17 @@ class IssuedLeaf:
 
     @property
     def serial(self) -> str:
-        """Colon hex; unique only within this datacenter."""
+        """The serial in colon hex; unique only within this datacenter."""
         return serial_hex(self.certificate.serial_number)
 
 
 def not_initialised() -> ApiError:
-    """What a secondary answers before it has joined."""
+    """Return the answer of a secondary that has not joined yet."""
     return ApiError(500, "CA has not finished initializing")
 
 
 class CertificateAuthority:
-    """Reads and changes the store; keeps nothing itself, so there may be any number of them."""
+    """Reads and changes the store; holds no state, so there may be any number of them."""
 
     __slots__ = ("_dc", "_store")
 
@@ -109,7 +108,7 @@ class CertificateAuthority:
 
     @property
     def trust(self) -> Trust | None:
-        """What is trusted here; None before the first root."""
+        """The trust of this datacenter; None before the first root."""
         rows = self._store.table(ROOTS).rows()
         if not rows:
             return None
@@ -126,20 +125,20 @@ class CertificateAuthority:
 
     @property
     def leaf_life(self) -> timedelta:
-        """The longest life of a leaf of this datacenter that may be alive."""
+        """The longest life of a leaf of this datacenter that may still be valid."""
         row = self._store.table(CONFIG).get("config")
         told = row.value.get(_LINGERING, {}) if row else {}
         return longest_life(self.config, told, self._dc.clock())
 
     def require_trust(self) -> Trust:
-        """What is trusted here. Raises ApiError 500 before the first root."""
+        """Return the trust. Raises ApiError 500 before the first root."""
         trust = self.trust
         if trust is None:
             raise not_initialised()
         return trust
 
     def signer(self) -> Signer:
-        """What signs here. Raises ApiError 500 before there is anything."""
+        """Return the signing certificate and key. Raises ApiError 500 before there are any."""
         certificate = self.require_trust().active.signing_certificate
         document = self._store.private(_SIGNER)
         if document is None:
@@ -147,7 +146,7 @@ class CertificateAuthority:
         return Signer(certificate=certificate, key=load_key(document["PrivateKey"]))
 
     def answer(self) -> dict[str, Any]:
-        """The roots answer of docs/consul-api.md#roots. Raises ApiError 500 before the first root."""
+        """Return the roots answer of docs/consul-api.md#roots. Raises ApiError 500 before the first root."""
         trust = self.require_trust()
         rows = self._store.table(ROOTS).rows()
         return {
@@ -161,10 +160,11 @@ class CertificateAuthority:
         }
 
     def start(self) -> None:
-        """Write the starting configuration, or a leaf lifetime that was changed on the command line.
+        """Write the initial configuration, or a leaf lifetime that was changed on the command line.
 
-        In the primary also make the first root. A secondary that is started as a primary (its own was lost)
-        makes a root of the same trust domain; its intermediate's path length leaves nothing to cross-sign.
+        In the primary this also makes the first root. A secondary that is started as a primary (its own was
+        lost) makes a root of the same trust domain; the path length of its intermediate does not allow a
+        cross-signature.
         """
         with self._store.transaction():
             row = self._store.table(CONFIG).get("config")
@@ -186,7 +186,7 @@ class CertificateAuthority:
             self._write(rotated(trust, successor, self._dc.clock()), key)
 
     def configure(self, document: Mapping[str, Any]) -> None:
-        """Take a decoded PUT body. A new key rotates the root. Raises ApiError 500 in Consul's words."""
+        """Apply a decoded PUT body. A new key rotates the root. Raises ApiError 500 in Consul's words."""
         try:
             config = parse_config(document)
             key, root = self._successor(document)
@@ -196,7 +196,7 @@ class CertificateAuthority:
             raise ApiError(500, f"error configuring provider: {error}") from error
         with self._store.transaction():
             self._put_config(config)
-            self._store.touch(ROOTS)  # watchers of the roots wake, though nothing changed (configchange-*)
+            self._store.touch(ROOTS)  # Consul wakes watchers of unchanged roots too (configchange-*)
             if key is not None:
                 self.rotate(key, root)
 
@@ -212,7 +212,7 @@ class CertificateAuthority:
         return successor(document, self.require_trust(), self._dc.clock())
 
     def rotate(self, key: SigningKey, root: x509.Certificate | None = None) -> None:
-        """Make this key's root the active one, in the primary: its own certificate, or one made here."""
+        """Make this key's root active, in the primary: the given certificate, or one made here."""
         at = self._dc.clock()
         with self._store.transaction():
             trust, old = self.require_trust(), self.signer()
@@ -229,16 +229,19 @@ class CertificateAuthority:
             self._write(rotated(trust, successor, at), key)
 
     def install(self, trust: Trust, key: SigningKey) -> None:
-        """A secondary's new intermediate with its key, and all roots that come with it."""
+        """Install a secondary's new intermediate with its key, and all roots that come with it."""
         self._write(trust, key)
 
     def trust_more(self, trust: Trust) -> None:
-        """A secondary's roots without a new intermediate."""
+        """Install a secondary's roots without a new intermediate."""
         if trust != self.trust:
             self._write(trust, None)
 
     def sign_request(self, request: x509.CertificateSigningRequest, ttl: timedelta | None = None) -> str:
-        """Sign a secondary's intermediate; PEM. `ttl` is not the configured one. Raises RequestRefused."""
+        """Sign a secondary's intermediate; return PEM. `ttl` replaces the configured one.
+
+        Raises RequestRefused.
+        """
         trust = self.require_trust()
         with self._serial() as serial:
             certificate = sign_intermediate(
@@ -252,7 +255,7 @@ class CertificateAuthority:
         return certificate_pem(certificate)
 
     def issue_leaf(self, service: str) -> IssuedLeaf:
-        """A new key and certificate for a service, its name verbatim. Raises ApiError 500."""
+        """Issue a new key and certificate for a service, its name verbatim. Raises ApiError 500."""
         root = self.require_trust().active
         identity = self._identity(service)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -278,7 +281,7 @@ class CertificateAuthority:
         )
 
     def new_uid(self) -> str:
-        """What tells the name of one CA certificate from another's."""
+        """Return what distinguishes the names of CA certificates."""
         return "".join(self._dc.rng.choices(_UID, k=8))
 
     def _identity(self, service: str) -> ServiceId:
@@ -304,7 +307,7 @@ class CertificateAuthority:
         return new_root(certificate_pem(root))
 
     def _write(self, trust: Trust, key: SigningKey | None) -> None:
-        """All roots, each with the new index as Consul does it, and with them the key that signs."""
+        """Write all roots, each with the new index as in Consul, and with them the signing key."""
         table = self._store.table(ROOTS)
         with self._store.transaction():
             for row in table.rows():
@@ -326,7 +329,7 @@ class CertificateAuthority:
 
     @contextmanager
     def _serial(self) -> Iterator[int]:
-        """A serial number; given back if the certificate is refused."""
+        """Yield a serial number, which is given back if the certificate is refused."""
         with self._store.transaction():
             yield self._next_serial()
 

@@ -1,11 +1,11 @@
-"""The certificates of Consul Connect, made to its profiles. Pure: no clock, no store.
+"""Makes the certificates of Consul Connect by Consul's profiles. No effects: no clock, no store.
 
 See docs/consul-api.md#certificates.
 
-Four kinds leave here. A *root* signs itself and lives ten years. When it is replaced, its successor's key
-is *cross-signed* by it for seven days, so that whoever still trusts only the old root can follow the new
-one. A secondary datacenter gets an *intermediate* for the key in its request, which may sign leaves and
-nothing else. A *leaf* is a service's identity; none outlives the certificate that signs it.
+There are four kinds. A *root* signs itself and lives ten years. When it is replaced, it *cross-signs* the
+successor's key for seven days, so that a verifier that trusts only the old root can follow the new one. A
+secondary datacenter gets an *intermediate* for the key in its request, which may sign leaves only. A *leaf*
+is a service's identity; no leaf outlives the certificate that signs it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SECONDARY_NAME = re.compile(r"sec-[a-z0-9]+\.consul\.ca\.[0-9a-f-]+\.consul")
 
 
 class RequestRefused(Exception):
-    """A certificate that will not be signed. The text says which rule was broken."""
+    """A certificate will not be signed. The text says which rule was broken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +45,12 @@ class Signer:
 
     @property
     def key_id(self) -> bytes:
-        """What the certificates it signs name as their authority."""
+        """The key id that certificates signed by it name as their authority's."""
         return subject_key_id(self.certificate)
 
 
 def subject_key_id(certificate: x509.Certificate) -> bytes:
-    """The certificate's own statement, else Consul's way of computing it (an external root may lack it)."""
+    """Return the certificate's own key id, else Consul's way of computing one (external roots)."""
     try:
         stated = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     except x509.ExtensionNotFound:
@@ -59,14 +59,17 @@ def subject_key_id(certificate: x509.Certificate) -> bytes:
 
 
 def certificate_pem(certificate: x509.Certificate) -> str:
-    """PEM text, ending in a newline."""
+    """Return PEM text that ends in a newline."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def make_root(
     key: SigningKey, *, trust_domain: TrustDomain, serial: int, uid: str, at: datetime
 ) -> x509.Certificate:
-    """A self-signed root. `uid` tells its name from that of other roots. Not backdated, as in Consul."""
+    """Make a self-signed root. `uid` distinguishes its name from other roots'.
+
+    Not backdated, as in Consul.
+    """
     name = _name(f"pri-{uid}.consul.ca.{_short(trust_domain)}.consul")
     builder = _builder(name, name, key.public_key(), serial, (at, _years_after(at, ROOT_YEARS)))
     builder = _ca_extensions(builder, key.public_key(), key_id(key.public_key()), trust_domain, None)
@@ -74,7 +77,7 @@ def make_root(
 
 
 def check_external_root(certificate: x509.Certificate, key: SigningKey, at: datetime) -> None:
-    """Whether a root from elsewhere may become ours. Raises RequestRefused."""
+    """Raise RequestRefused if an external root may not become ours."""
     if certificate.public_key() != key.public_key():
         raise RequestRefused("the root certificate does not belong to the private key")
     try:
@@ -94,7 +97,7 @@ def check_external_root(certificate: x509.Certificate, key: SigningKey, at: date
 
 
 def cross_sign(successor: x509.Certificate, by: Signer, *, serial: int, at: datetime) -> x509.Certificate:
-    """The successor root as a certificate signed by `by`: its names and rights, seven days."""
+    """Return the successor root signed by `by`: its names and rights, valid for seven days."""
     not_before = at - BACKDATED
     not_after = min(not_before + CROSS_SIGNED_TTL, by.certificate.not_valid_after_utc)
     builder = _builder(
@@ -110,7 +113,7 @@ def cross_sign(successor: x509.Certificate, by: Signer, *, serial: int, at: date
 def intermediate_request(
     key: SigningKey, *, trust_domain: TrustDomain, uid: str
 ) -> x509.CertificateSigningRequest:
-    """What a secondary sends to the primary: its public key and the rights it asks for."""
+    """Return a secondary's request to the primary: its public key and the rights it asks for."""
     return (
         x509.CertificateSigningRequestBuilder()
         .subject_name(_name(f"sec-{uid}.consul.ca.{_short(trust_domain)}.consul"))
@@ -140,7 +143,7 @@ def sign_intermediate(
 def check_intermediate(
     certificate: x509.Certificate, key: SigningKey, root: x509.Certificate, trust_domain: TrustDomain
 ) -> None:
-    """Whether what a primary sent back is what was asked for. Raises RequestRefused."""
+    """Raise RequestRefused if a primary has not signed what was asked for."""
     if certificate.public_key() != key.public_key():
         raise RequestRefused("the intermediate certificate is not for our key")
     try:
@@ -164,7 +167,10 @@ def sign_leaf(
     at: datetime,
     ttl: timedelta,
 ) -> x509.Certificate:
-    """A service's certificate in the form of Consul 1.7–1.10. Raises RequestRefused once `by` has expired."""
+    """Return a service's certificate in the form of Consul 1.7–1.10.
+
+    Raises RequestRefused if `by` has expired.
+    """
     not_before, not_after = _window(by, at, ttl)
     builder = _builder(
         _name(leaf_name(identity)), by.certificate.subject, public_key, serial, (not_before, not_after)
@@ -183,14 +189,14 @@ def sign_leaf(
 
 
 def leaf_name(identity: ServiceId) -> str:
-    """`<service>.svc.<namespace>.<td8>.consul`, the service stripped for DNS and cut to fit a common name."""
+    """Return `<service>.svc.<namespace>.<td8>.consul`, the service made fit for DNS and for a common name."""
     rest = f".svc.{identity.namespace}.{_short(identity.trust_domain)}.consul"
     service = re.sub(r"[^a-z0-9]", "", identity.service.lower())
     return f"{service[: max(0, _LONGEST_NAME - len(rest))]}{rest}"
 
 
 def serial_hex(serial: int) -> str:
-    """A leaf's `SerialNumber`: bytes in hexadecimal, colons between."""
+    """Return a leaf's `SerialNumber`: bytes in hexadecimal with colons between."""
     return serial.to_bytes(max(1, (serial.bit_length() + 7) // 8), "big").hex(":")
 
 
@@ -219,7 +225,7 @@ def _check_request(
 
 
 def _requested_id(request: x509.CertificateSigningRequest) -> SigningId | None:
-    """The one name the request is for, None when it is anything but a trust domain."""
+    """Return the trust domain a request is for, None if it is for anything else."""
     try:
         names = list(request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
@@ -234,10 +240,10 @@ def _requested_id(request: x509.CertificateSigningRequest) -> SigningId | None:
 
 
 def _window(by: Signer, at: datetime, ttl: timedelta) -> tuple[datetime, datetime]:
-    """From a minute ago, for `ttl`, but not beyond the signer.
+    """Return the validity: from a minute ago, for `ttl`, but not beyond the signer's.
 
-    Lives shorter than Consul's least, as tests have them, are backdated by a tenth of themselves: a leaf of
-    one minute would otherwise be born expired.
+    Lives shorter than Consul's minimum, as in tests, are backdated by a tenth of themselves: otherwise a leaf
+    of one minute would be expired from the start.
     """
     if by.certificate.not_valid_after_utc <= at:
         raise RequestRefused("the signing certificate has expired")

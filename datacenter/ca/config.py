@@ -1,10 +1,10 @@
-"""The CA configuration of one datacenter: what it may say, and what it means. Pure.
+"""The CA configuration of one datacenter: its validation and its meaning. No effects.
 
 See docs/consul-api.md#ca-configuration.
 
-Two differences from Consul, both on the side of safety: a private key that was handed in is never shown
-again, and a configuration without a key therefore never rotates (Consul would go back to a generated root).
-`PUT /v1/connect/ca/rotate` does that deliberately.
+There are two differences from Consul, both for safety: a private key that was PUT is never shown again, and
+so a configuration without a key never rotates (Consul would return to a generated root). `PUT
+/v1/connect/ca/rotate` rotates on purpose.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _KNOWN = (
 
 
 class ConfigRefused(Exception):
-    """A configuration that Consul answers with 500; the text is the answer's."""
+    """Consul answers this configuration with 500; the text is the answer's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaConfig:
-    """A valid configuration. `shown` is `Config` as it was put, without the private key."""
+    """A valid configuration. `shown` is `Config` as it was PUT, without the private key."""
 
     shown: Mapping[str, Any]
     leaf_ttl: timedelta = DEFAULT_LEAF
@@ -53,7 +53,7 @@ class CaConfig:
     force_without_cross_signing: bool = False
 
     def document(self) -> dict[str, Any]:
-        """The answer to GET, without its indexes."""
+        """Return the answer to GET, without its indexes."""
         return {
             "Provider": PROVIDER,
             "Config": dict(self.shown),
@@ -63,7 +63,10 @@ class CaConfig:
 
 
 def starting_config(leaf_ttl: timedelta) -> CaConfig:
-    """What a datacenter begins with. A life outside Consul's bounds is shown with the flag that allows it."""
+    """Return the initial configuration.
+
+    A life outside Consul's bounds is shown with the flag that allows it.
+    """
     shown: dict[str, Any] = {"IntermediateCertTTL": "8760h", "LeafCertTTL": _hours(leaf_ttl)}
     if not SHORTEST_LEAF <= leaf_ttl <= LONGEST_LEAF:
         shown["SkipValidate"] = True
@@ -71,7 +74,7 @@ def starting_config(leaf_ttl: timedelta) -> CaConfig:
 
 
 def parse_config(document: Mapping[str, Any]) -> CaConfig:
-    """A decoded PUT body, or a stored `CaConfig.document()`. Raises ConfigRefused."""
+    """Read a decoded PUT body, or a stored `CaConfig.document()`. Raises ConfigRefused."""
     provider = document.get("Provider", "")
     if provider in {"vault", "aws-pca"}:
         text = f"CA provider {provider!r} needs a real Consul; an embedded datacenter has only {PROVIDER!r}"
@@ -98,9 +101,9 @@ def parse_config(document: Mapping[str, Any]) -> CaConfig:
 def lingering(
     before: CaConfig | None, told: Mapping[str, Any], after: CaConfig, at: datetime
 ) -> dict[str, Any]:
-    """What to keep beside `after`: until when leaves of a longer life, issued before, may be alive.
+    """Return what to keep beside `after`: until when longer-lived leaves, issued before, may be valid.
 
-    `told` is what was kept beside `before`; empty when there was nothing.
+    `told` is what was kept beside `before`; empty if nothing was.
     """
     life = timedelta(0) if before is None else longest_life(before, told, at)
     if life <= after.leaf_ttl:
@@ -109,14 +112,14 @@ def lingering(
 
 
 def longest_life(config: CaConfig, told: Mapping[str, Any], at: datetime) -> timedelta:
-    """The longest life of a leaf that may be alive."""
+    """Return the longest life of a leaf that may still be valid."""
     if not told or at >= datetime.fromisoformat(told["Until"]):
         return config.leaf_ttl
     return max(config.leaf_ttl, timedelta(seconds=told["Seconds"]))
 
 
 def handed_in(document: Mapping[str, Any]) -> tuple[str, str]:
-    """`PrivateKey` and `RootCert` of a decoded PUT body, each "" when it is not there."""
+    """Return `PrivateKey` and `RootCert` of a decoded PUT body, each "" if absent."""
     given = _canonical(document.get("Config") or {})
     return str(given.get(_SECRET) or ""), str(given.get("RootCert") or "")
 
@@ -168,7 +171,10 @@ def _duration(given: Mapping[str, Any], key: str, default: timedelta) -> timedel
 
 
 def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Known keys in their usual spelling, whatever their case; others as they are (Consul keeps them)."""
+    """Return known keys in their usual spelling, whatever their case.
+
+    Others unchanged, as Consul keeps them.
+    """
     spelling = {key.lower(): key for key in _KNOWN}
     return {spelling.get(key.lower(), key): value for key, value in given.items()}
 

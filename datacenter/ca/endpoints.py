@@ -2,8 +2,9 @@
 
 See docs/consul-api.md#roots and #ca-configuration.
 
-`PUT /v1/connect/ca/rotate` is our own: a new root from a key made here, of the configured kind or of the
-one in the body (`{"PrivateKeyType": "rsa", "PrivateKeyBits": 2048}`). With Consul one must paste a key.
+`PUT /v1/connect/ca/rotate` is our own: it makes a new root from a key made here, of the configured kind or of
+the kind in the body (`{"PrivateKeyType": "rsa", "PrivateKeyBits": 2048}`). With Consul an operator must paste
+a key.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _BOOLEANS = {"1": True, "t": True, "true": True, "": True, "0": False, "f": Fals
 
 
 def routes(dc: Datacenter) -> list[Route]:
-    """Every endpoint of this module."""
+    """Return every endpoint of this module."""
     api = _AgentEndpoints(dc)
     return [
         Route("GET", "/v1/agent/connect/ca/roots", api.roots),
@@ -51,7 +52,7 @@ def routes(dc: Datacenter) -> list[Route]:
 
 
 class _AgentEndpoints:
-    """What an agent serves from its cache."""
+    """The endpoints that an agent serves from its cache."""
 
     def __init__(self, dc: Datacenter) -> None:
         self._ca = CertificateAuthority(dc)
@@ -59,16 +60,16 @@ class _AgentEndpoints:
         self._asked_for_roots = False
 
     async def roots(self, request: Request) -> Reply:
-        """No token needed, even with a default of deny."""
+        """Answer without a token, even with a default of deny."""
         answer = self._ca.answer()
         hit = self._asked_for_roots and request.index == 0
         self._asked_for_roots = True
         return Reply(value=answer, topics=(ROOTS,), meta=QueryMeta.PLAIN, headers=_cache_headers(hit, 0))
 
     async def leaf(self, request: Request) -> Reply:
-        """Needs service:write. Blocks on an index of its own, so the frame does not.
+        """Return a leaf; needs service:write. It blocks on an index of its own, so the frame does not block.
 
-        `?reissue` is our own: another leaf, whatever the age of the one in the cache.
+        `?reissue` is our own: it issues another leaf, whatever the age of the cached one.
         """
         service = request.params["service"]
         require(request.authorizer.service_write(service))
@@ -104,7 +105,7 @@ async def _server_roots(dc: Datacenter, request: Request) -> Reply:
         pems = [
             pem for root in answer["Roots"] for pem in (root["RootCert"], *(root["IntermediateCerts"] or ()))
         ]
-        # An external root may come without its last newline, which would glue it to the next one.
+        # An external root may lack its last newline, which would join it to the next one.
         return Reply(value="".join(f"{pem.strip()}\n" for pem in pems), content_type=PEM_CHAIN)
     return Reply(value=answer, topics=(ROOTS,), meta=QueryMeta.PLAIN)
 
@@ -120,7 +121,7 @@ async def _read_configuration(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _write_configuration(dc: Datacenter, request: Request) -> Reply:
-    """Sent on with `?dc=` like any other, but for a private key: none crosses a wire between datacenters."""
+    """Forward with `?dc=` as usual, except for a private key: none is sent between datacenters."""
     require(request.authorizer.operator_write())
     document = decode_or_bad_request(request.body, _CONFIGURATION)
     elsewhere = request.query.get("dc", "")

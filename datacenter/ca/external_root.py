@@ -1,4 +1,4 @@
-"""A root that an operator hands in: its key alone, or key and certificate from elsewhere. Pure."""
+"""A root that an operator provides: its key alone, or key and certificate. No effects."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from datacenter.ca.trust import Trust, parse_certificate
 def successor(
     document: Mapping[str, Any], trust: Trust, at: datetime
 ) -> tuple[SigningKey, x509.Certificate | None] | tuple[None, None]:
-    """The key and root to rotate to, no root where one is to be made; nothing when it is the active one.
+    """Return key and root to rotate to, without a root if one is to be made; None for the active one.
 
-    `document` is a decoded PUT body. Raises ConfigRefused, InvalidKey or RequestRefused.
+    `document` is a decoded PUT body. Raises ConfigRefused, InvalidKey, RequestRefused.
     """
     key_text, root_text = handed_in(document)
     active = trust.active.certificate
@@ -41,7 +41,7 @@ def successor(
 
 
 def _check_distinct(root: x509.Certificate, trust: Trust) -> None:
-    """Verifiers find an issuer by its name, and tell two of one name apart by their key identifiers."""
+    """Require another name or key id than other roots have: verifiers find issuers by these."""
     for other in trust.roots:
         known = other.certificate
         alike = known.subject == root.subject and known.public_key() != root.public_key()

@@ -1,7 +1,7 @@
-"""Keys of a certificate authority: their kinds, their text form, and how Consul names them.
+"""Keys of a certificate authority: their kinds, their text form, and their ids as in Consul.
 
-A private key is only ever generated here or read from a private document. Nothing in this module prints,
-logs or raises one.
+A private key is only generated here or read from a private document. This module prints, logs and raises
+none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARSED_KEYS = 4  # the signing key, and those of the tests that run several dat
 
 
 class InvalidKey(ValueError):
-    """Not a key, or not one an authority may use. The text never holds the key."""
+    """The text is no key, or of a kind an authority may not use. The error never quotes the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ DEFAULT_KIND = KeyKind("ec", 256)
 
 
 def generate_key(kind: KeyKind = DEFAULT_KIND) -> SigningKey:
-    """A fresh key from OpenSSL's own randomness. RSA 4096 takes seconds: not for an event loop."""
+    """Return a new key from OpenSSL's own randomness. RSA 4096 takes seconds: not for an event loop."""
     if kind.type == "rsa":
         return rsa.generate_private_key(public_exponent=65537, key_size=kind.bits)
     return ec.generate_private_key(_CURVES[kind.bits]())
 
 
 async def generate_key_aside(kind: KeyKind) -> SigningKey:
-    """A fresh key; RSA takes long enough to stop a whole datacenter, so not on its thread."""
+    """Return a new key made in another thread, since RSA would stop the whole datacenter."""
     if kind.type == "rsa":
         return await trio.to_thread.run_sync(generate_key, kind)
     return generate_key(kind)
@@ -71,11 +71,11 @@ async def generate_key_aside(kind: KeyKind) -> SigningKey:
 
 @functools.lru_cache(maxsize=_PARSED_KEYS)
 def load_key(pem: str) -> SigningKey:
-    """Read an unencrypted PEM key of any of the kinds. Raises InvalidKey."""
+    """Read an unencrypted PEM key. Raises InvalidKey."""
     try:
         key = serialization.load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        # Without its cause: OpenSSL's texts may quote what it was given.
+        # Without its cause: OpenSSL's texts may quote their input.
         raise InvalidKey("the private key is not an unencrypted PEM key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise InvalidKey("private key type must be either 'ec' or 'rsa'")
@@ -84,7 +84,7 @@ def load_key(pem: str) -> SigningKey:
 
 
 def key_pem(key: SigningKey) -> str:
-    """SEC1 ("EC PRIVATE KEY") or PKCS #1 text, the forms Consul writes."""
+    """Return SEC1 ("EC PRIVATE KEY") or PKCS #1 text, the forms Consul writes."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -93,7 +93,7 @@ def key_pem(key: SigningKey) -> str:
 
 
 def kind_of(public_key: PublicKeyTypes | CertificatePublicKeyTypes) -> KeyKind:
-    """The kind of a key. Raises InvalidKey for one an authority may not use."""
+    """Return the kind of a key. Raises InvalidKey for one an authority may not use."""
     match public_key:
         case ec.EllipticCurvePublicKey() if isinstance(public_key.curve, tuple(_CURVES.values())):
             return KeyKind("ec", public_key.curve.key_size)
@@ -104,12 +104,12 @@ def kind_of(public_key: PublicKeyTypes | CertificatePublicKeyTypes) -> KeyKind:
 
 
 def key_id(public_key: PublicKeyTypes | CertificatePublicKeyTypes) -> bytes:
-    """Consul's subject key identifier: SHA-256 over the SubjectPublicKeyInfo, 32 bytes (seen on 1.10.12)."""
+    """Return Consul's subject key id: SHA-256 of the SubjectPublicKeyInfo, 32 bytes (seen on 1.10.12)."""
     return hashlib.sha256(
         public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     ).digest()
 
 
 def colon_hex(data: bytes) -> str:
-    """`0a:1b:…`: how Consul prints fingerprints, key ids and serials."""
+    """Return `0a:1b:…`, the form in which Consul prints fingerprints, key ids and serials."""
     return data.hex(":")

@@ -1,12 +1,12 @@
-"""The leaf certificates an agent hands out: a cache by token and service, and when a leaf is replaced.
+"""The leaf certificates of an agent: a cache by token and service, and when a leaf is replaced.
 
-See docs/consul-api.md#leaf. A leaf is replaced when a random point between 60 and 90 % of its life has
-passed, and when the signing key of the datacenter has changed: then a caller who waits gets the new one after
+See docs/consul-api.md#leaf. A leaf is replaced after a random point between 60 and 90 % of its life, and when
+the signing key of the datacenter has changed. In the latter case a caller that blocks gets the new leaf after
 a random part of `leaf_rotation_jitter`, so that a rotation does not bring the whole fleet at one moment, and
-a caller who does not wait gets it at once. Replacement needs a caller: nobody asks, nothing happens.
+a caller that does not block gets it at once. Without a caller no leaf is replaced.
 
-Consul renews leaves that live less than ten minutes on every fetch; here they follow the same shares of
-their life, since a blocking read that never blocks is a busy loop.
+Consul renews leaves that live less than ten minutes at every fetch. Here they follow the same shares of their
+life, since a blocking read that never blocks would be a busy loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from datacenter.http.context import Datacenter
 from datacenter.state.errors import ApiError
 
 EARLIEST_RENEWAL, LATEST_RENEWAL = 0.6, 0.9
-RETRY_SECONDS = 30.0  # within which a leaf is tried again that could not be replaced
+RETRY_SECONDS = 30.0  # before the next attempt for a leaf that could not be replaced
 FORGOTTEN_AFTER = timedelta(hours=72)
 
 _LONGEST_PAUSE = 30.0  # so that a wall clock set forward is noticed
@@ -33,13 +33,13 @@ class _Cached:
     issued_at: datetime
     renew_at: datetime
     used_at: datetime
-    replace_at: float | None = None  # trio time, once the signing key has changed
-    hold_until: float = 0.0  # trio time: no signature was to be had for another one
+    replace_at: float | None = None  # by trio's clock, once the signing key has changed
+    hold_until: float = 0.0  # by trio's clock: until then no signature is available for another leaf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A leaf, and whether it lay in the cache and for how many seconds."""
+    """A leaf, whether it came from the cache, and its age there in seconds."""
 
     leaf: IssuedLeaf
     hit: bool
@@ -47,7 +47,10 @@ class Fetched:
 
 
 class Leaves:
-    """The cache of one datacenter's agent. In memory: a restart issues every leaf again, when asked."""
+    """The cache of one datacenter's agent.
+
+    In memory: after a restart every leaf is issued again on request.
+    """
 
     def __init__(self, dc: Datacenter) -> None:
         self._dc = dc
@@ -57,10 +60,10 @@ class Leaves:
     async def fetch(
         self, service: str, *, token: str, index: int, wait: float, reissue: bool = False
     ) -> Fetched:
-        """The leaf of a service for a token; with `index`, only once it is newer or `wait` seconds are over.
+        """Return a service's leaf for a token; with `index`, once it is newer or after `wait` seconds.
 
-        With `reissue` another one than the one in the cache. Raises ApiError when there is no authority, no
-        such name can be, or a leaf is needed and too many are.
+        With `reissue` another one than the cached one. Raises ApiError if there is no authority, if the name
+        is impossible, or if a new leaf is needed and too many are being issued.
         """
         deadline = trio.current_time() + wait
         key = (token, service)
@@ -75,11 +78,11 @@ class Leaves:
             since = self._dc.store.index
             cached = await self._current(key, index)
         age = self._dc.clock() - cached.issued_at
-        hit = cached is before and index == 0  # an agent calls whatever it had to wait for a MISS
+        hit = cached is before and index == 0  # an agent calls every answer it waited for a MISS
         return Fetched(leaf=cached.leaf, hit=hit, age=int(age.total_seconds()))
 
     async def _current(self, key: tuple[str, str], index: int) -> _Cached:
-        """The cached leaf, replaced if it is time to and a signature is to be had."""
+        """Return the cached leaf, replaced if it is due and a signature is available."""
         now = self._dc.clock()
         cached = self._cache.get(key)
         if cached is None or now > cached.leaf.certificate.not_valid_after_utc:
@@ -93,7 +96,7 @@ class Leaves:
         return cached
 
     async def _issue_in_turn(self, key: tuple[str, str]) -> _Cached:
-        """A leaf that cannot be done without. Raises ApiError 429 when there is none soon."""
+        """Issue a leaf that is needed. Raises ApiError 429 if no signature is available soon."""
         before, refusal = self._cache.get(key), None
         try:
             await self._dc.csr_limit.wait(self._ca.config.csr_per_second)
@@ -101,7 +104,7 @@ class Leaves:
             refusal = error
         meanwhile = self._cache.get(key)
         if meanwhile is not None and meanwhile is not before:
-            return meanwhile  # somebody else's wait was over first
+            return meanwhile  # another caller's wait was over first
         if refusal is not None:
             raise refusal
         return self._issue(key, self._dc.clock())

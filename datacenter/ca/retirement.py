@@ -1,10 +1,10 @@
-"""When a root that was rotated out may go: once no leaf under it can be alive anywhere in the federation.
+"""Retires roots that were rotated out, once no leaf under them can be valid anywhere in the federation.
 
-Consul lets each datacenter decide by its own leaf lifetime, and a datacenter that was cut off signs on under
-a root the others have long forgotten. Here the primary decides for all. Every datacenter reports, when it
-joins and whenever it changes, how long its leaves live and under which root it signs. A root stays for twice
-the longest of those lives after the last datacenter stopped signing under it, and as long as one has not.
-A secondary keeps what the primary lists, as of the primary's last word.
+In Consul each datacenter decides by its own leaf lifetime, and a datacenter that was cut off goes on signing
+under a root that the others have dropped. Here the primary decides for all. Every datacenter reports, when it
+joins and whenever that changes, how long its leaves live and under which root it signs. A root stays for
+twice the longest of these lives after the last datacenter stopped signing under it, and as long as one has
+not stopped. A secondary keeps what the primary lists, by the primary's last answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LISTED = "primary-roots"  # in a secondary: what the primary listed last
 
 
 def longest_leaf_life(dc: Datacenter) -> timedelta:
-    """How long any leaf of the federation may live, as far as is known here."""
+    """Return how long any leaf of the federation may live, as far as known here."""
     reported = [float(row.value.get("LeafTTL", 0)) for row in dc.store.table(DATACENTERS).rows()]
     row = dc.store.table(_TABLE).get(_LISTED)
     told = float(row.value["LeafTTL"]) if row else 0.0
@@ -40,7 +40,7 @@ def retire(dc: Datacenter) -> None:
 
 
 def take_report(dc: Datacenter, name: str, *, address: str, leaf_ttl: float, root_id: str) -> None:
-    """In the primary: what a secondary says of itself."""
+    """Take a secondary's report, in the primary."""
     table = dc.store.table(DATACENTERS)
     value = {"Address": address, "LeafTTL": leaf_ttl, "RootID": root_id, "Signed": []}
     row = table.get(name)
@@ -53,9 +53,9 @@ def take_report(dc: Datacenter, name: str, *, address: str, leaf_ttl: float, roo
 
 
 def take_request(dc: Datacenter, name: str) -> None:
-    """In the primary: a secondary is about to sign under the active root, though it may die before it does.
+    """Note, in the primary, that a secondary is about to sign under the active root.
 
-    Until its next report it is not known whether it has got there: it may sign under either.
+    Until its next report it may be signing under either root.
     """
     table = dc.store.table(DATACENTERS)
     row = table.get(name)
@@ -66,7 +66,7 @@ def take_request(dc: Datacenter, name: str) -> None:
 
 
 def take_listing(dc: Datacenter, root_ids: Collection[str], leaf_ttl: float) -> None:
-    """In a secondary: what the primary lists, and the longest life it knows of."""
+    """Take the primary's list of roots and its longest leaf life, in a secondary."""
     table, value = dc.store.table(_TABLE), {"IDs": sorted(root_ids), "LeafTTL": leaf_ttl}
     row = table.get(_LISTED)
     if row is None or row.value != value:
@@ -74,7 +74,7 @@ def take_listing(dc: Datacenter, root_ids: Collection[str], leaf_ttl: float) -> 
 
 
 def _left(dc: Datacenter, root_ids: Collection[str]) -> None:
-    """A datacenter signs under those roots no longer: the time of the last leaves under them begins now."""
+    """Note that a datacenter has stopped signing under those roots: the time of their last leaves begins."""
     ca = CertificateAuthority(dc)
     trust = ca.require_trust()
     roots = tuple(
@@ -85,7 +85,7 @@ def _left(dc: Datacenter, root_ids: Collection[str]) -> None:
 
 
 def _held(dc: Datacenter) -> set[str]:
-    """Roots that must stay whatever their age."""
+    """Return the roots that must stay, whatever their age."""
     row = dc.store.table(_TABLE).get(_LISTED)
     listed = {str(root_id) for root_id in row.value["IDs"]} if row else set()
     return listed.union(*(signing_under(each.value) for each in dc.store.table(DATACENTERS).rows()))

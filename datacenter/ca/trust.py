@@ -1,9 +1,9 @@
-"""What a datacenter trusts and signs with, as a value, and every change of it as a function. Pure.
+"""What a datacenter trusts and signs with, as a value, and every change of it as a function. No effects.
 
-A `Trust` is one trust domain and its roots, exactly one of them active. In the primary the active root's
-own key signs leaves; in a secondary an intermediate does, the one whose key id is `signing_key_id`. Roots
-that were rotated out stay, inactive, until no leaf under them can be alive any more; an intermediate
-certificate travels in `intermediates` and is never trusted by itself.
+A `Trust` is one trust domain and its roots, exactly one of them active. In the primary the active root's own
+key signs leaves; in a secondary the intermediate with the key id `signing_key_id` does. Roots that were
+rotated out stay, inactive, until no leaf under them can be valid; an intermediate is in `intermediates` and
+is never trusted by itself.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from datacenter.ca.keys import colon_hex, kind_of
 ROOT_NAME = "Consul CA Primary Cert"
 ROTATED_OUT_AT = "RotatedOutAt"
 
-MOST_BRIDGES = 6  # so many rotations may be missed; verifiers bound the depth of a chain
-RECENT = timedelta(minutes=1)  # as late as a handshake under way, or a watch of the roots, may be
+MOST_BRIDGES = 6  # rotations that a verifier may miss; verifiers limit the depth of a chain
+RECENT = timedelta(minutes=1)  # the longest delay of a handshake under way, or of a watch of the roots
 
 
 @lru_cache(maxsize=64)
 def parse_certificate(pem: str) -> x509.Certificate:
-    """One certificate, parsed once. Raises ValueError."""
+    """Return one certificate, parsed once. Raises ValueError."""
     return x509.load_pem_x509_certificate(pem.encode())
 
 
 def timestamp(at: datetime) -> str:
-    """`2026-11-22T20:40:58Z`."""
+    """Return `2026-11-22T20:40:58Z`."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """A trusted root as one datacenter lists it. `signing_key_id` is whose key signs leaves here."""
+    """A trusted root as one datacenter lists it. `signing_key_id`: the key that signs leaves here."""
 
     pem: str
     intermediates: tuple[str, ...] = ()
     signing_key_id: str
     active: bool
-    rotated_out_at: datetime | None = None  # never shown: when it stopped being the one that signs here
+    rotated_out_at: datetime | None = None  # when it stopped signing here; not shown
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -74,7 +74,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """All roots of one trust domain; never without an active one."""
+    """All roots of one trust domain, of which one is active."""
 
     trust_domain: TrustDomain
     roots: tuple[Root, ...]
@@ -85,12 +85,12 @@ class Trust:
         return next(root for root in self.roots if root.active)
 
     def find(self, root_id: str) -> Root | None:
-        """The root of this ID."""
+        """Return the root of this ID."""
         return next((root for root in self.roots if root.id == root_id), None)
 
 
 def new_root(certificate_pem: str, *, bridges: Sequence[str] = ()) -> Root:
-    """A root whose own key signs: the primary's. `bridges` (PEM) lead to it from earlier roots."""
+    """Return a root whose own key signs, the primary's. `bridges` (PEM) lead to it from earlier roots."""
     return Root(
         pem=certificate_pem,
         intermediates=tuple(bridges),
@@ -100,17 +100,17 @@ def new_root(certificate_pem: str, *, bridges: Sequence[str] = ()) -> Root:
 
 
 def rotated(trust: Trust, successor: Root, at: datetime) -> Trust:
-    """The successor signs from now on; the others stay trusted. Coming back to an old root is allowed."""
+    """Return the trust with another root that signs; the others stay trusted. An old root may return."""
     others = (_retired(root, at) for root in trust.roots if root.id != successor.id)
     return replace(trust, roots=(successor, *others))
 
 
 def earlier_bridges(trust: Trust, at: datetime, *, lagging: bool) -> list[str]:
-    """At a rotation: the bridges to the root that is replaced, for whoever trusts not even that one yet.
+    """Return the bridges to the root that a rotation replaces, for verifiers that lag behind it.
 
-    As Consul, the primary sends the newest bridge alone, but for two cases. When rotations follow one another
-    within a minute, a handshake may have begun before several of them: so those of the last minute are sent.
-    And while a datacenter lags behind (`lagging`), all that are valid.
+    Like Consul, the primary sends the newest bridge alone, with two exceptions. If rotations follow within a
+    minute, a handshake may have begun before several of them, so the bridges of the last minute are sent.
+    While a datacenter lags behind (`lagging`), all valid ones are sent.
     """
     kept = []
     for pem in trust.active.intermediates:
@@ -122,9 +122,9 @@ def earlier_bridges(trust: Trust, at: datetime, *, lagging: bool) -> list[str]:
 
 
 def pruned(trust: Trust, at: datetime, keep: timedelta, held: Collection[str] = ()) -> Trust:
-    """Without the roots rotated out longer than `keep` ago, which is twice the life of a leaf.
+    """Return the trust without roots rotated out longer than `keep` ago, twice the life of a leaf.
 
-    Those whose IDs are `held` stay.
+    Roots whose IDs are `held` stay.
     """
 
     def alive(root: Root) -> bool:
@@ -136,10 +136,10 @@ def pruned(trust: Trust, at: datetime, keep: timedelta, held: Collection[str] = 
 
 
 def followed(ours: Trust, theirs: Trust, at: datetime) -> Trust:
-    """A secondary that cannot be signed yet trusts what the primary trusts, and signs as before.
+    """Return the trust of a secondary that the primary does not sign yet: more roots, the same signing.
 
-    So a sidecar here learns a new root even while the primary refuses us an intermediate under it. Nothing
-    is added once the primary's active root is known: a root that was pruned here must not come back.
+    So a sidecar here learns a new root even while the primary refuses us an intermediate under it. Once the
+    primary's active root is known no root is added, since a root that was pruned here must not return.
     """
     if ours.trust_domain != theirs.trust_domain or ours.find(theirs.active.id) is not None:
         return ours
@@ -152,10 +152,10 @@ def followed(ours: Trust, theirs: Trust, at: datetime) -> Trust:
 
 
 def signed(ours: Trust | None, theirs: Trust, intermediate_pem: str, at: datetime) -> Trust:
-    """A secondary after the primary has signed its new intermediate under the primary's active root.
+    """Return the trust of a secondary whose new intermediate the primary has signed.
 
-    Under the same root as before the intermediates grow by one, so that leaves of the previous one still
-    find their issuer; those that have expired are dropped. Of another trust domain nothing is kept.
+    Under the same root as before the intermediates grow by one, so that leaves of the previous one still find
+    their issuer; expired ones are dropped. Nothing of another trust domain is kept.
     """
     if ours is not None and ours.trust_domain != theirs.trust_domain:
         ours = None
@@ -183,13 +183,13 @@ def signed(ours: Trust | None, theirs: Trust, intermediate_pem: str, at: datetim
 
 
 def past_half_life(certificate: x509.Certificate, at: datetime) -> bool:
-    """Whether more than half of the validity has gone: when a secondary renews its intermediate."""
+    """Return whether more than half of the validity has passed: a secondary then renews its intermediate."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return at - begin > (end - begin) / 2
 
 
 def root_document(root: Root, trust_domain: TrustDomain) -> dict[str, Any]:
-    """One element of `Roots`, without its indexes.
+    """Return one element of `Roots`, without its indexes.
 
     See docs/consul-api.md#roots.
     """
@@ -212,7 +212,7 @@ def root_document(root: Root, trust_domain: TrustDomain) -> dict[str, Any]:
 
 
 def root_of_document(document: Mapping[str, Any]) -> Root:
-    """The root of an element of `Roots`. Raises KeyError, TypeError or ValueError for anything else."""
+    """Return the root of an element of `Roots`. Raises KeyError, TypeError, ValueError for anything else."""
     pem = str(document["RootCert"])
     kind_of(parse_certificate(pem).public_key())
     intermediates = tuple(str(pem) for pem in document["IntermediateCerts"] or ())
@@ -227,19 +227,19 @@ def root_of_document(document: Mapping[str, Any]) -> Root:
 
 
 def stored_root(root: Root, trust_domain: TrustDomain) -> dict[str, Any]:
-    """The root as the store keeps it: `root_document`, and when it was rotated out."""
+    """Return the root as the store keeps it: `root_document`, and when it was rotated out."""
     at = root.rotated_out_at
     return root_document(root, trust_domain) | {ROTATED_OUT_AT: at.isoformat() if at else None}
 
 
 def root_of_stored(document: Mapping[str, Any]) -> Root:
-    """The root of a `stored_root`."""
+    """Return the root of a `stored_root`."""
     at = document[ROTATED_OUT_AT]
     return replace(root_of_document(document), rotated_out_at=datetime.fromisoformat(at) if at else None)
 
 
 def trust_of_answer(answer: Mapping[str, Any]) -> Trust:
-    """What a roots answer says. Raises KeyError, TypeError or ValueError for anything else."""
+    """Return the trust of a roots answer. Raises KeyError, TypeError, ValueError for anything else."""
     roots = tuple(root_of_document(document) for document in answer["Roots"])
     if sum(root.active for root in roots) != 1:
         raise ValueError("the roots answer does not have exactly one active root")

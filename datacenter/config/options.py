@@ -1,4 +1,4 @@
-"""The command line and the TOML file of `sidecar datacenter`, read into Settings; every mistake at once.
+"""Reads the command line and the TOML file of `sidecar datacenter` into Settings, with all mistakes at once.
 
     sidecar datacenter -name dc1 -data-dir /var/lib/dc1
     sidecar datacenter -config dc1.toml -log-level debug
@@ -27,7 +27,7 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class UsageMistake(Exception):
-    """The command line itself cannot be read."""
+    """The command line cannot be parsed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ def _switch(text: str) -> bool:
 
 
 def read_settings(flags: Mapping[str, object]) -> tuple[Settings | None, list[str]]:
-    """The settings, or everything that is wrong with them."""
+    """Return the settings, or everything that is wrong with them."""
     mistakes: list[str] = []
     values = _read_file(flags["config"], mistakes) if "config" in flags else {}
     tokens, token_mistakes = parse_tokens(values.pop("tokens", []))
@@ -157,7 +157,7 @@ def read_settings(flags: Mapping[str, object]) -> tuple[Settings | None, list[st
 
 
 class _Reader:
-    """Takes values one by one; a mistake is noted, and something of the right type returned."""
+    """Reads values one by one; notes a mistake, and returns a value of the right type."""
 
     def __init__(self, values: Mapping[str, object], mistakes: list[str]) -> None:
         self._values = values
@@ -202,7 +202,7 @@ class _Reader:
         return value
 
     def file(self, name: str) -> str:
-        """The content of the file, without the white space around it."""
+        """Return the content of the file without outer white space."""
         path = self.text(name)
         if not path:
             return ""
@@ -257,7 +257,7 @@ def _check_together(settings: Settings, mistakes: list[str]) -> None:
 
 
 def _host(address: str) -> str:
-    """The host to be known by: never a wildcard, never a socket's path."""
+    """Return the host that others can use: never a wildcard, never a socket's path."""
     host = address.rpartition(":")[0].strip("[]")
     wildcard = host in {"", "0.0.0.0", "::"}  # noqa: S104  compared, not bound
     return "127.0.0.1" if address.startswith("unix://") or wildcard else host

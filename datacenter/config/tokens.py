@@ -1,4 +1,4 @@
-"""`[[tokens]]` of the settings file: secrets and what they may do, in the words of Consul's rules.
+"""Reads `[[tokens]]` of the settings file: secrets and their rights, in the terms of Consul's rules.
 
 [[tokens]]
 secret = "6f2a…"
@@ -38,11 +38,11 @@ _PLAIN = ("agent", "operator")
 
 
 class _Mistake(Exception):
-    """One thing wrong with a token; secrets are never part of the text."""
+    """A mistake in a token; the text never quotes a secret."""
 
 
 def parse_tokens(value: object) -> tuple[tuple[Token, ...], list[str]]:
-    """The tokens, and every mistake in them; a mistaken one is left out."""
+    """Return the tokens, and every mistake in them; a token with a mistake is left out."""
     if not isinstance(value, list):
         return (), ["tokens: write each as [[tokens]]"]
     tokens: list[Token] = []

@@ -1,12 +1,12 @@
-"""`sidecar demo`: two federated datacenters and a sidecar beside each service, told step by step.
+"""`sidecar demo`: two federated datacenters with a sidecar beside each service, shown step by step.
 
-    mesh.py     which processes, addresses and registrations
+    mesh.py     the processes, addresses and registrations
     origin.py   the workload, a plain HTTP server
-    story.py    the steps, each of which looks before it says that it held
-    looking.py  waiting until something is so; requests that never stop
-    http.py     one request, one connection
+    story.py    the steps; each one checks its result before it says that it held
+    looking.py  waiting for a condition; requests that never stop
+    http.py     one request on one connection
 
-It uses only what a user would: processes, HTTP, TCP.
+It uses only what a user can: processes, HTTP, TCP.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from datacenter.demo.story import STEPS, Story, Told
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the story. Exit status 0 only if every step held (`--keep`: and the person ended it)."""
+    """Run the story. Exit status 0 only if every step held (with `--keep`: and the user ended it)."""
     parser = argparse.ArgumentParser(prog="sidecar demo", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="plain output; exit 0 only if every step held")
     parser.add_argument("--keep", action="store_true", help="leave the mesh running until Ctrl-C")
@@ -90,7 +90,7 @@ async def _tell(console: Console, story: Story) -> list[Told]:
         mark = "[green]held[/]" if held else "[red]FAILED[/]"
         console.print(f"{number}/{len(STEPS)} {title} … {mark} ({row.seconds:.1f} s)")
         if not held:
-            break  # the later steps stand on this one
+            break  # the later steps depend on this one
     for name, status in story.processes.ended().items():
         told.append(
             Told(title=f"process “{name}”", seen=f"ended by itself, status {status}", held=False, seconds=0)

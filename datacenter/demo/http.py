@@ -1,4 +1,4 @@
-"""The few HTTP calls the story makes, exactly as `curl` would make them: one connection each."""
+"""The HTTP calls of the story, as `curl` makes them: one connection each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Answer:
 
 
 class Unanswered(Exception):
-    """No HTTP answer came: refused, reset, closed without a byte, or too slow."""
+    """There was no HTTP answer: refused, reset, closed without a byte, or too slow."""
 
 
 async def call(method: str, url: str, body: object = None, *, seconds: float = 5.0) -> Answer:

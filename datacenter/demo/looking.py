@@ -1,4 +1,4 @@
-"""How the story looks at the mesh: until something is so, and with requests that never stop."""
+"""How the story checks the mesh: by waiting for conditions, and with requests that never stop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from datacenter.demo.http import Answer, Unanswered, get
 
 
 class StepFailed(Exception):
-    """What the step promises was not seen; the text says what was seen instead."""
+    """A step's promise was not kept; the text says what was seen instead."""
 
 
 async def until(what: str, seconds: float, look: Callable[[], Awaitable[bool]]) -> None:
-    """Look again and again until it is so.
+    """Check again and again until the condition holds.
 
     Raises:
-        StepFailed: it was not so within `seconds`.
+        StepFailed: it did not hold within `seconds`.
     """
     last = ""
     with trio.move_on_after(seconds):
@@ -33,7 +33,7 @@ async def until(what: str, seconds: float, look: Callable[[], Awaitable[bool]]) 
 
 
 async def answered(url: str) -> Answer | None:
-    """The answer of a GET, or None when there was none."""
+    """Return the answer of a GET, or None if there was none."""
     try:
         return await get(url)
     except Unanswered:
@@ -42,7 +42,7 @@ async def answered(url: str) -> Answer | None:
 
 @dataclass(slots=True)
 class Tally:
-    """Requests asked and failed so far."""
+    """Requests sent and failed so far."""
 
     asked: int = 0
     failed: int = 0
@@ -53,7 +53,7 @@ class Tally:
         self.failed += not held
 
     def reaches(self, asked: int) -> Callable[[], Awaitable[bool]]:
-        """Whether so many have been asked, as a question for `until`."""
+        """Return a condition for `until`: that so many requests were sent."""
 
         async def enough() -> bool:
             return self.asked >= asked
@@ -62,14 +62,14 @@ class Tally:
 
 
 async def ask_forever(url: str, tally: Tally) -> None:
-    """One request after the other, each over a connection of its own."""
+    """Send one request after another, each on a connection of its own."""
     while True:
         answer = await answered(url)
         tally.note(answer is not None and answer.status == 200)
 
 
 async def hold_open(url: str, tally: Tally) -> None:
-    """One request after the other, all over one connection; if it breaks, that is a failure and the end."""
+    """Send one request after another on one connection; if it breaks, count a failure and end."""
     async with await connect(url) as stream:
         while await ask_on(stream) is not None:
             tally.note(True)
@@ -84,7 +84,7 @@ async def connect(url: str) -> trio.SocketStream:
 
 
 async def ask_on(stream: trio.SocketStream) -> str | None:
-    """One request to the origin over an open connection: the line it answers, or None if there is none."""
+    """Send one request to the origin on an open connection; return the line it answers, None without one."""
     answer = b""
     try:
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")

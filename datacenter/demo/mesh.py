@@ -1,6 +1,6 @@
-"""The demo's mesh: which processes there are, on which addresses, and how they are registered.
+"""The demo's mesh: its processes, their addresses, and their registrations.
 
-Everything lives in one loopback /24 of its own, so a demo disturbs nothing else on the machine:
+Everything has addresses in one loopback /24 of its own, so that a demo disturbs nothing else on the machine:
 
     127.0.N.11    dc1: datacenter API :8500, web's and db's apps and sidecars
     127.0.N.21    dc2: datacenter API :8500, db's app; the LAN address its service is registered under
@@ -55,7 +55,7 @@ class Addresses:
 
 
 def free_addresses() -> Addresses:
-    """The first loopback /24 from 127.0.77 on where nobody listens on the demo's API ports.
+    """Return the first loopback /24 from 127.0.77 on whose API ports are free.
 
     Raises:
         OSError: all of them are taken.
@@ -80,7 +80,10 @@ def _bindable(address: str) -> bool:
 
 
 def db_registration(addresses: Addresses, datacenter: str) -> dict[str, object]:
-    """Service `db` with its sidecar. In dc2 the WAN pair differs from the LAN pair, and only it is bound."""
+    """Return service `db` with its sidecar.
+
+    In dc2 the WAN pair differs from the LAN pair, and only it is bound.
+    """
     node = addresses.node(datacenter)
     bound, port = (node, LAN_PORT) if datacenter == "dc1" else (addresses.wan, WAN_PORT)
     sidecar: dict[str, object] = {
@@ -107,7 +110,7 @@ def db_registration(addresses: Addresses, datacenter: str) -> dict[str, object]:
 
 
 def web_registration(addresses: Addresses) -> dict[str, object]:
-    """Service `web` in dc1, whose sidecar reaches `db` in three ways."""
+    """Return service `web` in dc1, whose sidecar reaches `db` in three ways."""
 
     def upstream(name: str, **destination: str) -> dict[str, object]:
         bind = {"LocalBindAddress": addresses.dc1, "LocalBindPort": UPSTREAM_PORTS[name]}
@@ -150,12 +153,12 @@ NEAREST_QUERY = {
 
 
 def admin_socket(directory: Path, service: str, datacenter: str) -> Path:
-    """Where the sidecar of that service takes what changes it: `rotate`, `drain`."""
+    """Return the socket on which a sidecar takes `rotate` and `drain`."""
     return directory / f"{service}-in-{datacenter}.sock"
 
 
 def commands(addresses: Addresses, directory: Path) -> dict[str, list[str]]:
-    """Every process of the demo: its name, and the command that starts it (or starts it again)."""
+    """Return every process of the demo: its name, and the command that starts it."""
     python = sys.executable
     sidecar = [python, "-m", "agent"]
 
@@ -227,11 +230,11 @@ class Processes:
             )
 
     def log(self, name: str) -> Path:
-        """Where a process writes."""
+        """Return the log file of a process."""
         return self.directory / f"{name.replace(' ', '-')}.log"
 
     async def stop(self, name: str, seconds: float = 8.0) -> int:
-        """SIGTERM, then SIGKILL after `seconds`; the exit status."""
+        """Send SIGTERM, then SIGKILL after `seconds`; return the exit status."""
         process = self.running.pop(name)
         process.terminate()
         with trio.move_on_after(seconds):
@@ -240,19 +243,19 @@ class Processes:
         return await process.wait()
 
     async def stop_all(self) -> None:
-        """End every process that is still ours, callers first."""
+        """End every process that still runs, callers first."""
         for name in reversed(list(self.running)):
             await self.stop(name)
 
     def ended(self) -> dict[str, int]:
-        """Processes that have ended by themselves, with their exit status."""
+        """Return the processes that have ended by themselves, with their exit status."""
         return {
             name: status for name, process in self.running.items() if (status := process.poll()) is not None
         }
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the children inherit: no Consul settings of the person who runs the demo."""
+    """Return the environment for the children, without Consul settings of the user."""
     return {
         key: value
         for key, value in environ.items()

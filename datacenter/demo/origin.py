@@ -1,7 +1,7 @@
 """The workload of the demo: a plain HTTP server that knows nothing of certificates.
 
-`GET /served` says how many other requests it has answered, so that the story can prove that a refused
-caller never got this far; every other path is answered with one line naming who answered.
+`GET /served` answers how many other requests it has served, so that the story can prove that a refused caller
+never got this far; every other path is answered with one line that names the instance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The demo's story: each step does something to the mesh, looks at what came of it, and says if it held."""
+"""The demo's story: each step changes the mesh, checks the result, and says whether it held."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ class Story:
     # --- what a step looks at -------------------------------------------------------------------
 
     async def status(self, service: str, datacenter: str) -> dict[str, Any]:
-        """The whole truth of one sidecar."""
+        """Return the `/status` of one sidecar."""
         answer = await get(f"{self.addresses.admin(service, datacenter)}/status")
         status: dict[str, Any] = answer.json()
         return status
 
     async def leaves(self) -> dict[str, str]:
-        """The serial of the leaf each sidecar serves with now."""
+        """Return the serial of the leaf that each sidecar serves with now."""
         places = [("web", "dc1"), ("db", "dc1"), ("db", "dc2")]
         return {f"{s}@{dc}": (await self.status(s, dc))["credentials"]["serial"] for s, dc in places}
 
     async def served(self, datacenter: str) -> int:
-        """How many requests db's app has seen, asked past the sidecar."""
+        """Return how many requests db's app has seen, asked past the sidecar."""
         return int((await get(f"{self.addresses.app('db', datacenter)}/served")).text)
 
     async def connection(self, upstream: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Answers about leaf and roots that no sidecar may believe, each wrong in one way."""
+"""Answers about leaf and roots that no sidecar may accept, each wrong in one way."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Answer = dict[str, Any]
 
 
 def corrupted(dc: Datacenter, how: Corruption, path: str, body: bytes) -> bytes:
-    """The body of a 200, corrupt if it is that of the endpoint in question."""
+    """Return the body of a 200, corrupted if it is that of the endpoint in question."""
     if path.startswith("/v1/agent/connect/ca/leaf/"):
         if how is Corruption.TRUNCATED_JSON:
             return body[: len(body) // 2]
@@ -45,7 +45,7 @@ def corrupted(dc: Datacenter, how: Corruption, path: str, body: bytes) -> bytes:
 
 
 class _Mint:
-    """Makes leaves which the authority would never hand out."""
+    """Makes leaves that the authority would never issue."""
 
     def __init__(self, dc: Datacenter) -> None:
         self._dc = dc
@@ -60,10 +60,10 @@ class _Mint:
         extra: bool = True,
         other: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """The answer with another leaf: signed by another, at another time, or for another identity."""
+        """Return the answer with another leaf: of another signer, another time, or another identity."""
         key = ec.generate_private_key(ec.SECP256R1())
         identity = parse(answer["ServiceURI"])
-        assert isinstance(identity, ServiceId)  # a leaf is a service's
+        assert isinstance(identity, ServiceId)  # leaves name services
         certificate = sign_leaf(
             key.public_key(),
             signer or self.signer,
@@ -77,14 +77,14 @@ class _Mint:
         return answer | {"CertPEM": text, "PrivateKeyPEM": key_pem(key)}
 
     def stranger(self) -> Signer:
-        """A root nobody trusts."""
+        """Return a root that no bundle has."""
         key = generate_key()
         domain = CertificateAuthority(self._dc).require_trust().trust_domain
         root = make_root(key, trust_domain=domain, serial=1, uid="stranger", at=self._dc.clock())
         return Signer(certificate=root, key=key)
 
     def unannounced(self) -> Signer:
-        """An intermediate that is not sent along. A secondary's own is one already."""
+        """Return an intermediate that is not sent along; a secondary's own is one already."""
         if not self._dc.settings.is_primary:
             return self.signer
         key = generate_key()

@@ -1,16 +1,16 @@
-"""The fault switchboard: what goes wrong in a datacenter on purpose, so that sidecars can be tested on it.
+"""Switches that break a datacenter on purpose, so that sidecars can be tested on it.
 
-Only with `-enable-faults`; without, there is no such endpoint and none of this code runs. In memory: a
-restart heals everything. `PUT /v1/internal/faults` takes the whole set of faults, `{}` heals:
+Only with `-enable-faults`: otherwise there is no such endpoint, and none of this code runs. In memory: a
+restart resets everything. `PUT /v1/internal/faults` replaces all faults, and `{}` ends them:
 
-    {"WanCut": true}                                 nobody reaches us, nor we anybody
+    {"WanCut": true}                                 no other datacenter reaches this one, nor the reverse
     {"HungWatches": ["/v1/agent/connect/ca/leaf"]}   blocking reads below these paths never answer
     {"ClockSkewSeconds": -3600}                      our clock, and the Date of our answers
-    {"Corrupt": "wrong_key"}                         leaf or roots answers as in `corruption.Corruption`
-    {"IntermediateSeconds": 30}                      in the primary: intermediates signed now end so soon
+    {"Corrupt": "wrong_key"}                         leaf or roots answers as in `state.switches.Corruption`
+    {"IntermediateSeconds": 30}                      in the primary: new intermediates expire this soon
     {"RevokedTokens": ["6f2a…"]}                     these secrets are unknown from now on
 
-`GET` says which faults there are, and of the secrets only how many.
+`GET` shows the present faults, and of the secrets only their number.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SHAPE = Fields(
 
 
 def routes(dc: Datacenter) -> list[Route]:
-    """None, unless faults are enabled."""
+    """Return the endpoint; none unless faults are enabled."""
     if dc.faults is None:
         return []
     return [

@@ -1,4 +1,4 @@
-"""A frame and a wire on which the switches of `faults.py` act, before the real ones."""
+"""A frame and a wire that apply the present faults before the real ones act."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datacenter.state.switches import Faults
 
 
 class FaultyFrame:
-    """Answers as the frame does, but for the faults of the moment. Its own endpoint is beyond all of them."""
+    """Answers as the frame does, apart from the present faults. Its own endpoint is never affected."""
 
     def __init__(self, frame: Frame, faults: Faults) -> None:
         self._frame = frame
@@ -43,7 +43,7 @@ class FaultyFrame:
         return reply
 
     async def _over_the_wan(self, raw: RawRequest) -> RawReply:
-        """A call from another datacenter: cut, it breaks off as one that is under way does."""
+        """Answer a call from another datacenter; a cut breaks it off as one under way."""
         if self._faults.wan_cut:
             return _cut()
         replies: list[RawReply] = []
@@ -59,7 +59,7 @@ class FaultyFrame:
 
 
 class FaultyWire:
-    """Carries nothing while the WAN is cut; what is under way breaks off."""
+    """Carries no call while the WAN is cut; calls under way break off."""
 
     def __init__(self, wire: Wire, faults: Faults) -> None:
         self._wire = wire
@@ -68,7 +68,7 @@ class FaultyWire:
     async def exchange(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, patience: float
     ) -> Received:
-        """One call. Raises ApiError."""
+        """Send one call. Raises ApiError."""
         if self._faults.wan_cut:
             address = urlsplit(url).netloc
             failure = f"dial tcp {address}: connect: no route to host"

@@ -1,4 +1,4 @@
-"""What the datacenters ask of each other: joining, signing, replication.
+"""The calls between datacenters: joining, signing, replication.
 
 CA keys never leave their datacenter.
 

@@ -1,19 +1,18 @@
-"""What a datacenter tells the others: joining, signing, what they watch; and the services behind it.
+"""The endpoints for other datacenters: joining, signing, watching; and the service behind them.
 
 The primary serves its federation under `/v1/internal/federation/`:
 
-- `PUT join`: a secondary says its name, the address at which the others reach it ("" for none), how long its
-  leaves live and under which root it signs; again whenever one of them changes.
-- `GET state` (blocks): the roots answer, every datacenter that has joined with its address, and how long the
-  longest-lived leaf of them all may live. No token, as with roots.
-- `PUT sign`: a secondary's certificate request becomes an intermediate under the active root. The answer
-  carries the roots of that very moment, so that a rotation in between cannot part the two.
-- `GET config-entries` (blocks): the source of replication.
+- `PUT join`: a secondary reports its name, the address at which others reach it ("" for none), how long its
+leaves live and under which root it signs; again whenever one of them changes. - `GET state` (blocks): the
+roots answer, every joined datacenter with its address, and how long the longest-lived leaf of all of them may
+live. It needs no token, like the roots. - `PUT sign`: a secondary's certificate request becomes an
+intermediate under the active root. The answer carries the roots of the same moment, so that a rotation in
+between cannot separate the two. - `GET config-entries` (blocks): the source of replication.
 
-All but `state` need operator:write, which the replication token has; with ACLs off, whoever reaches the HTTP
-API has it, here as everywhere. No key is part of any of them.
-`GET status` is served everywhere: how it stands with the primary, in one word and one reason, and when the
-certificate that signs leaves here ends.
+All but `state` need operator:write, which the replication token has; with ACLs off every client that reaches
+the HTTP API has it, as for all endpoints. No request or answer carries a key. `GET status` is served
+everywhere: the state towards the primary, by a word and a reason, and when the certificate that signs leaves
+here expires.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _PREFIX = "/v1/internal/federation"
 
 
 def routes(dc: Datacenter) -> list[Route]:
-    """Every endpoint of this module."""
+    """Return every endpoint of this module."""
     return [
         Route("PUT", f"{_PREFIX}/join", partial(_join, dc), forwards=False),
         Route("GET", f"{_PREFIX}/state", partial(_state, dc), forwards=False),
@@ -56,7 +55,7 @@ def routes(dc: Datacenter) -> list[Route]:
 
 
 async def run(dc: Datacenter, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Start the authority, prune its roots, and in a secondary follow the primary, for ever."""
+    """Start the authority, prune its roots, and in a secondary follow the primary, until cancelled."""
     CertificateAuthority(dc).start()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_retire, dc)
@@ -67,7 +66,7 @@ async def run(dc: Datacenter, *, task_status: trio.TaskStatus[None] = trio.TASK_
 
 
 async def _retire(dc: Datacenter) -> None:
-    """Hourly as Consul does it, oftener where leaves live less than an hour."""
+    """Retire roots hourly as in Consul, more often if leaves live less than an hour."""
     ca = CertificateAuthority(dc)
     while True:
         retire(dc)
@@ -123,7 +122,7 @@ async def _sign(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _config_entries(dc: Datacenter, request: Request) -> Reply:
-    """Whole or not at all: an answer filtered by rights would make the replica forget intentions."""
+    """Answer with all entries or none: a list filtered by rights would make the replica drop intentions."""
     _require_primary(dc, request)
     rows = dc.store.table(CONFIG_ENTRIES).rows()
     value = {"Entries": {row.key: row.value for row in rows}}

@@ -2,9 +2,9 @@
 
 See docs/consul-api.md#secondary-datacenters.
 
-The copy is changed in one transaction per answer and only where it differs, so that it has index numbers of
-its own and nobody wakes for nothing. While the primary is out of reach, or refuses the replication token,
-the last copy stays: intentions are never forgotten because a wire was cut.
+Each answer changes the copy in one transaction, and only where it differs, so that the copy has index numbers
+of its own and no watcher is woken without a change. While the primary is out of reach, or refuses the
+replication token, the last copy stays: a cut wire never drops intentions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 
 async def replicate(dc: Datacenter) -> None:
-    """Never returns."""
+    """Replicate until cancelled."""
     backoff, index, complaint = Backoff(dc.rng), 0, ""
     while True:
         try:
@@ -44,7 +44,7 @@ async def replicate(dc: Datacenter) -> None:
 
 
 def apply(dc: Datacenter, entries: dict[str, dict[str, Any]]) -> None:
-    """Make the copy equal to `entries`, filed by the names they have."""
+    """Make the copy equal to `entries`, under the names they have."""
     entries = {entry_key(entry["Kind"], entry["Name"]): entry for entry in entries.values()}
     table = dc.store.table(CONFIG_ENTRIES)
     with dc.store.transaction():

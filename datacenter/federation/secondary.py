@@ -1,15 +1,15 @@
-"""How a secondary datacenter follows the authority of its primary.
+"""Follows the primary's authority, in a secondary datacenter.
 
 See docs/consul-api.md#secondary-datacenters.
 
-One loop, for ever: read the primary's state (blocking while there is nothing new); join, if this is the
-first word since it was out of reach; and whenever the active root is not the one we sign under, or our
-intermediate has passed half its life, make a key, have it signed, and install intermediate, key and roots
-in one transaction. Only then do leaves change, because only then does the signing key.
+One loop: read the primary's state (blocking while there is nothing new); join, if this is the first answer
+since the primary was out of reach; and when the active root is not the one we sign under, or our intermediate
+has passed half its life, make a key, have it signed, and install intermediate, key and roots in one
+transaction. Leaves change only then, with the signing key.
 
-Whatever goes wrong leaves the last installed state signing. Unreachable and refused are told apart, kept
-where `sidecar` users can see them, and tried again with backoff. While the primary answers but refuses,
-its roots are trusted here all the same.
+After every failure the last installed state goes on signing. An unreachable primary and a refusal are
+distinguished, shown to operators, and retried with backoff. While the primary answers and refuses, its roots
+are trusted here all the same.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ from datacenter.state.errors import ApiError
 
 WATCH_SECONDS = 60
 
-_PATIENCE = WATCH_SECONDS * 17 / 16 + 10  # the far side spreads its answers over a sixteenth
+_PATIENCE = WATCH_SECONDS * 17 / 16 + 10  # the far side adds a jitter of a sixteenth
 _TABLE = "federation"  # "primary" -> {"State", "Detail", "Since"}
 _LOG = logging.getLogger(__name__)
 
 
 class State(StrEnum):
-    """How it stands with the primary."""
+    """The state towards the primary."""
 
     NEVER_JOINED = "never_joined"
     JOINED = "joined"
     UNREACHABLE = "unreachable"
     REFUSED = "refused"
     BAD_ANSWER = "bad_answer"
-    PRIMARY = "primary"  # this is it
+    PRIMARY = "primary"  # this datacenter is the primary
 
 
 class BadAnswer(Exception):
-    """The primary's answer is not what it should be."""
+    """The primary's answer has the wrong shape."""
 
 
 @contextmanager
 def _as_bad_answer() -> Iterator[None]:
-    """What decoding raises for an answer of another shape."""
+    """Raise BadAnswer for what decoding raises about an answer of another shape."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -67,7 +67,7 @@ def _as_bad_answer() -> Iterator[None]:
 
 
 def standing(dc: Datacenter) -> dict[str, str]:
-    """`State`, `Detail` and `Since` as last noted."""
+    """Return `State`, `Detail` and `Since` as noted last."""
     if dc.settings.is_primary:
         return {"State": State.PRIMARY, "Detail": "", "Since": ""}
     row = dc.store.table(_TABLE).get("primary")
@@ -75,7 +75,7 @@ def standing(dc: Datacenter) -> dict[str, str]:
 
 
 def overdue(dc: Datacenter) -> str:
-    """What is to be feared of an intermediate that should have been renewed; empty while all is well."""
+    """Return a warning about an intermediate that should have been renewed; empty without a cause."""
     trust = CertificateAuthority(dc).trust
     if dc.settings.is_primary or trust is None:
         return ""
@@ -89,7 +89,7 @@ def overdue(dc: Datacenter) -> str:
 
 
 class Secondary:
-    """The side of a secondary."""
+    """The secondary's side of the federation."""
 
     def __init__(self, dc: Datacenter) -> None:
         self._dc = dc
@@ -100,7 +100,7 @@ class Secondary:
         self._feared = ""  # of our intermediate, as last logged
 
     async def follow(self) -> None:
-        """Never returns."""
+        """Follow the primary until cancelled."""
         backoff, index = Backoff(self._dc.rng), 0
         while True:
             try:
@@ -119,7 +119,7 @@ class Secondary:
             await trio.sleep(backoff.next())
 
     async def _round(self, index: int) -> int:
-        """One answer of the primary and what follows from it; the index to continue from."""
+        """Handle one answer of the primary; return the index to continue from."""
         path = f"state?index={index}&wait={WATCH_SECONDS}s"
         state, new_index = await self._ask("GET", path)
         with _as_bad_answer():
@@ -131,17 +131,17 @@ class Secondary:
             await self._report()
             if self._must_be_signed(theirs):
                 await self._renew(theirs)
-                return 0  # what we have just been told may be newer than what we waited for
+                return 0  # the report's answer may be newer than the one we waited for
         finally:
             self._trust_more(theirs)
         return new_index
 
     async def _report(self) -> None:
-        """Join, or say what has changed: the primary keeps a root for as long as its leaves may be alive."""
+        """Join, or report a change: the primary keeps a root for as long as its leaves may be valid."""
         settings, ours = self._dc.settings, self._ca.trust
         report = {
             "Datacenter": settings.name,
-            "Address": settings.advertise_addr,  # "": on a unix socket alone it is not reached by others
+            "Address": settings.advertise_addr,  # "": a unix socket alone is not reachable for others
             "LeafTTL": math.ceil(self._ca.leaf_life.total_seconds()),
             "RootID": ours.active.id if ours is not None else "",
         }
@@ -156,7 +156,7 @@ class Secondary:
         return past_half_life(ours.active.signing_certificate, self._dc.clock())
 
     async def _renew(self, theirs: Trust) -> None:
-        """A new key, its intermediate from the primary, both installed at once. The key stays here."""
+        """Make a key, have the primary sign its intermediate, and install both; the key stays here."""
         key = await generate_key_aside(self._ca.config.kind)
         request = intermediate_request(key, trust_domain=theirs.trust_domain, uid=self._ca.new_uid())
         csr = request.public_bytes(serialization.Encoding.PEM).decode()
@@ -177,7 +177,7 @@ class Secondary:
             self._ca.trust_more(followed(ours, theirs, self._dc.clock()))
 
     def _learn_addresses(self, addresses: Mapping[str, str]) -> None:
-        """Everybody's address as the primary knows it; its own as we reach it."""
+        """Note every datacenter's address as the primary knows it; the primary's as we reach it."""
         settings, table = self._dc.settings, self._dc.store.table(DATACENTERS)
         known = {**addresses, settings.primary_datacenter: self._primary}
         with self._dc.store.transaction():
@@ -189,7 +189,7 @@ class Secondary:
     async def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], int]:
-        """One call to the primary with the replication token. Raises ApiError or BadAnswer."""
+        """Call the primary with the replication token. Raises ApiError, BadAnswer."""
         with _as_bad_answer():
             answer = await self._dc.forwarder.call(
                 method,
@@ -207,14 +207,14 @@ class Secondary:
         return (self._dc.settings.primary_addr or "").rstrip("/")
 
     def _fear(self) -> None:
-        """Log once that the intermediate is overdue, and once that it has ended."""
+        """Log once that the intermediate is overdue, and once that it has expired."""
         fear = overdue(self._dc)
         if fear and fear != self._feared:
             _LOG.warning(fear)
         self._feared = fear
 
     def _note(self, state: State, detail: str) -> None:
-        """Remember a change of standing; a standing that goes on is not news."""
+        """Remember and log a change of the state."""
         before = standing(self._dc)
         if (before["State"], before["Detail"]) == (state, detail):
             return

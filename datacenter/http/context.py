@@ -1,4 +1,4 @@
-"""The words in which every endpoint is written: Request, Reply, Route, and the Datacenter they act on.
+"""The types by which endpoints are written: Request, Reply, Route, and the Datacenter they act on.
 
 A module serves endpoints by offering `routes(dc: Datacenter) -> list[Route]`, which `datacenter.__main__`
 collects:
@@ -13,14 +13,14 @@ collects:
             raise ApiError(404, "no such thing")
         return Reply(value=row.value, topics=("things",))
 
-`{name}` matches one segment, `{name:path}` the rest, also an empty one. `topics` names what the answer was
-computed from, and makes the endpoint block: while `?index=` is not below the index of the topics, or
-`?hash=` equals `content_hash`, the frame waits for a change and calls the handler again, within `?wait=`. A
-handler therefore only ever computes the present answer. An endpoint that blocks in a way of its own leaves
-`topics` empty and uses `request.index` and `request.wait`.
+`{name}` matches one segment, `{name:path}` the rest, which may be empty. `topics` names what the answer was
+computed from, and makes the endpoint block: while `?index=` is not below the index of the topics, or `?hash=`
+equals `content_hash`, the frame waits for a change and calls the handler again, within `?wait=`. A handler
+therefore only computes the present answer. An endpoint that blocks in its own way leaves `topics` empty and
+uses `request.index` and `request.wait`.
 
-Private documents are in `dc.store.private(...)`, everything else in tables. A background service is
-`async def run(dc: Datacenter, task_status) -> None`, started in a nursery before the listener opens.
+Private documents are in `dc.store.private(...)`, everything else is in tables. A background service is a
+function `async def run(dc: Datacenter, task_status) -> None`, started in a nursery before the listener opens.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Empty(Enum):
 
 
 class QueryMeta(Enum):
-    """Which headers of a server's read go with a 200.
+    """Which headers of a server's read a 200 has.
 
     See docs/consul-api.md#response-headers.
     """
@@ -65,7 +65,7 @@ class QueryMeta(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """One call, parsed as far as every endpoint needs it. `query` has the first value of each parameter."""
+    """One call, parsed as far as every endpoint needs. `query` has the first value of each parameter."""
 
     method: str
     path: str
@@ -82,23 +82,26 @@ class Request:
 
     @property
     def authorizer(self) -> Authorizer:
-        """The rights of the token. Raises ApiError 403 `ACL not found` on first use for an unknown secret."""
+        """The rights of the token.
+
+        Raises ApiError 403 `ACL not found` at the first use of an unknown secret.
+        """
         if self._authorizer is None:
             self._authorizer = self.resolve(self.token)
         return self._authorizer
 
     def flag(self, name: str) -> bool:
-        """A parameter whose mere presence counts (`?stale`)."""
+        """Return whether a parameter is present (`?stale`), whatever its value."""
         return name in self.query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A 200 unless `status` says otherwise. `value` is sent as JSON unless there is a content type."""
+    """A 200 unless `status` says otherwise. `value` is sent as JSON unless `content_type` is set."""
 
     value: object = Empty.BODY
     status: int = 200
-    content_type: str = ""  # set: `value` is a str (or bytes) sent as it is
+    content_type: str = ""  # if set, `value` is a str (or bytes) that is sent unchanged
     topics: tuple[str, ...] = ()
     index: int | None = None  # default: the index of the topics
     content_hash: str = ""
@@ -132,20 +135,20 @@ class Route:
 
 
 class Federation(Protocol):
-    """What the frame and the queries need to know about the other datacenters."""
+    """What the frame and the queries need to know of the other datacenters."""
 
     def base_url(self, datacenter: str) -> str | None:
-        """The HTTP address of another datacenter, None when there is no path to it."""
+        """Return the HTTP address of another datacenter, None if there is no path to it."""
         ...
 
     def datacenters(self) -> list[str]:
-        """Every known datacenter, our own first."""
+        """Return every known datacenter, our own first."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What another datacenter answered: the decoded JSON (None without a body), and its index (0 if none)."""
+    """An answer of another datacenter: the decoded JSON (None without a body), and its index (0 if none)."""
 
     value: object
     index: int
@@ -155,7 +158,7 @@ class Forwarder(Protocol):
     """Sends calls to other datacenters."""
 
     async def forward(self, request: Request, datacenter: str) -> Reply:
-        """The call as it is, answered by the other datacenter. Raises ApiError as Consul words it."""
+        """Return the other datacenter's answer to the call. Raises ApiError in Consul's words."""
         ...
 
     async def call(
@@ -167,16 +170,16 @@ class Forwarder(Protocol):
         token: str = "",
         patience: float = 30.0,
     ) -> Answer:
-        """An internal call of our own to a whole URL (base URL, path, query). Raises ApiError like `forward`.
+        """Send an internal call of our own to a URL (base URL, path, query). Raises ApiError like `forward`.
 
-        `patience` is how many seconds the answer may take: more than `wait` of a blocking read.
+        `patience` is the longest time for the answer in seconds, more than `wait` of a blocking read.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Datacenter:
-    """One running datacenter: everything a handler or a background service may use."""
+    """One running datacenter: everything that handlers and background services use."""
 
     settings: Settings
     store: Store
@@ -185,7 +188,7 @@ class Datacenter:
     federation: Federation
     forwarder: Forwarder
     faults: Faults | None = None  # only where they are enabled
-    lost_lines: Callable[[], int] = lambda: 0  # of the log, for want of a reader
+    lost_lines: Callable[[], int] = lambda: 0  # log lines lost for lack of a reader
 
     @cached_property
     def acl(self) -> Acl:
@@ -199,15 +202,15 @@ class Datacenter:
 
     @cached_property
     def csr_limit(self) -> CsrLimit:
-        """How many certificates are signed in a second."""
+        """The limit of signatures in a second."""
         return CsrLimit()
 
     @cached_property
     def heartbeats(self) -> Heartbeats:
-        """Words from workloads about their TTL checks."""
+        """The news of workloads about their TTL checks."""
         return Heartbeats()
 
     @cached_property
     def tally(self) -> Tally:
-        """What was asked."""
+        """The counts of calls."""
         return Tally()

@@ -1,9 +1,10 @@
-"""Request bodies against the shape they must have, with the mistakes worded as Consul's decoder words them.
+"""Decodes request bodies by the shape they must have, with the error texts of Consul's decoder.
 
 A shape is a type (str, int, float, bool), `[shape]` for a list, `Fields` for an object with known keys,
-`Mapped` for one with keys of the client's own, ANYTHING for what is passed through unread, or DURATION, which
-takes `"10s"` or nanoseconds and yields seconds. Keys of `Fields` match whatever their case and underscores
-(`sidecar_service` is `SidecarService`) and come out in their canonical spelling; null is as good as absent.
+`Mapped` for one with keys of the client's own, ANYTHING for a value that is passed through unread, or
+DURATION, which takes `"10s"` or nanoseconds and yields seconds. Keys of `Fields` match in any case and with
+underscores (`sidecar_service` is `SidecarService`) and come out in their canonical spelling; null counts as
+absent.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _SYNTAX = {  # Python's complaint -> Go's
     "": "looking for beginning of value",
 }
 
-MOST_DEPTH = 100  # of lists and objects within another; Go takes 10,000, Python cannot write so many again
+MOST_DEPTH = 100  # of nested lists and objects; Go takes 10,000, which Python could not write again
 _MOST_INT = 2**63  # Go's int has 64 bits
 
 ANYTHING = Special.ANYTHING
@@ -47,7 +48,7 @@ DURATION = Special.DURATION
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """An object whose keys are the client's."""
+    """An object whose keys the client chooses."""
 
     of: Shape
 
@@ -55,7 +56,7 @@ class Mapped:
 class Fields:
     """An object of known keys; `also` adds spellings: other -> canonical.
 
-    `name` is what Go calls it, empty for what Go decodes into a type without a name.
+    `name` is Go's name of the type, empty for what Go decodes into a type without a name.
     """
 
     __slots__ = ("_canonical", "name", "shapes")
@@ -67,7 +68,7 @@ class Fields:
         self._canonical |= {_folded(other): key for other, key in (also or {}).items()}
 
     def canonical(self, key: str) -> str:
-        """The spelling the rest of the program uses. Raises Malformed for an unknown key."""
+        """Return the canonical spelling of a key. Raises Malformed for an unknown key."""
         try:
             return self._canonical[_folded(key)]
         except KeyError:
@@ -78,11 +79,11 @@ Shape = type[str] | type[int] | type[float] | type[bool] | list["Shape"] | Mappe
 
 
 class Malformed(ValueError):
-    """A body that does not fit; the text is Go's."""
+    """The body does not fit; the text is Go's."""
 
 
 def decode(body: bytes, shape: Fields) -> Document:
-    """The object in a request's body. Raises ApiError 400 `Request decode failed: …`."""
+    """Return the object in a request's body. Raises ApiError 400 `Request decode failed: …`."""
     try:
         value = first_value(body)
         if value is None:
@@ -93,7 +94,7 @@ def decode(body: bytes, shape: Fields) -> Document:
 
 
 def decode_or_bad_request(body: bytes, shape: Fields) -> Document:
-    """As `decode`, for the endpoints that say `Bad request: ` before what is wrong."""
+    """Decode as `decode` does, for endpoints whose error texts start with `Bad request: `."""
     try:
         return decode(body, shape)
     except ApiError as error:
@@ -101,7 +102,7 @@ def decode_or_bad_request(body: bytes, shape: Fields) -> Document:
 
 
 def first_value(body: bytes) -> object:
-    """The first value in the body; what follows it is not looked at, as Go does not. Raises Malformed."""
+    """Return the first value in the body; like Go, ignore what follows it. Raises Malformed."""
     text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
     try:
         value = _DECODER.raw_decode(text)[0]
@@ -122,7 +123,7 @@ def first_value(body: bytes) -> object:
 
 
 def _constant(name: str) -> float:
-    """What JSON does not have, and Python reads."""
+    """Refuse constants that Python reads and JSON lacks."""
     raise Malformed(f"invalid character '{name.lstrip('-')[0]}' looking for beginning of value")
 
 
@@ -142,7 +143,7 @@ _DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float, parse_
 
 
 def _depth(value: object) -> int:
-    """How many lists and objects are within one another."""
+    """Return how deep lists and objects are nested."""
     depth, level = 0, [value]
     while level := [inner for outer in level for inner in _inside(outer)]:
         depth += 1
@@ -156,7 +157,7 @@ def _inside(value: object) -> Iterable[object]:
 
 
 def _without_surrogates(value: object) -> object:
-    """Half a surrogate pair is no character: it becomes the replacement character, as with Go."""
+    """Replace half a surrogate pair by the replacement character, as Go does."""
     utf16 = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
     settled: object = json.loads(utf16.decode("utf-16", "replace"))
     return settled

@@ -2,8 +2,8 @@
 
     Service.Meta.version == "1" and (not "v1" in Service.Tags or Checks.Status != critical)
 
-A selector that goes through a list holds when any element makes it hold. Selectors are checked against the
-shape of what is filtered, so a misspelt one is an error and not an empty answer.
+A selector that leads through a list holds if it holds for any element. Selectors are checked against the
+shape of the filtered documents, so that a misspelt one is an error and not an empty answer.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CATALOG_SERVICE_SHAPE: dict[str, Shape] = {
     "ServiceName": None,
 }
 
-MOST_DEPTH = 50  # of `not` and parentheses within one another
+MOST_DEPTH = 50  # of nested `not` and parentheses
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -79,7 +79,7 @@ class _Refused(Exception):
 
 
 def compile_filter(expression: str, shape: Shape) -> Test:
-    """A test for documents of this shape. Raises ApiError 500 as the catalog words it."""
+    """Return a test for documents of this shape. Raises ApiError 500 in the catalog's words."""
     if not expression:
         return lambda _: True
     try:
@@ -89,7 +89,7 @@ def compile_filter(expression: str, shape: Shape) -> Test:
 
 
 def service_document(service: Document) -> Document:
-    """A stored service in the form its selectors speak of."""
+    """Return a stored service in the form that selectors name."""
     return {**service, "Connect": {"Native": service["Native"]}}
 
 
@@ -98,7 +98,7 @@ class _Selector:
     path: tuple[str, ...]
 
     def values(self, document: object) -> list[object]:
-        """Everything the path leads to; a list on the way multiplies it, a missing key ends it."""
+        """Return all values the path leads to; a list multiplies it, a missing key ends it."""
         found = [document]
         for name in self.path:
             spread = [each for item in found for each in (item if isinstance(item, list) else [item])]
@@ -109,7 +109,7 @@ class _Selector:
         return [_text(value) for value in self.values(document)]
 
     def contains(self, document: object, wanted: str) -> bool:
-        """Membership in a list, a key of a map, or a part of a text."""
+        """Return whether a list has the element, a map the key, or a text the part."""
         for value in self.values(document):
             if isinstance(value, str) and wanted in value:
                 return True
@@ -240,7 +240,7 @@ class _Parser:
         return self._take_all(("word", first), ("word", second))
 
     def _take_all(self, *wanted: tuple[str, str]) -> bool:
-        """Go on behind these tokens, if they are next."""
+        """Consume these tokens if they are next; return whether they were."""
         end = self._place + len(wanted)
         if tuple(self._tokens[self._place : end]) != wanted:
             return False

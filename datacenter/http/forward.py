@@ -1,4 +1,4 @@
-"""Calls to the other datacenters, over HTTP where Consul has RPC; failures are worded as Consul's are."""
+"""Calls to the other datacenters, over HTTP where Consul uses RPC; failures have Consul's words."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ANSWER_SECONDS = 30.0
 
 
 def signing_under(datacenter: Mapping[str, Any]) -> set[str]:
-    """The IDs of the roots under which a datacenter may be signing now, by what the table says of it."""
+    """Return the IDs of the roots under which a datacenter may be signing now, by the table."""
     return {str(datacenter.get("RootID", "")), *datacenter.get("Signed", ())} - {""}
 
 
@@ -48,12 +48,12 @@ class KnownDatacenters:
         self._table = store.table(DATACENTERS)
 
     def base_url(self, datacenter: str) -> str | None:
-        """The HTTP address of another datacenter, None when there is no path to it."""
+        """Return the HTTP address of another datacenter, None if there is no path to it."""
         row = self._table.get(datacenter)
         return str(row.value["Address"]) or None if row else None
 
     def datacenters(self) -> list[str]:
-        """Every known datacenter, our own first."""
+        """Return every known datacenter, our own first."""
         return [
             self._own,
             *(row.key for row in self._table.rows() if row.key != self._own and row.value["Address"]),
@@ -62,7 +62,7 @@ class KnownDatacenters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """An answer as it came; header names in lower case."""
+    """An answer as received; header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,17 +70,17 @@ class Received:
 
 
 class Wire(Protocol):
-    """What carries calls to another datacenter. Raises ApiError as Consul words a failed dial or call."""
+    """Carries calls to another datacenter. Raises ApiError in Consul's words for a failed dial or call."""
 
     async def exchange(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, patience: float
     ) -> Received:
-        """One call; the answer may take `patience` seconds."""
+        """Send one call; the answer may take `patience` seconds."""
         ...
 
 
 class WireForwarder:
-    """The forwarder: what to send, and what of the answer is passed on.
+    """Decides what to send, and what of the answer is passed on.
 
     See docs/consul-api.md#requests.
     """
@@ -91,11 +91,11 @@ class WireForwarder:
         self._wire = wire
 
     async def forward(self, request: Request, datacenter: str) -> Reply:
-        """The call as it is, answered by the other datacenter. Raises ApiError."""
+        """Return the other datacenter's answer to the call. Raises ApiError."""
         base_url = self._federation.base_url(datacenter)
         if base_url is None:
             raise ApiError(500, "No path to datacenter")
-        # The far side adds its own jitter of a sixteenth; beyond that and a margin it has fallen silent.
+        # The far side adds its own jitter of a sixteenth; a longer silence, with a margin, is a failure.
         blocks = request.index > 0 or "hash" in request.query
         received = await self._exchange(
             request.method,
@@ -123,7 +123,7 @@ class WireForwarder:
         token: str = "",
         patience: float = _ANSWER_SECONDS,
     ) -> Answer:
-        """An internal call of our own to a whole URL; waits at most `patience` seconds. Raises ApiError."""
+        """Send an internal call of our own to a URL; wait at most `patience` seconds. Raises ApiError."""
         content = b"" if body is None else json.dumps(body).encode()
         received = await self._exchange(method, url, content, token, patience)
         value = json.loads(received.body) if received.body else None
@@ -134,14 +134,14 @@ class WireForwarder:
         received = await self._wire.exchange(method, url, headers=headers, body=body, patience=patience)
         if received.status >= 400:
             text = received.body.decode("utf-8", "replace")
-            # A 400 is about the request and was judged by the first agent it met in Consul, not over RPC.
+            # In Consul the first agent judges a request, so no 400 comes over RPC.
             prefix = "" if received.status == 400 else "rpc error making call: "
             raise ApiError(received.status, f"{prefix}{text}")
         return received
 
 
 class HttpWire:
-    """HTTP/1.1. Use as an async context manager: connections are kept open in between."""
+    """Carries calls over HTTP/1.1. Use it as an async context manager; connections are kept open."""
 
     def __init__(self) -> None:
         self._pool = httpcore2.AsyncConnectionPool(max_connections=None, max_keepalive_connections=20)
@@ -157,7 +157,7 @@ class HttpWire:
     async def exchange(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, patience: float
     ) -> Received:
-        """One call; raises ApiError when it cannot be made or breaks off."""
+        """Send one call. Raises ApiError if it cannot be made or breaks off."""
         timeout = {"connect": _CONNECT_SECONDS, "read": patience, "write": _ANSWER_SECONDS, "pool": None}
         sent = [*headers.items(), ("Content-Length", str(len(body)))]
         try:

@@ -1,10 +1,10 @@
-"""What every endpoint of Consul's HTTP API has in common, apart from any socket.
+"""What all endpoints of Consul's HTTP API have in common, apart from any socket.
 
 See docs/consul-api.md#requests.
 
-One `Frame` turns a raw request into a raw reply: finds the route, answers 404 and 405, parses the parameters
-all endpoints share, sends `?dc=` to the other datacenter, blocks on `?index=` or `?hash=`, and puts the
-headers on. It knows neither the server before it nor what the handlers do.
+A `Frame` turns a raw request into a raw reply: it finds the route, answers 404 and 405, parses the parameters
+that all endpoints share, sends `?dc=` to the other datacenter, blocks on `?index=` or `?hash=`, and adds the
+headers. It knows neither the server nor what the handlers do.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RawRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawReply:
-    """An HTTP reply; `Date` and `Content-Length` are the server's business."""
+    """An HTTP reply; the server adds `Date` and `Content-Length`."""
 
     status: int
     headers: Mapping[str, str]
@@ -54,15 +54,15 @@ class RawReply:
 
 
 class _NoSuchPath(Exception):
-    """Nothing is served there."""
+    """No route has this path."""
 
 
 class Answers(Protocol):
-    """What a server needs of a frame, or of one that stands before it."""
+    """What a server needs of a frame, or of one in front of it."""
 
     @property
     def dc(self) -> Datacenter:
-        """Whose frame it is."""
+        """The datacenter of the frame."""
         ...
 
     async def handle(self, raw: RawRequest) -> RawReply:
@@ -85,7 +85,7 @@ class Frame:
 
     @property
     def dc(self) -> Datacenter:
-        """Whose frame it is."""
+        """The datacenter of the frame."""
         return self._dc
 
     async def handle(self, raw: RawRequest) -> RawReply:
@@ -96,7 +96,7 @@ class Frame:
         try:
             reply = await self._dispatch(raw)
         except _NoSuchPath:
-            return RawReply(status=404, headers={}, body=b"")  # not a word more, as Go's own server answers
+            return RawReply(status=404, headers={}, body=b"")  # without a text, as Go's server answers
         except ApiError as error:
             reply = Reply(value=error.text, status=error.status, content_type=TEXT, headers=error.headers)
         body, content_type = _encode(reply, pretty="pretty" in raw.query)
@@ -168,7 +168,7 @@ class Frame:
         except ValueError:
             raise ApiError(400, "Invalid wait time") from None
         wait = min(wait, LONGEST_WAIT) if wait > 0 else DEFAULT_WAIT
-        # Spread, so that watchers that were started together do not all come back together.
+        # With jitter, so that watchers that started together do not all return together.
         return wait + self._dc.rng.random() * wait / 16
 
     async def _block(self, route: Route, request: Request) -> Reply:
@@ -191,7 +191,7 @@ class Frame:
 
     def _index(self, reply: Reply) -> int:
         index = self._dc.store.index_of(reply.topics) if reply.index is None else reply.index
-        return max(index, 1)  # a client that was told 0 would never block
+        return max(index, 1)  # a client with index 0 would never block
 
     def _meta_headers(self, request: Request, reply: Reply) -> dict[str, str]:
         headers = {"X-Consul-Contenthash": reply.content_hash} if reply.content_hash else {}
@@ -209,7 +209,7 @@ class Frame:
         return headers
 
     def _cache_headers(self, raw: RawRequest) -> dict[str, str]:
-        """X-Cache as an agent shows it. Nothing is kept: what a HIT brings is as fresh as a MISS."""
+        """Return X-Cache as an agent shows it; nothing is cached, so a HIT is as fresh as a MISS."""
         key = f"{raw.path}?{raw.query}"
         if key in self._seen:
             return {"X-Cache": "HIT", "Age": "0"}
@@ -225,13 +225,13 @@ def _allow(methods: Mapping[str, Route]) -> str:
 
 
 def token_of(raw: RawRequest) -> str:
-    """The secret a request came with."""
+    """Return the secret of a request."""
     lists = parse_qs(raw.query, keep_blank_values=True)
     return _token({name: values[0] for name, values in lists.items()}, raw.headers)
 
 
 def _token(query: Mapping[str, str], headers: Mapping[str, str]) -> str:
-    """?token=, then X-Consul-Token, then a bearer token; "" is the anonymous one.
+    """Return ?token=, else X-Consul-Token, else a bearer token; "" is the anonymous one.
 
     See docs/consul-api.md#requests.
     """
@@ -240,7 +240,7 @@ def _token(query: Mapping[str, str], headers: Mapping[str, str]) -> str:
 
 
 def _encode(reply: Reply, *, pretty: bool) -> tuple[bytes, str]:
-    """Body and content type. JSON is escaped as Go escapes it."""
+    """Return body and content type. JSON is escaped as Go escapes it."""
     if reply.value is Empty.BODY:
         return b"", reply.content_type
     if reply.content_type:

@@ -1,4 +1,4 @@
-"""Why a connection could not be opened, in Go's words: the outputs of checks and errors are made of them."""
+"""Says in Go's words why a connection could not be opened, for outputs of checks and for errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REASONS = {
 
 
 def dial_failure(address: str, error: BaseException) -> str:
-    """`dial tcp 127.0.0.1:21000: connect: connection refused`; looks into causes and groups."""
+    """Return `dial tcp 127.0.0.1:21000: connect: connection refused` or the like, from causes and groups."""
     for cause in _causes(error):
         for kind, reason in _REASONS.items():
             if isinstance(cause, kind):
@@ -34,7 +34,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _causes(inner)
-    # The HTTP library raises its errors `from None`; what it hides is still the context.
+    # The HTTP library raises its errors `from None`; the hidden cause is still the context.
     before = error.__cause__ or error.__context__
     if before is not None:
         yield from _causes(before)

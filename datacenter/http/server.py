@@ -1,7 +1,7 @@
-"""The listener: Hypercorn's trio worker reads and writes HTTP, the frame answers.
+"""The listener: Hypercorn's trio worker reads and writes HTTP, and the frame answers.
 
-A client that goes away ends its blocked request at once, for a datacenter's watchers are many and their
-requests last for minutes. A body is read up to a bound, and only then is the request looked at.
+A client that leaves ends its blocked request at once, since a datacenter has many watchers whose requests
+last for minutes. A body is read up to a limit before the request is handled.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _QUIET_SECONDS = 10.0  # between two lines about the same shortage
 
 
 class ShortageOfOurs(logging.Filter):
-    """Turns trio's ten tracebacks a second for want of descriptors or memory into a line in ten seconds."""
+    """Replaces trio's ten tracebacks a second during a shortage by one line in ten seconds."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last = -_QUIET_SECONDS
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is written; a line without its traceback if it is."""
+        """Return whether the record is written, and remove its traceback."""
         if record.created - self._last < _QUIET_SECONDS:
             return False
         self._last = record.created
@@ -58,11 +58,11 @@ _SHORTAGE = ShortageOfOurs()
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on; the text names it and says why."""
+    """The address cannot be bound; the text names it and says why."""
 
 
 def open_listener(address: str) -> socket.socket:
-    """A listening socket on `host:port` or `unix:///path`. Raises CannotListen."""
+    """Return a listening socket on `host:port` or `unix:///path`. Raises CannotListen."""
     try:
         if address.startswith("unix://"):
             return _unix_listener(Path(address.removeprefix("unix://")))
@@ -74,7 +74,7 @@ def open_listener(address: str) -> socket.socket:
 
 
 def bound_address(listener: socket.socket) -> str:
-    """Where it listens, in the form of `-http-addr`; the port is the real one."""
+    """Return the listener's address in the form of `-http-addr`, with the port that it has."""
     if listener.family == socket.AF_UNIX:
         return f"unix://{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
@@ -84,7 +84,7 @@ def bound_address(listener: socket.socket) -> str:
 async def serve_http(
     frame: Answers, listener: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve until cancelled; takes the listener over. Requests in flight then get half a second."""
+    """Serve until cancelled, and close the listener; requests under way then have half a second."""
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.include_server_header = False
@@ -160,7 +160,10 @@ class _Application:
         return reply
 
     def _foreign_host(self, scope: Scope) -> Response | None:
-        """A refusal if Host is not one of ours. HTTP/1.0 may have none, and no browser has a unix socket."""
+        """Return a refusal if Host is not ours.
+
+        HTTP/1.0 may have none, and no browser reaches a unix socket.
+        """
         named = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), None)
         if scope["server"] is None or named is None:
             return None
@@ -172,7 +175,7 @@ class _Application:
 
 
 def _bad_name(scope: Scope) -> Response | None:
-    """A refusal if a field's name is not letters, digits and hyphens."""
+    """Return a refusal if a field's name has other characters than letters, digits and hyphens."""
     name = next((name for name, _ in scope["headers"] if not _FIELD_NAME.fullmatch(name)), None)
     if name is None:
         return None
@@ -181,7 +184,7 @@ def _bad_name(scope: Scope) -> Response | None:
 
 
 async def _read_body(receive: Receive) -> bytes | None:
-    """The whole body, None when it is over the bound."""
+    """Return the body, None if it is over the limit."""
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -201,7 +204,7 @@ async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
 
 
 def _unix_listener(path: Path) -> socket.socket:
-    """Bind a unix socket, taking the place of one that nobody listens on any more."""
+    """Bind a unix socket; replace the file of one without a listener."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
             path.unlink()

@@ -1,8 +1,8 @@
-"""/v1/agent/metrics: how often each endpoint was called, how long it took, and how many reads are held now.
+"""/v1/agent/metrics: the calls of each endpoint, their durations, and the reads that wait now.
 
-In Consul's form and by Consul's names (`consul.api.http` by method and path, `consul.rpc.queries_blocking`),
-but since the start of the process: Consul tells of ten seconds only, from which nobody learns how many
-questions a minute has. Hence no rate. The lines of our log that were lost have a name of our own.
+The form and names are Consul's (`consul.api.http` by method and path, `consul.rpc.queries_blocking`), but the
+numbers count from the start of the process. Consul reports ten seconds only, which do not show how many
+questions a minute has; hence there is no rate. The lost lines of our log have a name of our own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Intentions and the config entries they are stored in, matched and decided as Consul does.
+"""Intentions and the config entries that hold them, matched and decided as in Consul.
 
-Intentions are written in the primary alone.
+Intentions are written in the primary only.
 
     authorize_endpoint  config_endpoints  config_entries  endpoints  entry  model
 """

@@ -2,7 +2,7 @@
 
 See docs/consul-api.md#authorize.
 
-The trust domain and the datacenter in the URI are not looked at, as in Consul: only whoever verified the
+The trust domain and the datacenter in the URI are ignored, as in Consul: only the proxy that verified the
 chain can vouch for them.
 """
 
@@ -22,27 +22,27 @@ _REMEMBERED = 1024
 
 
 def routes(dc: Datacenter) -> list[Route]:
-    """The one endpoint."""
+    """Return the endpoint."""
     path = "/v1/agent/connect/authorize"
     return [Route("POST", path, _Authorize(dc), forwards=False, allow="OPTIONS,POST")]
 
 
 def default_verdict(dc: Datacenter) -> tuple[bool, str]:
-    """What holds where no intention matches, and why: the setting of that name before the default of ACLs."""
+    """Return the verdict without a matching intention, and why: by the setting, else the ACL default."""
     if dc.settings.default_intention_policy:
         return dc.settings.default_intention_policy == "allow", "Default intention policy"
     return acl_default(dc)
 
 
 def acl_default(dc: Datacenter) -> tuple[bool, str]:
-    """What the header of every answer says, and the check endpoint, which know no other default."""
+    """Return the ACL default, the only one that the header and the check endpoint know."""
     if dc.acl.enabled:
         return dc.settings.default_policy_allows, "Default behavior configured by ACLs"
     return True, "ACLs disabled, access is allowed by default"
 
 
 class _Authorize:
-    """Keeps only which targets were asked for before, to say HIT or MISS as an agent would."""
+    """Remembers which targets were asked for before, to say HIT or MISS as an agent does."""
 
     def __init__(self, dc: Datacenter) -> None:
         self._dc = dc

@@ -2,7 +2,7 @@
 
 See docs/consul-api.md#intentions and #registration.
 
-Written in the primary only; a secondary forwards writes and reads its replica.
+They are written in the primary only; a secondary forwards writes and reads its replica.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from datacenter.state.store import Document, Row
 
 
 def routes(dc: Datacenter) -> list[Route]:
-    """Every endpoint of this module."""
+    """Return every endpoint of this module."""
     return [
         Route("PUT", "/v1/config", in_primary(dc, _write)),
         Route("GET", "/v1/config/{kind}/{name:path}", partial(_read, dc)),
@@ -43,7 +43,7 @@ async def _read(dc: Datacenter, request: Request) -> Reply:
     require(_may_read(request, kind, name))
     row = dc.store.table(CONFIG_ENTRIES).get(entry_key(kind, name))
     if row is None:
-        # Not an error of the frame's: an entry that is not there can be waited for.
+        # A reply instead of an ApiError, since a client may block on a missing entry.
         return Reply(
             value=f'Config entry not found for "{kind}" / "{name}"',
             status=404,
@@ -75,14 +75,14 @@ async def _delete(dc: Datacenter, request: Request) -> Reply:
     kind, name = request.params["kind"], request.params["name"]
     require_kind(kind, 400)
     if kind == PROXY_DEFAULTS:
-        name = GLOBAL  # whatever it was called
+        name = GLOBAL  # whatever the name in the path is
     require(_may_write(request, kind, name))
     delete_entry(dc.store, kind, name)
     return Reply(value={})
 
 
 def _is_current(dc: Datacenter, entry: Document, cas: str) -> bool:
-    """Whether the entry is as its writer last saw it: by index, 0 for not there at all."""
+    """Return whether the entry is as its writer last saw it: by index, 0 for a missing entry."""
     if not (cas.isascii() and cas.isdigit()):
         raise ApiError(500, f'strconv.ParseUint: parsing "{cas}": invalid syntax')
     row = dc.store.table(CONFIG_ENTRIES).get(entry_key(entry["Kind"], entry["Name"]))

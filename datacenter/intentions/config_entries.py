@@ -1,10 +1,10 @@
-"""Config entries of the three kinds a mesh needs, checked and written.
+"""Checks and writes the config entries of the three kinds that a mesh needs.
 
 See docs/consul-api.md#intentions and #registration.
 
-`service-intentions` are decided in `datacenter.intentions.entry`. `service-defaults` and `proxy-defaults`
-are kept with what sidecars are told of them. One rule binds the three: intentions with HTTP permissions
-need a destination whose protocol is HTTP-like, whichever of the entries changes last.
+`datacenter.intentions.entry` decides about `service-intentions`. `service-defaults` and `proxy-defaults` keep
+what sidecars read of them. One rule concerns all three: intentions with HTTP permissions need a destination
+whose protocol is HTTP-like, whichever entry changes last.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _LAST = ("ExternalSNI", "UpstreamConfig", "Meta")
 
 
 def require_kind(kind: str, status: int = 500) -> None:
-    """Raises ApiError for a kind that is not served."""
+    """Raise ApiError for a kind that is not served."""
     if kind not in _SHAPES:
         raise ApiError(status, f"invalid config entry kind: {kind}")
 
 
 def read_entry(body: bytes) -> Document:
-    """The entry in a request's body, in its normal form. Raises ApiError 400."""
+    """Return the entry in a request's body, in its normal form. Raises ApiError 400."""
     kind = _kind(body)
     if kind not in _SHAPES:
         raise _undecodable(f"invalid config entry kind: {kind}")
@@ -66,7 +66,7 @@ def read_entry(body: bytes) -> Document:
 
 
 def write_entry(store: Store, entry: Document, *, legacy: bool = False) -> None:
-    """Check and store a normalised entry. Raises ApiError 500 and leaves everything as it was."""
+    """Check and store a normalised entry. Raises ApiError 500 and then changes nothing."""
     try:
         if entry["Kind"] == service_intentions.KIND:
             service_intentions.validate(entry, legacy=legacy)
@@ -80,7 +80,7 @@ def write_entry(store: Store, entry: Document, *, legacy: bool = False) -> None:
 
 
 def delete_entry(store: Store, kind: str, name: str) -> None:
-    """Remove an entry if it is there. Raises ApiError 500 when intentions still need it."""
+    """Remove an entry if it exists. Raises ApiError 500 if intentions still need it."""
     try:
         with store.transaction():
             store.table(CONFIG_ENTRIES).delete(entry_key(kind, name))
@@ -90,7 +90,7 @@ def delete_entry(store: Store, kind: str, name: str) -> None:
 
 
 def refile(store: Store) -> None:
-    """File what an older data directory has under names in their own case; of two entries both hold."""
+    """Move entries of an older data directory to the keys of their names; two entries are merged."""
     table = store.table(CONFIG_ENTRIES)
     with store.transaction():
         for row in table.rows():
@@ -102,7 +102,7 @@ def refile(store: Store) -> None:
 
 
 def _together(one: Document, other: Document) -> Document:
-    """Two entries of one name; of their rules about one source the denial stays."""
+    """Merge two entries of one name; of their rules about one source the denial stays."""
     if one["Kind"] != service_intentions.KIND:
         return one
     rules = sorted((*one["Sources"], *other["Sources"]), key=lambda each: each.get("Action") == "deny")
@@ -111,7 +111,7 @@ def _together(one: Document, other: Document) -> Document:
 
 
 def _kind(body: bytes) -> str:
-    """The kind decides the shape, so it is looked for first, in whatever spelling."""
+    """Return the kind, in any spelling of its key, since it decides the shape."""
     try:
         value = first_value(body)
     except Malformed as error:
@@ -127,7 +127,7 @@ def _kind(body: bytes) -> str:
 
 
 def _decode(body: bytes, shape: Fields) -> Document:
-    """As `decode`, in the words of this endpoint, which reads its bodies in a way of its own."""
+    """Decode as `decode` does, in the words of this endpoint, whose decoder differs."""
     try:
         return decode(body, shape)
     except ApiError as error:
@@ -143,9 +143,9 @@ def _undecodable(text: str) -> ApiError:
 
 
 def _defaults(kind: str, entry: Document) -> Document:
-    """service-defaults or proxy-defaults as they are shown: three parts are always there."""
+    """Return service-defaults or proxy-defaults as they are shown, with three parts always present."""
     name = GLOBAL if kind == PROXY_DEFAULTS else entry.get("Name", "")
-    # service-defaults always show their protocol, also when they say nothing about it.
+    # service-defaults always show a protocol, even if none was given.
     first = {"Protocol": entry.get("Protocol", "").lower()} if kind == SERVICE_DEFAULTS else {}
     return {
         "Kind": kind,
@@ -167,7 +167,7 @@ def _validate_defaults(entry: Document) -> None:
 
 
 def _check_protocols(store: Store) -> None:
-    """Every destination of HTTP permissions speaks HTTP, as the entries stand now."""
+    """Raise ApiError if a destination of HTTP permissions does not speak HTTP, by the present entries."""
     for row in store.table(CONFIG_ENTRIES).rows():
         entry = row.value
         if entry["Kind"] != service_intentions.KIND or not service_intentions.has_permissions(entry):

@@ -2,8 +2,9 @@
 
 See docs/consul-api.md#intentions.
 
-Written in the primary only: a secondary forwards writes and reads its replica. A destination that was
-edited through the legacy endpoints is theirs until its last legacy source is gone, and the other way round.
+They are written in the primary only: a secondary forwards writes and reads its replica. A destination that
+was edited through the legacy endpoints belongs to them until its last legacy source is gone, and the other
+way round.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ _Handler = Callable[[Datacenter, Request], Awaitable[Reply]]
 
 
 def routes(dc: Datacenter) -> list[Route]:
-    """Every endpoint of this module, and authorize."""
+    """Return every endpoint of this module, and authorize."""
     return [
         *authorize_endpoint.routes(dc),
         Route("GET", f"{_ROOT}/match", partial(_match, dc)),
@@ -81,7 +82,7 @@ def routes(dc: Datacenter) -> list[Route]:
 
 
 def in_primary(dc: Datacenter, handler: _Handler) -> Callable[[Request], Awaitable[Reply]]:
-    """The handler itself in the primary, the way there in a secondary."""
+    """Return the handler itself in the primary, and a forwarding one in a secondary."""
 
     async def handle(request: Request) -> Reply:
         if dc.settings.is_primary:
@@ -98,7 +99,7 @@ async def _list(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _match(dc: Datacenter, request: Request) -> Reply:
-    for needed in ("by", "name"):  # an empty one will do, and matches nothing
+    for needed in ("by", "name"):  # an empty value is accepted, and matches nothing
         if needed not in request.query:
             raise ApiError(500, f"required query parameter '{needed}' not set")
     side = request.query["by"]
@@ -120,7 +121,7 @@ async def _check(dc: Datacenter, request: Request) -> Reply:
         raise ApiError(500, f'unsupported SourceType: "{kind}"')
     require(request.authorizer.service_read(destination))
     allows, reason = acl_default(dc)
-    # Consul looks for the rules of the source here, and compares the destination exactly.
+    # Here Consul looks for the rules of the source, and compares the destination exactly.
     names = {destination, WILDCARD}
     rules = [each for each in match_destination(dc.store, destination) if each["DestinationName"] in names]
     decision = decide(rules, source, namespace=NAMESPACE, default_allows=allows, default_reason=reason)
@@ -233,7 +234,7 @@ async def _delete(dc: Datacenter, request: Request) -> Reply:
 
 
 def _replace_sources(dc: Datacenter, row: Row, sources: list[Document], *, legacy: bool) -> None:
-    """An entry without sources is no entry."""
+    """Replace an entry's sources; without sources the entry is removed."""
     if sources:
         entry = normalised({**row.value, "Sources": sources}, legacy=legacy)
         write_entry(dc.store, entry, legacy=legacy)
@@ -242,7 +243,7 @@ def _replace_sources(dc: Datacenter, row: Row, sources: list[Document], *, legac
 
 
 def _with(sources: list[Document], source: Document, *, key: str) -> list[Document]:
-    """The sources with this one in place of the one of the same `key`, else at the end."""
+    """Return the sources with this one in place of the one with the same `key`, else at the end."""
     if any(each.get(key) == source[key] for each in sources):
         return [source if each.get(key) == source[key] else each for each in sources]
     return [*sources, source]
@@ -290,13 +291,13 @@ def _shown(request: Request, row: Row, source: Document) -> Reply:
 
 
 def _may_read(request: Request, intention: Document) -> bool:
-    """Rights on either end are enough: both may learn why something does not work."""
+    """Return whether the token may read an intention: rights on either end are enough."""
     ends = (intention["SourceName"], intention["DestinationName"])
     return any(request.authorizer.intention_read(end) for end in ends)
 
 
 def _ends(request: Request, of_source: str = "", of_destination: str = "") -> tuple[str, str]:
-    """Source and destination; where their namespaces have no name they are not looked at, as in writes."""
+    """Return source and destination; their namespaces are ignored without a name, as in writes."""
     return (
         _name(_required(request, "source"), "source", of_source),
         _name(_required(request, "destination"), "destination", of_destination),
@@ -311,7 +312,7 @@ def _required(request: Request, name: str) -> str:
 
 
 def _name(text: str, where: str, what: str, headers: Mapping[str, str] | None = None) -> str:
-    """`web` or `default/web`; other namespaces are Enterprise's."""
+    """Return the name of `web` or `default/web`; other namespaces belong to Enterprise."""
     namespace, _, name = text.rpartition("/")
     if "/" in namespace:
         raise ApiError(500, f"{where} \"{text}\" is invalid: input can contain at most one '/'")
@@ -322,6 +323,6 @@ def _name(text: str, where: str, what: str, headers: Mapping[str, str] | None = 
 
 
 def _time(at: datetime) -> str:
-    """RFC 3339 as Go prints it: no trailing zeros."""
+    """Return RFC 3339 as Go prints it, without trailing zeros."""
     text = at.strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".")
     return f"{text}Z"

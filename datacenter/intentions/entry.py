@@ -1,7 +1,7 @@
-"""The `service-intentions` config entry: its shape, its normal form, and what it may not be. Pure.
+"""The `service-intentions` config entry: its shape, its normal form, its validation. No effects.
 
-The one place where intentions live; the intention endpoints are views of it and edit it. Sources are kept in
-descending precedence. Texts are those of Consul 1.10.12. See docs/consul-api.md#intentions.
+Intentions live here only; the intention endpoints are views of the entry and edit it. Sources are kept in
+descending precedence. The texts are those of Consul 1.10.12. See docs/consul-api.md#intentions.
 """
 
 from __future__ import annotations
@@ -67,16 +67,16 @@ SHAPE = Fields(
 
 
 class EntryRefused(Exception):
-    """An entry that Consul answers with 500; the text is the answer's."""
+    """Consul answers this entry with 500; the text is the answer's."""
 
 
 def precedence(source: str, destination: str) -> int:
-    """9 exact to exact, 8 any to exact, 6 exact to any, 5 any to any."""
+    """Return 9 for exact to exact, 8 for any to exact, 6 for exact to any, 5 for any to any."""
     return (6 if destination == WILDCARD else 9) - (source == WILDCARD)
 
 
 def normalised(entry: Document, *, legacy: bool = False) -> Document:
-    """A decoded entry in the form it is stored and shown. `legacy`: written through the old endpoints."""
+    """Return a decoded entry in its stored form. `legacy`: written through the old endpoints."""
     name = entry.get("Name", "")
     sources = [_source(source, name, legacy=legacy) for source in entry.get("Sources", [])]
     sources.sort(key=lambda source: -int(source["Precedence"]))  # stable: the client's order among equals
@@ -105,19 +105,19 @@ def validate(entry: Document, *, legacy: bool = False) -> None:
 
 
 def has_permissions(entry: Mapping[str, Any]) -> bool:
-    """Whether any source is decided by HTTP attributes."""
+    """Return whether any source is decided by HTTP attributes."""
     return any(source.get("Permissions") for source in entry["Sources"])
 
 
 def without_empty(document: Mapping[str, Any]) -> Document:
-    """What Go's `omitempty` leaves out is left out."""
+    """Return the document without what Go's `omitempty` leaves out."""
     return {key: value for key, value in document.items() if value not in ("", None, False, [], {})}
 
 
 def _source(source: Document, destination: str, *, legacy: bool) -> Document:
     name = source.get("Name", "")
     kept = source if legacy else {key: value for key, value in source.items() if key not in _LEGACY}
-    # LegacyMeta stays, so that validation refuses to lose it.
+    # LegacyMeta is kept, so that validation refuses its loss.
     optional = without_empty(
         {key: kept.get(key) for key in ("LegacyID", "Description", "LegacyMeta", *_LEGACY)}
     )

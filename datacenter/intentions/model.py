@@ -1,4 +1,4 @@
-"""Intentions as views of the service-intentions entries: printed, matched, ordered, decided.
+"""Intentions as views of the service-intentions entries: their form, matching, order and verdict.
 
 See docs/consul-api.md#intentions.
 """
@@ -21,44 +21,47 @@ NAMESPACE = "default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Whether a connection may be, and which rule says so: `/v1/agent/connect/authorize`."""
+    """Whether a connection is allowed, and by which rule: `/v1/agent/connect/authorize`."""
 
     allowed: bool
     reason: str
 
 
 def entry_of(store: Store, destination: str) -> Row | None:
-    """The service-intentions entry of a destination, whatever the case of its name."""
+    """Return the service-intentions entry of a destination, whatever the case of its name."""
     return store.table(CONFIG_ENTRIES).get(entry_key(KIND, destination))
 
 
 def all_intentions(store: Store) -> list[Document]:
-    """Every intention, in the order of precedence."""
+    """Return every intention, in the order of precedence."""
     prefix = f"{KIND}/"
     rows = [row for row in store.table(CONFIG_ENTRIES).rows() if row.key.startswith(prefix)]
     return ordered(intention for row in rows for intention in intentions_of(row))
 
 
 def match_destination(store: Store, name: str) -> list[Document]:
-    """All rules for callers of a service, those for any destination included; the first match decides."""
+    """Return all rules for callers of a service, those for any destination included.
+
+    The first match decides.
+    """
     rows = [entry_of(store, destination) for destination in dict.fromkeys((name, WILDCARD))]
     return ordered(intention for row in rows if row for intention in intentions_of(row))
 
 
 def match_source(store: Store, name: str) -> list[Document]:
-    """All rules about what a service may call; a source is compared exactly."""
+    """Return all rules about what a service may call; a source is compared exactly."""
     return [each for each in all_intentions(store) if each["SourceName"] in {name, WILDCARD}]
 
 
 def ordered(intentions: Iterable[Document]) -> list[Document]:
-    """Descending precedence; ties by source, then destination, and no two of them match the same caller."""
+    """Return descending precedence; ties by source, then destination, and no two of them match one caller."""
     return sorted(
         intentions, key=lambda each: (-each["Precedence"], each["SourceName"], each["DestinationName"])
     )
 
 
 def find_by_id(store: Store, intention_id: str) -> tuple[Row, Document] | None:
-    """A legacy intention, and the entry it is part of."""
+    """Return a legacy intention, and its entry."""
     for row in store.table(CONFIG_ENTRIES).rows():
         if row.value["Kind"] == KIND:
             for source in row.value["Sources"]:
@@ -68,12 +71,12 @@ def find_by_id(store: Store, intention_id: str) -> tuple[Row, Document] | None:
 
 
 def intentions_of(row: Row) -> list[Document]:
-    """One document for each source of an entry."""
+    """Return one document for each source of an entry."""
     return [intention_of(row, source) for source in row.value["Sources"]]
 
 
 def intention_of(row: Row, source: Document) -> Document:
-    """An intention as every endpoint shows it. Only a legacy one has ID, times and hash."""
+    """Return an intention as every endpoint shows it. Only a legacy one has ID, times and hash."""
     entry = row.value
     meta = source.get("LegacyMeta") if "LegacyID" in source else entry.get("Meta")
     shown: Document = {
@@ -100,7 +103,7 @@ def intention_of(row: Row, source: Document) -> Document:
 def decide(
     intentions: Iterable[Document], source: str, *, namespace: str, default_allows: bool, default_reason: str
 ) -> Decision:
-    """The verdict on a caller, given its destination's rules in order. HTTP permissions mean deny here."""
+    """Return the verdict on a caller by its destination's rules in order; HTTP permissions deny here."""
     for intention in intentions:
         if namespace == NAMESPACE and intention["SourceName"] in {source, WILDCARD}:
             return _by_rule(intention)
@@ -120,7 +123,7 @@ def _by_rule(intention: Document) -> Decision:
 
 
 def _hash(entry: Document, source: Document) -> str:
-    """BLAKE2b-256 over what the user set, as Consul computes it for replication to secondaries before 1.9."""
+    """Return the BLAKE2b-256 that Consul computes for replication to secondaries before 1.9."""
     texts: list[Any] = [
         source["LegacyID"],
         source.get("Description", ""),

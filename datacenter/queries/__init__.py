@@ -1,6 +1,6 @@
 """Prepared queries: their definitions, and their execution here and in other datacenters.
 
-Queries belong to one datacenter, as with Consul.
+A query belongs to one datacenter, as in Consul.
 
     definitions  endpoints  execution
 """

@@ -1,4 +1,4 @@
-"""Prepared queries as they are stored: shape, validation, templates.
+"""The stored form of prepared queries: shape, validation, templates.
 
 See docs/consul-api.md#prepared-queries.
 """
@@ -54,7 +54,7 @@ class InvalidQuery(Exception):
 
 
 def normal_query(given: Document, identifier: str) -> Document:
-    """The stored form, every key there. Raises InvalidQuery."""
+    """Return the stored form, with every key. Raises InvalidQuery."""
     service, session = given.get("Service", {}), given.get("Session", "")
     if not (session or given.get("Name") or given.get("Template", {}).get("Type")):
         raise InvalidQuery("Invalid prepared query: Must be bound to a session")
@@ -67,7 +67,7 @@ def normal_query(given: Document, identifier: str) -> Document:
     _check_ttl(given.get("DNS", {}).get("TTL", ""))
     _check_template(template)
     if session:
-        # There are no sessions here, so none is valid.
+        # There are no sessions here, so no session is valid.
         why = f' "{session}"' if is_uuid(session) else ": index error: UUID must be 36 characters"
         raise InvalidQuery(f"raft apply failed: invalid session{why}")
     return {
@@ -92,12 +92,15 @@ def normal_query(given: Document, identifier: str) -> Document:
 
 
 def is_uuid(text: str) -> bool:
-    """Whether it has the form by which queries are looked up."""
+    """Return whether the text has the form by which queries are looked up."""
     return len(text) == _UUID_LENGTH and all(text[place] == "-" for place in (8, 13, 18, 23))
 
 
 def resolve(queries: Iterable[Document], name_or_id: str) -> Document | None:
-    """By ID, else by name, else the template with the longest matching prefix, filled in; in any case."""
+    """Find by ID, else by name, else by the template with the longest matching prefix, filled in.
+
+    In any case.
+    """
     known, name = list(queries), name_or_id.lower()
     for query in known:
         if query["ID"] == name_or_id:
@@ -114,7 +117,7 @@ def resolve(queries: Iterable[Document], name_or_id: str) -> Document | None:
 
 
 def _fill_in(template: Document, name: str) -> Document:
-    """Every text of the template's service with its variables replaced."""
+    """Return the template's service with the variables in its texts replaced."""
     prefix, pattern = template["Name"], template["Template"]["Regexp"]
     match = re.search(pattern, name) if pattern else None
     named: dict[str, str] = {

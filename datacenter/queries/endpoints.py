@@ -32,7 +32,7 @@ def routes(dc: Datacenter) -> list[Route]:
 
 
 def find_query(dc: Datacenter, name_or_id: str) -> Document:
-    """The query to execute or explain. Raises ApiError 404."""
+    """Return the query to execute or explain. Raises ApiError 404."""
     query = resolve((row.value for row in dc.store.table(QUERIES).rows()), name_or_id)
     if query is None:
         raise ApiError(404, "Query not found")
@@ -40,7 +40,7 @@ def find_query(dc: Datacenter, name_or_id: str) -> Document:
 
 
 def query_meta(request: Request) -> Document:
-    """What 1.10 repeats of the headers in the body of an execution or explanation."""
+    """Return the headers that 1.10 repeats in the body of an execution or explanation."""
     return {
         "Index": 1,
         "LastContact": 0,

@@ -1,8 +1,8 @@
-"""Executing prepared queries: here first, then in the other datacenters.
+"""Executes prepared queries: here first, then in the other datacenters.
 
 See docs/consul-api.md#prepared-queries.
 
-One answer is wholly from one datacenter. The failover is a single hop: the other datacenter is given the
+All instances of an answer are of one datacenter. The failover is a single hop: the other datacenter gets the
 definition itself and does not fail over again.
 """
 
@@ -94,7 +94,7 @@ def _execute_here(
 async def _fail_over(
     dc: Datacenter, query: Document, answer: Document, token: str, *, connect: bool, limit: int
 ) -> Document:
-    """The first datacenter that has instances; else the last one's empty answer."""
+    """Return the answer of the first datacenter that has instances; else the last one's empty answer."""
     tried = 0
     for name in _failover_datacenters(dc, query["Service"]["Failover"]):
         base_url = dc.federation.base_url(name)
@@ -116,7 +116,7 @@ async def _fail_over(
 
 
 def _failover_datacenters(dc: Datacenter, failover: Document) -> list[str]:
-    """The nearest N, then those listed, each once and never our own."""
+    """Return the nearest N, then the listed ones, each once and without our own."""
     others = [name for name in dc.federation.datacenters() if name != dc.settings.name]
     order = [*others[: failover["NearestN"]], *(failover["Datacenters"] or [])]
     return [name for name in dict.fromkeys(order) if name != dc.settings.name]

@@ -1,4 +1,4 @@
-"""/v1/agent/check…: checks by themselves, and what a workload says about its own.
+"""/v1/agent/check…: checks, and the reports of workloads about theirs.
 
 See docs/consul-api.md#agent-services.
 """
@@ -23,7 +23,7 @@ _NAMED_STATUS = {"pass": "passing", "warn": "warning", "fail": "critical"}
 
 
 def routes(dc: Datacenter) -> list[Route]:
-    """The routes of this module."""
+    """Return the routes of this module."""
     local = partial(Route, forwards=False)
     return [
         local("GET", "/v1/agent/checks", partial(_checks, dc)),
@@ -68,7 +68,7 @@ async def _register(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _deregister(dc: Datacenter, request: Request) -> Reply:
-    """An unknown check is as good as deregistered: `check-deregister-404` is a 200."""
+    """Answer 200 for an unknown check too, as the recording `check-deregister-404` does."""
     row = dc.inventory.check(dc.settings.node_name, request.params["id"])
     if row is not None:
         _require_write(dc, request, row.value["ServiceName"])

@@ -1,4 +1,4 @@
-"""/v1/agent/self, members and /v1/status: who this agent is, as far as a client asks; and its own node."""
+"""/v1/agent/self, members and /v1/status: this agent, as far as clients ask about it; and its own node."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from datacenter.state.acl import require
 from datacenter.state.inventory import SERF_HEALTH, SERVER_SERVICE
 from datacenter.state.store import Document
 
-VERSION = "1.10.12"  # the Consul whose API this is
-SERVER_PORT = 8300  # where a server's RPC would be; nobody listens there
-_AGENT = "agent"  # table: what this agent remembers of itself
+VERSION = "1.10.12"  # the Consul version whose API this is
+SERVER_PORT = 8300  # where a server's RPC would be; this process does not listen there
+_AGENT = "agent"  # table: what this agent remembers about itself
 
 
 def routes(dc: Datacenter) -> list[Route]:
@@ -29,14 +29,14 @@ def routes(dc: Datacenter) -> list[Route]:
 
 
 def register_own_node(dc: Datacenter) -> None:
-    """Put our node, its server and its serfHealth check into the catalog. Its ID survives restarts."""
+    """Put our node, its server and its serfHealth check into the catalog. The node ID survives restarts."""
     settings, inventory = dc.settings, dc.inventory
     remembered = dc.store.table(_AGENT).get("node")
     fresh = {"ID": str(uuid.UUID(int=dc.rng.getrandbits(128), version=4)), "Name": settings.node_name}
     own = remembered.value if remembered else fresh
     with dc.store.transaction():
         if own["Name"] != settings.node_name:
-            # Registered under the old name, they would be nobody's: an agent serves one node.
+            # An agent serves one node: services under the old name would belong to no agent.
             for row in inventory.definitions.rows():
                 inventory.definitions.delete(row.key)
             inventory.remove_node(own["Name"])
@@ -174,7 +174,7 @@ def _member(dc: Datacenter) -> Document:
 
 
 def _stats(dc: Datacenter) -> Document:
-    """The groups a client reads; Consul's raft, serf and runtime groups have no counterpart here."""
+    """Return the groups that clients read; raft, serf and runtime groups have no counterpart here."""
     checks = dc.inventory.definitions.rows()
     kinds = [row.value["Kind"] for row in checks]
     return {

@@ -1,4 +1,4 @@
-"""/v1/agent/service…: what runs beside this agent.
+"""/v1/agent/service…: the services of this agent.
 
 See docs/consul-api.md#agent-services and #blocking-by-hash.
 """
@@ -53,7 +53,7 @@ async def _services(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _service(dc: Datacenter, request: Request) -> Reply:
-    authorizer = request.authorizer  # an unknown token is refused before an unknown service is
+    authorizer = request.authorizer  # an unknown token is refused before an unknown service
     row = _known(dc, request.params["id"])
     if row is None:
         raise ApiError(404, f"unknown service ID: {request.params['id']}")
@@ -79,14 +79,14 @@ async def _register(dc: Datacenter, request: Request) -> Reply:
     with dc.store.transaction():
         for each in registered:
             _store(dc, each, replace_checks="replace-existing-checks" in request.query)
-        # The sidecar a service no longer asks for goes with the registration that asked for it.
+        # A registration that no longer asks for a sidecar removes the one it had asked for.
         if len(registered) == 1:
             _remove_sidecar(dc, registered[0].service["ID"])
     return Reply()
 
 
 def _require_register(dc: Datacenter, request: Request, service: Document) -> None:
-    """Write on its name, on the destination of a proxy, and on the name it had before."""
+    """Require write on its name, on a proxy's destination, and on the name it had before."""
     names = [service["Service"]]
     if service["Kind"] == PROXY_KIND:
         names.append(service["Proxy"]["DestinationServiceName"])
@@ -114,7 +114,7 @@ async def _deregister(dc: Datacenter, request: Request) -> Reply:
     if not request.params["id"]:
         raise ApiError(500, "ServiceID missing")
     if not dc.settings.acls_enabled and _known(dc, request.params["id"]) is None:
-        return Reply()  # Consul looks the service up only to judge who may remove it
+        return Reply()  # Consul looks the service up only to check rights
     row = _required(dc, request, 500, 'Unknown service "{}"')
     with dc.store.transaction():
         dc.inventory.remove_service(dc.settings.node_name, row.value["ID"])
@@ -206,7 +206,7 @@ def _health_reply(
 
 
 def _required(dc: Datacenter, request: Request, status: int, complaint: str) -> Row:
-    """The service of the path, which the token may change."""
+    """Return the service of the path, if the token may change it. Raises ApiError."""
     authorizer = request.authorizer
     row = _known(dc, request.params["id"])
     if row is None:

@@ -1,4 +1,4 @@
-"""/v1/catalog: what is registered, without judging its health; and registration from outside.
+"""/v1/catalog: registrations without their health, and registration from outside.
 
 See docs/consul-api.md#discovery.
 """
@@ -114,7 +114,7 @@ async def _node(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _ui_nodes(dc: Datacenter, request: Request) -> Reply:
-    """`wan-internal-ui-dc2`: only the node's own address is ever translated in it."""
+    """Answer as the recording `wan-internal-ui-dc2`: only the node's own address is translated."""
     inventory = dc.inventory
     nodes = [row for row in inventory.nodes.rows() if request.authorizer.node_read(row.key)]
     shown = []
@@ -127,7 +127,7 @@ async def _ui_nodes(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _register(dc: Datacenter, request: Request) -> Reply:
-    """Any node and service, as anti-entropy of another agent or a tool for external services would."""
+    """Register any node and service, as another agent's anti-entropy or a tool for external services does."""
     given = decode(request.body, CATALOG_REGISTER)
     name = given.get("Node", "")
     if not name or not given.get("Address"):

@@ -1,8 +1,8 @@
-"""Central configuration merged into a registration: proxy-defaults and service-defaults.
+"""Merges the central configuration, proxy-defaults and service-defaults, into a registration.
 
 See docs/consul-api.md#registration.
 
-Local keys win over central ones, key by key and never deeper. Pure, apart from reading the store.
+Local keys win over central ones, key by key at the first level. No effects, apart from reading the store.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ CONFIG_ENTRIES = "config_entries"  # table: entry_key -> entry
 
 
 def entry_key(kind: str, name: str) -> str:
-    """The key of an entry: one for all cases of its name, as in Consul (docs/consul-api.md#intentions)."""
+    """Return the key of an entry, the same for every case of its name (docs/consul-api.md#intentions)."""
     return f"{kind}/{name.lower()}"
 
 
 def merged(store: Store, service: Document) -> Document:
-    """A stored service as its proxy shall see it."""
+    """Return a stored service as its proxy sees it."""
     if service["Kind"] != PROXY_KIND:
         return service
     proxy_defaults = _entry(store, "proxy-defaults", "global")
@@ -38,7 +38,7 @@ def merged(store: Store, service: Document) -> Document:
 
 
 def content_hash(view: Document) -> str:
-    """The hash by which `/v1/agent/service/:id` blocks: of everything the answer says."""
+    """Return the hash by which /v1/agent/service/:id blocks, over the whole answer."""
     text = json.dumps(view, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -46,7 +46,7 @@ def content_hash(view: Document) -> str:
 def _merged_upstream(
     store: Store, upstream: Document, proxy: Document, own: Document, proxy_defaults: Document
 ) -> Document:
-    """Only a service upstream has central configuration: a query does not name its destination."""
+    """Merge central settings into a service upstream; a query has none, since it names no destination."""
     if upstream["DestinationType"] != "service":
         return upstream
     name = upstream["DestinationName"]
@@ -65,7 +65,7 @@ def _merged_upstream(
 
 
 def _upstream_settings(layer: Document) -> Document:
-    """The opaque keys an upstream's central settings turn into."""
+    """Return the opaque keys that an upstream's central settings become."""
     names = {
         "ConnectTimeoutMs": "connect_timeout_ms",
         "Limits": "limits",
@@ -79,7 +79,7 @@ def _protocol(entry: Document) -> Document:
 
 
 def _mode(*holders: Document) -> str:
-    """The first mesh gateway mode that is set, nearest first."""
+    """Return the first mesh gateway mode that is set, nearest first."""
     modes = (str(_part(holder, "MeshGateway").get("Mode", "")) for holder in holders)
     return next((mode for mode in modes if mode), "")
 

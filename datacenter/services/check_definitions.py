@@ -1,4 +1,4 @@
-"""Checks the agent runs itself: how they are registered, and how their state is set."""
+"""Registers the checks that the agent itself runs, and sets their state."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ STATUSES = ("passing", "warning", "critical")
 
 
 def define_check(dc: Datacenter, check: Document, service: Document | None, *, own: bool = False) -> None:
-    """Register a check of a service, or of the node. `own`: by itself, not with its service.
+    """Register a check of a service, or of the node. `own`: registered by itself, not with its service.
 
-    A check that is registered again keeps its state; a new one is critical unless it says otherwise.
+    A check that is registered again keeps its state; a new one is critical unless its definition says
+    otherwise.
     """
     inventory, node, identifier = dc.inventory, dc.settings.node_name, check["CheckID"]
     kind = check_kind(check)
@@ -34,7 +35,7 @@ def define_check(dc: Datacenter, check: Document, service: Document | None, *, o
             "ServiceName": service["Service"] if service else "",
             "ServiceTags": service["Tags"] if service else [],
             "Type": kind,
-            # Consul fills these in for a check registered by itself only.
+            # Consul fills these in only for a check registered by itself.
             "Interval": format_duration(check.get("Interval", 0)) if own else "",
             "Timeout": format_duration(check.get("Timeout", 0)) if own else "",
             "ExposedPort": 0,
@@ -45,7 +46,7 @@ def define_check(dc: Datacenter, check: Document, service: Document | None, *, o
 
 
 def set_check(dc: Datacenter, identifier: str, status: str, output: str) -> None:
-    """Record what a check found. A check that is gone by now is left alone."""
+    """Record a check's result. A check that has been removed is left alone."""
     row = dc.inventory.check(dc.settings.node_name, identifier)
     if row is not None:
         dc.inventory.put_check(dc.settings.node_name, {**row.value, "Status": status, "Output": output})

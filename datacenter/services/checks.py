@@ -1,7 +1,7 @@
-"""Running the agent's checks: TTL alarms, TCP and HTTP probes, and removal of what stays critical.
+"""Runs the agent's checks: TTL alarms, TCP and HTTP probes, and the removal of long critical services.
 
-One task per check, started and ended as definitions come and go. Alias checks have none: they are settled
-with each write (`Inventory`).
+Each check has one task, started and ended as definitions come and go. Alias checks have none: they are
+updated with each write (`Inventory`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Running:
 
 
 async def run(dc: Datacenter, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Keep every defined check running, until cancelled."""
+    """Run every defined check until cancelled."""
     running: dict[str, _Running] = {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_reap, dc)
@@ -65,7 +65,10 @@ async def _run_one(dc: Datacenter, running: _Running) -> None:
 
 
 async def _watch_ttl(dc: Datacenter, definition: Document) -> None:
-    """What was said before a start holds for one TTL after it, as an agent of Consul keeps it on disk."""
+    """Fail a check without news for its TTL.
+
+    What was known before a start holds for one TTL, as in Consul.
+    """
     identifier = definition["CheckID"]
     patience = definition["TTL"]
     while True:
@@ -106,7 +109,7 @@ async def _probe_tcp(definition: Document) -> Finding:
 
 
 async def _probe_http(definition: Document) -> Finding:
-    """2xx passes, 429 warns, everything else is critical."""
+    """Probe by HTTP: 2xx passes, 429 warns, everything else is critical."""
     url, method = definition["HTTP"], definition["Method"] or "GET"
     headers = [(name, value) for name, values in definition["Header"].items() for value in values]
     try:

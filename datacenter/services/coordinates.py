@@ -1,7 +1,7 @@
 """/v1/coordinate and `?near=`: distances between nodes and datacenters.
 
-There is no gossip here to measure round trips by: every node is at the origin, and the other datacenters
-follow our own in the order of their names.
+No gossip measures round trips here: every node is at the origin, and the other datacenters follow our own in
+the order of their names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def routes(dc: Datacenter) -> list[Route]:
 
 
 def sort_by_distance(dc: Datacenter, instances: list[Instance], near: str) -> list[Instance]:
-    """Instances on the node called `near` (`_agent`: our own) first; otherwise as they came."""
+    """Return the instances on the node `near` (`_agent`: our own) first; the others in their order."""
     node = dc.settings.node_name if near in {"_agent", "_ip"} else near
     return sorted(instances, key=lambda instance: bool(node) and instance.node.key != node)
 
@@ -48,7 +48,7 @@ async def _datacenters(dc: Datacenter, request: Request) -> Reply:  # noqa: ARG0
 
 async def _nodes(dc: Datacenter, request: Request) -> Reply:
     names = [row.key for row in dc.inventory.nodes.rows() if request.authorizer.node_read(row.key)]
-    # Only an agent has a coordinate; an external node has nobody to measure from.
+    # Only agents have coordinates, which an external node has not.
     shown = [_coordinate(name) for name in names if name == dc.settings.node_name]
     return Reply(value=shown, topics=(NODES,), meta=QueryMeta.PLAIN)
 

@@ -30,7 +30,7 @@ _CHECK_KINDS: dict[str, Shape] = {
 }
 _CHECK_ALSO = {"args": "ScriptArgs"}
 
-# What is decoded into an alias has no name in Go's complaints: SERVICE and CHECK.
+# Go's error texts do not name what is decoded into an alias type: SERVICE and CHECK.
 # Inside a service the field is CheckID, in a registration of its own ID: docs/consul-api.md#agent-services.
 SERVICE_CHECK = Fields(
     "CheckType",

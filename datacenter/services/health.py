@@ -1,4 +1,4 @@
-"""/v1/health: the instances of a service with the checks that judge them.
+"""/v1/health: the instances of a service with all checks that decide about their health.
 
 See docs/consul-api.md#discovery.
 """
@@ -41,7 +41,7 @@ async def _service(dc: Datacenter, request: Request) -> Reply:
 
 async def _connect(dc: Datacenter, request: Request) -> Reply:
     if not request.authorizer.service_read(_name(request)):
-        # Consul answers before it has looked at anything: no leader known, and nothing to wait for.
+        # Consul answers before it reads anything: without a leader, and nothing to wait for.
         return Reply(value=[], index=1, known_leader=False, meta=QueryMeta.CONSISTENT)
     return _instances(dc, request, "connect")
 
@@ -63,14 +63,14 @@ def _instances(dc: Datacenter, request: Request, kind: str) -> Reply:
         value=[health_entry(instance, dc.settings.name) for instance in wanted],
         topics=topics,
         meta=QueryMeta.CONSISTENT,
-        # Blocking and cached reads come from the streaming backend, which knows no leader:
+        # The streaming backend serves blocking and cached reads, and knows no leader:
         # docs/consul-api.md#response-headers.
         streaming=request.index > 0 or request.flag("cached"),
     )
 
 
 def visible(instances: Iterable[Instance], authorizer: Authorizer) -> list[Instance]:
-    """Those the token may see: both the service and its node. The rest are left out silently."""
+    """Return the instances whose service and node the token may see; others are left out silently."""
     return [
         instance
         for instance in instances
@@ -80,7 +80,7 @@ def visible(instances: Iterable[Instance], authorizer: Authorizer) -> list[Insta
 
 
 def all_passing(instance: Instance) -> bool:
-    """Passing in the sense of `?passing`: no warning either."""
+    """Return whether an instance passes as `?passing` means it: without a warning."""
     return all(check.value["Status"] == "passing" for check in instance.checks)
 
 
@@ -92,7 +92,7 @@ def _passing_only(dc: Datacenter, request: Request, topics: tuple[str, ...]) -> 
         return True
     if text in _FALSE:
         return False
-    # Consul looks at this parameter only after the read, hence the headers of an answer.
+    # Consul checks this parameter only after the read, hence the headers of an answer.
     headers = {
         "X-Consul-Index": str(dc.store.index_of(topics)),
         "X-Consul-Knownleader": "true",
@@ -104,7 +104,7 @@ def _passing_only(dc: Datacenter, request: Request, topics: tuple[str, ...]) -> 
 
 
 def _matches_parameters(instance: Instance, request: Request) -> bool:
-    """`?tag=` (all of them) and `?node-meta=key:value`."""
+    """Return whether an instance has every `?tag=` and `?node-meta=key:value`."""
     tags = {tag.lower() for tag in instance.service.value["Tags"]}
     if any(tag.lower() not in tags for tag in request.query_lists.get("tag", [])):
         return False

@@ -1,9 +1,9 @@
-"""From a registration as it was sent to the services and checks it stands for.
+"""Expands a registration into the services and checks it stands for.
 
 See docs/consul-api.md#registration and #sidecar-service.
 
-Pure: a decoded definition goes in, `NodeService` documents and check definitions come out; what is wrong
-with it comes out as the text Consul answers.
+No effects: a decoded definition goes in, `NodeService` documents and check definitions come out, or the text
+with which Consul refuses it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SIDECAR_PORTS = range(21000, 21256)
 
 
 class Invalid(Exception):
-    """The registration is refused with this text, and a 400: but 500 where Consul expands a sidecar."""
+    """The registration is refused with this text, and a 400; 500 where Consul expands a sidecar."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -37,14 +37,16 @@ class Invalid(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """One service to put into the catalog, with the definitions of its checks."""
+    """One service for the catalog, with the definitions of its checks."""
 
     service: Document  # NodeService, as stored
     checks: tuple[Document, ...]  # CheckType, as sent; `CheckID` and `Name` filled in
 
 
 def expand(definition: Document, used_ports: Mapping[str, int]) -> list[Registered]:
-    """The service, and its sidecar if it has one. `used_ports`: port by service ID, of those registered.
+    """Return the service, and its sidecar if it has one.
+
+    `used_ports`: ports of registered services by their IDs.
 
     Raises Invalid.
     """
@@ -63,7 +65,7 @@ def expand(definition: Document, used_ports: Mapping[str, int]) -> list[Register
         raise Invalid(multierror(mistakes))
     registered = [Registered(service=service, checks=_checks(definition, service))]
     if inner is not None:
-        # Of a sidecar Consul looks at no more than this: its upstreams may be ones that nobody can serve.
+        # Consul checks no more of a sidecar: even an upstream that cannot be served is accepted.
         sidecar = _sidecar(inner, service, used_ports)
         if mistake := meta_mistake(sidecar["Meta"]):
             raise Invalid(f"Bad request: Invalid SidecarService: {mistake}", 500)
@@ -72,7 +74,7 @@ def expand(definition: Document, used_ports: Mapping[str, int]) -> list[Register
 
 
 def normal_service(given: Document) -> Document:
-    """A NodeService in the stored form: every key there, defaults filled in, addresses tagged."""
+    """Return a NodeService in the stored form: every key present, defaults filled in, addresses tagged."""
     proxy = {**given.get("Proxy", {})}
     blank = {"DestinationType": "service", "DestinationName": ""}
     proxy["Upstreams"] = [blank | each for each in proxy.get("Upstreams", [])]
@@ -92,7 +94,7 @@ def normal_service(given: Document) -> Document:
         "EnableTagOverride": given.get("EnableTagOverride", False),
         "Proxy": proxy,
         "Native": given.get("Connect", {}).get("Native", False),
-        "Sidecar": False,  # registered by its parent, and deregistered with it
+        "Sidecar": False,  # registered by its service, and deregistered with it
     }
 
 
@@ -102,7 +104,7 @@ def _node_service(definition: Document) -> Document:
 
 
 def _tag_addresses(service: Document) -> Document:
-    """A literal address is tagged by its family, lan and wan alike, unless the tags were given."""
+    """Tag a literal address by its family, lan and wan alike, unless tags were given."""
     try:
         version = ipaddress.ip_address(service["Address"]).version
     except ValueError:
@@ -135,11 +137,11 @@ def _sidecar(inner: Document, parent: Document, used_ports: Mapping[str, int]) -
 
 
 def _sidecar_checks(inner: Document, sidecar: Document, parent: Document) -> tuple[Document, ...]:
-    """Its own, else that it listens and that its service is well."""
+    """Return a sidecar's own checks, else the two defaults: that it listens, and its service's health."""
     if not inner.get("Check") and not inner.get("Checks"):
         listening = {
             "Name": "Connect Sidecar Listening",
-            # The local address, not the service's: a sidecar must answer there to be healthy.
+            # The local address, not the service's: a sidecar must listen there to be healthy.
             "TCP": f"{sidecar['Proxy']['LocalServiceAddress']}:{sidecar['Port']}",
             "Interval": 10.0,
         }
@@ -153,7 +155,7 @@ def _sidecar_checks(inner: Document, sidecar: Document, parent: Document) -> tup
 
 
 def _free_port(identifier: str, used_ports: Mapping[str, int]) -> int:
-    """The port this sidecar already has, else the first free one of the range."""
+    """Return the port this sidecar already has, else the first free one of the range."""
     if used_ports.get(identifier, 0) in SIDECAR_PORTS:
         return used_ports[identifier]
     taken = set(used_ports.values())
@@ -168,7 +170,7 @@ def _free_port(identifier: str, used_ports: Mapping[str, int]) -> int:
 
 
 def _checks(definition: Document, service: Document) -> tuple[Document, ...]:
-    """Its checks with IDs `service:<id>`, numbered from 1 when there are several."""
+    """Return the checks with IDs `service:<id>`, numbered from 1 if there are several."""
     given = [*definition.get("Checks", []), *([definition["Check"]] if definition.get("Check") else [])]
     checks = []
     for number, check in enumerate(given, start=1):

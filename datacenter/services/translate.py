@@ -1,11 +1,11 @@
-"""WAN translation of addresses in another datacenter's answers, its trap included.
+"""WAN translation of addresses in another datacenter's answers, with its pitfall.
 
 See docs/consul-api.md#wan-addresses.
 
-Applied by the agent that was asked, when its `translate_wan_addrs` is on and the data is of another
-datacenter. Addresses and ports are rewritten in place, by rules that do not look at each other: a service
-registered under a literal address is tagged `wan_ipv4` with it, so that setting only `wan` yields the LAN
-address with the WAN port. Tagged addresses stay whole.
+The agent that was asked translates, if its `translate_wan_addrs` is on and the data is of another datacenter.
+Addresses and ports are rewritten in place, by independent rules: a service registered under a literal address
+is tagged `wan_ipv4` with it, so that with only `wan` set the answer is the LAN address with the WAN port.
+Tagged addresses stay unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datacenter.state.store import Document
 
 
 def health_entries(answer: object) -> object:
-    """The list of /v1/health/service and /connect, or of a prepared query."""
+    """Translate the list of /v1/health/service and /connect, or of a prepared query."""
     if not isinstance(answer, list):
         return answer
     return [
@@ -25,28 +25,28 @@ def health_entries(answer: object) -> object:
 
 
 def query_answer(own: str, answer: object) -> object:
-    """The answer of a prepared query's execution, unless the nodes in it are of our own datacenter."""
+    """Translate a query's answer, unless its nodes are of our own datacenter."""
     if not isinstance(answer, dict) or answer.get("Datacenter") == own:
         return answer
     return {**answer, "Nodes": health_entries(answer["Nodes"])}
 
 
 def catalog_services(answer: object) -> object:
-    """The list of /v1/catalog/service and /connect."""
+    """Translate the list of /v1/catalog/service and /connect."""
     if not isinstance(answer, list):
         return answer
     return [_flat_service(entry) for entry in answer]
 
 
 def catalog_nodes(answer: object) -> object:
-    """The list of /v1/catalog/nodes, and of /v1/internal/ui/nodes."""
+    """Translate the list of /v1/catalog/nodes, and of /v1/internal/ui/nodes."""
     if not isinstance(answer, list):
         return answer
     return [_node(entry) for entry in answer]
 
 
 def catalog_node(answer: object) -> object:
-    """The object of /v1/catalog/node/:name."""
+    """Translate the object of /v1/catalog/node/:name."""
     if not isinstance(answer, dict):
         return answer
     services = {key: _service(service) for key, service in (answer["Services"] or {}).items()}
@@ -54,7 +54,7 @@ def catalog_node(answer: object) -> object:
 
 
 def translated_address(tags: Mapping[str, str], address: str) -> str:
-    """The first that is set: v6 (wan before lan), v4 (wan before lan), `wan`, the address itself."""
+    """Return the first that is set: v6 (wan before lan), v4 (wan before lan), `wan`, the address itself."""
     order = ("wan_ipv6", "lan_ipv6", "wan_ipv4", "lan_ipv4", "wan")
     return next((tags[tag] for tag in order if tags.get(tag)), address)
 

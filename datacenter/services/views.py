@@ -1,7 +1,7 @@
-"""How a stored service, node or check looks in each answer; Consul spells the same thing in four ways.
+"""The form of a stored service, node or check in each answer; Consul has four of them.
 
-The agent's own view leaves out what is empty; the catalog's says more; the catalog's flat one prefixes it;
-a prepared query answers null where health answers an empty list. Each function names its recording.
+The agent's own view leaves out empty values; the catalog's view has more keys; its flat view prefixes them; a
+prepared query has null where health has an empty list. Each function names its recording.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DEFINITION_ZERO = {
 
 
 def agent_service(service: Document, datacenter: str) -> Document:
-    """`agent-services`: a service as its own agent shows it."""
+    """Return `agent-services`: a service as its own agent shows it."""
     view: Document = {"Kind": service["Kind"]} if service["Kind"] else {}
     view |= {key: service[key] for key in ("ID", "Service", "Tags", "Meta", "Port", "Address")}
     view |= _present(service, ("SocketPath", "TaggedAddresses"))
@@ -73,12 +73,12 @@ def _agent_upstream(upstream: Document) -> Document:
 
 
 def agent_check(check: Document) -> Document:
-    """`agent-checks`: a check as its own agent shows it, without indexes."""
+    """Return `agent-checks`: a check as its own agent shows it, without indexes."""
     return {**_check(check), "Definition": check["Definition"], "CreateIndex": 0, "ModifyIndex": 0}
 
 
 def agent_health_check(check: Document) -> Document:
-    """`agent-health-service-id`: the client library's form, with every zero of a definition in it."""
+    """Return `agent-health-service-id`: the client library's form, with every zero of a definition."""
     keys = ("Node", "CheckID", "Name", "Status", "Notes", "Output", "ServiceID", "ServiceName")
     view: Document = {key: check[key] for key in keys}
     fixed = {"Definition": _DEFINITION_ZERO, "CreateIndex": 0, "ModifyIndex": 0}
@@ -86,13 +86,13 @@ def agent_health_check(check: Document) -> Document:
 
 
 def health_check(row: Row, *, tags: bool = True) -> Document:
-    """A check in catalog and health answers; a prepared query shows no empty tags (`tags=False`)."""
+    """Return a check in catalog and health answers; a prepared query has no empty tags (`tags=False`)."""
     view = {**_check(row.value), "Definition": row.value["Definition"], **_indexes(row)}
     return view if tags else {**view, "ServiceTags": view["ServiceTags"] or None}
 
 
 def health_entry(instance: Instance, datacenter: str, *, tags: bool = True) -> Document:
-    """`health-service`, or with `tags=False` `query-execute-local`: one instance."""
+    """Return `health-service`, or with `tags=False` `query-execute-local`: one instance."""
     return {
         "Node": health_node(instance.node, datacenter),
         "Service": catalog_service(instance.service, tags=tags),
@@ -101,7 +101,7 @@ def health_entry(instance: Instance, datacenter: str, *, tags: bool = True) -> D
 
 
 def health_node(row: Row, datacenter: str) -> Document:
-    """A node in health and catalog answers."""
+    """Return a node in health and catalog answers."""
     node = row.value
     return {
         "ID": node["ID"],
@@ -115,7 +115,7 @@ def health_node(row: Row, datacenter: str) -> Document:
 
 
 def catalog_service(row: Row, *, tags: bool = True) -> Document:
-    """`wan-catalog-node-dc2`: a service as servers store it."""
+    """Return `wan-catalog-node-dc2`: a service as servers store it."""
     service = row.value
     return {
         **({"Kind": service["Kind"]} if service["Kind"] else {}),
@@ -136,7 +136,7 @@ def catalog_service(row: Row, *, tags: bool = True) -> Document:
 
 
 def flat_service(instance: Instance, datacenter: str) -> Document:
-    """`catalog-connect`: a service and its node in one object, without health."""
+    """Return `catalog-connect`: a service and its node in one object, without health."""
     node, service = instance.node.value, instance.service.value
     return {
         **{key: node[key] for key in ("ID", "Node", "Address")},
@@ -189,6 +189,6 @@ def _indexes(row: Row) -> Document:
 
 
 def _present(document: Mapping[str, object], keys: Sequence[str] | None = None) -> Document:
-    """The keys (all of them by default) whose value is not empty."""
+    """Return the keys (all of them by default) whose value is not empty."""
     wanted = document.keys() if keys is None else keys
     return {key: document[key] for key in wanted if document.get(key)}

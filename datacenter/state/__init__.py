@@ -1,4 +1,4 @@
-"""What one embedded datacenter keeps: the store, the registry of services, tokens and switches.
+"""The state of one embedded datacenter: the store, the registry of services, tokens and switches.
 
 This room imports nothing of ours.
 

@@ -1,4 +1,4 @@
-"""Who may do what: a token's secret becomes an authorizer, which answers one question per kind of access."""
+"""ACLs: a token's secret becomes an authorizer, which answers one question per kind of access."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MANAGEMENT = Policy(management=True)
 
 
 class Authorizer:
-    """Answers for one token. Every question has a `…_read` and a `…_write` form."""
+    """The rights of one token. Every question has a `…_read` and a `…_write` form."""
 
     __slots__ = ("_default", "_policy")
 
@@ -20,53 +20,53 @@ class Authorizer:
         self._default = Access.WRITE if default_allows else Access.DENY
 
     def service_read(self, name: str) -> bool:
-        """May the token see instances and registrations of this service."""
+        """Return whether the token may see instances and registrations of this service."""
         return self._service(name).value >= Access.READ.value
 
     def service_write(self, name: str) -> bool:
-        """May the token register this service and act as it (leaf, authorize)."""
+        """Return whether the token may register this service and act as it (leaf, authorize)."""
         return self._service(name).value >= Access.WRITE.value
 
     def intention_read(self, destination: str) -> bool:
-        """Given outright, or by read or write on the service of that name."""
+        """Return whether intentions of this destination may be read: granted, or by rights on the service."""
         granted = _rule(destination, self._policy.intentions, self._policy.intentions_prefix)
         if granted is None and not self._policy.management:
             return self.service_read(destination)
         return self._reaches(granted, Access.READ)
 
     def intention_write(self, destination: str) -> bool:
-        """Never implied by a service rule; the default policy decides where no rule speaks."""
+        """Return whether intentions may be written; no service rule grants that, the default policy may."""
         granted = _rule(destination, self._policy.intentions, self._policy.intentions_prefix)
         if granted is None and self._named(destination):
             granted = Access.READ
         return self._reaches(granted, Access.WRITE)
 
     def node_read(self, name: str) -> bool:
-        """May the token see this node."""
+        """Return whether the token may see this node."""
         return self._reaches(_rule(name, self._policy.node, self._policy.node_prefix), Access.READ)
 
     def node_write(self, name: str) -> bool:
-        """May the token register this node and its checks."""
+        """Return whether the token may register this node and its checks."""
         return self._reaches(_rule(name, self._policy.node, self._policy.node_prefix), Access.WRITE)
 
     def query_read(self, name: str) -> bool:
-        """May the token read the definition of this prepared query (executing needs no such right)."""
+        """Return whether the token may read the query's definition; executing needs no such right."""
         return self._reaches(_rule(name, self._policy.query, self._policy.query_prefix), Access.READ)
 
     def query_write(self, name: str) -> bool:
-        """May the token create, change or delete this prepared query."""
+        """Return whether the token may create, change or delete this prepared query."""
         return self._reaches(_rule(name, self._policy.query, self._policy.query_prefix), Access.WRITE)
 
     def agent_read(self) -> bool:
-        """May the token see the agent's own configuration and members."""
+        """Return whether the token may see the agent's own configuration and members."""
         return self._reaches(self._policy.agent, Access.READ)
 
     def operator_read(self) -> bool:
-        """May the token read the CA configuration."""
+        """Return whether the token may read the CA configuration."""
         return self._reaches(self._policy.operator, Access.READ)
 
     def operator_write(self) -> bool:
-        """May the token change the CA configuration, sign intermediates, write proxy-defaults."""
+        """Return whether the token may change the CA, sign intermediates, write proxy-defaults."""
         return self._reaches(self._policy.operator, Access.WRITE)
 
     def _service(self, name: str) -> Access:
@@ -84,7 +84,7 @@ class Authorizer:
 
 
 def _rule(name: str, exact: Mapping[str, Access], prefixes: Mapping[str, Access]) -> Access | None:
-    """The rule that speaks about this name: the exact one, else the longest prefix."""
+    """Return the rule for this name: the exact one, else the longest prefix; None without one."""
     if name in exact:
         return exact[name]
     matching = [prefix for prefix in prefixes if name.startswith(prefix)]
@@ -92,7 +92,7 @@ def _rule(name: str, exact: Mapping[str, Access], prefixes: Mapping[str, Access]
 
 
 def service_identity(name: str) -> Policy:
-    """What Consul grants a service identity: itself and its sidecar, and reading of everything else."""
+    """Return Consul's policy of a service identity: to act as itself and its sidecar, to read all others."""
     return Policy(
         service={name: Access.WRITE, f"{name}-sidecar-proxy": Access.WRITE},
         service_prefix={"": Access.READ},
@@ -113,7 +113,7 @@ class Acl:
 
     @property
     def enabled(self) -> bool:
-        """Whether tokens mean anything here."""
+        """Whether ACLs are on."""
         return self._enabled
 
     @property
@@ -122,7 +122,10 @@ class Acl:
         return "allow" if self._default_allows else "deny"
 
     def resolve(self, secret: str) -> Authorizer:
-        """The authorizer of a secret, "" being the anonymous one. Raises ApiError 403 for an unknown one."""
+        """Return the rights of a secret; "" is the anonymous one.
+
+        Raises ApiError 403 for an unknown secret.
+        """
         if not self._enabled:
             return Authorizer(_MANAGEMENT, default_allows=True)
         policy = self._policies.get(secret) if secret else self._anonymous
@@ -132,6 +135,6 @@ class Acl:
 
 
 def require(allowed: bool, detail: str = "") -> None:
-    """Raise the 403 `Permission denied` unless allowed."""
+    """Raise the 403 `Permission denied` unless `allowed`."""
     if not allowed:
         raise permission_denied(detail)

@@ -1,17 +1,17 @@
-"""How long to wait before asking a datacenter again that did not answer, or not as it should."""
+"""The pause before a call to another datacenter is repeated."""
 
 from __future__ import annotations
 
 import random
 
 FIRST_SECONDS = 1.0
-LONGEST_SECONDS = 30.0  # Consul goes up to 256 s; a healed WAN shall be noticed sooner than that
+LONGEST_SECONDS = 30.0  # Consul goes up to 256 s; a healed WAN is noticed sooner here
 
 _SPREAD = 0.25
 
 
 class Backoff:
-    """Doubles with every failure, spread by a quarter, from one second to thirty."""
+    """A pause that doubles with every failure, from 1 s to 30 s, with a jitter of a quarter."""
 
     __slots__ = ("_failures", "_rng")
 
@@ -20,11 +20,11 @@ class Backoff:
         self._failures = 0
 
     def reset(self) -> None:
-        """It has answered."""
+        """Note an answer."""
         self._failures = 0
 
     def next(self) -> float:
-        """Seconds to wait after one more failure."""
+        """Return the seconds to wait after one more failure."""
         pause = min(FIRST_SECONDS * 2.0 ** min(self._failures, 10), LONGEST_SECONDS)
         self._failures += 1
         return pause * (1 - _SPREAD + 2 * _SPREAD * self._rng.random())

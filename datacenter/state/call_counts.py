@@ -1,4 +1,4 @@
-"""How often each endpoint was called since the start, how long that took, and how many reads are held now."""
+"""Counts the calls of each endpoint and their durations since the start, and the reads that wait now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 
 
 class Durations:
-    """Of the finished calls of one kind; milliseconds, as Consul has them."""
+    """The durations of the calls of one kind, in milliseconds as in Consul."""
 
     __slots__ = ("_squares", "count", "least", "most", "sum")
 
@@ -19,7 +19,7 @@ class Durations:
         self.sum = self.least = self.most = self._squares = 0.0
 
     def add(self, milliseconds: float) -> None:
-        """One more."""
+        """Add one duration."""
         self.least = min(self.least, milliseconds) if self.count else milliseconds
         self.most = max(self.most, milliseconds)
         self.count += 1
@@ -28,12 +28,12 @@ class Durations:
 
     @property
     def mean(self) -> float:
-        """0 without any."""
+        """The mean; 0 without a call."""
         return self.sum / self.count if self.count else 0.0
 
     @property
     def deviation(self) -> float:
-        """Of the sample; 0 below two."""
+        """The sample's standard deviation; 0 with fewer than two calls."""
         if self.count < 2:
             return 0.0
         return math.sqrt(max(0.0, self._squares - self.sum * self.mean) / (self.count - 1))
@@ -48,7 +48,7 @@ class Tally:
 
     @contextmanager
     def call(self, method: str, path: str) -> Iterator[None]:
-        """Counts one call of a route when it is over, however it ends."""
+        """Count the call of a route when the block ends, in whatever way."""
         began = trio.current_time()
         try:
             yield
@@ -58,7 +58,7 @@ class Tally:
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """One read waits during the block."""
+        """Count one waiting read within the block."""
         self.held += 1
         try:
             yield
@@ -67,5 +67,5 @@ class Tally:
 
 
 def label(path: str) -> str:
-    """As Consul labels a path: up to the first name in it, as in `v1_health_connect_`."""
+    """Return Consul's label of a path: its part before the first name, as in `v1_health_connect_`."""
     return path.partition("{")[0].removeprefix("/").replace("/", "_")

@@ -1,9 +1,9 @@
-"""How many certificates an authority signs in a second.
+"""Limits how many certificates the authority signs in a second.
 
 See docs/consul-api.md#errors and #leaf.
 
-A signature is the dearest thing a server does. After a rotation every sidecar wants one; beyond the limit a
-first leaf is refused with 429, and one that is only to be replaced stays a little longer.
+A signature is a server's most expensive work, and after a rotation every sidecar wants one. Beyond the limit
+a first leaf is refused with 429, and a leaf that is to be replaced is kept a little longer.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import trio
 
 from datacenter.state.errors import ApiError
 
-PATIENCE = 0.5  # seconds a caller is kept waiting before it is refused
+PATIENCE = 0.5  # seconds a caller waits before it is refused
 
 
 class CsrLimit:
-    """A token bucket by trio's clock, as deep as a second is wide. A rate of 0 is no limit."""
+    """A token bucket by trio's clock that holds one second's worth. A rate of 0 means no limit."""
 
     __slots__ = ("_at", "_level")
 
@@ -25,18 +25,18 @@ class CsrLimit:
         self._at = 0.0
 
     def take(self, per_second: float) -> bool:
-        """Whether one more may be signed now."""
+        """Take one signature; return whether that was possible now."""
         if per_second <= 0:
             return True
         self._fill(per_second)
-        assert self._level is not None  # just filled
+        assert self._level is not None  # set by `_fill`
         if self._level < 1:
             return False
         self._level -= 1
         return True
 
     async def wait(self, per_second: float) -> None:
-        """Until one more may be signed. Raises ApiError 429 when that is not soon."""
+        """Wait for one signature. Raises ApiError 429 if the wait would be over PATIENCE."""
         deadline = trio.current_time() + PATIENCE
         while not self.take(per_second):
             assert self._level is not None  # asked for one just now

@@ -12,7 +12,7 @@ _UNFINISHED = re.compile(rf"[+-]?(?:{_PART.pattern})*(?:\d+(?:\.\d*)?|\.\d+)(?P<
 
 
 def parse_duration(text: str) -> float:
-    """Seconds. Raises ValueError for what Go's time.ParseDuration refuses, a bare number included."""
+    """Return seconds. Raises ValueError for what Go's time.ParseDuration refuses, a bare number included."""
     if text.lstrip("+-") == "0":
         return 0.0
     if not _WHOLE.fullmatch(text):
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> float:
 
 
 def _complaint(text: str) -> str:
-    """What Go says of a text that is no duration."""
+    """Return Go's error text for a text that is no duration."""
     unfinished = _UNFINISHED.match(text)
     if unfinished is None:
         return f'time: invalid duration "{text}"'
@@ -34,7 +34,7 @@ def _complaint(text: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """As Go's Duration.String prints it, to the millisecond: `1h0m0s`, `10s`, `250ms`, `0s`."""
+    """Return the text of Go's Duration.String, to the millisecond: `1h0m0s`, `10s`, `250ms`, `0s`."""
     if seconds == 0:
         return "0s"
     sign, milliseconds = ("-" if seconds < 0 else ""), round(abs(seconds) * 1000)

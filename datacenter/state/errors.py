@@ -1,4 +1,4 @@
-"""The one exception a handler raises to answer with a status and a bare text, as Consul's HTTP API does."""
+"""The exception with which a handler answers by a status and a bare text, as Consul's HTTP API does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class ApiError(Exception):
-    """An answer that is not 200. `headers` go out with it (some errors carry an index).
+    """An answer other than 200. `headers` are sent with it (some errors carry an index).
 
     See docs/consul-api.md#errors.
     """
@@ -19,16 +19,16 @@ class ApiError(Exception):
 
 
 def permission_denied(detail: str = "") -> ApiError:
-    """403 as every ACL refusal of Consul 1.10 words it."""
+    """Return a 403 with the text of every ACL refusal of Consul 1.10."""
     return ApiError(403, f"Permission denied: {detail}" if detail else "Permission denied")
 
 
 def bad_request(text: str) -> ApiError:
-    """400 as the newer endpoints word it."""
+    """Return a 400 with the text of the newer endpoints."""
     return ApiError(400, f"Bad request: {text}")
 
 
-# An error raised inside a server's read carries the query headers of an answer that never was.
+# An error within a server's read carries the query headers of an empty answer.
 UNANSWERED = {
     "X-Consul-Index": "1",
     "X-Consul-Knownleader": "false",

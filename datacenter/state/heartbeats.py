@@ -1,4 +1,4 @@
-"""When a workload was last heard of, for its TTL checks. In memory: a restart has heard of nobody."""
+"""The last news of workloads about their TTL checks, in memory: after a restart there are none."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Heartbeats:
         self._heard: dict[str, trio.Event] = {}
 
     def beat(self, check: str) -> None:
-        """The workload has said something about this check."""
+        """Note news of this check."""
         self._heard.pop(check, trio.Event()).set()
 
     async def next(self, check: str) -> None:
-        """Wait for the next word about this check."""
+        """Wait for the next news of this check."""
         await self._heard.setdefault(check, trio.Event()).wait()

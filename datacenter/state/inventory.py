@@ -1,9 +1,10 @@
-"""Nodes, services and checks of one datacenter: what is in the store, and which watchers a change wakes.
+"""Nodes, services and checks of one datacenter, in the store, with the topics that a change touches.
 
-Topics besides the tables: `service:NAME` for the instances of a service by name, `connect:NAME` for those
-that can be reached as NAME through the mesh (its proxies, and itself if native), NAME in lower case. A change
-to an instance, to one of its checks, or to its node touches them. Names of services and nodes are one in any
-case where the catalog is asked, as in Consul; the agent's own services have their IDs exactly.
+Beside the tables there are the topics `service:NAME` for the instances of a service by name, and
+`connect:NAME` for those that can be reached as NAME through the mesh (its proxies, and itself if native),
+NAME in lower case. A change of an instance, of one of its checks, or of its node touches them. The catalog
+ignores the case of service and node names, as in Consul; the agent's own services are known by their exact
+IDs.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from datacenter.state.validation import PROXY_KIND
 
 NODES, SERVICES, CHECKS, DEFINITIONS = "nodes", "services", "checks", "check_definitions"
 SERF_HEALTH = "serfHealth"
-_MOST_TURNS = 3  # how often one change may settle one alias
+_MOST_TURNS = 3  # how often one change may update the same alias
 SERVER_SERVICE = "consul"  # every server registers itself under this name; no agent lists it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One service instance with its node and everything that judges its health."""
+    """One service instance with its node and all checks that decide about its health."""
 
     node: Row
     service: Row
@@ -31,7 +32,7 @@ class Instance:
 
 
 class Inventory:
-    """The catalog's tables and the agent's check definitions; every write here is one transaction."""
+    """The catalog's tables and the agent's check definitions; every write is one transaction."""
 
     def __init__(self, store: Store, own_node: str) -> None:
         self.store = store
@@ -70,7 +71,7 @@ class Inventory:
             self._settle_after(node, value["ID"])
 
     def remove_service(self, node: str, identifier: str) -> bool:
-        """Deregister an instance, its checks and their definitions. False when there is none."""
+        """Deregister an instance, its checks and their definitions. Return False if there is none."""
         row = self.services.get(f"{node}/{identifier}")
         if row is None:
             return False
@@ -83,7 +84,7 @@ class Inventory:
         return True
 
     def put_check(self, node: str, check: Document) -> None:
-        """Register or change a check. A new output alone is kept without waking anybody, as agents do."""
+        """Register or change a check. A new output alone wakes no watcher, as in Consul's agents."""
         key, value = f"{node}/{check['CheckID']}", {**check, "Node": node}
         before = self.checks.get(key)
         if before is not None and before.value == value:
@@ -98,7 +99,7 @@ class Inventory:
                 self.settle_alias(value["CheckID"])
 
     def remove_check(self, node: str, identifier: str) -> bool:
-        """Deregister a check and, on our own node, its definition. False when there is none."""
+        """Deregister a check and, on our own node, its definition. Return False if there is none."""
         row = self.checks.get(f"{node}/{identifier}")
         if row is None:
             return False
@@ -111,7 +112,7 @@ class Inventory:
         return True
 
     def remove_node(self, name: str) -> bool:
-        """Deregister a node with everything on it. False when there is none."""
+        """Deregister a node with everything on it. Return False if there is none."""
         if self.nodes.get(name) is None:
             return False
         with self.store.transaction():
@@ -123,51 +124,51 @@ class Inventory:
         return True
 
     def node(self, name: str) -> Row | None:
-        """The node of that name, in any case."""
+        """Return the node of that name, in any case."""
         return next(iter(self._nodes_by_name.rows(name.lower())), None)
 
     def service(self, node: str, identifier: str) -> Row | None:
-        """One instance."""
+        """Return one instance."""
         return self.services.get(f"{node}/{identifier}")
 
     def check(self, node: str, identifier: str) -> Row | None:
-        """One check."""
+        """Return one check."""
         return self.checks.get(f"{node}/{identifier}")
 
     def node_services(self, node: str) -> list[Row]:
-        """The instances on a node."""
+        """Return the instances on a node."""
         return self._services_by_node.rows(node)
 
     def agent_services(self) -> list[Row]:
-        """The instances registered with this agent."""
+        """Return the instances registered with this agent."""
         return [row for row in self.node_services(self.own_node) if row.value["ID"] != SERVER_SERVICE]
 
     def node_checks(self, node: str) -> list[Row]:
-        """The checks on a node, those of the node itself first."""
+        """Return the checks on a node, those of the node itself first."""
         return sorted(self._checks_by_node.rows(node), key=_node_first)
 
     def agent_checks(self) -> list[Row]:
-        """The checks registered with this agent."""
+        """Return the checks registered with this agent."""
         return [row for row in self.node_checks(self.own_node) if row.value["CheckID"] != SERF_HEALTH]
 
     def instances(self, name: str) -> list[Instance]:
-        """The instances of a service, by its name."""
+        """Return the instances of a service, by its name."""
         return [self._instance(row) for row in self._services_by_topic.rows(_topic("service", name))]
 
     def connect_instances(self, name: str) -> list[Instance]:
-        """The instances that answer for a service in the mesh."""
+        """Return the instances that serve as a service in the mesh."""
         return [self._instance(row) for row in self._services_by_topic.rows(_topic("connect", name))]
 
     def instance_topics(self, kind: str, name: str) -> tuple[str, ...]:
-        """What a watcher of `service` or `connect` instances of this name waits for.
+        """Return the topics that a watcher of `service` or `connect` instances of this name waits for.
 
-        A name nobody ever had is watched through all registrations: one of them will be its first.
+        A name that was never registered is watched by all registrations, one of which will be its first.
         """
         topic = _topic(kind, name)
         return (topic,) if self.store.known(topic) else (SERVICES,)
 
     def settle_alias(self, identifier: str) -> None:
-        """Bring a check in line with what it stands for, if it is an alias; then those that stand for it."""
+        """Update a check if it is an alias, then the aliases that depend on it."""
         definition = self.definitions.get(identifier)
         if definition is not None and definition.value["Kind"] == "alias":
             owner = self._settle(definition.value)
@@ -175,26 +176,26 @@ class Inventory:
                 self._settle_after(self.own_node, owner)
 
     def _settle_after(self, node: str, service: str) -> None:
-        """Settle the aliases of a service whose checks have changed ("": the node's), and theirs."""
+        """Update the aliases of a service whose checks have changed ("": the node's), and theirs."""
         changed = [(node, service)]
         settled: Counter[str] = Counter()
         while changed:
             for alias in self._aliases.rows(_owner(*changed.pop())):
                 if settled[alias.key] == _MOST_TURNS:
-                    continue  # aliases in a ring would go on for ever
+                    continue  # aliases that form a ring would go on for ever
                 owner = self._settle(alias.value)
                 if owner is not None:
                     settled[alias.key] += 1
                     changed.append((self.own_node, owner))
 
     def _aliased_owners(self, definition: Document) -> Iterator[str]:
-        """Whose checks an alias stands for: a service's, and its node's."""
+        """Yield the owners whose checks an alias stands for: a service, and its node."""
         if definition["Kind"] == "alias":
             node = definition["AliasNode"] or self.own_node
             yield from {_owner(node, ""), _owner(node, definition["AliasService"])}
 
     def _settle(self, definition: Document) -> str | None:
-        """The service whose alias this has changed, "" for the node's; None when it was right already."""
+        """Update an alias; return the service whose checks that changes, "" for the node's, None if none."""
         row = self.check(self.own_node, definition["CheckID"])
         if row is None:
             return None
@@ -212,8 +213,8 @@ class Inventory:
     def _aliased(self, own_key: str, node: str, service: str) -> tuple[str, str]:
         status, output = "passing", "No checks found."
         for check in [*self._service_checks(node, ""), *self._service_checks(node, service)]:
-            # An alias that belongs to the node would otherwise hold itself critical; and an agent does not
-            # ask the cluster how its own node is.
+            # An alias that belongs to the node would otherwise keep itself critical; and an agent does not
+            # ask the cluster about its own node.
             if check.key in {own_key, f"{self.own_node}/{SERF_HEALTH}"}:
                 continue
             if check.value["Status"] == "passing":
@@ -238,7 +239,7 @@ class Inventory:
         return self._checks_by_owner.rows(_owner(node, service))
 
     def _rename_checks(self, node: str, service: Document) -> None:
-        """Checks repeat the name and tags of their service."""
+        """Copy the name and tags of a service into its checks."""
         named = {"ServiceName": service["Service"], "ServiceTags": service["Tags"]}
         for row in self._service_checks(node, service["ID"]):
             if {**row.value, **named} != row.value:
@@ -256,7 +257,7 @@ class Inventory:
 
 
 def _owner(node: str, service: str) -> str:
-    """Of a check: a service on a node, or with "" the node."""
+    """Return the owner of a check: a service on a node, or with "" the node."""
     return f"{node}/{service}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Access(Enum):
-    """What a rule grants; a higher value includes the lower ones."""
+    """The access that a rule grants; a higher value includes the lower ones."""
 
     DENY = 0
     READ = 1
@@ -35,7 +35,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """One secret and what it may do."""
+    """One secret and its rights."""
 
     secret: str = field(repr=False)
     policy: Policy
@@ -68,10 +68,10 @@ class Settings:
 
     @property
     def is_primary(self) -> bool:
-        """Whether the root authority and the intentions live here."""
+        """Whether the root CA and the intentions are here."""
         return self.name == self.primary_datacenter
 
     @property
     def acls_enabled(self) -> bool:
-        """ACLs are on with a default of deny or with any token."""
+        """Whether ACLs are on: with a default of deny, or with any token."""
         return bool(self.tokens) or not self.default_policy_allows

@@ -1,13 +1,13 @@
 """Everything a datacenter must remember: indexed tables in memory, written through to sqlite.
 
-Theory of operation. Readers and watchers only ever look at memory; a write changes memory and sqlite in
-one transaction, so a process killed at any moment comes back with exactly the transactions it had
-committed. Each transaction has one index, one higher than the last, as a raft entry has in Consul. An
-index is kept per *topic*: every table is a topic, and a writer may touch finer ones (`health/db`) so that
-watchers of one service sleep through the changes of another. Topics outlive the rows they are about, so an
-index never goes backwards. The private documents are apart: no topic, no watcher, and no API reads them.
+Theory of operation. Readers and watchers read memory only; a write changes memory and sqlite in one
+transaction, so a process that is killed at any moment comes back with exactly its committed transactions.
+Each transaction has one index, one higher than the last, as a raft entry has in Consul. An index is kept per
+*topic*: every table is a topic, and a writer may touch finer ones (`health/db`), so that the changes of one
+service do not wake the watchers of another. Topics outlive their rows, so an index never goes backwards.
+Private documents are separate: they have no topic and no watcher, and no API reads them.
 
-All of it happens on one trio thread and nothing here awaits but `changed`: neither may a transaction.
+All of this runs on one trio thread, and only `changed` awaits; a transaction must not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import trio
 
-# A JSON object as it came in or will go out; its shape is the contract's, not ours.
+# A JSON object as received or to be sent; Consul's API defines its shape.
 Document = dict[str, Any]
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class StoreUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One document. `value` is shared with the store: read it, never change it."""
+    """One document. The store shares `value`: read it, never change it."""
 
     key: str
     value: Document = field(repr=False)
@@ -54,7 +54,7 @@ class Row:
 
 
 class Table:
-    """One bucket of documents, sorted by key. Writes outside a transaction are one of their own."""
+    """One bucket of documents, sorted by key. A write outside a transaction is its own transaction."""
 
     __slots__ = ("_groupings", "_name", "_rows", "_store")
 
@@ -66,24 +66,24 @@ class Table:
 
     @property
     def name(self) -> str:
-        """Also the topic that each write to this table touches."""
+        """The name, which is also the topic that each write touches."""
         return self._name
 
     @property
     def index(self) -> int:
-        """Index of the last change, deletions included; at least 1."""
+        """The index of the last change, deletions included; at least 1."""
         return self._store.index_of((self._name,))
 
     def get(self, key: str) -> Row | None:
-        """The row under this key."""
+        """Return the row under this key; None if there is none."""
         return self._rows.get(key)
 
     def rows(self) -> list[Row]:
-        """Every row, sorted by key."""
+        """Return every row, sorted by key."""
         return _by_key(self._rows.values())
 
     def grouped(self, by: Callable[[Document], Iterable[str]]) -> Grouping:
-        """An index over the rows: `by` names the groups of a document. Ask for it once, at the start."""
+        """Return an index over the rows: `by` names the groups of a document. Make it once, at the start."""
         grouping = Grouping(by)
         for row in self._rows.values():
             grouping.move(None, row)
@@ -91,21 +91,21 @@ class Table:
         return grouping
 
     def put(self, key: str, value: Document, *, quiet: bool = False) -> int:
-        """Create or replace; returns the index of the change. The value is copied.
+        """Create or replace a row; return the index of the change. The value is copied.
 
-        `quiet` replaces a value without a new index and without waking anybody.
+        `quiet` replaces the value without a new index and wakes no watcher.
         """
         return self._store.write(self, key, value, quiet=quiet)
 
     def delete(self, key: str) -> bool:
-        """Remove; False, and no new index, when there is nothing under this key."""
+        """Remove a row; return False, without a new index, if there is none."""
         if key not in self._rows:
             return False
         self._store.write(self, key, None)
         return True
 
     def set(self, key: str, row: Row | None) -> None:
-        """The store's own: what is in memory under this key, and in the groupings. Others `put`."""
+        """Set the row in memory and in the groupings; only the store calls this."""
         before = self._rows.pop(key, None)
         if row is not None:
             self._rows[key] = row
@@ -114,7 +114,7 @@ class Table:
 
 
 class Grouping:
-    """The rows of a table by something in them, kept up to date with every write."""
+    """The rows of a table by a part of their value, kept up to date with every write."""
 
     __slots__ = ("_by", "_groups")
 
@@ -123,11 +123,11 @@ class Grouping:
         self._groups: dict[str, dict[str, Row]] = {}
 
     def rows(self, group: str) -> list[Row]:
-        """The rows of this group, sorted by key."""
+        """Return the rows of this group, sorted by key."""
         return _by_key(self._groups.get(group, {}).values())
 
     def move(self, before: Row | None, after: Row | None) -> None:
-        """The store's own: a row has become another, begun or ended."""
+        """Note that a row was changed, created or removed; only the store calls this."""
         if before is not None:
             for group in self._by(before.value):
                 rows = self._groups[group]
@@ -144,7 +144,7 @@ def _by_key(rows: Iterable[Row]) -> list[Row]:
 
 
 class Store:
-    """The tables of one datacenter. `path` None keeps everything in memory (tests)."""
+    """The tables of one datacenter. `path` None keeps everything in memory (for tests)."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._tables: dict[str, Table] = {}
@@ -156,35 +156,37 @@ class Store:
         self._private: dict[str, Document] = {}
         self._forget = False  # a private document was replaced
         self._connection = _open(path)
-        weakref.finalize(self, self._connection.close)  # from Python 3.13 on sqlite3 warns of one left open
+        weakref.finalize(
+            self, self._connection.close
+        )  # from Python 3.13 on sqlite3 warns of open connections
         self._load()
 
     def close(self) -> None:
-        """Release the database; the store must not be used afterwards."""
+        """Close the database; the store must not be used afterwards."""
         self._connection.close()
 
     @property
     def index(self) -> int:
-        """Index of the newest transaction."""
+        """The index of the newest transaction."""
         return self._index
 
     def table(self, name: str) -> Table:
-        """The table of this name, made on first use."""
+        """Return the table of this name, made at its first use."""
         return self._tables.setdefault(name, Table(self, name))
 
     def index_of(self, topics: Collection[str]) -> int:
-        """Index of the newest change in any of the topics; at least 1."""
+        """Return the index of the newest change in any of the topics; at least 1."""
         return max((self._topics.get(topic, 1) for topic in topics), default=1)
 
     def known(self, topic: str) -> bool:
-        """Whether the topic was ever touched."""
+        """Return whether the topic was ever touched."""
         return topic in self._topics
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[int]:
-        """Several writes with one index and one commit; an exception undoes all of them. Nests.
+        """Combine several writes under one index and one commit; an exception undoes all of them. Nests.
 
-        Yields the index of the writes. Never await inside: another task would see half of it.
+        Yields the index of the writes. Never await inside, since another task would see a part of them.
         """
         if self._depth == 0:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -202,7 +204,7 @@ class Store:
             self._commit()
 
     def touch(self, *topics: str) -> None:
-        """Mark finer topics as changed by the current transaction."""
+        """Note finer topics as changed by the present transaction."""
         with self.transaction() as index:
             for topic in topics:
                 self._undo.append(_restore(self._topics, topic))
@@ -210,17 +212,17 @@ class Store:
                 self._connection.execute("INSERT OR REPLACE INTO topics VALUES (?, ?)", (topic, index))
 
     async def changed(self, topics: Collection[str], since: int, timeout: float) -> None:  # noqa: ASYNC109  a blocking read is a wait with an end, not a failure
-        """Wait until one of the topics has an index above `since`, or `timeout` seconds have passed."""
+        """Wait until one of the topics has an index above `since`, or until `timeout` seconds have passed."""
         with trio.move_on_after(timeout):
             while self.index_of(topics) <= since:
                 await self._changed.wait()
 
     def private(self, key: str) -> Document | None:
-        """A private document (a key). It leaves by no API and wakes nobody."""
+        """Return a private document (a key), which no API shows and no watcher sees."""
         return self._private.get(key)
 
     def put_private(self, key: str, value: Document | None) -> None:
-        """Write or, with None, remove a private document; joins a running transaction."""
+        """Write or, with None, remove a private document, in the running transaction if any."""
         with self.transaction():
             self._forget = True
             self._undo.append(_restore(self._private, key))
@@ -233,7 +235,7 @@ class Store:
                 self._connection.execute("INSERT OR REPLACE INTO private VALUES (?, ?)", (key, text))
 
     def write(self, table: Table, key: str, value: Document | None, *, quiet: bool = False) -> int:
-        """What `Table.put` and `Table.delete` do; use those."""
+        """Do the work of `Table.put` and `Table.delete`; use those."""
         with self.transaction() as index:
             before = table.get(key)
             self._undo.append(partial(table.set, key, before))
@@ -268,7 +270,7 @@ class Store:
             raise
         self._undo.clear()
         if self._forget:
-            # What a replaced key was made of is overwritten in the database, and must not stay in its log.
+            # sqlite overwrites a replaced key in the database; its journal must not keep it either.
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._forget = False
         changed, self._changed = self._changed, trio.Event()
@@ -295,7 +297,7 @@ class Store:
 
 
 def _restore(mapping: dict[str, T], key: str) -> Callable[[], None]:
-    """An action that puts `mapping[key]` back as it is now."""
+    """Return a function that restores the present `mapping[key]`."""
     before = mapping.get(key)
 
     def restore() -> None:
@@ -310,7 +312,7 @@ def _restore(mapping: dict[str, T], key: str) -> Callable[[], None]:
 def _open(path: Path | None) -> sqlite3.Connection:
     """Open or create the database for this process alone, readable by its owner alone.
 
-    Used by one thread; but a store that is forgotten is closed by whichever thread collects it.
+    One thread uses it; but the thread that collects a forgotten store closes it.
     """
     if path is None:
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)

@@ -1,4 +1,4 @@
-"""The switches of `faults.py` as they stand: what is broken on purpose at this moment."""
+"""The present faults that `faults/` injects on purpose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 
 
 class Corruption(StrEnum):
-    """How leaf answers are corrupt, or the roots answers where it says so."""
+    """How answers about the leaf are corrupted, or about the roots where it says so."""
 
     WRONG_KEY = "wrong_key"
     FOREIGN_CHAIN = "foreign_chain"
@@ -27,7 +27,7 @@ class Corruption(StrEnum):
 
 
 class Faults:
-    """Everything off at first. Whoever waits for a change is woken by `set`."""
+    """The switches, all off at first. `set` wakes every task that waits for a change."""
 
     def __init__(self) -> None:
         self._changed = trio.Event()
@@ -39,7 +39,7 @@ class Faults:
         self.revoked: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
-        return "<Faults>"  # secrets are among them
+        return "<Faults>"  # some values are secrets
 
     def set(
         self,
@@ -51,20 +51,20 @@ class Faults:
         intermediate_ttl: timedelta | None = None,
         revoked: frozenset[str] = frozenset(),
     ) -> None:
-        """Exactly these from now on."""
+        """Replace all switches."""
         self.wan_cut, self.hung, self.skew, self.corrupt = wan_cut, hung, skew, corrupt
         self.intermediate_ttl, self.revoked = intermediate_ttl, revoked
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
     async def changed(self) -> None:
-        """Until the next `set`."""
+        """Wait for the next `set`."""
         await self._changed.wait()
 
     def clock(self, true: Callable[[], datetime]) -> Callable[[], datetime]:
-        """That clock, with the skew of the moment."""
+        """Return that clock with the present skew."""
         return lambda: true() + self.skew
 
     def hangs(self, path: str) -> bool:
-        """Whether blocking reads of that path never answer."""
+        """Return whether blocking reads of that path never answer."""
         return any(path.startswith(prefix) for prefix in self.hung)

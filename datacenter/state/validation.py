@@ -1,6 +1,8 @@
-"""What Consul finds wrong with a registration, in its words: docs/consul-api.md#agent-services. Pure.
+"""What Consul finds wrong with a registration, in Consul's words: docs/consul-api.md#agent-services.
 
-A function ends in `mistake` when it tells the first one, in `mistakes` when it tells them all.
+No effects.
+
+A function's name ends in `mistake` if it returns the first mistake, in `mistakes` if it returns all.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datacenter.state.store import Document
 
 PROXY_KIND = "connect-proxy"
-_LARGEST_WEIGHT = 65535  # a weight is what DNS can carry
+_LARGEST_WEIGHT = 65535  # the largest weight in DNS
 _STATUSES = ("passing", "warning", "critical")
 
 _META_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -19,14 +21,14 @@ _LONGEST_META_KEY, _LONGEST_META_VALUE = 128, 512
 
 
 def multierror(mistakes: Collection[str]) -> str:
-    """Several mistakes in one text, as go-multierror prints them."""
+    """Return several mistakes as one text, in the form of go-multierror."""
     count = "1 error" if len(mistakes) == 1 else f"{len(mistakes)} errors"
     lines = "\n".join(f"\t* {mistake}" for mistake in mistakes)
     return f"{count} occurred:\n{lines}\n\n"
 
 
 def service_mistakes(service: Document) -> list[str]:
-    """What Consul's NodeService.Validate finds."""
+    """Return what Consul's NodeService.Validate finds."""
     if service["Kind"] != PROXY_KIND:
         return []
     proxy, mistakes = service["Proxy"], []
@@ -75,7 +77,7 @@ def _upstream_mistake(upstream: Document) -> str:
 
 
 def sidecar_mistakes(inner: Document | None) -> list[str]:
-    """Of what a service says of its sidecar."""
+    """Return the mistakes in a service's definition of its sidecar."""
     if inner is None:
         return []
     mistakes = []
@@ -87,7 +89,7 @@ def sidecar_mistakes(inner: Document | None) -> list[str]:
 
 
 def weights_mistake(weights: Document | None) -> str:
-    """Of weights that were given; a zero is what was left out."""
+    """Return the mistake in given weights; a zero stands for an absent one."""
     if weights is None:
         return ""
     passing, warning = weights.get("Passing", 0), weights.get("Warning", 0)
@@ -101,7 +103,7 @@ def weights_mistake(weights: Document | None) -> str:
 
 
 def meta_mistake(meta: Mapping[str, str]) -> str:
-    """Of a service's metadata."""
+    """Return the mistake in a service's metadata."""
     for key, value in meta.items():
         if mistake := _meta_pair_mistake(key, value):
             return f"Couldn't load metadata pair ('{key}', '{value}'): {mistake}"
@@ -123,7 +125,7 @@ def _meta_pair_mistake(key: str, value: str) -> str:
 
 
 def check_kind(check: Document) -> str:
-    """`ttl`, `tcp`, `http`, `alias`; "" for the kinds only a real Consul agent runs."""
+    """Return `ttl`, `tcp`, `http` or `alias`; "" for kinds that only a real Consul agent runs."""
     if check.get("AliasService") or check.get("AliasNode"):
         return "alias"
     kinds = {"TCP": "tcp", "HTTP": "http"}
@@ -134,7 +136,7 @@ def check_kind(check: Document) -> str:
 
 
 def check_mistake(check: Document) -> str:
-    """What Consul's CheckType.Validate finds first."""
+    """Return what Consul's CheckType.Validate finds first."""
     kind, interval, ttl = check_kind(check), check.get("Interval", 0), check.get("TTL", 0)
     if not kind:
         return "the embedded datacenter runs TTL, TCP, HTTP and alias checks only"
@@ -150,7 +152,7 @@ def check_mistake(check: Document) -> str:
 
 
 def status_mistake(status: str) -> str:
-    """Of the status a check begins with."""
+    """Return the mistake in the initial status of a check."""
     if status in {"", *_STATUSES}:
         return ""
-    return "Status for checks must 'passing', 'warning', 'critical'"  # Consul's own grammar
+    return "Status for checks must 'passing', 'warning', 'critical'"  # the wording is Consul's own

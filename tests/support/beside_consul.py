@@ -51,6 +51,6 @@ def everything(consul: FakeConsul, **extra: object) -> Issuer:
 
 
 def unused() -> str:
-    """A loopback address nobody listens at."""
+    """A loopback address without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return f"127.0.0.1:{sock.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Who hears of exceptions that nobody foresaw: in a test the test, unless it has asked for one."""
+"""Receives unforeseen exceptions: each one fails the test, unless the test has asked for it."""
 
 from __future__ import annotations
 

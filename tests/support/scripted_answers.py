@@ -118,7 +118,7 @@ class Tls(Leg):
         self._flown = 0
 
     def ready(self) -> int:
-        """What has been decrypted, and a close_notify that was read, wake nobody."""
+        """Decrypted bytes, and a close_notify that was read, wake no task."""
         events = super().ready()
         return events & ~READ if self._told_end and not self.broken else events
 

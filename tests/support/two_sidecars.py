@@ -62,7 +62,7 @@ def now() -> datetime:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that nobody announces: it is looked at again and again."""
+    """Check again and again until a condition holds that no event announces."""
     while not condition():  # noqa: ASYNC110 - see above
         await trio.sleep(0.001)
 
@@ -119,7 +119,7 @@ class Mesh:
         """There is one upstream, and its endpoints are given."""
 
     def source(self, _lookup: Lookup, _poll_interval: float | None, /) -> EndpointSource:
-        """Where the upstream is, for whoever asks."""
+        """The endpoints of the upstream."""
         return EndpointSource(
             endpoints=self.endpoints, status=WatchStatus(name="endpoints"), ask_again=lambda: None
         )
@@ -253,7 +253,7 @@ async def mesh(
             start = partial(_start, listeners, connections)
             start(public_sock, db, partial(inbound, m, handshake_timeout=handshake_timeout, http=http))
             start(upstream_sock, web, partial(outbound, m, handshake_timeout=handshake_timeout))
-            await trio.testing.wait_all_tasks_blocked()  # everybody listens
+            await trio.testing.wait_all_tasks_blocked()  # until all of them listen
             yield m
             listeners.cancel_scope.cancel()
             connections.cancel_scope.cancel()

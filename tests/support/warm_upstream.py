@@ -186,11 +186,11 @@ class Story:
     async def filled(self, count: int = 2) -> None:
         """Until so many are ready: none of these tests waits for ever, for virtual time ends the wait."""
         with trio.fail_after(120):
-            while len(self.pool.ready) < count:  # noqa: ASYNC110 - nobody announces it
+            while len(self.pool.ready) < count:  # noqa: ASYNC110 - no event announces it
                 await trio.sleep(0.05)
 
 
-refused = DialFailed(DialReason.REFUSED, "nobody there")
+refused = DialFailed(DialReason.REFUSED, "no listener")
 unfinished = HandshakeFailed(HandshakeReason.CLOSED, "closed")
 Begin = Callable[..., contextlib.AbstractAsyncContextManager[Story]]
 
