@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from agent.base.address import Address
 from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
@@ -26,6 +27,7 @@ from agent.config.settings import Resolution
 from agent.control.bootstrap import hurry
 from agent.control.self_registration import SelfRegistration
 from agent.net.bind import BindFailed, Bound, address_of, bind
+from agent.net.listeners import RETRY_SECONDS
 from agent.observe.agent import Agent
 from agent.observe.readiness import headline, missing
 from agent.observe.routes import routes
@@ -49,6 +51,7 @@ class Lifecycle:
     _drain: trio.Event = field(default_factory=trio.Event)
     _hurry: trio.Event = field(default_factory=trio.Event)
     _why: str = ""
+    _admin: list[Bound] = field(default_factory=list)
 
     async def run(self) -> ExitCode:
         """Run to the end; return the exit code.
@@ -60,19 +63,18 @@ class Lifecycle:
         async with trio.open_nursery() as watches:
             kept = Kept(watches, agent.log)
             kept.begin(Where.TASK, "log", agent.log.keep_up)
-            admin: list[Bound] = []
             try:
-                admin = await self._bind_admin()
+                await self._bind_admin()
                 agent.data.reserve(agent.control.admin_at)  # before a worker is told what is ours
                 async with agent.data.running():
-                    self._serve_admin(admin, watches)
+                    self._serve_admin(kept)
                     agent.control.start(watches)
                     watches.start_soon(self._hear_signals)
                     kept.begin(Where.TASK, "watchdog", self.notifier.feed_watchdog)
                     kept.begin(Where.TASK, "readiness", self._observe)
                     code = await self._live()
             finally:
-                for bound in admin:
+                for bound in self._admin:
                     bound.close()
             watches.cancel_scope.cancel()
         return code
@@ -220,29 +222,49 @@ class Lifecycle:
             self.agent.log.ready()
         return pieces
 
-    async def _bind_admin(self) -> list[Bound]:
+    async def _bind_admin(self) -> None:
+        """Bind the admin endpoint wherever its addresses can be had. Raises Exit where no retry helps."""
         agent = self.agent
-        bound: list[Bound] = []
-        try:
-            for address in agent.control.settings.admin_bind:
-                bound.append(await bind(address, ADMIN, ADMIN_MODE))
-                bound[-1].listen()
-        except BindFailed as error:
-            for earlier in bound:
-                earlier.close()
-            raise Exit(error.code, str(error)) from error
-        agent.admin_addresses = [one.address for one in bound]
-        agent.control.admin_at = [address_of(one.sock) for one in bound]
+        for address in agent.control.settings.admin_bind:
+            try:
+                await self._bind_one(address)
+            except BindFailed as error:
+                if not error.passing:
+                    raise Exit(error.code, str(error)) from error
+                agent.admin_problems[address] = str(error)
+                agent.log.listening_failed(ADMIN, str(error))
+        agent.control.admin_at = [*(address_of(one.sock) for one in self._admin), *agent.admin_problems]
+
+    async def _bind_one(self, address: Address) -> Bound:
+        bound = await bind(address, ADMIN, ADMIN_MODE)
+        self._admin.append(bound)  # to be closed at the end, whatever becomes of it
+        bound.listen()
+        self.agent.admin_problems.pop(address, None)
+        self.agent.admin_addresses.append(bound.address)
         return bound
 
-    def _serve_admin(self, bound: list[Bound], watches: trio.Nursery) -> None:
+    def _serve_admin(self, kept: Kept) -> None:
         agent = self.agent
-        for one in bound:
-            agent.log.listening(one.purpose, one.address)
         admin = Admin(routes(agent, self.drain), agent.log, agent.control.settings.admin_hosts or ())
-        sockets = [one.sock for one in bound]
-        if bound:
-            Kept(watches, agent.log).begin(Where.ADMIN, "the admin endpoint", admin.serve, sockets)
+        for bound in self._admin:
+            self._serve_at(bound, admin, kept)
+        for address in agent.admin_problems:
+            kept.begin(
+                Where.ADMIN, "an address of the admin endpoint", self._open_later, address, admin, kept
+            )
+
+    def _serve_at(self, bound: Bound, admin: Admin, kept: Kept) -> None:
+        self.agent.log.listening(bound.purpose, bound.address)
+        kept.begin(Where.ADMIN, "the admin endpoint", admin.serve, [bound.sock])
+
+    async def _open_later(self, address: Address, admin: Admin, kept: Kept) -> None:
+        """Try again, until the address is had."""
+        while address in self.agent.admin_problems:
+            await trio.sleep(RETRY_SECONDS)
+            try:
+                self._serve_at(await self._bind_one(address), admin, kept)
+            except BindFailed as error:
+                self.agent.admin_problems[address] = str(error)
 
     async def _hear_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

@@ -29,6 +29,9 @@ _REMEDY = {
 }
 
 
+_FINAL = {None, errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENAMETOOLONG}
+
+
 class BindFailed(Exception):
     """An address cannot be bound; the text names it and says what to do."""
 
@@ -36,6 +39,7 @@ class BindFailed(Exception):
         why = _REMEDY.get(error.errno or 0, error.strerror or str(error))
         super().__init__(f"cannot listen on {address} for {purpose}: {why}")
         denied = error.errno in (errno.EACCES, errno.EPERM)
+        self.passing = error.errno not in _FINAL  # a moment later the address may be had
         self.code = ExitCode.PERMISSION if denied else ExitCode.CONFIGURATION
 
 

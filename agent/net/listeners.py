@@ -1,7 +1,6 @@
-"""The listeners of one sidecar: a failed bind ends the start, and later is retried.
+"""The listeners of one sidecar: an address that cannot be had now is tried again, and the rest is served.
 
-At start an address that cannot be bound ends the agent with a clear message. Later, when the registration
-brings the address, the failure is a named problem that is retried, and everything else goes on.
+At start an address that no retry helps to (a port that takes a permission) ends the agent with a clear word.
 """
 
 from __future__ import annotations
@@ -99,15 +98,28 @@ class Listeners:
         return [opening.problem for opening in self._openings.values() if opening.problem]
 
     async def bind(self, key: ListenerKey, opening: Opening) -> None:
-        """Bind a listener's addresses, without accepting yet. Raises BindFailed."""
+        """Take its addresses, without letting anybody in yet; what may be had later stays to be retried.
+
+        Raises BindFailed where no retry helps.
+        """
         self._openings[key] = opening
-        await self._take(opening)
+        try:
+            await self._take(opening)
+        except BindFailed as error:
+            if not error.passing:
+                raise
+            self._failed(opening, error)
 
     def open(self) -> None:
-        """Accept at every listener. Raises BindFailed."""
+        """Let callers in wherever an address was had."""
         self._open = True
         for key, opening in self._openings.items():
-            self._start(key, opening)
+            if opening.problem:
+                continue
+            try:
+                self._start(key, opening)
+            except BindFailed as error:  # of two sockets bound to one port, the second may not listen
+                self._failed(opening, error)
 
     async def add(self, key: ListenerKey, opening: Opening) -> None:
         """Bind and open another listener; a failure is reported, and retried later."""
@@ -121,10 +133,13 @@ class Listeners:
                 self._start(key, opening)
             opening.problem = ""
         except BindFailed as error:
-            release(opening)
-            if opening.problem != str(error):
-                opening.problem = str(error)
-                self.events.listening_failed(opening.purpose, opening.problem)
+            self._failed(opening, error)
+
+    def _failed(self, opening: Opening, error: BindFailed) -> None:
+        release(opening)
+        if opening.problem != str(error):
+            opening.problem = str(error)
+            self.events.listening_failed(opening.purpose, opening.problem)
 
     async def retry_failed(self) -> None:
         """Retry failed listeners until cancelled."""

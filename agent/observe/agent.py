@@ -7,6 +7,7 @@ from datetime import datetime
 
 import trio
 
+from agent.base.address import Address
 from agent.control.plane import ControlPlane
 from agent.observe.events import Journal
 from agent.proxy.dataplane import DataPlane
@@ -22,7 +23,13 @@ class Agent:
     started: datetime
     began: float | None = None  # `started` by trio's clock, once trio runs
     admin_addresses: list[str] = field(default_factory=list)
+    admin_problems: dict[Address, str] = field(default_factory=dict)  # addresses that cannot be had now
     complaint: str = ""  # about the settings as they were read last
+
+    @property
+    def complaints(self) -> list[str]:
+        """What an operator must not overlook though the agent serves."""
+        return [text for text in (self.complaint, *self.admin_problems.values()) if text]
 
     @property
     def uptime(self) -> float:

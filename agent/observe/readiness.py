@@ -36,7 +36,7 @@ def headline(agent: Agent) -> str:
     pieces = "; ".join(missing(agent))
     if agent.control.phase is Phase.STARTING:
         return f"starting: {pieces}"
-    return "; ".join(filter(None, (pieces or "ready", agent.complaint)))
+    return "; ".join((pieces or "ready", *agent.complaints))
 
 
 def _credentials(agent: Agent) -> list[str]:

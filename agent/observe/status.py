@@ -146,7 +146,7 @@ def _complaints(agent: Agent) -> list[str]:
         *policy,
         deny_file,
         agent.control.token.complaint,
-        agent.complaint,
+        *agent.complaints,
         agent.log.problem,
         *agent.data.warnings(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from agent.base.address import Address
 from agent.base.exits import ExitCode
 from agent.base.prometheus import text
 from agent.consul.watch import NEARBY_CEILING
+from agent.net.bind import BindFailed, Bound, bind
 from agent.observe.metrics import families
 from agent.observe.readiness import headline, missing
 from agent.observe.status import document
-from tests.support.agent_in_process import exit_of, free_port, life, live, public_life, upstream
+from tests.support.agent_in_process import answers, exit_of, free_port, life, live, public_life, upstream
 from tests.support.agent_parts import LEAF, MATCH, ROOTS, SERVICE, SERVICES
 from tests.support.fake_consul import FakeConsul
 
@@ -69,23 +72,48 @@ async def test_a_refusal_that_lasts_ends_it_as_unavailable_with_the_reason(
     assert "403: ACL not found; no token is set" in exit_of(caught).message
 
 
-async def test_an_address_in_use_at_start_ends_it_and_gives_back_the_others(
-    nursery: trio.Nursery, tmp_path: Path
+async def test_addresses_in_use_at_start_are_tried_again_and_the_rest_served(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        one = public_life(nursery, admin_bind=[f"unix:{tmp_path}/admin", f"127.0.0.1:{port}"])
-        with pytest.raises(BaseExceptionGroup) as caught:
-            await one.run()
-        assert exit_of(caught).code is ExitCode.CONFIGURATION
-        assert not (tmp_path / "admin").exists()
-        one = life(nursery)
-        socket_path = str(tmp_path / "db")
-        one.bench.well({"DestinationName": "db", "LocalBindSocketPath": socket_path}, upstream("x", port))
-        with pytest.raises(BaseExceptionGroup) as caught:
-            await one.run()
-        assert "for upstream x: it is in use" in exit_of(caught).message
-        assert not (tmp_path / "db").exists()
+    for module in ("net.listeners", "lifecycle"):
+        monkeypatch.setattr(f"agent.{module}.RETRY_SECONDS", 0.05)
+    kept, taken, admin = free_port(), free_port(), f"unix:{tmp_path}/admin"
+    (tmp_path / "admin").write_text("in the way")
+    one = public_life(nursery, admin_bind=[admin, "127.0.0.1:0"])
+    for name in ("a", "b"):
+        one.bench.consul.answer(f"/v1/health/connect/{name}", [], index=3)
+    one.bench.well(upstream("a", taken), upstream("b", kept))
+    other = socket.create_server(("127.0.0.1", taken))
+
+    async def act() -> None:
+        (piece,) = missing(one.bench.agent)
+        assert "for upstream a: it is in use" in piece
+        assert str(tmp_path) in headline(one.bench.agent)
+        assert answers(kept)
+        other.close()
+        (tmp_path / "admin").unlink()
+        await one.until(lambda: headline(one.bench.agent) == "ready")
+        assert answers(taken)
+        await (await trio.open_unix_socket(str(tmp_path / "admin"))).aclose()
+
+    await live(one, act)
+
+
+async def test_an_address_that_takes_a_permission_ends_a_start_and_gives_back_the_others(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = public_life(nursery, admin_bind=[f"unix:{tmp_path}/admin", "127.0.0.1:7"])
+
+    async def denied(address: Address, purpose: str, mode: int) -> Bound:
+        if str(address) == "127.0.0.1:7":
+            raise BindFailed(purpose, address, PermissionError(errno.EACCES, "Permission denied"))
+        return await bind(address, purpose, mode)
+
+    monkeypatch.setattr("agent.lifecycle.bind", denied)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await one.run()
+    assert exit_of(caught).code is ExitCode.PERMISSION
+    assert not (tmp_path / "admin").exists()
 
 
 async def test_a_token_file_that_holds_none_is_waited_for(nursery: trio.Nursery, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 from pathlib import Path
 
 import pytest
@@ -70,28 +69,6 @@ async def test_several_mistakes_are_told_at_once() -> None:
     assert ended.code == 78
     assert ended.complaints[0] == "sidecar: 2 settings are wrong"
     assert len(ended.complaints) == 3
-
-
-async def test_the_admin_port_is_in_use() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
-        ended = await sidecar("run", "-sidecar-for", "web", "-admin-bind", address)
-    assert ended.code == 78
-    text = "for the admin endpoint: it is in use; end the other process or choose another address"
-    assert ended.complaints == [f"sidecar: cannot listen on {address} {text}"]
-
-
-async def test_the_public_port_is_in_use(consul: FakeConsul, nursery: trio.Nursery) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        everything(consul, port=port)
-        at = await consul.listen(nursery)
-        ended = await sidecar("run", "-sidecar-for", "web", "-http-addr", at, *QUIET)
-    assert ended.code == 78
-    (line,) = ended.complaints
-    assert line.startswith(
-        f"sidecar: cannot listen on 127.0.0.1:{port} for callers from the mesh: it is in use"
-    )
 
 
 async def test_the_control_plane_is_unreachable() -> None:

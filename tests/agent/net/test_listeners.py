@@ -1,7 +1,9 @@
-"""Listeners strictly at start and leniently afterwards, over real loopback sockets."""
+"""Listeners over real loopback sockets: what cannot be had now is tried again."""
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.admission import Admission, Overflow, Slot
 from agent.net.bind import BindFailed, Bound, bind
-from agent.net.listeners import CHECK, Listeners, Opening
+from agent.net.listeners import CHECK, RETRY_SECONDS, Listeners, Opening
 from tests.support.faults import NoFaults
 
 
@@ -97,10 +100,38 @@ async def test_bound_at_once_open_later_free_at_the_end() -> None:
     assert b.heard.told == [("listening", "x"), ("ended", "x")]
 
 
-async def test_strictly_at_start() -> None:
+@pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENOENT])
+async def test_what_depends_on_the_moment_is_told_and_tried_again_and_the_rest_opened(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     async with bench() as b:
-        with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(BindFailed):
-            await b.listeners.bind("a", b.opening(TcpAddress(*other.getsockname())))
+        wanted, attempts = b.opening(TcpAddress("127.0.0.1", 7)), [number, number, 0]
+
+        async def refused_twice(address: TcpAddress, purpose: str, *_mode: object, **_kind: object) -> Bound:
+            if address.port == 7 and (refusal := attempts.pop(0)):
+                raise BindFailed(purpose, address, OSError(refusal, os.strerror(refusal)))
+            return await bind(TcpAddress("127.0.0.1", 0), purpose)
+
+        monkeypatch.setattr("agent.net.listeners.bind", refused_twice)
+        await b.listeners.bind("a", wanted)
+        await b.listeners.bind("b", b.opening(TcpAddress("127.0.0.1", 0)))
+        b.listeners.open()
+        assert (len(b.listeners.problems), wanted.listening) == (1, False)
+        with trio.move_on_after(3 * RETRY_SECONDS):
+            await b.listeners.retry_failed()
+        assert (b.listeners.problems, wanted.listening) == ([], True)
+    assert [event for event, _ in b.heard.told] == ["failed", "listening", "listening", "ended", "ended"]
+
+
+async def test_what_no_retry_helps_to_ends_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench() as b:
+
+        async def denied(address: TcpAddress, purpose: str, *_mode: object, **_kind: object) -> Bound:
+            raise BindFailed(purpose, address, PermissionError(errno.EACCES, "Permission denied"))
+
+        monkeypatch.setattr("agent.net.listeners.bind", denied)
+        with pytest.raises(BindFailed, match="no permission"):
+            await b.listeners.bind("a", b.opening(TcpAddress("127.0.0.1", 7)))
 
 
 async def test_one_that_was_never_opened_is_given_back(tmp_path: Path) -> None:

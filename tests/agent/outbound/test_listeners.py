@@ -8,13 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
 from agent.connections.connection import Connection
 from agent.connections.records import CloseReason, Direction
 from agent.net.admission import Admission, Slot
-from agent.net.bind import BindFailed
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.upstream_state import UpstreamState
@@ -134,8 +132,8 @@ async def test_a_destination_that_only_moved_keeps_its_connections(
 async def test_an_address_that_is_taken(nursery: trio.Nursery, tmp_path: Path) -> None:
     (tmp_path / "1").write_text("in the way")
     async with bench(nursery) as (b, connections):
-        with pytest.raises(BindFailed):
-            await b.upstreams.bind([at(tmp_path, "a", "1")])
+        await b.upstreams.bind([at(tmp_path, "a", "1")])
+        assert len(b.upstreams.listeners.problems) == 1
         b.upstreams.current.clear()
         b.upstreams.listeners.open()
         await b.upstreams.follow([at(tmp_path, "b", "1"), at(tmp_path, "c", "2")], 0, connections)

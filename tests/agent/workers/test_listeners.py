@@ -8,12 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.admission import Admission, Overflow, Slot
-from agent.net.bind import BindFailed
 from agent.net.listeners import Opening
 from agent.workers.listeners import HandedListeners, SharedListeners
 from agent.workers.messages import HandedSockets, Withdrawn, decode
@@ -109,8 +107,8 @@ async def test_the_address_of_another_agent_is_not_shared() -> None:
         await c.listeners.bind("a", opening(ANY))
         c.listeners.open()
         (sock,) = c.listeners.sockets("a", 0)
-        with pytest.raises(BindFailed, match="in use"):
-            await other.listeners.bind("a", opening(TcpAddress(*sock.getsockname())))
+        await other.listeners.bind("a", opening(TcpAddress(*sock.getsockname())))
+        assert "in use" in other.listeners.problems[0]
 
 
 async def test_unix_and_inherited_sockets_are_one_for_all(tmp_path: Path) -> None:
