@@ -91,7 +91,7 @@ RESERVED: dict[str, tuple[str, ...]] = {
 # Wall time enters here, and goes on as a function handed in.
 CLOCKS = ("agent.base.clock", "datacenter.__main__")
 
-# Modules that stand on nothing of ours: values and mechanisms anybody may use.
+# Modules that import nothing of ours: values and mechanisms that every room may use.
 STAND_ALONE = (
     "certs.spiffe",
     "agent.base.latest",

@@ -1,4 +1,4 @@
-"""The seam between trio's tasks and the relay, with assertions: nobody touches a socket that the relay holds.
+"""The seam between trio's tasks and the relay, with assertions: no task touches a socket the relay holds.
 
 `install` wraps what the agent does to sockets, TLS connections and waits, for the whole test process. While
 the relay holds a connection, from taking it over until it has let go of it, any such call from elsewhere is a
@@ -45,7 +45,7 @@ class Seam:
             self._inside -= 1
 
     def check(self, fd: int, call: str) -> None:
-        """Raise Trespass if somebody other than the relay touches what it holds."""
+        """Raise Trespass if other code than the relay touches what it holds."""
         if fd in self.held and not self._inside:
             raise Trespass(f"{call} on descriptor {fd}, which the relay holds")
 

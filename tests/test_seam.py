@@ -1,4 +1,4 @@
-"""The assertions at the seam can fail: whoever touches what the relay holds is told."""
+"""The assertions at the seam can fail: a task that touches what the relay holds gets Trespass."""
 
 from __future__ import annotations
 

@@ -15,10 +15,8 @@ import trio
 
 from agent.base.exits import Exit
 
-FLOOR_SECONDS, CEILING_SECONDS = (
-    0.5,
-    60.0,
-)  # the pause before a restart: it doubles with each failure in a row
+# The pause before a restart doubles with each failure in a row.
+FLOOR_SECONDS, CEILING_SECONDS = 0.5, 60.0
 
 Args = TypeVarTuple("Args")
 

@@ -42,7 +42,7 @@ class Sidecar:
     process: Process
 
     def ask(self, path: str) -> tuple[int, str]:
-        """Status and body of an admin path; status 0 while nobody listens."""
+        """Status and body of an admin path; status 0 while no process listens."""
         with closing(http.client.HTTPConnection(*self.admin, timeout=SECONDS)) as connection:
             try:
                 connection.request("GET", path)

@@ -4,7 +4,7 @@
     dc1, dc2 = wan.site("dc1"), wan.site("dc2")
     async with running(dc1, dc2):
         answer = await dc2.get("/v1/connect/ca/roots")
-        wan.cut("dc2")                      # nobody reaches dc2, dc2 reaches nobody
+        wan.cut("dc2")                      # no request reaches dc2, and none leaves it
 
 The wall clock is derived from trio's, so that `autojump_clock` ages certificates too.
 """
@@ -195,7 +195,7 @@ class Wan:
         return site
 
     def cut(self, name: str) -> None:
-        """Nobody reaches this datacenter any more, nor it anybody; what is under way breaks off."""
+        """Cut this datacenter off: requests to it and from it fail, and those under way are reset."""
         self._cut.add(name)
         self._changed.set()
         self._changed = trio.Event()

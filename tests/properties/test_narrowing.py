@@ -1,4 +1,4 @@
-"""Narrowing only ever takes away: whoever is let in under narrowed intentions is let in without."""
+"""Narrowing only takes away: a caller let in under narrowed intentions is let in without the narrowing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The control plane is killed and the leaves end: nobody is let in, by that name; it recovers in time."""
+"""The control plane is killed and the leaves expire: every caller is refused, by that reason.
+
+It recovers in time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A generation that nobody uses is released: the newest stays, and each that a connection was made with."""
+"""A generation that no connection uses is released: the newest stays, and each that a connection uses."""
 
 from __future__ import annotations
 

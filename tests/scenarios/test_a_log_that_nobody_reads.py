@@ -1,4 +1,4 @@
-"""Whoever reads our log, or does not, cannot stop us: callers and probes are answered all the same."""
+"""A reader of our log that stops reading does not stop the agent: callers and probes are still answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""500 live connections from five sources: whoever is no longer allowed goes within a second, nobody else.
+"""500 live connections from five sources: the one no longer allowed is closed within a second, and no other.
 
 The judge runs as in the agent. What is measured is from the moment the new value is known to the moment the
 last of a source's connections has been taken out of the ledger.

@@ -65,7 +65,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self._thread.start()
 
     def end(self) -> None:
-        """Nobody is let in, and whoever was is broken off."""
+        """Refuse new connections, and reset the open ones."""
         self.shutdown()
         self._thread.join()
         for sock in tuple(self.carried):

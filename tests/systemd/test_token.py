@@ -1,4 +1,4 @@
-"""ACLs on in both datacenters: the token reaches the sidecar as a credential, and nobody else."""
+"""ACLs on in both datacenters: the token reaches the sidecar as a credential, and no other process."""
 
 from __future__ import annotations
 

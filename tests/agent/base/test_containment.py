@@ -1,4 +1,7 @@
-"""What nobody foresaw ends what it happened in, told and counted; what was asked for goes on."""
+"""An unforeseen exception ends the task it was raised in, and is logged and counted.
+
+Exit and cancellation pass.
+"""
 
 from __future__ import annotations
 

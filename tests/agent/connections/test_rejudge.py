@@ -115,7 +115,7 @@ GET, PUT = (HttpRequest(method=method, paths=("/",), headers={}) for method in (
 @pytest.mark.parametrize(
     ("handling", "request_under_way", "closing"),
     [
-        (Handling.RELAYED, None, CloseReason.INTENTION_WITHDRAWN),  # bytes that nobody can judge
+        (Handling.RELAYED, None, CloseReason.INTENTION_WITHDRAWN),  # bytes that no intention can judge
         (Handling.RELAYED_HTTP, None, CloseReason.BY_REQUEST_NOW),
         (Handling.BY_REQUEST, None, None),
         (Handling.BY_REQUEST, GET, None),

@@ -1,4 +1,4 @@
-"""Exceptions that nobody foresaw, in whatever a watch calls: a failure of that watch."""
+"""An unforeseen exception in code that a watch calls is a failure of that watch."""
 
 from __future__ import annotations
 

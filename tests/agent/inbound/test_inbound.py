@@ -28,7 +28,7 @@ from tests.support.two_sidecars import Mesh, deny_all, echo, inbound, mesh, now,
 
 @contextmanager
 def deaf_app() -> Iterator[TcpAddress]:
-    """An app whose backlog is full: the kernel swallows whoever dials it."""
+    """An app whose backlog is full: the kernel drops each dial to it."""
     with ExitStack() as sockets:
         app = sockets.enter_context(socket.socket())
         app.bind(("127.0.0.1", 0))

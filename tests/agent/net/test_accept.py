@@ -243,7 +243,7 @@ async def test_who_was_admitted_is_served_though_the_listener_ends_first() -> No
 
 
 async def test_sockets_are_handed_over_non_blocking_and_outlive_the_loop() -> None:
-    """Draining ends the loop first; whoever is in stays in."""
+    """Draining ends the loop first; connections that are open stay open."""
     admission, released, got = Admission(), trio.Event(), []
 
     async def handler(sock: socket.socket, _place: Slot) -> None:

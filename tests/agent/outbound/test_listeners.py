@@ -99,7 +99,9 @@ async def test_from_the_first_registration_to_the_next(nursery: trio.Nursery, tm
         await kept.aclose()
 
 
-async def test_connections_of_one_that_is_gone_have_their_time(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_a_removed_upstream_closes_its_connections_and_no_others(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
     async with bench(nursery) as (b, connections):
         await b.upstreams.bind([at(tmp_path, "a", "1"), at(tmp_path, "b", "2")])
         b.upstreams.listeners.open()
@@ -152,10 +154,10 @@ async def test_a_connection_accepted_as_the_listener_closed_is_let_go(nursery: t
         theirs.close()
 
 
-async def test_a_thousand_changes_touch_nobody_else_and_leave_nothing(
+async def test_a_thousand_changes_close_no_other_connection_and_leak_nothing(
     nursery: trio.Nursery, tmp_path: Path
 ) -> None:
-    """Every single one is gone over to: what the watch of the registration would have put together."""
+    """Calls `follow` for each change: the watch of the registration would merge them."""
     async with bench(nursery) as (b, connections):
         steady = [at(tmp_path, "a", "1"), at(tmp_path, "b", "2")]
         await b.upstreams.bind(steady)

@@ -1,4 +1,4 @@
-"""One warm connection: what it hears while nobody uses it, and how it is closed."""
+"""One warm connection: what it receives while it is unused, and how it is closed."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_untouched_means_that_no_byte_was_taken() -> None:
 
 @pytest.mark.parametrize("towards", ["plain", "tls"])
 def test_what_still_waits_was_taken(towards: str) -> None:
-    """A write that blocked may have gone in part: nobody else may serve the connection from its beginning."""
+    """A blocked write may have gone in part: no other endpoint may serve the connection from its start."""
     splice = Splice()
     if towards == "plain":
         splice.plain_blocked(b"rest")

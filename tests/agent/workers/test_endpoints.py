@@ -1,4 +1,4 @@
-"""A worker's sources: filled from outside, asked again through whoever fills them."""
+"""A worker's sources: the main process fills them, and asks Consul again for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told arrives as it was; what was written by anybody else is refused."""
+"""A message arrives as it was sent; bytes of another writer are refused."""
 
 from __future__ import annotations
 
