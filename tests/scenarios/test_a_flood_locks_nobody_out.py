@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ import trio
 from agent.process.systemd import Inherited
 from tests.scenarios.test_a_burst_is_borne import Server, calm, serving, until
 from tests.support.agent_in_process import App, free_port, life, live
+
+figures = logging.getLogger("figures")
 
 CROWD = 600  # the places are 512
 EACH_SECOND = 56
@@ -33,16 +36,21 @@ async def flood(server: Server, sources: Sequence[str], first: bytes) -> None:
 
 @pytest.mark.parametrize("sources", [MANY, ONE], ids=["from many", "from one"])
 @pytest.mark.parametrize("first", [b"", BEGINNING], ids=["silent", "stalled"])
+@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_caller_from_elsewhere_is_served_while_it_lasts(
-    nursery: trio.Nursery, sources: Sequence[str], first: bytes
+    nursery: trio.Nursery, sources: Sequence[str], first: bytes, workers: str
 ) -> None:
-    async with serving(nursery) as server:
+    async with serving(nursery, "-workers", workers) as server:
         for number in range(CROWD):
             server.dial(sources[number % len(sources)], first)
         async with trio.open_nursery() as lasting:
             lasting.start_soon(flood, server, sources, first)
+            waits = []
             for _ in range(CALLERS):
+                began = trio.current_time()
                 await server.served(server.dial(), PATIENCE)
+                waits.append(trio.current_time() - began)
+            figures.info("%s worker(s): a caller waited %.0f ms at most", workers, 1000 * max(waits))
             lasting.cancel_scope.cancel()
         row = await server.public()
         assert (row["live"] - row["handshakes"], row["overflow"]) == (CALLERS, 0)
