@@ -65,7 +65,7 @@ class Lifecycle:
             kept.begin(Where.TASK, "log", agent.log.keep_up)
             try:
                 await self._bind_admin()
-                agent.data.reserve(agent.control.admin_at)  # before a worker is told what is ours
+                agent.data.reserve(agent.control.admin_at)  # before a worker receives our addresses
                 async with agent.data.running():
                     self._serve_admin(kept)
                     agent.control.start(watches)

@@ -152,7 +152,7 @@ class WarmPool:
                 return
             try:
                 way = self._targets.first_choice()
-            except Unreachable:  # told wherever endpoints are shown
+            except Unreachable:  # `/status` and `sidecar doctor` show it
                 return
             if way is None or self._denied(way[0]):
                 return

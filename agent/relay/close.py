@@ -60,7 +60,8 @@ def close_both(plain: socket.socket | None, tls: socket.socket | None, ending: E
 def has_left(sock: socket.socket) -> bool:
     """Return whether the peer takes nothing more: it reset a TCP leg, or closed its end of a unix socket.
 
-    A TCP peer that has closed its end in order cannot be told from one that only has no more to send.
+    A TCP peer that has closed its end in order cannot be distinguished from one that only has no more to
+    send.
     """
     try:
         sock.send(b"")

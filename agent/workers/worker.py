@@ -123,7 +123,7 @@ class Worker:
         self._settled = False
 
     async def run(self) -> ExitCode:
-        """Serve until told to finish, or until the control process is gone; return the exit code."""
+        """Serve until the control process sends Finish or is gone; return the exit code."""
         async with trio.open_nursery() as tasks:
             kept = Kept(tasks, self.log)
             kept.begin(Where.TASK, "log", self.log.keep_up)

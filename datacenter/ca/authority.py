@@ -127,8 +127,8 @@ class CertificateAuthority:
     def leaf_life(self) -> timedelta:
         """The longest life of a leaf of this datacenter that may still be valid."""
         row = self._store.table(CONFIG).get("config")
-        told = row.value.get(_LINGERING, {}) if row else {}
-        return longest_life(self.config, told, self._dc.clock())
+        older_leaves = row.value.get(_LINGERING, {}) if row else {}
+        return longest_life(self.config, older_leaves, self._dc.clock())
 
     def require_trust(self) -> Trust:
         """Return the trust. Raises ApiError 500 before the first root."""
@@ -320,10 +320,10 @@ class CertificateAuthority:
 
     def _put_config(self, config: CaConfig) -> None:
         row = self._store.table(CONFIG).get("config")
-        before, told = (self.config, row.value.get(_LINGERING, {})) if row else (None, {})
+        before, older_leaves = (self.config, row.value.get(_LINGERING, {})) if row else (None, {})
         beside = {
             _LEAF_SETTING: self._dc.settings.leaf_ttl,
-            _LINGERING: lingering(before, told, config, self._dc.clock()),
+            _LINGERING: lingering(before, older_leaves, config, self._dc.clock()),
         }
         self._store.table(CONFIG).put("config", config.document() | beside)
 

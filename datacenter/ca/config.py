@@ -99,23 +99,23 @@ def parse_config(document: Mapping[str, Any]) -> CaConfig:
 
 
 def lingering(
-    before: CaConfig | None, told: Mapping[str, Any], after: CaConfig, at: datetime
+    before: CaConfig | None, older_leaves: Mapping[str, Any], after: CaConfig, at: datetime
 ) -> dict[str, Any]:
     """Return what to keep beside `after`: until when longer-lived leaves, issued before, may be valid.
 
-    `told` is what was kept beside `before`; empty if nothing was.
+    `older_leaves` is what was kept beside `before`; empty if nothing was.
     """
-    life = timedelta(0) if before is None else longest_life(before, told, at)
+    life = timedelta(0) if before is None else longest_life(before, older_leaves, at)
     if life <= after.leaf_ttl:
         return {}
     return {"Seconds": life.total_seconds(), "Until": (at + life).isoformat()}
 
 
-def longest_life(config: CaConfig, told: Mapping[str, Any], at: datetime) -> timedelta:
+def longest_life(config: CaConfig, older_leaves: Mapping[str, Any], at: datetime) -> timedelta:
     """Return the longest life of a leaf that may still be valid."""
-    if not told or at >= datetime.fromisoformat(told["Until"]):
+    if not older_leaves or at >= datetime.fromisoformat(older_leaves["Until"]):
         return config.leaf_ttl
-    return max(config.leaf_ttl, timedelta(seconds=told["Seconds"]))
+    return max(config.leaf_ttl, timedelta(seconds=older_leaves["Seconds"]))
 
 
 def handed_in(document: Mapping[str, Any]) -> tuple[str, str]:

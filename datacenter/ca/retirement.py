@@ -27,8 +27,8 @@ def longest_leaf_life(dc: Datacenter) -> timedelta:
     """Return how long any leaf of the federation may live, as far as known here."""
     reported = [float(row.value.get("LeafTTL", 0)) for row in dc.store.table(DATACENTERS).rows()]
     row = dc.store.table(_TABLE).get(_LISTED)
-    told = float(row.value["LeafTTL"]) if row else 0.0
-    return max(CertificateAuthority(dc).leaf_life, timedelta(seconds=max([told, *reported])))
+    listed = float(row.value["LeafTTL"]) if row else 0.0
+    return max(CertificateAuthority(dc).leaf_life, timedelta(seconds=max([listed, *reported])))
 
 
 def retire(dc: Datacenter) -> None:
