@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent import VERSION
 from agent.base.exits import ExitCode
@@ -30,6 +30,9 @@ class Command:
 
 COMMANDS = {
     "run": Command(module="agent.run", says="run the sidecar of a service"),
+    "connect": Command(
+        module="agent.run", says="run, with the flags of `consul connect proxy` or `consul connect envoy`"
+    ),
     "check": Command(module="agent.cli.check", says="validate the settings, print the effective ones"),
     "status": Command(module="agent.cli.admin_commands", says="print the state of a running agent"),
     "wait": Command(module="agent.cli.admin_commands", says="wait until a running agent is ready"),
@@ -87,18 +90,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, command: Command, words: list[str], environ: MutableMapping[str, str]) -> int:
     if command.apart:
         return _run_apart(name, command, words, environ)
-    if name == "run":
+    if name in ("run", "connect"):
         _one_openssl(environ)
     from agent.cli.console import Console  # noqa: PLC0415 - `sidecar datacenter` does without
 
-    if name == "run":
+    console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)
+    if name == "connect":
+        from agent.cli.connect import as_run  # noqa: PLC0415 - only for this command
+
+        translated = as_run(console)
+        if not isinstance(translated, Console):
+            return translated
+        console = translated
+    if name in ("run", "connect"):
         from agent.process.sink import never_waiting  # noqa: PLC0415 - only for long-lived processes
         from agent.run import main as run  # noqa: PLC0415 - `status` and others do without the agent's memory
 
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload; the settings are read after this
         with never_waiting() as err:
-            return run(Console(words=tuple(words), environ=environ, out=sys.stdout, err=err.stream), environ)
-    console = Console(words=tuple(words), environ=environ, out=sys.stdout, err=sys.stderr)
+            return run(replace(console, err=err.stream), environ)
     entry: Callable[[str, Console], int] = importlib.import_module(command.module).main
     return entry(name, console)
 

@@ -50,7 +50,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     except Exit as error:
         console.complain(error.message)
         return error.code
-    for note in resolution.notes:
+    for note in (*console.notes, *resolution.notes):
         agent.log.note(note)
     read = partial(read_settings, console.words, console.environ)
     life = Lifecycle(agent=agent, notifier=notifier(environ, os.getpid()), read=read, on_ready=settle)

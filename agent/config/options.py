@@ -111,7 +111,7 @@ CONSUL = (
     Option(name="ca_file", read=parsers.parse_file, environment="CONSUL_CACERT", example="FILE",
            says="the CA certificates that may sign the Consul agent's certificate"),
     Option(name="ca_path", read=parsers.parse_directory, environment="CONSUL_CAPATH", example="DIRECTORY",
-           says="a directory of such CA certificates"),
+           says="a directory of such CA certificates: .pem, .crt and .cer files, or names that are hashes"),
     Option(name="client_cert", read=parsers.parse_file, environment="CONSUL_CLIENT_CERT", example="FILE",
            says="our client certificate for the Consul agent"),
     Option(name="client_key", read=parsers.parse_file, environment="CONSUL_CLIENT_KEY", example="FILE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 import trio
 
@@ -58,6 +59,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if own_authorities:
         context.load_verify_locations(settings.ca_file, settings.ca_path)
+        for path in _authority_files(settings.ca_path):
+            _trust(context, path)
     else:
         context.load_default_certs()
     if settings.client_cert is not None:
@@ -67,6 +70,28 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _authority_files(directory: Path | None) -> list[Path]:
+    """Return the certificate files below a directory, as Consul's CLI reads them.
+
+    OpenSSL itself would look only for names that are the hash of a subject.
+    """
+    if directory is None:
+        return []
+    found = (path for path in directory.rglob("*") if path.suffix in (".pem", ".crt", ".cer"))
+    return sorted(path for path in found if path.is_file())
+
+
+def _trust(context: ssl.SSLContext, path: Path) -> None:
+    """Trust the certificates of a file that has any. Raises OSError, which names the file."""
+    text = path.read_bytes()
+    if b"CERTIFICATE-----" not in text:
+        return
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def consul_of(settings: Settings, token: TokenSource) -> Consul:

@@ -32,7 +32,7 @@ def test_it_lists_its_commands(words: list[str], capsys: pytest.CaptureFixture[s
     assert all(f"\n  {name} " in out for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status", "wait", "drain"])
+@pytest.mark.parametrize("command", ["run", "connect", "check", "status", "wait", "drain"])
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", command]) == 0
     assert capsys.readouterr().out.startswith(f"usage: sidecar {command} ")

@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from agent.base.exits import Exit
 from agent.config.parsers import ConsulAddress
 from agent.config.settings import Settings, resolve
-from agent.consul.connect import dialler, tls_context
+from agent.consul.connect import consul_of, dialler, tls_context
 from agent.consul.http import Client, Request, RequestFailed, RequestFailure
+from agent.consul.token import TokenSource
 from tests.certs.authority import Key, key_pem, new_key, pem
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -195,6 +197,27 @@ async def test_a_server_that_speaks_no_tls(files: Files) -> None:
         with pytest.raises(RequestFailed) as caught:
             await ask(told, port)
     assert caught.value.failure is RequestFailure.TLS
+
+
+@pytest.mark.parametrize("name", ["consul-agent-ca.pem", "ca.crt", "below/ca.cer"])
+async def test_a_directory_of_authorities_needs_no_hashed_names(
+    files: Files, name: str, tmp_path: Path
+) -> None:
+    directory = tmp_path / "authorities"
+    path = directory / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(files.ca.read_bytes())
+    (directory / "key.pem").write_bytes(files.issue("client")[1].read_bytes())
+    told = settings(http_addr="https://x", ca_path=str(directory), tls_server_name="server.dc1.consul")
+    async with serving(server_context(files)) as port:
+        assert await ask(told, port) == b"ok"
+
+
+def test_a_damaged_authority_in_a_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "damaged.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    told = settings(http_addr="https://x", ca_path=str(tmp_path))
+    with pytest.raises(Exit, match=r"cannot be used: .*damaged\.pem"):
+        consul_of(told, TokenSource(None, None))
 
 
 def test_plain_http_has_no_tls_settings() -> None:
