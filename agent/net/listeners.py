@@ -98,7 +98,7 @@ class Listeners:
         return [opening.problem for opening in self._openings.values() if opening.problem]
 
     async def bind(self, key: ListenerKey, opening: Opening) -> None:
-        """Take its addresses, without letting anybody in yet; what may be had later stays to be retried.
+        """Bind the addresses and accept no caller yet; an address that fails for now is retried.
 
         Raises BindFailed where no retry helps.
         """
