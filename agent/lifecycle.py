@@ -38,6 +38,7 @@ from agent.process.systemd import Notifier
 ADMIN_MODE = 0o600
 LOOK_SECONDS = 1.0  # the interval of readiness checks, for the log and the service manager
 MORE_SECONDS = 30.0  # by which each message extends the service manager's start timeout
+END_SECONDS = 20.0  # after the drain, for whatever is cut and for the workers to be gone
 
 
 @dataclass(slots=True, kw_only=True)
@@ -278,7 +279,7 @@ class Lifecycle:
 
     async def _end(self, registration: Registration) -> ExitCode:
         agent, seconds = self.agent, self.agent.control.settings.drain_seconds
-        self.notifier.send("STOPPING=1", "STATUS=draining")
+        self.notifier.stopping(seconds + END_SECONDS)
         agent.log.draining(self._why, agent.data.live(), seconds)
         await agent.data.close_public()
         own = self._self_registration(registration)

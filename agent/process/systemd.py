@@ -53,6 +53,10 @@ class Notifier:
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self.send("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
 
+    def stopping(self, seconds: float) -> None:
+        """Say that the end has begun and may take so long, whatever TimeoutStopSec= is."""
+        self.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", "STATUS=draining")
+
     def extend(self, seconds: float) -> None:
         """Ask for at least so much more time to start or to stop. systemd 236 and later."""
         self.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.systemd.boot import Machine, until
-from tests.systemd.mesh import Mesh, federation, workloads
+from tests.systemd.mesh import UPSTREAM, Mesh, federation, workloads
 
 pytestmark = pytest.mark.root
 
@@ -37,6 +37,29 @@ def test_a_reload_changes_what_can_change_and_keeps_the_process(mesh: Mesh) -> N
     machine.write(SETTINGS, before)
     machine.systemctl("reload", "sidecar@web")
     until(lambda: "drain_secs" not in status(mesh) or None, "good settings again")
+
+
+def test_a_drain_may_take_longer_than_the_unit_allows(mesh: Mesh) -> None:
+    machine = mesh.machine
+    machine.add_unit("sidecar@web.service.d/short.conf", "[Service]\nTimeoutStopSec=1\n")
+    machine.start("sidecar@db")
+    until(lambda: mesh.get(UPSTREAM) or None, "an answer through the mesh")
+    held = "exec 3<>/dev/tcp/127.0.0.1/9191; echo held; sleep 4"
+    machine.add_unit("holder.service", f"[Service]\nExecStart=/bin/bash -c '{held}'\n")
+    machine.start("holder")
+    until(lambda: "held" in machine.journal("holder") or None, "a connection through the mesh")
+    machine.systemctl("stop", "sidecar@web")
+    assert machine.show("sidecar@web", "Result") == "success"
+    machine.start("sidecar@web")
+
+
+def test_an_operators_start_is_never_refused(mesh: Mesh) -> None:
+    machine = mesh.machine
+    machine.write("/etc/connect-sidecar/wrong.toml", "drain_secs = 3\n")
+    for _ in range(12):
+        machine.systemctl("start", "sidecar@wrong", check=False)
+    machine.write("/etc/connect-sidecar/wrong.toml", machine.outside(SETTINGS).read_text())
+    machine.start("sidecar@wrong")
 
 
 def status(mesh: Mesh) -> str:
