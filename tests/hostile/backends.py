@@ -225,6 +225,7 @@ def serving(backend: Backend, directory: Path) -> Iterator[Running]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            process_group=0,  # Apache ends its whole group with itself
         )
     running = Running(TcpAddress("127.0.0.1", port), process, log)
     try:
