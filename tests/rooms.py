@@ -116,6 +116,7 @@ TESTED_BY = {
     "agent/base/watch_status.py": "agent/consul/test_watch.py",
     "agent/base/phase.py": "agent/observe/test_readiness.py",
     "agent/connections/connection.py": "agent/connections/test_ledger.py",
+    "agent/consul/answers.py": "agent/consul/test_api.py",
     "agent/consul/token.py": "agent/consul/test_connect.py",
     "agent/observe/agent.py": "agent/observe/test_status.py",
     "agent/http1/request.py": "agent/policy/test_http_match.py",

@@ -20,6 +20,7 @@ from upstreams.endpoints import (
     Unusable,
     UnusableReason,
 )
+from upstreams.spec import without_brackets
 
 GATEWAY_KIND = "mesh-gateway"
 MOST_WEIGHT = 65535  # Consul's own bound
@@ -237,11 +238,11 @@ def _endpoint(entry: _Entry, name: str) -> Endpoint:
             namespace=service.namespace or DEFAULT,
             partition=service.partition or DEFAULT,
         ),
-        service_address=service.address,
+        service_address=without_brackets(service.address),
         port=_port(service.port),
-        node_address=node.address,
-        tagged={tag: HostPort(pair.address, _port(pair.port)) for tag, pair in tagged},
-        node_tagged=node.tagged_addresses or {},
+        node_address=without_brackets(node.address),
+        tagged={tag: HostPort(without_brackets(pair.address), _port(pair.port)) for tag, pair in tagged},
+        node_tagged={tag: without_brackets(host) for tag, host in (node.tagged_addresses or {}).items()},
         weight=_weight(weights.passing if status is Status.PASSING else weights.warning),
         status=status,
     )

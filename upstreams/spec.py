@@ -192,6 +192,12 @@ def parse_bind(text: str) -> Bind:
     return LocalBind(_host(host) if separator else LOOPBACK, _port(port))
 
 
+def without_brackets(host: str) -> str:
+    """Return an address or name of a registration; brackets round an IPv6 address are not part of it."""
+    inside = host[1:-1]
+    return inside if host == f"[{inside}]" and ":" in inside else host
+
+
 def first_of_each_bind(upstreams: Iterable[Upstream]) -> tuple[tuple[Upstream, ...], tuple[Upstream, ...]]:
     """Split into upstreams that get their bind, and those whose bind an earlier one has."""
     taken: dict[object, Upstream] = {}

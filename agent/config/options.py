@@ -76,9 +76,9 @@ class Option:
 
 
 WHO = (
-    Option(name="sidecar_for", read=parsers.parse_name, environment="CONNECT_SIDECAR_FOR", example="ID",
+    Option(name="sidecar_for", read=parsers.parse_id, environment="CONNECT_SIDECAR_FOR", example="ID",
            says="run beside the service with this id; registration, upstreams and binds come from Consul"),
-    Option(name="proxy_id", read=parsers.parse_name, environment="CONNECT_PROXY_ID", example="ID",
+    Option(name="proxy_id", read=parsers.parse_id, environment="CONNECT_PROXY_ID", example="ID",
            says="run as the proxy with this service id; everything else comes from its registration"),
     Option(name="service", read=parsers.parse_name, example="NAME",
            says="run for this service without a registration"),
@@ -90,7 +90,7 @@ WHO = (
            says="[prepared_query:]NAME[@DC]:[ADDR:]PORT or …:unix:/path; overrides the registration"),
     Option(name="register", read=parsers.parse_bool, default=False,
            says="with -service: register with the Consul agent, and deregister at the end"),
-    Option(name="register_id", read=parsers.parse_name, example="ID",
+    Option(name="register_id", read=parsers.parse_id, example="ID",
            says="with -register: the service id (default NAME-proxy)"),
 )  # fmt: skip
 

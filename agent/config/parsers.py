@@ -111,9 +111,16 @@ def parse_workers(text: str) -> int:
 
 
 def parse_name(text: str) -> str:
-    """Return a service name or id, which becomes part of a URL path and of a SPIFFE ID."""
+    """Return a name, which becomes part of a SPIFFE ID."""
     if not _NAME.fullmatch(text) or not text.isprintable():
         raise ValueError(f"{text!r} is not a name")
+    return text
+
+
+def parse_id(text: str) -> str:
+    """Return the id of a service instance: any printable text, as Consul takes."""
+    if not text.strip() or not text.isprintable():
+        raise ValueError(f"{text!r} is not an id")
     return text
 
 

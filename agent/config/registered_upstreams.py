@@ -20,6 +20,7 @@ from upstreams.spec import (
     SocketBind,
     Upstream,
     first_of_each_bind,
+    without_brackets,
 )
 
 
@@ -137,7 +138,7 @@ def _bind(answer: UpstreamAnswer) -> Bind:
         raise _Unserved(ProblemReason.NO_BIND, detail)
     if not 1 <= port <= 65535:
         raise _Unserved(ProblemReason.BAD_BIND, f"LocalBindPort {port} is not a port")
-    return LocalBind(answer.local_bind_address or LOOPBACK, port)
+    return LocalBind(without_brackets(answer.local_bind_address) or LOOPBACK, port)
 
 
 def _socket_mode(text: str) -> int | None:

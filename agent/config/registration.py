@@ -18,7 +18,7 @@ from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
 from agent.config.opaque_config import ConfigReader, Problem, ProblemReason
 from agent.config.registered_upstreams import MeshGatewayAnswer, UpstreamAnswer, gateway_mode, read_upstreams
 from agent.policy.http_mode import HttpMode
-from upstreams.spec import LOOPBACK, MeshGatewayMode, Upstream
+from upstreams.spec import LOOPBACK, MeshGatewayMode, Upstream, without_brackets
 
 LOCAL_CONNECT_TIMEOUT = 1.0
 HANDSHAKE_TIMEOUT = 10.0
@@ -165,7 +165,7 @@ def _public_bind(service: _ServiceAnswer, config: ConfigReader) -> TcpAddress | 
     """
     host = config.text("bind_address", service.address or ANY_ADDRESS)
     port = config.port("bind_port") or _port("Port", service.port, config)
-    return TcpAddress(host, port) if port else None
+    return TcpAddress(without_brackets(host), port) if port else None
 
 
 def _local_app(proxy: _ProxyAnswer, config: ConfigReader) -> Address | None:
@@ -173,7 +173,7 @@ def _local_app(proxy: _ProxyAnswer, config: ConfigReader) -> Address | None:
         return UnixAddress(proxy.local_service_socket_path)
     port = _port("Proxy.LocalServicePort", proxy.local_service_port, config)
     if port:
-        return TcpAddress(proxy.local_service_address or LOOPBACK, port)
+        return TcpAddress(without_brackets(proxy.local_service_address) or LOOPBACK, port)
     return _host_port(config.text("local_service_address", ""))
 
 

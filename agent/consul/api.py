@@ -17,6 +17,7 @@ import msgspec
 
 from agent.base.undecodable import UNDECODABLE
 from agent.consul.agent_services import ListedService
+from agent.consul.answers import AuthorizeAnswer, LeafAnswer
 from agent.consul.http import Client, Request, RequestFailed, RequestFailure, Response
 from agent.consul.token import TokenSource, TokenUnusable
 from upstreams.spec import QueryDestination, ServiceDestination
@@ -113,23 +114,6 @@ class Blocking:
 IMMEDIATE = Blocking()
 
 
-class AuthorizeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    """Whether the agent lets a caller call a service, and why."""
-
-    authorized: bool
-    reason: str = ""
-
-
-class LeafAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    """A leaf and its key as Consul returns them. Its repr shows no key."""
-
-    cert_pem: str = msgspec.field(name="CertPEM")
-    private_key_pem: str = msgspec.field(name="PrivateKeyPEM")
-
-    def __repr__(self) -> str:
-        return "LeafAnswer(...)"
-
-
 class Consul:
     """Calls to one agent with one token."""
 
@@ -155,6 +139,8 @@ class Consul:
 
         The filter runs in Consul, so that other services' definitions are not transferred.
         """
+        if "`" in service_id and set(service_id) & {'"', "\\"}:
+            return await self.services()  # no text of a filter can hold the id
         quote = '"' if not set(service_id) & {'"', "\\"} else "`"
         beside = f'Kind == "connect-proxy" and Proxy.DestinationServiceID == {quote}{service_id}{quote}'
         kind = dict[str, ListedService]

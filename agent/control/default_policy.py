@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from agent.consul.api import Answer, AuthorizeAnswer, Blocking, Consul, ConsulError
+from agent.consul.answers import AuthorizeAnswer
+from agent.consul.api import Answer, Blocking, Consul, ConsulError
 from agent.consul.watch import AnswerRejected, Cursor, Watch
 from agent.policy.intentions import Intentions
 

@@ -10,7 +10,8 @@ from agent.base.incremental import Incremental, Work
 from agent.base.undecodable import UNREADABLE
 from agent.config.registration import Registration, RegistrationRejected, parse_registration
 from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
-from agent.consul.api import Answer, Blocking, Consul, Json, LeafAnswer, RawList, matched
+from agent.consul.answers import LeafAnswer
+from agent.consul.api import Answer, Blocking, Consul, Json, RawList, matched
 from agent.consul.watch import AnswerRejected, Cursor, Watch, WatchReason
 from agent.policy.intentions import Intentions, InvalidIntentions, read_match
 from agent.policy.source_intentions import SourceIntentions, read_source_intentions

@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.consul.api import Answer, Blocking, LeafAnswer
+from agent.consul.answers import LeafAnswer
+from agent.consul.api import Answer, Blocking
 from agent.control.credentials import RenewalResult, RenewalSource
 from certs.peer import PeerReason, PeerRejected
 from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer, Minted

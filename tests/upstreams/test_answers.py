@@ -208,3 +208,17 @@ def test_nearest_first_is_taken_from_the_question_and_lost_in_a_failover() -> No
     assert parse_health([entry()], nearest_first=True).nearest_first
     assert parse_query(answer, nearest_first=True).nearest_first
     assert not parse_query(answer | {"Failovers": 1}, nearest_first=True).nearest_first
+
+
+def test_brackets_round_an_ipv6_address_are_taken_off() -> None:
+    answer = entry(
+        Service__Address="[2001:db8::1]",
+        Service__TaggedAddresses={"wan": {"Address": "[2001:db8::2]", "Port": 443}},
+        Node__Address="[2001:db8::3]",
+        Node__TaggedAddresses={"wan": "[2001:db8::4]", "lan": "[db]"},
+    )
+    (endpoint,) = parse_health([answer], "db").endpoints
+    assert endpoint.service_address == "2001:db8::1"
+    assert endpoint.tagged == {"wan": HostPort("2001:db8::2", 443)}
+    assert endpoint.node_address == "2001:db8::3"
+    assert endpoint.node_tagged == {"wan": "2001:db8::4", "lan": "[db]"}

@@ -17,6 +17,7 @@ from upstreams.spec import (
     first_of_each_bind,
     parse_bind,
     parse_upstream_flag,
+    without_brackets,
 )
 
 READ: list[tuple[str, Destination, Bind]] = [
@@ -108,3 +109,19 @@ def test_the_first_upstream_gets_the_bind() -> None:
 def test_a_socket_is_one_bind_whatever_its_mode() -> None:
     assert bind_key(SocketBind("/run/a", 0o600)) == bind_key(SocketBind("/run/a"))
     assert bind_key(SocketBind("/run/a")) != bind_key(SocketBind("/run/b"))
+
+
+@pytest.mark.parametrize(
+    ("host", "bare"),
+    [
+        ("[::1]", "::1"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+        ("::1", "::1"),
+        ("[db]", "[db]"),
+        ("[::1", "[::1"),
+        ("[", "["),
+        ("", ""),
+    ],
+)
+def test_brackets_are_no_part_of_an_ipv6_address(host: str, bare: str) -> None:
+    assert without_brackets(host) == bare

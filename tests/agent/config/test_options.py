@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from agent.config.options import BY_NAME, CONFIG, OPTIONS
 from agent.config.settings import printed, resolve
 
@@ -41,3 +43,8 @@ def test_the_sample_file_names_every_setting() -> None:
     assert set(BY_NAME) <= set(named)
     assert not resolve({}, {}, str(ROOT / "systemd" / "sidecar.toml")).mistakes
     assert tomllib.loads(text)
+
+
+@pytest.mark.parametrize("name", ["sidecar_for", "proxy_id", "register_id"])
+def test_ids_are_no_names(name: str) -> None:
+    assert BY_NAME[name].read("web/1 #a?b%c") == "web/1 #a?b%c"

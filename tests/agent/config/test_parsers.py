@@ -146,6 +146,17 @@ def test_names_fit_into_a_url() -> None:
             parsers.parse_name(text)
 
 
+@pytest.mark.parametrize("text", ["web-1", "a/b", "a b", " a", "a?b", "a#b", "100%", "a%2fb", "grün"])
+def test_an_id_is_any_printable_text(text: str) -> None:
+    assert parsers.parse_id(text) == text
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\x07", "a\nb", "a\r"])
+def test_what_is_no_id(text: str) -> None:
+    with pytest.raises(ValueError, match="not an id"):
+        parsers.parse_id(text)
+
+
 def test_a_grace_may_be_for_ever() -> None:
     assert parsers.parse_grace("1m30s") == 90
     assert parsers.parse_grace("never") == math.inf

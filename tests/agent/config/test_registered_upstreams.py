@@ -43,6 +43,10 @@ def test_service_elsewhere_on_another_address() -> None:
     assert upstream.bind == LocalBind("127.0.0.9", 9191)
 
 
+def test_brackets_round_an_address_are_taken_off() -> None:
+    assert sole(LocalBindAddress="[::1]").bind == LocalBind("::1", 9191)
+
+
 def test_empty_type_is_a_service() -> None:
     assert sole(DestinationType="").destination == ServiceDestination("db")
 

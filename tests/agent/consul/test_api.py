@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -94,6 +95,48 @@ async def test_names_are_one_segment_of_the_path(nursery: trio.Nursery) -> None:
     with pytest.raises(ConsulError):
         await scripted.client(nursery).service("a/b?c#d")
     assert scripted.asked[0].path == "/v1/agent/service/a%2Fb%3Fc%23d"
+
+
+ODD = "a/b c#d?e%f&g+h=i"
+ENCODED = "a%2Fb%20c%23d%3Fe%25f%26g%2Bh%3Di"
+
+
+@pytest.mark.parametrize(
+    ("ask", "path"),
+    [
+        (lambda consul: consul.service(ODD), f"/v1/agent/service/{ENCODED}"),
+        (lambda consul: consul.deregister(ODD), f"/v1/agent/service/deregister/{ENCODED}"),
+        (
+            lambda consul: consul.update_check(f"service:{ODD}", "", passing=True),
+            f"/v1/agent/check/update/service%3A{ENCODED}",
+        ),
+    ],
+)
+async def test_an_id_is_percent_encoded_in_a_path(
+    nursery: trio.Nursery, ask: Callable[[Consul], Awaitable[object]], path: str
+) -> None:
+    scripted = FakeConsul()
+    with pytest.raises(ConsulError):
+        await ask(scripted.client(nursery))
+    assert scripted.asked[0].path == path
+
+
+async def test_an_id_is_percent_encoded_in_a_query(nursery: trio.Nursery) -> None:
+    scripted = FakeConsul()
+    with pytest.raises(ConsulError):
+        await scripted.client(nursery).proxies_of(ODD)
+    asked = scripted.asked[0]
+    assert asked.query["filter"].endswith(f'Proxy.DestinationServiceID == "{ODD}"')
+
+
+@pytest.mark.parametrize("service_id", ['a`"', "a`\\"])
+async def test_an_id_that_no_filter_can_hold_is_looked_for_in_the_whole_list(
+    nursery: trio.Nursery, service_id: str
+) -> None:
+    scripted = FakeConsul()
+    with pytest.raises(ConsulError):
+        await scripted.client(nursery).proxies_of(service_id)
+    assert (scripted.asked[0].path, dict(scripted.asked[0].query)) == ("/v1/agent/services", {})
 
 
 async def test_a_leaf_and_its_key_are_not_shown(nursery: trio.Nursery) -> None:

@@ -10,7 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from agent.base.phase import Phase
-from agent.consul.api import Answer, AuthorizeAnswer
+from agent.consul.answers import AuthorizeAnswer
+from agent.consul.api import Answer
 from agent.consul.watch import AnswerRejected
 from agent.control.default_policy import ASK_SECONDS, UNNAMED, read_default, unnamed_caller
 from agent.policy.authorize import VerdictReason, authorize

@@ -10,7 +10,8 @@ from trio.testing import MockClock
 from agent.base.incremental import Incremental
 from agent.base.latest import Latest
 from agent.config.registration import Registration
-from agent.consul.api import Answer, LeafAnswer
+from agent.consul.answers import LeafAnswer
+from agent.consul.api import Answer
 from agent.consul.watch import AnswerRejected, Cursor, Watch
 from agent.control.watches import (
     endpoints_watch,
