@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agent.process.sink import never_waiting  # noqa: PLC0415 - only for long-lived processes
         from agent.workers.worker import main as worker  # noqa: PLC0415 - only in a worker
 
-        with never_waiting() as err:
+        with never_waiting(environ.get("JOURNAL_STREAM", "")) as err:
             return worker(rest, err.stream)
     command = COMMANDS.get(name)
     if command is None:
@@ -107,7 +107,7 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
         from agent.run import main as run  # noqa: PLC0415 - `status` and others do without the agent's memory
 
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload; the settings are read after this
-        with never_waiting() as err:
+        with never_waiting(environ.get("JOURNAL_STREAM", "")) as err:
             return run(replace(console, err=err.stream), environ)
     entry: Callable[[str, Console], int] = importlib.import_module(command.module).main
     return entry(name, console)

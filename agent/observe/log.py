@@ -2,6 +2,10 @@
 
 Fields are printed values, never objects, so no line can reach a key or a token. A line is one write, so that
 lines of several processes on one stream do not mix. No caller waits for a write (agent.process.sink).
+
+On the stream of systemd's journal a line begins with its priority, `<4>` for a warning, which the journal
+takes off the line (sd-daemon(3), `SyslogLevelPrefix=`). A line of text has no time there: the
+journal has one.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from agent.config.options import LogFormat, LogLevel
 from agent.process.sink import Sink
 
 _RANK = {level: rank for rank, level in enumerate(LogLevel)}
+_PRIORITY = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARN: 4, LogLevel.ERROR: 3}  # syslog(3)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")
 
 Field = str | int | float | bool | None
@@ -68,8 +73,10 @@ class Log:
             line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **printed}).decode()
         else:
             words = (f"{name}={_word(value)}" for name, value in printed.items())
-            line = " ".join((ts, f"{level.value.upper():5}", event, *words))
-        self._sink.write(line + "\n")
+            when = () if self._sink.to_journal else (ts,)
+            line = " ".join((*when, f"{level.value.upper():5}", event, *words))
+        priority = f"<{_PRIORITY[level]}>" if self._sink.to_journal else ""
+        self._sink.write(f"{priority}{line}\n")
 
     async def keep_up(self) -> None:
         """Write lines that had to wait, until cancelled, and log how many were lost."""

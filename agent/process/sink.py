@@ -44,10 +44,15 @@ class _Way(NamedTuple):
 
 
 class Sink(io.TextIOBase):
-    """A text stream to write to. `lost`: how many writes will never reach a reader."""
+    """A text stream to write to. `lost`: how many writes will never reach a reader.
 
-    def __init__(self, stream: TextIO | None) -> None:
+    `journal_stream`: JOURNAL_STREAM, by which systemd names the stream of its journal (systemd.exec(5)).
+    `to_journal`: the stream is that one, so that each line may begin with its priority (sd-daemon(3)).
+    """
+
+    def __init__(self, stream: TextIO | None, journal_stream: str = "") -> None:
         self._way = _way(stream)
+        self.to_journal = self._way.fd is not None and _identity(self._way.fd) == journal_stream
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._news = trio.Event()
@@ -173,10 +178,10 @@ def replace_closed_streams() -> None:
 
 
 @contextmanager
-def never_waiting() -> Iterator[Sink]:
+def never_waiting(journal_stream: str = "") -> Iterator[Sink]:
     """Put a sink in the place of sys.stderr; kept text has FINISH_SECONDS at the end."""
     before = sys.stderr
-    sink = before if isinstance(before, Sink) else Sink(before)
+    sink = before if isinstance(before, Sink) else Sink(before, journal_stream)
     sys.stderr = sink
     try:
         yield sink
@@ -186,6 +191,12 @@ def never_waiting() -> Iterator[Sink]:
             trio.run(sink.finish)
         if sink is not before:
             sink.close()
+
+
+def _identity(fd: int) -> str:
+    """Return device and inode of a descriptor in the form of JOURNAL_STREAM."""
+    status = os.fstat(fd)
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def _way(stream: TextIO | None) -> _Way:

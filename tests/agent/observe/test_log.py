@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import pytest
 import trio
 
 from agent.config.options import LogFormat, LogLevel
 from agent.observe.log import Log
+from agent.process.sink import Sink
 
 START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -18,6 +23,16 @@ START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 def log_of(level: LogLevel = LogLevel.DEBUG, form: LogFormat = LogFormat.TEXT) -> tuple[Log, io.StringIO]:
     written = io.StringIO()
     return Log(written, lambda: START, level=level, form=form), written
+
+
+@contextmanager
+def on_the_journal() -> Iterator[tuple[Sink, socket.socket]]:
+    """A log's sink on a stream that JOURNAL_STREAM names, and the journal's end."""
+    ours, journal = socket.socketpair()
+    with ours, journal, ours.makefile("w") as stream:
+        status = os.fstat(ours.fileno())
+        with Sink(stream, f"{status.st_dev}:{status.st_ino}") as sink:
+            yield sink, journal
 
 
 def lines(written: io.StringIO) -> list[str]:
@@ -49,6 +64,29 @@ def test_a_line_of_json() -> None:
         "level": "error",
         "event": "event",
         "text": "a\nb",
+        "number": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [(LogLevel.DEBUG, 7), (LogLevel.INFO, 6), (LogLevel.WARN, 4), (LogLevel.ERROR, 3)],
+)
+def test_a_line_for_the_journal_has_a_priority_and_no_time_of_its_own(level: LogLevel, priority: int) -> None:
+    with on_the_journal() as (sink, journal):
+        Log(sink.stream, lambda: START, level=LogLevel.DEBUG).write(level, "event", number=3)
+        assert journal.recv(1000).decode() == f"<{priority}>{level.upper():5} event number=3\n"
+
+
+def test_a_line_of_json_for_the_journal_is_json_behind_its_priority() -> None:
+    with on_the_journal() as (sink, journal):
+        Log(sink.stream, lambda: START, form=LogFormat.JSON).write(LogLevel.WARN, "event", number=3)
+        priority, line = journal.recv(1000).decode().split(">", 1)
+    assert priority == "<4"
+    assert json.loads(line) == {
+        "ts": "2031-05-17T12:00:00.123Z",
+        "level": "warn",
+        "event": "event",
         "number": 3,
     }
 

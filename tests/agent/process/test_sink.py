@@ -189,6 +189,19 @@ def test_all_of_a_process_writes_to_it_and_what_is_kept_has_a_moment_at_the_end(
         assert found + everything(read) == LINE * count
 
 
+def test_a_stream_is_the_journal_s_where_journal_stream_names_it() -> None:
+    with on_a_socket() as (_, stream):
+        status = os.fstat(stream.fileno())
+        theirs = f"{status.st_dev}:{status.st_ino}"
+        for named in ("", "1", "1:2:3", f"{status.st_dev}:{status.st_ino + 1}", "a:b"):
+            with Sink(stream, named) as sink:
+                assert not sink.to_journal, named
+        with Sink(stream, theirs) as sink:
+            assert sink.to_journal
+    assert not Sink(None, theirs).to_journal
+    assert not Sink(io.StringIO(), theirs).to_journal
+
+
 def test_the_kinds_above_are_those_they_are_called() -> None:
     with piped() as (read, _), on_a_socket() as (sock, _), on_a_terminal() as (terminal, _):
         assert stat.S_ISFIFO(os.fstat(read).st_mode)
