@@ -1,6 +1,6 @@
 """`sidecar run`: makes an agent from the settings and runs it.
 
-Every failure is one message and an exit code.
+Every failure is one line of the log, `exit`, and an exit code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console, run_usage
 from agent.config.load import exit_code, read_settings
-from agent.config.settings import Settings
+from agent.config.settings import Resolution, Settings
 from agent.consul.connect import consul_of
 from agent.consul.token import TokenSource
 from agent.control.deny_file import DenyFile, DenyFileUnusable
@@ -41,20 +41,25 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     if resolution is None:
         console.say(run_usage("run", SAYS))
         return ExitCode.CLEAN
-    settings = resolution.settings
-    if settings is None:
-        console.complain_of(resolution.mistakes)
-        return exit_code(resolution)
     try:
-        agent = assemble(settings, console, now, environ)
+        agent = assemble(_valid(resolution, console), console, now, environ)
     except Exit as error:
-        console.complain(error.message)
+        Journal(console.err, now, form=resolution.log_format).exiting(error.code, error.message)
         return error.code
     for note in (*console.notes, *resolution.notes):
         agent.log.note(note)
     read = partial(read_settings, console.words, console.environ)
     life = Lifecycle(agent=agent, notifier=notifier(environ, os.getpid()), read=read, on_ready=settle)
-    return _live(life, console)
+    return _live(life)
+
+
+def _valid(resolution: Resolution, console: Console) -> Settings:
+    """Return the settings. Raises Exit with every mistake in them or in the command line."""
+    if console.mistakes:
+        raise Exit(ExitCode.USAGE, "; ".join(console.mistakes))
+    if resolution.settings is None:
+        raise Exit(exit_code(resolution), "; ".join(map(str, resolution.mistakes)))
+    return resolution.settings
 
 
 def assemble(settings: Settings, console: Console, clock: Clock, environ: MutableMapping[str, str]) -> Agent:
@@ -136,7 +141,7 @@ def _raise_file_limit(journal: Journal) -> None:
         journal.note(f"the limit of open files stays at {soft}: {error}")
 
 
-def _live(life: Lifecycle, console: Console) -> int:
+def _live(life: Lifecycle) -> int:
     """Run the agent; return the exit code. Only a bug leaves a traceback."""
     try:
         return trio.run(life.run)
@@ -145,7 +150,7 @@ def _live(life: Lifecycle, console: Console) -> int:
         exits = [failure for failure in failures if isinstance(failure, Exit)]
         if exits and len(exits) == len(failures):
             worst = exits[0]
-            console.complain(worst.message)
+            life.agent.log.exiting(worst.code, worst.message)
             return worst.code
         if not all(isinstance(failure, Exception) for failure in failures):
             raise

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from agent.base.containment import Where
+from agent.base.exits import ExitCode
 from agent.connections.records import CloseReason
 from agent.consul.api import ConsulReason
 from agent.consul.watch import INTERNAL_ERROR, WatchReason
@@ -42,6 +43,17 @@ def test_the_page_of_requests_has_them_all_and_no_others() -> None:
     assert shown_in(table) == {reason.value for kind in kinds for reason in kind}
 
 
+def test_the_page_of_failures_has_every_exit_code_with_a_reason() -> None:
+    page = FAILURES.read_text().partition("## What ends the process")[2].partition("## Shortages")[0]
+    rows = {
+        tuple(cell.strip(" `") for cell in row.split("|")[1:3])
+        for row in page.splitlines()
+        if row[:3] == "| `"
+    }
+    named = {(code.name.lower(), str(code.value)) for code in ExitCode if code is not ExitCode.CLEAN}
+    assert rows - {("reason", "code")} == named
+
+
 def test_who_is_cut_is_told_so() -> None:
     rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     cutting = {name for row in rows if "✓" in row[3] for name in re.findall(r"`([a-z0-9_]+)`", row[1])}
@@ -51,6 +63,7 @@ def test_who_is_cut_is_told_so() -> None:
 def test_the_page_of_failures_has_every_reason_of_a_watch_and_every_place() -> None:
     page = FAILURES.read_text()
     reasons, places = page.split("## Unforeseen exceptions")
+    places = places.partition("## What ends the process")[0]
     known = {reason.value for kind in (ConsulReason, WatchReason) for reason in kind} | {INTERNAL_ERROR}
     assert shown_in(reasons) == known
     assert shown_in(places) == {where.value for where in Where}

@@ -24,21 +24,18 @@ The flags of `sidecar run` are taken too."""
 
 
 def as_run(console: Console) -> Console | ExitCode:
-    """Return the console that `run` is to have; the exit code where there is nothing to run."""
+    """Return the console that `run` is to have, with the mistakes; the exit code where help was asked for."""
     kind, *words = console.words or ("",)
     if kind in ("-h", "-help", "--help"):
         console.say(_USAGE)
         return ExitCode.CLEAN
     if kind not in DIALECTS:
         what = f"{kind!r} is neither proxy nor envoy" if kind else "say which: proxy or envoy"
-        console.complain(f"connect: {what}; Consul's other commands stay with Consul's CLI")
-        return ExitCode.USAGE
+        mistake = f"connect: {what}; Consul's other commands stay with Consul's CLI"
+        return replace(console, words=(), mistakes=(mistake,))
     translation = translate(kind, words, console.environ)
     if translation.help_wanted:
         console.say(_USAGE)
         return ExitCode.CLEAN
-    for mistake in translation.mistakes:
-        console.complain(f"connect {kind}: {mistake}")
-    if translation.mistakes:
-        return ExitCode.USAGE
-    return replace(console, words=translation.words, notes=translation.notes)
+    mistakes = tuple(f"connect {kind}: {mistake}" for mistake in translation.mistakes)
+    return replace(console, words=translation.words, notes=translation.notes, mistakes=mistakes)

@@ -20,13 +20,17 @@ usage: sidecar COMMAND [FLAGS]        one dash or two; -flag value or -flag=valu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
-    """A command's words and environment, and its two output streams. `notes` are for the log of an agent."""
+    """A command's words and environment, and its two output streams.
+
+    `notes` are for the log of an agent; so are `mistakes`, which keep it from running.
+    """
 
     words: tuple[str, ...]
     environ: Mapping[str, str]
     out: TextIO
     err: TextIO
     notes: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
 
     def say(self, text: str) -> None:
         """Print a line of the result."""

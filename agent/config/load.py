@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from agent.base.exits import ExitCode
 from agent.config.flags import Flag, parse_arguments
@@ -42,7 +43,7 @@ def read_settings(
     )
     if not mistakes:
         return resolution
-    return Resolution(settings=None, mistakes=(*mistakes, *resolution.mistakes), notes=resolution.notes)
+    return replace(resolution, settings=None, mistakes=(*mistakes, *resolution.mistakes))
 
 
 def exit_code(resolution: Resolution) -> ExitCode:

@@ -132,11 +132,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """The settings, or the mistakes that prevent them. Notes deserve a warning only."""
+    """The settings, or the mistakes that prevent them. Notes deserve a warning only.
+
+    `log_format`: as far as it could be read, for the line about the mistakes.
+    """
 
     settings: Settings | None
     mistakes: tuple[Mistake, ...]
     notes: tuple[str, ...] = ()
+    log_format: LogFormat = LogFormat.TEXT
 
 
 def printed(option: Option, value: object) -> str:
@@ -180,7 +184,12 @@ def resolve(
     if values["http_ssl"] and values["http_addr"] is not None:
         values["http_addr"] = _over_tls(values["http_addr"])
     settings = None if mistakes else Settings(**values, origins=origins)
-    return Resolution(settings=settings, mistakes=tuple(mistakes), notes=_notes(environ))
+    return Resolution(
+        settings=settings,
+        mistakes=tuple(mistakes),
+        notes=_notes(environ),
+        log_format=values["log_format"],
+    )
 
 
 def _from_file(

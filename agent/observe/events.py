@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TextIO
 
 from agent.base.clock import Clock
+from agent.base.exits import ExitCode
 from agent.config.options import LogFormat, LogLevel
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
@@ -91,6 +92,10 @@ class Journal(WatchJournal):
     def crashed(self, trace: str) -> None:
         """A bug has ended the process; systemd starts another one."""
         self.write(LogLevel.ERROR, "crashed", trace=trace)
+
+    def exiting(self, code: ExitCode, detail: str) -> None:
+        """The process ends because it cannot run, or go on: its last line (docs/failures.md)."""
+        self.write(LogLevel.ERROR, "exit", code=code.value, reason=code.name.lower(), detail=detail)
 
     # --- workers ---
 

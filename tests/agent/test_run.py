@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,13 @@ async def consul(nursery: trio.Nursery) -> FakeConsul:
 async def test_nothing_to_run_beside() -> None:
     ended = await sidecar("run")
     assert ended.code == 64
-    assert ended.complaints == [
-        "sidecar: say whom to run beside: -sidecar-for ID, -proxy-id ID or -service NAME"
-    ]
+    assert ended.last_words == "say whom to run beside: -sidecar-for ID, -proxy-id ID or -service NAME"
 
 
 async def test_an_unknown_flag() -> None:
     ended = await sidecar("run", "-sidecar-fro", "web")
     assert ended.code == 64
-    assert ended.complaints == ["sidecar: unknown flag -sidecar-fro; did you mean -sidecar-for?"]
+    assert ended.last_words == "unknown flag -sidecar-fro; did you mean -sidecar-for?"
 
 
 async def test_an_unknown_key_in_the_file(tmp_path: Path) -> None:
@@ -42,15 +41,13 @@ async def test_an_unknown_key_in_the_file(tmp_path: Path) -> None:
     file.write_text('sidecar_for = "web"\ndrain_second = 3\n')
     ended = await sidecar("run", "-config", str(file))
     assert ended.code == 78
-    assert ended.complaints == [
-        f"sidecar: file {file}: unknown key 'drain_second'; did you mean drain_seconds?"
-    ]
+    assert ended.last_words == f"file {file}: unknown key 'drain_second'; did you mean drain_seconds?"
 
 
 async def test_a_missing_settings_file() -> None:
     ended = await sidecar("run", "-config", "/nowhere/web.toml")
     assert ended.code == 78
-    assert ended.complaints[1] == "  file /nowhere/web.toml: cannot be read: No such file or directory"
+    assert ended.last_words.startswith("file /nowhere/web.toml: cannot be read: No such file or directory; ")
 
 
 async def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
@@ -58,8 +55,7 @@ async def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
     words = ("-sidecar-for", "web", "-http-addr", "https://127.0.0.1:1", "-ca-file", str(tmp_path / "ca.pem"))
     ended = await sidecar("run", *words)
     assert ended.code == 78
-    (line,) = ended.complaints
-    assert line.startswith("sidecar: the TLS files for https://127.0.0.1:1 cannot be used")
+    assert ended.last_words.startswith("the TLS files for https://127.0.0.1:1 cannot be used")
 
 
 async def test_several_mistakes_are_told_at_once() -> None:
@@ -67,8 +63,9 @@ async def test_several_mistakes_are_told_at_once() -> None:
         "run", "-sidecar-for", "web", "-log-level", "loud", environ={"CONSUL_HTTP_SSL": "maybe"}
     )
     assert ended.code == 78
-    assert ended.complaints[0] == "sidecar: 2 settings are wrong"
-    assert len(ended.complaints) == 3
+    assert "-log-level: " in ended.last_words
+    assert "; environment CONSUL_HTTP_SSL: " in f"; {ended.last_words}"
+    assert len(ended.err.splitlines()) == 1
 
 
 async def test_the_control_plane_is_unreachable() -> None:
@@ -76,8 +73,8 @@ async def test_the_control_plane_is_unreachable() -> None:
     words = ("-sidecar-for", "web", "-http-addr", address, "-start-timeout", "1", *QUIET)
     ended = await sidecar("run", *words)
     assert ended.code == 69
-    (line,) = ended.complaints
-    assert line.startswith("sidecar: not able to serve within 1 s: registration: /v1/agent/services")
+    line = ended.last_words
+    assert line.startswith("not able to serve within 1 s: registration: /v1/agent/services")
     assert "unreachable: Connection refused" in line
 
 
@@ -90,8 +87,7 @@ async def test_an_unknown_service_id(consul: FakeConsul, nursery: trio.Nursery) 
     words = ("run", "-sidecar-for", "wbe", "-http-addr", at, "-start-timeout", "1", *QUIET)
     ended = await sidecar(*words)
     assert ended.code == 69
-    (line,) = ended.complaints
-    assert f"the Consul agent at http://{at} knows no sidecar for the service id 'wbe'" in line
+    assert f"the Consul agent at http://{at} knows no sidecar for the service id 'wbe'" in ended.last_words
 
 
 REFUSED = ["/v1/agent/services", "/v1/agent/connect/ca/leaf/web"]
@@ -115,8 +111,7 @@ async def test_the_token_is_refused(consul: FakeConsul, nursery: trio.Nursery, p
     )
     ended = await sidecar("run", *words, environ={"CONSUL_HTTP_TOKEN": "s3cret-token"})
     assert ended.code == 69
-    (line,) = ended.complaints
-    assert f"{path} answered 403: Permission denied; the token needs" in line
+    assert f"{path} answered 403: Permission denied; the token needs" in ended.last_words
     assert "s3cret-token" not in ended.err
 
 
@@ -142,7 +137,39 @@ def test_mistakes_and_help_end_it_before_anything_is_begun() -> None:
 def test_an_end_that_was_expected_is_one_message() -> None:
     code, err = run("-sidecar-for", "web", "-http-addr", unused(), "-start-timeout", "0.2", *QUIET)
     assert code == 69
-    assert err.splitlines()[-1].startswith("sidecar: not able to serve within 0.2 s: registration: ")
+    assert (
+        ' ERROR exit code=69 reason=unavailable detail="not able to serve within 0.2 s: '
+        in err.splitlines()[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("-nonsense",), "usage"),
+        (("-sidecar-for", "web", "-drain-seconds", "soon"), "configuration"),
+        (("-sidecar-for", "web", "-deny-file", "/nowhere/denied"), "configuration"),
+        (
+            ("-sidecar-for", "web", "-http-addr", "127.0.0.1:1", "-start-timeout", "0.2", *QUIET),
+            "unavailable",
+        ),
+    ],
+)
+def test_the_last_words_have_the_chosen_form_of_the_log(words: tuple[str, ...], reason: str) -> None:
+    code, err = run(*words, "-log-format", "json")
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert lines[-1]["event"] == "exit"
+    assert lines[-1]["level"] == "error"
+    assert (lines[-1]["code"], lines[-1]["reason"]) == (code, reason)
+    assert lines[-1]["detail"]
+
+
+def test_what_consul_s_command_line_cannot_have_is_said_in_the_log_as_well() -> None:
+    words, err = ("-log-format", "json"), io.StringIO()
+    console = Console(words=words, environ={}, out=io.StringIO(), err=err, mistakes=("no such thing",))
+    assert main(console, {}) == 64
+    line = json.loads(err.getvalue())
+    assert (line["event"], line["reason"], line["detail"]) == ("exit", "usage", "no such thing")
 
 
 def test_verification_that_is_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +194,8 @@ def test_a_bug_leaves_a_trace_in_the_log(monkeypatch: pytest.MonkeyPatch, failur
     monkeypatch.setattr("agent.lifecycle.Lifecycle.run", fails)
     code, err = run("-sidecar-for", "web")
     if failure == "exits":
-        assert (code, err.splitlines()[-1]) == (77, "sidecar: told to go")
+        assert code == 77
+        assert err.splitlines()[-1].endswith(' ERROR exit code=77 reason=permission detail="told to go"')
     else:
         assert code == 1
         assert " ERROR crashed trace=" in err
@@ -191,8 +219,7 @@ async def test_no_start_without_the_deny_list(tmp_path: Path) -> None:
             denied.write_text(content)
         ended = await sidecar("run", "-sidecar-for", "web", "-deny-file", str(denied), *QUIET)
         assert ended.code == 78
-        (line,) = ended.complaints
-        assert line.startswith(f"sidecar: deny_file: {denied} ")
+        assert ended.last_words.startswith(f"deny_file: {denied} ")
 
 
 async def test_audit_is_told_at_start_and_excludes_strict(consul: FakeConsul, nursery: trio.Nursery) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,15 @@ class Ended:
     def complaints(self) -> list[str]:
         """What was said to the person who started it; the log's lines start with a time."""
         return [line for line in self.err.splitlines() if line.startswith(("sidecar: ", "  "))]
+
+    @property
+    def last_words(self) -> str:
+        """The detail of the event `exit`, which is the last line of the log."""
+        line = self.err.splitlines()[-1]
+        assert " ERROR exit code=" in line, self.err
+        assert f"code={self.code} " in line, line
+        detail: str = json.loads(line.partition(" detail=")[2])
+        return detail
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

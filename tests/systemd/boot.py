@@ -125,6 +125,12 @@ class Machine:
         """What a unit has written."""
         return self.run("journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={unit}")
 
+    def at_priority(self, unit: str, priority: str) -> list[str]:
+        """Return the lines of a unit that the journal has at this priority (journalctl(1), `-p`)."""
+        only = f"--priority={priority}..{priority}"
+        shown = self.run("journalctl", "--no-pager", "--quiet", "--output=cat", f"_SYSTEMD_UNIT={unit}", only)
+        return shown.splitlines()
+
     def add_unit(self, name: str, text: str) -> None:
         """Install a unit, or a drop-in (`NAME.service.d/x.conf`), and make systemd read it."""
         self.write(f"/run/systemd/system/{name}", text)

@@ -28,6 +28,8 @@ def test_wrong_settings_fail_once_with_78_and_say_why(machine: Machine) -> None:
     journal = machine.journal("sidecar@wrong")
     assert "drain_secs" in journal
     assert "Traceback" not in journal
+    (line,) = machine.at_priority("sidecar@wrong.service", "err")
+    assert line.startswith("ERROR exit code=78 reason=configuration detail=")
 
 
 def test_a_missing_settings_file_fails_once_with_78(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
@@ -45,16 +46,24 @@ def test_help(words: tuple[str, ...]) -> None:
         (
             ("envoy", "-gateway=mesh", "-register"),
             (
-                "connect envoy: -gateway: the sidecar is no gateway; keep Envoy for that\n"
-                "sidecar: connect envoy: -register: registers gateways only, and the sidecar is none"
+                "connect envoy: -gateway: the sidecar is no gateway; keep Envoy for that; "
+                "connect envoy: -register: registers gateways only, and the sidecar is none"
             ),
         ),
     ],
 )
 def test_what_cannot_be_run(words: tuple[str, ...], complaint: str) -> None:
-    run, _, err = connect(*words)
-    assert run is ExitCode.USAGE
-    assert err == f"sidecar: {complaint}\n"
+    run, _, _ = connect(*words)
+    assert isinstance(run, Console)
+    assert "; ".join(run.mistakes) == complaint
+
+
+async def test_a_mistake_is_the_last_line_of_the_log_in_the_form_that_was_asked_for() -> None:
+    ended = await sidecar("connect", "envoy", "-sidecar-for", "web", "-gateway=mesh", "-log-format", "json")
+    assert ended.code == ExitCode.USAGE
+    line = json.loads(ended.err)
+    assert (line["event"], line["reason"]) == ("exit", "usage")
+    assert line["detail"] == "connect envoy: -gateway: the sidecar is no gateway; keep Envoy for that"
 
 
 async def test_as_a_process_each_ignored_flag_has_a_line_of_the_log() -> None:
