@@ -14,6 +14,7 @@ from typing import Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
+import trio
 
 from agent.base.undecodable import UNDECODABLE
 from agent.consul.agent_services import ListedService
@@ -124,7 +125,8 @@ class Consul:
         self._token = token
         self._scope = dict(scope or {})
         self._http_auth = http_auth
-        self.on_date: Callable[[str], None] = _ignore_date  # called with the Date of every answer
+        # Called with the Date of every answer, and how many seconds old that can be at most.
+        self.on_date: Callable[[str, float], None] = _ignore_date
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -191,7 +193,7 @@ class Consul:
         A long list that has not changed is recognised by its bytes, at a hundredth of the price.
         """
         params = {"by": by, "name": service} | _dc(datacenter)
-        response = await self._call("GET", MATCH, {**params, **at.params}, at.seconds)
+        response = await self._call("GET", MATCH, params, at)
         return _undecoded(response)
 
     async def authorize(self, service: str, caller: str) -> Answer[AuthorizeAnswer]:
@@ -203,7 +205,7 @@ class Consul:
         """
         body = msgspec.json.encode({"Target": service, "ClientCertURI": caller, "ClientCertSerial": ""})
         path = "/v1/agent/connect/authorize"
-        response = await self._call("POST", path, {}, CALL_SECONDS, body)
+        response = await self._call("POST", path, {}, body=body)
         return _decoded(path, _undecoded(response), AuthorizeAnswer)
 
     async def endpoints(self, service: ServiceDestination, at: Blocking = IMMEDIATE) -> Answer[RawList]:
@@ -237,27 +239,30 @@ class Consul:
         await self._put(f"/v1/agent/check/update/{_segment(check_id)}", msgspec.json.encode(body))
 
     async def _get(self, path: str, at: Blocking, kind: type[T], params: Params | None = None) -> Answer[T]:
-        response = await self._call("GET", path, {**(params or {}), **at.params}, at.seconds)
+        response = await self._call("GET", path, params or {}, at)
         return _decoded(path, _undecoded(response), kind)
 
     async def _put(self, path: str, body: bytes) -> None:
-        await self._call("PUT", path, {}, CALL_SECONDS, body)
+        await self._call("PUT", path, {}, body=body)
 
     async def _call(
-        self, method: str, path: str, params: Params, seconds: float, body: bytes = b""
+        self, method: str, path: str, params: Params, at: Blocking = IMMEDIATE, *, body: bytes = b""
     ) -> Response:
-        query = urlencode({**self._scope, **params})
+        query = urlencode({**self._scope, **params, **at.params})
         target = f"{path}?{query}" if query else path
+        asked = trio.current_time()
         try:
             request = Request(method=method, target=target, headers=self._headers(), body=body)
-            response = await self._http.exchange(request, seconds)
+            response = await self._http.exchange(request, at.seconds)
         except TokenUnusable as error:
             raise ConsulError(ConsulReason.NOT_ASKED, path, str(error)) from error
         except RequestFailed as error:
             malformed = error.failure in (RequestFailure.MALFORMED, RequestFailure.TOO_LARGE)
             reason = ConsulReason.MALFORMED if malformed else ConsulReason.UNAVAILABLE
             raise ConsulError(reason, path, str(error)) from error
-        self.on_date(response.headers.get("date", ""))
+        took = trio.current_time() - asked
+        held = at.wait if took >= at.wait and _unchanged(at, response.headers) else 0.0
+        self.on_date(response.headers.get("date", ""), took - held)
         if response.status == 200:
             return response
         text = _text(response.body)
@@ -314,8 +319,15 @@ def _undecoded(response: Response) -> Answer[bytes]:
     )
 
 
-def _ignore_date(_date: str) -> None:
+def _ignore_date(_date: str, _oldest: float) -> None:
     """Default `on_date`: ignore the Date header."""
+
+
+def _unchanged(at: Blocking, headers: Mapping[str, str]) -> bool:
+    """Return whether Consul has held the question for all of its wait, since the answer has not changed."""
+    if at.content_hash:
+        return headers.get("x-consul-contenthash") == at.content_hash
+    return bool(at.index) and _index(headers) == at.index
 
 
 def _segment(text: str) -> str:

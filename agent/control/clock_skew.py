@@ -3,6 +3,10 @@
 The servers' clocks date certificates, and ours judges them. With a skew of more than a minute a new leaf is
 not valid yet, with one of a day every peer has expired. No certificate shows that cause, so it is measured
 and reported.
+
+An answer is dated when its head is written, and read at some time after that. So each answer gives a least
+and a greatest skew, as far apart as it may have been under way, and the estimate moves no further than these
+make it: a slow answer looks like a clock of ours that runs ahead, and is none.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ _HALF = 0.5  # seconds: a Date has no fractions, so it is half a second old on a
 
 
 class ClockSkew:
-    """`seconds`: Consul's clock minus ours at the last answer; None before the first answer with a date."""
+    """`seconds`: Consul's clock minus ours, as small as the answers allow; None before the first."""
 
     def __init__(self, clock: Clock, on_change: Callable[[float, bool], None]) -> None:
         self._clock = clock
@@ -31,13 +35,17 @@ class ClockSkew:
         """Whether the skew is more than networks explain."""
         return self.seconds is not None and abs(self.seconds) > TOLERATED
 
-    def take(self, date: str) -> None:
-        """Take the Date of an answer that has just come; a malformed one is ignored."""
+    def take(self, date: str, oldest: float) -> None:
+        """Take the Date of an answer that has just come; a malformed one is ignored.
+
+        `oldest`: the most seconds ago that the answer can have been dated.
+        """
         theirs = parse_date(date)
         if theirs is None:
             return
         before = self.notable
-        self.seconds = (theirs - self._clock()).total_seconds() + _HALF
+        least = (theirs - self._clock()).total_seconds() + _HALF
+        self.seconds = min(max(self.seconds or 0.0, least), least + oldest)
         if self.notable != before:
             self._on_change(self.seconds, self.notable)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agent.consul.api import CALL_SECONDS, MAX_TEXT, Blocking, Consul, ConsulError, ConsulReason, classify
-from agent.consul.http import Client
+from agent.consul.http import Client, Request, Response
 from agent.consul.token import TokenSource
 from tests.support.fake_consul import FakeConsul, Scripted
 from upstreams.spec import QueryDestination, ServiceDestination
@@ -137,6 +138,37 @@ async def test_an_id_that_no_filter_can_hold_is_looked_for_in_the_whole_list(
     with pytest.raises(ConsulError):
         await scripted.client(nursery).proxies_of(service_id)
     assert (scripted.asked[0].path, dict(scripted.asked[0].query)) == ("/v1/agent/services", {})
+
+
+@pytest.mark.parametrize(
+    ("at", "index", "took", "age"),
+    [
+        (Blocking(), "7", 10, 10),  # dated at any time since the question
+        (Blocking(index=7, wait=60), "7", 63, 3),  # Consul has held the question for all the wait
+        (Blocking(index=7, wait=60), "8", 63, 63),  # answered when something changed, nobody knows when
+        (Blocking(index=7, wait=60), "7", 20, 20),  # a server that went away
+    ],
+)
+async def test_how_old_the_date_of_an_answer_can_be(
+    autojump_clock: MockClock, at: Blocking, index: str, took: float, age: float
+) -> None:
+    headers = {"X-Consul-Index": index, "Date": "Sun, 22 Nov 2026 20:40:58 GMT"}
+
+    class Slow(Client):
+        async def exchange(self, request: Request, seconds: float) -> Response:
+            await trio.sleep(took)
+            return Response(
+                status=200, headers={name.lower(): text for name, text in headers.items()}, body=b"{}"
+            )
+
+    async def never() -> trio.abc.Stream:
+        raise AssertionError
+
+    consul = Consul(Slow(never, host="consul"), TokenSource(None, None))
+    dates: list[tuple[str, float]] = []
+    consul.on_date = lambda date, oldest: dates.append((date, oldest))
+    await consul.roots(at)
+    assert dates == [(headers["Date"], age)]
 
 
 async def test_a_leaf_and_its_key_are_not_shown(nursery: trio.Nursery) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import given
@@ -48,8 +49,58 @@ def test_a_skew_is_told_when_it_begins_to_matter_and_when_it_ends() -> None:
     told: list[tuple[float, bool]] = []
     skew = ClockSkew(lambda: NOW, lambda seconds, notable: told.append((seconds, notable)))
     for date in ("", "Sun, 22 Nov 2026 20:41:00 GMT", "Sun, 22 Nov 2026 21:40:58 GMT", "never"):
-        skew.take(date)
+        skew.take(date, 0)
     assert skew.seconds == 3600.5
     assert skew.notable
-    skew.take("Sun, 22 Nov 2026 20:40:57 GMT")
+    skew.take("Sun, 22 Nov 2026 20:40:57 GMT", 0)
     assert told == [(3600.5, True), (-0.5, False)]
+
+
+def dated(seconds: float) -> str:
+    """The Date of a moment so many seconds after NOW."""
+    return format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
+
+
+def measured(*answers: tuple[float, float]) -> ClockSkew:
+    """The skew after answers: each with its Date, in seconds from NOW, and the most its age can be."""
+    skew = ClockSkew(lambda: NOW, lambda _seconds, _notable: None)
+    for seconds, age in answers:
+        skew.take(dated(seconds), age)
+    return skew
+
+
+def test_a_slow_answer_is_no_clock_that_runs_ahead() -> None:
+    skew = measured((-10, 10.2))
+    assert skew.seconds == 0
+    assert not skew.notable
+
+
+def test_a_slow_answer_shows_what_its_slowness_does_not_explain() -> None:
+    assert measured((-100, 10)).seconds == -89.5
+    assert measured((-100, 10)).notable
+
+
+def test_of_a_clock_behind_a_slow_answer_shows_the_least() -> None:
+    assert measured((60, 10)).seconds == 60.5
+
+
+def test_a_slow_answer_leaves_a_skew_that_it_allows() -> None:
+    assert measured((-30, 0), (-60, 60)).seconds == -29.5
+    assert measured((-30, 0), (0, 60)).seconds == 0.5
+
+
+@given(
+    st.floats(-1e5, 1e5),
+    st.floats(-1e5, 1e5),
+    st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1),
+)
+def test_no_delay_makes_a_skew_seem_greater_than_one_of_the_clocks_had(
+    before: float, now: float, delays: list[tuple[float, float]]
+) -> None:
+    """The estimate stays between none and the greatest skew there has been, whatever the delays were."""
+    skew = ClockSkew(lambda: NOW, lambda _seconds, _notable: None)
+    skew.take(dated(before), 0)
+    for delay, spare in delays:
+        skew.take(dated(now - delay), delay + spare)
+    assert skew.seconds is not None
+    assert min(before, now, 0) - 1 <= skew.seconds <= max(before, now, 0) + 1

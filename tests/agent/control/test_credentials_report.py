@@ -116,7 +116,7 @@ async def test_what_went_wrong(autojump_clock: MockClock, nursery: trio.Nursery)
     for number in range(6):
         rotation._take_leaf(rotation._leaf.value, RenewalSource.WATCH)  # type: ignore[arg-type]
         rotation._churn.taken(trio.current_time() + number, 72 * 3600.0)
-    bench.control.skew.take(DATE)
+    bench.control.skew.take(DATE, 0)
     told = row(bench.control, virtual())
     assert told is not None
     assert told["rejected"]["reason"] == "untrusted_chain"  # type: ignore[index]
