@@ -90,6 +90,53 @@ def test_serial_numbers_beyond_doubles_are_kept() -> None:
     assert parse_roots(answer).active.serial == 2**64 - 1
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"), [(0, 0), (1, 1), ((1 << 64) - 1, (1 << 64) - 1), (1 << 64, 0), (-1, 0)]
+)
+def test_a_serial_that_consul_cannot_mean_is_shown_as_none(said: int, kept: int) -> None:
+    answer = roots_answer(root())
+    entries(answer)[0]["SerialNumber"] = said
+    assert parse_roots(answer).active.serial == kept
+
+
+def test_a_root_is_shown_by_the_id_and_the_name_that_consul_gives_it() -> None:
+    answer = roots_answer(root())
+    entries(answer)[0].update(ID="0a:1b", Name="Consul CA Root Cert")
+    assert (parse_roots(answer).active.id, parse_roots(answer).active.name) == (
+        "0a:1b",
+        "Consul CA Root Cert",
+    )
+
+
+def test_a_retiring_root_that_cannot_be_read_is_left_out_and_told() -> None:
+    answer = roots_answer(root(), root())
+    entries(answer)[1].update(ID="old", RootCert="nonsense")
+    trust = parse_roots(answer)
+    assert len(trust.roots) == 1
+    (complaint,) = trust.unreadable
+    assert complaint.startswith("root 'old': ")
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_no_root_that_can_be_read_is_no_bundle(active: bool) -> None:
+    answer = roots_answer(root(), root())
+    for entry in entries(answer):
+        entry["RootCert"] = f"nonsense of {entry['ID']}"
+    entries(answer)[0]["Active"] = active
+    with pytest.raises(BundleRejected) as caught:
+        parse_roots(answer)
+    assert caught.value.reason is BundleReason.BAD_CERTIFICATE
+    assert caught.value.detail.startswith(f"root {entries(answer)[0]['ID']!r}: ")
+
+
+def test_an_unreadable_active_root_is_no_bundle_though_others_can_be_read() -> None:
+    answer = roots_answer(root(), root())
+    entries(answer)[0]["RootCert"] = "nonsense"
+    with pytest.raises(BundleRejected) as caught:
+        parse_roots(answer)
+    assert caught.value.reason is BundleReason.BAD_CERTIFICATE
+
+
 def test_root_text_without_final_newline_gets_one() -> None:
     answer: dict[str, Any] = roots_answer(root())
     entries(answer)[0]["RootCert"] = entries(answer)[0]["RootCert"].rstrip()
