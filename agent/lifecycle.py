@@ -2,9 +2,10 @@
 
     watches ⊃ the data plane: relay ⊃ connections ⊃ listeners
 
-is how the nurseries are nested and, from the inside out, the order of the end: /ready says no; no more
-callers from the mesh are accepted; connections get their drain time, while credentials and intentions stay
-live and our app may still call upstreams; the data plane ends; the watches end.
+is how the nurseries are nested and, from the inside out, the order of the end: /ready says no, and Consul
+sends no more callers; some seconds later none from the mesh are accepted; connections get their drain time,
+while credentials and intentions stay live and our app may still call upstreams; the data plane ends; the
+watches end.
 """
 
 from __future__ import annotations
@@ -23,9 +24,15 @@ from agent.base.phase import Phase
 from agent.config.collisions import ADMIN
 from agent.config.registration import Registration
 from agent.config.reload import Reload, reload
-from agent.config.settings import Resolution
+from agent.config.settings import IdentityKind, Resolution
 from agent.control.bootstrap import hurry
-from agent.control.self_registration import SelfRegistration
+from agent.control.self_registration import (
+    GOODBYE_SECONDS,
+    Maintenance,
+    Presence,
+    SelfRegistration,
+    leave_seconds,
+)
 from agent.net.bind import BindFailed, Bound, address_of, bind
 from agent.net.listeners import RETRY_SECONDS
 from agent.observe.agent import Agent
@@ -176,18 +183,25 @@ class Lifecycle:
 
     async def _serve(self, registration: Registration) -> None:
         """Serve until the drain begins."""
-        own = self._self_registration(registration)
+        own = self._presence(registration)
         async with trio.open_nursery() as serving:
             kept = Kept(serving, self.agent.log)
             kept.begin(Where.TASK, "data plane", self.agent.data.follow)
             kept.begin(Where.TASK, "memory", give_back, self.agent.data.live)
             if own is not None:
-                kept.begin(Where.TASK, "registration of our own", own.keep)
+                kept.begin(Where.TASK, "our presence in Consul", own.keep)
             await self._drain.wait()
             serving.cancel_scope.cancel()
 
-    def _self_registration(self, registration: Registration) -> SelfRegistration | None:
-        agent = self.agent
+    def _presence(self, registration: Registration) -> Presence | None:
+        agent, log = self.agent, self.agent.log
+        if agent.control.settings.identity is not IdentityKind.SERVICE:
+            return Maintenance(
+                consul=agent.control.consul,
+                proxy_id=registration.proxy_id,
+                ended=log.maintenance_ended,
+                failed=log.maintenance_failed,
+            )
         if not agent.control.settings.register:
             return None
         return SelfRegistration(
@@ -279,15 +293,31 @@ class Lifecycle:
 
     async def _end(self, registration: Registration) -> ExitCode:
         agent, seconds = self.agent, self.agent.control.settings.drain_seconds
-        self.notifier.stopping(seconds + END_SECONDS)
+        self.notifier.stopping(GOODBYE_SECONDS + self._leave_seconds() + seconds + END_SECONDS)
+        async with trio.open_nursery() as leaving:
+            leaving.start_soon(_cancel_on, self._hurry, leaving)
+            await contained(agent.log, Where.TASK, "our presence in Consul", self._leave, registration)
+            leaving.cancel_scope.cancel()
         agent.log.draining(self._why, agent.data.live(), seconds)
         await agent.data.close_public()
-        own = self._self_registration(registration)
-        if own is not None:
-            await contained(agent.log, Where.TASK, "registration of our own", own.end)
         cut = await agent.data.drain(seconds, self._hurry)
         agent.log.drained(cut)
         return ExitCode.FAILED if cut else ExitCode.CLEAN
+
+    async def _leave(self, registration: Registration) -> None:
+        """Have Consul send no more callers, and accept those who come until that is known to all."""
+        agent, own, seconds = self.agent, self._presence(registration), self._leave_seconds()
+        if not (seconds or agent.control.settings.register):
+            return
+        if own is None:
+            agent.log.maintenance_failed("-service without -register has no proxy in Consul")
+        elif await own.leave() and seconds:
+            agent.log.leaving(self._why, seconds)
+            await trio.sleep(seconds)
+
+    def _leave_seconds(self) -> float:
+        control = self.agent.control
+        return leave_seconds(control.settings.leave_seconds, control.public_at)
 
 
 async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:

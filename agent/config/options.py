@@ -134,6 +134,8 @@ OURS = (
            says="another name in Host that the admin endpoint answers to over TCP, beside its addresses"),
     Option(name="drain_seconds", read=parsers.parse_seconds, default=30.0, example="SECONDS",
            says="how long live connections may continue after SIGTERM"),
+    Option(name="leave_seconds", read=parsers.parse_seconds, example="SECONDS",
+           says="how long callers are still accepted after SIGTERM, once Consul sends no more (default 3)"),
     Option(name="expired_peer_grace", read=parsers.parse_grace, default=0.0, example="SECONDS|never",
            says="how long a connection may outlive its peer's certificate before it is closed"),
     Option(name="wan_addresses", read=parsers.one_of(WanMode), default=WanMode.AUTO, example="MODE",

@@ -13,7 +13,7 @@ from agent.config.settings import Settings
 
 LIVE = frozenset(
     {"listen", "service_addr", "upstream", "narrow", "audit", "strict", "log_level"}
-    | {"drain_seconds", "start_timeout"}
+    | {"drain_seconds", "leave_seconds", "start_timeout"}
 )
 
 

@@ -100,6 +100,7 @@ class Settings:
     admin_bind: tuple[Address, ...]
     admin_hosts: tuple[str, ...] | None
     drain_seconds: float
+    leave_seconds: float | None
     expired_peer_grace: float  # infinite: never
     wan_addresses: WanMode
     max_connections: int

@@ -2,5 +2,5 @@
 
 A failure's reason says what the caller may do next.
 
-    agent_services  answers  api  connect  http  token  watch
+    agent_services  answers  api  connect  http  maintenance  token  watch
 """

@@ -21,6 +21,13 @@ class ListedService(msgspec.Struct, frozen=True, rename="pascal"):
     proxy: ListedProxy | None = None
 
 
+def quoted(text: str) -> str:
+    """Return a text as a filter takes it; empty if no filter can hold it."""
+    if not set(text) & {'"', "\\"}:
+        return f'"{text}"'
+    return "" if "`" in text else f"`{text}`"
+
+
 def find_sidecar(services: Mapping[str, ListedService], service_id: str) -> Sequence[str]:
     """Return the ids of the service's proxies; ids are compared in lower case, as in Consul."""
     wanted = service_id.lower()

@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from agent.base.undecodable import UNDECODABLE
-from agent.consul.agent_services import ListedService
+from agent.consul.agent_services import ListedService, quoted
 from agent.consul.answers import AuthorizeAnswer, LeafAnswer
 from agent.consul.http import Client, Request, RequestFailed, RequestFailure, Response
 from agent.consul.token import TokenSource, TokenUnusable
@@ -134,27 +134,27 @@ class Consul:
 
     async def services(self) -> dict[str, ListedService]:
         """Return the agent's own services by id (/v1/agent/services); a denied token sees none."""
-        return (await self._get("/v1/agent/services", IMMEDIATE, dict[str, ListedService])).value
+        return (await self.get("/v1/agent/services", IMMEDIATE, dict[str, ListedService])).value
 
     async def proxies_of(self, service_id: str) -> dict[str, ListedService]:
         """Return the proxies whose destination is that service id, by id; the id must match in case.
 
         The filter runs in Consul, so that other services' definitions are not transferred.
         """
-        if "`" in service_id and set(service_id) & {'"', "\\"}:
+        text = quoted(service_id)
+        if not text:
             return await self.services()  # no text of a filter can hold the id
-        quote = '"' if not set(service_id) & {'"', "\\"} else "`"
-        beside = f'Kind == "connect-proxy" and Proxy.DestinationServiceID == {quote}{service_id}{quote}'
+        beside = f'Kind == "connect-proxy" and Proxy.DestinationServiceID == {text}'
         kind = dict[str, ListedService]
-        return (await self._get("/v1/agent/services", IMMEDIATE, kind, {"filter": beside})).value
+        return (await self.get("/v1/agent/services", IMMEDIATE, kind, {"filter": beside})).value
 
     async def service(self, service_id: str, at: Blocking = IMMEDIATE) -> Answer[Json]:
         """Return one service of the agent (/v1/agent/service/:id), blocking by content hash."""
-        return await self._get(f"/v1/agent/service/{_segment(service_id)}", at, Json)
+        return await self.get(f"/v1/agent/service/{segment(service_id)}", at, Json)
 
     async def roots(self, at: Blocking = IMMEDIATE) -> Answer[Json]:
         """Return the trust bundle (/v1/agent/connect/ca/roots)."""
-        return await self._get("/v1/agent/connect/ca/roots", at, Json)
+        return await self.get("/v1/agent/connect/ca/roots", at, Json)
 
     async def leaf(
         self, service: str, at: Blocking = IMMEDIATE, *, reissue: bool = False
@@ -165,11 +165,11 @@ class Consul:
         Consul ignores the parameter.
         """
         params = {"reissue": "true"} if reissue else {}
-        return await self._get(f"/v1/agent/connect/ca/leaf/{_segment(service)}", at, LeafAnswer, params)
+        return await self.get(f"/v1/agent/connect/ca/leaf/{segment(service)}", at, LeafAnswer, params)
 
     async def datacenters(self) -> list[str]:
         """Return all known datacenters, the agent's own first (/v1/catalog/datacenters)."""
-        return (await self._get("/v1/catalog/datacenters", IMMEDIATE, list[str])).value
+        return (await self.get("/v1/catalog/datacenters", IMMEDIATE, list[str])).value
 
     async def intentions(
         self, service: str, at: Blocking = IMMEDIATE, *, datacenter: str | None = None
@@ -212,38 +212,40 @@ class Consul:
         """Return the proxies and native instances of a service, healthy or not."""
         chosen = {"filter": service.filter, "near": service.near}
         params = _dc(service.datacenter) | {name: value for name, value in chosen.items() if value}
-        return await self._get(f"/v1/health/connect/{_segment(service.name)}", at, RawList, params)
+        return await self.get(f"/v1/health/connect/{segment(service.name)}", at, RawList, params)
 
     async def gateways(self, datacenter: str | None, at: Blocking = IMMEDIATE) -> Answer[RawList]:
         """Return the mesh gateways of a datacenter, by the usual name of their service."""
         path = "/v1/health/service/mesh-gateway"
-        return await self._get(path, at, RawList, _dc(datacenter))
+        return await self.get(path, at, RawList, _dc(datacenter))
 
     async def execute(self, query: QueryDestination) -> Answer[Json]:
         """Return the present answer of a prepared query, which cannot block; `connect` selects proxies."""
-        path = f"/v1/query/{_segment(query.name)}/execute"
+        path = f"/v1/query/{segment(query.name)}/execute"
         params = {"connect": "true"} | _dc(query.datacenter) | ({"near": query.near} if query.near else {})
-        return await self._get(path, IMMEDIATE, Json, params)
+        return await self.get(path, IMMEDIATE, Json, params)
 
     async def register(self, service: Json) -> None:
         """Register a service with the agent."""
-        await self._put("/v1/agent/service/register", msgspec.json.encode(service))
+        await self.put("/v1/agent/service/register", msgspec.json.encode(service))
 
     async def deregister(self, service_id: str) -> None:
         """Take a service off the agent."""
-        await self._put(f"/v1/agent/service/deregister/{_segment(service_id)}", b"")
+        await self.put(f"/v1/agent/service/deregister/{segment(service_id)}", b"")
 
     async def update_check(self, check_id: str, output: str, *, passing: bool) -> None:
         """Set the status and output of one of our TTL checks."""
         body = {"Status": "passing" if passing else "critical", "Output": output}
-        await self._put(f"/v1/agent/check/update/{_segment(check_id)}", msgspec.json.encode(body))
+        await self.put(f"/v1/agent/check/update/{segment(check_id)}", msgspec.json.encode(body))
 
-    async def _get(self, path: str, at: Blocking, kind: type[T], params: Params | None = None) -> Answer[T]:
+    async def get(self, path: str, at: Blocking, kind: type[T], params: Params | None = None) -> Answer[T]:
+        """Return the decoded answer to a GET."""
         response = await self._call("GET", path, params or {}, at)
         return _decoded(path, _undecoded(response), kind)
 
-    async def _put(self, path: str, body: bytes) -> None:
-        await self._call("PUT", path, {}, body=body)
+    async def put(self, path: str, body: bytes, params: Params | None = None) -> None:
+        """Send a PUT whose answer says nothing."""
+        await self._call("PUT", path, params or {}, body=body)
 
     async def _call(
         self, method: str, path: str, params: Params, at: Blocking = IMMEDIATE, *, body: bytes = b""
@@ -330,7 +332,8 @@ def _unchanged(at: Blocking, headers: Mapping[str, str]) -> bool:
     return bool(at.index) and _index(headers) == at.index
 
 
-def _segment(text: str) -> str:
+def segment(text: str) -> str:
+    """Return a text as one segment of a path."""
     return quote(text, safe="")
 
 

@@ -1,18 +1,33 @@
-"""`-register`: registers the agent itself, keeps its check passing while it serves, and deregisters it."""
+"""Registers our proxy with `-register`; puts one that others registered into maintenance when it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
+from agent.base.address import Address
 from agent.config.effective import check_id, own_definition
 from agent.config.registration import Registration
 from agent.consul.api import Consul, ConsulError
+from agent.consul.maintenance import maintenance_reason, set_maintenance
 
 HEARTBEAT_SECONDS = 10.0  # a third of the check's TTL
 GOODBYE_SECONDS = 3.0
+LEAVE_SECONDS = 3.0  # the default of `leave_seconds`
+STOPPING = "connect-sidecar: stopping"  # the reason of a maintenance of ours
+
+
+class Presence(Protocol):
+    """Keeps Consul's view of our proxy true."""
+
+    async def keep(self) -> None:
+        """Send callers to us while we serve."""
+
+    async def leave(self) -> bool:
+        """Send no more callers to us, if that is possible soon; return whether it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +56,65 @@ class SelfRegistration:
                 registered = False
             await trio.sleep(HEARTBEAT_SECONDS)
 
-    async def end(self) -> None:
+    async def leave(self) -> bool:
         """Deregister, if that is possible soon, so that no caller is sent to us any more."""
         with trio.move_on_after(GOODBYE_SECONDS):
             try:
                 await self.consul.deregister(self.registration.proxy_id)
             except ConsulError as error:
                 self.failed(str(error))
+            else:
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintenance:
+    """Consul's maintenance of a proxy that others have registered, with our reason.
+
+    Consul keeps the first reason, so an operator's maintenance remains the operator's.
+    """
+
+    consul: Consul
+    proxy_id: str
+    ended: Callable[[], None]
+    failed: Callable[[str], None]
+
+    async def keep(self) -> None:
+        """End a maintenance of ours, which the last end has left; try again until Consul has answered."""
+        complaint = ""
+        while True:
+            try:
+                if await maintenance_reason(self.consul, self.proxy_id) == STOPPING:
+                    await set_maintenance(self.consul, self.proxy_id, None)
+                    self.ended()
+            except ConsulError as error:
+                if complaint != str(error):
+                    complaint = str(error)
+                    self.failed(complaint)
+            else:
+                return
+            await trio.sleep(HEARTBEAT_SECONDS)
+
+    async def leave(self) -> bool:
+        """Put the proxy into maintenance, if that is possible soon."""
+        complaint = f"no answer within {GOODBYE_SECONDS:g} s"
+        with trio.move_on_after(GOODBYE_SECONDS):
+            try:
+                await set_maintenance(self.consul, self.proxy_id, STOPPING)
+            except ConsulError as error:
+                complaint = str(error)
+            else:
+                return True
+        self.failed(complaint)
+        return False
+
+
+def leave_seconds(given: float | None, inherited: Address | None) -> float:
+    """Return how long callers are accepted after they were sent away: `given`, or what fits.
+
+    `inherited` is the address of a public socket of systemd's, in which callers wait for the next start.
+    """
+    if given is not None:
+        return given
+    return LEAVE_SECONDS if inherited is None else 0.0

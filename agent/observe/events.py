@@ -80,6 +80,10 @@ class Journal(WatchJournal):
         """The agent could serve, and lacks something now."""
         self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
 
+    def leaving(self, why: str, seconds: float) -> None:
+        """Consul sends no more callers to the agent, which accepts them for another `seconds`."""
+        self.write(LogLevel.INFO, "leaving", why=why, seconds=seconds)
+
     def draining(self, why: str, live: int, seconds: float) -> None:
         """The agent accepts no more callers; live connections have `seconds` to end."""
         self.write(LogLevel.INFO, "draining", why=why, live=live, seconds=seconds)

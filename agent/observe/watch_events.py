@@ -105,6 +105,14 @@ class WatchJournal(Log):
         """`-register` has failed; the agent tries again."""
         self.write(LogLevel.WARN, "registration.own_failed", detail=detail)
 
+    def maintenance_ended(self) -> None:
+        """The maintenance of our proxy, in which our last end had put it, is over."""
+        self.write(LogLevel.INFO, "maintenance.ended")
+
+    def maintenance_failed(self, detail: str) -> None:
+        """The maintenance of our proxy could not be asked for, begun or ended."""
+        self.write(LogLevel.WARN, "maintenance.failed", detail=detail)
+
     def intentions_changed(self, rules: int, default: str, unsupported: Sequence[str]) -> None:
         """Other intentions or another default are in force; those not understood deny."""
         self.write(LogLevel.INFO, "intentions.changed", rules=rules, default=default)

@@ -194,6 +194,8 @@ def commands(addresses: Addresses, directory: Path) -> dict[str, list[str]]:
             f"unix:{admin_socket(directory, service, name)}",
             "-drain-seconds",
             "3",
+            "-leave-seconds",
+            "0",
         ]
 
     primary = addresses.api("dc1")

@@ -139,6 +139,8 @@ async def _maintenance(dc: Datacenter, request: Request) -> Reply:
     if text.lower() in {"false", "0", "f"}:
         dc.inventory.remove_check(dc.settings.node_name, identifier)
         return Reply()
+    if any(check.value["CheckID"] == identifier for check in dc.inventory.agent_checks()):
+        return Reply()  # the first reason stays, as in Consul
     check = {
         "CheckID": identifier,
         "Name": "Service Maintenance Mode",

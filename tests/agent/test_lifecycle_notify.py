@@ -37,7 +37,7 @@ def told(manager: socket.socket) -> list[str]:
 async def test_it_is_told_what_is_missing_then_that_it_serves_and_how_long_the_end_may_take(
     nursery: trio.Nursery, manager: socket.socket
 ) -> None:
-    one = public_life(nursery, drain_seconds="300")
+    one = public_life(nursery, drain_seconds="300", leave_seconds="7")
     one.cycle.notifier = Notifier(manager.getsockname())
     one.bench.well()
 
@@ -52,4 +52,4 @@ async def test_it_is_told_what_is_missing_then_that_it_serves_and_how_long_the_e
         os.kill(os.getpid(), signal.SIGHUP)
 
     await live(one, act)
-    assert told(manager)[-1] == "STOPPING=1 EXTEND_TIMEOUT_USEC=320000000 STATUS=draining"
+    assert told(manager)[-1] == "STOPPING=1 EXTEND_TIMEOUT_USEC=330000000 STATUS=draining"

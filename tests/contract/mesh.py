@@ -160,7 +160,7 @@ def _sidecar(name: str, api: Api, public: Address, directory: Path) -> Iterator[
     log = directory / f"sidecar-{name}.log"
     command = [sys.executable, "-m", "agent", "run", "-sidecar-for", name.partition("-")[0]]
     command += ["-http-addr", api.url, "-admin-bind", f"{admin[0]}:{admin[1]}"]
-    command += ["-listen", f"{public[0]}:{public[1]}", "-drain-seconds", "1"]
+    command += ["-listen", f"{public[0]}:{public[1]}", "-drain-seconds", "1", "-leave-seconds", "0"]
     with process(command, log) as started:
         yield Sidecar(admin=admin, public=public, process=started)
 

@@ -30,9 +30,13 @@ class Process:
         self._running.kill()
         self._running.wait()
 
+    def terminate(self) -> None:
+        """SIGTERM; its end is not waited for."""
+        self._running.terminate()
+
     def end(self) -> None:
         """SIGTERM, and SIGKILL for one that does not heed it."""
-        self._running.terminate()
+        self.terminate()
         try:
             self._running.wait(10)
         except subprocess.TimeoutExpired:

@@ -107,7 +107,7 @@ def _caller(api: Api, service: str, port: int, directory: Path) -> Iterator[Side
 def _sidecar(api: Api, directory: Path, *flags: str) -> Iterator[Sidecar]:
     admin = ("127.0.0.1", free_port())
     command = [sys.executable, "-m", "agent", "run", *flags, "-http-addr", api.url]
-    command += ["-admin-bind", f"{admin[0]}:{admin[1]}", "-drain-seconds", "1"]
+    command += ["-admin-bind", f"{admin[0]}:{admin[1]}", "-drain-seconds", "1", "-leave-seconds", "0"]
     with process(command, directory / f"sidecar{flags[0]}.log") as started:
         sidecar = Sidecar(admin=admin, public=("", 0), process=started)
         wait_until_ready(sidecar)

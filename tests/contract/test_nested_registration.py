@@ -53,7 +53,7 @@ def eventually(true: Callable[[], bool]) -> None:
 def sidecar(api: Api) -> tuple[list[str], tuple[str, int]]:
     admin = ("127.0.0.1", free_port())
     command = [sys.executable, "-m", "agent", "run", "-sidecar-for", "web", "-http-addr", api.url]
-    return [*command, "-admin-bind", f"{admin[0]}:{admin[1]}"], admin
+    return [*command, "-admin-bind", f"{admin[0]}:{admin[1]}", "-leave-seconds", "0"], admin
 
 
 def ready(one: Sidecar) -> bool:

@@ -128,7 +128,7 @@ class Mesh:
         command = [sys.executable, "-m", "agent", "run", "-sidecar-for", service, "-http-addr", api.url]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*command, "-admin-bind", f"127.0.0.1:{admin}", "-drain-seconds", "2"],
+                [*command, "-admin-bind", f"127.0.0.1:{admin}", "-drain-seconds", "2", "-leave-seconds", "0"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

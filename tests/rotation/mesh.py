@@ -196,7 +196,7 @@ async def _sidecars(whole: Mesh, nursery: trio.Nursery, flags: Sequence[str]) ->
         command = [sys.executable, "-m", "agent", "run", "-service", name, "-register"]
         command += ["-listen", f"127.0.0.1:{public}", "-service-addr", f"127.0.0.1:{app}"]
         command += ["-upstream", f"{upstream}:{dialled}", "-http-addr", f"127.0.0.1:{site.port}"]
-        command += ["-admin-bind", f"127.0.0.1:{admin}", "-drain-seconds", "1", *flags]
+        command += ["-admin-bind", f"127.0.0.1:{admin}", "-drain-seconds", "1", "-leave-seconds", "0", *flags]
         log = whole.directory / f"{name}.log"
         started = Sidecar(
             command=command,

@@ -88,19 +88,22 @@ def spread(
     options: Mapping[str, Sequence[str]] | None = None,
     translate: bool = True,
     tables: Mapping[str, str] | None = None,
+    leave: float = 0.0,
 ) -> Iterator[Spread]:
     """`instances`: name to datacenter. `upstreams`: name to registration; each gets a port.
 
     `tables` are web's own upstreams instead, in TOML with `{port}` for its port: Consul's catalog takes no
     service whose registration names one destination twice. `linked`: the instances of dc2 are reached by
-    links. `options` and `translate` as of the federation.
+    links. `options` and `translate` as of the federation. `leave`: seconds in which a sidecar that ends still
+    accepts callers.
     """
     with ExitStack() as stack:
         federation = stack.enter_context(running(kind, directory, options, translate=translate))
         apis = {api.name: api for api in federation}
+        leaving = ("-leave-seconds", f"{leave:g}")
         ports = {name: free_port() for name in (*upstreams, *(tables or {}))}
         made = {
-            name: _instance(stack, name, apis[datacenter], directory, linked=linked)
+            name: _instance(stack, name, apis[datacenter], directory, leaving, linked=linked)
             for name, datacenter in instances.items()
         }
         public = ("127.0.0.31", free_port("127.0.0.31"))
@@ -109,7 +112,8 @@ def spread(
         settings.write_text(
             "\n".join(f"[[upstreams]]\n{t.format(port=ports[n])}" for n, t in (tables or {}).items())
         )
-        web = stack.enter_context(_sidecar("web", apis["dc1"], public, directory, "-config", str(settings)))
+        more = (*leaving, "-config", str(settings))
+        web = stack.enter_context(_sidecar("web", apis["dc1"], public, directory, *more))
         for sidecar in (web, *(instance.sidecar for instance in made.values())):
             wait_until_ready(sidecar)
         for api in federation:
@@ -127,7 +131,9 @@ def wait_until_ready(sidecar: Sidecar) -> None:
         sleep(0.05)
 
 
-def _instance(stack: ExitStack, name: str, api: Api, directory: Path, *, linked: bool) -> Instance:
+def _instance(
+    stack: ExitStack, name: str, api: Api, directory: Path, leaving: Sequence[str], *, linked: bool
+) -> Instance:
     app = stack.enter_context(serving(App(name)))
     host = "127.0.0.32" if api.name == "dc1" else "127.0.0.42"
     public = (host, free_port(host))
@@ -142,7 +148,7 @@ def _instance(stack: ExitStack, name: str, api: Api, directory: Path, *, linked:
     checks = [tcp(f"door-{name}", *public), ttl(f"pulse-{name}")]
     service = {"ID": name, "Name": "db", "Port": app.port}
     put(api, service | _sidecar_service(registered, {"Checks": checks, **more}))
-    sidecar = stack.enter_context(_sidecar(name, api, public, directory))
+    sidecar = stack.enter_context(_sidecar(name, api, public, directory, *leaving))
     return Instance(name=name, api=api, app=app, sidecar=sidecar, registered=registered, link=link)
 
 

@@ -60,7 +60,7 @@ class Life:
 
 def life(nursery: trio.Nursery, *inherited: Inherited, **flags: str | list[str]) -> Life:
     """An agent that has not started; its admin port is any, its drain short."""
-    told = settings(**{"admin_bind": "127.0.0.1:0", "drain_seconds": "5", **flags})
+    told = settings(**{"admin_bind": "127.0.0.1:0", "drain_seconds": "5", "leave_seconds": "0", **flags})
     bench = agent_bench(nursery, told, wall, public_socket(inherited))
     cycle = Lifecycle(agent=bench.agent, notifier=Notifier())
     return Life(bench, cycle)

@@ -1,17 +1,28 @@
-"""`-register`, in virtual time."""
+"""`-register`, and the maintenance of a proxy that others have registered; in virtual time."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.control.self_registration import GOODBYE_SECONDS, HEARTBEAT_SECONDS, SelfRegistration
+from agent.base.address import TcpAddress
+from agent.control.self_registration import (
+    GOODBYE_SECONDS,
+    HEARTBEAT_SECONDS,
+    LEAVE_SECONDS,
+    STOPPING,
+    Maintenance,
+    SelfRegistration,
+    leave_seconds,
+)
 from tests.support.agent_parts import PROXY, AgentBench, agent_bench, registration
 from tests.support.fake_consul import Scripted
 
 REGISTER, UPDATE = "/v1/agent/service/register", f"/v1/agent/check/update/{PROXY}-ttl"
+CHECKS, MAINTENANCE = "/v1/agent/checks", f"/v1/agent/service/maintenance/{PROXY}"
 DEREGISTER = f"/v1/agent/service/deregister/{PROXY}"
 
 
@@ -63,9 +74,84 @@ async def test_goodbye(nursery: trio.Nursery, autojump_clock: MockClock) -> None
     bench.consul.answer(DEREGISTER, text="")
     bench.consul.answer(DEREGISTER, text="no", status=500)
     for _ in range(2):
-        await own(bench, [], failures).end()
+        await own(bench, [], failures).leave()
     assert len(failures) == 1
     bench.consul.say(DEREGISTER, Scripted(hang=True))
     began = trio.current_time()
-    await own(bench, [], failures).end()
+    await own(bench, [], failures).leave()
     assert trio.current_time() - began == GOODBYE_SECONDS
+
+
+def maintenance(bench: AgentBench, events: list[str]) -> Maintenance:
+    return Maintenance(
+        consul=bench.control.consul,
+        proxy_id=PROXY,
+        ended=lambda: events.append("ended"),
+        failed=events.append,
+    )
+
+
+def in_maintenance(reason: str) -> dict[str, object]:
+    return {f"_service_maintenance:{PROXY}": {"Notes": reason}}
+
+
+async def test_who_leaves_puts_its_proxy_into_maintenance_with_a_reason_of_its_own(
+    nursery: trio.Nursery,
+) -> None:
+    bench, events = agent_bench(nursery), list[str]()
+    bench.consul.answer(MAINTENANCE, text="")
+    assert await maintenance(bench, events).leave()
+    (asked,) = bench.consul.questions(MAINTENANCE)
+    assert (asked.method, asked.query) == ("PUT", {"enable": "true", "reason": STOPPING})
+    assert events == []
+
+
+async def test_a_refused_maintenance_is_said_once_and_a_silent_consul_is_waited_for_shortly(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench, events = agent_bench(nursery), list[str]()
+    bench.consul.answer(MAINTENANCE, text="Permission denied", status=403)
+    assert not await maintenance(bench, events).leave()
+    assert events == [f"{MAINTENANCE} answered 403: Permission denied"]
+    bench.consul.hang(MAINTENANCE)
+    began = trio.current_time()
+    assert not await maintenance(bench, events).leave()
+    assert trio.current_time() - began == GOODBYE_SECONDS
+    assert events[1:] == ["no answer within 3 s"]
+
+
+async def test_a_start_ends_a_maintenance_of_ours(nursery: trio.Nursery) -> None:
+    bench, events = agent_bench(nursery), list[str]()
+    bench.consul.answer(CHECKS, in_maintenance(STOPPING))
+    bench.consul.answer(MAINTENANCE, text="")
+    await maintenance(bench, events).keep()
+    (asked,) = bench.consul.questions(MAINTENANCE)
+    assert (asked.query, events) == ({"enable": "false"}, ["ended"])
+
+
+@pytest.mark.parametrize("checks", [{}, in_maintenance("the operator's"), in_maintenance("")])
+async def test_a_start_leaves_an_operators_maintenance_alone(
+    nursery: trio.Nursery, checks: dict[str, object]
+) -> None:
+    bench, events = agent_bench(nursery), list[str]()
+    bench.consul.answer(CHECKS, checks)
+    await maintenance(bench, events).keep()
+    assert (bench.consul.questions(MAINTENANCE), events) == ([], [])
+
+
+async def test_a_start_tries_again_until_consul_answers_and_complains_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench, events = agent_bench(nursery), list[str]()
+    for _ in range(3):
+        bench.consul.answer(CHECKS, text="No cluster leader", status=500)
+    bench.consul.answer(CHECKS, in_maintenance(STOPPING))
+    bench.consul.answer(MAINTENANCE, text="")
+    await maintenance(bench, events).keep()
+    assert events == [f"{CHECKS} answered 500: No cluster leader", "ended"]
+
+
+def test_callers_are_not_sent_away_from_a_socket_in_which_they_can_wait() -> None:
+    public = TcpAddress("127.0.0.1", 20000)
+    assert [leave_seconds(None, None), leave_seconds(None, public)] == [LEAVE_SECONDS, 0]
+    assert [leave_seconds(given, at) for given in (0, 7) for at in (None, public)] == [0, 0, 7, 7]

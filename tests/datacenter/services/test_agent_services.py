@@ -160,7 +160,9 @@ async def test_maintenance_has_a_reason() -> None:
     check = (await dc1.ok("GET", CHECKS))["_service_maintenance:web"]
     assert (check["Status"], check["Type"]) == ("critical", "maintenance")
     assert "no reason was provided" in check["Notes"]
-    await dc1.ok("PUT", f"{SERVICE}/maintenance/web?enable=true&reason=drain")
+    await dc1.ok("PUT", f"{SERVICE}/maintenance/web?enable=false")
+    for reason in ("drain", "another"):
+        await dc1.ok("PUT", f"{SERVICE}/maintenance/web?enable=true&reason={reason}")
     assert (await dc1.ok("GET", CHECKS))["_service_maintenance:web"]["Notes"] == "drain"
 
 
