@@ -26,10 +26,11 @@ from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.plane import ControlPlane
 from agent.lifecycle import Lifecycle
 from agent.net.bind import address_of
+from agent.net.inherited import InheritedSockets
 from agent.observe.agent import Agent
 from agent.observe.events import Journal
 from agent.process.memory import settle
-from agent.process.systemd import inherited_sockets, notifier, public_socket
+from agent.process.systemd import inherited_sockets, notifier
 from agent.proxy.dataplane import DataPlane, LocalDataPlane
 
 SAYS = "run the sidecar of a service"
@@ -95,8 +96,9 @@ def assemble(settings: Settings, console: Console, clock: Clock, environ: Mutabl
 
 def _data_plane(control: ControlPlane, log: Journal, environ: MutableMapping[str, str]) -> DataPlane:
     """Return the data plane of this process, or of the workers that the settings ask for."""
-    inherited = public_socket(inherited_sockets(environ, os.getpid()))
-    control.public_at = None if inherited is None else address_of(inherited)
+    handed = inherited_sockets(environ, os.getpid())
+    inherited = InheritedSockets((one.name, one.sock) for one in handed)
+    control.public_at = next(map(address_of, inherited.public), None)
     if control.settings.workers > 1:
         from agent.workers.pool import WorkerPool  # noqa: PLC0415 - most agents have no workers
         from agent.workers.process import spawner  # noqa: PLC0415 - most agents have no workers

@@ -16,8 +16,10 @@ from agent.http1.response_h11 import AnswerReason
 from agent.http1.target import TargetReason
 from agent.inbound.http_connection import FrontReason
 from agent.inbound.inbound import InboundReason
+from agent.net.inherited import SocketReason
 from agent.policy.authorize import VerdictReason
 
+SYSTEMD = Path(__file__).parents[1] / "systemd" / "README.md"
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "intentions.md"
 REQUESTS = DOCS / "http.md"
@@ -41,6 +43,10 @@ def test_the_page_of_requests_has_them_all_and_no_others() -> None:
     kinds = (HeadReason, TargetReason, BodyReason, AnswerReason, FrontReason)
     table = REQUESTS.read_text().partition("## The names of refusals")[2]
     assert shown_in(table) == {reason.value for kind in kinds for reason in kind}
+
+
+def test_the_page_of_the_units_has_everything_that_is_wrong_with_a_socket() -> None:
+    assert shown_in(SYSTEMD.read_text()) == {reason.value for reason in SocketReason}
 
 
 def test_the_page_of_failures_has_every_exit_code_with_a_reason() -> None:

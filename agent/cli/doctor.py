@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from agent import VERSION
-from agent.base.address import ANY_ADDRESS, TcpAddress, UnixAddress
+from agent.base.address import ANY_ADDRESS, ANY_ADDRESS_6, TcpAddress, UnixAddress
 from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.base.undecodable import UNDECODABLE
@@ -64,13 +64,30 @@ class Running:
         """The agent, named for a person."""
         return f"the running agent (pid {self.document['pid']})"
 
-    def holds(self, address: str) -> bool:
-        """Return whether the agent listens there."""
-        openings = [
-            self.document.get("public"),
-            *(one["listener"] for one in self.document.get("upstreams", ())),
-        ]
-        return any(address in opening["addresses"] for opening in openings if opening)
+    def holds(self, place: Bind) -> bool:
+        """Return whether the agent listens there, or at that port of every address."""
+        openings = [self._public, *(one["listener"] for one in self.document.get("upstreams", ()))]
+        spellings = {str(place)}
+        if isinstance(place, LocalBind):
+            spellings |= {
+                str(LocalBind(everywhere, place.port)) for everywhere in (ANY_ADDRESS, ANY_ADDRESS_6)
+            }
+        return any(spellings & set(opening["addresses"]) for opening in openings if opening)
+
+    def instead_of(self, place: Bind) -> str:
+        """Return where the agent listens instead; empty if it listens there, or nowhere.
+
+        A socket of systemd replaces the address of the registration.
+        """
+        rows = [one["listener"] for one in self.document.get("upstreams", ()) if one["bind"] == str(place)]
+        if (self.document.get("placement") or {}).get("public_bind") == str(place):
+            rows.append(self._public)
+        found = [address for row in rows if row for address in row["addresses"]]
+        return "" if self.holds(place) else ", ".join(found)
+
+    @property
+    def _public(self) -> Mapping[str, Any] | None:
+        return self.document.get("public")
 
 
 def main(_name: str, console: Console) -> int:
@@ -230,8 +247,11 @@ async def look_at_bind(subject: str, place: Bind, running: Running) -> Finding:
 
     A socket file is neither made nor removed.
     """
-    if running.holds(str(place)):
+    if running.holds(place):
         return ok(subject, f"{place} is held by {running.who}")
+    if elsewhere := running.instead_of(place):
+        remedy = "give its socket unit (systemd) the address that callers look for"
+        return fail(subject, f"{running.who} listens at {elsewhere} instead of {place}", remedy)
     if not isinstance(place, LocalBind):
         parent = Path(place.path).parent
         if parent.is_dir():

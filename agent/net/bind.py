@@ -89,8 +89,14 @@ async def bind(address: Address, purpose: str, mode: int | None = None, *, share
 
 
 def adopt(sock: socket.socket, purpose: str) -> Bound:
-    """Return a socket that was handed over, bound already."""
-    return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock)
+    """Return a duplicate of a socket that was handed over, bound already; the socket itself stays open.
+
+    Raises BindFailed for want of a descriptor.
+    """
+    try:
+        return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock.dup())
+    except OSError as error:
+        raise BindFailed(purpose, address_of(sock), error) from error
 
 
 def another(bound: Bound) -> Bound:

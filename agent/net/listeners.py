@@ -19,6 +19,7 @@ from agent.base.containment import Where, kept_up
 from agent.net.accept import AdmissionEvents, Handler, accept_all
 from agent.net.admission import Admission
 from agent.net.bind import BindFailed, Bound, adopt, bind
+from agent.net.inherited import SocketComplaint
 from agent.net.own_listeners import OwnListeners
 from agent.net.shortage import first_kept
 from upstreams.spec import LOOPBACK, Bind
@@ -35,13 +36,14 @@ class ListenerEvents(AdmissionEvents, Protocol):
     def listening(self, purpose: str, address: str) -> None: ...
     def listening_ended(self, purpose: str, address: str) -> None: ...
     def listening_failed(self, purpose: str, detail: str) -> None: ...
+    def socket_complaint(self, complaint: SocketComplaint, /) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
 class Opening:
     """One listener: its purpose, address and handler; then its sockets and its accept loop.
 
-    `inherited`: a socket from systemd that replaces the address. `checked`: Consul checks 127.0.0.1 at this
+    `inherited`: sockets from systemd that replace the address. `checked`: Consul checks 127.0.0.1 at this
     port (docs/consul-api.md#sidecar-service), so a listener on one outside address is bound there too.
     """
 
@@ -50,7 +52,7 @@ class Opening:
     handler: Handler
     admission: Admission = field(default_factory=Admission)
     mode: int | None = None
-    inherited: socket.socket | None = None
+    inherited: Sequence[socket.socket] = ()
     checked: bool = False
     meshed: bool = False  # it serves callers of the mesh, so that an upstream may dial it
     bound: Sequence[Bound] = ()
@@ -196,24 +198,25 @@ class Listeners:
             ended.set()
 
     async def _take(self, opening: Opening) -> None:
-        opening.bound = [await self._bound(opening)]
+        opening.bound = await self._bound(opening)
         if opening.checked:
             await self._take_check(opening)
         self.own.add(opening.bound, meshed=opening.meshed)
 
     async def _take_check(self, opening: Opening) -> None:
         # If this address is taken only the check fails, so the failure is reported and nothing else.
-        place = _place_of_check(opening.bound[0].sock)
-        if place is not None:
+        places = [_place_of_check(bound.sock) for bound in opening.bound]
+        place = places[0]
+        if place is not None and None not in places:
             try:
                 opening.bound = [*opening.bound, await bind(place, CHECK, shareable=self.shareable)]
             except BindFailed as error:
                 self.events.listening_failed(CHECK, str(error))
 
-    async def _bound(self, opening: Opening) -> Bound:
-        if opening.inherited is not None:
-            return adopt(opening.inherited, opening.purpose)
-        return await bind(opening.address, opening.purpose, opening.mode, shareable=self.shareable)
+    async def _bound(self, opening: Opening) -> list[Bound]:
+        if opening.inherited:
+            return [adopt(sock, opening.purpose) for sock in opening.inherited]
+        return [await bind(opening.address, opening.purpose, opening.mode, shareable=self.shareable)]
 
 
 async def _stop(opening: Opening) -> None:

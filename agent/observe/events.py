@@ -12,6 +12,7 @@ from agent.config.options import LogFormat, LogLevel
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
 from agent.net.admission import Admission, Overflow
+from agent.net.inherited import SocketComplaint
 from agent.observe.connection_log import fields
 from agent.observe.rate_limit import RateLimit
 from agent.observe.watch_events import WatchJournal
@@ -126,6 +127,17 @@ class Journal(WatchJournal):
     def listening_failed(self, purpose: str, detail: str) -> None:
         """An address cannot be bound; the agent tries again."""
         self.write(LogLevel.ERROR, "listening.failed", purpose=purpose, detail=detail)
+
+    def socket_complaint(self, complaint: SocketComplaint, /) -> None:
+        """A socket of systemd serves no caller, or not where callers look for it."""
+        self.write(
+            LogLevel.WARN,
+            "socket.complaint",
+            reason=complaint.reason.value,
+            name=complaint.name,
+            address=complaint.address,
+            detail=complaint.detail,
+        )
 
     # --- connections (agent.connections.connection.ConnectionEvents, agent.net.accept.AdmissionEvents) ---
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
-from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.containment import Where, contained
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction
 from agent.net.admission import Admission, Slot
+from agent.net.inherited import InheritedSockets, address
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.upstream_state import UpstreamContext, UpstreamState
 from agent.snapshot import EndpointSources
 from upstreams.plan import plan
 from upstreams.spec import Bind, LocalBind, Upstream
 
+_Held = Mapping[Bind, tuple[socket.socket, ...]]
 Serve = Callable[[socket.socket, Slot, UpstreamState], Awaitable[None]]
 
 
@@ -36,6 +37,7 @@ class UpstreamListeners:
     limit: int | None  # of each listener; an upstream's own limits refuse by a reason of their own
     unsettled_limit: int | None
     current: dict[Bind, UpstreamState]
+    inherited: InheritedSockets = field(default_factory=InheritedSockets)
     in_force: Latest[tuple[UpstreamState, ...]] = field(
         default_factory=Latest
     )  # those of `current`, after a change
@@ -43,9 +45,10 @@ class UpstreamListeners:
     async def bind(self, upstreams: Sequence[Upstream]) -> None:
         """Bind every address at the start. Raises BindFailed."""
         self.sources.want(upstreams)
+        held = self.inherited.of_upstreams(upstreams)
         for upstream in upstreams:
             self.current[upstream.bind] = UpstreamState(upstream, self.context)
-            await self.listeners.bind(upstream.bind, self._opening(upstream))
+            await self.listeners.bind(upstream.bind, self._opening(upstream, held))
         self.in_force.publish(tuple(self.current.values()))
 
     async def follow(self, upstreams: Sequence[Upstream], grace: float, connections: trio.Nursery) -> None:
@@ -55,6 +58,7 @@ class UpstreamListeners:
             await self.listeners.close(upstream.bind)
             del self.current[upstream.bind]
         self.sources.want(upstreams)
+        held = self.inherited.of_upstreams(upstreams)
         for upstream in steps.retarget:
             self.current[upstream.bind].become(upstream)
             opening = self.listeners.get(upstream.bind)
@@ -62,7 +66,8 @@ class UpstreamListeners:
                 opening.purpose = _purpose(upstream)
         for upstream in steps.open:
             self.current[upstream.bind] = UpstreamState(upstream, self.context)
-            await self.listeners.add(upstream.bind, self._opening(upstream))
+            await self.listeners.add(upstream.bind, self._opening(upstream, held))
+        await self._change_hands(upstreams, held)
         self.in_force.publish(tuple(self.current.values()))
         served = {str(upstream.destination) for upstream in upstreams}
         for upstream in steps.close:
@@ -72,6 +77,14 @@ class UpstreamListeners:
                     contained, self.listeners.events, Where.TASK, f"retire {name}", self._retire, name, grace
                 )
 
+    async def _change_hands(self, upstreams: Sequence[Upstream], held: _Held) -> None:
+        """Open the listeners anew whose sockets of systemd are others now, as their names say."""
+        for upstream in upstreams:
+            opening = self.listeners.get(upstream.bind)
+            if opening is not None and opening.inherited != held.get(upstream.bind, ()):
+                await self.listeners.close(upstream.bind)
+                await self.listeners.add(upstream.bind, self._opening(upstream, held))
+
     async def _retire(self, destination: str, grace: float) -> None:
         last = [c for c in self.ledger.live(Direction.OUTBOUND) if c.upstream == destination]
         if last:
@@ -79,10 +92,11 @@ class UpstreamListeners:
         for connection in last:
             connection.close(CloseReason.UPSTREAM_REMOVED)
 
-    def _opening(self, upstream: Upstream) -> Opening:
+    def _opening(self, upstream: Upstream, held: _Held) -> Opening:
         return Opening(
             purpose=_purpose(upstream),
-            address=_address(upstream.bind),
+            address=address(upstream.bind),
+            inherited=held.get(upstream.bind, ()),
             mode=None if isinstance(upstream.bind, LocalBind) else upstream.bind.mode,
             handler=partial(self._serve, upstream.bind),
             admission=Admission(self.limit, self.unsettled_limit),
@@ -99,7 +113,3 @@ class UpstreamListeners:
 
 def _purpose(upstream: Upstream) -> str:
     return f"upstream {upstream.destination}"
-
-
-def _address(bind: Bind) -> Address:
-    return TcpAddress(bind.host, bind.port) if isinstance(bind, LocalBind) else UnixAddress(bind.path)

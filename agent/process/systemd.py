@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import trio
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
-PUBLIC = "public"  # FileDescriptorName= of the public listener
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +94,3 @@ def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> tuple[Inhe
         name = names[position] if position < len(names) else ""
         found.append(Inherited(name=name, sock=sock))
     return tuple(found)
-
-
-def public_socket(sockets: tuple[Inherited, ...]) -> socket.socket | None:
-    """Return the socket named `public`, or the only one; None without such a socket."""
-    named = [inherited.sock for inherited in sockets if inherited.name == PUBLIC]
-    if named:
-        return named[0]
-    return sockets[0].sock if len(sockets) == 1 else None

@@ -28,6 +28,7 @@ from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason
 from agent.inbound import inbound
 from agent.net.admission import Slot
+from agent.net.inherited import InheritedSockets
 from agent.net.listeners import ListenerEvents, Listeners
 from agent.outbound import outbound
 from agent.outbound.upstream_state import TargetEvents, UpstreamState
@@ -107,7 +108,7 @@ class LocalDataPlane:
         events: DataPlaneEvents,
         clock: Clock,
         rng: Random,
-        inherited: socket.socket | None = None,
+        inherited: InheritedSockets | None = None,
         listeners: Listeners | None = None,
     ) -> None:
         self.snapshot = snapshot
@@ -272,10 +273,10 @@ class LocalDataPlane:
         return self.ledger.count
 
     def problems(self) -> list[str]:
-        return [f"listener: {problem}" for problem in self.reconciler.listeners.problems]
+        return self.reconciler.problems
 
     def warnings(self) -> list[str]:
-        return []
+        return self.reconciler.warnings
 
     def take_level(self, level: LogLevel, /) -> None:
         pass  # `Agent.log` is this process's own log, which the route has set already

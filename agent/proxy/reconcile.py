@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -15,6 +15,7 @@ from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
 from agent.net.admission import Admission, Slot
+from agent.net.inherited import InheritedSockets, SocketComplaint, SocketReason
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.listeners import Serve, UpstreamListeners
 from agent.outbound.upstream_state import TargetEvents, UpstreamContext
@@ -33,8 +34,9 @@ class Reconciler:
     listeners: Listeners
     upstreams: UpstreamListeners
     serve_inbound: Callable[[socket.socket, Slot], Awaitable[None]]
-    inherited: socket.socket | None = None
+    inherited: InheritedSockets = field(default_factory=InheritedSockets)
     in_force: Registration | None = None
+    _reported: Sequence[SocketComplaint] = ()
     _connections: trio.Nursery = field(init=False, repr=False)  # set by `serve_in`
 
     def serve_in(self, loops: trio.Nursery, connections: trio.Nursery) -> None:
@@ -48,6 +50,7 @@ class Reconciler:
         if registration.accepts_callers:
             await self.listeners.bind(PUBLIC, self._public(registration))
         await self.upstreams.bind(registration.upstreams)
+        self._report_sockets()
 
     async def follow(self) -> None:
         """Apply every registration after the first, until cancelled."""
@@ -61,6 +64,30 @@ class Reconciler:
         before, self.in_force = self.in_force, after
         await self._move_public(before, after)
         await self.upstreams.follow(after.upstreams, self.settings.drain_seconds, self._connections)
+        self._report_sockets()
+
+    @property
+    def problems(self) -> list[str]:
+        """What cannot be served, and why."""
+        elsewhere = (str(one) for one in self._sockets() if one.reason is SocketReason.ELSEWHERE)
+        return [f"listener: {problem}" for problem in (*self.listeners.problems, *elsewhere)]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator must not overlook although everything is served."""
+        return [str(one) for one in self._sockets() if one.reason is SocketReason.UNUSED]
+
+    def _sockets(self) -> Sequence[SocketComplaint]:
+        now = self.in_force
+        if now is None:
+            return ()
+        return self.inherited.complaints(now.public_bind if now.accepts_callers else None, now.upstreams)
+
+    def _report_sockets(self) -> None:
+        before, self._reported = self._reported, self._sockets()
+        for complaint in self._reported:
+            if complaint not in before:
+                self.listeners.events.socket_complaint(complaint)
 
     async def _move_public(self, before: Registration | None, after: Registration) -> None:
         opening = self.listeners.get(PUBLIC)
@@ -74,7 +101,7 @@ class Reconciler:
     def _same_place(self, before: Registration | None, after: Registration) -> bool:
         if before is None or before.checked != after.checked:
             return False
-        return self.inherited is not None or before.public_bind == after.public_bind
+        return bool(self.inherited.public) or before.public_bind == after.public_bind
 
     def _public(self, registration: Registration) -> Opening:
         assert registration.public_bind is not None  # as `accepts_callers` says
@@ -83,7 +110,7 @@ class Reconciler:
             address=registration.public_bind,
             handler=self.serve_inbound,
             admission=Admission(self._limit(registration), self.settings.max_handshakes or None, fair=True),
-            inherited=self.inherited,
+            inherited=self.inherited.public,
             checked=registration.checked,
             meshed=True,
         )
@@ -103,7 +130,7 @@ def reconciler(
     listeners: Listeners,
     serve_inbound: Callable[[socket.socket, Slot], Awaitable[None]],
     serve_outbound: Serve,
-    inherited: socket.socket | None = None,
+    inherited: InheritedSockets | None = None,
 ) -> Reconciler:
     """Return a reconciler with the listeners of the upstreams."""
     context = UpstreamContext(
@@ -124,6 +151,7 @@ def reconciler(
         limit=settings.max_connections or None,
         unsettled_limit=settings.max_handshakes or None,
         current={},
+        inherited=inherited or InheritedSockets(),
     )
     return Reconciler(
         registration=snapshot.registration,
@@ -131,5 +159,5 @@ def reconciler(
         listeners=listeners,
         upstreams=upstreams,
         serve_inbound=serve_inbound,
-        inherited=inherited,
+        inherited=upstreams.inherited,
     )

@@ -17,6 +17,7 @@ from agent.base.latest import Latest
 from agent.net.accept import AdmissionEvents
 from agent.net.admission import Admission, Overflow
 from agent.net.bind import Bound, another
+from agent.net.inherited import SocketComplaint
 from agent.net.listeners import ListenerEvents, ListenerKey, Listeners, Opening, release
 from agent.workers.messages import HandedSockets, Withdrawn
 from agent.workers.publisher import Publisher, SendOrder
@@ -143,6 +144,9 @@ class _OfAdmission:
 
     def listening_failed(self, purpose: str, detail: str) -> None:
         """A worker binds nothing."""
+
+    def socket_complaint(self, complaint: SocketComplaint, /) -> None:
+        """Logged by the control process."""
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
         """The listener is full."""

@@ -26,6 +26,7 @@ from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
 from agent.net.bind import BindFailed
+from agent.net.inherited import InheritedSockets
 from agent.net.listeners import ListenerKey
 from agent.proxy.dataplane import DataPlaneEvents
 from agent.proxy.reconcile import PUBLIC, reconciler
@@ -97,7 +98,7 @@ class WorkerPool:
         clock: Clock,
         rng: Random,
         spawn: Spawn,
-        inherited: socket.socket | None = None,
+        inherited: InheritedSockets | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._sources = sources
@@ -199,11 +200,10 @@ class WorkerPool:
         return self._supervisor.live()
 
     def problems(self) -> list[str]:
-        bound = [f"listener: {problem}" for problem in self._listeners.problems]
-        return [*bound, *self._supervisor.problems()]
+        return [*self.reconciler.problems, *self._supervisor.problems()]
 
     def warnings(self) -> list[str]:
-        return self._supervisor.warnings()
+        return [*self.reconciler.warnings, *self._supervisor.warnings()]
 
     def take_level(self, level: LogLevel, /) -> None:
         self._level.publish(level)

@@ -245,12 +245,55 @@ async def test_a_socket_that_was_handed_in_is_the_public_listener(nursery: trio.
     async def act() -> None:
         assert one.address() == handed
         socket.create_connection(handed).close()
+        (piece,) = missing(bench.agent)
+        assert piece.startswith("listener: socket_elsewhere: 'public' of systemd at 127.0.0.1:")
         changed = proxy_answer(port=free_port())
         bench.consul.answer(SERVICE, changed, content_hash="h2")
         await one.until(lambda: bench.events().count("registration.changed") == 2)
         socket.create_connection(handed).close()
 
-    await live(one, act)
+    with sock:
+        await live(one, act)
+
+
+async def test_a_lone_socket_of_an_upstream_is_that_upstream_s_and_its_port_is_not_in_use(
+    nursery: trio.Nursery,
+) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    held = sock.getsockname()
+    one = public_life(nursery, Inherited(name="upstream-db", sock=sock), upstream=[f"db:{held[1]}"])
+    one.bench.well()
+
+    async def act() -> None:
+        assert one.address() != held
+        assert one.bench.data.problems() == []
+        assert one.bench.data.warnings() == []
+        (upstream,) = (await one.bench.data.report(rows=True)).upstreams
+        assert upstream["listener"]["addresses"] == [f"127.0.0.1:{held[1]}"]
+
+    with sock:
+        await live(one, act)
+
+
+async def test_a_socket_that_serves_no_caller_is_a_complaint_and_one_line_of_the_log(
+    nursery: trio.Nursery,
+) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    one = life(nursery, Inherited(name="web", sock=sock))
+    bench = one.bench
+    bench.well(port=free_port())
+
+    async def act() -> None:
+        assert missing(bench.agent) == []
+        (complaint,) = bench.data.warnings()
+        assert complaint.startswith("socket_unused: 'web' of systemd at 127.0.0.1:")
+        bench.consul.answer(SERVICE, proxy_answer(port=free_port()), content_hash="h2")
+        await one.until(lambda: bench.events().count("registration.changed") == 2)
+        assert bench.events().count("socket.complaint") == 1
+
+    with sock:
+        await live(one, act)
 
 
 async def test_it_registers_itself_and_says_goodbye(nursery: trio.Nursery) -> None:

@@ -86,3 +86,4 @@ async def test_all_who_came_during_a_restart_are_served(nursery: trio.Nursery) -
     for caller in waiting.callers:
         caller.close()
     app.sock.close()
+    sock.close()

@@ -15,8 +15,9 @@ from OpenSSL import SSL
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.lifecycle import Lifecycle
+from agent.net.inherited import InheritedSockets
 from agent.net.listeners import ListenerKey
-from agent.process.systemd import Inherited, Notifier, public_socket
+from agent.process.systemd import Inherited, Notifier
 from certs.bundle import parse_roots
 from certs.contexts import build_contexts
 from certs.credentials import prove
@@ -61,14 +62,14 @@ class Life:
 def life(nursery: trio.Nursery, *inherited: Inherited, **flags: str | list[str]) -> Life:
     """An agent that has not started; its admin port is any, its drain short."""
     told = settings(**{"admin_bind": "127.0.0.1:0", "drain_seconds": "5", "leave_seconds": "0", **flags})
-    bench = agent_bench(nursery, told, wall, public_socket(inherited))
+    bench = agent_bench(nursery, told, wall, InheritedSockets((one.name, one.sock) for one in inherited))
     cycle = Lifecycle(agent=bench.agent, notifier=Notifier())
     return Life(bench, cycle)
 
 
-def public_life(nursery: trio.Nursery, **flags: str | list[str]) -> Life:
+def public_life(nursery: trio.Nursery, *inherited: Inherited, **flags: str | list[str]) -> Life:
     """One with a public listener on any port, wherever the registration has it."""
-    return life(nursery, **{"listen": "127.0.0.1:0", **flags})
+    return life(nursery, *inherited, **{"listen": "127.0.0.1:0", **flags})
 
 
 async def live(life_: Life, act: Callable[[], Awaitable[None]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from agent.config.registration import Registration
 from agent.config.settings import Settings, resolve
 from agent.consul.token import TokenSource
 from agent.control.plane import ControlPlane
+from agent.net.inherited import InheritedSockets
 from agent.observe.agent import Agent
 from agent.observe.events import Journal
 from agent.proxy.dataplane import LocalDataPlane
@@ -133,7 +133,7 @@ def agent_bench(
     nursery: trio.Nursery,
     told: Settings | None = None,
     clock: Callable[[], datetime] = virtual,
-    inherited: socket.socket | None = None,
+    inherited: InheritedSockets | None = None,
 ) -> AgentBench:
     """An agent that has not started."""
     told = told or settings()

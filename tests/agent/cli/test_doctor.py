@@ -102,6 +102,30 @@ async def test_a_bind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+async def test_a_listener_that_systemd_holds_at_another_port_is_not_free() -> None:
+    public, upstream = LocalBind("127.0.0.1", free_port()), LocalBind("127.0.0.1", free_port())
+    elsewhere = Running(
+        document={
+            "pid": 7,
+            "placement": {"public_bind": str(public)},
+            "public": {"addresses": ["[::]:21001"]},
+            "upstreams": [{"bind": str(upstream), "listener": {"addresses": ["127.0.0.1:9192"]}}],
+        }
+    )
+    for place, there in ((public, "[::]:21001"), (upstream, "127.0.0.1:9192")):
+        found = await look_at_bind("x", place, elsewhere)
+        assert found.state is State.FAIL
+        assert found.found == f"the running agent (pid 7) listens at {there} instead of {place}"
+
+
+@pytest.mark.parametrize("everywhere", ["[::]", "0.0.0.0"])
+async def test_a_listener_at_every_address_holds_the_port_of_each(everywhere: str) -> None:
+    """`ListenStream=21000` of a socket unit is `[::]:21000`."""
+    running = Running(document={"pid": 7, "public": {"addresses": [f"{everywhere}:21000"]}})
+    for host in ("0.0.0.0", "::", "127.0.0.1"):
+        assert (await look_at_bind("public", LocalBind(host, 21000), running)).state is State.OK
+
+
 async def test_listeners_and_the_app() -> None:
     app = App()
     where = TcpAddress("127.0.0.1", app.sock.getsockname()[1])
@@ -144,7 +168,7 @@ async def test_a_running_agent_is_heard(nursery: trio.Nursery) -> None:
         host, port = life.address()
         life.cycle.drain("the test")
     assert findings[0].found == "ready"
-    assert running.holds(f"{host}:{port}")
+    assert running.holds(LocalBind(host, port))
     assert not (await look_at_agent(settings(admin_bind="unix:/nowhere/x"), findings)).document
     assert findings[-1].state is State.SKIP
 

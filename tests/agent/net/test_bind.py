@@ -10,7 +10,7 @@ import pytest
 
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.exits import ExitCode
-from agent.net.bind import BindFailed, adopt, bind
+from agent.net.bind import BindFailed, address_of, adopt, bind
 
 
 async def test_a_tcp_address() -> None:
@@ -159,5 +159,8 @@ async def test_a_socket_file_that_is_no_longer_ours_is_left_alone(tmp_path: Path
 def test_sockets_that_were_handed_in(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "s"))
-        assert adopt(tcp, "x").address == f"127.0.0.1:{tcp.getsockname()[1]}"
-        assert adopt(unix, "x").address == f"unix:{tmp_path}/s"
+        for sock, address in ((tcp, f"127.0.0.1:{tcp.getsockname()[1]}"), (unix, f"unix:{tmp_path}/s")):
+            bound = adopt(sock, "x")
+            assert bound.address == address
+            bound.close()
+            assert str(address_of(sock)) == address, "what was handed in stays open"

@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.admission import Admission, Overflow, Slot
 from agent.net.bind import BindFailed, Bound, bind
+from agent.net.inherited import SocketComplaint
 from agent.net.listeners import CHECK, RETRY_SECONDS, Listeners, Opening
 from tests.support.faults import NoFaults
 
@@ -34,6 +35,9 @@ class Heard(NoFaults):
 
     def listening_failed(self, purpose: str, detail: str) -> None:
         self.told.append(("failed", purpose))
+
+    def socket_complaint(self, complaint: SocketComplaint, /) -> None:
+        self.told.append(("complaint", complaint.name))
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
         self.told.append(("overflowed", ""))

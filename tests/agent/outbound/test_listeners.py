@@ -13,6 +13,7 @@ import trio
 from agent.connections.connection import Connection
 from agent.connections.records import CloseReason, Direction
 from agent.net.admission import Admission, Slot
+from agent.net.inherited import InheritedSockets
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.upstream_state import UpstreamState
@@ -45,7 +46,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(nursery: trio.Nursery) -> AsyncIterator[tuple[Bench, trio.Nursery]]:
+async def bench(
+    nursery: trio.Nursery, inherited: InheritedSockets | None = None
+) -> AsyncIterator[tuple[Bench, trio.Nursery]]:
     agent = agent_bench(nursery)
     feeds = Lookups()
     made = Bench(feeds, agent)
@@ -60,6 +63,7 @@ async def bench(nursery: trio.Nursery) -> AsyncIterator[tuple[Bench, trio.Nurser
             limit=None,
             unsettled_limit=None,
             current={},
+            inherited=inherited or InheritedSockets(),
         )
         yield made, connections
         await listeners.close_all()
@@ -179,3 +183,20 @@ async def test_a_thousand_changes_close_no_other_connection_and_leak_nothing(
         assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
         for stream in kept:
             await stream.aclose()
+
+
+async def test_a_socket_of_systemd_stays_with_its_name_when_another_upstream_has_the_port(
+    nursery: trio.Nursery,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        db, cache = (parse_upstream_flag(f"{name}:{port}") for name in ("db", "cache"))
+        async with bench(nursery, InheritedSockets([("upstream-db", held)])) as (made, connections):
+            listeners = made.upstreams.listeners
+            await made.upstreams.bind([db])
+            listeners.open()
+            assert listeners.problems == []
+            await made.upstreams.follow([cache], 1.0, connections)
+            assert "in use" in listeners.problems[0]
+            await made.upstreams.follow([db], 1.0, connections)
+            assert listeners.problems == []

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from agent.base.address import TcpAddress
 from agent.config.registration import Registration
+from agent.net.inherited import InheritedSockets
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
 from agent.proxy.reconcile import PUBLIC, Reconciler
@@ -66,7 +67,7 @@ async def begun(
             listeners=Listeners(agent.agent.log),
             upstreams=told,
             serve_inbound=agent.data.inbound,
-            inherited=inherited,
+            inherited=InheritedSockets([] if inherited is None else [("public", inherited)]),
         )
         following.serve_in(loops, connections)
         await following.bind(effective)
@@ -148,7 +149,16 @@ async def test_a_socket_that_was_handed_in_stays_wherever_the_registration_goes(
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     port = sock.getsockname()[1]
-    async with begun(nursery, on(free_port()), sock) as bench:
-        assert bench.port() == port
-        await bench.now(on(free_port()))
-        assert bench.port() == port
+    with sock:
+        async with begun(nursery, on(free_port()), sock) as bench:
+            assert bench.port() == port
+            await bench.now(on(free_port()))
+            assert bench.port() == port
+            assert [problem.split(":")[1] for problem in bench.following.problems] == [" socket_elsewhere"]
+            await bench.now(on(port, checked=False))
+            assert (bench.port(), bench.following.problems) == (port, [])
+            await bench.now(registration(public_bind=None))
+            assert bench.following.warnings[0].startswith("socket_unused: 'public' of systemd at ")
+            await bench.now(on(port))
+            assert (bench.port(), bench.following.warnings) == (port, [])
+            assert bench.agent.events().count("socket.complaint") == 3

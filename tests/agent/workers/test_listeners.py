@@ -26,7 +26,7 @@ async def greet(sock: socket.socket, _place: Slot) -> None:
     sock.close()
 
 
-def opening(address: Address, inherited: socket.socket | None = None) -> Opening:
+def opening(address: Address, *inherited: socket.socket) -> Opening:
     return Opening(purpose="x", address=address, handler=greet, inherited=inherited)
 
 
