@@ -2,7 +2,7 @@
 # check: format, lint, types, all tests with a floor under their coverage, the audit; what CI runs
 # hostile: crafted requests at the servers people run
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
-# fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep)
+# fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep; --seed N)
 # mutants: wrong edits in what decides, an hour (MUTANTS_FLAGS=: 'certs.peer*', …)
 # Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
 SHELL  := /bin/bash

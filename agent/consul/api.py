@@ -98,17 +98,14 @@ class Blocking:
 
     @property
     def params(self) -> dict[str, str]:
-        """The query parameters; none for an immediate answer."""
+        """The query parameters, none for an immediate answer."""
         if self.content_hash:
             return {"hash": self.content_hash, "wait": f"{self.wait:g}s"}
         return {"index": str(self.index), "wait": f"{self.wait:g}s"} if self.index else {}
 
     @property
     def seconds(self) -> float:
-        """The deadline of the call in seconds: Consul adds up to a sixteenth to the wait.
-
-        See docs/consul-api.md#blocking-queries.
-        """
+        """Seconds for the call: Consul adds up to 1/16 to the wait (docs/consul-api.md#blocking-queries)."""
         return self.wait * 17 / 16 + MARGIN_SECONDS if self.params else CALL_SECONDS
 
 
@@ -125,7 +122,8 @@ class Consul:
         self._token = token
         self._scope = dict(scope or {})
         self._http_auth = http_auth
-        # Called with the Date of every answer, and how many seconds old that can be at most.
+        self.clock: Callable[[], float] = trio.current_time
+        # Called with each answer's Date, and how many seconds old that can be at most.
         self.on_date: Callable[[str, float], None] = _ignore_date
 
     async def aclose(self) -> None:
@@ -252,7 +250,7 @@ class Consul:
     ) -> Response:
         query = urlencode({**self._scope, **params, **at.params})
         target = f"{path}?{query}" if query else path
-        asked = trio.current_time()
+        asked = self.clock()
         try:
             request = Request(method=method, target=target, headers=self._headers(), body=body)
             response = await self._http.exchange(request, at.seconds)
@@ -262,7 +260,7 @@ class Consul:
             malformed = error.failure in (RequestFailure.MALFORMED, RequestFailure.TOO_LARGE)
             reason = ConsulReason.MALFORMED if malformed else ConsulReason.UNAVAILABLE
             raise ConsulError(reason, path, str(error)) from error
-        took = trio.current_time() - asked
+        took = self.clock() - asked
         held = at.wait if took >= at.wait and _unchanged(at, response.headers) else 0.0
         self.on_date(response.headers.get("date", ""), took - held)
         if response.status == 200:
