@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
-from agent.config.collisions import Known, bind_of, without_collisions
+from agent.config.collisions import PUBLIC, Known, bind_of, without_collisions
+from agent.config.opaque_config import Problem, ProblemReason
 from agent.config.registration import Registration
 from agent.config.settings import Origin, Rank, Settings
 
@@ -64,6 +65,13 @@ def servable(
         checked=found.check,
         problems=(*registration.problems, *found.problems),
     )
+
+
+def deregistered(registration: Registration) -> Registration:
+    """Return the part of a registration that is served once Consul does not know it any more: no callers."""
+    detail = "Consul does not know this proxy any more; no callers are accepted until it is registered again"
+    problem = Problem(where=PUBLIC, reason=ProblemReason.DEREGISTERED, detail=detail)
+    return replace(registration, public_unserved=True, problems=(*registration.problems, problem))
 
 
 def unregistered(settings: Settings) -> Registration:

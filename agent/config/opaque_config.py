@@ -33,6 +33,7 @@ class ProblemReason(StrEnum):
     BAD_BIND = "bad_bind"
     DUPLICATE_BIND = "duplicate_bind"  # another listener of ours has the address
     APP_BIND = "bind_of_the_app"
+    DEREGISTERED = "deregistered"  # Consul does not know the proxy any more
     UNKNOWN_TYPE = "unknown_type"
     PEERED = "peered"
     OTHER_NAMESPACE = "other_namespace"

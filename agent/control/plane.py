@@ -27,7 +27,7 @@ from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
 from agent.consul.token import TokenSource
-from agent.consul.watch import Watch, is_gone
+from agent.consul.watch import Watch
 from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
 from agent.control.credentials import CredentialsEvents, CredentialsKeeper
@@ -35,6 +35,7 @@ from agent.control.default_policy import DefaultPolicy, unnamed_caller
 from agent.control.deny_file import DenyFile
 from agent.control.endpoints import EndpointWatches, WatchEvents
 from agent.control.own_addresses import known_now, look_up
+from agent.control.self_registration import Deregistration
 from agent.control.watches import intentions_watch, registration_watch, source_intentions_watch
 from agent.policy.authorize import Policy
 from agent.policy.intentions import Intentions
@@ -211,7 +212,11 @@ class ControlPlane:
 
     def watch_registration(self, proxy_id: str) -> None:
         """Watch our registration."""
-        self._begin(registration_watch(self.consul, proxy_id, self.take), self._registration_failed)
+        watch = registration_watch(self.consul, proxy_id, self.take)
+        effective, again = self.snapshot.registration, lambda: self.take_settings(self.settings)
+        gone = Deregistration(effective, self._events, again)
+        self._begin(watch, gone.failed)
+        watch.on_recovery = gone.recovered
 
     def watch_credentials(self, registration: Registration) -> None:
         """Watch roots and leaf."""
@@ -342,9 +347,3 @@ class ControlPlane:
         for watch in self.watches.values():
             watch.kick()
         self.endpoints.refresh_all()
-
-    def _registration_failed(self, status: WatchStatus) -> None:
-        self._events.watch_failed(status)
-        if is_gone(status) and (status.failures_in_row == 1 or status.reason_changed):
-            effective = self.snapshot.registration.value
-            self._events.registration_gone(effective.proxy_id if effective else "")

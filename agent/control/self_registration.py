@@ -1,21 +1,28 @@
-"""Registers our proxy with `-register`; puts one that others registered into maintenance when it ends."""
+"""Our proxy in Consul: `-register` registers it; one that others registered is in maintenance after the end.
+
+One that Consul does not know any more takes no callers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
 from agent.base.address import Address
-from agent.config.effective import check_id, own_definition
+from agent.base.latest import Latest
+from agent.base.watch_status import WatchStatus
+from agent.config.effective import check_id, deregistered, own_definition
 from agent.config.registration import Registration
 from agent.consul.api import Consul, ConsulError
 from agent.consul.maintenance import maintenance_reason, set_maintenance
+from agent.consul.watch import is_gone
 
 HEARTBEAT_SECONDS = 10.0  # a third of the check's TTL
 GOODBYE_SECONDS = 3.0
+GONE_GRACE = 60.0  # seconds; a service that is registered again is unknown for a moment
 LEAVE_SECONDS = 3.0  # the default of `leave_seconds`
 STOPPING = "connect-sidecar: stopping"  # the reason of a maintenance of ours
 
@@ -28,6 +35,47 @@ class Presence(Protocol):
 
     async def leave(self) -> bool:
         """Send no more callers to us, if that is possible soon; return whether it was."""
+
+
+class RegistrationEvents(Protocol):
+    """The events of a registration that Consul does not know any more; must not block."""
+
+    def watch_failed(self, status: WatchStatus) -> None: ...
+    def watch_recovered(self, status: WatchStatus) -> None: ...
+    def registration_gone(self, proxy_id: str) -> None: ...
+    def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None: ...
+
+
+@dataclass(slots=True)
+class Deregistration:
+    """Withdraws the public listener when Consul has not known our proxy for a while.
+
+    `again` publishes the registration as it was.
+    """
+
+    registration: Latest[Registration]
+    events: RegistrationEvents
+    again: Callable[[], None]
+    _since: float = 0.0
+
+    def failed(self, status: WatchStatus) -> None:
+        """Note that the watch of our registration has failed."""
+        self.events.watch_failed(status)
+        effective = self.registration.value
+        if not is_gone(status):
+            return
+        if status.failures_in_row == 1 or status.reason_changed:
+            self._since = trio.current_time()
+            self.events.registration_gone(effective.proxy_id if effective else "")
+        elif effective and effective.accepts_callers and trio.current_time() - self._since > GONE_GRACE:
+            withdrawn = deregistered(effective)
+            self.registration.publish(withdrawn)
+            self.events.registration_changed(withdrawn.proxy_id, list(map(str, withdrawn.problems)))
+
+    def recovered(self, status: WatchStatus) -> None:
+        """Note that Consul knows our proxy again."""
+        self.events.watch_recovered(status)
+        self.again()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,8 @@ from agent.config.collisions import PUBLIC
 from agent.consul.api import ConsulReason
 from agent.consul.watch import is_gone
 from agent.control.bootstrap import token_remedy
+from agent.control.self_registration import GONE_GRACE
 from agent.observe.agent import Agent
-
-GONE_GRACE = 60.0  # seconds; a service that is registered again is unknown for a moment
 
 
 def missing(agent: Agent) -> list[str]:

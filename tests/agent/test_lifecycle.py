@@ -221,19 +221,6 @@ async def test_another_service_behind_the_proxy_is_another_agent(nursery: trio.N
     )
 
 
-async def test_a_registration_that_vanishes_leaves_everything_as_it_is(nursery: trio.Nursery) -> None:
-    one = public_life(nursery)
-    one.bench.well()
-
-    async def act() -> None:
-        one.bench.consul.answer(SERVICE, text=f"unknown service ID: {PROXY}", status=404)
-        await one.until(lambda: "registration.gone" in one.bench.events())
-        socket.create_connection(one.address()).close()
-        assert missing(one.bench.agent) == []
-
-    await live(one, act)
-
-
 async def test_a_socket_that_was_handed_in_is_the_public_listener(nursery: trio.Nursery) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)

@@ -89,3 +89,11 @@ def test_the_unit_waits_longer_than_the_sidecar_does() -> None:
     default = {option.name: option.default for option in OPTIONS}
     assert float(property_of("sidecar@.service", "TimeoutStartSec")) > float(str(default["start_timeout"]))
     assert float(property_of("sidecar@.service", "TimeoutStopSec")) > float(str(default["drain_seconds"]))
+
+
+def test_an_app_beside_a_sidecar_wants_it_and_comes_after_it_and_nothing_stronger() -> None:
+    parser = RawConfigParser()
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNITS / "app-beside-sidecar.conf")
+    assert parser.sections() == ["Unit"]
+    assert dict(parser.items("Unit")) == {"Wants": "sidecar@web.service", "After": "sidecar@web.service"}

@@ -1,4 +1,4 @@
-"""`-register`, and the maintenance of a proxy that others have registered; in virtual time."""
+"""`-register`; the maintenance, and the deregistration, of a proxy that others register; in virtual time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from agent.base.address import TcpAddress
 from agent.control.self_registration import (
+    GONE_GRACE,
     GOODBYE_SECONDS,
     HEARTBEAT_SECONDS,
     LEAVE_SECONDS,
@@ -18,7 +19,7 @@ from agent.control.self_registration import (
     SelfRegistration,
     leave_seconds,
 )
-from tests.support.agent_parts import PROXY, AgentBench, agent_bench, registration
+from tests.support.agent_parts import PROXY, SERVICE, AgentBench, agent_bench, proxy_answer, registration
 from tests.support.fake_consul import Scripted
 
 REGISTER, UPDATE = "/v1/agent/service/register", f"/v1/agent/check/update/{PROXY}-ttl"
@@ -155,3 +156,38 @@ def test_callers_are_not_sent_away_from_a_socket_in_which_they_can_wait() -> Non
     public = TcpAddress("127.0.0.1", 20000)
     assert [leave_seconds(None, None), leave_seconds(None, public)] == [LEAVE_SECONDS, 0]
     assert [leave_seconds(given, at) for given in (0, 7) for at in (None, public)] == [0, 0, 7, 7]
+
+
+async def test_a_registration_that_stays_gone_takes_no_callers_until_it_is_there_again(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = agent_bench(nursery)
+    bench.consul.answer(SERVICE, proxy_answer(port=20000), content_hash="h1")
+    bench.control.watch_registration(PROXY)
+    before = await bench.snapshot.registration.first()
+    bench.consul.answer(SERVICE, text="unknown service ID", status=404)
+    await trio.sleep(GONE_GRACE - 10)
+    assert bench.snapshot.registration.value == before
+    await trio.sleep(30)
+    withdrawn = bench.snapshot.registration.value
+    assert withdrawn is not None
+    assert (withdrawn.accepts_callers, withdrawn.upstreams) == (False, before.upstreams)
+    assert str(withdrawn.problems[-1]).startswith("the public listener: deregistered: Consul does not know")
+    assert sum("deregistered" in line for line in bench.log) == 1
+    bench.consul.answer(SERVICE, proxy_answer(port=20000), content_hash="h1")
+    await trio.sleep(10)
+    assert bench.snapshot.registration.value == before
+
+
+async def test_an_outage_before_a_registration_is_gone_does_not_count(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = agent_bench(nursery)
+    bench.consul.answer(SERVICE, proxy_answer(port=20000), content_hash="h1")
+    bench.control.watch_registration(PROXY)
+    before = await bench.snapshot.registration.first()
+    bench.consul.answer(SERVICE, text="no leader", status=500)
+    await trio.sleep(600)
+    bench.consul.answer(SERVICE, text="unknown service ID", status=404)
+    await trio.sleep(GONE_GRACE)
+    assert bench.snapshot.registration.value == before

@@ -10,8 +10,9 @@ from trio.testing import MockClock
 from agent.base.phase import Phase
 from agent.consul.api import ConsulError, ConsulReason
 from agent.control.credentials import CredentialsKeeper
+from agent.control.self_registration import GONE_GRACE
 from agent.control.watches import intentions_watch, registration_watch
-from agent.observe.readiness import GONE_GRACE, headline, missing
+from agent.observe.readiness import headline, missing
 from certs.contexts import build_contexts
 from tests.certs import fitting
 from tests.certs.authority import Issuer
