@@ -16,7 +16,8 @@ V4, V6 = socket.AF_INET, socket.AF_INET6
 
 
 def listening(host: str, *, meshed: bool = False) -> tuple[OwnListeners, int, Bound]:
-    bound = adopt(listener(host), "upstream db")
+    with listener(host) as handed_over:
+        bound = adopt(handed_over, "upstream db")
     own = OwnListeners()
     own.add([bound], meshed=meshed)
     return own, bound.sock.getsockname()[1], bound
