@@ -138,7 +138,7 @@ def test_of_several_spellings_the_one_that_is_there() -> None:
 
 def test_a_value_that_cannot_be_written_out_is_told_of_all_the_same() -> None:
     deep: list[object] = []
-    for _ in range(5000):
+    for _ in range(100_000):
         deep = [deep]
     config = reader(deep=deep, long=10**5000)
     assert (config.port("deep"), config.port("long")) == (None, None)
