@@ -9,7 +9,6 @@ import trio
 
 from agent.observe.readiness import missing
 from agent.process.systemd import Inherited
-from agent.proxy.reconcile import PUBLIC
 from tests.support.agent_in_process import answers, free_port, life, live, public_life
 from tests.support.agent_parts import PROXY, SERVICE, proxy_answer
 
@@ -46,8 +45,7 @@ async def test_a_registration_that_stays_gone_closes_the_public_listener_until_i
         assert answers(port) is handed, "systemd's own socket stays, and callers wait in it"
         one.bench.consul.answer(SERVICE, proxy_answer(port=port), content_hash="h1")
         await one.until(lambda: not missing(one.bench.agent))
-        await one.until(lambda: one.bench.data.reconciler.listeners.get(PUBLIC))
-        assert answers(port)
+        await one.until(lambda: answers(port))
 
-    await live(one, act)
-    sock.close()
+    with sock:
+        await live(one, act)
