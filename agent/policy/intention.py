@@ -108,11 +108,12 @@ def deciding_order(rule: Intention) -> Order:
 
 
 def _leniency(rule: Intention) -> int:
+    leniency = _STRICTEST_FIRST.index(rule.effect)
     if rule.doubt:
-        return 0
+        return leniency - 2 * len(_STRICTEST_FIRST)
     if rule.permissions is not None and rule.permissions.unreadable is not None:
-        return 1
-    return 2 + _STRICTEST_FIRST.index(rule.effect)
+        return -1
+    return leniency
 
 
 def _doubtful(item: IntentionAnswer, doubt: Doubt) -> Intention | None:

@@ -141,6 +141,8 @@ def test_of_two_rules_as_strict_the_same_one_decides_whatever_the_order_of_the_a
     for permissions in pairs:
         rules = [one for one in (rule(Permissions=each) for each in permissions) if one is not None]
         assert min(rules, key=deciding_order) == min(rules[::-1], key=deciding_order)
+    doubtful = [one for one in (rule(Conditions=[1], Action=each) for each in ("allow", "deny")) if one]
+    assert min(doubtful, key=deciding_order) == min(doubtful[::-1], key=deciding_order)
 
 
 def test_a_json_web_token_is_not_verified_whatever_is_asked_of_it() -> None:
