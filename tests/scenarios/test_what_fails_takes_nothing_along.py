@@ -24,7 +24,7 @@ from tests.support.fake_consul import Scripted
 
 Act = Callable[[Life, Caller, Issuer], Awaitable[None]]
 HEALTH = "/v1/health/connect/db"
-DEEP = b'{"x":' + b"[" * 1000 + b"]" * 1000 + b"}"
+DEEP = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"  # Python 3.13 reads many thousands
 
 
 async def serving(nursery: trio.Nursery, act: Act) -> Life:
@@ -90,8 +90,9 @@ async def test_an_answer_nobody_can_read_fails_one_watch_by_name(
 ) -> None:
     async def act(one: Life, caller: Caller, root: Issuer) -> None:
         one.bench.consul.say(path, answer)
-        await one.until(lambda: failures(one, watch))
-        assert failures(one, watch) == {"malformed": 1}
+        await one.until(lambda: "malformed" in failures(one, watch))
+        # An index that is no number is one before ours, and is seen before a list of intentions is read.
+        assert failures(one, watch).keys() <= {"malformed", "index_went_back"}
         assert missing(one.bench.agent) == []
         assert await caller.say(b"after") == b"after"
 
