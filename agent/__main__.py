@@ -1,6 +1,8 @@
 """The command line: `sidecar COMMAND …`, which imports only the modules of that command.
 
-The environment is read here and nowhere else; everything below receives values.
+The environment is read here and nowhere else; everything below receives values. Imports are late where a
+command does without them (`agent.process.sink` brings trio, 13 MB; `agent.run` is 31 MB, `agent.cli.console`
+5 MB), and because OpenSSL has to be prepared before the first import that loads it.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ WORKER = "worker"  # started by an agent with `workers`, never by a person
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     if None in (sys.stdin, sys.stdout, sys.stderr):
-        from agent.process.sink import replace_closed_streams  # noqa: PLC0415 - seldom
+        from agent.process.sink import replace_closed_streams  # noqa: PLC0415 - 13 MB, only for a closed stream
 
         replace_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -65,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     environ = os.environ  # noqa: TID251 - read here and nowhere else
     if name == WORKER:
         _one_openssl(environ)
-        from agent.process.sink import never_waiting  # noqa: PLC0415 - only for long-lived processes
-        from agent.workers.worker import main as worker  # noqa: PLC0415 - only in a worker
+        from agent.process.sink import never_waiting  # noqa: PLC0415 - after OpenSSL; 13 MB
+        from agent.workers.worker import main as worker  # noqa: PLC0415 - after OpenSSL
 
         with never_waiting(environ.get("JOURNAL_STREAM", "")) as err:
             return worker(rest, err.stream)
@@ -103,7 +105,7 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
             return translated
         console = translated
     if name in ("run", "connect"):
-        from agent.process.sink import never_waiting  # noqa: PLC0415 - only for long-lived processes
+        from agent.process.sink import never_waiting  # noqa: PLC0415 - after OpenSSL; 13 MB
         from agent.run import main as run  # noqa: PLC0415 - `status` and others do without the agent's memory
 
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload; the settings are read after this
@@ -138,7 +140,7 @@ def _run_apart(name: str, command: Command, words: list[str], environ: MutableMa
 def _help(words: Sequence[str]) -> int:
     if words and words[0] in COMMANDS:
         return main([words[0], "-help"])
-    from agent.cli.console import usage  # noqa: PLC0415 - only for help
+    from agent.cli.console import usage  # noqa: PLC0415 - 5 MB, only for help
 
     sys.stdout.write(usage({name: command.says for name, command in COMMANDS.items()}))
     return ExitCode.CLEAN
