@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.systemd.boot import Machine
+from tests.systemd.boot import Machine, until
 from tests.systemd.mesh import UPSTREAM, Mesh, federation, workloads
 
 pytestmark = pytest.mark.root
@@ -56,11 +56,18 @@ def test_a_request_flows_and_the_token_is_seen_by_its_sidecar_alone(mesh: Mesh) 
         assert secret not in mesh.admin(name, "/status")[1]
 
 
-def test_a_token_that_is_refused_ends_with_77_and_is_not_tried_again(mesh: Mesh) -> None:
+def test_a_token_that_is_refused_is_waited_out_then_tried_again_and_a_good_one_is_taken(mesh: Mesh) -> None:
     machine = mesh.machine
-    machine.write("/etc/connect-sidecar/thief.toml", 'sidecar_for = "web"\nhttp_addr = "127.0.1.1:8500"\n')
+    settings = 'sidecar_for = "web"\nhttp_addr = "127.0.1.1:8500"\nstart_timeout = 2\n'
+    machine.write("/etc/connect-sidecar/thief.toml", settings)
     machine.write("/etc/connect-sidecar/thief.token", "0bad0bad-0000-4000-8000-000000000000\n", mode=0o600)
-    machine.systemctl("start", "sidecar@thief", check=False)
-    shown = [machine.show("sidecar@thief", name) for name in ("ExecMainStatus", "ActiveState", "NRestarts")]
-    assert shown == ["77", "failed", "0"]
+    machine.add_unit("sidecar@thief.service.d/fast.conf", "[Service]\nRestartSec=100ms\n")
+    machine.systemctl("start", "--no-block", "sidecar@thief")
+    until(lambda: "403" in machine.show("sidecar@thief", "StatusText") or None, "the refusal in STATUS")
+    until(lambda: int(machine.show("sidecar@thief", "NRestarts")) >= 1 or None, "a restart")
+    assert "exit code=69 reason=" in machine.journal("sidecar@thief")
     assert "0bad0bad" not in machine.journal("sidecar@thief")
+    machine.systemctl("stop", "sidecar@web")  # its ports are the thief's
+    machine.write("/etc/connect-sidecar/thief.token", f"{OF_SERVICE['web']}\n", mode=0o600)
+    until(lambda: machine.show("sidecar@thief", "ActiveState") == "active" or None, "a started sidecar")
+    assert mesh.get(UPSTREAM) == "hello from db\n"
