@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.systemd.boot import Machine, until
-from tests.systemd.mesh import API, Mesh, federation, workloads
+from tests.systemd.mesh import API, QUICK, Mesh, federation, workloads
 
 pytestmark = pytest.mark.root
 
@@ -59,7 +59,9 @@ def test_it_is_not_started_before_it_can_serve(mesh: Mesh) -> None:
 
 def test_a_service_that_is_registered_later_is_waited_for_with_the_reason_in_its_status(mesh: Mesh) -> None:
     machine = mesh.machine
-    machine.write("/etc/connect-sidecar/late.toml", f'sidecar_for = "late"\nhttp_addr = "{API["dc1"]}"\n')
+    machine.write(
+        "/etc/connect-sidecar/late.toml", f'sidecar_for = "late"\nhttp_addr = "{API["dc1"]}"\n{QUICK}'
+    )
     machine.systemctl("start", "--no-block", "sidecar@late")
     until(lambda: "'late'" in machine.show("sidecar@late", "StatusText") or None, "the reason in STATUS")
     assert machine.show("sidecar@late", "StatusText").startswith("starting: registration: ")
@@ -72,7 +74,7 @@ def test_a_service_that_is_registered_later_is_waited_for_with_the_reason_in_its
 
 def test_what_consul_refuses_for_good_ends_it_with_69_and_is_tried_again(mesh: Mesh) -> None:
     machine = mesh.machine
-    settings = f'sidecar_for = "nobody"\nhttp_addr = "{API["dc1"]}"\nstart_timeout = 1\n'
+    settings = f'sidecar_for = "nobody"\nhttp_addr = "{API["dc1"]}"\nstart_timeout = 0.3\n'
     machine.write("/etc/connect-sidecar/nobody.toml", settings)
     machine.add_unit("sidecar@nobody.service.d/fast.conf", "[Service]\nRestartSec=100ms\n")
     machine.systemctl("start", "sidecar@nobody", check=False)
@@ -85,16 +87,16 @@ def test_a_start_may_take_longer_than_the_unit_allows(mesh: Mesh) -> None:
     machine = mesh.machine
     settings = f'sidecar_for = "absent"\nhttp_addr = "{API["dc1"]}"\nstart_timeout = 0\n'
     machine.write("/etc/connect-sidecar/patient.toml", settings)
-    machine.add_unit("sidecar@patient.service.d/short.conf", "[Service]\nTimeoutStartSec=8\n")
+    machine.add_unit("sidecar@patient.service.d/short.conf", "[Service]\nTimeoutStartSec=4\n")
     machine.systemctl("start", "--no-block", "sidecar@patient")
-    until(lambda: machine.age("sidecar@patient") > 12 or None, "twelve seconds of its life")
+    until(lambda: machine.age("sidecar@patient") > 7 or None, "seven seconds of its life")
     assert machine.show("sidecar@patient", "ActiveState") == "activating"
     assert machine.show("sidecar@patient", "NRestarts") == "0"
     machine.systemctl("stop", "sidecar@patient")
 
 
 def test_without_consul_it_ends_with_69_and_is_tried_again(machine: Machine) -> None:
-    settings = 'sidecar_for = "web"\nhttp_addr = "127.0.9.9:8500"\nstart_timeout = 1\n'
+    settings = 'sidecar_for = "web"\nhttp_addr = "127.0.9.9:8500"\nstart_timeout = 0.3\n'
     machine.write("/etc/connect-sidecar/lonely.toml", settings)
     machine.add_unit("sidecar@lonely.service.d/fast.conf", "[Service]\nRestartSec=100ms\n")
     machine.systemctl("start", "sidecar@lonely", check=False)

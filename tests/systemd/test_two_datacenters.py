@@ -113,7 +113,9 @@ def test_the_operators_commands_reach_it_over_its_own_socket(mesh: Mesh) -> None
 
 
 def test_a_killed_sidecar_comes_back(mesh: Mesh) -> None:
-    machine, before = mesh.machine, mesh.pid("db")
+    machine = mesh.machine
+    machine.add_unit("sidecar@db.service.d/soon.conf", "[Service]\nRestartSec=100ms\n")
+    before = mesh.pid("db")
     machine.run("kill", "-KILL", str(before))
     until(lambda: mesh.pid("db") not in (0, before) or None, "another process")
     until(lambda: machine.show("sidecar@db", "ActiveState") == "active" or None, "a running sidecar")
