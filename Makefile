@@ -1,6 +1,7 @@
 # demo: the two-datacenter story   test: all tests   test-fast: without root, peers and waiting   bench: benchmarks
 # check: format, lint, types, all tests with a floor under their coverage, the audit; what CI runs
 # hostile: crafted requests at the servers people run
+# docs: the pages as a site in build/site; a warning is an error
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep; --seed N)
 # mutants: wrong edits in what decides, an hour (MUTANTS_FLAGS=: 'certs.peer*', …)
@@ -13,7 +14,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-fast check audit bench hostile fuzz mutants lock release clean packages
+.PHONY: help demo docs lint test test-fast check audit bench hostile fuzz mutants lock release clean packages
 FUZZ_SECONDS ?= 60
 
 help:
@@ -35,6 +36,18 @@ packages:
 
 demo: $(READY)
 	$(BIN)/sidecar demo $(DEMO_FLAGS)
+
+# The site has an environment of its own, for its pins are not those of the lock.
+docs: build/docs/.ready
+	build/docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/site
+	@echo "build/site/docs/index.html"
+
+build/docs/.ready: docs/requirements.txt
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/packages python3-venv
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+	  --require-hashes -r docs/requirements.txt
+	@touch $@
 
 test: $(READY) packages
 	$(BIN)/python -m pytest --durations=10 $(TEST_FLAGS)
@@ -85,6 +98,8 @@ lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
 	  --no-header --no-annotate --quiet $(LOCK_FLAGS) --output-file requirements.lock
+	$(BIN)/uv pip compile docs/requirements.in --generate-hashes --python-version 3.11 \
+	  --no-header --no-annotate --quiet $(LOCK_FLAGS) --output-file docs/requirements.txt
 	@sed -i '1i # Pinned and hashed development environment, Python 3.11 on Linux; made by `make lock`.' requirements.lock
 
 release: $(READY)
