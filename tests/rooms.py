@@ -24,6 +24,7 @@ MAY_IMPORT = {
 AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "base": (),
     "process": (),
+    "h2": (),
     "relay": (),
     "http1": (),
     "policy": ("http1",),
@@ -64,7 +65,11 @@ EFFECTS = frozenset(
     }
     | {"signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "time", "trio", "urllib.request"}
 )
-QUIET = {"certs": EFFECTS, "upstreams": EFFECTS | {"OpenSSL", "cryptography"}}
+QUIET = {
+    "certs": EFFECTS,
+    "upstreams": EFFECTS | {"OpenSSL", "cryptography"},
+    "agent/h2": EFFECTS | {"OpenSSL", "cryptography"},
+}
 
 # No thread of our own; one poll beside trio's, for the bytes. The pump is the relay's other half.
 # Web frameworks and databases stay out of the agent's memory, and certificates are read in one room.
@@ -84,6 +89,7 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "httpcore2": ("datacenter",),
     "rich": ("datacenter.demo",),
     "h11": ("agent",),
+    "hpack": ("agent.h2.header_blocks",),
     "OpenSSL": ("agent", "certs"),
     "cryptography": ("certs", "datacenter"),
 }
@@ -112,6 +118,9 @@ ONLY_FOR = {
 
 # Tables and shapes that have no behaviour of their own, and the test of what reads them.
 TESTED_BY = {
+    "agent/h2/core.py": "agent/h2/test_connection.py",
+    "agent/h2/faults.py": "agent/h2/test_control.py",
+    "agent/h2/stream.py": "agent/h2/test_connection.py",
     "agent/base/clock.py": "agent/test_run.py",
     "agent/base/watch_status.py": "agent/consul/test_watch.py",
     "agent/base/phase.py": "agent/observe/test_readiness.py",
