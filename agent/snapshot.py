@@ -16,7 +16,7 @@ from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import NO_ENTRIES, DenyList
-from agent.policy.source_intentions import SourceIntentions
+from agent.policy.source_intentions import OwnIntentions, SourceIntentions
 from certs.contexts import Contexts
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup, Upstream
@@ -27,6 +27,7 @@ class Snapshot:
     """The cells of one agent, or of one worker.
 
     `confirmed`: when Consul last confirmed the intentions in `policy`; it changes while they do not.
+    `own_intentions`: looked up after a callee's refusal, to explain it; they decide nothing.
     """
 
     registration: Latest[Registration] = field(default_factory=Latest)
@@ -34,6 +35,7 @@ class Snapshot:
     policy: Latest[Policy] = field(default_factory=Latest)
     confirmed: Latest[Confirmation] = field(default_factory=Latest)
     source_intentions: Latest[SourceIntentions] = field(default_factory=Latest)
+    own_intentions: Latest[OwnIntentions] = field(default_factory=Latest)
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NO_ENTRIES))
 
     def own_datacenter(self) -> str:
@@ -64,6 +66,9 @@ class EndpointSources(Protocol):
 
     def want(self, upstreams: Iterable[Upstream], /) -> None:
         """Keep the sources of these upstreams up to date, and no others."""
+
+    def explain_refusals(self) -> None:
+        """Have `Snapshot.own_intentions` looked up anew, since a callee has refused us."""
 
     def source(self, lookup: Lookup, poll_interval: float | None, /) -> EndpointSource:
         """Return the source of a lookup, kept up to date from now on. `poll_interval` in seconds."""

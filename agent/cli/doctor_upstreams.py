@@ -25,7 +25,8 @@ from agent.consul.watch import AnswerRejected, WatchReason
 from agent.control.watches import read_endpoints, read_found
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
-from agent.outbound.outbound import NotServed, identify, server_name
+from agent.outbound.outbound import NotServed, identify
+from agent.outbound.server_name import server_name
 from agent.policy.deny_list import NO_ENTRIES
 from agent.relay.close import reset
 from certs.contexts import Contexts

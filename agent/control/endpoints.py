@@ -15,12 +15,12 @@ from typing import Protocol
 import trio
 
 from agent.base.clock import Clock
-from agent.base.containment import FaultEvents, Kept, Where
+from agent.base.containment import FaultEvents, Kept, Where, contained
 from agent.base.latest import Latest, any_newer
 from agent.base.watch_status import WatchStatus
 from agent.consul.api import Consul
-from agent.control.watches import EndpointsWatch, endpoints_watch
-from agent.snapshot import EndpointSource
+from agent.control.watches import EndpointsWatch, endpoints_watch, own_intentions
+from agent.snapshot import EndpointSource, Snapshot
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import (
     Gateways,
@@ -59,14 +59,15 @@ class EndpointWatches:
         self,
         consul: Consul,
         *,
-        own_datacenter: Callable[[], str],
+        snapshot: Snapshot,
         clock: Clock,
         rng: Random,
         events: WatchEvents,
     ) -> None:
         self._consul = consul
         self._nursery: trio.Nursery
-        self._own_datacenter = own_datacenter
+        self._snapshot = snapshot
+        self._explaining = False
         self._clock = clock
         self._rng = rng
         self._events = events
@@ -124,6 +125,20 @@ class EndpointWatches:
         for feed in self._feeds.values():
             feed.watch.kick()
 
+    def explain_refusals(self) -> None:
+        """Look up once who may call whom, since a callee has refused us; one question at a time."""
+        registration = self._snapshot.registration.value
+        if registration is not None and not self._explaining:
+            self._explaining = True
+            explain = (Where.TASK, "why a callee refused us", self._explain, registration.service)
+            self._nursery.start_soon(contained, self._events, *explain)
+
+    async def _explain(self, service: str) -> None:
+        try:
+            self._snapshot.own_intentions.publish(await own_intentions(self._consul, service))
+        finally:
+            self._explaining = False
+
     def _failed(self, status: WatchStatus) -> None:
         self._events.watch_failed(status)
         if self._on_status is not None:
@@ -173,7 +188,7 @@ class EndpointWatches:
     async def _ask_on_flips(self, key: Key, query: QueryDestination, source: EndpointSource) -> None:
         while True:
             answer, version = await source.endpoints.newer(0)
-            lookups = _services_behind(query, answer, self._own_datacenter())
+            lookups = _services_behind(query, answer, self._snapshot.own_datacenter())
             self._behind[key] = frozenset(_key(lookup, None) for lookup in lookups)
             self._settle()
             health = [self.source(lookup, None).endpoints for lookup in lookups]

@@ -92,9 +92,7 @@ class ControlPlane:
         self._registered: Registration | None = None  # the newest registration as Consul answered it
         self.watches: dict[str, Watch[Any, Any]] = {}  # of our own service, by name, in order of their start
         self.credentials: CredentialsKeeper | None = None  # once our service is known
-        self.endpoints = EndpointWatches(
-            consul, own_datacenter=self.snapshot.own_datacenter, clock=clock, rng=rng, events=events
-        )
+        self.endpoints = EndpointWatches(consul, snapshot=self.snapshot, clock=clock, rng=rng, events=events)
         self.default_policy: DefaultPolicy | None = None  # once Consul's header leaves the default open
         self._listed: Intentions | None = None  # the newest list as Consul answered it
         self._events = events

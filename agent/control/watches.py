@@ -6,15 +6,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+import trio
+
 from agent.base.incremental import Incremental, Work
 from agent.base.undecodable import UNREADABLE
 from agent.config.registration import Registration, RegistrationRejected, parse_registration
 from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
 from agent.consul.answers import LeafAnswer
-from agent.consul.api import Answer, Blocking, Consul, Json, RawList, matched
+from agent.consul.api import Answer, Blocking, Consul, ConsulError, Json, RawList, matched
 from agent.consul.watch import AnswerRejected, Cursor, Watch, WatchReason
 from agent.policy.intentions import Intentions, InvalidIntentions, read_match
-from agent.policy.source_intentions import SourceIntentions, read_source_intentions
+from agent.policy.source_intentions import (
+    OwnIntentions,
+    SourceIntentions,
+    read_own_intentions,
+    read_source_intentions,
+    unknown_own_intentions,
+)
 from certs.bundle import BundleRejected, TrustBundle, parse_roots
 from certs.leaf import Leaf, LeafRejected, parse_leaf
 from upstreams.answers import InvalidAnswer, parse_query, read_health
@@ -22,6 +30,7 @@ from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
 
 MOST_TEXT = 500  # characters of a text about a wrong answer
+LOOK_SECONDS = 5.0  # for a question that explains, and decides nothing
 
 T = TypeVar("T")
 
@@ -84,6 +93,22 @@ def source_intentions_watch(
         publish=publish,
         repeats=_repeats,
     )
+
+
+async def own_intentions(consul: Consul, service: str) -> OwnIntentions:
+    """Return every intention with our service as source; why not, within them, if Consul does not tell."""
+    answer: Answer[bytes] | None = None
+    try:
+        with trio.move_on_after(LOOK_SECONDS):
+            answer = await consul.match(service, by="source")
+        if answer is None:
+            return unknown_own_intentions(f"Consul has not answered within {LOOK_SECONDS:g} s")
+        listed = matched(service, answer)
+        _refuse_filtered(listed)
+        work = read_own_intentions(listed.value, default_allow=answer.default_policy == "allow")
+        return await Incremental(_well_formed(work)).run()
+    except (ConsulError, AnswerRejected) as error:
+        return unknown_own_intentions(str(error))
 
 
 def _repeats(before: Answer[bytes], answer: Answer[bytes]) -> bool:

@@ -16,12 +16,15 @@ from agent.net.inherited import SocketComplaint
 from agent.observe.connection_log import fields
 from agent.observe.rate_limit import RateLimit
 from agent.observe.watch_events import WatchJournal
+from agent.outbound.outbound import OutboundReason
 from agent.outbound.warm_connection import ORDINARY
 from agent.relay.splice import Ending
 from upstreams.endpoints import Endpoint
 from upstreams.reach import AddressWarning, DialAddress
 from upstreams.route import Candidate
 from upstreams.spec import Destination, Upstream
+
+_REFUSED_BY_CALLEE = (OutboundReason.REFUSED_BY_PEER.value, OutboundReason.DENIED_BY_PEER.value)
 
 
 class Journal(WatchJournal):
@@ -157,10 +160,18 @@ class Journal(WatchJournal):
         )
 
     def closed(self, finished: Finished, /) -> None:
-        """A connection has ended; an orderly end is logged at debug level, unless `connection_log` is set."""
-        usual = finished.reason.value == Ending.CLEAN.value and not self._connections
-        level = LogLevel.DEBUG if usual else LogLevel.INFO
-        self._ended(level, "connection.closed", finished)
+        """A connection has ended; an orderly end is logged at debug level, unless `connection_log` is set.
+
+        Lines of one other reason are limited in rate; a callee's refusal is a warning.
+        """
+        reason = finished.reason.value
+        if reason == Ending.CLEAN.value:
+            self._ended(LogLevel.INFO if self._connections else LogLevel.DEBUG, "connection.closed", finished)
+            return
+        hidden = 0 if self._connections else self._flood.hidden(f"closed {reason}")
+        if hidden is not None:
+            level = LogLevel.WARN if reason in _REFUSED_BY_CALLEE else LogLevel.INFO
+            self._ended(level, "connection.closed", finished, hidden)
 
     def refused(self, finished: Finished, /) -> None:
         """A connection was refused. Lines of one reason are limited in rate; `hidden` counts the others."""

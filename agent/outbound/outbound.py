@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -28,17 +28,17 @@ from agent.net.dial import DialFailed, dial, remote
 from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
 from agent.net.shortage import OUT_OF_RESOURCES
 from agent.outbound.candidates import CandidateSearch
+from agent.outbound.server_name import server_name
 from agent.outbound.upstream_state import UpstreamState, counted
 from agent.outbound.warm_serve import serve_warm
 from agent.policy.authorize import VerdictReason
 from agent.policy.deny_list import NO_ENTRIES, DenyList
-from agent.policy.source_intentions import Callee, SourceIntentions
+from agent.policy.source_intentions import Callee, OwnIntentions, SourceIntentions
 from agent.relay.close import close_both, has_left, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
 from certs.contexts import Contexts
 from certs.peer import Peer, PeerReason, PeerRejected, verify_peer
-from certs.spiffe import DEFAULT, TrustDomain
 from upstreams.endpoints import ExpectedIdentity
 from upstreams.reach import DialAddress, Unreachable
 from upstreams.route import Candidate, dialled
@@ -56,7 +56,8 @@ class OutboundReason(StrEnum):
     NO_ENDPOINTS = "no_endpoints"
     NO_GATEWAYS = "no_gateways"
     WRONG_IDENTITY = "wrong_identity"
-    REFUSED_BY_PEER = "refused_by_peer"
+    REFUSED_BY_PEER = "refused_by_peer"  # after the handshake; no intention that we see is the cause
+    DENIED_BY_PEER = "denied_by_peer"  # the same, and an intention or the default policy denies us
     ALL_FAILED = "all_failed"
     ROOTS_REPLACED = "roots_replaced"  # during the handshake, which failed by the former ones: tried again
     DENY_LISTED = "deny_listed"
@@ -71,6 +72,11 @@ _DENIALS = {
     VerdictReason.INTENTION_DENY: OutboundReason.INTENTION_DENY,
     VerdictReason.NARROWED: OutboundReason.NARROWED,
 }
+
+
+_REFUSALS = (OutboundReason.REFUSED_BY_PEER, OutboundReason.DENIED_BY_PEER)
+# of the instance: we lack memory, or intentions deny us (another instance may know a newer list)
+_NO_FAULT = (OUT_OF_RESOURCES, OutboundReason.DENIED_BY_PEER)
 
 
 class NotServed(Exception):
@@ -93,6 +99,7 @@ class Outbound:
     ledger: Ledger
     clock: Clock
     handshake_timeout: float
+    own_intentions: Latest[OwnIntentions] = field(default_factory=Latest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +191,7 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
         except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
             if failure.reason in _DENIALS.values():  # of every instance, and against none of them
                 denied.add(candidate.endpoint.expected)
-            elif failure.reason != OUT_OF_RESOURCES:  # of ours, and no fault of the endpoint
+            elif failure.reason not in _NO_FAULT:
                 route.targets.failed(candidate)
             detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
             attempt = FailedAttempt(
@@ -224,7 +231,7 @@ async def _attempt(
     sock: socket.socket, route: _Route, connection: Connection, candidate: Candidate, dialling: DialAddress
 ) -> None:
     """Serve the connection by this candidate. If this raises, no byte of our app has been taken."""
-    connection.peer = None
+    connection.peer, connection.rule = None, ""
     ending: Ending | None = None
     expected = candidate.endpoint.expected
     _check_source_intentions(route, connection, expected)
@@ -247,7 +254,7 @@ async def _attempt(
         if transfer.answered:
             route.targets.succeeded(candidate)
         if transfer.refused:
-            _take_refusal(transfer, connection, route, candidate)
+            await _take_refusal(transfer, connection, route, candidate)
         else:
             connection.end(transfer.ending, transfer.detail)
         close_both(sock, None, ending)
@@ -301,21 +308,21 @@ def identify(
     return peer
 
 
-def server_name(expected: ExpectedIdentity, trust_domain: TrustDomain) -> str:
-    """Return the SNI by which a mesh gateway finds the service; others ignore it (docs/consul-api.md#sni)."""
-    if expected.partition == DEFAULT:
-        return f"{expected.service}.{expected.namespace}.{expected.datacenter}.internal.{trust_domain}"
-    names = (expected.service, expected.namespace, expected.partition, expected.datacenter)
-    return f"{'.'.join(names)}.internal-v1.{trust_domain}"
-
-
-def _take_refusal(transfer: Transfer, connection: Connection, route: _Route, candidate: Candidate) -> None:
+async def _take_refusal(
+    transfer: Transfer, connection: Connection, route: _Route, candidate: Candidate
+) -> None:
     """Raise NotServed to try the next candidate if no byte was passed on; else name the ending."""
-    detail = f"{transfer.ending.value}: {transfer.detail}"
+    outbound, expected = route.outbound, candidate.endpoint.expected
+    ours = _newest(outbound.credentials).credentials.leaf.id
+    refusal = await route.targets.refusals.explain(outbound.own_intentions, ours, expected)
+    reason = OutboundReason.DENIED_BY_PEER if refusal.rule else OutboundReason.REFUSED_BY_PEER
+    connection.rule = refusal.rule
+    detail = f"{refusal.text}; {transfer.ending.value}: {transfer.detail}"
     if transfer.untouched:
-        raise NotServed(OutboundReason.REFUSED_BY_PEER, detail)
-    route.targets.failed(candidate)
-    connection.end(OutboundReason.REFUSED_BY_PEER, detail)
+        raise NotServed(reason, detail)
+    if not refusal.rule:
+        route.targets.failed(candidate)
+    connection.end(reason, detail)
 
 
 def _newest(contexts: Latest[Contexts]) -> Contexts:
@@ -331,7 +338,7 @@ def _why_none_served(failed: list[FailedAttempt], route: _Route) -> NotServed:
         return NotServed(OutboundReason.DEADLINE, f"{text}; {detail}" if detail else text)
     if failed:
         reasons = {attempt.reason for attempt in failed}
-        named = [one for one in (OutboundReason.REFUSED_BY_PEER, *_DENIALS.values()) if reasons == {one}]
+        named = [one for one in (*_REFUSALS, *_DENIALS.values()) if reasons == {one}]
         return NotServed(named[0] if named else OutboundReason.ALL_FAILED, detail)
     known = [source.endpoints.value for source in route.targets.sources()]
     if all(endpoints is None for endpoints in known):

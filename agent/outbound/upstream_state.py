@@ -17,6 +17,7 @@ import trio
 
 from agent.connections.connection import Connection
 from agent.net.dial import Shun, nothing
+from agent.outbound.refusal import RefusalInquiry
 from agent.outbound.warm_connection import WarmBook, WarmConnection
 from agent.snapshot import EndpointSource, EndpointSources
 from upstreams.choose import Chance
@@ -82,6 +83,7 @@ class UpstreamState:
         self.overflow: Counter[str] = Counter()  # connections refused because of a limit, by reason
         self.warm: Pool | None = None  # None: no warm connections are wanted
         self.warm_book = WarmBook()
+        self.refusals = RefusalInquiry(context.sources.explain_refusals)
         self.upstream = upstream
         self.failures = FailureMemory(context.clock, upstream.ejection)
         self.failover = Failover(len(upstream.targets), upstream.hold, context.clock)

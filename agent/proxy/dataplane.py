@@ -205,6 +205,7 @@ class LocalDataPlane:
             ledger=self.ledger,
             clock=self._clock,
             handshake_timeout=registration.handshake_timeout,
+            own_intentions=self.snapshot.own_intentions,
         )
         await outbound.serve(sock, slot.settle, targets, shared)
 

@@ -9,7 +9,7 @@ from agent.base.latest import Latest
 from agent.base.watch_status import ReportedFailure, WatchStatus
 from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
-from agent.workers.reports import AskedAgain, GatewaysWanted
+from agent.workers.reports import AskedAgain, GatewaysWanted, RefusalsUnexplained, WorkerRequest
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, Lookup, QueryDestination, Upstream
 
@@ -19,7 +19,7 @@ Key = tuple[Lookup, float | None]
 class HandedSources:
     """Endpoints by lookup (agent.snapshot.EndpointSources); `say` sends a request to the control process."""
 
-    def __init__(self, say: Callable[[AskedAgain | GatewaysWanted], None]) -> None:
+    def __init__(self, say: Callable[[WorkerRequest], None]) -> None:
         self._say = say
         self._sources: dict[Key, EndpointSource] = {}
         self._numbers: dict[int, Key] = {}
@@ -39,6 +39,10 @@ class HandedSources:
 
     def want(self, upstreams: Iterable[Upstream], /) -> None:
         """Do nothing: the control process has the same upstreams, and watches them."""
+
+    def explain_refusals(self) -> None:
+        """Ask the control process, which asks Consul (agent.snapshot.EndpointSources)."""
+        self._say(RefusalsUnexplained())
 
     def take(self, handed: HandedEndpoints) -> None:
         """Apply a newer state of a source."""

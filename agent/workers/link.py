@@ -20,7 +20,7 @@ from agent.net.listeners import ListenerKey
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.messages import Finish, HandedSockets, Report, Welcome, encode
 from agent.workers.publisher import Subscriber
-from agent.workers.reports import AskedAgain, GatewaysWanted, NotAWorkerMessage, Reported, read
+from agent.workers.reports import NotAWorkerMessage, Reported, WorkerRequest, read
 
 BEAT_SECONDS = 1.0  # between two reports asked for to see that the worker lives
 START_SECONDS = 60.0  # for an interpreter to start and to apply all values
@@ -57,7 +57,7 @@ class WorkerLink:
         pid: int,
         since: datetime,
         sockets: Callable[[ListenerKey], Sequence[socket.socket]],
-        on_request: Callable[[AskedAgain | GatewaysWanted], None],
+        on_request: Callable[[WorkerRequest], None],
         on_serving: Callable[[], None],
         faults: FaultEvents,
     ) -> None:

@@ -31,7 +31,7 @@ from agent.config.settings import Settings
 from agent.net.listeners import ListenerKey
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import DenyList
-from agent.policy.source_intentions import SourceIntentions
+from agent.policy.source_intentions import OwnIntentions, SourceIntentions
 from certs.bundle import TrustBundle, parse_roots
 from certs.contexts import Contexts, build_contexts, rehearse
 from certs.credentials import Credentials, prove
@@ -39,7 +39,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 6  # of the frames; raised when a worker of another version could misread them
+FORMAT = 7  # of the frames; raised when a worker of another version could misread them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +140,7 @@ Message = (
     | Policy
     | HandedConfirmation
     | SourceIntentions
+    | OwnIntentions
     | HandedEndpoints
     | HandedSockets
     | Withdrawn

@@ -43,7 +43,7 @@ from agent.workers.messages import (
 )
 from agent.workers.process import Spawn
 from agent.workers.publisher import Publisher, SendOrder
-from agent.workers.reports import AskedAgain, GatewaysWanted, merged
+from agent.workers.reports import AskedAgain, GatewaysWanted, WorkerRequest, merged
 from agent.workers.supervisor import Supervisor, WorkerEvents
 from certs.contexts import Contexts
 from upstreams.endpoints import Endpoint
@@ -155,6 +155,7 @@ class WorkerPool:
         publisher.post("credentials", SendOrder.CREDENTIALS, snapshot.credentials, self._hand_on)
         publisher.post("policy", SendOrder.INTENTIONS, snapshot.policy, lambda value: value)
         publisher.post("confirmed", SendOrder.CONFIRMED, snapshot.confirmed, hand_on_confirmation)
+        publisher.post("own intentions", SendOrder.ENDPOINTS, snapshot.own_intentions, lambda value: value)
         publisher.post("outgoing", SendOrder.INTENTIONS, snapshot.source_intentions, lambda value: value)
 
     # --- agent.proxy.dataplane.DataPlane ---
@@ -260,9 +261,11 @@ class WorkerPool:
             if source.status is status:
                 publish()
 
-    def _on_request(self, message: AskedAgain | GatewaysWanted) -> None:
+    def _on_request(self, message: WorkerRequest) -> None:
         if isinstance(message, GatewaysWanted):
             self._sources.source(Gateways(message.datacenter), None)
+        elif not isinstance(message, AskedAgain):
+            self._sources.explain_refusals()
         elif message.number in self._shared:
             self._shared[message.number][0].ask_again()
 

@@ -65,7 +65,12 @@ class GatewaysWanted(msgspec.Struct, frozen=True, tag=True):
     datacenter: str | None
 
 
-WorkerMessage = Reported | AskedAgain | GatewaysWanted
+class RefusalsUnexplained(msgspec.Struct, frozen=True, tag=True):
+    """A callee has refused us: look up the intentions with our service as source."""
+
+
+WorkerRequest = AskedAgain | GatewaysWanted | RefusalsUnexplained
+WorkerMessage = Reported | WorkerRequest
 _DECODER: msgspec.json.Decoder[WorkerMessage] = msgspec.json.Decoder(WorkerMessage)
 
 

@@ -27,7 +27,7 @@ from agent.workers.link import WorkerEnd, WorkerLink
 from agent.workers.messages import Finish, Welcome, without_secrets
 from agent.workers.process import Spawn, reap
 from agent.workers.publisher import Publisher, Subscriber
-from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, retired
+from agent.workers.reports import Reported, WorkerRequest, retired
 
 STEADY_SECONDS = 10.0  # a worker that lived this long resets the pause
 FLOOR_SECONDS, CEILING_SECONDS = 0.5, 30.0  # the pause before a worker that keeps dying is started again
@@ -77,7 +77,7 @@ class Supervisor:
         spawn: Spawn,
         publisher: Publisher,
         sockets: WorkerSockets,
-        on_request: Callable[[AskedAgain | GatewaysWanted], None],
+        on_request: Callable[[WorkerRequest], None],
         events: WorkerEvents,
         clock: Clock,
     ) -> None:

@@ -32,7 +32,7 @@ from agent.observe.events import Journal
 from agent.observe.log import Log
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import DenyList
-from agent.policy.source_intentions import SourceIntentions
+from agent.policy.source_intentions import OwnIntentions, SourceIntentions
 from agent.process.memory import give_back, settle
 from agent.proxy.dataplane import LocalDataPlane
 from agent.snapshot import Snapshot
@@ -56,7 +56,7 @@ from agent.workers.messages import (
     decode,
     taken_up,
 )
-from agent.workers.reports import AskedAgain, GatewaysWanted, Reported, reported
+from agent.workers.reports import Reported, WorkerRequest, reported
 
 
 def main(words: Sequence[str], err: TextIO) -> int:
@@ -118,7 +118,7 @@ class Worker:
         self._clock = clock
         self._workers = welcome.workers
         self._drain_seconds = settings.drain_seconds
-        self._to_say: dict[AskedAgain | GatewaysWanted, None] = {}
+        self._to_say: dict[WorkerRequest, None] = {}
         self._has_message = trio.Event()
         self._settled = False
 
@@ -152,6 +152,8 @@ class Worker:
         match message:
             case Registration():
                 await self._place(shared_out(message, self._workers))
+            case OwnIntentions():
+                self.snapshot.own_intentions.publish(message)
             case HandedCredentials() | Policy() | HandedConfirmation() | SourceIntentions() | DenyList():
                 self._publish(message)
             case HandedEndpoints():
@@ -197,12 +199,12 @@ class Worker:
             self._settled = True
             settle()
 
-    async def _send(self, message: Reported | AskedAgain | GatewaysWanted) -> None:
+    async def _send(self, message: Reported | WorkerRequest) -> None:
         await self._channel.send(msgspec.json.encode(message))
 
     # --- requests to the control process ---
 
-    def _say(self, message: AskedAgain | GatewaysWanted) -> None:
+    def _say(self, message: WorkerRequest) -> None:
         self._to_say[message] = None  # a repetition before it is sent is dropped
         self._has_message.set()
 

@@ -20,12 +20,15 @@ import h11
 import trio
 from trio.testing import MockClock
 
+from agent.base.latest import Latest
 from agent.control.endpoints import EndpointWatches
 from agent.observe.events import Journal
 from agent.outbound.candidates import CandidateSearch
 from agent.outbound.upstream_state import UpstreamState
+from agent.snapshot import Snapshot
 from datacenter.http.frame import RawRequest
 from tests.datacenter.world import BEGIN, Site, World, world_b
+from tests.support.agent_parts import registration
 from tests.support.fake_consul import FakeConsul, Scripted
 from tests.support.upstream_doubles import Told, surroundings
 from upstreams.spec import Destination, LocalBind, QueryDestination, ServiceDestination, Upstream
@@ -105,7 +108,7 @@ async def story() -> AsyncIterator[Story]:
     async with trio.open_nursery() as nursery:
         feeds = EndpointWatches(
             Behind(world.dc1).client(nursery),
-            own_datacenter=lambda: "dc1",
+            snapshot=Snapshot(registration=Latest(registration(datacenter="dc1"))),
             clock=clock,
             rng=Random(1),
             events=Journal(io.StringIO(), clock),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 import pytest
 import trio
 from OpenSSL import SSL
 
+from agent.base.incremental import Incremental
 from agent.base.latest import Latest
 from agent.net.dial import DialFailed, DialReason
 from agent.net.handshake import HandshakeFailed, HandshakeReason
 from agent.outbound.outbound import OutboundReason
+from agent.policy.source_intentions import read_own_intentions
 from agent.relay.splice import Ending
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
@@ -142,6 +145,29 @@ async def test_a_denial_on_the_far_side_is_told_as_one() -> None:
         m.policy.publish(deny_all())
         await reset_with(m, OutboundReason.REFUSED_BY_PEER)
         assert m.app.accepts == 0
+
+
+@pytest.mark.parametrize("spoken", [b"", b"GET"])
+async def test_a_denial_on_the_far_side_names_the_rule_on_ours(spoken: bytes) -> None:
+    async with mesh(echo) as m:
+        m.policy.publish(deny_all())
+        rule = {"SourceName": "web", "DestinationName": "db", "Action": "deny"}
+        m.answer_why = Incremental(read_own_intentions([rule], default_allow=False)).run_now()
+        async with await m.connect() as client:
+            with suppress(trio.BrokenResourceError):
+                if spoken:
+                    await client.send_all(spoken)
+                await client.receive_some()
+        finished = await m.web.finished()
+        assert finished.reason is OutboundReason.DENIED_BY_PEER
+        assert "web => db (deny" in finished.rule
+        assert "web => db (deny" in finished.detail
+        assert not m.failures.ejected()  # a denial is no fault of the instance
+        assert m.asked_why == 1
+        async with await m.connect() as client:
+            with pytest.raises(trio.BrokenResourceError):
+                await client.receive_some()
+        assert m.asked_why == 1
 
 
 async def test_after_a_byte_there_is_no_second_try() -> None:

@@ -39,7 +39,7 @@ from agent.outbound.upstream_state import UpstreamState
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import NO_ENTRIES, DenyList
 from agent.policy.http_mode import HttpMode
-from agent.policy.source_intentions import SourceIntentions
+from agent.policy.source_intentions import OwnIntentions, SourceIntentions, unknown_own_intentions
 from agent.relay.relay import Relay
 from agent.snapshot import EndpointSource
 from certs.contexts import Contexts
@@ -106,6 +106,9 @@ class Mesh:
     public: TcpAddress
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NO_ENTRIES))
     outgoing: Latest[SourceIntentions] = field(default_factory=Latest)
+    own_intentions: Latest[OwnIntentions] = field(default_factory=Latest)
+    answer_why: OwnIntentions = unknown_own_intentions("")
+    asked_why: int = 0
     proxy_protocol: bool = False
     underscores: bool = False
     freshness: Freshness = NEVER_TOO_OLD
@@ -116,13 +119,15 @@ class Mesh:
         self.targets = UpstreamState(UPSTREAM, surroundings(self, self.told, loads=self.loads))
 
     def want(self, _upstreams: Iterable[Upstream], /) -> None:
-        """There is one upstream, and its endpoints are given."""
+        pass
+
+    def explain_refusals(self) -> None:
+        self.asked_why += 1
+        self.own_intentions.publish(self.answer_why)
 
     def source(self, _lookup: Lookup, _poll_interval: float | None, /) -> EndpointSource:
-        """The endpoints of the upstream."""
-        return EndpointSource(
-            endpoints=self.endpoints, status=WatchStatus(name="endpoints"), ask_again=lambda: None
-        )
+        status = WatchStatus(name="endpoints")
+        return EndpointSource(endpoints=self.endpoints, status=status, ask_again=lambda: None)
 
     @property
     def failures(self) -> FailureMemory:
@@ -315,6 +320,7 @@ async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5
         ledger=m.web.ledger,
         clock=now,
         handshake_timeout=handshake_timeout,
+        own_intentions=m.own_intentions,
     )
     await serve_outbound(sock, lambda: None, m.targets, shared)
 

@@ -52,6 +52,9 @@ class Lookups:
     def want(self, upstreams: Iterable[Upstream], /) -> None:
         self.wanted.append([str(upstream.destination) for upstream in upstreams])
 
+    def explain_refusals(self) -> None:
+        """Nothing is refused here."""
+
     def source(self, lookup: Lookup, _poll_interval: float | None, /) -> EndpointSource:
         name = str(lookup)
         if name not in self.made:

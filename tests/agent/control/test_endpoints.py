@@ -15,8 +15,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from agent.base.latest import Latest
 from agent.control.endpoints import EndpointWatches
 from agent.observe.events import Journal
+from agent.snapshot import Snapshot
+from certs.spiffe import ServiceId, TrustDomain
+from tests.support.agent_parts import registration
 from tests.support.fake_consul import FakeConsul
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import (
@@ -53,6 +57,7 @@ def clock() -> datetime:
 class Story:
     consul: FakeConsul
     feeds: EndpointWatches
+    snapshot: Snapshot
 
     def asked(self, path: str) -> int:
         return len(self.consul.questions(path))
@@ -65,15 +70,16 @@ async def story() -> AsyncIterator[Story]:
         consul.answer(HEALTH, [entry()], index=5)
         consul.answer(QUERY, {"Service": "db", "Nodes": [entry()], "Datacenter": "dc2", "DNS": {"TTL": ""}})
         consul.answer(GATES, [], index=9)
+        snapshot = Snapshot(registration=Latest(registration(datacenter="dc1")))
         feeds = EndpointWatches(
             consul.client(nursery),
-            own_datacenter=lambda: "dc1",
+            snapshot=snapshot,
             clock=clock,
             rng=Random(1),
             events=Journal(io.StringIO(), clock),
         )
         feeds.start(nursery)
-        yield Story(consul, feeds)
+        yield Story(consul, feeds, snapshot)
         nursery.cancel_scope.cancel()
 
 
@@ -254,3 +260,31 @@ async def test_a_shuffled_answer_is_no_news(autojump_clock: MockClock) -> None:
         told.feeds.want([upstream(NEAR)])
         await trio.sleep(600)
         assert told.feeds.source(NEAR, None).endpoints.version == 1
+
+
+async def test_a_refusal_is_explained_by_one_question_however_often_it_is_met(
+    autojump_clock: MockClock,
+) -> None:
+    async with story() as told:
+        rule = {"SourceName": "web", "DestinationName": "db", "Action": "deny"}
+        told.consul.answer("/v1/connect/intentions/match", {"web": [rule]}, index=3)
+        for _ in range(5):
+            told.feeds.explain_refusals()
+        known = await told.snapshot.own_intentions.first()
+        web = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc1", service="web")
+        db = ServiceId(trust_domain=TrustDomain("x.consul"), datacenter="dc2", service="db")
+        verdict = known.verdict(web, db)
+        assert verdict is not None
+        assert "web => db (deny" in verdict.rule
+        (asked,) = told.consul.questions("/v1/connect/intentions/match")
+        assert asked.query["by"] == "source"
+        told.feeds.explain_refusals()
+        await told.snapshot.own_intentions.newer(1)
+        assert told.asked("/v1/connect/intentions/match") == 2
+
+
+async def test_a_refusal_that_consul_does_not_explain_says_why(autojump_clock: MockClock) -> None:
+    async with story() as told:
+        told.consul.hang("/v1/connect/intentions/match")
+        told.feeds.explain_refusals()
+        assert "not answered within 5 s" in (await told.snapshot.own_intentions.first()).unknown

@@ -5,29 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
-from agent.outbound.outbound import Outbound, serve, server_name
+from agent.outbound.outbound import Outbound, serve
 from agent.relay.relay import Relay
-from certs.spiffe import TrustDomain
 from tests.support.socket_pairs import tcp_pair
 from tests.support.two_sidecars import echo, mesh, now, one
-from upstreams.endpoints import ExpectedIdentity
-
-TRUST_DOMAIN = TrustDomain.parse("11111111-2222-3333-4444-555555555555.consul")
-
-
-@pytest.mark.parametrize(
-    ("expected", "name"),
-    [
-        (ExpectedIdentity(datacenter="dc2", service="db"), "db.default.dc2.internal"),
-        (ExpectedIdentity(datacenter="dc2", service="db", namespace="shop"), "db.shop.dc2.internal"),
-        (
-            ExpectedIdentity(datacenter="dc2", service="db", namespace="shop", partition="east"),
-            "db.shop.east.dc2.internal-v1",
-        ),
-    ],
-)
-def test_the_server_name_is_the_one_mesh_gateways_route_by(expected: ExpectedIdentity, name: str) -> None:
-    assert server_name(expected, TRUST_DOMAIN) == f"{name}.{TRUST_DOMAIN}"
 
 
 @pytest.mark.parametrize("served", [True, False])

@@ -6,7 +6,7 @@ import pytest
 
 from agent.workers.endpoints import HandedSources
 from agent.workers.messages import HandedEndpoints
-from agent.workers.reports import AskedAgain, GatewaysWanted
+from agent.workers.reports import AskedAgain, GatewaysWanted, RefusalsUnexplained
 from tests.upstreams.test_choose import endpoint
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Gateways, Lookup, QueryDestination, ServiceDestination
@@ -66,6 +66,11 @@ def test_gateways_are_wanted_when_they_are_looked_for(feeds: HandedSources, said
     feeds.source(Gateways("dc2"), None)
     feeds.source(QUERY, None)
     assert said == [GatewaysWanted("dc2")]
+
+
+def test_a_refusal_is_explained_by_the_control_process(feeds: HandedSources, said: list[object]) -> None:
+    feeds.explain_refusals()
+    assert said == [RefusalsUnexplained()]
 
 
 def test_what_is_dropped_is_forgotten_unless_it_is_back_under_another_number(feeds: HandedSources) -> None:

@@ -15,7 +15,7 @@ from agent.config.opaque_config import Problem, ProblemReason
 from agent.config.options import LogLevel
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import parse_deny_list
-from agent.policy.source_intentions import parse_outgoing
+from agent.policy.source_intentions import parse_outgoing, unknown_own_intentions
 from agent.workers import messages
 from agent.workers.messages import (
     Finish,
@@ -125,6 +125,7 @@ ORDERS: list[Message] = [
     Verbosity(level=LogLevel.DEBUG),
     Report(number=9, rows=True),
     Finish(),
+    unknown_own_intentions("permission denied"),
     HandedCredentials(
         cert_pem="x",
         key_pem="s3cret",

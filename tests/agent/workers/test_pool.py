@@ -15,11 +15,12 @@ from agent.base.prometheus import text
 from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.consul.watch import AnswerRejected
+from agent.control.endpoints import EndpointWatches
 from agent.net.listeners import Opening
 from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
 from agent.workers.pool import WorkerPool
-from agent.workers.reports import AskedAgain, GatewaysWanted
+from agent.workers.reports import AskedAgain, GatewaysWanted, RefusalsUnexplained
 from agent.workers.supervisor import CEILING_SECONDS, _pause
 from tests.agent.workers.test_listeners import greet
 from tests.support.agent_parts import AgentBench, agent_bench, registration, settings
@@ -146,8 +147,11 @@ def test_the_pause_before_another_try(failures: int, seconds: float) -> None:
     assert _pause(failures) == seconds
 
 
-async def test_endpoints_are_shared_and_asked_for_again(slow_clock: MockClock) -> None:
+async def test_endpoints_are_shared_and_asked_for_again(
+    slow_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = 0
+    explained: list[bool] = []
 
     def ask_again() -> None:
         nonlocal asked
@@ -173,7 +177,9 @@ async def test_endpoints_are_shared_and_asked_for_again(slow_clock: MockClock) -
         b.pool._on_request(AskedAgain(told.number))
         b.pool._on_request(AskedAgain(99))
         b.pool._on_request(GatewaysWanted("dc2"))  # nobody watches yet
-        assert asked == 1
+        monkeypatch.setattr(EndpointWatches, "explain_refusals", lambda _watches: explained.append(True))
+        b.pool._on_request(RefusalsUnexplained())
+        assert asked == len(explained) == 1
         nursery.cancel_scope.cancel()
 
 
