@@ -37,14 +37,15 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "outbound": ("relay", "net", "policy", "connections", "snapshot"),
     "control": ("config", "consul", "policy", "snapshot"),
     "proxy": ("inbound", "outbound", "connections", "net", "relay", "config", "policy", "snapshot"),
+    "overview": (),
     "observe": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
-        *("snapshot", "outbound", "control", "proxy"),
+        *("snapshot", "outbound", "control", "proxy", "overview"),
     ),
     "workers": ("proxy", "observe", "snapshot", "config", "policy", "net", "connections", "relay", "process"),
     "cli": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
-        *("snapshot", "outbound", "control", "proxy", "observe"),
+        *("snapshot", "outbound", "control", "proxy", "overview", "observe"),
     ),
 }
 MOST_FILES = 13  # of a room

@@ -1,4 +1,4 @@
-"""Whether the agent can serve, and what is missing if not: one text per item, for a person."""
+"""Whether the agent can serve, what is missing if not, and the headline of its state; for a person."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from agent.consul.watch import is_gone
 from agent.control.bootstrap import token_remedy
 from agent.control.self_registration import GONE_GRACE
 from agent.observe.agent import Agent
+from agent.overview.headline import Facts
+from agent.overview.headline import headline as line_of
+from upstreams.spec import Upstream
 
 
 def missing(agent: Agent) -> list[str]:
@@ -31,11 +34,49 @@ def missing(agent: Agent) -> list[str]:
 
 
 def headline(agent: Agent) -> str:
-    """Return the agent's state in one line, for the service manager."""
-    pieces = "; ".join(missing(agent))
-    if agent.control.phase is Phase.STARTING:
-        return f"starting: {pieces}"
-    return "; ".join((pieces or "ready", *agent.complaints))
+    """Return the agent's state in one line."""
+    return line_of(facts(agent))
+
+
+def facts(agent: Agent) -> Facts:
+    """Return what the headline is made of, without asking another process."""
+    failing = [status for status in agent.control.statuses() if status.failing is not None]
+    silent = [one.failing_seconds for one in failing if _reason(one) == ConsulReason.UNAVAILABLE]
+    refused = {one.name for one in failing if _reason(one) != ConsulReason.UNAVAILABLE}
+    registration = agent.control.snapshot.registration.value
+    upstreams = () if registration is None else registration.upstreams
+    found = [(str(one.destination), _instances(agent, one)) for one in upstreams]
+    return Facts(
+        phase=agent.control.phase,
+        missing=tuple(missing(agent)),
+        complaints=tuple(agent.complaints),
+        upstreams=len(upstreams),
+        empty=tuple(name for name, count in found if count == 0),
+        unknown=tuple(name for name, count in found if count is None),
+        silent=max(silent, default=None),
+        refused=tuple(sorted(refused)),
+        leaf_left=_leaf_left(agent),
+    )
+
+
+def _reason(status: WatchStatus) -> str:
+    return "" if status.failing is None else str(status.failing.reason)
+
+
+def _instances(agent: Agent, upstream: Upstream) -> int | None:
+    """Return how many instances of any target may be dialled; None before the first answer."""
+    sources = [agent.control.endpoints.source(one, upstream.poll_interval) for one in upstream.targets]
+    known = [source.endpoints.value for source in sources]
+    if all(endpoints is None for endpoints in known):
+        return None
+    return sum(len(tier.endpoints) for endpoints in known if endpoints for tier in endpoints.tiers)
+
+
+def _leaf_left(agent: Agent) -> float | None:
+    contexts = agent.control.snapshot.credentials.value
+    if contexts is None:
+        return None
+    return (contexts.credentials.leaf.not_after - agent.control.clock()).total_seconds()
 
 
 def _credentials(agent: Agent) -> list[str]:

@@ -15,9 +15,10 @@ from agent.control.credentials import CredentialsStatus, RenewalResult, RenewalS
 from agent.observe.agent import Agent
 from agent.observe.explain import answer_inquiry
 from agent.observe.metrics import families
-from agent.observe.readiness import missing
+from agent.observe.readiness import facts
 from agent.observe.server import JSON, Reply, Route, text_reply
 from agent.observe.status import document
+from agent.overview.headline import headline
 
 
 def routes(agent: Agent, drain: Callable[[str], None]) -> Sequence[Route]:
@@ -27,8 +28,8 @@ def routes(agent: Agent, drain: Callable[[str], None]) -> Sequence[Route]:
         return text_reply(200, "live")
 
     async def ready(_body: bytes) -> Reply:
-        pieces = missing(agent)
-        return text_reply(503, "\n".join(pieces)) if pieces else text_reply(200, "ready")
+        now = facts(agent)
+        return text_reply(503 if now.missing else 200, headline(now))
 
     async def metrics(_body: bytes) -> Reply:
         return Reply(content_type=CONTENT_TYPE, body=text(await families(agent)).encode())

@@ -15,11 +15,13 @@ from agent.config.effective import origins
 from agent.config.registration import Registration
 from agent.control import credentials_report
 from agent.observe.agent import Agent
-from agent.observe.readiness import missing
+from agent.observe.readiness import facts
+from agent.overview.headline import headline, health
 from agent.policy.authorize import Policy
 from agent.proxy.report import DataPlaneReport
 
 MOST_ROWS = 1000  # connections in one answer
+SCHEMA = 1  # of the document; raised when a field goes, or changes its meaning, not when one is added
 
 Row = dict[str, object]
 
@@ -27,15 +29,18 @@ Row = dict[str, object]
 async def document(agent: Agent) -> Row:
     """Return the document, as of now."""
     now = agent.control.clock()
-    pieces = missing(agent)
+    state = facts(agent)
     report = await agent.data.report(rows=True)
     workers = {} if report.workers is None else {"workers": report.workers}
     return {
+        "schema": SCHEMA,
+        "headline": headline(state),
+        "health": health(state).value,
         "version": VERSION,
         "pid": os.getpid(),
         "phase": agent.control.phase.value,
-        "ready": not pieces,
-        "missing": pieces,
+        "ready": not state.missing,
+        "missing": state.missing,
         "started": _time(agent.started),
         "uptime_seconds": round(agent.uptime, 3),
         "settings": _settings(agent),

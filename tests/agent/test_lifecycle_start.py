@@ -50,7 +50,7 @@ async def test_a_starting_consul_that_refuses_a_valid_token_is_waited_for(
         await trio.sleep(30)
         (piece,) = [piece for piece in missing(one.bench.agent) if "403" in piece]
         assert "ACL not found; the token needs service:write" in piece
-        assert headline(one.bench.agent).startswith("starting: ")
+        assert headline(one.bench.agent).startswith("starting · ")
         consul.replace(path)
         consul.say(path, granted)
         with trio.fail_after(NEARBY_CEILING):
@@ -92,7 +92,7 @@ async def test_addresses_in_use_at_start_are_tried_again_and_the_rest_served(
         assert answers(kept)
         other.close()
         (tmp_path / "admin").unlink()
-        await one.until(lambda: headline(one.bench.agent) == "ready")
+        await one.until(lambda: headline(one.bench.agent).startswith("serving"))
         assert answers(taken)
         await (await trio.open_unix_socket(str(tmp_path / "admin"))).aclose()
 

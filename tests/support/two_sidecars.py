@@ -54,10 +54,10 @@ from upstreams.spec import Lookup, Upstream, parse_upstream_flag
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 UPSTREAM = parse_upstream_flag("db@dc2:9191")
+NOT_TOLD = unknown_own_intentions("")
 
 
 def now() -> datetime:
-    """Wall time: these tests wait for the kernel anyway."""
     return datetime.now(UTC)
 
 
@@ -107,7 +107,7 @@ class Mesh:
     deny_list: Latest[DenyList] = field(default_factory=lambda: Latest(NO_ENTRIES))
     outgoing: Latest[SourceIntentions] = field(default_factory=Latest)
     own_intentions: Latest[OwnIntentions] = field(default_factory=Latest)
-    answer_why: OwnIntentions = unknown_own_intentions("")
+    answer_why: OwnIntentions = NOT_TOLD
     asked_why: int = 0
     proxy_protocol: bool = False
     underscores: bool = False

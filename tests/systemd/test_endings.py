@@ -64,7 +64,7 @@ def test_a_service_that_is_registered_later_is_waited_for_with_the_reason_in_its
     )
     machine.systemctl("start", "--no-block", "sidecar@late")
     until(lambda: "'late'" in machine.show("sidecar@late", "StatusText") or None, "the reason in STATUS")
-    assert machine.show("sidecar@late", "StatusText").startswith("starting: registration: ")
+    assert machine.show("sidecar@late", "StatusText").startswith("starting · registration: ")
     assert machine.show("sidecar@late", "ActiveState") == "activating"
     mesh.call("dc1", "PUT", "/v1/agent/service/register", LATE)
     until(lambda: machine.show("sidecar@late", "ActiveState") == "active" or None, "a started sidecar")

@@ -70,7 +70,7 @@ async def test_wait_in_vain(nursery: trio.Nursery, tmp_path: Path) -> None:
         ended = await sidecar("wait", "-admin-bind", admin, "-timeout", "0.5")
     assert ended.code == 69
     (line,) = ended.complaints
-    assert line.startswith("sidecar: not ready within 0.5 s: intentions: ")
+    assert line.startswith("sidecar: not ready within 0.5 s: starting · intentions: ")
 
 
 async def test_rotate(nursery: trio.Nursery, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from tests.certs import fitting
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import START, AgentBench, agent_bench, registration
 from tests.support.policies import policy_of
+from upstreams.endpoints import EndpointSet
+from upstreams.spec import parse_upstream_flag
 
 NOBODY = policy_of(None, "web", default_allow=False)
 
@@ -47,7 +49,7 @@ def publish_credentials(bench: AgentBench) -> None:
 async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     bench = agent_bench(nursery)
     assert missing(bench.agent) == ["registration: no answer yet"]
-    assert headline(bench.agent) == "starting: registration: no answer yet"
+    assert headline(bench.agent) == "starting · registration: no answer yet"
     bench.control.start_status.failed(error(), START)
     assert missing(bench.agent) == ["registration: /v1/x answered 500: no"]
     bench.snapshot.registration.publish(registration())
@@ -73,7 +75,7 @@ async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: Mock
     assert missing(bench.agent) == ["listeners: not open yet"]
     bench.control.phase = Phase.SERVING
     assert missing(bench.agent) == []
-    assert headline(bench.agent) == "ready"
+    assert headline(bench.agent) == "serving · Consul silent 0 s · leaf 1 h"
     bench.control.phase = Phase.DRAINING
     assert missing(bench.agent) == ["draining"]
 
@@ -121,3 +123,27 @@ async def test_without_a_public_listener_intentions_do_not_matter(
     publish_credentials(bench)
     bench.control.phase = Phase.SERVING
     assert missing(bench.agent) == []
+
+
+async def test_the_headline_names_upstreams_and_an_outage_of_consul_as_one_cause(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = agent_bench(nursery)
+    upstreams = tuple(parse_upstream_flag(spec) for spec in ("db:9191", "cache@dc2:9192"))
+    bench.snapshot.registration.publish(registration(upstreams=upstreams, public_bind=None))
+    publish_credentials(bench)
+    bench.control.phase = Phase.SERVING
+    for name in ("db", "cache"):
+        bench.consul.hang(f"/v1/health/connect/{name}")
+    bench.control.endpoints.start(nursery)
+    bench.control.endpoints.want(upstreams)
+    line = "serving · 2 of 2 upstreams have no answer yet (db, cache@dc2) · leaf 1 h"
+    assert headline(bench.agent) == line
+    db = bench.control.endpoints.source(upstreams[0].destination, None)
+    db.endpoints.publish(EndpointSet(endpoints=()))
+    for status in bench.control.statuses():
+        status.failed(error(), START)
+    await trio.sleep(28.5)
+    nursery.cancel_scope.cancel()
+    line = "serving · 1 of 2 upstreams has no instance (db) · Consul silent 28 s · leaf 59 min"
+    assert headline(bench.agent) == line
