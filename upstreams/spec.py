@@ -26,6 +26,7 @@ MOST_WARM = 64  # warm connections; each is a connection at the far side too
 WARM_IDLE = 45.0  # seconds a warm one is kept: less than the minute after which many servers close
 
 _QUERY_PREFIX = "prepared_query:"
+_QUERY_LIKE = re.compile(r"prepared[-_]?quer(y|ies)", re.IGNORECASE)
 _UNIX_PREFIX = "unix:"
 _EXAMPLE = "write [prepared_query:]NAME[@DC]:[ADDR:]PORT, as in db@dc2:9191"
 _NAME = re.compile(r"[^\s/@:]+")
@@ -170,6 +171,8 @@ def parse_upstream_flag(text: str) -> Upstream:
     if not separator or not bind:
         raise InvalidUpstream("spec", text, f"there is no port; {_EXAMPLE}")
     name, at, datacenter = target.partition("@")
+    if _QUERY_LIKE.fullmatch(name):  # a service of that name would be bound to the query's name
+        raise InvalidUpstream("spec", text, f"a prepared query begins with {_QUERY_PREFIX}; {_EXAMPLE}")
     _require_name("name", name, text)
     if at:
         _require_name("datacenter", datacenter, text)

@@ -6,8 +6,11 @@ agent.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import trio
 
+from agent.base.address import TcpAddress
 from agent.base.exits import ExitCode
 from agent.cli.console import Console, effective_text, run_usage
 from agent.config.collisions import CHECK
@@ -20,6 +23,7 @@ from agent.control.own_addresses import look_up
 from agent.proxy import upstream_limits
 from upstreams.spec import Upstream
 
+_OWN = ("127.0.0.1", "::1", "localhost")
 SAYS = "validate the settings and print the effective ones with their origins"
 
 
@@ -44,11 +48,28 @@ def main(_name: str, console: Console) -> int:
         console.complain(str(problem))
     if meeting:
         return ExitCode.CONFIGURATION
+    for note in _notes(resolution.settings):
+        console.complain(f"note: {note}")
     console.say(effective_text(resolution.settings.effective()))
     for upstream in resolution.settings.upstream or ():
         console.say(f"\nupstream {upstream}")
         console.say(effective_text(_limits(upstream, resolution.settings)))
     return ExitCode.CLEAN
+
+
+def _notes(settings: Settings) -> Iterator[str]:
+    """Yield what is no mistake in the settings, and may be one of the operator."""
+    if settings.identity is None:
+        yield (
+            "no service is named: `run` needs -sidecar-for ID, -proxy-id ID or -service NAME as well"
+            " (the unit sidecar@NAME gives -sidecar-for NAME)"
+        )
+    for address in settings.admin_bind:
+        if isinstance(address, TcpAddress) and address.host not in _OWN:
+            yield (
+                f"{settings.origins['admin_bind']}: {address} can be reached from the network, and tells"
+                " whatever calls it names and addresses; bind 127.0.0.1 or unix:/path"
+            )
 
 
 async def _meeting(settings: Settings) -> list[Problem]:

@@ -69,6 +69,14 @@ class Option:
         """The name of the flag, without its dash."""
         return self.name.replace("_", "-")
 
+    def texts(self, value: object) -> list[str] | None:
+        """Return a TOML value as the texts that the flag would have; None if its type is wrong."""
+        if self.repeatable and isinstance(value, list):
+            return value if all(isinstance(item, str) for item in value) else None
+        if isinstance(value, bool):
+            return [str(value).lower()]
+        return [str(value)] if isinstance(value, str | int | float) else None
+
     @property
     def variable(self) -> str:
         """The name of the environment variable."""

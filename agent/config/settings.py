@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from agent.config.collisions import ADMIN, CHECK, PUBLIC, without_collisions
 from agent.config.flags import did_you_mean
 from agent.config.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option, ProxyProtocol
 from agent.config.parsers import ConsulAddress
-from agent.config.upstream_tables import read_tables
+from agent.config.upstream_tables import line_of, read_tables
 from agent.policy.narrowing import Narrowing
 from upstreams.spec import Upstream, WanMode, first_of_each_bind
 
@@ -42,10 +42,11 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The source of one value; `place` is the flag, the variable or the file."""
+    """The source of one value; `place` is the flag, the variable or the file, `line` the file's, if known."""
 
     rank: Rank
     place: str = ""
+    line: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.rank.name.lower()} {self.place}".rstrip()
@@ -59,7 +60,10 @@ class Mistake:
     text: str
 
     def __str__(self) -> str:
-        return self.text if self.origin is None else f"{self.origin}: {self.text}"
+        if self.origin is None:
+            return self.text
+        line = f", line {self.origin.line}" if self.origin.line else ""
+        return f"{self.origin}{line}: {self.text}"
 
 
 class IdentityKind(StrEnum):
@@ -196,16 +200,14 @@ def resolve(
 def _from_file(
     path: Path, mistakes: list[Mistake], tables: list[Upstream]
 ) -> dict[str, tuple[Origin, Sequence[str]]]:
-    """Return the settings' texts by name.
-
-    The upstreams, which have settings of their own, go into `tables`.
-    """
+    """Return the settings' texts by name; put the upstreams, with their own settings, into `tables`."""
     import tomllib  # noqa: PLC0415 - many agents have no file
 
     origin = Origin(Rank.FILE, str(path))
     try:
         with path.open("rb") as file:
-            table = tomllib.loads(file.read(MAX_FILE).decode())
+            text = file.read(MAX_FILE).decode()
+        table = tomllib.loads(text)
     except OSError as error:
         mistakes.append(Mistake(origin=origin, text=f"cannot be read: {error.strerror}"))
         return {}
@@ -213,32 +215,30 @@ def _from_file(
         mistakes.append(Mistake(origin=origin, text=f"not TOML: {error}"))
         return {}
     given: dict[str, tuple[Origin, Sequence[str]]] = {}
+
+    def wrong(key: str, said: str) -> None:
+        mistakes.append(Mistake(origin=replace(origin, line=line_of(text, key)), text=said))
+
+    if not text.strip():  # most likely while it is written; comments alone are the sample
+        wrong("", "the file is empty")
     for key, value in table.items():
         if key == "upstreams":
-            found, wrong = read_tables(value)
+            found, said = read_tables(value)
             tables += found
-            mistakes += [Mistake(origin=origin, text=text) for text in wrong]
+            for one in said:
+                wrong(one, one)
             continue
         if key not in BY_NAME:
             hint = did_you_mean(key.replace("-", "_"), [*BY_NAME, "upstreams"])
-            mistakes.append(Mistake(origin=origin, text=f"unknown key {key!r}{hint}"))
+            wrong(key, f"unknown key {key!r}{hint}")
             continue
-        texts = _texts(BY_NAME[key], value)
+        texts = BY_NAME[key].texts(value)
         if texts is None:
             kind = "a list of strings" if BY_NAME[key].repeatable else "a string, a number or a boolean"
-            mistakes.append(Mistake(origin=origin, text=f"{key}: must be {kind}"))
+            wrong(key, f"{key}: must be {kind}")
         else:
-            given[key] = (origin, texts)
+            given[key] = (replace(origin, line=line_of(text, key)), texts)
     return given
-
-
-def _texts(option: Option, value: object) -> list[str] | None:
-    """Return a TOML value as the texts that a flag would have; None if its type is wrong."""
-    if option.repeatable and isinstance(value, list):
-        return value if all(isinstance(item, str) for item in value) else None
-    if isinstance(value, bool):
-        return [str(value).lower()]
-    return [str(value)] if isinstance(value, str | int | float) else None
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Origin, Sequence[str]]]:

@@ -12,12 +12,37 @@ Here an unknown key is a mistake. In a registration it is not, since others may 
 
 from __future__ import annotations
 
+import re
+
 from agent.config.flags import did_you_mean
 from agent.config.opaque_config import ConfigReader
 from agent.config.upstream_config import KEYS, configured
 from upstreams.spec import InvalidUpstream, Upstream, parse_upstream_flag
 
+_PLACE = re.compile(r"(?:upstreams\[(\d+)\]\.?)?(?:failover\[\d+\]\.?)?(\w*)")  # in the text of a mistake
+_HEADER = "[[upstreams]]"
 _TARGET_KEYS = frozenset({"datacenter", "filter", "query", "service"})
+
+
+def line_of(text: str, place: str) -> int | None:
+    """Return the line of a settings file that has a key, counted from 1; None if it is not found.
+
+    `place` is a key, or begins with a place in the tables, as in `upstreams[1].spec`. A key of a nested table
+    is found by its own name.
+    """
+    found = _PLACE.match(place)
+    assert found is not None  # the pattern takes any text
+    lines = [line.strip() for line in text.splitlines()]
+    begin, end = 0, next((place for place, line in enumerate(lines) if line[:1] == "["), len(lines))
+    if found[1] is not None:
+        headers = [place for place, line in enumerate(lines) if line.startswith(_HEADER)]
+        if int(found[1]) >= len(headers):
+            return None  # an inline table
+        begin, end = headers[int(found[1])], next(iter(headers[int(found[1]) + 1 :]), len(lines))
+    key = re.compile(rf"[\"']?{found[2]}[\"']?\s*[=.]")
+    matching = (place for place in range(begin, end) if found[2] and key.match(lines[place]))
+    line = next(matching, begin if found[1] is not None else None)
+    return None if line is None else line + 1
 
 
 def read_tables(value: object) -> tuple[list[Upstream], list[str]]:

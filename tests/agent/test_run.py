@@ -41,7 +41,7 @@ async def test_an_unknown_key_in_the_file(tmp_path: Path) -> None:
     file.write_text('sidecar_for = "web"\ndrain_second = 3\n')
     ended = await sidecar("run", "-config", str(file))
     assert ended.code == 78
-    assert ended.last_words == f"file {file}: unknown key 'drain_second'; did you mean drain_seconds?"
+    assert ended.last_words == f"file {file}, line 2: unknown key 'drain_second'; did you mean drain_seconds?"
 
 
 async def test_a_missing_settings_file() -> None:

@@ -54,7 +54,7 @@ from upstreams.spec import Lookup, Upstream, parse_upstream_flag
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 UPSTREAM = parse_upstream_flag("db@dc2:9191")
-NOT_TOLD = unknown_own_intentions("")
+NOT_TOLD = unknown_own_intentions("no answer in this test")
 
 
 def now() -> datetime:

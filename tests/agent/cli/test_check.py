@@ -121,3 +121,38 @@ def test_a_deny_file_is_read_as_well(tmp_path: Path) -> None:
     assert "deny_file:" in err
     denied.write_text("# nobody\n")
     assert check("-deny-file", str(denied), "-narrow", "web@dc1,dc3")[0] == 0
+
+
+def test_an_empty_file_is_refused_and_the_sample_of_comments_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text(" \n")
+    code, out, err = check(str(file))
+    assert (code, out, err) == (78, "", f"sidecar: file {file}: the file is empty\n")
+    file.write_text("# service = 'web'\n")
+    code, _, err = check(str(file))
+    assert code == 0
+    assert "no service is named: `run` needs -sidecar-for ID" in err
+
+
+def test_mistakes_carry_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text(
+        'sidecar_for = "web"\nupstream = ["preparedquery:db:9191"]\n"log_level" = "loud"\ndrain_secs = 3\n'
+        'listen = "127.0.0.1:9192"\n\n[[upstreams]]\nspec = "db:9192"\n'
+        '[[upstreams]]\nfoo = 1\nspec = "db:9193"\n[[upstreams.failover]]\ndatacentre = "dc2"\n'
+    )
+    code, _, err = check(str(file))
+    assert code == 78
+    found = {
+        line.split(", line ")[1].partition(":")[0]: line for line in err.splitlines() if ", line " in line
+    }
+    assert set(found) == {"2", "3", "4", "10", "13"}
+    assert "a prepared query begins with prepared_query:" in found["2"]
+    assert "drain_seconds" in found["4"]
+
+
+def test_an_admin_endpoint_that_the_network_reaches_is_a_note() -> None:
+    code, _, err = check("-sidecar-for", "web", "-admin-bind", "0.0.0.0:19000", "-admin-bind", "127.0.0.1:1")
+    assert code == 0
+    (line,) = err.splitlines()
+    assert line.startswith("sidecar: note: flag -admin-bind: 0.0.0.0:19000 can be reached from the network")
