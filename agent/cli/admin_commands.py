@@ -1,17 +1,22 @@
-"""`sidecar status`, `wait`, `rotate` and `drain`: requests to a running agent's admin endpoint."""
+"""`sidecar status`, `wait`, `rotate` and `drain`: requests to a running agent's admin endpoint.
+
+Without -admin-bind they look for the instances that systemd started on this machine (agent.cli.instances).
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Any
 
 import trio
 
 from agent.base.address import Address, UnixAddress
-from agent.base.exits import ExitCode
+from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console, flag_usage
-from agent.config.flags import Flag, parse_arguments
+from agent.cli.instances import Instance, instances, named, only
+from agent.config.flags import Arguments, Flag, parse_arguments
 from agent.config.options import BY_NAME, Option
 from agent.config.parsers import parse_bool, parse_seconds
 from agent.consul.http import Client, Dial, Request, RequestFailed, Response
@@ -21,13 +26,17 @@ JSON = Option(name="json", read=parse_bool, says="print the complete answer as J
 TIMEOUT = Option(
     name="timeout", read=parse_seconds, default=60.0, example="SECONDS", says="the longest time to wait"
 )
-_FLAGS = {"status": (ADMIN, JSON), "wait": (ADMIN, TIMEOUT), "rotate": (ADMIN,), "drain": (ADMIN,)}
-_SAYS = {
+FLAGS = {"status": (ADMIN, JSON), "wait": (ADMIN, TIMEOUT), "rotate": (ADMIN,), "drain": (ADMIN,)}
+SAYS = {
     "status": "print the state of a running agent",
     "wait": "exit 0 once the agent is ready, 69 if it is not in time",
     "rotate": "ask Consul for a new leaf now; needs -admin-bind unix:/path",
     "drain": "refuse new callers, let live connections finish, then exit; needs -admin-bind unix:/path",
 }
+FORM = "[INSTANCE]"
+_WHERE = """\
+INSTANCE is the NAME of a unit sidecar@NAME of this machine. Without it and without -admin-bind the command
+goes to the one instance that runs; where there are several, `status` prints each of them."""
 CALL_SECONDS = 10.0
 ROTATE_SECONDS = 20.0  # the agent itself waits 15 for Consul
 _LOOK_SECONDS = 0.2
@@ -35,33 +44,89 @@ _LOOK_SECONDS = 0.2
 
 def main(name: str, console: Console) -> int:
     """Run one of the four commands; return its exit code."""
-    options = _FLAGS[name]
+    options = FLAGS[name]
     arguments = parse_arguments(console.words, [_flag(option) for option in options])
     if arguments.help_wanted:
-        console.say(flag_usage(name, _SAYS[name], {"flags": options}))
+        console.say(f"{flag_usage(name, SAYS[name], {'flags': options}, FORM)}\n\n{_WHERE}")
         return ExitCode.CLEAN
-    mistakes = [*arguments.mistakes, *(f"what is {word!r} for?" for word in arguments.words)]
-    values: dict[str, Any] = {}
-    for option in options:
-        texts = arguments.values.get(option.flag_name) or (console.environ.get(option.variable) or "").split()
-        try:
-            values[option.name] = option.read(texts[0]) if texts else option.default
-        except ValueError as error:
-            mistakes.append(f"-{option.flag_name}: {error}")
+    values, mistakes = _values(options, arguments, console.environ)
     for mistake in mistakes:
         console.complain(mistake)
     if mistakes:
         return ExitCode.USAGE
+    try:
+        if arguments.words:
+            values[ADMIN.name] = named(arguments.words[0]).address
+        if name == "status" and values[ADMIN.name] is None and len(present := instances()) > 1:
+            return trio.run(_status_of_all, console, present, bool(values["json"]))
+        values[ADMIN.name] = values[ADMIN.name] or only(instances())
+    except Exit as error:
+        console.complain(error.message)
+        return error.code
     return trio.run(_talk, name, console, values)
+
+
+def _values(
+    options: Sequence[Option], arguments: Arguments, environ: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the value of each option, and the mistakes. `admin_bind` is None where it was not given."""
+    mistakes = [*arguments.mistakes, *(f"what is {word!r} for?" for word in arguments.words[1:])]
+    values: dict[str, Any] = {}
+    for option in options:
+        texts = arguments.values.get(option.flag_name) or (environ.get(option.variable) or "").split()
+        default = None if option is ADMIN else option.default
+        try:
+            values[option.name] = option.read(texts[0]) if texts else default
+        except ValueError as error:
+            mistakes.append(f"-{option.flag_name}: {error}")
+    if arguments.words and ADMIN.flag_name in arguments.values:
+        word = arguments.words[0]
+        mistakes.append(f"{word!r} and -{ADMIN.flag_name}: only one of them says where the agent is")
+    return values, mistakes
 
 
 def _flag(option: Option) -> Flag:
     return Flag(name=option.flag_name, switch=option.switch)
 
 
+async def _status_of_all(console: Console, present: Sequence[Instance], whole: bool) -> int:
+    """Print the status of each instance under its name; return the worst exit code."""
+    worst, documents = ExitCode.CLEAN, dict[str, Any]()
+    for instance in present:
+        if not whole:
+            console.say(f"{instance.name}:")
+        try:
+            documents[instance.name] = await _document(instance.address)
+        except Exit as error:
+            console.complain(f"{instance.name}: {error.message}")
+            worst = max(worst, error.code)
+            continue
+        if not whole:
+            console.say(indent(summary(documents[instance.name]), "  "))
+    if whole:
+        console.say(json.dumps(documents, indent=2))
+    return worst
+
+
+async def _document(address: Address) -> Mapping[str, Any]:
+    """Return the `/status` of one agent. Raises Exit."""
+    client = Client(unix_or_tcp(address), host="localhost")
+    try:
+        response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
+    except RequestFailed as error:
+        raise Exit(ExitCode.UNAVAILABLE, f"no agent answers at {address} ({error})") from error
+    finally:
+        await client.aclose()
+    if response.status != 200:
+        text = response.body.decode("utf-8", "replace").strip()
+        code = ExitCode.PERMISSION if response.status == 403 else ExitCode.FAILED
+        raise Exit(code, f"the agent answered {response.status}: {text}")
+    document: Mapping[str, Any] = json.loads(response.body)
+    return document
+
+
 async def _talk(name: str, console: Console, values: Mapping[str, Any]) -> int:
-    bind = values["admin_bind"]
-    address: Address = bind[0] if isinstance(bind, tuple) else bind
+    address = values[ADMIN.name]
     client = Client(unix_or_tcp(address), host="localhost")
     try:
         if name == "wait":
@@ -70,7 +135,10 @@ async def _talk(name: str, console: Console, values: Mapping[str, Any]) -> int:
             return await _rotate(console, client)
         if name == "drain":
             return await _drain(console, client)
-        return await _status(console, client, whole=bool(values["json"]))
+        return _print_status(console, await _document(address), whole=bool(values["json"]))
+    except Exit as error:
+        console.complain(error.message)
+        return error.code
     except RequestFailed as error:
         console.complain(f"no agent answers at {address} ({error})")
         return ExitCode.UNAVAILABLE
@@ -89,11 +157,7 @@ def unix_or_tcp(address: Address) -> Dial:
     return dial
 
 
-async def _status(console: Console, client: Client, *, whole: bool) -> int:
-    response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
-    if response.status != 200:
-        return _unexpected(console, response)
-    document = json.loads(response.body)
+def _print_status(console: Console, document: Mapping[str, Any], *, whole: bool) -> int:
     console.say(json.dumps(document, indent=2) if whole else summary(document))
     return ExitCode.CLEAN
 

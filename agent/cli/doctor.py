@@ -33,6 +33,7 @@ from agent.cli.doctor_consul import (
 )
 from agent.cli.doctor_upstreams import Journey, in_order, look_at_upstream
 from agent.cli.findings import Finding, fail, ok, page, skip, warn, worst
+from agent.cli.instances import beside
 from agent.config.effective import from_settings
 from agent.config.flags import parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code, read_settings
@@ -179,7 +180,11 @@ def look_at_deny_file(settings: Settings) -> list[Finding]:
 
 async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:
     """Ask the running agent for its status, if one answers."""
-    address = settings.admin_bind[0]
+    try:
+        address = beside(settings)
+    except Exit as error:
+        findings.append(skip("running agent", error.message))
+        return Running()
     client = Client(unix_or_tcp(address), host="localhost")
     try:
         response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)

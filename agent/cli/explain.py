@@ -13,6 +13,7 @@ import trio
 from agent.base.exits import Exit, ExitCode
 from agent.cli.admin_commands import CALL_SECONDS, unix_or_tcp
 from agent.cli.console import Console, flag_usage
+from agent.cli.instances import beside
 from agent.config.flags import parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code, read_settings
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, Option
@@ -89,7 +90,7 @@ def _inquiry(values: Mapping[str, Sequence[str]]) -> Inquiry:
 
 async def ask_agent(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     """Return the running agent's verdict and its explanation. Raises Exit."""
-    address = settings.admin_bind[0]
+    address = beside(settings)
     client = Client(unix_or_tcp(address), host="localhost")
     body = msgspec.json.encode(inquiry)
     try:

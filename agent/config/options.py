@@ -83,6 +83,8 @@ class Option:
         return self.environment or f"SIDECAR_{self.name.upper()}"
 
 
+ADMIN_ADDRESS = TcpAddress("127.0.0.1", 19000)  # where the admin endpoint is unless a setting says otherwise
+
 WHO = (
     Option(name="sidecar_for", read=parsers.parse_id, environment="CONNECT_SIDECAR_FOR", example="ID",
            says="run beside the service with this id; registration, upstreams and binds come from Consul"),
@@ -135,7 +137,7 @@ CONSUL = (
 )  # fmt: skip
 
 OURS = (
-    Option(name="admin_bind", read=parsers.parse_admin, default=(TcpAddress("127.0.0.1", 19000),),
+    Option(name="admin_bind", read=parsers.parse_admin, default=(ADMIN_ADDRESS,),
            repeatable=True, example="ADDR:PORT|unix:/path",
            says="the admin endpoint; requests that change the agent need a unix socket"),
     Option(name="admin_hosts", read=parsers.parse_text, repeatable=True, example="NAME",

@@ -14,6 +14,7 @@ from typing import Any
 from tests.systemd.boot import Machine, until
 
 PYTHON = "/opt/connect-sidecar/bin/python"
+SIDECAR = "/opt/connect-sidecar/bin/sidecar"
 API = {"dc1": "http://127.0.1.1:8500", "dc2": "http://127.0.2.1:8500"}
 WAN_HOST, PUBLIC_PORT, APP_PORT = "127.0.2.20", 21000, 8080
 UPSTREAM = "http://127.0.0.1:9191"

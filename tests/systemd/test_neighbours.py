@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.systemd.boot import Machine
-from tests.systemd.mesh import CURL, PUBLIC_PORT, PYTHON, WAN_HOST, Mesh, federation, workloads
+from tests.systemd.mesh import CURL, PUBLIC_PORT, PYTHON, SIDECAR, WAN_HOST, Mesh, federation, workloads
 
 pytestmark = pytest.mark.root
 
@@ -107,6 +107,16 @@ def test_root_and_the_operators_group_talk_to_it_and_no_other_user(mesh: Mesh) -
     assert mesh.admin("db", "/ready")[0] == 200
     assert asked(mesh, group) == "200"
     assert asked(mesh) == "000"
+
+
+def test_status_finds_the_instances_that_a_user_may_see_and_names_the_others(mesh: Mesh) -> None:
+    group = mesh.machine.run("getent", "group", "ops").split(":")[2]
+    assert mesh.machine.run(SIDECAR, "status").startswith("serving, ready\n")
+    for groups, code in (("65534", "77"), (f"65534,{group}", "0")):
+        user = f"setpriv --reuid=65534 --regid=65534 --groups={groups}"
+        asked_for = f"{user} {SIDECAR} status db >/dev/null; echo $?"
+        said = mesh.machine.run("bash", "-c", asked_for)
+        assert said.strip() == code
 
 
 @pytest.mark.parametrize("instance", ["web.v2", "a" * 24, "x:y"])

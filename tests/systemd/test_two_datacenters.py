@@ -11,6 +11,7 @@ from tests.systemd.boot import Machine, until
 from tests.systemd.mesh import (
     CURL,
     PUBLIC_PORT,
+    SIDECAR,
     UPSTREAM,
     WAN_HOST,
     Mesh,
@@ -23,7 +24,6 @@ from tests.systemd.mesh import (
 
 pytestmark = pytest.mark.root
 
-SIDECAR = "/opt/connect-sidecar/bin/sidecar"
 HELLO = "hello from db\n"
 
 

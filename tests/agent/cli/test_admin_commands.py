@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import trio
 
 from agent.base.exits import ExitCode
 from agent.cli import admin_commands as clients
+from agent.cli import instances
 from agent.cli.admin_commands import summary
 from agent.cli.console import Console
 from agent.config.parsers import parse_admin
@@ -135,12 +137,13 @@ async def test_wait_for_no_agent(tmp_path: Path) -> None:
 
 
 async def test_wrong_words() -> None:
-    ended = await sidecar("status", "-jsn", "word", "-admin-bind", "nonsense", "stray")
+    ended = await sidecar("status", "-jsn", "word", "-admin-bind", "nonsense", "stray", "another")
     assert ended.code == 64
     assert ended.complaints == [
         "sidecar: unknown flag -jsn; did you mean -json?",
-        "sidecar: what is 'stray' for?",
+        "sidecar: what is 'another' for?",
         "sidecar: -admin-bind: 'nonsense': write ADDR:PORT",
+        "sidecar: 'stray' and -admin-bind: only one of them says where the agent is",
     ]
 
 
@@ -289,3 +292,42 @@ def test_the_page_shows_warm_connections_where_there_are_any() -> None:
     ]
     assert clients._upstream_lines({**upstream, "warm": {**warm, "wanted": 0}}) == [head]
     assert clients._upstream_lines(upstream) == [head]
+
+
+# --- without an address: the instances of this machine ---
+
+
+async def command(name: str, *words: str) -> tuple[int, str, str]:
+    """Run a command in a thread, with its own trio; its code, and what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    console = Console(words=words, environ={}, out=out, err=err)
+    code = await trio.to_thread.run_sync(clients.main, name, console)
+    return code, out.getvalue(), err.getvalue()
+
+
+async def test_commands_find_the_one_instance_and_of_several_the_named(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instances, "RUNTIME", tmp_path)
+    (tmp_path / "web").mkdir()
+    async with beside(nursery, tmp_path / "web") as (life, _):
+        code, out, _ = await command("status")
+        assert (code, out.splitlines()[0]) == (0, "serving, ready")
+        (tmp_path / "db").mkdir()
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(tmp_path / "db" / "admin.sock"))
+        code, out, err = await command("status")
+        assert code == ExitCode.UNAVAILABLE
+        assert out.startswith("db:\nweb:\n  serving, ready\n  identity ")
+        assert err.startswith(f"sidecar: db: no agent answers at unix:{tmp_path}/db/admin.sock ")
+        code, out, _ = await command("status", "-json")
+        assert list(json.loads(out)) == ["web"]
+        code, _, err = await command("drain")
+        assert (code, err) == (64, "sidecar: several instances run here, say which: db, web\n")
+        code, _, err = await command("drain", "web", "-admin-bind", "127.0.0.1:1")
+        assert (code, err) == (
+            64,
+            "sidecar: 'web' and -admin-bind: only one of them says where the agent is\n",
+        )
+        assert (await command("drain", "web"))[0] == 0
+    assert life.code is ExitCode.CLEAN
