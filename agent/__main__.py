@@ -12,43 +12,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent import VERSION
 from agent.base.exits import ExitCode
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """One command: the module whose `main` runs it. `apart`: in another package.
-
-    Its main has two arguments.
-    """
-
-    module: str
-    says: str
-    apart: bool = False
-
-
-COMMANDS = {
-    "run": Command(module="agent.run", says="run the sidecar of a service"),
-    "connect": Command(
-        module="agent.run", says="run, with the flags of `consul connect proxy` or `consul connect envoy`"
-    ),
-    "check": Command(module="agent.cli.check", says="validate the settings, print the effective ones"),
-    "status": Command(module="agent.cli.admin_commands", says="print the state of a running agent"),
-    "wait": Command(module="agent.cli.admin_commands", says="wait until a running agent is ready"),
-    "rotate": Command(module="agent.cli.admin_commands", says="ask Consul for a new leaf now"),
-    "explain": Command(module="agent.cli.explain", says="may this source call that destination, and why"),
-    "doctor": Command(
-        module="agent.cli.doctor", says="check everything that a sidecar needs to serve, line by line"
-    ),
-    "drain": Command(module="agent.cli.admin_commands", says="let a running agent finish and exit"),
-    "datacenter": Command(module="datacenter.__main__", says="run one embedded datacenter", apart=True),
-    "demo": Command(module="datacenter.demo", says="run and prove two datacenters with sidecars", apart=True),
-}
-
-WORKER = "worker"  # started by an agent with `workers`, never by a person
+from agent.cli.commands import COMMANDS, WORKER, Command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,6 +47,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
         *("snapshot", "outbound", "control", "proxy", "overview", "observe"),
     ),
+    "deployment": ("config", "cli"),
 }
 MOST_FILES = 13  # of a room
 
@@ -125,8 +126,10 @@ TESTED_BY = {
     "agent/base/clock.py": "agent/test_run.py",
     "agent/base/watch_status.py": "agent/consul/test_watch.py",
     "agent/base/phase.py": "agent/observe/test_readiness.py",
+    "agent/cli/commands.py": "agent/test_main.py",
     "agent/connections/connection.py": "agent/connections/test_ledger.py",
     "agent/consul/answers.py": "agent/consul/test_api.py",
+    "agent/deployment/flags.py": "agent/deployment/test_manual.py",
     "agent/consul/token.py": "agent/consul/test_connect.py",
     "agent/observe/agent.py": "agent/observe/test_status.py",
     "agent/http1/request.py": "agent/policy/test_http_match.py",

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("agent", "certs", "upstreams", "datacenter")
+UNITS = {".service", ".socket", ".target", ".toml", ".conf"}  # of `systemd`, which are in `agent/deployment`
 DATA = {".py", ".typed", ".cnf"}  # README.md of a room is for readers of the source
 SOURCE_URL = "https://git.example/mesh/connect-sidecar"
 LINK = re.compile(r"\]\(([^)]*)\)")
@@ -46,6 +47,10 @@ def test_every_file_of_the_rooms_is_in_the_wheel(wheel: Path) -> None:
         for room in ROOMS
         for path in (ROOT / room).rglob("*")
         if path.suffix in DATA
+    } | {
+        f"agent/deployment/systemd/{path.name}"
+        for path in (ROOT / "systemd").iterdir()
+        if path.suffix in UNITS
     }
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -57,7 +62,8 @@ def test_every_file_of_the_rooms_is_in_the_wheel(wheel: Path) -> None:
 def test_the_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    asked = "import agent; from agent.__main__ import main; print(agent.__file__); main(['version'])"
+    asked = "import agent; from agent.__main__ import main; print(agent.__file__)"
+    asked += "; main(['version']); main(['units'])"
     ended = subprocess.run(
         [sys.executable, "-c", asked],
         cwd=tmp_path,
@@ -67,7 +73,8 @@ def test_the_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> Non
         text=True,
     )
     version = Parser().parsestr(metadata(wheel))["Version"]
-    assert ended.stdout.splitlines() == [str(tmp_path / "agent" / "__init__.py"), f"sidecar {version}"]
+    assert ended.stdout.splitlines()[:2] == [str(tmp_path / "agent" / "__init__.py"), f"sidecar {version}"]
+    assert "\nsidecar@.service " in ended.stdout
 
 
 def test_the_index_page_links_to_the_repository(wheel: Path) -> None:

@@ -17,6 +17,13 @@ usage: sidecar COMMAND [FLAGS]        one dash or two; -flag value or -flag=valu
 `sidecar help COMMAND` lists its flags.
 """
 
+RUN_GROUPS = {
+    "which service to run beside": WHO,
+    "Consul": CONSUL,
+    "the agent itself": (CONFIG, *OURS),
+    "policy": POLICY,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
@@ -62,19 +69,14 @@ def flag_usage(command: str, says: str, groups: Mapping[str, Sequence[Option]], 
         lines += ["", f"{title}:"]
         for option in options:
             lines += [f"  -{option.flag_name} {option.example}".rstrip(), f"        {option.says}"]
-            lines.append(f"        {option.variable}{_default(option)}")
+            if not option.flag_only:
+                lines.append(f"        {option.variable}{default_text(option)}")
     return "\n".join(lines)
 
 
 def run_usage(command: str, says: str, form: str = "") -> str:
     """Return the help of a command that takes the flags of `run`."""
-    groups = {
-        "which service to run beside": WHO,
-        "Consul": CONSUL,
-        "the agent itself": (CONFIG, *OURS),
-        "policy": POLICY,
-    }
-    return flag_usage(command, says, groups, form)
+    return flag_usage(command, says, RUN_GROUPS, form)
 
 
 def effective_text(rows: Sequence[tuple[str, str, Origin]]) -> str:
@@ -83,7 +85,8 @@ def effective_text(rows: Sequence[tuple[str, str, Origin]]) -> str:
     return "\n".join(f"{f'{name} = {value}':{min(width, 60)}}  # {origin}" for name, value, origin in rows)
 
 
-def _default(option: Option) -> str:
+def default_text(option: Option) -> str:
+    """Return `, default VALUE`, or nothing where there is none to say."""
     if option.default is None or option.switch:
         return ""
     shown = option.default[0] if isinstance(option.default, tuple) else option.default

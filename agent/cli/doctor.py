@@ -22,7 +22,7 @@ from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.base.undecodable import UNDECODABLE
 from agent.cli.admin_commands import CALL_SECONDS, JSON, unix_or_tcp
-from agent.cli.console import Console, run_usage
+from agent.cli.console import RUN_GROUPS, Console, flag_usage
 from agent.cli.doctor_consul import (
     Examination,
     look_at_consul,
@@ -51,6 +51,7 @@ from certs.contexts import build_contexts
 from upstreams.spec import LOOPBACK, Bind, LocalBind
 
 SAYS = "check everything this sidecar needs to serve, one line each"
+GROUPS = {**RUN_GROUPS, "the output": (JSON,)}
 FEW_FILES = 4096  # each connection takes two: enough for about two thousand
 
 
@@ -96,7 +97,7 @@ def main(_name: str, console: Console) -> int:
     flags = (*RUN_FLAGS, JSON.flag)
     resolution = read_settings(console.words, console.environ, flags=flags)
     if resolution is None:
-        console.say(run_usage("doctor", SAYS))
+        console.say(flag_usage("doctor", SAYS, GROUPS))
         return ExitCode.CLEAN
     settings = resolution.settings
     if settings is None:

@@ -39,29 +39,32 @@ _CODES = {
 }
 SAYS = "say whether this source may call that destination, and by which rule; exit 0 allowed, 1 denied"
 
-_ASK = (
-    Option(name="source", read=parse_text, example="SERVICE[@DC]",
+ASK = (
+    Option(name="source", read=parse_text, flag_only=True, example="SERVICE[@DC]",
            says="the caller; a SPIFFE ID is taken too"),
-    Option(name="destination", read=parse_text, example="SERVICE[@DC]",
+    Option(name="destination", read=parse_text, flag_only=True, example="SERVICE[@DC]",
            says="the service called; with -running this is the sidecar's own service"),
-    Option(name="method", read=parse_text, example="GET", says="the method of an HTTP request; with -path"),
-    Option(name="path", read=parse_text, example="/x", says="the path of an HTTP request"),
-    Option(name="header", read=parse_text, example="'Name: value'", repeatable=True,
+    Option(name="method", read=parse_text, flag_only=True, example="GET",
+           says="the method of an HTTP request; with -path"),
+    Option(name="path", read=parse_text, flag_only=True, example="/x", says="the path of an HTTP request"),
+    Option(name="header", read=parse_text, flag_only=True, example="'Name: value'", repeatable=True,
            says="a header of the HTTP request"),
-    Option(name="serial", read=parse_text, example="0a:7f", says="the serial of the caller's certificate"),
-    Option(name="running", read=parse_bool, says="ask the running agent (-admin-bind) instead of Consul"),
+    Option(name="serial", read=parse_text, flag_only=True, example="0a:7f",
+           says="the serial of the caller's certificate"),
+    Option(name="running", read=parse_bool, flag_only=True,
+           says="ask the running agent (-admin-bind) instead of Consul"),
 )  # fmt: skip
+GROUPS = {"the question": ASK, "Consul": CONSUL, "settings": (CONFIG, *OURS, *POLICY)}
 
 
 def main(_name: str, console: Console) -> int:
     """Print the explanation; return 0 for allowed, 1 for denied."""
-    flags = [option.flag for option in _ASK]
+    flags = [option.flag for option in ASK]
     resolution = read_settings(
         console.words, console.environ, flags=(*RUN_FLAGS, *flags), identity_required=False
     )
     if resolution is None:
-        groups = {"the question": _ASK, "Consul": CONSUL, "settings": (CONFIG, *OURS, *POLICY)}
-        console.say(flag_usage("explain", SAYS, groups))
+        console.say(flag_usage("explain", SAYS, GROUPS))
         return ExitCode.CLEAN
     if resolution.settings is None:
         console.complain_of(resolution.mistakes)

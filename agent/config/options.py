@@ -52,12 +52,18 @@ class Option:
     environment: str = ""
     example: str = ""
     repeatable: bool = False
+    flag_only: bool = False  # neither variable nor key
     secret: bool = False  # errors of `read` quote nothing of it
 
     @property
     def switch(self) -> bool:
         """Whether the flag takes no value."""
         return self.read is parsers.parse_bool
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values there are to choose from; empty where there are no fixed ones."""
+        return self.read.values if isinstance(self.read, parsers.OneOf) else ()
 
     @property
     def flag(self) -> Flag:
@@ -148,7 +154,7 @@ OURS = (
            says="how long callers are still accepted after SIGTERM, once Consul sends no more (default 3)"),
     Option(name="expired_peer_grace", read=parsers.parse_grace, default=0.0, example="SECONDS|never",
            says="how long a connection may outlive its peer's certificate before it is closed"),
-    Option(name="wan_addresses", read=parsers.one_of(WanMode), default=WanMode.AUTO, example="MODE",
+    Option(name="wan_addresses", read=parsers.OneOf(WanMode), default=WanMode.AUTO, example="MODE",
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
     Option(name="max_connections", read=parsers.parse_count, default=0, example="N",
            says="the most live connections of one listener; 0: only the limit of open files applies"),
@@ -156,9 +162,9 @@ OURS = (
            says="the most connections of one listener in their handshake; 0: no limit"),
     Option(name="workers", read=parsers.parse_workers, default=1, example="N",
            says="processes that serve connections; 1: this one; more: that many besides, for more cores"),
-    Option(name="log_level", read=parsers.one_of(LogLevel), default=LogLevel.INFO, example="LEVEL",
+    Option(name="log_level", read=parsers.OneOf(LogLevel), default=LogLevel.INFO, example="LEVEL",
            says="debug, info, warn or error"),
-    Option(name="log_format", read=parsers.one_of(LogFormat), default=LogFormat.TEXT, example="FORMAT",
+    Option(name="log_format", read=parsers.OneOf(LogFormat), default=LogFormat.TEXT, example="FORMAT",
            says="text or json"),
 )  # fmt: skip
 
@@ -177,7 +183,7 @@ POLICY = (
            says="refuse to start with -audit: a guard for production"),
     Option(name="connection_log", read=parsers.parse_bool, default=False,
            says="log every connection, also one that ends in order"),
-    Option(name="proxy_protocol", read=parsers.one_of(ProxyProtocol), default=ProxyProtocol.OFF,
+    Option(name="proxy_protocol", read=parsers.OneOf(ProxyProtocol), default=ProxyProtocol.OFF,
            example="off|v2", says="send the app the caller's SPIFFE ID in a PROXY protocol header"),
 )  # fmt: skip
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
 from upstreams.spec import LOOPBACK
@@ -140,16 +139,23 @@ def parse_token(text: str) -> str:
     return text
 
 
-def one_of(kind: type[E]) -> Callable[[str], E]:
-    """Return a parser for the values of an enumeration."""
+@dataclass(frozen=True, slots=True)
+class OneOf(Generic[E]):
+    """A parser for the values of an enumeration."""
 
-    def read(text: str) -> E:
+    kind: type[E]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Every value there is."""
+        return tuple(self.kind)
+
+    def __call__(self, text: str) -> E:
+        """Return the value; raises ValueError with all of them."""
         try:
-            return kind(text)
+            return self.kind(text)
         except ValueError:
-            raise ValueError(f"{text!r} is not one of {', '.join(kind)}") from None
-
-    return read
+            raise ValueError(f"{text!r} is not one of {', '.join(self.kind)}") from None
 
 
 def parse_file(text: str) -> Path:

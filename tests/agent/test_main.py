@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import VERSION
-from agent.__main__ import COMMANDS, main
+from agent.__main__ import main
+from agent.cli.commands import COMMANDS
 from tests.support.agent_process import sidecar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,9 @@ def test_it_lists_its_commands(words: list[str], capsys: pytest.CaptureFixture[s
     assert all(f"\n  {name} " in out for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["run", "connect", "check", "status", "wait", "drain"])
+@pytest.mark.parametrize(
+    "command", ["run", "connect", "check", "status", "wait", "drain", "units", "manual", "completion"]
+)
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", command]) == 0
     assert capsys.readouterr().out.startswith(f"usage: sidecar {command} ")

@@ -41,6 +41,7 @@ if [ "$PYTHON_PREFIX" != /usr ]; then
 fi
 ln -s "$home/$PYTHON_NAME" "$prefix/bin/python"
 printf 'home = %s\ninclude-system-site-packages = false\n' "$home" >"$prefix/pyvenv.cfg"
+ln -s "$CHECKOUT/systemd" /opt/packages/systemd  # where the link in agent/deployment leads
 mount -t overlay -o "lowerdir=/opt/packages:$SITE_PACKAGES" overlay "$site"
 for package in agent certs upstreams datacenter; do
   mount --bind "$CHECKOUT/$package" "$site/$package"
@@ -65,7 +66,7 @@ for unit in {basic,sysinit,sockets,timers,paths,slices,shutdown,umount,final}.ta
   cp -L "/usr/lib/systemd/system/$unit" "$units/"
 done
 ln -s ../systemd-journald.socket ../systemd-journald-dev-log.socket "$units/sockets.target.wants/"
-cp "$CHECKOUT"/systemd/*.service "$CHECKOUT"/systemd/*.socket "$units/"
+cp "$CHECKOUT"/systemd/*.{service,socket,target} "$units/"
 mkdir -p /etc/systemd/{journald,system}.conf.d /etc/connect-sidecar
 # A Python with a shared library of its own finds it by a path the units cannot see, and would take another's.
 cat >/etc/systemd/system.conf.d/private.conf <<CONF

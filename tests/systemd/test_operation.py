@@ -65,3 +65,28 @@ def test_an_operators_start_is_never_refused(mesh: Mesh) -> None:
 def status(mesh: Mesh) -> str:
     """The STATUS of the sidecar of web."""
     return mesh.machine.show("sidecar@web", "StatusText")
+
+
+def test_the_target_speaks_to_all_instances(mesh: Mesh) -> None:
+    machine = mesh.machine
+    for name in ("web", "db"):
+        machine.start(f"sidecar@{name}")
+    before = {name: mesh.pid(name) for name in ("web", "db")}
+    machine.systemctl("enable", "--runtime", "sidecar@web", "sidecar@db")
+    machine.write(SETTINGS, f'{machine.outside(SETTINGS).read_text()}upstream = ["db@dc2:9193"]\n')
+    machine.systemctl("start", "sidecar.target")
+    machine.systemctl("reload", "sidecar.target")
+    open_port = "</dev/tcp/127.0.0.1/9193 && echo open"
+    until(lambda: machine.run("bash", "-c", open_port, check=False) or None, "the new upstream")
+    assert {name: mesh.pid(name) for name in ("web", "db")} == before
+    machine.systemctl("restart", "sidecar.target")
+    assert all(mesh.pid(name) not in (0, before[name]) for name in ("web", "db"))
+    for verb, state in (("stop", "inactive"), ("start", "active")):
+        machine.systemctl(verb, "sidecar.target")
+        for name in ("web", "db"):
+            becomes(machine, f"sidecar@{name}", state)
+
+
+def becomes(machine: Machine, unit: str, state: str) -> None:
+    """Wait until the unit is in this state."""
+    until(lambda: machine.show(unit, "ActiveState") == state or None, f"{unit} {state}")

@@ -122,7 +122,7 @@ def test_no_addresses(read: object, text: str) -> None:
 
 
 def test_one_of_an_enumeration_lists_the_others() -> None:
-    read = parsers.one_of(LogLevel)
+    read = parsers.OneOf(LogLevel)
     assert read("warn") is LogLevel.WARN
     with pytest.raises(ValueError, match="'loud' is not one of debug, info, warn, error"):
         read("loud")
