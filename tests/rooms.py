@@ -26,6 +26,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "process": (),
     "h2": (),
     "relay": (),
+    "tunnel": ("h2", "relay"),
     "http1": (),
     "policy": ("http1",),
     "net": ("relay",),
@@ -120,6 +121,7 @@ ONLY_FOR = {
 
 # Tables and shapes that have no behaviour of their own, and the test of what reads them.
 TESTED_BY = {
+    "agent/tunnel/leg.py": "agent/tunnel/test_tunnel.py",
     "agent/h2/core.py": "agent/h2/test_connection.py",
     "agent/h2/faults.py": "agent/h2/test_control.py",
     "agent/h2/stream.py": "agent/h2/test_connection.py",
