@@ -34,6 +34,7 @@ from agent.control.self_registration import (
     leave_seconds,
 )
 from agent.net.bind import BindFailed, Bound, address_of, bind
+from agent.net.kept import KeptSockets
 from agent.net.listeners import RETRY_SECONDS
 from agent.observe.agent import Agent
 from agent.observe.readiness import headline, missing
@@ -55,6 +56,7 @@ class Lifecycle:
     agent: Agent
     notifier: Notifier
     read: Callable[[], Resolution | None] = lambda: None  # the settings, anew
+    kept: KeptSockets = field(default_factory=KeptSockets)
     on_ready: Callable[[], None] = lambda: None
     _drain: trio.Event = field(default_factory=trio.Event)
     _hurry: trio.Event = field(default_factory=trio.Event)
@@ -84,6 +86,7 @@ class Lifecycle:
             finally:
                 for bound in self._admin:
                     bound.close()
+                self.kept.close()
             watches.cancel_scope.cancel()
         return code
 
@@ -177,6 +180,7 @@ class Lifecycle:
         self.agent.control.phase = Phase.SERVING
         self.agent.log.ready(seconds)
         self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
+        self.kept.forget_rest()
         self.on_ready()
 
     # --- serve ---
@@ -251,9 +255,11 @@ class Lifecycle:
         agent.control.admin_at = [*(address_of(one.sock) for one in self._admin), *agent.admin_problems]
 
     async def _bind_one(self, address: Address) -> Bound:
-        bound = await bind(address, ADMIN, ADMIN_MODE)
+        kept = await self.kept.take(address, ADMIN)
+        bound = kept[0] if kept else await bind(address, ADMIN, ADMIN_MODE)
         self._admin.append(bound)  # to be closed at the end, whatever becomes of it
         bound.listen()
+        self.kept.keep(bound)
         self.agent.admin_problems.pop(address, None)
         self.agent.admin_addresses.append(bound.address)
         return bound

@@ -20,6 +20,7 @@ from agent.net.accept import AdmissionEvents, Handler, accept_all
 from agent.net.admission import Admission
 from agent.net.bind import BindFailed, Bound, adopt, bind
 from agent.net.inherited import SocketComplaint
+from agent.net.kept import KeptSockets
 from agent.net.own_listeners import OwnListeners
 from agent.net.shortage import first_kept
 from upstreams.spec import LOOPBACK, Bind
@@ -72,8 +73,9 @@ class Listeners:
 
     shareable = False  # whether other processes may have sockets at the same addresses
 
-    def __init__(self, events: ListenerEvents) -> None:
+    def __init__(self, events: ListenerEvents, kept: KeptSockets | None = None) -> None:
         self.events = events
+        self.kept = kept or KeptSockets()
         self._loops: trio.Nursery  # set by `serve_in`
         self._connections: trio.Nursery
         self._openings: dict[ListenerKey, Opening] = {}
@@ -152,7 +154,17 @@ class Listeners:
                     await self.add(key, opening)
 
     async def close(self, key: ListenerKey) -> None:
-        """Close a listener. When this returns its address is free; its connections continue."""
+        """Close a listener that is not wanted any more. When this returns its address is free.
+
+        Its connections continue.
+        """
+        opening = self._openings.get(key)
+        if opening is not None:
+            self.kept.forget(opening.bound)
+        await self.stop(key)
+
+    async def stop(self, key: ListenerKey) -> None:
+        """Accept no more callers; those of a kept socket wait for the service's next process."""
         opening = self._openings.pop(key, None)
         if opening is not None:
             await _stop(opening)
@@ -163,14 +175,15 @@ class Listeners:
             if opening.ended is None:
                 release(opening)
 
-    async def close_all(self) -> None:
-        """Close every listener."""
+    async def stop_all(self) -> None:
+        """Accept no more callers anywhere, as the end of the process."""
         for key in list(self._openings):
-            await self.close(key)
+            await self.stop(key)
 
     def _start(self, _key: ListenerKey, opening: Opening) -> None:
         for bound in opening.bound:
             bound.listen()
+            self.kept.keep(bound)
         opening.listening = True
         opening.ended = trio.Event()
         self._loops.start_soon(self._accept, opening, opening.ended)
@@ -209,14 +222,19 @@ class Listeners:
         place = places[0]
         if place is not None and None not in places:
             try:
-                opening.bound = [*opening.bound, await bind(place, CHECK, shareable=self.shareable)]
+                opening.bound = [*opening.bound, *await self._had(place, CHECK)]
             except BindFailed as error:
                 self.events.listening_failed(CHECK, str(error))
 
     async def _bound(self, opening: Opening) -> list[Bound]:
         if opening.inherited:
             return [adopt(sock, opening.purpose) for sock in opening.inherited]
-        return [await bind(opening.address, opening.purpose, opening.mode, shareable=self.shareable)]
+        return await self._had(opening.address, opening.purpose, opening.mode)
+
+    async def _had(self, address: Address, purpose: str, mode: int | None = None) -> list[Bound]:
+        """Return the sockets that are kept at an address, or else a new one."""
+        kept = await self.kept.take(address, purpose)
+        return kept or [await bind(address, purpose, mode, shareable=self.shareable)]
 
 
 async def _stop(opening: Opening) -> None:

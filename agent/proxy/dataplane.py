@@ -29,6 +29,7 @@ from agent.connections.records import CloseReason
 from agent.inbound import inbound
 from agent.net.admission import Slot
 from agent.net.inherited import InheritedSockets
+from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerEvents, Listeners
 from agent.outbound import outbound
 from agent.outbound.upstream_state import TargetEvents, UpstreamState
@@ -110,6 +111,7 @@ class LocalDataPlane:
         rng: Random,
         inherited: InheritedSockets | None = None,
         listeners: Listeners | None = None,
+        kept: KeptSockets | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.settings = settings
@@ -133,7 +135,7 @@ class LocalDataPlane:
             outgoing=snapshot.source_intentions,
         )
         self.ledger.on_opened = self._reauthorizer.opened
-        listeners = Listeners(events) if listeners is None else listeners
+        listeners = Listeners(events, kept) if listeners is None else listeners
         for address in settings.admin_bind:
             listeners.own.reserve(address, ADMIN)
         self.reconciler = reconciler(
@@ -242,7 +244,7 @@ class LocalDataPlane:
         await keep_warm(self.reconciler.upstreams, self.snapshot, self._clock, self._rng, self._events)
 
     async def close_public(self) -> None:
-        await self.reconciler.listeners.close(PUBLIC)
+        await self.reconciler.listeners.stop(PUBLIC)
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):
@@ -254,7 +256,7 @@ class LocalDataPlane:
 
     async def cut(self) -> int:
         """Close every listener and every connection; return how many connections there were."""
-        await self.reconciler.listeners.close_all()
+        await self.reconciler.listeners.stop_all()
         cut = self.ledger.close_all(CloseReason.DRAIN_DEADLINE)
         with trio.move_on_after(CUT_SECONDS):
             await self.ledger.empty()

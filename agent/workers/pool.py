@@ -27,6 +27,7 @@ from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
 from agent.net.bind import BindFailed
 from agent.net.inherited import InheritedSockets
+from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerKey
 from agent.proxy.dataplane import DataPlaneEvents
 from agent.proxy.reconcile import PUBLIC, reconciler
@@ -99,6 +100,7 @@ class WorkerPool:
         rng: Random,
         spawn: Spawn,
         inherited: InheritedSockets | None = None,
+        kept: KeptSockets | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._sources = sources
@@ -109,7 +111,7 @@ class WorkerPool:
         self._shared: dict[int, tuple[EndpointSource, Callable[[], None]]] = {}
         self._ledger = Ledger(clock, events)  # stays empty: the workers have the connections
         self._publisher = Publisher()
-        self._listeners = SharedListeners(events, self._publisher)
+        self._listeners = SharedListeners(events, self._publisher, workers=settings.workers, kept=kept)
         self.reconciler = reconciler(
             snapshot=snapshot,
             settings=settings,
@@ -177,7 +179,7 @@ class WorkerPool:
             kept.begin(Where.TASK, "listeners", self._listeners.retry_failed)
 
     async def close_public(self) -> None:
-        await self._listeners.close(PUBLIC)
+        await self._listeners.stop(PUBLIC)
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):
@@ -186,7 +188,7 @@ class WorkerPool:
                 if not any(report.live for report in reports.values()):
                     break
                 await trio.sleep(LOOK_SECONDS)
-        await self._listeners.close_all()
+        await self._listeners.stop_all()
         return await self._supervisor.finish()
 
     async def report(self, *, rows: bool) -> DataPlaneReport:

@@ -66,7 +66,7 @@ async def bench(
             inherited=inherited or InheritedSockets(),
         )
         yield made, connections
-        await listeners.close_all()
+        await listeners.stop_all()
         connections.cancel_scope.cancel()
 
 
