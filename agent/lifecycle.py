@@ -42,10 +42,16 @@ from agent.observe.routes import routes
 from agent.observe.server import Admin
 from agent.process.memory import give_back
 from agent.process.systemd import Notifier
+from agent.proxy.dataplane import outlasted
 
 ADMIN_MODE = 0o600
+# The unit has SIGUSR1 for a restart (RestartKillSignal=), where the next process takes the listeners over.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 LOOK_SECONDS = 1.0  # the interval of readiness checks, for the log and the service manager
 MORE_SECONDS = 30.0  # by which each message extends the service manager's start timeout
+LAST_SECONDS = (
+    2.0  # of the drain of a process that is replaced: callers wait so long at most for the next one
+)
 END_SECONDS = 20.0  # after the drain, for whatever is cut and for the workers to be gone
 
 
@@ -61,6 +67,7 @@ class Lifecycle:
     _drain: trio.Event = field(default_factory=trio.Event)
     _hurry: trio.Event = field(default_factory=trio.Event)
     _why: str = ""
+    _replaced: bool = False  # the next process of the service takes the listeners over
     _admin: list[Bound] = field(default_factory=list)
 
     async def run(self) -> ExitCode:
@@ -90,12 +97,15 @@ class Lifecycle:
             watches.cancel_scope.cancel()
         return code
 
-    def drain(self, why: str) -> None:
-        """Begin the drain; a second call ends the agent at once."""
+    def drain(self, why: str, *, replaced: bool = False) -> None:
+        """Begin the drain; a second call ends the agent at once.
+
+        `replaced`: another process of the service is started when this one has ended.
+        """
         if self._drain.is_set():
             self._hurry.set()
             return
-        self._why = why
+        self._why, self._replaced = why, replaced and self.kept.active
         self.agent.control.phase = Phase.DRAINING
         self._drain.set()
 
@@ -288,27 +298,36 @@ class Lifecycle:
                 self.agent.admin_problems[address] = str(error)
 
     async def _hear_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
                     self.reload()
                 else:
-                    self.drain(signal.Signals(number).name)
+                    self.drain(signal.Signals(number).name, replaced=number == signal.SIGUSR1)
 
     # --- end ---
 
     async def _end(self, registration: Registration) -> ExitCode:
         agent, seconds = self.agent, self.agent.control.settings.drain_seconds
         self.notifier.stopping(GOODBYE_SECONDS + self._leave_seconds() + seconds + END_SECONDS)
-        async with trio.open_nursery() as leaving:
-            leaving.start_soon(_cancel_on, self._hurry, leaving)
-            await contained(agent.log, Where.TASK, "our presence in Consul", self._leave, registration)
-            leaving.cancel_scope.cancel()
+        if not self._replaced:
+            async with trio.open_nursery() as leaving:
+                leaving.start_soon(_cancel_on, self._hurry, leaving)
+                await contained(agent.log, Where.TASK, "our presence in Consul", self._leave, registration)
+                leaving.cancel_scope.cancel()
         agent.log.draining(self._why, agent.data.live(), seconds)
-        await agent.data.close_public()
-        cut = await agent.data.drain(seconds, self._hurry)
+        until = trio.current_time() + seconds
+        await (self._outlast(seconds) if self._replaced else agent.data.close_public())
+        cut = await agent.data.drain(max(0.0, until - trio.current_time()), self._hurry)
         agent.log.drained(cut)
         return ExitCode.FAILED if cut else ExitCode.CLEAN
+
+    async def _outlast(self, seconds: float) -> None:
+        """Serve who comes while connections from before end; then callers wait for the next process."""
+        data = self.agent.data
+        data.hand_over()
+        await outlasted(data, max(0.0, seconds - LAST_SECONDS), self._hurry)
+        await data.close_listeners()
 
     async def _leave(self, registration: Registration) -> None:
         """Have Consul send no more callers, and accept those who come until that is known to all."""

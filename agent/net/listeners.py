@@ -80,6 +80,7 @@ class Listeners:
         self._connections: trio.Nursery
         self._openings: dict[ListenerKey, Opening] = {}
         self._open = False
+        self.successor = False  # whether another process of the service takes the kept sockets over
         self.own = OwnListeners()
 
     def serve_in(self, loops: trio.Nursery, connections: trio.Nursery) -> Self:
@@ -154,19 +155,14 @@ class Listeners:
                     await self.add(key, opening)
 
     async def close(self, key: ListenerKey) -> None:
-        """Close a listener that is not wanted any more. When this returns its address is free.
+        """Close a listener; its connections continue. When this returns its address is free.
 
-        Its connections continue.
+        With a `successor` the address is not free: who connects waits for that process.
         """
-        opening = self._openings.get(key)
-        if opening is not None:
-            self.kept.forget(opening.bound)
-        await self.stop(key)
-
-    async def stop(self, key: ListenerKey) -> None:
-        """Accept no more callers; those of a kept socket wait for the service's next process."""
         opening = self._openings.pop(key, None)
         if opening is not None:
+            if not self.successor:
+                self.kept.forget(opening.bound)
             await _stop(opening)
 
     def release(self) -> None:
@@ -175,10 +171,10 @@ class Listeners:
             if opening.ended is None:
                 release(opening)
 
-    async def stop_all(self) -> None:
-        """Accept no more callers anywhere, as the end of the process."""
+    async def close_all(self) -> None:
+        """Close every listener."""
         for key in list(self._openings):
-            await self.stop(key)
+            await self.close(key)
 
     def _start(self, _key: ListenerKey, opening: Opening) -> None:
         for bound in opening.bound:

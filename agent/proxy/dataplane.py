@@ -40,6 +40,7 @@ from agent.proxy.report import DataPlaneReport, report
 from agent.relay.relay import Relay
 from agent.snapshot import EndpointSources, Snapshot
 
+LOOK_SECONDS = 0.1  # the interval at which a drain looks for connections from before it
 CUT_SECONDS = 5.0  # for tasks of connections that were cut to end
 STEPS = 4  # handshake steps before every other task runs, where requests are judged: some 2 ms of work
 
@@ -74,6 +75,12 @@ class DataPlane(Protocol):
 
     async def close_public(self) -> None:
         """Accept no more callers from the mesh."""
+
+    def hand_over(self) -> None:
+        """From now on leave listeners that are closed to another process of the service."""
+
+    async def close_listeners(self) -> None:
+        """Accept no more callers."""
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         """Wait for the last connection, at most `seconds` or until `hurry`; return how many were cut."""
@@ -244,7 +251,13 @@ class LocalDataPlane:
         await keep_warm(self.reconciler.upstreams, self.snapshot, self._clock, self._rng, self._events)
 
     async def close_public(self) -> None:
-        await self.reconciler.listeners.stop(PUBLIC)
+        await self.reconciler.listeners.close(PUBLIC)
+
+    def hand_over(self) -> None:
+        self.reconciler.listeners.successor = True
+
+    async def close_listeners(self) -> None:
+        await self.reconciler.listeners.close_all()
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):
@@ -256,7 +269,7 @@ class LocalDataPlane:
 
     async def cut(self) -> int:
         """Close every listener and every connection; return how many connections there were."""
-        await self.reconciler.listeners.stop_all()
+        await self.reconciler.listeners.close_all()
         cut = self.ledger.close_all(CloseReason.DRAIN_DEADLINE)
         with trio.move_on_after(CUT_SECONDS):
             await self.ledger.empty()
@@ -283,6 +296,17 @@ class LocalDataPlane:
 
     def take_level(self, level: LogLevel, /) -> None:
         pass  # `Agent.log` is this process's own log, which the route has set already
+
+
+async def outlasted(data: DataPlane, seconds: float, hurry: trio.Event) -> None:
+    """Wait until each connection of now has ended, at most `seconds` or until `hurry`."""
+    began = trio.current_time()
+    with trio.move_on_after(seconds):
+        while not hurry.is_set():
+            report = await data.report(rows=False)
+            if not report.live or report.oldest_seconds < trio.current_time() - began:
+                break
+            await trio.sleep(LOOK_SECONDS)
 
 
 async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:

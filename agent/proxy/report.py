@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+import trio
 
 from agent.base.containment import Where
 from agent.base.prometheus import Family, counter, gauge
@@ -35,6 +36,7 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a data plane. The rows are those of `/status`, and empty unless asked for."""
 
     live: int
+    oldest_seconds: float = 0.0  # the age of the oldest live connection
     resident_bytes: int
     metrics: list[Family]
     counters: Row
@@ -53,6 +55,7 @@ def report(
     live = ledger.live()
     bare = DataPlaneReport(
         live=len(live),
+        oldest_seconds=trio.current_time() - live[0].began if live else 0.0,
         resident_bytes=resident_bytes(),
         metrics=[*_families(ledger, upstreams), _internal_errors(errors)],
         counters={**_counters(ledger), "internal_errors": dict(errors)},

@@ -57,21 +57,19 @@ class SharedListeners(Listeners):
     def give_up(self, slot: int) -> None:
         """Close a slot's sockets, so that the kernel sends no callers to a worker that is down."""
         for key in [key for key in self._of if key[1] == slot]:
-            self._forget(key)
+            self._close(self._of.pop(key))
+            opening = self._openings[key[0]]
+            opening.bound = [bound for bound in opening.bound if bound.sock.fileno() != -1]
 
     async def close(self, key: ListenerKey) -> None:
-        """Close a listener that is not wanted any more, here and in the workers."""
-        for own in [own for own in self._of if own[0] == key]:
-            self._forget(own)
-        await super().close(key)
-
-    async def stop(self, key: ListenerKey) -> None:
-        """Accept no more callers from a listener, here and in the workers."""
+        """Close a listener, here and in the workers."""
         opening = self._openings.pop(key, None)
         if opening is not None:
             self._publisher.withdraw((HandedSockets, key))
             for own in [own for own in self._of if own[0] == key]:
-                _close(self._of.pop(own))
+                self._close(self._of.pop(own))
+            if not self.successor:
+                self.kept.forget(opening.bound)
             for bound in _said(opening) if opening.listening else ():
                 self.events.listening_ended(bound.purpose, bound.address)
             release(opening)
@@ -90,13 +88,11 @@ class SharedListeners(Listeners):
     def _slot(self, bound: Bound) -> int:
         return slot_of(bound.kept) % self._workers
 
-    def _forget(self, own: tuple[ListenerKey, int]) -> None:
-        sockets = self._of.pop(own)
-        self.kept.forget(sockets)
-        _close(sockets)
-        opening = self._openings.get(own[0])
-        if opening is not None:
-            opening.bound = [bound for bound in opening.bound if bound.sock.fileno() != -1]
+    def _close(self, sockets: Sequence[Bound]) -> None:
+        if not self.successor:
+            self.kept.forget(sockets)
+        for bound in sockets:
+            bound.close()
 
     async def _had(self, address: Address, purpose: str, mode: int | None = None) -> list[Bound]:
         """Return the sockets that are kept at an address, or else a new one. Raises BindFailed."""
@@ -220,8 +216,3 @@ def _is_shareable(bound: Bound) -> bool:
     if bound.sock.family == socket.AF_UNIX:
         return False
     return bool(bound.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
-
-
-def _close(sockets: Sequence[Bound]) -> None:
-    for bound in sockets:
-        bound.close()

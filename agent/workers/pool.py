@@ -179,7 +179,13 @@ class WorkerPool:
             kept.begin(Where.TASK, "listeners", self._listeners.retry_failed)
 
     async def close_public(self) -> None:
-        await self._listeners.stop(PUBLIC)
+        await self._listeners.close(PUBLIC)
+
+    def hand_over(self) -> None:
+        self._listeners.successor = True
+
+    async def close_listeners(self) -> None:
+        await self._listeners.close_all()
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):
@@ -188,7 +194,7 @@ class WorkerPool:
                 if not any(report.live for report in reports.values()):
                     break
                 await trio.sleep(LOOK_SECONDS)
-        await self._listeners.stop_all()
+        await self._listeners.close_all()
         return await self._supervisor.finish()
 
     async def report(self, *, rows: bool) -> DataPlaneReport:

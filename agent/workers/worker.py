@@ -241,7 +241,7 @@ class Worker:
         return await self.data.cut()
 
     async def _close_listeners(self) -> None:
-        await self._listeners.stop_all()
+        await self._listeners.close_all()
         self._listeners.close_handed()
 
 

@@ -125,6 +125,11 @@ class Machine:
         """What a unit has written."""
         return self.run("journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={unit}")
 
+    def journal_of_run(self, invocation: str) -> str:
+        """What a unit has written in one of its runs, by the InvocationID of it."""
+        only = f"_SYSTEMD_INVOCATION_ID={invocation}"
+        return self.run("journalctl", "--no-pager", "--quiet", "--output=cat", only)
+
     def at_priority(self, unit: str, priority: str) -> list[str]:
         """Return the lines of a unit that the journal has at this priority (journalctl(1), `-p`)."""
         only = f"--priority={priority}..{priority}"

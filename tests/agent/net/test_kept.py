@@ -79,7 +79,7 @@ async def test_what_is_not_wanted_any_more_is_closed_everywhere(store: Store) ->
         sockets.forget([again])
         again.close()
         assert not connects(there)
-        assert store.kept == sockets.all() == {}
+        assert (store.kept, sockets.all()) == ({}, {})
 
 
 async def test_what_no_listener_has_taken_is_given_up(store: Store) -> None:

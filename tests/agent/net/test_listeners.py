@@ -73,7 +73,7 @@ async def bench(kept: KeptSockets | None = None) -> AsyncIterator[Bench]:
         heard = Heard()
         made = Bench(Listeners(heard, kept).serve_in(loops, connections), heard)
         yield made
-        await made.listeners.stop_all()
+        await made.listeners.close_all()
         connections.cancel_scope.cancel()
 
 
@@ -262,7 +262,7 @@ async def test_a_unix_socket_needs_no_second_address(tmp_path: Path) -> None:
         assert opening.addresses == [f"unix:{tmp_path}/s"]
 
 
-async def test_a_listener_that_is_stopped_is_kept_and_one_that_is_closed_is_not() -> None:
+async def test_a_listener_is_left_to_a_successor_and_closed_without_one() -> None:
     store = Store()
     with store.process() as kept:
         async with bench(kept) as b:
@@ -270,6 +270,7 @@ async def test_a_listener_that_is_stopped_is_kept_and_one_that_is_closed_is_not(
             assert store.kept == {}  # who connects before it is open is refused, as without a store
             b.listeners.open()
             port = b.port("a")
+            b.listeners.successor = True
     assert not refuses(port)
     with store.process() as kept:
         async with bench(kept) as b:

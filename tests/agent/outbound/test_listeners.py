@@ -66,7 +66,7 @@ async def bench(
             inherited=inherited or InheritedSockets(),
         )
         yield made, connections
-        await listeners.stop_all()
+        await listeners.close_all()
         connections.cancel_scope.cancel()
 
 

@@ -75,7 +75,7 @@ async def begun(
         agent.snapshot.registration.publish(effective)
         loops.start_soon(following.follow)
         yield Bench(agent, following, upstreams)
-        await following.listeners.stop_all()
+        await following.listeners.close_all()
         loops.cancel_scope.cancel()
 
 

@@ -57,7 +57,7 @@ async def controlled(kept: KeptSockets | None = None, workers: int = 2) -> Async
     async with trio.open_nursery() as nursery:
         made = Control(nursery, kept, workers)
         yield made
-        await made.listeners.stop_all()
+        await made.listeners.close_all()
         nursery.cancel_scope.cancel()
 
 
@@ -66,7 +66,7 @@ async def worker() -> AsyncIterator[HandedListeners]:
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
         made = HandedListeners(Heard()).serve_in(loops, connections)
         yield made
-        await made.stop_all()
+        await made.close_all()
         made.close_handed()
         connections.cancel_scope.cancel()
 
@@ -201,6 +201,7 @@ async def test_the_sockets_of_each_worker_are_kept_and_go_to_the_same_worker_of_
             c.listeners.open()
             before = [inode(c.listeners.sockets("a", slot)[0]) for slot in (0, 1)]
             there = TcpAddress(*c.listeners.sockets("a", 0)[0].getsockname())
+            c.listeners.successor = True
     for workers in (2, 1, 3):
         with store.process() as kept:
             async with controlled(kept, workers) as c:
@@ -212,6 +213,7 @@ async def test_the_sockets_of_each_worker_are_kept_and_go_to_the_same_worker_of_
                 else:
                     assert [numbers[0] for numbers in found[:2]] == before
                 assert c.heard.told == [("listening", "x")]
+                c.listeners.successor = True
     with store.process() as kept:
         async with controlled(kept, 3) as c:
             await c.listeners.bind("a", opening(there))
