@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from tests.contract.chains import new_key
-from tests.contract.federation import consul_binary
+from tests.contract.federation import consul_binary, consul_version
 from tests.interop.mixed import PAIRS, Kind, MixedMesh, Pair, mixed_mesh, until
 
 pytestmark = [
@@ -29,10 +29,11 @@ PERMISSIONS = [
     {"Action": "allow", "HTTP": {"PathPrefix": "/public", "Methods": ["GET"]}},
     {"Action": "deny", "HTTP": {"PathPrefix": "/"}},
 ]
-JUDGES = (
-    Kind.OURS,
-    Kind.ENVOY,
-)  # Consul's own proxy reads no request, and denies where there are permissions
+# Consul's own proxy reads no request, and denies where there are permissions.
+JUDGES = (Kind.OURS, Kind.ENVOY)
+# Consul's own proxy, 1.10.12 and 1.18, goes on admitting an Envoy that it has admitted before, for Envoy
+# resumes its session and the verdict is taken at the full handshake only (docs/migrating.md).
+OBEYED = [pair for pair in PAIRS if (pair.caller, pair.callee) != (Kind.ENVOY, Kind.BUILT_IN)]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,10 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MixedMesh]:
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MixedMesh]:
     """The mesh over HTTP, once every pair answers; then the permissions are written."""
+    binary = consul_binary()
+    assert binary
+    if consul_version(binary) < (1, 18):
+        pytest.skip("today's Envoy takes no HTTP listener in the form of this old Consul")
     with mixed_mesh(tmp_path_factory.mktemp("mixed-http"), "http") as made:
         for pair in PAIRS:
             until(partial(made.answers, pair, "/admin", 200), f"an answer of {pair}")
@@ -65,8 +70,8 @@ def test_the_instance_of_the_datacenter_that_was_asked_for_answers(mesh: MixedMe
 def test_a_denial_in_the_primary_holds_in_both_datacenters_and_for_no_other_caller(
     mesh: MixedMesh, caller: Kind, callee: Kind
 ) -> None:
-    denied = [pair for pair in PAIRS if (pair.caller, pair.callee) == (caller, callee)]
-    others = [pair for pair in PAIRS if pair.callee is callee and pair not in denied]
+    denied = [pair for pair in OBEYED if (pair.caller, pair.callee) == (caller, callee)]
+    others = [pair for pair in PAIRS if pair.callee is callee and pair.caller is not caller]
     mesh.intend(f"web-{caller}", f"db-{callee}", Action="deny")
     try:
         for pair in denied:
@@ -84,7 +89,7 @@ def test_permissions_decide_about_each_request(judged: MixedMesh, pair: Pair) ->
     assert judged.get(pair, "/public/page") == 200
 
 
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.callee not in JUDGES], ids=str)
+@pytest.mark.parametrize("pair", [pair for pair in OBEYED if pair.callee not in JUDGES], ids=str)
 def test_a_proxy_that_reads_no_request_admits_none_where_there_are_permissions(
     judged: MixedMesh, pair: Pair
 ) -> None:

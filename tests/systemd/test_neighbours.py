@@ -127,7 +127,8 @@ def test_an_instance_whose_name_makes_no_user_is_not_started(machine: Machine, i
 
 
 def test_an_instance_with_an_odd_name_is_given_a_user_in_a_drop_in(machine: Machine) -> None:
-    machine.add_unit("sidecar@web.v2.service.d/user.conf", OTHER_USER)
-    machine.start("sidecar@web.v2")
-    pid = machine.show("sidecar@web.v2", "MainPID")
+    machine.add_unit("sidecar@web.v3.service.d/user.conf", OTHER_USER)
+    machine.write("/etc/connect-sidecar/web.v3.toml", "")
+    machine.start("sidecar@web.v3")
+    pid = machine.show("sidecar@web.v3", "MainPID")
     assert machine.run("ps", "-o", "user:32=", "-p", pid).strip() == "sidecar-web-v2"
