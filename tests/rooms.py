@@ -26,7 +26,6 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "process": (),
     "h2": (),
     "relay": (),
-    "tunnel": ("h2", "relay"),
     "http1": (),
     "policy": ("http1",),
     "net": ("relay",),
@@ -44,9 +43,10 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
         *("snapshot", "outbound", "control", "proxy", "overview"),
     ),
     "workers": ("proxy", "observe", "snapshot", "config", "policy", "net", "connections", "relay", "process"),
+    "path": ("relay", "net", "policy", "outbound", "overview"),
     "cli": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
-        *("snapshot", "outbound", "control", "proxy", "overview", "observe"),
+        *("snapshot", "outbound", "control", "proxy", "overview", "observe", "path"),
     ),
     "deployment": ("config", "cli"),
 }
@@ -121,7 +121,6 @@ ONLY_FOR = {
 
 # Tables and shapes that have no behaviour of their own, and the test of what reads them.
 TESTED_BY = {
-    "agent/tunnel/leg.py": "agent/tunnel/test_tunnel.py",
     "agent/h2/core.py": "agent/h2/test_connection.py",
     "agent/h2/faults.py": "agent/h2/test_control.py",
     "agent/h2/stream.py": "agent/h2/test_connection.py",
