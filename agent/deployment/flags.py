@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from agent.cli import admin_commands, check, connect, doctor, explain, ping
 from agent.cli.commands import COMMANDS
 from agent.cli.console import RUN_GROUPS
-from agent.config.options import Option
+from agent.config.options import LogLevel, Option
 from agent.deployment import units
 
 PAGES = ("sidecar", "sidecar.toml")
@@ -50,6 +50,9 @@ def usages() -> dict[str, Usage]:
     }
     for name, options in admin_commands.FLAGS.items():
         found[name] = Usage(
-            says=admin_commands.SAYS[name], form=admin_commands.form_of(name), groups={"flags": options}
+            says=admin_commands.SAYS[name],
+            form=admin_commands.form_of(name),
+            groups={"flags": options},
+            words=tuple(LogLevel) if name == "log-level" else (),
         )
     return {name: found.get(name, Usage(says=command.says)) for name, command in COMMANDS.items()}
