@@ -38,8 +38,8 @@ from agent.net.kept import KeptSockets
 from agent.net.listeners import RETRY_SECONDS
 from agent.observe.agent import Agent
 from agent.observe.readiness import headline, missing
-from agent.observe.routes import routes
 from agent.observe.server import Admin
+from agent.page.routes import every_route
 from agent.process.memory import give_back
 from agent.process.systemd import Notifier
 from agent.proxy.dataplane import outlasted
@@ -275,8 +275,8 @@ class Lifecycle:
         return bound
 
     def _serve_admin(self, kept: Kept) -> None:
-        agent = self.agent
-        admin = Admin(routes(agent, self.drain), agent.log, agent.control.settings.admin_hosts or ())
+        agent, hosts = self.agent, self.agent.control.settings.admin_hosts or ()
+        admin = Admin(every_route(agent, self.drain, kept), agent.log, hosts)
         for bound in self._admin:
             self._serve_at(bound, admin, kept)
         for address in agent.admin_problems:

@@ -42,6 +42,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
         *("snapshot", "outbound", "control", "proxy", "overview"),
     ),
+    "page": ("relay", "observe"),
     "workers": ("proxy", "observe", "snapshot", "config", "policy", "net", "connections", "relay", "process"),
     "path": ("relay", "net", "policy", "outbound", "overview"),
     "cli": (

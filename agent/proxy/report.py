@@ -147,6 +147,7 @@ def _counters(ledger: Ledger) -> Row:
     return {
         "endings": endings,
         "attempts_failed": dict(ledger.failed_attempts()),
+        "calls": _calls(ledger),
         "requests": dict(ledger.requests()),
         "audited": dict(ledger.audits()),
         "probes": ledger.probes,
@@ -155,6 +156,27 @@ def _counters(ledger: Ledger) -> Row:
             for direction in Direction
         },
     }
+
+
+def _calls(ledger: Ledger) -> dict[str, Mapping[str, int]]:
+    """Return ended connections by direction and other end, and by verdict."""
+    return {
+        f"{direction.value} {name}": verdicts
+        for direction in Direction
+        for name, verdicts in ledger.calls.counts(direction).items()
+    }
+
+
+def _call_family(ledger: Ledger) -> Family:
+    """Return ended connections by the other end's service and datacenter, and by verdict."""
+    family = counter("sidecar_calls_total", "Ended connections, by caller or upstream, and verdict.")
+    for direction in Direction:
+        for name, verdicts in ledger.calls.counts(direction).items():
+            service, _, datacenter = name.rpartition("@") if "@" in name else (name, "", "")
+            for verdict, count in sorted(verdicts.items()):
+                labels = {"service": service, "datacenter": datacenter, "verdict": verdict}
+                family.add(count, direction=direction.value, **labels)
+    return family
 
 
 def _connection_families(ledger: Ledger) -> Iterator[Family]:
@@ -178,7 +200,8 @@ def _connection_families(ledger: Ledger) -> Iterator[Family]:
     for reason, count in sorted(ledger.audits().items()):
         audited.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks, which count as no caller and no refusal.")
-    yield from (live, moved, ended, attempts, requests, audited, probes.add(ledger.probes))
+    yield from (live, moved, ended, _call_family(ledger), attempts, requests, audited)
+    yield probes.add(ledger.probes)
 
 
 def _listener_families(listeners: Listeners) -> Iterator[Family]:
