@@ -41,9 +41,6 @@ from upstreams.spec import Destination, Gateways, QueryDestination, Upstream, Wa
 MOST_WAYS = 3  # candidates tried of one target
 
 _ODD = {
-    AddressWarning.MIXED_PAIR: (
-        "Consul answers the address of one pair, the port of another; see translate_wan_addrs"
-    ),
     AddressWarning.PRIVATE_ADDRESS: (
         "register tagged_addresses.wan, or see that this address is reached from here"
     ),
@@ -165,7 +162,7 @@ async def _try(subject: str, way: Candidate, upstream: Upstream, journey: Journe
         remedy = "register an address, or tagged_addresses.wan, for that instance"
         return [fail(subject, str(error), remedy)]
     address, odd = dialled(way, dialling), doubt(way.hop, dialling)
-    findings = [] if odd is None else [warn(subject, f"{odd.value}: {address}", _ODD[odd])]
+    findings = [] if odd is None or odd.avoided else [warn(subject, f"{odd.value}: {address}", _ODD[odd])]
     if journey.contexts is None:
         return [*findings, skip(subject, f"{address} is not dialled: there is no leaf to show")]
     try:

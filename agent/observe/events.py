@@ -256,9 +256,9 @@ class Journal(WatchJournal):
     def doubted(
         self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
     ) -> None:
-        """An address looks wrong and is dialled all the same; logged once for each address."""
+        """An answered address looks wrong; logged once for each address."""
         self.write(
-            LogLevel.WARN,
+            LogLevel.INFO if found.avoided else LogLevel.WARN,
             "upstream.address_doubt",
             upstream=str(upstream.destination),
             endpoint=str(endpoint),

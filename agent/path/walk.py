@@ -103,7 +103,7 @@ async def take(walk: Walk, way: Candidate, trip: Trip, tried: int = 0) -> bool:
     others = f", after {tried} that failed" if tried else ""
     odd = doubt(way.hop, dialling)
     text = f"{dialled(way, dialling)} of {way}{others}"
-    if odd is None:
+    if odd is None or odd.avoided:
         walk.green(Name.ADDRESS, text)
     else:
         walk.amber(Name.ADDRESS, f"{text}; looks wrong ({odd.value})")

@@ -134,10 +134,18 @@ async def test_there_is_no_instance(nursery: trio.Nursery) -> None:
 
 
 async def test_an_odd_address_and_no_leaf(nursery: trio.Nursery) -> None:
+    afar = instance(2, Address="10.0.0.9") | {
+        "Node": {"Node": "n2", "Datacenter": "dc2", "Address": "10.0.0.9"}
+    }
+    told = await look(nursery, None, afar)
+    assert [one.state for one in told] == [State.SKIP, State.WARN, State.SKIP]
+    assert told[1].found.startswith("private_address: 10.0.0.9:2")
+
+
+async def test_a_pair_that_others_would_mix_is_no_warning(nursery: trio.Nursery) -> None:
     tagged = {"lan": {"Address": "127.0.0.1", "Port": 1}, "wan": {"Address": "192.0.2.1", "Port": 2}}
     told = await look(nursery, None, instance(2, TaggedAddresses=tagged))
-    assert [one.state for one in told] == [State.SKIP, State.WARN, State.SKIP]
-    assert told[1].found.startswith("mixed_pair: 127.0.0.1:2")
+    assert [one.state for one in told] == [State.SKIP, State.SKIP]
 
 
 async def test_the_lookup_is_refused(nursery: trio.Nursery) -> None:
