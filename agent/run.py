@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import traceback
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -26,6 +26,11 @@ from agent.consul.connect import consul_of
 from agent.consul.token import TokenSource
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.plane import ControlPlane
+from agent.handover import memory
+from agent.handover.keep import StateKeeper
+from agent.handover.memory import Memory
+from agent.handover.resume import Resume
+from agent.handover.sealed_file import sealed_file
 from agent.lifecycle import Lifecycle
 from agent.net.bind import address_of
 from agent.net.inherited import InheritedSockets
@@ -49,32 +54,44 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     handed = Handed.of(inherited_descriptors(environ, os.getpid()), manager)
     try:
         agent = assemble(_valid(resolution, console), console, now, environ, handed)
+        state = _state(agent, handed)
     except Exit as error:
         Journal(console.err, now, form=resolution.log_format).exiting(error.code, error.message)
         return error.code
     for note in (*console.notes, *resolution.notes):
         agent.log.note(note)
     read = partial(read_settings, console.words, console.environ)
-    life = Lifecycle(agent=agent, notifier=manager, kept=handed.kept, read=read, on_ready=settle)
+    life = Lifecycle(agent=agent, notifier=manager, kept=handed.kept, state=state, read=read, on_ready=settle)
     return _live(life)
+
+
+def _state(agent: Agent, handed: Handed) -> StateKeeper:
+    """Return the keeper of the state, with what the last run has left. Raises Exit for a wrong secret."""
+    control, settings = agent.control, agent.control.settings
+    resume = Resume(control=control, events=agent.log, clock=now, on_refused=handed.kept.forget_rest)
+    file = sealed_file(settings.state_dir, settings.state_key_file)
+    resume.read(handed.memory, file)
+    agent.last_run = resume
+    return StateKeeper(control=control, memory=handed.memory, file=file, resume=resume)
 
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """The sockets that the service manager has handed over: those of socket units, and those it has kept."""
+    """What the service manager has handed over: sockets of socket units, what it has kept of the last run."""
 
     inherited: InheritedSockets
     kept: KeptSockets
+    memory: Memory
 
     @classmethod
-    def of(cls, descriptors: Iterable[tuple[str, int]], manager: Notifier) -> Self:
-        """Take the sockets among the descriptors."""
+    def of(cls, descriptors: Sequence[tuple[str, int]], manager: Notifier) -> Self:
+        """Tell the descriptors apart by their names."""
+        store = manager if manager.listening else None
         named = [(one.name, one.sock) for one in sockets_among(descriptors)]
         return cls(
             InheritedSockets(one for one in named if not one[0].startswith(PREFIX)),
-            KeptSockets(
-                (one for one in named if one[0].startswith(PREFIX)), manager if manager.listening else None
-            ),
+            KeptSockets((one for one in named if one[0].startswith(PREFIX)), store),
+            Memory((one for one in descriptors if one[0].startswith(memory.PREFIX)), store),
         )
 
 

@@ -45,6 +45,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "page": ("relay", "observe"),
     "workers": ("proxy", "observe", "snapshot", "config", "policy", "net", "connections", "relay", "process"),
     "path": ("relay", "net", "policy", "outbound", "overview"),
+    "handover": ("net", "config", "policy", "control", "workers"),
     "cli": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
         *("snapshot", "outbound", "control", "proxy", "overview", "observe", "path"),

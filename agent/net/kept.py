@@ -8,8 +8,8 @@ there, since a socket that stays in the store goes on taking callers.
 
 from __future__ import annotations
 
-import hashlib
 import socket
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -114,7 +114,7 @@ def name_of(bound: Bound, slot: int = 0) -> str:
     name = f"{PREFIX}{slot}-{quote(bound.address)}-{bound.inode}"
     if len(name) <= MOST_NAME:
         return name
-    return f"{PREFIX}{slot}-{hashlib.sha256(bound.address.encode()).hexdigest()}-{bound.inode}"
+    return f"{PREFIX}{slot}-{zlib.crc32(bound.address.encode()):08x}-{bound.inode}"
 
 
 def slot_of(name: str) -> int:

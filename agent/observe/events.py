@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TextIO
 
 from agent.base.clock import Clock
@@ -83,6 +83,18 @@ class Journal(WatchJournal):
     def unready(self, missing: Sequence[str]) -> None:
         """The agent could serve, and lacks something now."""
         self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
+
+    def state_resumed(self, values: str, at: datetime) -> None:
+        """Consul does not answer: these values are of the last run, confirmed `at` (docs/failures.md)."""
+        self.write(LogLevel.WARN, "state.resumed", values=values, at=at.isoformat(timespec="seconds"))
+
+    def state_confirmed(self) -> None:
+        """Consul has answered for every value that was of the last run."""
+        self.write(LogLevel.INFO, "state.confirmed")
+
+    def state_unusable(self, reason: str, detail: str) -> None:
+        """The state of the last run is not used."""
+        self.write(LogLevel.WARN, "state.unusable", reason=reason, detail=detail)
 
     def leaving(self, why: str, seconds: float) -> None:
         """Consul sends no more callers to the agent, which accepts them for another `seconds`."""
