@@ -24,6 +24,7 @@ from upstreams.spec import without_brackets
 
 GATEWAY_KIND = "mesh-gateway"
 MOST_WEIGHT = 65535  # Consul's own bound
+TUNNEL_KEY = "connect_sidecar_tunnel"  # in a proxy's Config; whatever else stands there is not ours to read
 PIECE = 50  # instances read in one step: about a millisecond
 
 _TTL = re.compile(r"(?P<number>\d+)(?P<unit>ms|s|m|h)", re.ASCII)  # one number and unit; "" is no hint
@@ -49,6 +50,7 @@ class _WeightsAnswer(msgspec.Struct, frozen=True, rename="pascal"):
 
 class _ProxyAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     destination_service_name: str = ""
+    config: object = None  # any JSON
 
 
 class _ConnectAnswer(msgspec.Struct, frozen=True, rename="pascal"):
@@ -245,7 +247,14 @@ def _endpoint(entry: _Entry, name: str) -> Endpoint:
         node_tagged={tag: without_brackets(host) for tag, host in (node.tagged_addresses or {}).items()},
         weight=_weight(weights.passing if status is Status.PASSING else weights.warning),
         status=status,
+        tunnels=_offers_tunnels(service.proxy),
     )
+
+
+def _offers_tunnels(proxy: _ProxyAnswer | None) -> bool:
+    """Return whether the instance's sidecar takes tunnels; any value but true is no offer."""
+    config = proxy.config if proxy is not None else None
+    return isinstance(config, dict) and config.get(TUNNEL_KEY) is True
 
 
 def _port(answered: int) -> int:

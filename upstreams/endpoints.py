@@ -88,6 +88,7 @@ class Endpoint:
     node_tagged: Mapping[str, str]
     weight: int
     status: Status
+    tunnels: bool = False  # its registration offers tunnels
 
     @property
     def odds(self) -> float:

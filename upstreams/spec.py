@@ -131,12 +131,19 @@ class WanMode(StrEnum):
     NEVER = "never"  # one flat network: LAN addresses everywhere
 
 
+class TunnelMode(StrEnum):
+    """Whether connections travel as streams of a tunnel."""
+
+    AUTO = "auto"  # to endpoints whose registration offers it
+    NEVER = "never"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
     """One destination behind one local bind. Times in seconds; a limit of None means none.
 
-    `failover` are the destinations to go to, in order, when this one is dead. `wan` None means the agent's
-    setting.
+    `failover` are the destinations to go to, in order, when this one is dead. With None for `wan` or `tunnel`
+    the agent's setting applies.
     """
 
     destination: Destination
@@ -154,6 +161,7 @@ class Upstream:
     hold: float = HOLD
     warm: int = 0  # connections kept ready after their handshake
     warm_idle: float = WARM_IDLE
+    tunnel: TunnelMode | None = None
 
     @property
     def targets(self) -> tuple[Destination, ...]:

@@ -83,5 +83,5 @@ async def _meeting(settings: Settings) -> list[Problem]:
 def _limits(upstream: Upstream, settings: Settings) -> list[tuple[str, str, Origin]]:
     """Return each limit with its origin: that of the upstream if it is written there, else the default."""
     written, default = settings.origins["upstream"], Origin(Rank.DEFAULT)
-    rows = upstream_limits.written(upstream, settings.wan_addresses)
+    rows = upstream_limits.written(upstream, settings.wan_addresses, settings.tunnel)
     return [(key, text, default if usual else written) for key, text, usual in rows]

@@ -15,7 +15,7 @@ from agent.base.address import TcpAddress
 from agent.config import parsers
 from agent.config.flags import Flag
 from agent.policy.narrowing import parse_setting
-from upstreams.spec import WanMode, parse_upstream_flag
+from upstreams.spec import TunnelMode, WanMode, parse_upstream_flag
 
 
 class LogLevel(StrEnum):
@@ -138,12 +138,6 @@ CONSUL = (
            says="Consul Enterprise only"),
     Option(name="partition", read=parsers.parse_name, environment="CONSUL_PARTITION", example="NAME",
            says="Consul Enterprise only"),
-    Option(name="state_max_age", read=parsers.parse_grace, default=86400.0, example="SECONDS|never",
-           says="how old the state of the last run may be that is served from while Consul does not answer"),
-    Option(name="state_dir", read=parsers.parse_path, example="DIRECTORY",
-           says="where that state is kept over a reboot, encrypted; only with -state-key-file"),
-    Option(name="state_key_file", read=parsers.parse_file, example="FILE",
-           says="the secret that encrypts it: at least 32 bytes; an empty file is none"),
     Option(name="start_timeout", read=parsers.parse_seconds, default=60.0, example="SECONDS",
            says="exit 69 if Consul has not answered enough to serve by then; 0 waits for ever"),
 )  # fmt: skip
@@ -162,6 +156,8 @@ OURS = (
            says="how long a connection may outlive its peer's certificate before it is closed"),
     Option(name="wan_addresses", read=parsers.OneOf(WanMode), default=WanMode.AUTO, example="MODE",
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
+    Option(name="tunnel", read=parsers.OneOf(TunnelMode), default=TunnelMode.NEVER, example="MODE",
+           says="whether connections travel as streams of one: auto (where the far side offers it), never"),
     Option(name="max_connections", read=parsers.parse_count, default=0, example="N",
            says="the most live connections of one listener; 0: only the limit of open files applies"),
     Option(name="max_handshakes", read=parsers.parse_count, default=512, example="N",

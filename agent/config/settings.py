@@ -24,7 +24,7 @@ from agent.config.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option, 
 from agent.config.parsers import ConsulAddress
 from agent.config.upstream_tables import line_of, read_tables
 from agent.policy.narrowing import Narrowing
-from upstreams.spec import Upstream, WanMode, first_of_each_bind
+from upstreams.spec import TunnelMode, Upstream, WanMode, first_of_each_bind
 
 _LISTENERS = {ADMIN: "admin_bind", PUBLIC: "listen"}  # the setting that gives their addresses
 MAX_FILE = 1 << 20  # bytes; a settings file is a page
@@ -100,9 +100,6 @@ class Settings:
     tls_server_name: str | None
     namespace: str | None
     partition: str | None
-    state_max_age: float  # infinite: never too old; 0: the state is not used
-    state_dir: Path | None
-    state_key_file: Path | None
     start_timeout: float
     admin_bind: tuple[Address, ...]
     admin_hosts: tuple[str, ...] | None
@@ -110,6 +107,7 @@ class Settings:
     leave_seconds: float | None
     expired_peer_grace: float  # infinite: never
     wan_addresses: WanMode
+    tunnel: TunnelMode
     max_connections: int
     max_handshakes: int
     workers: int
@@ -339,7 +337,10 @@ def _over_tls(address: ConsulAddress) -> ConsulAddress:
 
 
 def _notes(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a note for each variable that resembles ours; no mistake, for others set variables too."""
+    """Return a note for each variable that resembles ours.
+
+    No mistake, since an orchestrator may set any name.
+    """
     ours = {option.variable for option in OPTIONS} | {"SIDECAR_CONFIG"}
     return tuple(
         f"environment {name} is not one of our variables{did_you_mean(name, ours)}"

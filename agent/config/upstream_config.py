@@ -2,7 +2,7 @@
 
 The keys are Consul's own, as Envoy's integration reads them (docs/consul-api.md#config-keys), in the spelling
 of a service definition or of a central config entry, and ours: `deadline_ms`, `wan`, `mesh_gateway`, `near`,
-`filter`, `failover`, `failover_hold`, `warm`, `warm_idle`.
+`filter`, `failover`, `failover_hold`, `warm`, `warm_idle`, `tunnel`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from upstreams.spec import (
     MeshGatewayMode,
     QueryDestination,
     ServiceDestination,
+    TunnelMode,
     Upstream,
     WanMode,
 )
@@ -39,6 +40,7 @@ KEYS = frozenset(
         "passive_health_check",
         "poll_interval",
         "protocol",
+        "tunnel",
         "wan",
         "warm",
         "warm_idle",
@@ -67,6 +69,7 @@ def configured(upstream: Upstream, config: ConfigReader) -> Upstream:
         hold=config.duration("failover_hold") or upstream.hold,
         warm=config.number("warm", upstream.warm, MOST_WARM),
         warm_idle=config.duration("warm_idle") or upstream.warm_idle,
+        tunnel=config.choice("tunnel", TunnelMode),
     )
 
 

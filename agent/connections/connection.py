@@ -7,8 +7,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-import trio
-
 from agent.connections.records import (
     Audited,
     CloseReason,
@@ -29,6 +27,7 @@ class Handling(StrEnum):
     RELAYED = "relayed"
     RELAYED_HTTP = "relayed_http"  # HTTP that is relayed unread, since no intention has permissions
     BY_REQUEST = "by_request"
+    TUNNEL = "tunnel"  # no connection of an app: each of its streams is one
 
 
 class ConnectionEvents(Protocol):
@@ -49,6 +48,12 @@ class ConnectionEvents(Protocol):
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         """A request was not passed on to the app; its connection may continue."""
 
+    def tunnel_opened(self, tunnel: Connection, /) -> None:
+        """A tunnel takes streams from now on."""
+
+    def tunnel_ended(self, finished: Finished, /) -> None:
+        """A tunnel has ended; each of its streams is a connection of its own."""
+
     def audited(self, connection: Connection, audited: Audited, /) -> None:
         """Audit mode has allowed a call that intentions deny."""
 
@@ -62,6 +67,7 @@ class Connection:
         "began",
         "caller",
         "closing",
+        "cut",
         "detail",
         "dialled",
         "direction",
@@ -74,7 +80,6 @@ class Connection:
         "reason",
         "request",
         "rule",
-        "scope",
         "since",
         "upstream",
     )
@@ -107,7 +112,7 @@ class Connection:
             None  # that the app is serving, or that has upgraded the connection
         )
         self.progress = Progress()
-        self.scope = trio.CancelScope()
+        self.cut: Callable[[], None] = nothing_to_cut  # ends what serves the connection, at once
         self.closing: CloseReason | None = None
         self.reason: StrEnum | None = None
         self.detail = ""
@@ -133,4 +138,8 @@ class Connection:
         if self.closing is None:
             self.closing = reason
             self.detail = detail
-            self.scope.cancel()
+            self.cut()
+
+
+def nothing_to_cut() -> None:
+    """End nothing: the connection is over, or nothing serves it yet."""

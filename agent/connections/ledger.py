@@ -16,8 +16,7 @@ from enum import StrEnum
 import trio
 
 from agent.base.clock import Clock
-from agent.connections.calls import CallTable
-from agent.connections.connection import Connection, ConnectionEvents
+from agent.connections.connection import Connection, ConnectionEvents, Handling
 from agent.connections.records import (
     Audited,
     CloseReason,
@@ -28,7 +27,7 @@ from agent.connections.records import (
 )
 from agent.relay.splice import Progress
 
-RECENT = 100  # ended connections kept for `/status`
+RECENT = 64  # ended connections kept for `/status`
 
 
 class _Probe(StrEnum):
@@ -44,6 +43,8 @@ class Ledger:
         self.on_opened: Callable[[Connection], None] | None = None  # called after the log's event
         self._numbers = itertools.count(1)
         self._live: dict[int, Connection] = {}
+        self._tunnels: dict[int, Connection] = {}
+        self._tunnel_endings: Counter[tuple[Direction, str]] = Counter()
         self._departure: trio.Event | None = None
         self._endings: Counter[tuple[Direction, str]] = Counter()
         self._attempts: Counter[str] = Counter()
@@ -51,7 +52,6 @@ class Ledger:
         self._audits: Counter[str] = Counter()
         self._bytes = {direction: Progress() for direction in Direction}
         self._recent: deque[Finished] = deque(maxlen=RECENT)
-        self.calls = CallTable()
         self.probes = 0  # TCP health checks, counted neither as callers nor as refusals
 
     def __repr__(self) -> str:
@@ -65,6 +65,27 @@ class Ledger:
     @contextmanager
     def open(self, direction: Direction, caller: str, upstream: str = "") -> Iterator[Connection]:
         """Hold one connection in the ledger within the block. `Connection.close` cancels the block."""
+        scope = trio.CancelScope()
+        connection = self.begin(direction, caller, scope.cancel, upstream)
+        try:
+            with scope:
+                yield connection
+        except trio.Cancelled:
+            connection.end(CloseReason.SHUTDOWN)
+            raise
+        except BaseException:
+            connection.end(CloseReason.INTERNAL_ERROR)
+            raise
+        finally:
+            self.finish(connection)
+
+    def begin(
+        self, direction: Direction, caller: str, cut: Callable[[], None], upstream: str = ""
+    ) -> Connection:
+        """Hold a connection that no task serves, as a stream of a tunnel, until `finish`.
+
+        `cut` is called by `Connection.close`, once, and must lead to `finish`.
+        """
         connection = Connection(
             number=next(self._numbers),
             direction=direction,
@@ -74,19 +95,27 @@ class Ledger:
             began=trio.current_time(),
             on_opened=self._opened,
         )
+        connection.cut = cut
         self._live[connection.id] = connection
-        try:
-            with connection.scope:
-                yield connection
-        except trio.Cancelled:
-            connection.end(CloseReason.SHUTDOWN)
-            raise
-        except BaseException:
-            connection.end(CloseReason.INTERNAL_ERROR)
-            raise
-        finally:
-            del self._live[connection.id]
-            self._finish(connection)
+        return connection
+
+    def become_tunnel(self, connection: Connection) -> None:
+        """Note that the connection is a tunnel: its streams are counted as connections, and it is not."""
+        del self._live[connection.id]
+        self._tunnels[connection.id] = connection
+        connection.handling = Handling.TUNNEL
+        self._departed()
+        self._events.tunnel_opened(connection)
+        if self.on_opened is not None:
+            self.on_opened(connection)
+
+    def tunnels(self, direction: Direction | None = None) -> tuple[Connection, ...]:
+        """Return the live tunnels, oldest first."""
+        return tuple(c for c in self._tunnels.values() if direction in {None, c.direction})
+
+    def tunnel_counters(self) -> Mapping[tuple[Direction, str], int]:
+        """Return the counts of ended tunnels, by direction and reason."""
+        return dict(self._tunnel_endings)
 
     def _opened(self, connection: Connection) -> None:
         self._events.opened(connection)
@@ -168,25 +197,38 @@ class Ledger:
                 self._departure = trio.Event()
             await self._departure.wait()
 
-    def _finish(self, connection: Connection) -> None:
+    def close_tunnels(self, reason: CloseReason) -> None:
+        """Close every tunnel, and with it its streams."""
+        for tunnel in self.tunnels():
+            tunnel.close(reason)
+
+    def finish(self, connection: Connection) -> None:
+        """Count the ending of a connection, which is live no more."""
         reason = connection.reason or connection.closing or CloseReason.SHUTDOWN
+        if self._tunnels.pop(connection.id, None) is not None:
+            self._tunnel_endings[connection.direction, reason.value] += 1
+            self._events.tunnel_ended(_finished(connection, reason, self._clock()))
+            return
+        del self._live[connection.id]
         total = self._bytes[connection.direction]
         total.to_plain += connection.progress.to_plain
         total.to_tls += connection.progress.to_tls
-        if self._departure is not None:
-            self._departure.set()
-            self._departure = None
+        self._departed()
         if reason is _Probe.PROBE:
             self.probes += 1
             return
         self._endings[connection.direction, reason.value] += 1
         finished = _finished(connection, reason, self._clock())
         self._recent.append(finished)
-        self.calls.add(finished)
         if connection.opened:
             self._events.closed(finished)
         else:
             self._events.refused(finished)
+
+    def _departed(self) -> None:
+        if self._departure is not None:
+            self._departure.set()
+            self._departure = None
 
 
 def _finished(connection: Connection, reason: StrEnum, until: datetime) -> Finished:

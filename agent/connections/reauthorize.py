@@ -167,16 +167,19 @@ def rejudge(
     )
     closed = 0
     expiries, failures = [], []
-    for connection in ledger.live():
+    for connection in (*ledger.tunnels(), *ledger.live()):
         peer = connection.peer
         if peer is None or connection.closing is not None:
             continue
         try:
-            objection = trust.objection(peer) or (
-                _by_policy(ledger, connection, peer, policy, too_old_since)
-                if connection.direction is Direction.INBOUND
-                else _by_outgoing(ledger, connection, peer, outgoing)
-            )
+            objection = trust.objection(peer)
+            if objection is None and connection.handling is not Handling.TUNNEL:
+                # A tunnel stays whatever the intentions are, so that it can answer why a stream is refused.
+                objection = (
+                    _by_policy(ledger, connection, peer, policy, too_old_since)
+                    if connection.direction is Direction.INBOUND
+                    else _by_outgoing(ledger, connection, peer, outgoing)
+                )
         except Exception as error:  # noqa: BLE001 - this connection is closed, and the others are judged
             failures.append(error)
             objection = CloseReason.INTERNAL_ERROR, f"{peer.id} cannot be judged; the log has more"

@@ -89,13 +89,12 @@ class ControlPlane:
         self.admin_at: Sequence[Address] = settings.admin_bind  # as bound, once it is bound
         self.public_at: Address | None = None  # the address of a public socket from systemd
         self._taken = 0  # the number of registrations so far
-        self.registered: Registration | None = None  # the newest registration as Consul answered it
+        self._registered: Registration | None = None  # the newest registration as Consul answered it
         self.watches: dict[str, Watch[Any, Any]] = {}  # of our own service, by name, in order of their start
         self.credentials: CredentialsKeeper | None = None  # once our service is known
         self.endpoints = EndpointWatches(consul, snapshot=self.snapshot, clock=clock, rng=rng, events=events)
         self.default_policy: DefaultPolicy | None = None  # once Consul's header leaves the default open
         self._listed: Intentions | None = None  # the newest list as Consul answered it
-        self.resumed: Intentions | None = None  # of the last run, until Consul answers
         self._events = events
         self._nursery: trio.Nursery
         self._kept: Kept
@@ -153,7 +152,7 @@ class ControlPlane:
 
         This happens at once, unless a name must be looked up to know whether two listeners collide.
         """
-        self._taken, self.registered = self._taken + 1, registration
+        self._taken, self._registered = self._taken + 1, registration
         configured = overridden(registration, self.settings)
         addresses = listening_at(configured, self.admin_at)
         if unknown_names(addresses):
@@ -165,9 +164,9 @@ class ControlPlane:
     def take_settings(self, settings: Settings) -> None:
         """Apply other settings: publish the registration and the policy again with them. Raises Exit."""
         self.settings = settings
-        if self.registered is not None:
-            self.take(from_settings(settings) if settings.service else self.registered)
-        self.publish_policy()
+        if self._registered is not None:
+            self.take(from_settings(settings) if settings.service else self._registered)
+        self._publish_policy()
         outgoing = self.snapshot.source_intentions
         if outgoing.value is not None:
             outgoing.publish(replace(outgoing.value, audit=settings.audit))
@@ -255,7 +254,7 @@ class ControlPlane:
         self._listed = intentions
         if intentions.default_unknown:
             self._learn_default(intentions.destination)
-        self.publish_policy()
+        self._publish_policy()
 
     def _intentions_recovered(self, status: WatchStatus) -> None:
         """Ask for the default again, since the agent may have been restarted with another one."""
@@ -270,7 +269,7 @@ class ControlPlane:
             return
         default = DefaultPolicy(consul=self.consul, service=service, caller=self._unnamed_caller)
         self.default_policy = default
-        default.watch.on_answer = lambda _status: self.publish_policy()
+        default.watch.on_answer = lambda _status: self._publish_policy()
         self._begin(default.watch, self._default_failed)
 
     def _unnamed_caller(self) -> str:
@@ -280,9 +279,9 @@ class ControlPlane:
 
     def _default_failed(self, status: WatchStatus) -> None:
         self._events.watch_failed(status)
-        self.publish_policy()
+        self._publish_policy()
 
-    def publish_policy(self) -> None:
+    def _publish_policy(self) -> None:
         """Publish Consul's intentions with our own settings.
 
         The first time once the default has been asked for.
@@ -304,14 +303,14 @@ class ControlPlane:
             self._events.intentions_changed(len(intentions.rules), intentions.default, intentions.unsupported)
 
     def _intentions(self) -> Intentions | None:
-        """Return the newest list with the default; that of the last run, or None, while a part is unknown."""
+        """Return the newest list with the default; None while a part of them is unknown."""
         listed, default, status = self._listed, self.default_policy, self.status_of("intentions")
         if listed is None or status is None:
-            return self.resumed
+            return None
         if not listed.default_unknown or default is None:
             return listed
-        if not default.settled and (self.resumed is not None or self.snapshot.policy.value is None):
-            return self.resumed
+        if self.snapshot.policy.value is None and not default.settled:
+            return None
         return default.applied_to(listed, status.age or 0.0, self.settings.intentions_max_age)
 
     def _take_outgoing(self, outgoing: SourceIntentions) -> None:
@@ -334,7 +333,7 @@ class ControlPlane:
     async def _publish_at_first_leaf(self) -> None:
         """Publish again at the first leaf, which names our datacenter: intentions may come before it."""
         await self.snapshot.credentials.first()
-        self.publish_policy()
+        self._publish_policy()
 
     def token_changed(self) -> None:
         """Note that the token file holds another token: retry at once whatever waits."""

@@ -54,7 +54,6 @@ class H2Connection(ConnectionState):
         self._reading: Stream | None = None  # whose they are; None: they are thrown away
         self._ends = False  # the frame has END_STREAM
         self._preface = not client  # is still to come
-        self._settled = False  # the peer's first frame, SETTINGS, has come
         self._blocks = BlockReader()
         self._block: bytearray | None = None  # a header block that goes on in CONTINUATION
         self._block_frames = 0
@@ -161,7 +160,7 @@ class H2Connection(ConnectionState):
                 break
             high, low, kind, flags, number = unpack(data, at)
             length = high << 8 | low
-            if kind == 0 and not flags & PADDED and self._block is None and self._settled:
+            if kind == 0 and not flags & PADDED and self._block is None and self.settled:
                 at += HEAD_SIZE
                 self._begin_data(number & LARGEST_WINDOW, length, ends=flags & END_STREAM != 0)
                 continue
@@ -214,6 +213,8 @@ class H2Connection(ConnectionState):
         size = min(end - at, self._left)
         self._left -= size
         stream = self._reading
+        if not self._left:
+            self._reading = None
         if stream is None or stream.id not in self.streams:  # reset while its frame was coming
             self.give_back(size)
             return at + size
@@ -233,10 +234,13 @@ class H2Connection(ConnectionState):
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if self._block is not None and (kind != _CONTINUATION or number != self._block_stream):
             raise self.fault(FaultReason.INTERRUPTED_BLOCK, detail=f"by a frame of kind {kind}")
-        if not self._settled:
+        if not self.settled:
             if kind != Kind.SETTINGS or flags & 1:
                 raise self.fault(FaultReason.BAD_PREFACE, detail="the first frame is not SETTINGS")
-            self._settled = True
+            control.take(self, kind, flags, number, payload)
+            self.settled = True
+            self.handler.on_settled()
+            return
         if kind == _HEADERS:
             self._headers(flags, number, payload)
         elif kind == _CONTINUATION and self._block is not None:
@@ -250,7 +254,7 @@ class H2Connection(ConnectionState):
         """Take a whole DATA frame with padding, which counts against the windows as well."""
         content = self._unpadded(flags, payload)
         self._begin_data(number, len(payload), ends=False)
-        stream, self._left = self._reading, 0
+        stream, self._reading, self._left = self._reading, None, 0
         if stream is None or stream.id not in self.streams:
             self.give_back(len(payload))
             return

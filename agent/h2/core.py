@@ -41,6 +41,9 @@ class ConnectionHandler(Protocol):
     def on_request(self, stream: Stream, request: Request, /) -> None:
         """A client opens a stream; the handler sets its owner, or answers with a refusal."""
 
+    def on_settled(self, /) -> None:
+        """The peer has greeted us."""
+
     def on_goaway(self, code: int, detail: str, /) -> None:
         """The peer takes no more streams; those it has not seen were reset with REFUSED_STREAM."""
 
@@ -68,6 +71,7 @@ class ConnectionState:
         self.unreturned = 0
         self.peer_window = DEFAULT_WINDOW  # of a new stream, by the peer's settings
         self.peer_most_streams = 2**31
+        self.settled = False  # the peer's first frame, SETTINGS, has come
         self.next_id = 1  # of a client's next stream
         self.last_peer_id = 0
         self.peer_left = False  # GOAWAY has come

@@ -2,5 +2,5 @@
 
 A refused caller never reaches the app.
 
-    app_connection  exchange  http_connection  inbound  local_reply
+    app_connection  by_request  exchange  http_connection  inbound  local_reply  tunnel  verdict
 """

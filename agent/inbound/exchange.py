@@ -24,7 +24,7 @@ from agent.http1.response_fast import FastResponse, read_fast
 from agent.http1.response_h11 import AnswerBroken, AnswerReason, H11Response
 from agent.inbound.app_connection import AppConnection
 from agent.relay.splice import Ending
-from agent.relay.streams import CHUNK, ByteStream, StreamBroken, TlsStream, pour
+from agent.relay.streams import CHUNK, ByteStream, CallerStream, StreamBroken, pour
 
 PROMPT_SECONDS = 0.5  # an answer that begins within this time needs no second task
 
@@ -51,7 +51,7 @@ class ExchangeFailed(Exception):
 class Exchange:
     """One allowed request and its answer."""
 
-    def __init__(self, caller: TlsStream, app: AppConnection, parsed: ParsedRequest) -> None:
+    def __init__(self, caller: CallerStream, app: AppConnection, parsed: ParsedRequest) -> None:
         self.first_bytes = b""  # of the app, in the protocol it switched to
         self._caller = caller
         self._app = app

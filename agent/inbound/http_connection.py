@@ -1,8 +1,8 @@
 """Serves HTTP/1.1 at the public listener: one caller's requests, one after another, each judged by itself.
 
-A request's head is read completely (at most MAX_HEAD) and must match the grammar before anything else
-happens. Then its target is normalized, its headers are cleaned, and permissions judge exactly what the app
-would get. An allowed request goes over our own connection to the app,
+Theory of operation ------------------- A request's head is read completely (at most MAX_HEAD) and must match
+the grammar before anything else happens. Then its target is normalized, its headers are cleaned, and
+permissions judge exactly what the app would get. An allowed request goes over our own connection to the app,
 which is kept as long as the caller's; `Exchange` passes it on. A denied request gets a text as its answer.
 The connection continues if the end of that request is certain; otherwise it is closed, since after a
 malformed head the start of the next request is unknown.
@@ -48,7 +48,7 @@ from agent.policy.authorize import Policy, Verdict, authorize_request
 from agent.relay.close import close_both
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending
-from agent.relay.streams import StreamBroken, TlsStream
+from agent.relay.streams import CallerStream, StreamBroken
 from certs.peer import Peer
 
 IDLE_SECONDS = 3600.0  # between two requests
@@ -87,7 +87,7 @@ class HttpConnection:
     """One connection of a caller whose identity is proven."""
 
     def __init__(
-        self, tls: TlsStream, service: HttpService, *, peer: Peer, identity: bytes, connection: Connection
+        self, tls: CallerStream, service: HttpService, *, peer: Peer, identity: bytes, connection: Connection
     ) -> None:
         """`identity`: the value of X-Forwarded-Client-Cert for this caller (`fields.identity_value`)."""
         self._tls = tls
@@ -253,9 +253,7 @@ class HttpConnection:
         try:
             await app.stream.send(from_caller)
             await self._tls.send(from_app)
-            transfer = await self._service.relay.run(
-                app.stream.sock, self._tls.connection, self._connection.progress
-            )
+            transfer = await self._tls.relay(self._service.relay, app.stream.sock, self._connection.progress)
             self._connection.end(transfer.ending, transfer.detail)
             ending = transfer.ending
         finally:

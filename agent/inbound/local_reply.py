@@ -9,7 +9,7 @@ import trio
 
 from agent.http1.fields import Framing
 from agent.http1.request_body import BodyBroken, RequestBody
-from agent.relay.streams import StreamBroken, TlsStream
+from agent.relay.streams import CallerStream, StreamBroken
 
 DRAIN_SECONDS = 5.0
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, read so that the connection can go on
@@ -37,7 +37,7 @@ def worth_draining(framing: Framing) -> bool:
     return not framing.chunked and not framing.expects_continue and framing.length <= DRAIN_BYTES
 
 
-async def drained(body: RequestBody, caller: TlsStream) -> bool:
+async def drained(body: RequestBody, caller: CallerStream) -> bool:
     """Read the rest of a request and drop it; return whether it came completely. Raises StreamBroken."""
     with trio.move_on_after(DRAIN_SECONDS):
         try:
@@ -49,7 +49,7 @@ async def drained(body: RequestBody, caller: TlsStream) -> bool:
     return body.ended
 
 
-async def linger(caller: TlsStream, silence: float, longest: float) -> None:
+async def linger(caller: CallerStream, silence: float, longest: float) -> None:
     """Send close_notify, then drop what still comes until `silence` seconds pass without a byte.
 
     Closing with unread bytes would reset the connection, and a reset overtakes the answer before it: a caller
@@ -64,7 +64,7 @@ async def linger(caller: TlsStream, silence: float, longest: float) -> None:
             return
 
 
-async def _comes(caller: TlsStream, seconds: float) -> bool:
+async def _comes(caller: CallerStream, seconds: float) -> bool:
     with trio.move_on_after(seconds):
         return bool(await caller.receive())
     return False

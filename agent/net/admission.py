@@ -179,6 +179,21 @@ class Admission:
         self.most_unsettled = max(self.most_unsettled, self.unsettled)
         return slot
 
+    def join(self, source: Source) -> Slot | None:
+        """Give a slot to another connection of a caller that is settled; None if `limit` is reached."""
+        if self._at_limit():
+            self.give_way(pressed=True)
+        if self._at_limit():
+            self.refused[Overflow.CONNECTIONS] += 1
+            return None
+        self.live += 1
+        self.admitted += 1
+        self.most = max(self.most, self.live)
+        return Slot(self, source, _owes_nothing)
+
+    def _at_limit(self) -> bool:
+        return self.limit is not None and self.live >= self.limit
+
     def next_to_yield(self) -> float:
         """Return when the next grace ends, or has ended, by the clock; infinite if no caller has one."""
         first = [next(iter(slots.values()), math.inf) for slots in (self._silent, self._begun)]
@@ -256,6 +271,10 @@ class Slot:
         if not self._gone:
             self._admission._rest(self)  # noqa: SLF001 - two halves of one thing
 
+    def join(self) -> Slot | None:
+        """Return a slot for another connection of this caller; None if the listener's limit is reached."""
+        return self._admission.join(self.source)
+
     def leave(self) -> None:
         """Free the slot; may be called again."""
         if self._gone:
@@ -264,6 +283,10 @@ class Slot:
         self._admission.live -= 1
         self.settle()
         self._admission.on_room()
+
+
+def _owes_nothing() -> bool:
+    return False
 
 
 def share(count: int) -> int:

@@ -99,10 +99,22 @@ async def dial(
     The addresses of a name are tried one after another, each with a head start. `shun` returns which
     addresses must not be dialled.
     """
-    place = _place(address)
-    begun = None if place is None else _Begun(place, address, shun)
+    begun = begin(address, shun)
     if begun is not None and begun.connected and not preamble:
         return begun.sock  # connected at once, as on one machine: no deadline is needed
+    return await finish(begun, address, timeout_seconds, preamble, shun)
+
+
+def begin(address: Address, shun: Shun = nothing) -> Begun | None:
+    """Begin to connect, without a wait; None for a name. Raises DialFailed."""
+    place = _place(address)
+    return None if place is None else Begun(place, address, shun)
+
+
+async def finish(
+    begun: Begun | None, address: Address, timeout_seconds: float, preamble: bytes = b"", shun: Shun = nothing
+) -> socket.socket:
+    """Do what `begin` has left to do, within the time. Raises DialFailed."""
     with trio.move_on_after(timeout_seconds):
         sock = await (_by_name(address, shun) if begun is None else begun.finish())
         if preamble:
@@ -164,7 +176,7 @@ async def _by_name(address: Address, shun: Shun) -> socket.socket:
         raise DialFailed(DialReason.UNRESOLVED, f"{address}: {error}") from error
     places = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
     if len(places) == 1:
-        return await _Begun(places[0], address, shun).finish()
+        return await Begun(places[0], address, shun).finish()
     return await _Race(address, shun).run(_alternating(places))
 
 
@@ -219,7 +231,7 @@ class _Race:
 
     async def _try(self, place: _Place, failed: trio.Event, nursery: trio.Nursery) -> None:
         try:
-            sock = await _Begun(place, self._address, self._shun).finish()
+            sock = await Begun(place, self._address, self._shun).finish()
         except DialFailed as failure:
             self._failure = failure
             failed.set()
@@ -231,8 +243,11 @@ class _Race:
         nursery.cancel_scope.cancel()
 
 
-class _Begun:
-    """A connection that is being made: started at once, and finished by waiting. Raises DialFailed."""
+class Begun:
+    """A connection that is being made: started at once, and finished by waiting. Raises DialFailed.
+
+    If it is `connected`, `sock` is ready; otherwise `finish` must be called, which closes it if it fails.
+    """
 
     __slots__ = ("_address", "_sockaddr", "connected", "sock")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TextIO
 
 from agent.base.clock import Clock
@@ -16,7 +16,7 @@ from agent.net.inherited import SocketComplaint
 from agent.observe.connection_log import fields
 from agent.observe.rate_limit import RateLimit
 from agent.observe.watch_events import WatchJournal
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.outbound.warm_connection import ORDINARY
 from agent.relay.splice import Ending
 from upstreams.endpoints import Endpoint
@@ -83,18 +83,6 @@ class Journal(WatchJournal):
     def unready(self, missing: Sequence[str]) -> None:
         """The agent could serve, and lacks something now."""
         self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
-
-    def state_resumed(self, values: str, at: datetime) -> None:
-        """Consul does not answer: these values are of the last run, confirmed `at` (docs/failures.md)."""
-        self.write(LogLevel.WARN, "state.resumed", values=values, at=at.isoformat(timespec="seconds"))
-
-    def state_confirmed(self) -> None:
-        """Consul has answered for every value that was of the last run."""
-        self.write(LogLevel.INFO, "state.confirmed")
-
-    def state_unusable(self, reason: str, detail: str) -> None:
-        """The state of the last run is not used."""
-        self.write(LogLevel.WARN, "state.unusable", reason=reason, detail=detail)
 
     def leaving(self, why: str, seconds: float) -> None:
         """Consul sends no more callers to the agent, which accepts them for another `seconds`."""
@@ -191,6 +179,24 @@ class Journal(WatchJournal):
         if hidden is not None:
             self._ended(LogLevel.WARN, "connection.refused", finished, hidden)
 
+    def tunnel_opened(self, tunnel: Connection, /) -> None:
+        """A tunnel takes streams from now on."""
+        self.write(
+            LogLevel.INFO,
+            "tunnel.opened",
+            id=tunnel.id,
+            direction=tunnel.direction.value,
+            caller=tunnel.caller,
+            upstream=tunnel.upstream,
+            peer="" if tunnel.peer is None else str(tunnel.peer.id),
+        )
+
+    def tunnel_ended(self, finished: Finished, /) -> None:
+        """A tunnel has ended. Lines of one reason are limited in rate."""
+        hidden = self._flood.hidden(f"tunnel {finished.reason.value}")
+        if hidden is not None:
+            self.write(LogLevel.INFO, "tunnel.ended", **fields(finished), hidden=hidden or None)
+
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         """The sidecar has answered an HTTP request instead of the app."""
         hidden = self._flood.hidden(f"request {refused.reason.value}")
@@ -268,9 +274,9 @@ class Journal(WatchJournal):
     def doubted(
         self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
     ) -> None:
-        """An answered address looks wrong; logged once for each address."""
+        """An address looks wrong and is dialled all the same; logged once for each address."""
         self.write(
-            LogLevel.INFO if found.avoided else LogLevel.WARN,
+            LogLevel.WARN,
             "upstream.address_doubt",
             upstream=str(upstream.destination),
             endpoint=str(endpoint),

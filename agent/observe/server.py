@@ -37,12 +37,11 @@ JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One answer. `headers`: those that this answer alone has."""
+    """One answer."""
 
     status: int = 200
     content_type: str = TEXT
     body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = ()
 
 
 Handler = Callable[[bytes], Awaitable[Reply]]
@@ -219,7 +218,6 @@ class _Conversation:
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             ("Server", f"connect-sidecar/{VERSION}"),
-            *reply.headers,
         ]
         if self._http.their_state is not h11.DONE:
             headers.append(("Connection", "close"))

@@ -54,11 +54,11 @@ async def document(agent: Agent) -> Row:
         "upstreams": report.upstreams,
         "connections": report.connections,
         "connections_not_shown": report.connections_not_shown,
+        "tunnels": report.tunnels,
         "recent": report.recent,
         "counters": _counters(agent, report),
         "admin": agent.admin_addresses,
         "complaints": _complaints(agent),
-        "last_run": [] if agent.last_run is None else agent.last_run.values(),
         **workers,
     }
 

@@ -10,11 +10,10 @@ A ready warm connection (agent.outbound.warm_pool) is used instead, with all ste
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from enum import StrEnum
+from functools import partial
 
 from OpenSSL import SSL
 
@@ -25,67 +24,27 @@ from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, Direction, FailedAttempt, Party
 from agent.net.dial import DialFailed, dial, remote
-from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake, verified_chain
-from agent.net.shortage import OUT_OF_RESOURCES
+from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake
 from agent.outbound.candidates import CandidateSearch
+from agent.outbound.identify import identify
+from agent.outbound.reasons import DENIALS, NO_FAULT, REFUSALS, NotServed, OutboundReason
 from agent.outbound.server_name import server_name
+from agent.outbound.tunnels import ClientTunnel, Tunnels
 from agent.outbound.upstream_state import UpstreamState, counted
 from agent.outbound.warm_serve import serve_warm
-from agent.policy.authorize import VerdictReason
-from agent.policy.deny_list import NO_ENTRIES, DenyList
+from agent.policy.deny_list import DenyList
 from agent.policy.source_intentions import Callee, OwnIntentions, SourceIntentions
 from agent.relay.close import close_both, has_left, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
+from agent.tunnel.refusal import FORBIDDEN
 from certs.contexts import Contexts
-from certs.peer import Peer, PeerReason, PeerRejected, verify_peer
+from certs.peer import PeerReason, PeerRejected
 from upstreams.endpoints import ExpectedIdentity
 from upstreams.reach import DialAddress, Unreachable
 from upstreams.route import Candidate, dialled
 
 _BY_OUR_ROOTS = (HandshakeReason.UNTRUSTED_CHAIN, PeerReason.UNTRUSTED_ROOT)
-
-
-class OutboundReason(StrEnum):
-    """Why an app's connection to an upstream was not served."""
-
-    NO_CREDENTIALS_YET = "no_credentials_yet"
-    CREDENTIALS_EXPIRED = "credentials_expired"  # ours: every peer would refuse us
-    CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours: no root in Consul's list vouches for our leaf
-    NO_ENDPOINTS_YET = "no_endpoints_yet"  # the first answer has not come
-    NO_ENDPOINTS = "no_endpoints"
-    NO_GATEWAYS = "no_gateways"
-    WRONG_IDENTITY = "wrong_identity"
-    REFUSED_BY_PEER = "refused_by_peer"  # after the handshake; no intention that we see is the cause
-    DENIED_BY_PEER = "denied_by_peer"  # the same, and an intention or the default policy denies us
-    ALL_FAILED = "all_failed"
-    ROOTS_REPLACED = "roots_replaced"  # during the handshake, which failed by the former ones: tried again
-    DENY_LISTED = "deny_listed"
-    INTENTION_DENY = "intention_deny"  # by the intentions that name our service as a source
-    NARROWED = "narrowed_by_datacenter"  # by the same intentions
-    DEADLINE = "upstream_deadline"
-    OVERFLOW = "upstream_overflow"  # max_connections
-    PENDING_OVERFLOW = "upstream_pending_overflow"  # max_pending_requests
-
-
-_DENIALS = {
-    VerdictReason.INTENTION_DENY: OutboundReason.INTENTION_DENY,
-    VerdictReason.NARROWED: OutboundReason.NARROWED,
-}
-
-
-_REFUSALS = (OutboundReason.REFUSED_BY_PEER, OutboundReason.DENIED_BY_PEER)
-# of the instance: we lack memory, or intentions deny us (another instance may know a newer list)
-_NO_FAULT = (OUT_OF_RESOURCES, OutboundReason.DENIED_BY_PEER)
-
-
-class NotServed(Exception):
-    """The candidate, or the whole connection, cannot be served."""
-
-    def __init__(self, reason: OutboundReason, detail: str) -> None:
-        super().__init__(f"{reason.value}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +59,7 @@ class Outbound:
     clock: Clock
     handshake_timeout: float
     own_intentions: Latest[OwnIntentions] = field(default_factory=Latest)
+    tunnels: Tunnels | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,9 +149,9 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
             address = str(dialling)
             await _attempt_by_newest_roots(sock, route, connection, candidate, dialling)
         except (Unreachable, DialFailed, HandshakeFailed, PeerRejected, NotServed) as failure:
-            if failure.reason in _DENIALS.values():  # of every instance, and against none of them
+            if failure.reason in DENIALS.values():  # of every instance, and against none of them
                 denied.add(candidate.endpoint.expected)
-            elif failure.reason not in _NO_FAULT:
+            elif failure.reason not in NO_FAULT:
                 route.targets.failed(candidate)
             detail = str(failure) if isinstance(failure, Unreachable) else failure.detail
             attempt = FailedAttempt(
@@ -232,32 +192,68 @@ async def _attempt(
 ) -> None:
     """Serve the connection by this candidate. If this raises, no byte of our app has been taken."""
     connection.peer, connection.rule = None, ""
-    ending: Ending | None = None
-    expected = candidate.endpoint.expected
-    _check_source_intentions(route, connection, expected)
-    with counted(route.targets, candidate.hop.key), ExitStack() as last:
+    _check_source_intentions(route, connection, candidate.endpoint.expected)
+    with counted(route.targets, candidate.hop.key):
+        tunnel = await _tunnel(route, candidate, dialling)
+        if tunnel is not None:
+            connection.ours, connection.peer = tunnel.ours, tunnel.peer
+            connection.dialled = dialled(candidate, dialling, "tunnel")
+            carry = partial(tunnel.run, sock, connection.progress)
+            await _relay(sock, route, connection, candidate, carry)
+            return
+        ending: Ending | None = None
         seconds = route.search.seconds(candidate, route.targets.upstream.connect_timeout)
         tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds, shun=route.targets.shun)
-        last.callback(lambda: close_both(None, tcp, ending))
-        tls = await _handshake(tcp, route, connection, candidate)
-        peer = identify(
-            tls, expected, route.outbound.credentials, route.outbound.clock(), route.outbound.deny_list
-        )
-        _check_source_intentions(route, connection, expected)  # as the list is by now
-        connection.peer = peer
-        connection.dialled = dialled(candidate, dialling)
-        route.on_served()
-        connection.relaying()
-        transfer = await route.outbound.relay.run(sock, tls, connection.progress)
-        route.search.served()
-        ending = transfer.ending
-        if transfer.answered:
-            route.targets.succeeded(candidate)
-        if transfer.refused:
-            await _take_refusal(transfer, connection, route, candidate)
-        else:
-            connection.end(transfer.ending, transfer.detail)
-        close_both(sock, None, ending)
+        try:
+            tls = await _handshake(tcp, route, connection, candidate)
+            connection.peer = identify(
+                tls,
+                candidate.endpoint.expected,
+                route.outbound.credentials,
+                route.outbound.clock(),
+                route.outbound.deny_list,
+            )
+            connection.dialled = dialled(candidate, dialling)
+            carry = partial(route.outbound.relay.run, sock, tls, connection.progress)
+            ending = await _relay(sock, route, connection, candidate, carry)
+        finally:
+            close_both(None, tcp, ending)
+
+
+async def _tunnel(route: _Route, candidate: Candidate, dialling: DialAddress) -> ClientTunnel | None:
+    """Return a tunnel for the connection; None if it gets a connection of its own."""
+    outbound, upstream = route.outbound, route.targets.upstream
+    if outbound.tunnels is None or not route.targets.tunnels(candidate):
+        return None
+    return await outbound.tunnels.get(
+        candidate.endpoint.expected,
+        dialling,
+        dial_seconds=route.search.seconds(candidate, upstream.connect_timeout),
+        shake_seconds=route.search.seconds(candidate, outbound.handshake_timeout),
+    )
+
+
+async def _relay(
+    sock: socket.socket,
+    route: _Route,
+    connection: Connection,
+    candidate: Candidate,
+    carry: Callable[[], Awaitable[Transfer]],
+) -> Ending:
+    """Let the bytes flow by `carry`, name the ending, and close our app's leg by it. Raises NotServed."""
+    _check_source_intentions(route, connection, candidate.endpoint.expected)  # as the list is by now
+    route.on_served()
+    connection.relaying()
+    transfer = await carry()
+    route.search.served()
+    if transfer.answered:
+        route.targets.succeeded(candidate)
+    if transfer.refused:
+        await _take_refusal(transfer, connection, route, candidate)
+    else:
+        connection.end(transfer.ending, transfer.detail)
+    close_both(sock, None, transfer.ending)
+    return transfer.ending
 
 
 async def _handshake(
@@ -283,35 +279,16 @@ def _check_source_intentions(route: _Route, connection: Connection, callee: Call
         route.outbound.ledger.audit(connection, Audited(reason=denial.reason, rule=denial.rule))
         return
     connection.rule = denial.rule
-    raise NotServed(_DENIALS[denial.reason], f"{callee}: {denial.rule}")
-
-
-def identify(
-    tls: SSL.Connection,
-    expected: ExpectedIdentity,
-    credentials: Latest[Contexts],
-    at: datetime,
-    deny_list: Latest[DenyList],
-) -> Peer:
-    """Return the peer if it is the service that the endpoint must be, by the present roots.
-
-    Raises PeerRejected, NotServed.
-    """
-    bundle = _newest(credentials).credentials.bundle
-    peer = verify_peer(verified_chain(tls), bundle, at)
-    if not expected.matches(peer.id):
-        detail = f"expected spiffe://{bundle.trust_domain}{expected}, it is {peer.id}"
-        raise NotServed(OutboundReason.WRONG_IDENTITY, detail)
-    denied = (deny_list.value or NO_ENTRIES).objection(peer)
-    if denied:
-        raise NotServed(OutboundReason.DENY_LISTED, f"{peer.id}: {denied}")
-    return peer
+    raise NotServed(DENIALS[denial.reason], f"{callee}: {denial.rule}")
 
 
 async def _take_refusal(
     transfer: Transfer, connection: Connection, route: _Route, candidate: Candidate
 ) -> None:
     """Raise NotServed to try the next candidate if no byte was passed on; else name the ending."""
+    if transfer.ending is Ending.REFUSED:  # in a tunnel, which has said why
+        _take_answer(transfer, connection, route, candidate)
+        return
     outbound, expected = route.outbound, candidate.endpoint.expected
     ours = _newest(outbound.credentials).credentials.leaf.id
     refusal = await route.targets.refusals.explain(outbound.own_intentions, ours, expected)
@@ -321,6 +298,18 @@ async def _take_refusal(
     if transfer.untouched:
         raise NotServed(reason, detail)
     if not refusal.rule:
+        route.targets.failed(candidate)
+    connection.end(reason, detail)
+
+
+def _take_answer(transfer: Transfer, connection: Connection, route: _Route, candidate: Candidate) -> None:
+    """Do the same where the far side has answered with a status, and the name of the reason."""
+    denied = transfer.detail.startswith(f"{FORBIDDEN} ")
+    reason = OutboundReason.DENIED_BY_PEER if denied else OutboundReason.REFUSED_BY_PEER
+    detail = f"answered {transfer.detail}"
+    if transfer.untouched:
+        raise NotServed(reason, detail)
+    if not denied:
         route.targets.failed(candidate)
     connection.end(reason, detail)
 
@@ -338,7 +327,7 @@ def _why_none_served(failed: list[FailedAttempt], route: _Route) -> NotServed:
         return NotServed(OutboundReason.DEADLINE, f"{text}; {detail}" if detail else text)
     if failed:
         reasons = {attempt.reason for attempt in failed}
-        named = [one for one in (*_REFUSALS, *_DENIALS.values()) if reasons == {one}]
+        named = [one for one in (*REFUSALS, *DENIALS.values()) if reasons == {one}]
         return NotServed(named[0] if named else OutboundReason.ALL_FAILED, detail)
     known = [source.endpoints.value for source in route.targets.sources()]
     if all(endpoints is None for endpoints in known):

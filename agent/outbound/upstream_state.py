@@ -26,7 +26,7 @@ from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet
 from upstreams.failover import Failover, TargetHealth
 from upstreams.reach import AddressWarning, DialAddress, Unreachable, doubt, reach
 from upstreams.route import Candidate, RouteContext, candidates, first_choice
-from upstreams.spec import Destination, Gateways, Upstream, WanMode
+from upstreams.spec import Destination, Gateways, TunnelMode, Upstream, WanMode
 
 
 class Pool(Protocol):
@@ -68,6 +68,7 @@ class UpstreamContext:
     events: TargetEvents
     clock: Callable[[], float] = trio.current_time
     shun: Shun = nothing
+    tunnel: TunnelMode = TunnelMode.NEVER
 
 
 class UpstreamState:
@@ -101,6 +102,14 @@ class UpstreamState:
     def wan(self) -> WanMode:
         """When WAN addresses are dialled."""
         return self.upstream.wan or self._context.wan
+
+    def tunnels(self, candidate: Candidate) -> bool:
+        """Return whether connections to that candidate travel in a tunnel; never through a gateway.
+
+        A gateway passes TLS on by the SNI, which is the service's own there.
+        """
+        mode = self.upstream.tunnel or self._context.tunnel
+        return mode is TunnelMode.AUTO and candidate.endpoint.tunnels and not candidate.through_gateway
 
     @property
     def loads(self) -> Counter[EndpointKey]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
 from random import Random
 from typing import Protocol
 
@@ -27,11 +28,12 @@ from agent.connections.ledger import Ledger
 from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason
 from agent.inbound import inbound
+from agent.inbound.verdict import Inbound, handling
 from agent.net.admission import Slot
 from agent.net.inherited import InheritedSockets
-from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerEvents, Listeners
 from agent.outbound import outbound
+from agent.outbound.tunnels import TunnelContext, Tunnels
 from agent.outbound.upstream_state import TargetEvents, UpstreamState
 from agent.outbound.warm_connection import WarmEvents
 from agent.outbound.warm_pools import keep_warm
@@ -39,8 +41,8 @@ from agent.proxy.reconcile import PUBLIC, reconciler
 from agent.proxy.report import DataPlaneReport, report
 from agent.relay.relay import Relay
 from agent.snapshot import EndpointSources, Snapshot
+from upstreams.spec import TunnelMode
 
-LOOK_SECONDS = 0.1  # the interval at which a drain looks for connections from before it
 CUT_SECONDS = 5.0  # for tasks of connections that were cut to end
 STEPS = 4  # handshake steps before every other task runs, where requests are judged: some 2 ms of work
 
@@ -75,12 +77,6 @@ class DataPlane(Protocol):
 
     async def close_public(self) -> None:
         """Accept no more callers from the mesh."""
-
-    def hand_over(self) -> None:
-        """From now on leave listeners that are closed to another process of the service."""
-
-    async def close_listeners(self) -> None:
-        """Accept no more callers."""
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         """Wait for the last connection, at most `seconds` or until `hurry`; return how many were cut."""
@@ -118,7 +114,6 @@ class LocalDataPlane:
         rng: Random,
         inherited: InheritedSockets | None = None,
         listeners: Listeners | None = None,
-        kept: KeptSockets | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.settings = settings
@@ -126,6 +121,7 @@ class LocalDataPlane:
         self._relay = Relay()
         self._clock = clock
         self._rng = rng
+        self._leaving = trio.Event()  # no more callers are accepted
         self._events = events
         self._steps = trio.CapacityLimiter(STEPS)
         self._freshness = Freshness(snapshot.confirmed, settings.intentions_max_age, clock)
@@ -142,7 +138,7 @@ class LocalDataPlane:
             outgoing=snapshot.source_intentions,
         )
         self.ledger.on_opened = self._reauthorizer.opened
-        listeners = Listeners(events, kept) if listeners is None else listeners
+        listeners = Listeners(events) if listeners is None else listeners
         for address in settings.admin_bind:
             listeners.own.reserve(address, ADMIN)
         self.reconciler = reconciler(
@@ -158,6 +154,20 @@ class LocalDataPlane:
             inherited=inherited,
         )
 
+    @cached_property
+    def _tunnels(self) -> Tunnels:
+        """The tunnels of our own making."""
+        context = TunnelContext(
+            credentials=self.snapshot.credentials,
+            deny_list=self.snapshot.deny_list,
+            relay=self._relay,
+            ledger=self.ledger,
+            faults=self._events,
+            clock=self._clock,
+            shun=self.reconciler.listeners.own.of_upstreams,
+        )
+        return Tunnels(context)
+
     def reserve(self, admin: Sequence[Address], /) -> None:
         """See `DataPlane`."""
         for address in admin:
@@ -171,6 +181,7 @@ class LocalDataPlane:
                     async with trio.open_nursery() as loops:
                         self.reconciler.serve_in(loops, connections)
                         tasks.start_soon(self._reauthorizer.run)
+                        tasks.start_soon(self._tunnels.run)
                         yield
                     connections.cancel_scope.deadline = trio.current_time() + CUT_SECONDS
                 tasks.cancel_scope.cancel()
@@ -183,7 +194,7 @@ class LocalDataPlane:
         if registration is None or registration.local_app is None:  # the registration has lost its app
             sock.close()
             return
-        shared = inbound.Inbound(
+        shared = Inbound(
             credentials=self.snapshot.credentials,
             policy=self.snapshot.policy,
             freshness=self._freshness,
@@ -191,6 +202,7 @@ class LocalDataPlane:
             app=registration.local_app,
             relay=self._relay,
             ledger=self.ledger,
+            faults=self._events,
             clock=self._clock,
             handshake_timeout=registration.handshake_timeout,
             connect_timeout=registration.local_connect_timeout,
@@ -199,6 +211,8 @@ class LocalDataPlane:
             proxy_protocol=self.settings.proxy_protocol is ProxyProtocol.V2,
             shun=self.reconciler.listeners.own.of_app,
             before_step=self.before_step,
+            tunnels=self.settings.tunnel is TunnelMode.AUTO,
+            leaving=self._leaving,
         )
         await inbound.serve(sock, slot, shared)
 
@@ -214,6 +228,7 @@ class LocalDataPlane:
             ledger=self.ledger,
             clock=self._clock,
             handshake_timeout=registration.handshake_timeout,
+            tunnels=self._tunnels,
             own_intentions=self.snapshot.own_intentions,
         )
         await outbound.serve(sock, slot.settle, targets, shared)
@@ -224,7 +239,7 @@ class LocalDataPlane:
         registration, policy = self.snapshot.registration.value, self.snapshot.policy.value
         if registration is None or policy is None:
             return
-        if inbound.handling(policy, registration.http) is Handling.BY_REQUEST:
+        if handling(policy, registration.http) is Handling.BY_REQUEST:
             async with self._steps:
                 pass
 
@@ -251,13 +266,8 @@ class LocalDataPlane:
         await keep_warm(self.reconciler.upstreams, self.snapshot, self._clock, self._rng, self._events)
 
     async def close_public(self) -> None:
+        self._leaving.set()
         await self.reconciler.listeners.close(PUBLIC)
-
-    def hand_over(self) -> None:
-        self.reconciler.listeners.successor = True
-
-    async def close_listeners(self) -> None:
-        await self.reconciler.listeners.close_all()
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):
@@ -271,6 +281,7 @@ class LocalDataPlane:
         """Close every listener and every connection; return how many connections there were."""
         await self.reconciler.listeners.close_all()
         cut = self.ledger.close_all(CloseReason.DRAIN_DEADLINE)
+        self.ledger.close_tunnels(CloseReason.DRAIN_DEADLINE if cut else CloseReason.SHUTDOWN)
         with trio.move_on_after(CUT_SECONDS):
             await self.ledger.empty()
         return cut
@@ -296,17 +307,6 @@ class LocalDataPlane:
 
     def take_level(self, level: LogLevel, /) -> None:
         pass  # `Agent.log` is this process's own log, which the route has set already
-
-
-async def outlasted(data: DataPlane, seconds: float, hurry: trio.Event) -> None:
-    """Wait until each connection of now has ended, at most `seconds` or until `hurry`."""
-    began = trio.current_time()
-    with trio.move_on_after(seconds):
-        while not hurry.is_set():
-            report = await data.report(rows=False)
-            if not report.live or report.oldest_seconds < trio.current_time() - began:
-                break
-            await trio.sleep(LOOK_SECONDS)
 
 
 async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:

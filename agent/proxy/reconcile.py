@@ -137,6 +137,7 @@ def reconciler(
         sources=sources,
         own_datacenter=snapshot.own_datacenter,
         wan=settings.wan_addresses,
+        tunnel=settings.tunnel,
         rng=rng,
         loads=Counter(),
         events=events,

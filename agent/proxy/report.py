@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
-import trio
 
 from agent.base.containment import Where
 from agent.base.prometheus import Family, counter, gauge
@@ -36,7 +35,6 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a data plane. The rows are those of `/status`, and empty unless asked for."""
 
     live: int
-    oldest_seconds: float = 0.0  # the age of the oldest live connection
     resident_bytes: int
     metrics: list[Family]
     counters: Row
@@ -44,6 +42,7 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: list[Row] = []
     connections: list[Row] = []
     connections_not_shown: int = 0
+    tunnels: list[Row] = []
     recent: list[Row] = []
     workers: list[Row] | None = None  # None: one process
 
@@ -55,7 +54,6 @@ def report(
     live = ledger.live()
     bare = DataPlaneReport(
         live=len(live),
-        oldest_seconds=trio.current_time() - live[0].began if live else 0.0,
         resident_bytes=resident_bytes(),
         metrics=[*_families(ledger, upstreams), _internal_errors(errors)],
         counters={**_counters(ledger), "internal_errors": dict(errors)},
@@ -68,6 +66,7 @@ def report(
         upstreams=upstream_report.rows(upstreams, now),
         connections=[_connection(connection) for connection in live[-MOST_ROWS:]],
         connections_not_shown=max(0, len(live) - MOST_ROWS),
+        tunnels=[_tunnel(tunnel) for tunnel in ledger.tunnels()[-MOST_ROWS:]],
         recent=[_finished(finished) for finished in ledger.recent()],
     )
 
@@ -111,6 +110,19 @@ def _connection(connection: Connection) -> Row:
     }
 
 
+def _tunnel(tunnel: Connection) -> Row:
+    return {
+        "id": tunnel.id,
+        "direction": tunnel.direction.value,
+        "caller": tunnel.caller,
+        "upstream": tunnel.upstream,
+        "peer": "" if tunnel.peer is None else str(tunnel.peer.id),
+        "peer_serial": "" if tunnel.peer is None else tunnel.peer.serial,
+        "address": tunnel.dialled,
+        "since": _time(tunnel.since),
+    }
+
+
 def _finished(finished: Finished) -> Row:
     address, why = _address_and_why(finished.dialled)
     return {
@@ -147,7 +159,6 @@ def _counters(ledger: Ledger) -> Row:
     return {
         "endings": endings,
         "attempts_failed": dict(ledger.failed_attempts()),
-        "calls": _calls(ledger),
         "requests": dict(ledger.requests()),
         "audited": dict(ledger.audits()),
         "probes": ledger.probes,
@@ -156,27 +167,6 @@ def _counters(ledger: Ledger) -> Row:
             for direction in Direction
         },
     }
-
-
-def _calls(ledger: Ledger) -> dict[str, Mapping[str, int]]:
-    """Return ended connections by direction and other end, and by verdict."""
-    return {
-        f"{direction.value} {name}": verdicts
-        for direction in Direction
-        for name, verdicts in ledger.calls.counts(direction).items()
-    }
-
-
-def _call_family(ledger: Ledger) -> Family:
-    """Return ended connections by the other end's service and datacenter, and by verdict."""
-    family = counter("sidecar_calls_total", "Ended connections, by caller or upstream, and verdict.")
-    for direction in Direction:
-        for name, verdicts in ledger.calls.counts(direction).items():
-            service, _, datacenter = name.rpartition("@") if "@" in name else (name, "", "")
-            for verdict, count in sorted(verdicts.items()):
-                labels = {"service": service, "datacenter": datacenter, "verdict": verdict}
-                family.add(count, direction=direction.value, **labels)
-    return family
 
 
 def _connection_families(ledger: Ledger) -> Iterator[Family]:
@@ -200,8 +190,18 @@ def _connection_families(ledger: Ledger) -> Iterator[Family]:
     for reason, count in sorted(ledger.audits().items()):
         audited.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks, which count as no caller and no refusal.")
-    yield from (live, moved, ended, _call_family(ledger), attempts, requests, audited)
-    yield probes.add(ledger.probes)
+    yield from (live, moved, ended, attempts, requests, audited, probes.add(ledger.probes))
+    yield from _tunnel_families(ledger)
+
+
+def _tunnel_families(ledger: Ledger) -> Iterator[Family]:
+    live = gauge("sidecar_tunnels_live", "Live tunnels, by direction; their streams count as connections.")
+    for direction in Direction:
+        live.add(len(ledger.tunnels(direction)), direction=direction.value)
+    ended = counter("sidecar_tunnels_total", "Ended tunnels, by direction and reason.")
+    for (of, reason), count in sorted(ledger.tunnel_counters().items()):
+        ended.add(count, direction=of.value, reason=reason)
+    yield from (live, ended)
 
 
 def _listener_families(listeners: Listeners) -> Iterator[Family]:

@@ -6,7 +6,7 @@ from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, 
 from agent.net.dial import HEAD_START
 from agent.outbound.candidates import MOST_ATTEMPTS, NEWS_SECONDS
 from upstreams.route import BEFORE_FAILOVER
-from upstreams.spec import MOST_WARM, QueryDestination, Upstream, WanMode
+from upstreams.spec import MOST_WARM, QueryDestination, TunnelMode, Upstream, WanMode
 
 
 def row(upstream: Upstream) -> dict[str, object]:
@@ -38,14 +38,14 @@ def row(upstream: Upstream) -> dict[str, object]:
     }
 
 
-def written(upstream: Upstream, wan: WanMode) -> list[tuple[str, str, bool]]:
-    """Return key, value and whether it is the default; `wan` is the agent's mode for all upstreams."""
+def written(upstream: Upstream, wan: WanMode, tunnel: TunnelMode) -> list[tuple[str, str, bool]]:
+    """Return key, value and whether it is the default; `wan` and `tunnel` are the agent's modes for all."""
     usual = Upstream(destination=upstream.destination, bind=upstream.bind)
-    pairs = zip(_texts(upstream, wan).items(), _texts(usual, wan).values(), strict=True)
+    pairs = zip(_texts(upstream, wan, tunnel).items(), _texts(usual, wan, tunnel).values(), strict=True)
     return [(key, text, text == default) for (key, text), default in pairs]
 
 
-def _texts(upstream: Upstream, wan: WanMode) -> dict[str, str]:
+def _texts(upstream: Upstream, wan: WanMode, tunnel: TunnelMode) -> dict[str, str]:
     """Return the values as `[[upstreams]]` has them."""
     ejection = upstream.ejection
     return {
@@ -63,6 +63,7 @@ def _texts(upstream: Upstream, wan: WanMode) -> dict[str, str]:
         "poll_interval": _poll(upstream),
         "warm": str(upstream.warm),
         "warm_idle": _duration(upstream.warm_idle),
+        "tunnel": (upstream.tunnel or tunnel).value,
     }
 
 

@@ -25,6 +25,8 @@ dictionary gives its bound method, and the method reads and writes until one sid
   other runnable task runs. A step of a handshake takes as long as twenty messages, and dozens may be due at
   once; so a handshake lets the relay run before each step if it has not run for `PATIENCE` (`serve_relay`).
   Otherwise all live connections would wait for all new ones.
+* A tunnel has one TLS leg and many plain ones, which `attach` adds one by one. What a turn gives all of its
+  streams to send goes out in one write at the end of the turn (`after_turn`).
 * An idle connection owns no buffer: all connections share one read buffer, and bytes that a blocked leg did
   not take are copied into its splice.
 """
@@ -58,8 +60,8 @@ class RelayClosed(Exception):
     """The relay has ended and relays nothing."""
 
 
-class _Watch:
-    """The registration of one descriptor in the epoll."""
+class Watching:
+    """The registration of one descriptor in the epoll (agent.relay.pump.Watch)."""
 
     __slots__ = ("_epoll", "_fd", "_mask", "_parked")
 
@@ -104,7 +106,7 @@ class _Run:
     ) -> None:
         self.task = trio.lowlevel.current_task()
         self.fds = (plain.fileno(), tls.fileno())
-        self.watches = (_Watch(epoll, self.fds[0]), _Watch(epoll, self.fds[1]))
+        self.watches = (Watching(epoll, self.fds[0]), Watching(epoll, self.fds[1]))
         self.progress = progress
         self.splice = Splice()
         self.pump = Pump(
@@ -122,10 +124,15 @@ class Relay:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[int], bool]] = {}
+        self._handlers: dict[int, Callable[[int], bool | None]] = {}  # true: the run is over
         self._runs: dict[int, _Run] = {}  # by either descriptor
         self._buffer = memoryview(bytearray(BUFFER))
+        self._attached: dict[int, Callable[[Exception], None]] = {}  # what hears of a handler's failure
+        self._due: list[Callable[[], None]] = []  # called at the end of the turn
+        self._turning = False
+        self._parked: trio.lowlevel.Task | None = None  # serves what is due outside of a turn
         self._scope = trio.CancelScope()
+        self._scope_of_due = trio.CancelScope()
         self._open = False
         self._turned = -math.inf  # when the last turn began, by trio's clock
 
@@ -133,6 +140,7 @@ class Relay:
         self._open = True
         # A system task, since it must outlive the nurseries of all connections; a bug in it ends the process.
         trio.lowlevel.spawn_system_task(self._work, name="relay")
+        trio.lowlevel.spawn_system_task(self._serve_due, name="relay, between turns")
         return self
 
     def __exit__(
@@ -144,7 +152,10 @@ class Relay:
         self._open = False
         for run in set(self._runs.values()):
             self._retire(run, RelayClosed("the relay was closed"))
+        for on_failure in tuple(self._attached.values()):
+            on_failure(RelayClosed("the relay was closed"))
         self._scope.cancel()
+        self._scope_of_due.cancel()
         self._epoll.close()
 
     def __repr__(self) -> str:
@@ -181,6 +192,49 @@ class Relay:
             raise run.failure
         return run.splice.transfer(run.progress)
 
+    def attach(
+        self, fd: int, handler: Callable[[int], None], on_failure: Callable[[Exception], None]
+    ) -> Watching:
+        """Let `handler` take the events of a descriptor until `detach`; the caller says which are wanted.
+
+        `on_failure` hears what the handler has raised, and RelayClosed; it must detach the descriptor.
+        """
+        if not self._open:
+            raise RelayClosed("the relay is closed")
+        self._handlers[fd] = handler
+        self._attached[fd] = on_failure
+        return Watching(self._epoll, fd)
+
+    def detach(self, fd: int, watch: Watching) -> None:
+        """Give an attached descriptor back; may be called again."""
+        if self._attached.pop(fd, None) is not None:
+            del self._handlers[fd]
+            watch.park()
+
+    def after_turn(self, call: Callable[[], None]) -> None:
+        """Call that at the end of this turn, or soon, if this is none. It must not raise."""
+        self._due.append(call)
+        if not self._turning and self._parked is not None:
+            task, self._parked = self._parked, None
+            trio.lowlevel.reschedule(task)
+
+    async def _serve_due(self) -> None:
+        def wake(_: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with self._scope_of_due:
+            while self._open:
+                self._end_turn()
+                self._parked = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(wake)
+
+    def _end_turn(self) -> None:
+        while self._due:
+            due, self._due = self._due, []
+            for call in due:
+                call()
+
     async def _work(self) -> None:
         with self._scope:
             while self._open:
@@ -198,6 +252,7 @@ class Relay:
         handlers = self._handlers
         if not handlers:
             return
+        self._turning = True
         for fd, events in self._epoll.poll(0, TURN):
             handler = handlers.get(fd)
             if handler is None:
@@ -206,7 +261,16 @@ class Relay:
                 if handler(events):
                     self._retire(self._runs[fd])
             except Exception as error:  # noqa: BLE001 - a bug; raised in the task that awaits the run
-                self._retire(self._runs[fd], error)
+                self._failed(fd, error)
+        self._end_turn()
+        self._turning = False
+
+    def _failed(self, fd: int, error: Exception) -> None:
+        on_failure = self._attached.get(fd)
+        if on_failure is not None:
+            on_failure(error)
+        elif (run := self._runs.get(fd)) is not None:
+            self._retire(run, error)
 
     def _begin(self, run: _Run) -> bool:
         """Take the sockets over; return whether the connection is over already."""

@@ -26,10 +26,11 @@ class Ending(StrEnum):
     TLS_RESET = "tls_reset"  # TCP reset beneath TLS
     TLS_TRUNCATED = "tls_truncated"  # TCP ended without close_notify
     TLS_FAILED = "tls_failed"  # a fatal alert, or bytes that are not TLS
+    REFUSED = "stream_refused"  # the far sidecar has answered that it does not serve this stream of a tunnel
     NO_RESOURCES = "out_of_resources"  # this process has no memory for the connection
 
 
-_OF_THE_TLS_SIDE = frozenset({Ending.TLS_RESET, Ending.TLS_TRUNCATED, Ending.TLS_FAILED})
+_OF_THE_TLS_SIDE = frozenset({Ending.TLS_RESET, Ending.TLS_TRUNCATED, Ending.TLS_FAILED, Ending.REFUSED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,8 @@ import trio
 from OpenSSL import SSL
 
 from agent.relay.pump import BUFFER, COLLECT, RECORD, explain, explain_system
-from agent.relay.splice import Ending, Progress
+from agent.relay.relay import Relay
+from agent.relay.splice import Ending, Progress, Transfer
 
 CHUNK = 64 * 1024  # bytes read from the plain leg at once
 BURST = 4  # buffers moved before other tasks run
@@ -38,6 +39,19 @@ class ByteStream(Protocol):
 
     async def send(self, data: bytes) -> None:
         """Send all of `data`. Raises StreamBroken."""
+
+
+class CallerStream(ByteStream, Protocol):
+    """The caller's leg: a TLS connection, or a stream of a tunnel."""
+
+    def send_nowait(self, data: memoryview) -> int:
+        """Send what goes without waiting; return how many bytes. `send` must go on with exactly the rest."""
+
+    async def send_end(self) -> None:
+        """Send the end of our bytes. Raises StreamBroken."""
+
+    async def relay(self, relay: Relay, app: socket.socket, progress: Progress, /) -> Transfer:
+        """Copy between the caller and that socket until the end; the stream serves nothing else any more."""
 
 
 class PlainStream:
@@ -183,6 +197,10 @@ class TlsStream:
         self._progress.to_tls += sent
         return sent
 
+    async def relay(self, relay: Relay, app: socket.socket, progress: Progress) -> Transfer:
+        """See CallerStream."""
+        return await relay.run(app, self.connection, progress)
+
     async def send_end(self) -> None:
         """Send close_notify. Raises StreamBroken."""
         while True:
@@ -198,7 +216,7 @@ class TlsStream:
                 return
 
 
-async def pour(app: PlainStream, caller: TlsStream, length: int) -> int:
+async def pour(app: PlainStream, caller: CallerStream, length: int) -> int:
     """Copy `length` bytes from app to caller; return how many are missing at the end. Raises StreamBroken.
 
     All connections share the buffer, so no byte in it outlives a wait.

@@ -39,7 +39,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 7  # of the frames; raised when a worker of another version could misread them
+FORMAT = 8  # of the frames; raised when a worker of another version could misread them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +208,6 @@ def without_secrets(settings: Settings) -> Settings:
         ca_path=None,
         client_cert=None,
         client_key=None,
-        state_key_file=None,
     )
 
 

@@ -27,7 +27,6 @@ from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
 from agent.net.bind import BindFailed
 from agent.net.inherited import InheritedSockets
-from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerKey
 from agent.proxy.dataplane import DataPlaneEvents
 from agent.proxy.reconcile import PUBLIC, reconciler
@@ -100,7 +99,6 @@ class WorkerPool:
         rng: Random,
         spawn: Spawn,
         inherited: InheritedSockets | None = None,
-        kept: KeptSockets | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._sources = sources
@@ -111,7 +109,7 @@ class WorkerPool:
         self._shared: dict[int, tuple[EndpointSource, Callable[[], None]]] = {}
         self._ledger = Ledger(clock, events)  # stays empty: the workers have the connections
         self._publisher = Publisher()
-        self._listeners = SharedListeners(events, self._publisher, workers=settings.workers, kept=kept)
+        self._listeners = SharedListeners(events, self._publisher)
         self.reconciler = reconciler(
             snapshot=snapshot,
             settings=settings,
@@ -180,12 +178,6 @@ class WorkerPool:
 
     async def close_public(self) -> None:
         await self._listeners.close(PUBLIC)
-
-    def hand_over(self) -> None:
-        self._listeners.successor = True
-
-    async def close_listeners(self) -> None:
-        await self._listeners.close_all()
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):

@@ -158,13 +158,13 @@ def merged(
     connections = [{"worker": slot, **row} for slot, report in reports.items() for row in report.connections]
     connections.sort(key=lambda row: str(row["since"]))
     recent = [{"worker": slot, **row} for slot, report in reports.items() for row in report.recent]
+    tunnels = [{"worker": slot, **row} for slot, report in reports.items() for row in report.tunnels]
     recent.sort(key=lambda row: str(row["until"]))
     over = max(0, len(connections) - MOST_ROWS)
     counters = [report.counters for report in (*every, *([ended] if ended else []))]
     errors = [family for family in own.metrics if family.name == INTERNAL_ERRORS]
     return DataPlaneReport(
         live=sum(report.live for report in every),
-        oldest_seconds=max((report.oldest_seconds for report in every), default=0.0),
         resident_bytes=own.resident_bytes,
         metrics=[*processes, *added_up(every, ended, *errors)],
         counters=_sum([own.counters, *counters]),
@@ -172,6 +172,7 @@ def merged(
         upstreams=[_upstream(row, every) for row in own.upstreams],
         connections=connections[over:],
         connections_not_shown=over + sum(report.connections_not_shown for report in every),
+        tunnels=tunnels[:MOST_ROWS],
         recent=recent[-RECENT:],
         workers=workers,
     )

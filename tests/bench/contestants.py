@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench.consul_pair import binary as consul_binary
 from tests.bench.consul_pair import consul
-from tests.bench.envoy_pairs import envoy, envoy_rbac
+from tests.bench.envoy_pairs import envoy, envoy_rbac, envoy_tunnel
 from tests.bench.l7_pairs import sidecar_l7, two_workers_l7
 from tests.bench.pairs import Pair, Sidecars, Starter, direct, haproxy, nginx, ours, sidecars
 from tests.bench.rig import api, ask
@@ -29,6 +29,25 @@ def two_workers(directory: Path) -> Iterator[Pair]:
         yield pair
 
 
+TUNNEL = Sidecars(
+    name="sidecar-tunnel",
+    service="db-tunnel",
+    public=21016,
+    upstream=9116,
+    admin=19016,
+    config={"connect_sidecar_tunnel": True},
+    flags=("-tunnel", "auto"),
+)
+
+
+@contextlib.contextmanager
+def tunnel(directory: Path) -> Iterator[Pair]:
+    """Ours, with all connections in one TLS connection."""
+    _allow(TUNNEL.service)
+    with sidecars(directory, TUNNEL) as pair:
+        yield pair
+
+
 def _allow(service: str) -> None:
     ask(
         "PUT",
@@ -41,7 +60,9 @@ PAIRS: dict[str, Starter] = {
     "direct": direct,
     "sidecar": ours,
     "sidecar x2": two_workers,
+    "sidecar-tunnel": tunnel,
     "envoy": envoy,
+    "envoy-tunnel": envoy_tunnel,
     "haproxy": haproxy,
     "nginx": nginx,
     "consul": consul,

@@ -18,6 +18,7 @@ from tests.bench.pairs import CLIENT, SERVER, Pair, two
 from tests.bench.rig import ORIGIN_PORT, BenchFailed, Identity, identity
 
 _TYPE = "type.googleapis.com/envoy.extensions"
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 @contextlib.contextmanager
@@ -35,8 +36,23 @@ def envoy_rbac(directory: Path) -> Iterator[Pair]:
 
 
 @contextlib.contextmanager
+def envoy_tunnel(directory: Path) -> Iterator[Pair]:
+    """All connections as streams of one TLS connection: HTTP/2 CONNECT from one to the other."""
+    halves = (_connect_proxy(), _connect_terminator())
+    with _pair(directory, "envoy-tunnel", (21017, 9117), 680, halves[1], asks=halves[0], http2=True) as pair:
+        yield pair
+
+
+@contextlib.contextmanager
 def _pair(
-    directory: Path, name: str, ports: tuple[int, int], base: int, serves: dict[str, object]
+    directory: Path,
+    name: str,
+    ports: tuple[int, int],
+    base: int,
+    serves: dict[str, object],
+    *,
+    asks: dict[str, object] | None = None,
+    http2: bool = False,
 ) -> Iterator[Pair]:
     binary = Path(sys.executable).with_name("envoy")
     if not binary.exists():
@@ -44,7 +60,9 @@ def _pair(
     public, upstream = ports
     web, db = identity("web", directory), identity("db", directory)
     halves = {
-        "client": envoy_config((CLIENT, upstream), (SERVER, public), client=web, expects=db.uri),
+        "client": envoy_config(
+            (CLIENT, upstream), (SERVER, public), asks, client=web, expects=db.uri, http2=http2
+        ),
         "server": envoy_config((SERVER, public), (SERVER, ORIGIN_PORT), serves, server=db),
     }
     commands = []
@@ -63,6 +81,28 @@ def _tcp_proxy() -> dict[str, object]:
     typed = {"@type": f"{_TYPE}.filters.network.tcp_proxy.v3.TcpProxy",
              "stat_prefix": "bench", "cluster": "target"}  # fmt: skip
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": typed}
+
+
+def _connect_proxy() -> dict[str, object]:
+    proxy = _tcp_proxy()
+    proxy["typed_config"]["tunneling_config"] = {"hostname": "db:443"}  # type: ignore[index]  # a map
+    return proxy
+
+
+def _connect_terminator() -> dict[str, object]:
+    router = {"@type": f"{_TYPE}.filters.http.router.v3.Router"}
+    upgrades = {"upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}], "cluster": "target"}
+    typed = {
+        "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "codec_type": "HTTP2",
+        "http2_protocol_options": {"allow_connect": True},
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+            {"match": {"connect_matcher": {}}, "route": {**upgrades, "timeout": "0s"}}]}]},
+        "upgrade_configs": [{"upgrade_type": "CONNECT"}],
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+    }  # fmt: skip
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": typed}
 
 
 def _http_with_rbac() -> dict[str, object]:
@@ -96,7 +136,7 @@ def _http_with_rbac() -> dict[str, object]:
 def envoy_config(
     listen: tuple[str, int], target: tuple[str, int], serves: dict[str, object] | None = None, *,
     client: Identity | None = None, server: Identity | None = None, expects: str | None = None,
-    eager: dict[str, float] | None = None,
+    eager: dict[str, float] | None = None, http2: bool = False, sni: str = "",
 ) -> dict[str, object]:  # fmt: skip
     def address(pair: tuple[str, int]) -> dict[str, object]:
         return {"socket_address": {"address": pair[0], "port_value": pair[1]}}
@@ -108,6 +148,10 @@ def envoy_config(
         "load_assignment": {"cluster_name": "target", "endpoints": [
             {"lb_endpoints": [{"endpoint": {"address": address(target)}}]}]},
     }  # fmt: skip
+    if http2:
+        protocol = {"http2_protocol_options": {"max_concurrent_streams": 16384}}
+        options = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": protocol}
+        cluster["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
     if eager is not None:
         cluster["preconnect_policy"] = eager
     if server is not None:
@@ -119,7 +163,9 @@ def envoy_config(
             "DownstreamTlsContext", server, require_client_certificate=True, **once
         )
     if client is not None:
-        cluster["transport_socket"] = _tls("UpstreamTlsContext", client, expects=expects, max_session_keys=0)
+        cluster["transport_socket"] = _tls(
+            "UpstreamTlsContext", client, expects=expects, max_session_keys=0, **({"sni": sni} if sni else {})
+        )
     return {"static_resources": {
         "listeners": [{"name": "in", "address": address(listen), "filter_chains": [chain]}],
         "clusters": [cluster],

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import trio
 
-from agent.inbound.inbound import InboundReason
+from agent.inbound.verdict import InboundReason
 from agent.net.dial import DialReason
 from agent.net.handshake import HandshakeReason
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from certs.peer import PeerReason
 from tests.rotation.load import Load, load
 from tests.rotation.mesh import Mesh, mesh, until

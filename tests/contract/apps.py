@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 SECONDS = 10.0  # for one exchange
 
@@ -111,11 +111,8 @@ class Traffic:
         self._thread.join()
 
 
-AnyApp = TypeVar("AnyApp", bound=socketserver.TCPServer)
-
-
 @contextmanager
-def serving(app: AnyApp) -> Iterator[AnyApp]:
+def serving(app: App) -> Iterator[App]:
     """The app in a thread of its own."""
     thread = threading.Thread(target=app.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     with app:

@@ -142,4 +142,4 @@ def test_the_greeting_may_come_in_single_bytes() -> None:
     side = Side(client=False)
     for byte in PREFACE + settings_frame({}):
         side.machine.receive(bytes([byte]))
-    assert side.machine._settled
+    assert side.machine.settled

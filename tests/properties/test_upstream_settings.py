@@ -16,7 +16,7 @@ from tests.properties.mutations import Mutated, anything, mutated
 from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.ejection import FailureMemory
 from upstreams.failover import Failover, TargetHealth
-from upstreams.spec import InvalidUpstream, Upstream, WanMode, parse_upstream_flag
+from upstreams.spec import InvalidUpstream, TunnelMode, Upstream, WanMode, parse_upstream_flag
 
 CONFIG: dict[str, Any] = {
     "connect_timeout_ms": 250,
@@ -84,7 +84,7 @@ def usable(upstream: Upstream) -> None:
     for lives in ([TargetHealth.DEAD], [TargetHealth.LIVE]):
         failover.judge(lives * len(upstream.targets))
     upstream_limits.row(upstream)
-    upstream_limits.written(upstream, WanMode.AUTO)
+    upstream_limits.written(upstream, WanMode.AUTO, TunnelMode.NEVER)
     assert 0 < upstream.connect_timeout < 1e9
     assert 0 < upstream.deadline < 1e9
 

@@ -20,6 +20,7 @@ class Recorder(NoFaults):
     attempts: list[FailedAttempt] = field(default_factory=list)
     refused_requests: list[RefusedRequest] = field(default_factory=list)
     audits: list[Audited] = field(default_factory=list)
+    tunnels: list[str] = field(default_factory=list)  # the reasons of their ends; empty: it has begun
     overflows: int = 0
     shortages: list[OSError] = field(default_factory=list)
 
@@ -31,6 +32,12 @@ class Recorder(NoFaults):
 
     def refused(self, finished: Finished, /) -> None:
         self.refused_ones.append(finished)
+
+    def tunnel_opened(self, tunnel: Connection, /) -> None:
+        self.tunnels.append("")
+
+    def tunnel_ended(self, finished: Finished, /) -> None:
+        self.tunnels.append(finished.reason.value)
 
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         self.refused_requests.append(refused)

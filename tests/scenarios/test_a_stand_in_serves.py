@@ -14,11 +14,12 @@ import trio
 
 from agent.net.dial import DialReason
 from agent.outbound import candidates as search
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.outbound.upstream_state import UpstreamState
 from certs.peer import PeerReason
+from tests.support.other_callee import in_place_of_db
 from tests.support.socket_pairs import contexts_of, listener
-from tests.support.two_sidecars import UPSTREAM, Mesh, echo, endpoint, in_place_of_db, mesh, now, until
+from tests.support.two_sidecars import UPSTREAM, Mesh, echo, endpoint, mesh, now, until
 from tests.support.upstream_doubles import Lookups, surroundings
 from upstreams.spec import MeshGatewayMode, ServiceDestination
 

@@ -8,9 +8,10 @@ import struct
 import pytest
 import trio
 
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.relay.splice import Ending
-from tests.support.two_sidecars import in_place_of_db, mesh, receive_all
+from tests.support.other_callee import in_place_of_db
+from tests.support.two_sidecars import mesh, receive_all
 
 RESET = struct.pack("ii", 1, 0)
 

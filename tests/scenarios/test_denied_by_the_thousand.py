@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from agent.connections.records import Direction
-from agent.inbound.inbound import InboundReason
+from agent.inbound.verdict import InboundReason
 from agent.net.handshake import HandshakeFailed
 from agent.policy.authorize import VerdictReason
 from agent.policy.deny_list import parse_deny_list

@@ -18,7 +18,7 @@ import trio
 from OpenSSL import SSL
 
 from agent.net.handshake import server_handshake
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.relay.splice import Ending
 from tests.support.socket_pairs import listener
 from tests.support.two_sidecars import Mesh, endpoint, mesh, one, until

@@ -8,12 +8,13 @@ import trio.testing
 
 from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason, Direction
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.policy.source_intentions import SourceIntentions, parse_outgoing
 from tests.support.faults import NoFaults
+from tests.support.other_callee import in_place_of_db
 from tests.support.policies import NEVER_TOO_OLD
-from tests.support.two_sidecars import Mesh, echo, in_place_of_db, mesh, now, until
+from tests.support.two_sidecars import Mesh, echo, mesh, now, until
 
 RULE = {"SourceName": "web", "DestinationName": "db"}
 DENY = parse_outgoing([{**RULE, "Action": "deny"}])

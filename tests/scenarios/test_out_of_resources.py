@@ -17,7 +17,7 @@ from OpenSSL import SSL
 from trio.testing import MockClock
 
 from agent.net.dial import DialFailed, DialReason
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from tests.agent.test_running import running
 from tests.scenarios.test_a_log_that_nobody_reads import addressed, answer, live
 from tests.scenarios.test_the_next_candidate_is_tried import reset_with

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from agent.base.address import TcpAddress
 from agent.base.latest import Latest
 from agent.connections.records import Direction
-from agent.inbound.inbound import InboundReason
+from agent.inbound.verdict import InboundReason
 from agent.net.dial import DialReason
 from agent.net.handshake import HandshakeReason
 from agent.net.tls_records import MemoryConnection

@@ -13,14 +13,15 @@ from agent.base.incremental import Incremental
 from agent.base.latest import Latest
 from agent.net.dial import DialFailed, DialReason
 from agent.net.handshake import HandshakeFailed, HandshakeReason
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.policy.source_intentions import read_own_intentions
 from agent.relay.splice import Ending
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.support.descriptors import no_descriptor_leaked
+from tests.support.other_callee import in_place_of_db
 from tests.support.socket_pairs import contexts_of
-from tests.support.two_sidecars import Mesh, deny_all, echo, endpoint, in_place_of_db, mesh, one, receive_all
+from tests.support.two_sidecars import Mesh, deny_all, echo, endpoint, mesh, one, receive_all
 from upstreams.endpoints import EndpointSet
 from upstreams.reach import UnreachableReason
 

@@ -12,12 +12,13 @@ import trio
 from agent.base.address import TcpAddress
 from agent.connections.records import Direction
 from agent.net.handshake import HandshakeReason
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from certs.peer import PeerReason
 from tests.certs.authority import OTHER_TRUST_DOMAIN, Issuer, Minted
 from tests.support.descriptors import no_descriptor_leaked
+from tests.support.other_callee import in_place_of_db
 from tests.support.socket_pairs import NOW, contexts_of
-from tests.support.two_sidecars import Mesh, echo, endpoint, in_place_of_db, mesh, one
+from tests.support.two_sidecars import Mesh, echo, endpoint, mesh, one
 
 
 async def refused(m: Mesh, reason: StrEnum, words: str = "") -> None:

@@ -13,7 +13,7 @@ import trio
 
 from agent.base.latest import Latest
 from agent.connections.records import Direction
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.outbound.warm_connection import WarmReason
 from agent.outbound.warm_pool import WarmContext, WarmPool
 from agent.outbound.warm_serve import WarmUse
@@ -26,19 +26,10 @@ from tests.certs.authority import TRUST_DOMAIN
 from tests.scenarios.test_cancelled_anywhere_leaves_nothing import cancelled_at
 from tests.support.agent_parts import registration
 from tests.support.descriptors import no_descriptor_leaked
+from tests.support.other_callee import in_place_of_db
 from tests.support.policies import policy_of
 from tests.support.socket_pairs import contexts_of, tcp_pair
-from tests.support.two_sidecars import (
-    UPSTREAM,
-    Mesh,
-    deny_all,
-    echo,
-    in_place_of_db,
-    mesh,
-    now,
-    outbound,
-    until,
-)
+from tests.support.two_sidecars import UPSTREAM, Mesh, deny_all, echo, mesh, now, outbound, until
 from tests.support.warm_upstream import Events
 
 DENY_DB = parse_deny_list(f"spiffe://{TRUST_DOMAIN}/ns/default/dc/*/svc/db")
@@ -192,7 +183,7 @@ async def test_a_verdict_of_the_far_side_that_turns_ends_them() -> None:
         await settled(m)
         m.policy.publish(deny_all())
         for one in m.db.ledger.live():
-            one.scope.cancel()  # as its judge would
+            one.cut()  # as its judge would
         await until(lambda: not pool.ready)
         assert set(events.reasons) <= {WarmReason.REFUSED.value, WarmReason.EJECTED.value}
 

@@ -12,8 +12,8 @@ from agent.base.freshness import Confirmation, Freshness
 from agent.base.latest import Latest
 from agent.connections.reauthorize import Rejudged, rejudge
 from agent.connections.records import Audited, CloseReason, Direction
-from agent.inbound.inbound import InboundReason
-from agent.outbound.outbound import OutboundReason
+from agent.inbound.verdict import InboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import Policy, VerdictReason
 from agent.policy.deny_list import NO_ENTRIES, DenyList, parse_deny_list
 from agent.policy.narrowing import parse_setting

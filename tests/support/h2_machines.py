@@ -64,6 +64,7 @@ class Side:
         self.slow = False
         self.goaways: list[tuple[int, str]] = []
         self.pongs = 0
+        self.greetings = 0
         self.rooms = 0
         self.machine = H2Connection(self, lambda: self.now, client=client, most_streams=most_streams)
 
@@ -81,6 +82,9 @@ class Side:
         owner.stream = self.machine.connect(authority, owner)
         self.owners[owner.stream.id] = owner
         return owner
+
+    def on_settled(self) -> None:
+        self.greetings += 1
 
     def on_goaway(self, code: int, detail: str) -> None:
         self.goaways.append((code, detail))

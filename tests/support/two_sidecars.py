@@ -13,7 +13,7 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,14 @@ from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
 from agent.connections.ledger import Ledger
 from agent.connections.records import Finished
-from agent.inbound.inbound import Inbound
 from agent.inbound.inbound import serve as serve_inbound
+from agent.inbound.verdict import Inbound
 from agent.net.accept import accept_all
-from agent.net.admission import Admission
-from agent.net.handshake import HandshakeFailed, client_handshake, server_handshake
+from agent.net.admission import Admission, Slot
+from agent.net.handshake import client_handshake
 from agent.outbound.outbound import Outbound
 from agent.outbound.outbound import serve as serve_outbound
+from agent.outbound.tunnels import Tunnels
 from agent.outbound.upstream_state import UpstreamState
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import NO_ENTRIES, DenyList
@@ -47,10 +48,11 @@ from tests.certs.authority import Issuer
 from tests.scenarios.recorder import Recorder
 from tests.support.policies import NEVER_TOO_OLD, policy_of
 from tests.support.socket_pairs import contexts_of, listener
+from tests.support.tunnels import client_tunnels
 from tests.support.upstream_doubles import Told, surroundings
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity, Status
-from upstreams.spec import Lookup, Upstream, parse_upstream_flag
+from upstreams.spec import Lookup, TunnelMode, Upstream, parse_upstream_flag
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 UPSTREAM = parse_upstream_flag("db@dc2:9191")
@@ -113,10 +115,16 @@ class Mesh:
     underscores: bool = False
     freshness: Freshness = NEVER_TOO_OLD
     told: Told = field(default_factory=Told)
+    tunnel: bool = False  # the endpoint offers tunnels, and both halves take part
+    leaving: trio.Event = field(default_factory=trio.Event)
+    tunnels: Tunnels = field(init=False)
     targets: UpstreamState = field(init=False)
 
     def __post_init__(self) -> None:
-        self.targets = UpstreamState(UPSTREAM, surroundings(self, self.told, loads=self.loads))
+        context = surroundings(self, self.told, loads=self.loads)
+        mode = TunnelMode.AUTO if self.tunnel else TunnelMode.NEVER
+        self.targets = UpstreamState(UPSTREAM, replace(context, tunnel=mode))
+        self.tunnels = client_tunnels(self.web.contexts, self.deny_list, self.relay, self.web.ledger)
 
     def want(self, _upstreams: Iterable[Upstream], /) -> None:
         pass
@@ -155,31 +163,6 @@ class Mesh:
         """Wait until no connection lives."""
         await self.web.ledger.empty()
         await self.db.ledger.empty()
-
-
-@contextlib.asynccontextmanager
-async def in_place_of_db(
-    m: Mesh, contexts: Contexts | None = None
-) -> AsyncIterator[Callable[..., Awaitable[tuple[socket.socket, SSL.Connection]]]]:
-    """web's upstream is now a TLS server of the test's own; the block gets the way to accept a caller."""
-    with listener() as sock:
-        m.endpoints.publish(one(endpoint(sock.getsockname()[1])))
-        presented = contexts or m.db.contexts.value
-        assert presented is not None
-
-        async def answer(before: Callable[[], object] = bool) -> tuple[socket.socket, SSL.Connection]:
-            await trio.lowlevel.wait_readable(sock)
-            caller, _ = sock.accept()
-            caller.setblocking(False)
-            await trio.lowlevel.wait_readable(caller)  # its handshake has begun, and is not answered yet
-            before()
-            try:
-                return caller, await server_handshake(caller, lambda: presented.server, 5)
-            except HandshakeFailed:
-                caller.close()
-                raise
-
-        yield answer
 
 
 def allow_all() -> Policy:
@@ -231,6 +214,7 @@ async def mesh(
     upstream_socket: Path | None = None,
     limit: int | None = None,
     http: HttpMode = HttpMode.NEVER,
+    tunnel: bool = False,
 ) -> AsyncIterator[Mesh]:
     """web in dc1 with an upstream db, db in dc2, everything allowed."""
     root = Issuer.root()
@@ -248,13 +232,15 @@ async def mesh(
             web=web,
             db=db,
             policy=Latest(allow_all()),
-            endpoints=Latest(one(endpoint(public.port))),
+            endpoints=Latest(one(replace(endpoint(public.port), tunnels=tunnel))),
+            tunnel=tunnel,
             loads=Counter(),
             upstream=upstream_address,
             public=public,
         )
         async with trio.open_nursery() as connections, trio.open_nursery() as listeners:
             listeners.start_soon(_serve_app, app_sock, m.app, handler, connections)
+            listeners.start_soon(m.tunnels.run)
             start = partial(_start, listeners, connections)
             start(public_sock, db, partial(inbound, m, handshake_timeout=handshake_timeout, http=http))
             start(upstream_sock, web, partial(outbound, m, handshake_timeout=handshake_timeout))
@@ -280,16 +266,21 @@ def _start(
     connections: trio.Nursery,
     sock: socket.socket,
     side: Side,
-    handler: Callable[[socket.socket], Awaitable[None]],
+    handler: Callable[[socket.socket, Slot], Awaitable[None]],
 ) -> None:
-    accept = partial(accept_all, [sock], lambda caller, _place: handler(caller))
+    accept = partial(accept_all, [sock], handler)
     admission, events = side.admission, side.events
     task = partial(accept, purpose="tests", connections=connections, admission=admission, events=events)
     listeners.start_soon(task)
 
 
 async def inbound(
-    m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0, http: HttpMode = HttpMode.NEVER
+    m: Mesh,
+    sock: socket.socket,
+    slot: Slot | None = None,
+    *,
+    handshake_timeout: float = 5.0,
+    http: HttpMode = HttpMode.NEVER,
 ) -> None:
     """db's sidecar serves one caller."""
     shared = Inbound(
@@ -300,17 +291,22 @@ async def inbound(
         app=m.app.address,
         relay=m.relay,
         ledger=m.db.ledger,
+        faults=m.db.events,
         clock=now,
         handshake_timeout=handshake_timeout,
         connect_timeout=2.0,
         http=http,
         underscores_in_headers=m.underscores,
         proxy_protocol=m.proxy_protocol,
+        tunnels=m.tunnel,
+        leaving=m.leaving,
     )
-    await serve_inbound(sock, None, shared)
+    await serve_inbound(sock, slot if m.tunnel else None, shared)
 
 
-async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5.0) -> None:
+async def outbound(
+    m: Mesh, sock: socket.socket, _slot: Slot | None = None, *, handshake_timeout: float = 5.0
+) -> None:
     """web's sidecar serves its app once."""
     shared = Outbound(
         credentials=m.web.contexts,
@@ -321,6 +317,7 @@ async def outbound(m: Mesh, sock: socket.socket, *, handshake_timeout: float = 5
         clock=now,
         handshake_timeout=handshake_timeout,
         own_intentions=m.own_intentions,
+        tunnels=m.tunnels,
     )
     await serve_outbound(sock, lambda: None, m.targets, shared)
 

@@ -43,6 +43,12 @@ class Told:
     def refused(self, finished: Finished, /) -> None:
         self.events.append(("refused", finished.id))
 
+    def tunnel_opened(self, tunnel: Connection, /) -> None:
+        self.events.append(("tunnel_opened", tunnel.id))
+
+    def tunnel_ended(self, finished: Finished, /) -> None:
+        self.events.append(("tunnel_ended", finished.id))
+
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         self.events.append(("attempt_failed", attempt.reason))
 

@@ -175,7 +175,7 @@ async def test_a_connection_that_is_closed_from_outside_resets_the_app() -> None
     async with front(EVERYTHING, answer=hang) as f, f.caller() as caller:
         await caller.send(request("GET /"))
         await until(lambda: len(f.app.reached) == 1)
-        f.mesh.db.ledger.live()[0].scope.cancel()
+        f.mesh.db.ledger.live()[0].cut()
         with trio.fail_after(5):
             await ended.wait()
         assert await caller.reply() is None
@@ -229,7 +229,7 @@ async def test_a_connection_that_has_ended_leaves_nothing_to_the_collector(
 
         monkeypatch.setattr(name, make)
 
-    watched("agent.inbound.inbound.HttpConnection", HttpConnection)
+    watched("agent.inbound.by_request.HttpConnection", HttpConnection)
     watched("agent.inbound.http_connection.Exchange", Exchange)
     raw, answer = ENDINGS[case]
     gc.disable()

@@ -15,10 +15,10 @@ from OpenSSL import SSL
 from agent.base.address import TcpAddress
 from agent.connections.reauthorize import rejudge
 from agent.connections.records import CloseReason
-from agent.inbound.inbound import InboundReason
+from agent.inbound.verdict import InboundReason
 from agent.net.dial import DialReason
 from agent.net.handshake import client_handshake
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from certs.peer import PeerReason
 from tests.certs.authority import Issuer
 from tests.support.descriptors import no_descriptor_leaked

@@ -16,7 +16,7 @@ from agent.net.admission import Admission, Overflow
 from agent.net.dial import DialReason
 from agent.observe.events import Journal
 from agent.observe.rate_limit import LINES_PER_SECOND
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.relay.splice import Ending
 

@@ -13,7 +13,7 @@ from agent.connections.records import Audited, Direction, FailedAttempt
 from agent.net.dial import DialReason
 from agent.observe.agent import Agent
 from agent.observe.metrics import families, open_files
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.proxy.report import resident_bytes
 from agent.relay.splice import Ending

@@ -12,7 +12,7 @@ import trio
 from agent.connections.records import Direction
 from agent.observe.agent import Agent
 from agent.observe.status import document
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
 from tests.certs.authority import TRUST_DOMAIN
@@ -32,7 +32,7 @@ async def test_before_anything_is_known(nursery: trio.Nursery) -> None:
     assert read["missing"] == ["registration: no answer yet"]
     for name in ("placement", "credentials", "intentions", "public"):
         assert read[name] is None
-    for name in ("watches", "upstreams", "connections", "recent", "admin", "complaints"):
+    for name in ("watches", "upstreams", "connections", "tunnels", "recent", "admin", "complaints"):
         assert read[name] == []
 
 

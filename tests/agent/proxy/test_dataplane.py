@@ -11,10 +11,10 @@ import trio
 from agent.connections.connection import Connection
 from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import Direction, FailedAttempt
-from agent.inbound.inbound import Inbound
+from agent.inbound.verdict import Inbound
 from agent.net.admission import Admission
 from agent.net.dial import DialReason
-from agent.outbound.outbound import OutboundReason
+from agent.outbound.reasons import OutboundReason
 from agent.proxy.dataplane import STEPS
 from agent.relay.splice import Ending
 from tests.support.agent_parts import agent_bench, registration

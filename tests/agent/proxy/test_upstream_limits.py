@@ -7,7 +7,14 @@ from dataclasses import replace
 from agent.config.upstream_config import KEYS
 from agent.proxy import upstream_limits
 from upstreams.ejection import EjectionPolicy
-from upstreams.spec import MeshGatewayMode, ServiceDestination, Upstream, WanMode, parse_upstream_flag
+from upstreams.spec import (
+    MeshGatewayMode,
+    ServiceDestination,
+    TunnelMode,
+    Upstream,
+    WanMode,
+    parse_upstream_flag,
+)
 
 DB = parse_upstream_flag("db@dc2:9191")
 # Parts of the destination, and what the app speaks.
@@ -15,11 +22,11 @@ NO_LIMITS = {"filter", "near", "protocol"}
 
 
 def written(upstream: Upstream, wan: WanMode = WanMode.AUTO) -> dict[str, str]:
-    return {key: text for key, text, _ in upstream_limits.written(upstream, wan)}
+    return {key: text for key, text, _ in upstream_limits.written(upstream, wan, TunnelMode.NEVER)}
 
 
 def unusual(upstream: Upstream, wan: WanMode = WanMode.AUTO) -> set[str]:
-    return {key for key, _, usual in upstream_limits.written(upstream, wan) if not usual}
+    return {key for key, _, usual in upstream_limits.written(upstream, wan, TunnelMode.NEVER) if not usual}
 
 
 def test_every_key_there_is_is_shown() -> None:
@@ -42,6 +49,7 @@ def test_the_defaults_by_name() -> None:
         "poll_interval": "none",
         "warm": "0",
         "warm_idle": "45s",
+        "tunnel": "never",
     }
     assert unusual(DB) == set()
 

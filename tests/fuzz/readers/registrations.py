@@ -18,7 +18,7 @@ from agent.proxy import upstream_limits
 from tests.fuzz.answered import asked, recorded, words_of
 from tests.fuzz.mutators import json_with
 from tests.fuzz.target import Target
-from upstreams.spec import LocalBind, Upstream, WanMode
+from upstreams.spec import LocalBind, TunnelMode, Upstream, WanMode
 
 
 def fuzz_one(data: bytes) -> None:
@@ -54,7 +54,7 @@ def _can_be_dialled(upstream: Upstream) -> None:
     assert all(limit is None or limit >= 1 for limit in (upstream.max_connections, upstream.max_pending))
     assert all(target.name for target in upstream.targets)
     json.dumps([upstream_limits.row(upstream), str(upstream)], allow_nan=False)
-    upstream_limits.written(upstream, WanMode.AUTO)
+    upstream_limits.written(upstream, WanMode.AUTO, TunnelMode.NEVER)
 
 
 _ALL = json.dumps(

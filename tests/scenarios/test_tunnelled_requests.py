@@ -1,0 +1,115 @@
+"""HTTP whose requests are judged, and connections whose dial waits, as streams of a tunnel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import h11
+import pytest
+import trio
+
+from agent.base.address import TcpAddress
+from agent.connections.connection import Handling
+from agent.net.dial import Begun
+from agent.policy.http_mode import HttpMode
+from tests.scenarios.test_tunnels import called, connect, ended, tunnelling
+from tests.support.two_sidecars import Mesh, until
+
+
+async def http_app(stream: trio.SocketStream) -> None:
+    """Answer each request with its target and its caller's identity; switch to an echo when asked to."""
+    connection = h11.Connection(h11.SERVER)
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(65536))
+        elif isinstance(event, h11.Request):
+            headers = dict(event.headers)
+            if b"upgrade" in headers:
+                await stream.send_all(
+                    b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\nhello "
+                )
+                while data := await stream.receive_some(65536):
+                    await stream.send_all(data.upper())
+                return
+            body = event.target + b" for " + headers[b"x-forwarded-client-cert"].rpartition(b"/")[2]
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        elif isinstance(event, h11.EndOfMessage):
+            connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+            connection.send(h11.EndOfMessage())
+            connection.start_next_cycle()
+        else:
+            return
+
+
+@asynccontextmanager
+async def judged() -> AsyncIterator[Mesh]:
+    async with tunnelling(handler=http_app, http=HttpMode.ALWAYS) as m:
+        yield m
+
+
+async def answer(stream: trio.SocketStream, size: int) -> bytes:
+    got = b""
+    with trio.fail_after(5):
+        while len(got) < size and (data := await stream.receive_some(65536)):
+            got += data
+    return got
+
+
+async def test_each_request_of_a_stream_is_judged_and_carries_its_caller() -> None:
+    async with judged() as m:
+        stream = await connect(m)
+        for target in (b"/one", b"/two"):
+            await stream.send_all(b"GET " + target + b" HTTP/1.1\r\nHost: db\r\n\r\n")
+            got = await answer(stream, 1)
+            assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert target + b" for web" in got
+        assert m.db.ledger.live()[0].handling is Handling.BY_REQUEST
+        assert len(m.db.ledger.tunnels()) == 1
+        assert sum(m.db.ledger.requests().values()) == 2
+        await stream.aclose()
+        await m.quiet()
+        assert {reason for _, reason in m.db.ledger.counters()} == {"clean"}
+
+
+async def test_a_refused_request_is_answered_in_its_stream() -> None:
+    async with judged() as m:
+        stream = await connect(m)
+        await stream.send_all(b"GET /%2e%2e/x HTTP/1.1\r\nHost: db\r\nBad Name: x\r\n\r\n")
+        assert (await answer(stream, 12)).startswith(b"HTTP/1.1 400")
+
+
+async def test_a_stream_is_relayed_once_its_app_has_agreed_to_an_upgrade() -> None:
+    async with judged() as m:
+        stream = await connect(m)
+        await stream.send_all(
+            b"GET /ws HTTP/1.1\r\nHost: db\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        got = b""
+        while not got.endswith(b"hello "):
+            got += await answer(stream, 1)
+        assert got.startswith(b"HTTP/1.1 101")
+        await stream.send_all(b"abc" * 100_000)
+        assert await answer(stream, 300_000) == b"ABC" * 100_000
+        await stream.send_eof()
+        assert await answer(stream, 1) == b""
+
+
+async def test_bytes_that_come_while_the_dial_waits_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Begun, "connected", property(lambda _: False, lambda _self, _value: None))
+    async with tunnelling() as m:
+        stream = await called(m, b"x" * 50_000)
+        assert m.db.ledger.live()[0].handling is Handling.RELAYED
+        await stream.aclose()
+        await m.quiet()
+        assert {reason for _, reason in m.db.ledger.counters()} == {"clean"}
+
+
+async def test_a_dial_that_fails_later_is_answered_as_well() -> None:
+    async with tunnelling() as m:
+        m.app.address = TcpAddress("app.invalid", 1)
+        await ended(await connect(m))
+        await until(lambda: not m.web.ledger.live())
+        assert "503 app_name_unresolved" in m.web.ledger.recent()[-1].detail
