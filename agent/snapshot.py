@@ -48,12 +48,20 @@ class Snapshot:
 
 @dataclass(slots=True, kw_only=True)
 class EndpointSource:
-    """The endpoints of one lookup. `polled`: newer endpoints come only when the source is asked again."""
+    """The endpoints of one lookup.
+
+    `is_polled` returns whether newer endpoints come only when the source is asked again, or at intervals.
+    """
 
     endpoints: Latest[EndpointSet]
     status: WatchStatus
     ask_again: Callable[[], None]
-    polled: bool = False
+    is_polled: Callable[[], bool] = bool
+
+    @property
+    def polled(self) -> bool:
+        """Whether newer endpoints come only when the source is asked again, or at intervals."""
+        return self.is_polled()
 
     @property
     def may_have_news(self) -> bool:

@@ -36,17 +36,18 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "inbound": ("relay", "h2", "tunnel", "net", "http1", "policy", "connections"),
     "snapshot": ("config", "policy"),
     "outbound": ("h2", "relay", "tunnel", "net", "policy", "connections", "snapshot"),
-    "control": ("config", "consul", "policy", "snapshot"),
+    "intentions": ("config", "consul", "policy", "snapshot"),
+    "control": ("config", "consul", "policy", "snapshot", "intentions"),
     "proxy": ("inbound", "outbound", "connections", "net", "relay", "config", "policy", "snapshot"),
     "overview": (),
     "observe": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
-        *("snapshot", "outbound", "control", "proxy", "overview"),
+        *("snapshot", "outbound", "intentions", "control", "proxy", "overview"),
     ),
     "workers": ("proxy", "observe", "snapshot", "config", "policy", "net", "connections", "relay", "process"),
     "cli": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
-        *("snapshot", "outbound", "control", "proxy", "overview", "observe"),
+        *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "observe"),
     ),
     "deployment": ("config", "cli"),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.base.containment import Where
 from agent.base.exits import ExitCode
 from agent.connections.records import CloseReason
-from agent.consul.api import ConsulReason
+from agent.consul.errors import ConsulReason
 from agent.consul.watch import INTERNAL_ERROR, WatchReason
 from agent.h2.faults import FaultReason
 from agent.http1.head import HeadReason

@@ -18,14 +18,15 @@ from agent.config.collisions import CHECK
 from agent.config.effective import from_settings, listening_at, overridden, servable
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
-from agent.consul.api import Consul, ConsulError, ConsulReason
+from agent.consul.api import Consul
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.token import TokenSource, TokenUnusable
 from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
-from agent.control.default_policy import unnamed_caller, with_default
 from agent.control.own_addresses import look_up
 from agent.control.watches import read_intentions, read_leaf, read_roots
+from agent.intentions.default_policy import unnamed_caller, with_default
 from agent.policy.http_mode import HttpMode
 from certs.contexts import build_contexts, rehearse
 from certs.credentials import Credentials, CredentialsRejected, prove

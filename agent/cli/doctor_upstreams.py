@@ -20,7 +20,8 @@ from agent.base.exits import ExitCode
 from agent.base.latest import Latest
 from agent.cli.doctor_consul import answered, refused
 from agent.cli.findings import Finding, eased, fail, ok, skip, warn
-from agent.consul.api import Consul, ConsulError
+from agent.consul.api import Consul
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected, WatchReason
 from agent.control.watches import read_endpoints, read_found
 from agent.net.dial import DialFailed, dial

@@ -19,15 +19,16 @@ from agent.config.load import RUN_FLAGS, exit_code, read_settings
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, Option
 from agent.config.parsers import parse_bool, parse_text
 from agent.config.settings import Settings
-from agent.consul.api import Answer, ConsulError, ConsulReason, RawList
+from agent.consul.api import Answer, RawList
 from agent.consul.connect import consul_of
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.http import Client, Request, RequestFailed
 from agent.consul.token import TokenSource
 from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import token_remedy
-from agent.control.default_policy import unnamed_caller, with_default
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.watches import read_intentions
+from agent.intentions.default_policy import unnamed_caller, with_default
 from agent.policy.authorize import Policy
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
 

@@ -138,6 +138,8 @@ CONSUL = (
            says="Consul Enterprise only"),
     Option(name="partition", read=parsers.parse_name, environment="CONSUL_PARTITION", example="NAME",
            says="Consul Enterprise only"),
+    Option(name="consul_connections", read=parsers.parse_connections, default=3, example="N",
+           says="connections to the Consul agent; watches beyond them ask in turn; 0: one for each watch"),
     Option(name="start_timeout", read=parsers.parse_seconds, default=60.0, example="SECONDS",
            says="exit 69 if Consul has not answered enough to serve by then; 0 waits for ever"),
 )  # fmt: skip

@@ -100,6 +100,13 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_connections(text: str) -> int:
+    """Return a number of connections, 0 for no limit: one is held by the intentions, one is shared."""
+    if parse_count(text) == 1:
+        raise ValueError("1 connection: write 2 or more, of which one is shared, or 0 for no limit")
+    return int(text)
+
+
 def parse_workers(text: str) -> int:
     """Return a number of processes, at most MOST_WORKERS_OF_A_CORE for each core: more slow each other."""
     cores = len(os.sched_getaffinity(0))

@@ -100,6 +100,7 @@ class Settings:
     tls_server_name: str | None
     namespace: str | None
     partition: str | None
+    consul_connections: int
     start_timeout: float
     admin_bind: tuple[Address, ...]
     admin_hosts: tuple[str, ...] | None

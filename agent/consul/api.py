@@ -7,9 +7,9 @@ A failure is a `ConsulError` with one of six reasons. No text that this module m
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,6 +19,7 @@ import trio
 from agent.base.undecodable import UNDECODABLE
 from agent.consul.agent_services import ListedService, quoted
 from agent.consul.answers import AuthorizeAnswer, LeafAnswer
+from agent.consul.errors import ConsulError, ConsulReason, refused
 from agent.consul.http import Client, Request, RequestFailed, RequestFailure, Response
 from agent.consul.token import TokenSource, TokenUnusable
 from upstreams.spec import QueryDestination, ServiceDestination
@@ -28,41 +29,13 @@ U = TypeVar("U")
 
 MATCH = "/v1/connect/intentions/match"
 CALL_SECONDS = 15.0  # a call that does not block; Consul itself holds one for 7 s when there is no leader
+MOST_AGE = 10  # seconds since the agent's cache last heard from its servers
 MARGIN_SECONDS = 10.0  # added to the time that a blocking query may take
 _MOST_DIGITS = 20  # of an index, an unsigned number of 64 bits
-MAX_TEXT = 300  # characters kept of an error's body
 
 Params = Mapping[str, str]
 Json = dict[str, object]
 RawList = list[msgspec.Raw]  # long lists stay JSON, and are read in steps
-
-
-class ConsulReason(StrEnum):
-    """Why a call failed, by what to do next."""
-
-    DENIED = "denied"  # the operator must act; retry slowly
-    NOT_FOUND = "not_found"
-    RATE_LIMITED = "rate_limited"
-    UNAVAILABLE = "unavailable"  # retry
-    MALFORMED = "malformed"  # the request or the answer: another version of the API, or not Consul
-    NOT_ASKED = "token_unusable"  # the token file holds no token, so nothing was sent
-
-
-class ConsulError(Exception):
-    """A call without a usable answer."""
-
-    def __init__(self, reason: ConsulReason, path: str, text: str, *, status: int | None = None) -> None:
-        at = path if status is None else f"{path} answered {status}"
-        super().__init__(f"{at}: {text}")
-        self.reason = reason
-        self.path = path
-        self.text = text
-        self.status = status
-
-    @property
-    def unanswered(self) -> bool:
-        """Whether there was no answer at all: the agent is down or starting."""
-        return self.status is None and self.reason is ConsulReason.UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +48,7 @@ class Answer(Generic[T]):
     default_policy: str = ""
     last_contact: str = ""  # milliseconds since the server heard from its leader
     filtered: bool = False  # ACLs have removed entries from the list (Consul 1.11 and later)
+    digest: int = 0  # of the body, for this process: equal bodies have equal ones
 
     def carrying(self, value: U) -> Answer[U]:
         """Return the same headers with a part of the body."""
@@ -85,16 +59,23 @@ class Answer(Generic[T]):
             default_policy=self.default_policy,
             last_contact=self.last_contact,
             filtered=self.filtered,
+            digest=self.digest,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocking:
-    """The position of a blocking query, an index or a hash, and how long Consul may hold it, in seconds."""
+    """The position of a blocking query, an index or a hash, and how long Consul may hold it, in seconds.
+
+    `has_turn`: the question has its connection already. `cached`: the agent may answer from its cache, which
+    it keeps up to date (both agent.consul.budget).
+    """
 
     index: int = 0
     content_hash: str = ""
     wait: float = 0.0
+    has_turn: bool = False
+    cached: bool = False
 
     @property
     def params(self) -> dict[str, str]:
@@ -125,6 +106,8 @@ class Consul:
         self.clock: Callable[[], float] = trio.current_time
         # Called with each answer's Date, and how many seconds old that can be at most.
         self.on_date: Callable[[str, float], None] = _ignore_date
+        # Entered for each question that has no turn yet.
+        self.turn: Callable[[], AbstractAsyncContextManager[None]] = _at_once
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -210,6 +193,8 @@ class Consul:
         """Return the proxies and native instances of a service, healthy or not."""
         chosen = {"filter": service.filter, "near": service.near}
         params = _dc(service.datacenter) | {name: value for name, value in chosen.items() if value}
+        if service.near:
+            at = replace(at, cached=False)  # the cache may hold what was sorted for others
         return await self.get(f"/v1/health/connect/{segment(service.name)}", at, RawList, params)
 
     async def gateways(self, datacenter: str | None, at: Blocking = IMMEDIATE) -> Answer[RawList]:
@@ -217,11 +202,11 @@ class Consul:
         path = "/v1/health/service/mesh-gateway"
         return await self.get(path, at, RawList, _dc(datacenter))
 
-    async def execute(self, query: QueryDestination) -> Answer[Json]:
+    async def execute(self, query: QueryDestination, at: Blocking = IMMEDIATE) -> Answer[Json]:
         """Return the present answer of a prepared query, which cannot block; `connect` selects proxies."""
         path = f"/v1/query/{segment(query.name)}/execute"
         params = {"connect": "true"} | _dc(query.datacenter) | ({"near": query.near} if query.near else {})
-        return await self.get(path, IMMEDIATE, Json, params)
+        return await self.get(path, Blocking(has_turn=at.has_turn), Json, params)
 
     async def register(self, service: Json) -> None:
         """Register a service with the agent."""
@@ -248,7 +233,11 @@ class Consul:
     async def _call(
         self, method: str, path: str, params: Params, at: Blocking = IMMEDIATE, *, body: bytes = b""
     ) -> Response:
-        query = urlencode({**self._scope, **params, **at.params})
+        if not at.has_turn:
+            async with self.turn():
+                return await self._call(method, path, params, replace(at, has_turn=True), body=body)
+        cached = {"cached": ""} if at.cached else {}
+        query = urlencode({**self._scope, **params, **at.params, **cached})
         target = f"{path}?{query}" if query else path
         asked = self.clock()
         try:
@@ -263,10 +252,13 @@ class Consul:
         took = self.clock() - asked
         held = at.wait if took >= at.wait and _unchanged(at, response.headers) else 0.0
         self.on_date(response.headers.get("date", ""), took - held)
+        age = response.headers.get("age", "") if at.cached else ""
+        if response.status == 200 and age.isdigit() and int(age[:9]) > MOST_AGE:
+            text = f"the agent's cache has not heard from its servers for {age} s"
+            raise ConsulError(ConsulReason.UNAVAILABLE, path, text, status=200)
         if response.status == 200:
             return response
-        text = _text(response.body)
-        raise ConsulError(classify(response.status, text), path, text, status=response.status)
+        raise refused(path, response)
 
     def _headers(self) -> dict[str, str]:
         headers = {}
@@ -276,20 +268,6 @@ class Consul:
         if self._http_auth:
             headers["Authorization"] = "Basic " + b64encode(self._http_auth.encode()).decode()
         return headers
-
-
-def classify(status: int, text: str) -> ConsulReason:
-    """Return the reason of an error: by status, then by the text of a 5xx (docs/consul-api.md#errors)."""
-    if status in (401, 403):
-        return ConsulReason.DENIED
-    if status == 404:
-        return ConsulReason.NOT_FOUND
-    if status == 429:
-        return ConsulReason.RATE_LIMITED
-    if status >= 500:
-        denied = "Permission denied" in text or "ACL not found" in text
-        return ConsulReason.DENIED if denied else ConsulReason.UNAVAILABLE
-    return ConsulReason.MALFORMED
 
 
 def matched(service: str, answer: Answer[bytes]) -> Answer[RawList | None]:
@@ -316,7 +294,14 @@ def _undecoded(response: Response) -> Answer[bytes]:
         default_policy=response.headers.get("x-consul-default-acl-policy", ""),
         last_contact=response.headers.get("x-consul-lastcontact", ""),
         filtered=response.headers.get("x-consul-results-filtered-by-acls") == "true",
+        digest=hash(response.body),
     )
+
+
+@asynccontextmanager
+async def _at_once() -> AsyncIterator[None]:
+    """Default `turn`: no question waits."""
+    yield
 
 
 def _ignore_date(_date: str, _oldest: float) -> None:
@@ -342,7 +327,3 @@ def _dc(datacenter: str | None) -> dict[str, str]:
 def _index(headers: Mapping[str, str]) -> int | None:
     text = headers.get("x-consul-index", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
-
-
-def _text(body: bytes) -> str:
-    return " ".join(body[: 4 * MAX_TEXT].decode("utf-8", "replace").split())[:MAX_TEXT] or "(no text)"

@@ -11,7 +11,7 @@ from agent.base.exits import Exit, ExitCode
 from agent.config.parsers import ConsulAddress
 from agent.config.settings import Settings
 from agent.consul.api import Consul
-from agent.consul.http import Client, Dial
+from agent.consul.http import MAX_IDLE, Client, Dial
 from agent.consul.token import TokenSource
 
 
@@ -106,7 +106,7 @@ def consul_of(settings: Settings, token: TokenSource) -> Consul:
     host = "localhost" if address.socket is not None else str(address).partition("://")[2]
     scope = {"ns": settings.namespace, "partition": settings.partition}
     return Consul(
-        Client(dial, host=host),
+        Client(dial, host=host, kept=settings.consul_connections or MAX_IDLE),
         token,
         scope={name: value for name, value in scope.items() if value is not None},
         http_auth=settings.http_auth,

@@ -70,10 +70,12 @@ class Response:
 class Client:
     """Exchanges with the server that `dial` connects to; concurrent exchanges use separate connections."""
 
-    def __init__(self, dial: Dial, *, host: str, max_body: int = MAX_BODY) -> None:
+    def __init__(self, dial: Dial, *, host: str, max_body: int = MAX_BODY, kept: int = MAX_IDLE) -> None:
         self._dial = dial
         self._host = host
         self._max_body = max_body
+        self._kept = kept  # the most connections, with those in use, that are kept after an exchange
+        self._open = 0
         self._idle: list[_Connection] = []
 
     async def exchange(self, request: Request, seconds: float) -> Response:
@@ -96,25 +98,29 @@ class Client:
     async def aclose(self) -> None:
         """Close the idle connections."""
         while self._idle:
+            self._open -= 1
             await trio.aclose_forcefully(self._idle.pop().stream)
 
     async def _connect(self) -> _Connection:
         try:
-            return _Connection(await self._dial(), self._host)
+            stream = await self._dial()
         except OSError as error:
             if _is_tls(error):
                 raise RequestFailed(RequestFailure.TLS, _tls_text(error)) from error
             raise RequestFailed(RequestFailure.UNREACHABLE, _os_text(error)) from error
         except ValueError as error:  # a name with a label too long for DNS
             raise RequestFailed(RequestFailure.UNREACHABLE, str(error)) from error
+        self._open += 1
+        return _Connection(stream, self._host)
 
     async def _run(self, connection: _Connection, request: Request) -> Response:
         keep = False
         try:
             response = await connection.exchange(request, self._max_body)
-            keep = connection.reusable and len(self._idle) < MAX_IDLE
+            keep = connection.reusable and self._open <= self._kept
         finally:
             if not keep:
+                self._open -= 1
                 with trio.CancelScope(shield=True):  # a forced close does not wait
                     await trio.aclose_forcefully(connection.stream)
         if keep:
@@ -186,7 +192,13 @@ class _Connection:
             self._used = True
 
     async def _send(self, *events: h11.Event) -> None:
-        await self.stream.send_all(b"".join(filter(None, map(self._http.send, events))))
+        """Send; on a new connection the server may have answered before, and closed: that answer is read."""
+        data = b"".join(filter(None, map(self._http.send, events)))
+        if self._used:
+            await self.stream.send_all(data)
+            return
+        with suppress(trio.BrokenResourceError):
+            await self.stream.send_all(data)
 
     async def _receive(self, max_body: int) -> Response:
         head: h11.Response | None = None

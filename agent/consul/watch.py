@@ -53,7 +53,8 @@ from agent.base.clock import Clock
 from agent.base.exits import Exit
 from agent.base.incremental import Incremental
 from agent.base.watch_status import WatchStatus
-from agent.consul.api import Answer, Blocking, ConsulError, ConsulReason
+from agent.consul.api import Answer, Blocking
+from agent.consul.errors import ConsulError, ConsulReason
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -136,7 +137,9 @@ def backoff(failures: int, failure: Failure, rng: Random, *, starting: bool = Fa
         floor = DENIED_FLOOR
     elif failure.unanswered or failure.reason in (ConsulReason.NOT_FOUND, ConsulReason.NOT_ASKED):
         ceiling = NEARBY_CEILING
-    return min(ceiling, floor * 2.0 ** min(failures - 1, 16)) * rng.uniform(0.5, 1.0)
+    rest = min(ceiling, floor * 2.0 ** min(failures - 1, 16)) * rng.uniform(0.5, 1.0)
+    asked_for = failure.retry_after if isinstance(failure, ConsulError) else None
+    return rest if asked_for is None else max(rest, asked_for * rng.uniform(1.0, 1.25))
 
 
 class TokenBucket:
@@ -161,14 +164,18 @@ def _ignore(_status: WatchStatus) -> None:
     """Default callback: do nothing."""
 
 
+def _nothing() -> None:
+    """Default `on_kick`: do nothing."""
+
+
 def _believe(_value: object) -> bool:
     """Default `doubtful`: no value is."""
     return False
 
 
-def _unlike(_before: object, _answer: object) -> bool:
-    """Default `repeats`: every answer is read."""
-    return False
+def _unlike(_answer: object) -> object:
+    """Default `essence`: every answer is read, since it says what no other one says."""
+    return object()
 
 
 @dataclass(kw_only=True)
@@ -176,8 +183,8 @@ class Watch(Generic[R, T]):
     """One watched value.
 
     `ask` sends one question; it may raise ConsulError. `read` makes a value of the answer, at once or in
-    steps; it may raise AnswerRejected. `repeats` returns whether an answer says what the last one that was
-    taken said: then it is not read, and confirms the value. `doubtful` returns whether a changed value must
+    steps; it may raise AnswerRejected. `essence` returns what an answer says: one that says what the last one
+    that was taken said is not read, and confirms the value. `doubtful` returns whether a changed value must
     be confirmed when it answers a question that blocked. `publish` is called with every value that differs
     from the last one. `on_failure` is called for every failure and may raise to end the watch; `on_recovery`
     when a row of failures is over; `on_filtered` when answers begin or cease to lack what the token may not
@@ -190,16 +197,17 @@ class Watch(Generic[R, T]):
     read: Callable[[Answer[R]], T | Incremental[T]]
     publish: Callable[[T], None]
     poll_interval: float = 30.0  # seconds, for POLL
-    repeats: Callable[[Answer[R], Answer[R]], bool] = _unlike
+    essence: Callable[[Answer[R]], object] = _unlike
     doubtful: Callable[[T], bool] = _believe
     on_failure: Callable[[WatchStatus], None] = _ignore
     on_recovery: Callable[[WatchStatus], None] = _ignore
     on_filtered: Callable[[WatchStatus], None] = _ignore
     on_answer: Callable[[WatchStatus], None] = _ignore
+    on_kick: Callable[[], None] = _nothing
     status: WatchStatus = field(init=False)
     _kicked: trio.Event = field(init=False, default_factory=trio.Event)
     _last: T | None = field(init=False, default=None)
-    _taken: Answer[R] | None = field(init=False, default=None, repr=False)  # what `_last` was read from
+    _taken: object = field(init=False, default=None, repr=False)  # the essence of what `_last` was read from
     _at: Blocking = field(init=False, default=Blocking())
 
     def __post_init__(self) -> None:
@@ -211,8 +219,9 @@ class Watch(Generic[R, T]):
         return self._at.index
 
     def kick(self) -> None:
-        """Ask again soon if the watch pauses between two questions."""
+        """Ask again soon if the watch pauses between two questions, or waits for its turn."""
         self._kicked.set()
+        self.on_kick()
 
     async def follow(self, clock: Clock, rng: Random) -> None:
         """Watch until cancelled. Raises Exit if `publish` or a callback does."""
@@ -253,7 +262,7 @@ class Watch(Generic[R, T]):
             detail = f"index {answer.index} after {asked.index}; asked again from 0"
             raise AnswerRejected(WatchReason.INDEX_WENT_BACK, detail)
         at = clock()
-        if self._taken is not None and self.repeats(self._taken, answer):
+        if self._taken is not None and self._taken == self.essence(answer):
             self._succeeded(at, asked, answer)
         else:
             await self._take(answer, asked, at)
@@ -266,7 +275,7 @@ class Watch(Generic[R, T]):
             if self.doubtful(value):
                 return
         self._succeeded(at, asked, answer, value if is_news else None)
-        self._taken = answer if self.repeats is not _unlike else None
+        self._taken = self.essence(answer)
 
     def _succeeded(self, at: datetime, asked: Blocking, answer: Answer[R], news: T | None = None) -> None:
         recovered = self.status.failing is not None

@@ -21,7 +21,8 @@ from agent.base.watch_status import WatchStatus
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.agent_services import ListedService, find_sidecar
-from agent.consul.api import Consul, ConsulError, ConsulReason
+from agent.consul.api import Consul
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import NEARBY_CEILING, AnswerRejected, Failure, Watch, backoff
 from agent.control.watches import read_registration
 

@@ -30,7 +30,8 @@ import trio
 from agent.base.clock import Clock
 from agent.base.containment import FaultEvents, Kept, Where
 from agent.base.latest import Latest
-from agent.consul.api import Consul, ConsulError
+from agent.consul.api import Consul
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected
 from agent.control.churn import Churn
 from agent.control.root_catchup import CatchUp, RootsFirst

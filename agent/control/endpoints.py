@@ -19,6 +19,7 @@ from agent.base.containment import FaultEvents, Kept, Where, contained
 from agent.base.latest import Latest, any_newer
 from agent.base.watch_status import WatchStatus
 from agent.consul.api import Consul
+from agent.consul.budget import Budget, Place, Rank
 from agent.control.watches import EndpointsWatch, endpoints_watch, own_intentions
 from agent.snapshot import EndpointSource, Snapshot
 from upstreams.endpoints import EndpointSet
@@ -41,6 +42,7 @@ Share = Callable[[Lookup, float | None, EndpointSource], Awaitable[None]]
 class _Feed:
     watch: EndpointsWatch
     source: EndpointSource
+    place: Place
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -63,8 +65,10 @@ class EndpointWatches:
         clock: Clock,
         rng: Random,
         events: WatchEvents,
+        budget: Budget | None = None,
     ) -> None:
         self._consul = consul
+        self._budget = budget or Budget()
         self._nursery: trio.Nursery
         self._snapshot = snapshot
         self._explaining = False
@@ -99,6 +103,7 @@ class EndpointWatches:
             feed = self._make(key)
             if self._needs(key):
                 self._feeds[key] = feed
+                feed.place.join()
                 self._nursery.start_soon(self._follow, key, feed)
         return feed.source
 
@@ -155,13 +160,15 @@ class EndpointWatches:
         watch = endpoints_watch(self._consul, lookup, endpoints.publish, poll_interval)
         watch.on_failure, watch.on_recovery = self._failed, self._recovered
         watch.on_filtered = self._events.watch_filtered
+        rank = Rank.QUERY if isinstance(lookup, QueryDestination) else Rank.ENDPOINTS
+        place = self._budget.place(rank, watch)
         source = EndpointSource(
             endpoints=endpoints,
             status=watch.status,
             ask_again=watch.kick,
-            polled=isinstance(lookup, QueryDestination),
+            is_polled=lambda: place.in_turn,
         )
-        return _Feed(watch=watch, source=source)
+        return _Feed(watch=watch, source=source, place=place)
 
     def _needs(self, key: Key) -> bool:
         if isinstance(key[0], Gateways):
@@ -171,7 +178,9 @@ class EndpointWatches:
     def _settle(self) -> None:
         """End the watches that are not needed any more, and start the missing ones."""
         for key in [key for key in self._feeds if not self._needs(key)]:
-            self._feeds.pop(key).scope.cancel()
+            feed = self._feeds.pop(key)
+            feed.place.leave()
+            feed.scope.cancel()
         for lookup, poll_interval in self._wanted.union(*self._behind.values()):
             self.source(lookup, poll_interval)
 

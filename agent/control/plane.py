@@ -5,10 +5,9 @@ No refusal by Consul ends it: the watches go on asking.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from functools import partial
 from random import Random
 from typing import Any, Protocol
 
@@ -18,7 +17,6 @@ from agent.base.address import Address
 from agent.base.clock import Clock
 from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
-from agent.base.freshness import Confirmation, Freshness
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
 from agent.config.collisions import Known, unknown_names
@@ -26,34 +24,38 @@ from agent.config.effective import from_settings, listening_at, overridden, serv
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
+from agent.consul.budget import Budget, Rank, Urgency
 from agent.consul.token import TokenSource
 from agent.consul.watch import Watch
 from agent.control.bootstrap import Start
 from agent.control.clock_skew import ClockSkew
 from agent.control.credentials import CredentialsEvents, CredentialsKeeper
-from agent.control.default_policy import DefaultPolicy, unnamed_caller
 from agent.control.deny_file import DenyFile
 from agent.control.endpoints import EndpointWatches, WatchEvents
 from agent.control.own_addresses import known_now, look_up
 from agent.control.self_registration import Deregistration
 from agent.control.watches import intentions_watch, registration_watch, source_intentions_watch
-from agent.policy.authorize import Policy
-from agent.policy.intentions import Intentions
+from agent.intentions.keeper import IntentionEvents, IntentionsKeeper
 from agent.policy.source_intentions import SourceIntentions
 from agent.snapshot import Snapshot
 
 # of watches in /status
 _ORDER = ("registration", "roots", "leaf", "intentions", "default policy", "outgoing")
 
+_RANKS = {
+    "intentions": Rank.INTENTIONS,
+    "roots": Rank.ROOTS,
+    "leaf": Rank.LEAF,
+    "registration": Rank.REGISTRATION,
+    "outgoing": Rank.SOURCE_INTENTIONS,
+}
 
-class ControlEvents(CredentialsEvents, WatchEvents, Protocol):
+
+class ControlEvents(CredentialsEvents, IntentionEvents, WatchEvents, Protocol):
     """The events of the control plane; must not block."""
 
     def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None: ...
     def registration_gone(self, proxy_id: str) -> None: ...
-    def intentions_changed(self, rules: int, default: str, unsupported: Sequence[str]) -> None: ...
-    def intentions_too_old(self, since: datetime) -> None: ...
-    def intentions_current(self) -> None: ...
     def token_complaint(self, complaint: str) -> None: ...
     def outgoing_changed(self, rules: int) -> None: ...
     def token_changed(self) -> None: ...
@@ -82,7 +84,6 @@ class ControlPlane:
         self.rng = rng
         self.phase = Phase.STARTING
         self.snapshot = Snapshot()
-        self.freshness = Freshness(self.snapshot.confirmed, settings.intentions_max_age, clock)
         self.deny_file = DenyFile(settings.deny_file, self.snapshot.deny_list)
         self.skew = ClockSkew(clock, events.clock_skewed)
         self.start_status = WatchStatus(name="start")
@@ -92,13 +93,28 @@ class ControlPlane:
         self._registered: Registration | None = None  # the newest registration as Consul answered it
         self.watches: dict[str, Watch[Any, Any]] = {}  # of our own service, by name, in order of their start
         self.credentials: CredentialsKeeper | None = None  # once our service is known
-        self.endpoints = EndpointWatches(consul, snapshot=self.snapshot, clock=clock, rng=rng, events=events)
-        self.default_policy: DefaultPolicy | None = None  # once Consul's header leaves the default open
-        self._listed: Intentions | None = None  # the newest list as Consul answered it
+        self.budget = Budget(settings.consul_connections)
+        self.endpoints = EndpointWatches(
+            consul,
+            snapshot=self.snapshot,
+            clock=clock,
+            rng=rng,
+            events=events,
+            budget=self.budget,
+        )
+        self.intentions = IntentionsKeeper(
+            settings=settings,
+            consul=consul,
+            snapshot=self.snapshot,
+            events=events,
+            clock=clock,
+            begin=self._begin,
+        )
         self._events = events
         self._nursery: trio.Nursery
         self._kept: Kept
         consul.on_date = self.skew.take
+        consul.turn = partial(self.budget.turn, Urgency.OWN)
         token.on_change = self.token_changed
         token.on_complaint = events.token_complaint
 
@@ -166,7 +182,8 @@ class ControlPlane:
         self.settings = settings
         if self._registered is not None:
             self.take(from_settings(settings) if settings.service else self._registered)
-        self._publish_policy()
+        self.intentions.settings = settings
+        self.intentions.publish()
         outgoing = self.snapshot.source_intentions
         if outgoing.value is not None:
             outgoing.publish(replace(outgoing.value, audit=settings.audit))
@@ -194,19 +211,20 @@ class ControlPlane:
         """Watch the intentions for our service, once there is a public listener."""
         if "intentions" in self.watches:
             return
-        watch = intentions_watch(self.consul, registration.service, self._take_intentions)
-        if self.settings.intentions_max_age < math.inf:
-            watch.on_answer = self._intentions_confirmed
-            self._kept.begin(Where.TASK, "age of the intentions", self._say_when_too_old)
-        self._begin(watch, self._events.watch_failed)
-        watch.on_recovery = self._intentions_recovered
-        self._kept.begin(Where.TASK, "datacenter of the intentions", self._publish_at_first_leaf)
+        watch = intentions_watch(self.consul, registration.service, self.intentions.take)
+        self.intentions.follow(watch, self._kept)
 
     def _begin(self, watch: Watch[Any, Any], on_failure: Callable[[WatchStatus], None]) -> None:
         watch.on_failure, watch.on_recovery = on_failure, self._events.watch_recovered
         watch.on_filtered = self._events.watch_filtered
+        self._share_connections(watch)
         self.watches[watch.name] = watch
         self._kept.begin(Where.WATCH, watch.name, watch.follow, self.clock, self.rng)
+
+    def _share_connections(self, watch: Watch[Any, Any]) -> None:
+        """Give a watch its place; one that only polls asks whenever it is its turn."""
+        if watch.name in _RANKS:
+            self.budget.place(_RANKS[watch.name], watch).join()
 
     def watch_registration(self, proxy_id: str) -> None:
         """Watch our registration."""
@@ -230,6 +248,7 @@ class ControlPlane:
         for watch in (keeper.roots_watch, keeper.leaf_watch):
             watch.on_failure, watch.on_recovery = self._events.watch_failed, self._events.watch_recovered
             watch.on_filtered = self._events.watch_filtered
+            self._share_connections(watch)
             self.watches[watch.name] = watch
         self._kept.begin(Where.TASK, "credentials", keeper.run)
 
@@ -250,90 +269,9 @@ class ControlPlane:
 
     # --- answers ---
 
-    def _take_intentions(self, intentions: Intentions) -> None:
-        self._listed = intentions
-        if intentions.default_unknown:
-            self._learn_default(intentions.destination)
-        self._publish_policy()
-
-    def _intentions_recovered(self, status: WatchStatus) -> None:
-        """Ask for the default again, since the agent may have been restarted with another one."""
-        self._events.watch_recovered(status)
-        if self.default_policy is not None:
-            self.default_policy.watch.kick()
-
-    def _learn_default(self, service: str) -> None:
-        """Ask for the default: now, after a change of the list, and at intervals from the first time on."""
-        if self.default_policy is not None:
-            self.default_policy.watch.kick()
-            return
-        default = DefaultPolicy(consul=self.consul, service=service, caller=self._unnamed_caller)
-        self.default_policy = default
-        default.watch.on_answer = lambda _status: self._publish_policy()
-        self._begin(default.watch, self._default_failed)
-
-    def _unnamed_caller(self) -> str:
-        contexts = self.snapshot.credentials.value
-        domain = "" if contexts is None else str(contexts.credentials.bundle.trust_domain)
-        return unnamed_caller(domain, self.snapshot.own_datacenter())
-
-    def _default_failed(self, status: WatchStatus) -> None:
-        self._events.watch_failed(status)
-        self._publish_policy()
-
-    def _publish_policy(self) -> None:
-        """Publish Consul's intentions with our own settings.
-
-        The first time once the default has been asked for.
-        """
-        intentions, before = self._intentions(), self.snapshot.policy.value
-        if intentions is None:
-            return
-        policy = Policy(
-            intentions=intentions,
-            narrowings=self.settings.narrow or (),
-            audit=self.settings.audit,
-            datacenter=self.snapshot.own_datacenter(),
-        )
-        if policy == before:
-            return
-        self.snapshot.policy.publish(policy)
-        known = None if before is None else (before.intentions.rules, before.intentions.default)
-        if known != (intentions.rules, intentions.default):
-            self._events.intentions_changed(len(intentions.rules), intentions.default, intentions.unsupported)
-
-    def _intentions(self) -> Intentions | None:
-        """Return the newest list with the default; None while a part of them is unknown."""
-        listed, default, status = self._listed, self.default_policy, self.status_of("intentions")
-        if listed is None or status is None:
-            return None
-        if not listed.default_unknown or default is None:
-            return listed
-        if self.snapshot.policy.value is None and not default.settled:
-            return None
-        return default.applied_to(listed, status.age or 0.0, self.settings.intentions_max_age)
-
     def _take_outgoing(self, outgoing: SourceIntentions) -> None:
         self.snapshot.source_intentions.publish(replace(outgoing, audit=self.settings.audit))
         self._events.outgoing_changed(len(outgoing.rules))
-
-    def _intentions_confirmed(self, status: WatchStatus) -> None:
-        """Note the time of an answer; its list is published before, so it confirms no older one."""
-        assert status.answered_at is not None  # an answer has just come
-        self.snapshot.confirmed.publish(Confirmation(status.answered_at, trio.current_time()))
-
-    async def _say_when_too_old(self) -> None:
-        """Log when the intentions become too old; each process judges that by itself."""
-        await self.snapshot.confirmed.first()
-        while True:
-            self._events.intentions_too_old(await self.freshness.becomes_too_old())
-            await self.freshness.is_good_again()
-            self._events.intentions_current()
-
-    async def _publish_at_first_leaf(self) -> None:
-        """Publish again at the first leaf, which names our datacenter: intentions may come before it."""
-        await self.snapshot.credentials.first()
-        self._publish_policy()
 
     def token_changed(self) -> None:
         """Note that the token file holds another token: retry at once whatever waits."""

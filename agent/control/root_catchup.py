@@ -19,7 +19,8 @@ from enum import StrEnum
 import trio
 
 from agent.base.latest import Latest
-from agent.consul.api import Answer, ConsulError, Json
+from agent.consul.api import Answer, Json
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected
 from agent.control.watches import read_roots
 from certs.bundle import TrustBundle

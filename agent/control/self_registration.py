@@ -16,7 +16,8 @@ from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
 from agent.config.effective import check_id, deregistered, own_definition
 from agent.config.registration import Registration
-from agent.consul.api import Consul, ConsulError
+from agent.consul.api import Consul
+from agent.consul.errors import ConsulError
 from agent.consul.maintenance import maintenance_reason, set_maintenance
 from agent.consul.watch import is_gone
 

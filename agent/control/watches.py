@@ -13,7 +13,8 @@ from agent.base.undecodable import UNREADABLE
 from agent.config.registration import Registration, RegistrationRejected, parse_registration
 from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
 from agent.consul.answers import LeafAnswer
-from agent.consul.api import Answer, Blocking, Consul, ConsulError, Json, RawList, matched
+from agent.consul.api import Answer, Consul, Json, RawList, matched
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected, Cursor, Watch, WatchReason
 from agent.policy.intentions import Intentions, InvalidIntentions, read_match
 from agent.policy.source_intentions import (
@@ -73,7 +74,7 @@ def intentions_watch(consul: Consul, service: str, publish: Callable[[Intentions
         ask=partial(consul.match, service),
         read=read,
         publish=publish,
-        repeats=_repeats,
+        essence=_essence,
     )
 
 
@@ -91,7 +92,7 @@ def source_intentions_watch(
         ask=partial(consul.match, service, by="source"),
         read=read,
         publish=publish,
-        repeats=_repeats,
+        essence=_essence,
     )
 
 
@@ -111,10 +112,14 @@ async def own_intentions(consul: Consul, service: str) -> OwnIntentions:
         return unknown_own_intentions(str(error))
 
 
-def _repeats(before: Answer[bytes], answer: Answer[bytes]) -> bool:
-    """Return whether two answers are equal in everything that their readers use."""
-    known = before.value, before.default_policy, before.filtered
-    return known == (answer.value, answer.default_policy, answer.filtered)
+def _essence(answer: Answer[bytes]) -> object:
+    """Return all of an answer that its reader uses."""
+    return answer.value, answer.default_policy, answer.filtered
+
+
+def _digest(answer: Answer[T]) -> object:
+    """Return what stands for a list, which may be megabytes and is not kept."""
+    return answer.digest, answer.filtered
 
 
 def endpoints_watch(
@@ -138,6 +143,7 @@ def endpoints_watch(
         read=read,
         publish=publish,
         doubtful=_is_empty,
+        essence=_digest,
     )
 
 
@@ -149,9 +155,6 @@ def _query_watch(
 ) -> Watch[Json, EndpointSet]:
     """Return a watch that asks after the interval that is set, or after the query's own TTL within bounds."""
 
-    async def execute(_at: Blocking) -> Answer[Json]:
-        return await consul.execute(query)
-
     def read(answer: Answer[Json]) -> EndpointSet:
         endpoints = read_found(query, answer)
         if poll_interval is None:
@@ -162,7 +165,7 @@ def _query_watch(
     watch = Watch(
         name=f"endpoints {query}",
         cursor=Cursor.POLL,
-        ask=execute,
+        ask=partial(consul.execute, query),
         read=read,
         publish=publish,
         poll_interval=poll_interval or POLL_SECONDS,
@@ -203,9 +206,9 @@ def read_roots(answer: Answer[Json]) -> TrustBundle:
 def read_intentions(service: str, answer: Answer[RawList | None]) -> Incremental[Intentions]:
     """Parse the match answer in steps. The work raises AnswerRejected.
 
-    A header that allows is only a part of the default (agent.control.default_policy); a header that denies,
-    or none (before 1.9), is the whole of it. A list filtered by ACLs is rejected, since a denial may be
-    missing from it.
+    A header that allows is only a part of the default (agent.intentions.default_policy); a header that
+    denies, or none (before 1.9), is the whole of it. A list filtered by ACLs is rejected, since a denial may
+    be missing from it.
     """
     _refuse_filtered(answer)
     half_known = "authorize was not asked yet" if answer.default_policy == "allow" else ""

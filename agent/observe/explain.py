@@ -41,7 +41,7 @@ def answer_inquiry(agent: Agent, body: bytes) -> Reply:
         deny_list=agent.control.deny_file.list,
         deny_origin=str(agent.control.settings.deny_file or ""),
         http=registration.http,
-        too_old_since=agent.control.freshness.too_old_since(),
+        too_old_since=agent.control.intentions.freshness.too_old_since(),
     )
     explanation = explain(question, evidence)
     answer = {"allowed": explanation.allowed, "reason": explanation.reason, "text": explanation.text}

@@ -56,7 +56,7 @@ def _process(agent: Agent) -> Iterator[Family]:
     )
     policy = control.snapshot.policy.value
     too_old = gauge("sidecar_intentions_too_old", "1 if intentions are older than intentions_max_age.")
-    yield too_old.add(policy is not None and control.freshness.too_old_since() is not None)
+    yield too_old.add(policy is not None and control.intentions.freshness.too_old_since() is not None)
     unsupported = gauge("sidecar_intentions_unsupported", "Intentions not understood, which therefore deny.")
     yield unsupported.add(0 if policy is None else len(policy.intentions.unsupported))
     unknown = gauge(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
 from agent.config.collisions import PUBLIC
-from agent.consul.api import ConsulReason
+from agent.consul.errors import ConsulReason
 from agent.consul.watch import is_gone
 from agent.control.bootstrap import token_remedy
 from agent.control.self_registration import GONE_GRACE
@@ -99,7 +99,7 @@ def _intentions(agent: Agent) -> list[str]:
     status = agent.control.status_of("intentions")
     if agent.control.snapshot.policy.value is None:
         return [f"intentions: {_why(agent, status)}"]
-    since = agent.control.freshness.too_old_since()
+    since = agent.control.intentions.freshness.too_old_since()
     if since is not None:
         return [f"intentions: too old since {since.isoformat()} (intentions_max_age): {_why(agent, status)}"]
     return []

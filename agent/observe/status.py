@@ -49,6 +49,7 @@ async def document(agent: Agent) -> Row:
         "intentions": _intentions(agent),
         "outgoing": _outgoing(agent),
         "policy": _policy(agent),
+        "consul": _consul(agent),
         "watches": [_watch(status) for status in agent.control.statuses()],
         "public": report.public,
         "upstreams": report.upstreams,
@@ -105,7 +106,7 @@ def _registration(agent: Agent) -> Row | None:
 
 
 def _intentions(agent: Agent) -> Row | None:
-    policy, freshness = agent.control.snapshot.policy.value, agent.control.freshness
+    policy, freshness = agent.control.snapshot.policy.value, agent.control.intentions.freshness
     if policy is None:
         return None
     intentions = policy.intentions
@@ -124,6 +125,17 @@ def _outgoing(agent: Agent) -> Row | None:
     """Return the intentions that deny us, or every source, a call; None while they are not known."""
     outgoing = agent.control.snapshot.source_intentions.value
     return None if outgoing is None else {"rules": outgoing.rules}
+
+
+def _consul(agent: Agent) -> Row:
+    """Return how the watches share the connections to the Consul agent."""
+    budget = agent.control.budget
+    return {
+        "connections": budget.connections or None,
+        "watches_held": budget.held,
+        "watches_in_turn": budget.in_turn,
+        "turn_seconds": round(budget.turn_seconds, 3),
+    }
 
 
 def _policy(agent: Agent) -> Row:

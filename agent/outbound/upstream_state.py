@@ -186,7 +186,10 @@ class UpstreamState:
             return False
 
     def failed(self, candidate: Candidate) -> None:
-        """Note that a candidate has failed."""
+        """Note that a candidate has failed; ask for newer endpoints where they come only when asked for."""
+        for source in self.sources():
+            if source.polled:
+                source.ask_again()
         if self.failures.failed(candidate.hop):
             seconds = self.failures.ejected()[candidate.hop.key]
             self._context.events.ejected(self.upstream, candidate.hop, seconds)

@@ -49,6 +49,7 @@ class HandedSources:
         key = _key(handed.lookup, handed.poll_interval)
         source = self._sources.setdefault(key, _unknown(handed.lookup))
         self._numbers[handed.number] = key
+        source.is_polled = partial(bool, handed.polled)
         source.ask_again = partial(self._say, AskedAgain(handed.number))
         source.status.failing = ReportedFailure("handed_on", handed.failing) if handed.failing else None
         if handed.endpoints is not None and handed.endpoints != source.endpoints.value:
@@ -64,8 +65,8 @@ class HandedSources:
 def _unknown(lookup: Lookup) -> EndpointSource:
     endpoints: Latest[EndpointSet] = Latest()
     status = WatchStatus(name=f"endpoints {lookup}")
-    polled = isinstance(lookup, QueryDestination)
-    return EndpointSource(endpoints=endpoints, status=status, ask_again=lambda: None, polled=polled)
+    polled = partial(isinstance, lookup, QueryDestination)
+    return EndpointSource(endpoints=endpoints, status=status, ask_again=lambda: None, is_polled=polled)
 
 
 def _key(lookup: Lookup, poll_interval: float | None) -> Key:

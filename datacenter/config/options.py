@@ -45,6 +45,9 @@ OPTIONS: Mapping[str, _Option] = {
     "http-hosts": _Option(
         says="names in Host beside the addresses and localhost, with commas", takes="NAME,NAME"
     ),
+    "http-max-conns-per-client": _Option(
+        says="connections of one client address; default 200, as Consul has it; 0: no limit", takes="N"
+    ),
     "data-dir": _Option(says="where everything is kept", takes="DIR"),
     "advertise-addr": _Option(says="URL under which other datacenters reach this one", takes="URL"),
     "primary-datacenter": _Option(says="name of the primary; default: this is it", takes="NAME"),
@@ -135,6 +138,7 @@ def read_settings(flags: Mapping[str, object]) -> tuple[Settings | None, list[st
         name=name,
         http_addr=address,
         http_hosts=tuple(host.strip() for host in reader.text("http-hosts").split(",") if host.strip()),
+        http_max_conns_per_client=reader.count("http-max-conns-per-client", 200),
         data_dir=Path(reader.text("data-dir", required=True)),
         primary_datacenter=primary,
         primary_addr=reader.url("primary-addr") or None,
@@ -191,6 +195,15 @@ class _Reader:
         if not isinstance(value, bool):
             self._mistakes.append(f"{name}: true or false is needed, not {value!r}")
         return value is True
+
+    def count(self, name: str, default: int) -> int:
+        value = self._values.get(name, default)
+        if isinstance(value, str) and value.isascii() and value.isdigit():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            self._mistakes.append(f"{name}: {value!r} is no number such as {default}")
+            return default
+        return value
 
     def duration(self, name: str, default: str) -> float:
         return self._parsed(name, self.text(name, default), parse_duration)

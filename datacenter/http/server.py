@@ -16,13 +16,14 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from datacenter.http.connections import serve_connections
 from datacenter.http.frame import TEXT, Answers, RawReply, RawRequest
 from datacenter.http.hosts import host_of, own_hosts
 
@@ -86,7 +87,6 @@ async def serve_http(
 ) -> None:
     """Serve until cancelled, and close the listener; requests under way then have half a second."""
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
     config.include_server_header = False
     config.include_date_header = False  # ours is by the datacenter's clock
     config.errorlog = logging.getLogger("datacenter.http")
@@ -94,11 +94,12 @@ async def serve_http(
     logging.getLogger("trio.serve_listeners").addFilter(_SHORTAGE)  # added once, however often that is called
     config.graceful_timeout = _DRAIN_SECONDS
     config.keep_alive_timeout = _IDLE_SECONDS
+    most = frame.dc.settings.http_max_conns_per_client
     application = Starlette(routes=[Mount("/", app=_Application(frame))])
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         try:
-            await nursery.start(_run, application, config, stop)
+            nursery.start_soon(_run, application, config, listener, most, stop)
             task_status.started()
             await trio.sleep_forever()
         finally:
@@ -106,16 +107,12 @@ async def serve_http(
 
 
 async def _run(
-    application: Starlette, config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
+    application: Starlette, config: Config, listener: socket.socket, most: int, stop: trio.Event
 ) -> None:
+    app = ASGIWrapper(application)  # type: ignore[arg-type]  # two spellings of ASGI's types, Starlette's and Hypercorn's
     # Ended by the event: cancelled outright, the server would cut answers that are being written.
     with trio.CancelScope(shield=True):
-        await serve(
-            application,  # type: ignore[arg-type]  # two spellings of ASGI's types, Starlette's and Hypercorn's
-            config,
-            shutdown_trigger=stop.wait,
-            task_status=task_status,
-        )
+        await serve_connections(app, config, listener, most, stop)
 
 
 class _Application:

@@ -53,6 +53,7 @@ class Settings:
     primary_addr: str | None = None  # base URL of the primary's HTTP API; None in the primary
     replication_token: str = field(default="", repr=False)
     http_hosts: tuple[str, ...] = ()  # names by which it may be asked, beside its addresses
+    http_max_conns_per_client: int = 200  # TCP connections of one client address; 0: no limit
     advertise_addr: str = ""  # base URL under which other datacenters reach this one
     translate_wan_addrs: bool = False
     default_policy_allows: bool = True

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.control.default_policy import unnamed_caller
+from agent.intentions.default_policy import unnamed_caller
 from tests.contract.alone import IDENTITY, IDENTITY_TOKEN, Default, alone
 from tests.contract.client import Api
 from tests.contract.conftest import KINDS

@@ -17,7 +17,7 @@ from agent.base.freshness import Confirmation, Freshness
 from agent.base.latest import Latest
 from agent.base.phase import Phase
 from agent.connections.records import Audited, Direction
-from agent.consul.api import ConsulError, ConsulReason
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.control.churn import MOST_LEAVES
 from agent.control.watches import registration_watch
 from agent.observe.rate_limit import LINES_PER_SECOND

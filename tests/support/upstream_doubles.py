@@ -62,7 +62,7 @@ class Lookups:
                 endpoints=Latest(),
                 status=WatchStatus(name=name),
                 ask_again=lambda: self._ask(name),
-                polled=self.polled,
+                is_polled=lambda: self.polled,
             )
         return self.made[name]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.consul.api import Consul, ConsulError, ConsulReason
+from agent.consul.api import Consul
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.http import Client
 from agent.consul.token import MAX_TOKEN, TokenSource, TokenUnusable
 from tests.support.fake_consul import FakeConsul

@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.base.watch_status import WatchStatus
-from agent.consul.api import Answer, Blocking, ConsulError, ConsulReason
+from agent.consul.api import Answer, Blocking
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import (
     BACKOFF_CEILING,
     BURST,
@@ -165,7 +166,7 @@ def repeating(*replies: Reply) -> tuple[Watch[str, str], list[str], list[str]]:
         return read(reply)
 
     watch.read = noted
-    watch.repeats = lambda before, after: before.value == after.value
+    watch.essence = lambda reply: reply.value
     return watch, reads, published
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from trio.testing import MockClock
 
-from agent.consul.api import Answer, ConsulReason
+from agent.consul.api import Answer
+from agent.consul.errors import ConsulReason
 from agent.consul.watch import DENIED_FLOOR, AnswerRejected, WatchReason
 from tests.agent.consul.test_watch import EPOCH, Script, answer, error, follow, watching
 

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from agent.config.registration import Registration
 from agent.config.settings import Settings
-from agent.consul.api import ConsulError, ConsulReason
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import NEARBY_CEILING, AnswerRejected
 from agent.control.bootstrap import Start, token_remedy
 from tests.support.agent_parts import (

@@ -213,7 +213,7 @@ async def test_without_a_greatest_age_intentions_are_kept(
     bench.consul.drop()
     await trio.sleep(10**5)
     assert bench.snapshot.policy.value is not None
-    freshness = bench.control.freshness
+    freshness = bench.control.intentions.freshness
     assert (freshness.too_old_since(), freshness.good_until) == (None, None)
     assert bench.snapshot.policy.version == version == 1
 
@@ -234,7 +234,7 @@ async def test_a_datacenter_that_becomes_known_makes_old_intentions_no_younger(
     known, _ = await bench.snapshot.policy.newer(before)
     await trio.sleep(1)
     assert known.datacenter == "dc1"
-    assert bench.control.freshness.too_old_since() is not None
+    assert bench.control.intentions.freshness.too_old_since() is not None
     assert bench.snapshot.policy.version == before + 1
 
 

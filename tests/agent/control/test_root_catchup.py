@@ -10,7 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from agent.base.latest import Latest
-from agent.consul.api import Answer, ConsulError, ConsulReason, Json
+from agent.consul.api import Answer, Json
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.control.root_catchup import CatchUp, RootsFirst
 from certs.bundle import TrustBundle, parse_roots
 from certs.leaf import Leaf, parse_leaf

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from agent.base.phase import Phase
-from agent.consul.api import ConsulError, ConsulReason
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.control.credentials import CredentialsKeeper
 from agent.control.self_registration import GONE_GRACE
 from agent.control.watches import intentions_watch, registration_watch

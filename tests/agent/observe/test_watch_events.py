@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from agent.base.containment import Where
 from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
-from agent.consul.api import ConsulError, ConsulReason
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import WatchCrashed
 from agent.observe.rate_limit import LINES_PER_SECOND
 from agent.observe.watch_events import WatchJournal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.consul.api import ConsulError, ConsulReason
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.outbound.upstream_state import UpstreamState
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import START, Stopwatch, endpoint

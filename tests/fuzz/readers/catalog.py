@@ -14,7 +14,7 @@ from random import Random
 import msgspec
 
 from agent.base.undecodable import UNDECODABLE
-from agent.consul.api import ConsulError
+from agent.consul.errors import ConsulError
 from tests.fuzz.answered import asked, recorded, words_of
 from tests.fuzz.mutators import json_with
 from tests.fuzz.target import Plain, Target

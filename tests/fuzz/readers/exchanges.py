@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 import trio
 
-from agent.consul.api import Answer, Blocking, Consul, ConsulError, Json
+from agent.consul.api import Answer, Blocking, Consul, Json
+from agent.consul.errors import ConsulError
 from agent.consul.http import Client, Request, RequestFailed, Response
 from agent.consul.token import TokenSource
 from agent.consul.watch import Cursor, advance

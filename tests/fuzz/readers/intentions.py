@@ -12,7 +12,7 @@ from random import Random
 
 import msgspec
 
-from agent.consul.api import ConsulError
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected
 from agent.control.watches import read_intentions
 from agent.http1.request import HttpRequest

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from agent.consul.api import ConsulError
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected
 from agent.control.watches import read_leaf
 from certs.bundle import parse_roots

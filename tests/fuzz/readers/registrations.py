@@ -11,7 +11,7 @@ import math
 from agent.base.address import TcpAddress
 from agent.config.opaque_config import LONGEST
 from agent.config.registration import Registration
-from agent.consul.api import ConsulError
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected
 from agent.control.watches import read_registration
 from agent.proxy import upstream_limits

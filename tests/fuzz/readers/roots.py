@@ -10,7 +10,7 @@ import json
 
 from OpenSSL import crypto
 
-from agent.consul.api import ConsulError
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected
 from agent.control.watches import read_roots
 from certs.bundle import MOST_ROOTS

@@ -17,7 +17,8 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from agent.consul.answers import AuthorizeAnswer
-from agent.consul.api import Answer, Blocking, Consul, ConsulError
+from agent.consul.api import Answer, Blocking, Consul
+from agent.consul.errors import ConsulError
 from agent.consul.watch import AnswerRejected, Cursor, Watch
 from agent.policy.intentions import Intentions
 

@@ -13,7 +13,7 @@ from agent.base.phase import Phase
 from agent.consul.answers import AuthorizeAnswer
 from agent.consul.api import Answer
 from agent.consul.watch import AnswerRejected
-from agent.control.default_policy import ASK_SECONDS, UNNAMED, read_default, unnamed_caller
+from agent.intentions.default_policy import ASK_SECONDS, UNNAMED, read_default, unnamed_caller
 from agent.policy.authorize import VerdictReason, authorize
 from certs.spiffe import ServiceId, parse
 from tests.recorded import body
@@ -53,7 +53,7 @@ def reason(bench: AgentBench) -> VerdictReason:
     policy = bench.snapshot.policy.value
     assert policy is not None
     assert isinstance(WEB, ServiceId)
-    return authorize(policy, WEB, bench.control.freshness.too_old_since()).reason
+    return authorize(policy, WEB, bench.control.intentions.freshness.too_old_since()).reason
 
 
 def asked(bench: AgentBench) -> int:

@@ -1,0 +1,260 @@
+"""Shares a few connections to the agent among all questions, so that hundreds of watches fit one host.
+
+Consul allows 200 TCP connections of one client address (`limits.http_max_conns_per_client`), which all
+processes of a host share, and a question that blocks holds one
+(https://developer.hashicorp.com/consul/docs/reference/agent/configuration-file/general#http_max_conns_per_client).
+Of `connections` all but one are held by the most important watches, each by one. The last connection is
+shared: the other watches ask in turn and without blocking, each about once in `turn_seconds`. Lists are then
+answered from the agent's cache (`?cached`), which one stream keeps up to date for all sidecars of the agent,
+so that no server is asked; a first question, one after a failure and one after a failed dial are not.
+
+Who asks next on the shared connection: our own service's questions, then lists that are not known yet or that
+a failed dial has asked about, then the rest in the order in which they asked last. The rest keep an interval
+between two questions. A question of our own service waits for the shared connection a second at most; then it
+opens one more.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from enum import IntEnum
+from functools import partial
+from typing import Any, TypeVar
+
+import trio
+
+from agent.consul.api import Answer, Blocking
+from agent.consul.watch import Watch
+
+R = TypeVar("R")
+
+ROUND_SECONDS = 10.0  # in which each of a few dozen lists is asked for once
+SHORTEST, LONGEST = 0.05, 1.0  # seconds between two questions on the shared connection
+OWN_SECONDS = 10.0  # the longest interval between two questions of our own service's watches
+PATIENCE = 1.0  # seconds that a question of our own service waits for the shared connection
+GLANCE = 0.001  # seconds that Consul may hold a question of our own service in turn
+
+
+class Rank(IntEnum):
+    """Which watches hold a connection first."""
+
+    INTENTIONS = 0  # a denial must not wait
+    ROOTS = 1
+    LEAF = 2
+    REGISTRATION = 3
+    SOURCE_INTENTIONS = 4
+    ENDPOINTS = 5
+    QUERY = 6  # cannot block, so it never holds a connection
+
+
+class Urgency(IntEnum):
+    """Which question goes next on the shared connection."""
+
+    OWN = 0
+    SOON = 1
+    ROUTINE = 2
+
+
+class _Waiting:
+    """One question that waits for the shared connection."""
+
+    __slots__ = ("urgency", "woken")
+
+    def __init__(self, urgency: Urgency) -> None:
+        self.urgency = urgency
+        self.woken = trio.Event()
+
+
+class Budget:
+    """The connections of one sidecar to its Consul agent; 0 connections: no limit, all watches block."""
+
+    def __init__(self, connections: int = 0) -> None:
+        self.connections = connections
+        self._holders = connections - 1 if connections else math.inf
+        self._places: list[Place] = []  # those that may hold a connection, the most important first
+        self._queries = 0
+        self._queues: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
+        self._busy = False
+        self._routine_at = -math.inf
+
+    @property
+    def held(self) -> int:
+        """How many watches hold a connection of their own."""
+        return int(min(self._holders, len(self._places)))
+
+    @property
+    def in_turn(self) -> int:
+        """How many watches share one connection."""
+        return len(self._places) - self.held + self._queries
+
+    @property
+    def turn_seconds(self) -> float:
+        """The seconds in which each watch that shares the connection asks once; 0 without such a watch."""
+        return self.in_turn * self._interval if self.connections else 0.0
+
+    @property
+    def _interval(self) -> float:
+        return min(LONGEST, max(SHORTEST, ROUND_SECONDS / max(1, self.in_turn)))
+
+    def place(self, rank: Rank, watch: Watch[Any, Any]) -> Place:
+        """Return the place of a watch, which asks through it from now on; it counts once it has joined."""
+        place = Place(self, rank)
+        watch.ask = partial(place.ask, watch.ask)
+        watch.on_kick = place.hurry
+        return place
+
+    def add(self, place: Place) -> None:
+        """Count a place."""
+        if place.rank is Rank.QUERY:
+            self._queries += 1
+            return
+        at = bisect_right(self._places, int(place.rank), key=_rank)
+        self._places.insert(at, place)
+        place.holds = at < self._holders
+        self._settle()
+
+    def remove(self, place: Place) -> None:
+        """Count a place no more."""
+        if place.rank is Rank.QUERY:
+            self._queries -= 1
+            return
+        self._places.remove(place)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let the last that may hold a connection hold it, and the next one not."""
+        last = self.held - 1
+        for position, place in enumerate(self._places[max(0, last) : last + 2], start=max(0, last)):
+            place.holds = position < self._holders
+
+    @asynccontextmanager
+    async def turn(self, urgency: Urgency, place: Place | None = None) -> AsyncIterator[None]:
+        """Have the shared connection within the block; a question of our own may get another one."""
+        if not self.connections:
+            yield
+            return
+        waiting = _Waiting(urgency)
+        if place is not None:
+            place.waiting = waiting
+        try:
+            shared = await self._wait(waiting, place)
+        finally:
+            if place is not None:
+                place.waiting = None
+        if not shared:
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._busy = False
+            self._wake()
+
+    async def _wait(self, waiting: _Waiting, place: Place | None) -> bool:
+        """Wait for the turn; return False if patience has ended first."""
+        began = trio.current_time()
+        self._queues[waiting.urgency].append(waiting)
+        try:
+            while not self._may_go(waiting):
+                urgent = waiting.urgency is Urgency.OWN
+                if urgent and trio.current_time() >= began + PATIENCE:
+                    return False
+                own = place is not None and place.rank < Rank.ENDPOINTS
+                if own and not urgent and trio.current_time() >= began + OWN_SECONDS:
+                    self.promote(waiting, Urgency.OWN)
+                    began = trio.current_time()
+                    continue
+                limit = began + (PATIENCE if urgent else OWN_SECONDS if own else math.inf)
+                with trio.move_on_at(min(limit, self._due(waiting))):
+                    await waiting.woken.wait()
+                waiting.woken = trio.Event()
+            self._busy = True
+            if waiting.urgency is Urgency.ROUTINE:
+                self._routine_at = trio.current_time() + self._interval
+            return True
+        finally:
+            self._queues[waiting.urgency].remove(waiting)
+            self._wake()
+
+    def promote(self, waiting: _Waiting, urgency: Urgency) -> None:
+        """Let a question that waits go before those of a lower urgency."""
+        if urgency < waiting.urgency:
+            self._queues[waiting.urgency].remove(waiting)
+            waiting.urgency = urgency
+            self._queues[urgency].append(waiting)
+            self._wake()
+
+    def _first(self) -> _Waiting | None:
+        return next((queue[0] for queue in self._queues.values() if queue), None)
+
+    def _may_go(self, waiting: _Waiting) -> bool:
+        if self._busy or self._first() is not waiting:
+            return False
+        return waiting.urgency is not Urgency.ROUTINE or trio.current_time() >= self._routine_at
+
+    def _due(self, waiting: _Waiting) -> float:
+        """Return when the question may go by itself: only the first of the routine has a time."""
+        return math.inf if self._busy or self._first() is not waiting else self._routine_at
+
+    def _wake(self) -> None:
+        first = None if self._busy else self._first()
+        if first is not None:
+            first.woken.set()
+
+
+class Place:
+    """One watch's share of the connections."""
+
+    def __init__(self, budget: Budget, rank: Rank) -> None:
+        self._budget = budget
+        self._asked = False
+        self.rank = rank
+        self.holds = not budget.connections and rank is not Rank.QUERY
+        self.waiting: _Waiting | None = None  # for the shared connection
+        self._hurried = False
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether a change is seen only when it is our turn to ask."""
+        return not self.holds
+
+    async def ask(self, ask: Callable[[Blocking], Awaitable[Answer[R]]], at: Blocking) -> Answer[R]:
+        """Ask with a connection of our own, or in turn and without blocking. Raises ConsulError."""
+        if self.holds or not self._budget.connections:
+            return await ask(replace(at, has_turn=True))
+        async with self._budget.turn(self._urgency(at), self):
+            cached = bool(at.params) and not self._hurried
+            self._asked, self._hurried = True, False
+            if self.rank < Rank.ENDPOINTS:
+                return await ask(replace(at, has_turn=True, wait=min(at.wait, GLANCE)))
+            answer = await ask(Blocking(has_turn=True, cached=cached))
+            return replace(answer, index=None)  # those of cache and servers cannot be compared
+
+    def hurry(self) -> None:
+        """Ask as soon as possible."""
+        self._hurried = True
+        if self.waiting is not None:
+            self._budget.promote(self.waiting, self._urgency(Blocking()))
+
+    def join(self) -> None:
+        """Take a share of the connections."""
+        self._budget.add(self)
+
+    def leave(self) -> None:
+        """Give the share up."""
+        self._budget.remove(self)
+
+    def _urgency(self, at: Blocking) -> Urgency:
+        repeated = at.params or self.rank is Rank.QUERY
+        if repeated and self._asked and not self._hurried:
+            return Urgency.ROUTINE
+        return Urgency.SOON if self.rank >= Rank.ENDPOINTS else Urgency.OWN
+
+
+def _rank(place: Place) -> int:
+    return int(place.rank)

@@ -1,0 +1,221 @@
+"""A few connections serve many watches: which hold one, which ask in turn, and who goes first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent.base.clock import now
+from agent.consul.api import Answer, Blocking
+from agent.consul.budget import GLANCE, OWN_SECONDS, PATIENCE, Budget, Place, Rank, Urgency
+from agent.consul.watch import WAIT, Cursor, Watch
+
+
+@dataclass
+class Agent:
+    """Counts the questions under way; a question with a position is held for its wait."""
+
+    asked: list[tuple[str, float, Blocking]] = field(default_factory=list)
+    now: int = 0
+    most: int = 0
+    takes: float = 0.0
+
+    async def answer(self, name: str, at: Blocking) -> Answer[str]:
+        self.asked.append((name, trio.current_time(), at))
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await trio.sleep(self.takes + (at.wait if at.index else 0.0))
+        finally:
+            self.now -= 1
+        return Answer(value=name, index=7)
+
+    def times(self, name: str) -> list[float]:
+        return [at for one, at, _ in self.asked if one == name]
+
+
+def watching(agent: Agent, name: str, cursor: Cursor = Cursor.INDEX) -> Watch[str, str]:
+    return Watch(
+        name=name,
+        cursor=cursor,
+        ask=partial(agent.answer, name),
+        read=lambda answer: answer.value,
+        publish=lambda _: None,
+        poll_interval=3.0,
+    )
+
+
+@dataclass
+class Story:
+    nursery: trio.Nursery
+    budget: Budget
+    agent: Agent = field(default_factory=Agent)
+    places: dict[str, Place] = field(default_factory=dict)
+
+    def start(self, name: str, rank: Rank, cursor: Cursor = Cursor.INDEX) -> Watch[str, str]:
+        watch = watching(self.agent, name, cursor)
+        place = self.places[name] = self.budget.place(rank, watch)
+        place.join()
+        self.nursery.start_soon(watch.follow, now, Random(1))
+        return watch
+
+
+@pytest.fixture
+def story(nursery: trio.Nursery) -> Story:
+    return Story(nursery, Budget(3))
+
+
+OWN = [
+    ("registration", Rank.REGISTRATION),
+    ("leaf", Rank.LEAF),
+    ("roots", Rank.ROOTS),
+    ("intentions", Rank.INTENTIONS),
+]
+
+
+async def test_never_more_questions_than_connections_and_the_important_ones_are_held(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    for name, rank in reversed(OWN):
+        story.start(name, rank)
+    for number in range(200):
+        story.start(f"list {number}", Rank.ENDPOINTS)
+    await trio.sleep(100)
+    assert story.agent.most == 3
+    assert [name for name, place in story.places.items() if place.holds] == ["intentions", "roots"]
+    assert {at.wait for name, _, at in story.agent.asked if name in ("intentions", "roots")} == {WAIT}
+    assert {at.wait for name, _, at in story.agent.asked if at.index and name == "leaf"} == {GLANCE}
+    assert {tuple(at.params) for name, _, at in story.agent.asked if name[:4] == "list"} == {()}
+    assert (story.budget.held, story.budget.in_turn) == (2, 202)
+
+
+@pytest.mark.parametrize("lists", [1, 8, 150, 400])
+async def test_each_list_is_asked_for_within_the_seconds_that_are_stated(
+    story: Story, autojump_clock: MockClock, lists: int
+) -> None:
+    story.agent.takes = 0.002
+    for name, rank in OWN:
+        story.start(name, rank)
+    for number in range(lists):
+        story.start(f"list {number}", Rank.ENDPOINTS)
+    await trio.sleep(20)
+    bound = story.budget.turn_seconds
+    assert bound <= max(10.0, (lists + 2) / 20) + 1e-6
+    await trio.sleep(3 * bound)
+    end = trio.current_time()
+    for number in range(lists):
+        recent = [at for at in story.agent.times(f"list {number}") if at > end - 3 * bound]
+        gaps = [later - earlier for earlier, later in pairwise(recent)]
+        assert gaps
+        assert max(gaps) <= bound * 1.1 + 0.1
+
+
+async def test_a_thousand_unknown_lists_are_asked_for_without_an_interval(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    story.agent.takes = 0.002
+    for name, rank in OWN:
+        story.start(name, rank)
+    for number in range(1000):
+        story.start(f"list {number}", Rank.ENDPOINTS)
+    await trio.sleep(2.1)
+    assert {f"list {number}" for number in range(1000)} <= {name for name, _, _ in story.agent.asked}
+    assert max(story.agent.times(name)[0] for name, _ in OWN) < 0.1
+
+
+async def test_our_own_service_is_asked_about_although_a_round_takes_longer(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    for name, rank in OWN:
+        story.start(name, rank)
+    for number in range(1000):
+        story.start(f"list {number}", Rank.ENDPOINTS)
+    await trio.sleep(150)
+    times = story.agent.times("leaf")[2:]
+    assert max(b - a for a, b in pairwise(times)) <= OWN_SECONDS + PATIENCE
+
+
+async def test_a_hurried_list_goes_before_those_that_only_wait_for_their_turn(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    for name, rank in OWN:
+        story.start(name, rank)
+    watches = [story.start(f"list {number}", Rank.ENDPOINTS) for number in range(400)]
+    await trio.sleep(59)
+    _, name = min((story.agent.times(f"list {number}")[-1], f"list {number}") for number in range(300, 400))
+    await trio.sleep(5)
+    assert story.agent.times(name)[-1] < trio.current_time() - 1
+    began = trio.current_time()
+    watches[int(name.split()[1])].kick()
+    await trio.sleep(0.01)
+    assert story.agent.times(name)[-1] - began <= 2 * GLANCE
+
+
+async def test_a_question_of_our_own_gets_one_more_connection_while_the_shared_one_hangs(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    budget, order = story.budget, []
+
+    async def hang() -> None:
+        async with budget.turn(Urgency.ROUTINE):
+            await trio.sleep(15)
+
+    story.nursery.start_soon(hang)
+    await trio.sleep(0.1)
+    began = trio.current_time()
+    async with budget.turn(Urgency.OWN):
+        order.append(trio.current_time() - began)
+    assert order == [pytest.approx(PATIENCE)]
+
+
+async def test_a_place_that_is_left_gives_its_connection_to_the_next(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    for name, rank in OWN:
+        story.start(name, rank)
+    story.places["intentions"].leave()
+    assert [name for name, place in story.places.items() if place.holds and name != "intentions"] == [
+        "leaf",
+        "roots",
+    ]
+    story.places["intentions"].join()
+    assert [name for name, place in story.places.items() if place.holds] == ["roots", "intentions"]
+
+
+async def test_without_a_limit_each_watch_holds_a_connection(nursery: trio.Nursery) -> None:
+    budget = Budget(0)
+    places = [budget.place(rank, watching(Agent(), rank.name)) for rank in Rank]
+    for place in places:
+        place.join()
+    assert [place.holds for place in places] == [rank is not Rank.QUERY for rank in Rank]
+    assert budget.turn_seconds == 0.0
+
+
+async def test_a_query_is_asked_in_its_interval_and_holds_nothing(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    story.start("query", Rank.QUERY, Cursor.POLL)
+    await trio.sleep(31)
+    assert 9 <= len(story.agent.times("query")) <= 12
+    assert story.budget.held == 0
+
+
+async def test_a_list_in_turn_comes_from_the_agents_cache_but_not_after_a_failed_dial(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    for name, rank in OWN:
+        story.start(name, rank)
+    watch = story.start("list", Rank.ENDPOINTS)
+    await trio.sleep(10)
+    cached = [at.cached for name, _, at in story.agent.asked if name == "list"]
+    assert cached[0] is False
+    assert set(cached[1:]) == {True}
+    watch.kick()
+    await trio.sleep(0.5)
+    assert [at.cached for name, _, at in story.agent.asked if name == "list"][-1] is False

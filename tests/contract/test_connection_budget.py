@@ -1,0 +1,175 @@
+"""Many sidecars on one address, and one with many upstreams, beside the default limit of 200 connections.
+
+The control planes run in this process, each with connections of its own; a datacenter is another one.
+`--log-cli-level=INFO` shows figures.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+import pytest
+import trio
+
+from agent.base.clock import now
+from agent.config.settings import resolve
+from agent.consul.connect import consul_of
+from agent.consul.token import TokenSource
+from agent.control.plane import ControlPlane
+from agent.observe.events import Journal
+from tests.contract.alone import alone
+from tests.contract.client import Api
+from tests.contract.conftest import KINDS
+from upstreams.spec import ServiceDestination
+
+figures = logging.getLogger("contract.figures")
+
+SIDECARS, UPSTREAMS, MANY = 60, 8, 1000
+LIMIT = 200
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with alone(request.param, "allow", tmp_path_factory.mktemp(f"budget-{request.param}")) as started:
+        yield started
+
+
+def connections(port: int) -> int:
+    """How many connections this host has to that port, counted at the clients' end."""
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+
+
+def upstreams(count: int) -> list[dict[str, object]]:
+    return [{"DestinationName": f"u{number}", "LocalBindPort": 20000 + number} for number in range(count)]
+
+
+def registered(api: Api, name: str, count: int) -> None:
+    sidecar = {"Port": 30000, "Checks": [], "Proxy": {"Upstreams": upstreams(count)}}
+    service = {"Name": name, "Port": 8080, "Connect": {"SidecarService": sidecar}}
+    assert api.put("/v1/agent/service/register", service).status == 200
+
+
+@asynccontextmanager
+async def sidecar(api: Api, name: str, token: str) -> AsyncIterator[ControlPlane]:
+    """A control plane as `run` makes it."""
+    address = api.url.removeprefix("http://")
+    settings = resolve({"sidecar-for": [name], "http-addr": [address], "token": [token]}, {}).settings
+    assert settings is not None
+    tokens = TokenSource(settings.token, None)
+    events, consul = Journal(io.StringIO(), now), consul_of(settings, tokens)
+    plane = ControlPlane(
+        settings=settings, consul=consul, token=tokens, events=events, clock=now, rng=Random(1)
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            plane.start(nursery)
+            registration = await plane.identify()
+            plane.watch(registration)
+            plane.endpoints.want(registration.upstreams)
+            yield plane
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await consul.aclose()
+
+
+async def until(true: Callable[[], bool], seconds: float) -> float:
+    """Poll, for what another process does on its own; how long that took."""
+    began = monotonic()
+    with trio.fail_after(seconds):
+        while not true():  # noqa: ASYNC110 - nothing here tells of what another process has done
+            await trio.sleep(0.02)
+    return monotonic() - began
+
+
+def ready(plane: ControlPlane) -> bool:
+    known = plane.snapshot.credentials.value is not None and plane.snapshot.policy.value is not None
+    statuses = plane.endpoints.statuses()
+    return known and bool(statuses) and all(status.answers for status in statuses)
+
+
+def failures(planes: list[ControlPlane]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for plane in planes:
+        for status in plane.statuses():
+            for reason, count in status.failures.items():
+                found[reason] = found.get(reason, 0) + count
+    return found
+
+
+def test_sixty_sidecars_of_one_address_are_ready_and_leave_room_for_others(api: Api) -> None:
+    port = int(api.url.rpartition(":")[2])
+    for number in range(SIDECARS):
+        registered(api, f"web{number}", UPSTREAMS)
+
+    async def story() -> None:
+        planes: list[ControlPlane] = []
+        async with trio.open_nursery() as nursery:
+
+            async def one(number: int) -> None:
+                async with sidecar(api, f"web{number}", token_of(api)) as plane:
+                    planes.append(plane)
+                    await trio.sleep_forever()
+
+            began = monotonic()
+            for number in range(SIDECARS):
+                nursery.start_soon(one, number)
+            await until(lambda: len(planes) == SIDECARS and all(map(ready, planes)), 60)
+            took = monotonic() - began
+            await trio.sleep(12)
+            open_now = connections(port)
+            asked = await trio.to_thread.run_sync(api.get, "/v1/agent/services")
+            figures.info(
+                "%d sidecars of %d upstreams: ready after %.1f s, %d connections at rest, failures %s",
+                *(SIDECARS, UPSTREAMS, took, open_now, failures(planes)),
+            )
+            assert asked.status == 200
+            assert open_now <= 3 * SIDECARS < LIMIT
+            await sees_a_change(api, planes[0], "u3")
+            nursery.cancel_scope.cancel()
+
+    trio.run(story)
+
+
+def token_of(api: Api) -> str:
+    return api._token["X-Consul-Token"]
+
+
+async def sees_a_change(api: Api, plane: ControlPlane, name: str) -> None:
+    """Register an instance and wait for it within the seconds that the sidecar states."""
+    bound = plane.budget.turn_seconds
+    source = plane.endpoints.source(ServiceDestination(name), None)
+    service = {"Name": name, "ID": f"{name}-1", "Port": 80, "Connect": {"Native": True}}
+    put = partial(api.put, "/v1/agent/service/register", service)
+    assert (await trio.to_thread.run_sync(put)).status == 200
+    took = await until(lambda: bool(source.endpoints.value and source.endpoints.value.endpoints), bound + 3)
+    figures.info("a change was seen after %.1f s, %.1f are stated", took, bound)
+    assert took <= bound * 1.1 + 1  # an agent tells its servers a moment later
+    api.put(f"/v1/agent/service/deregister/{name}-1")
+
+
+def test_a_thousand_upstreams_of_one_sidecar_are_known_within_ten_seconds(api: Api) -> None:
+    registered(api, "wide", MANY)
+
+    async def story() -> None:
+        began = monotonic()
+        async with sidecar(api, "wide", token_of(api)) as plane:
+            await until(lambda: ready(plane), 30)
+            took = monotonic() - began
+            figures.info("%d upstreams: ready after %.1f s, failures %s", MANY, took, failures([plane]))
+            assert not failures([plane])
+            assert plane.budget.in_turn == MANY + 2
+            hurried = plane.endpoints.source(next(iter(plane.endpoints._wanted))[0], None)
+            version = hurried.status.answers
+            hurried.ask_again()
+            await until(lambda: hurried.status.answers > version, 1)
+
+    trio.run(story)
