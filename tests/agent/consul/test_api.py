@@ -332,22 +332,3 @@ async def test_where_things_are(nursery: trio.Nursery) -> None:
         ("/v1/health/service/mesh-gateway", {"dc": "dc2"}),
         ("/v1/query/near-db/execute", {"connect": "true", "dc": "dc2"}),
     ]
-
-
-@pytest.mark.parametrize(("age", "usable"), [("0", True), ("10", True), ("11", False), ("much", True)])
-async def test_a_cache_that_has_lost_its_servers_is_no_answer(
-    nursery: trio.Nursery, age: str, usable: bool
-) -> None:
-    scripted = FakeConsul()
-    scripted.say(HEALTH, Scripted(body=b"[]", headers={"Age": age}))
-    consul, cached = scripted.client(nursery), Blocking(cached=True)
-    assert (await consul.endpoints(ServiceDestination("db"))).value == []  # the age is that of a cache alone
-    if usable:
-        assert (await consul.endpoints(ServiceDestination("db"), cached)).value == []
-    else:
-        with pytest.raises(ConsulError, match="not heard from its servers for 11 s") as refusal:
-            await consul.endpoints(ServiceDestination("db"), cached)
-        assert refusal.value.reason is ConsulReason.UNAVAILABLE
-    assert [asked.query.get("cached") for asked in scripted.asked] == [None, ""]
-    await consul.endpoints(ServiceDestination("db", near="a"), cached)
-    assert "cached" not in scripted.asked[-1].query

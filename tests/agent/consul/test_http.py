@@ -341,17 +341,3 @@ async def test_a_cancelled_exchange_closes_its_connection() -> None:
         nursery.cancel_scope.cancel()
     await server.streams[0].receive_some()
     assert await server.streams[0].receive_some() == b""
-
-
-async def test_an_answer_that_came_before_the_request_could_be_sent_is_read(nursery: trio.Nursery) -> None:
-    refusal = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfull"
-    ours, theirs = memory_stream_pair()
-    await theirs.send_all(refusal)
-    await theirs.send_eof()
-    await trio.aclose_forcefully(theirs.receive_stream)  # sending breaks
-
-    async def dial() -> trio.abc.Stream:
-        return ours
-
-    response = await Client(dial, host="consul").exchange(Request(method="GET", target="/"), 5)
-    assert (response.status, response.body) == (429, b"full")
