@@ -158,7 +158,7 @@ async def test_a_token_file_that_is_overwritten_with_none_keeps_the_agent_as_it_
             file.write_bytes(data)
             consul.answer(MATCH, {"web": None}, index=index)
             await one.until(partial(_asked_from, consul, str(index)))
-            assert consul.asked[-1].headers["x-consul-token"] == "s3cret"
+            assert consul.questions(MATCH)[-1].headers["x-consul-token"] == "s3cret"
         assert not missing(one.bench.agent)
         assert one.bench.events().count("token.unusable") == 3
         assert "sidecar_token_unusable 1" in text(await families(one.bench.agent))
