@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from random import Random
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from agent.base.watch_status import WatchStatus
 from agent.cli.findings import Finding, State, fail, ok, warn
 from agent.config.collisions import CHECK
 from agent.config.effective import from_settings, listening_at, overridden, servable
+from agent.config.parsers import ConsulAddress
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
@@ -37,6 +39,10 @@ ASK_SECONDS = 5.0  # for one question: doctor reports the present state and does
 DAY = 86400.0
 ROOT_DAYS = 30.0  # a root that expires sooner is a warning
 LEAST_LIFE = 0.1  # the share of a leaf's life that must be left; Consul renews long before
+USUAL_LIMIT = 200  # limits.http_max_conns_per_client of a Consul agent (docs/consul-api.md#blocking-queries)
+_ENOUGH = 0.9  # of the limit
+_ESTABLISHED = "01"
+_TABLES = ("tcp", "tcp6")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,7 +83,10 @@ def refused(subject: str, error: ConsulError, rule: str) -> Finding:
         return fail(subject, str(error), remedy, ExitCode.PERMISSION)
     if "Connect must be enabled" in error.text:
         return fail(subject, str(error), "set `connect { enabled = true }` on the Consul servers and agents")
-    if error.reason in (ConsulReason.UNAVAILABLE, ConsulReason.RATE_LIMITED):
+    if error.reason is ConsulReason.RATE_LIMITED:
+        remedy = "ask later; 200 connections of one address are Consul's limit: lower consul_connections"
+        return fail(subject, str(error), remedy, ExitCode.UNAVAILABLE)
+    if error.reason is ConsulReason.UNAVAILABLE:
         return fail(
             subject,
             str(error),
@@ -106,6 +115,7 @@ async def look_at_consul(case: Examination) -> bool:
     if address.tls and not settings.http_ssl_verify:
         case.note(warn("consul", "its certificate is not checked", "unset CONSUL_HTTP_SSL_VERIFY"))
     case.note(_clock(skew))
+    case.findings += look_at_connections(address)
     return True
 
 
@@ -252,3 +262,29 @@ async def look_at_intentions(case: Examination, registration: Registration) -> b
 
 def _days(until: datetime, case: Examination) -> float:
     return (until - case.clock()).total_seconds() / DAY
+
+
+def look_at_connections(address: ConsulAddress, tables: Path = Path("/proc/self/net")) -> list[Finding]:
+    """Count the connections of this host to the agent; none for a unix socket, or where none can be seen."""
+    if address.socket is not None:
+        return []
+    count = sum(port == address.port for table in _TABLES for port in _remote_ports(tables / table))
+    found = f"this host has {count} to port {address.port}, and Consul allows {USUAL_LIMIT} of one address"
+    if count < _ENOUGH * USUAL_LIMIT:
+        return [ok("consul connections", found)]
+    remedy = (
+        "lower consul_connections of the sidecars, or raise limits.http_max_conns_per_client of the agent"
+    )
+    return [warn("consul connections", found, remedy)]
+
+
+def _remote_ports(table: Path) -> Iterator[int]:
+    """Yield the remote port of each established connection."""
+    try:
+        lines = table.read_text().splitlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        _, _, remote, state, *_ = line.split()
+        if state == _ESTABLISHED:
+            yield int(remote.rpartition(":")[2], 16)

@@ -141,7 +141,7 @@ async def test_a_token_file_that_holds_none_is_waited_for(nursery: trio.Nursery,
 
 
 def _asked_from(consul: FakeConsul, index: str) -> bool:
-    return consul.asked[-1].query.get("index") == index
+    return consul.questions(MATCH)[-1].query.get("index") == index
 
 
 async def test_a_token_file_that_is_overwritten_with_none_keeps_the_agent_as_it_is(

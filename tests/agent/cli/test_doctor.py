@@ -181,7 +181,16 @@ async def test_the_whole_walk(nursery: trio.Nursery) -> None:
     flags = {"admin_bind": "unix:/nowhere/x", "service_addr": app.address}
     told = await examine(settings(http_addr=at, **flags), wall)
     assert State.FAIL not in states(told), [str(one) for one in told]
-    subjects = ["settings", "open files", "running agent", "token", "consul", "clock", "registration"]
+    subjects = [
+        "settings",
+        "open files",
+        "running agent",
+        "token",
+        "consul",
+        "clock",
+        "consul connections",
+        "registration",
+    ]
     assert [one.subject for one in told] == [*subjects, "roots", "leaf", "intentions", "public", "app"]
     away = await examine(settings(http_addr=unused(), **flags), wall)
     assert states(away)[-3:] == [State.FAIL, State.SKIP, State.SKIP]

@@ -11,6 +11,7 @@ import trio
 from agent.base.exits import ExitCode
 from agent.cli.doctor_consul import (
     Examination,
+    look_at_connections,
     look_at_consul,
     look_at_credentials,
     look_at_intentions,
@@ -18,6 +19,7 @@ from agent.cli.doctor_consul import (
     look_at_token,
 )
 from agent.cli.findings import State
+from agent.config.parsers import ConsulAddress
 from agent.consul.token import TokenSource
 from tests.certs.authority import Issuer, roots_answer
 from tests.support.agent_parts import (
@@ -232,3 +234,14 @@ async def test_intentions_are_refused(nursery: trio.Nursery) -> None:
     bench.consul.answer(MATCH, text="Permission denied", status=403)
     assert not await look_at_intentions(case, registration())
     assert 'intentions = "read"' in case.findings[0].remedy
+
+
+@pytest.mark.parametrize(("count", "state"), [(3, State.OK), (180, State.WARN)])
+def test_the_connections_of_this_host_are_counted(tmp_path: Path, count: int, state: State) -> None:
+    row = "   0: 0100007F:A000 0100007F:{port:04X} {state} 00000000:00000000 00:00000000 00000000 0 0 1"
+    lines = ["  sl  local_address rem_address   st tx_queue", *[row.format(port=8500, state="01")] * count]
+    lines += [row.format(port=8500, state="06"), row.format(port=8501, state="01")]
+    (tmp_path / "tcp").write_text("\n".join(lines) + "\n")
+    (finding,) = look_at_connections(ConsulAddress(host="127.0.0.1", port=8500), tmp_path)
+    assert (finding.state, f"has {count} to" in finding.found) == (state, True)
+    assert look_at_connections(ConsulAddress(socket="/run/consul.sock"), tmp_path) == []
