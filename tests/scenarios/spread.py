@@ -171,6 +171,7 @@ def _sidecar(name: str, api: Api, public: Address, directory: Path, *more: str) 
     admin = ("127.0.0.1", free_port())
     command = [sys.executable, "-m", "agent", "run", "-sidecar-for", name, "-http-addr", api.url]
     command += ["-admin-bind", f"{admin[0]}:{admin[1]}", "-listen", f"{public[0]}:{public[1]}"]
+    command += ["-consul-connections", "16"]  # each list is held, so that traffic moves at once
     command += ["-drain-seconds", "1", *more]
     with process(command, directory / f"sidecar-{name}.log") as started:
         yield Sidecar(admin=admin, public=public, process=started)

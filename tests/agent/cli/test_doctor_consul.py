@@ -68,7 +68,7 @@ async def test_consul_answers_and_the_clocks_agree(nursery: trio.Nursery) -> Non
     bench, case = examined(nursery)
     dated(bench, 0)
     assert await look_at_consul(case)
-    assert told(case) == [(State.OK, "consul"), (State.OK, "clock")]
+    assert told(case) == [(State.OK, "consul"), (State.OK, "clock"), (State.OK, "consul connections")]
     assert case.datacenter == "dc1"
 
 
