@@ -21,6 +21,8 @@ from certs.contexts import Contexts
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup, Upstream
 
+NEWS_SECONDS, SOON_SECONDS = 2.0, 0.25
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -57,11 +59,17 @@ class EndpointSource:
     status: WatchStatus
     ask_again: Callable[[], None]
     is_polled: Callable[[], bool] = bool
+    answers_at_once: bool = False  # when it is asked again: a list of Consul's, and no query that it executes
 
     @property
     def polled(self) -> bool:
         """Whether newer endpoints come only when the source is asked again, or at intervals."""
         return self.is_polled()
+
+    @property
+    def news_seconds(self) -> float:
+        """How long it is worth waiting for newer endpoints, after they were asked for."""
+        return SOON_SECONDS if self.answers_at_once and self.endpoints.value is not None else NEWS_SECONDS
 
     @property
     def may_have_news(self) -> bool:

@@ -167,6 +167,7 @@ class EndpointWatches:
             status=watch.status,
             ask_again=watch.kick,
             is_polled=lambda: place.in_turn,
+            answers_at_once=rank is not Rank.QUERY,
         )
         return _Feed(watch=watch, source=source, place=place)
 

@@ -17,7 +17,6 @@ from upstreams.endpoints import EndpointKey, ExpectedIdentity
 from upstreams.route import Candidate
 
 MOST_ATTEMPTS = 16  # candidates tried for one connection
-NEWS_SECONDS = 2.0  # how long to wait for a newer answer once every known candidate has failed
 ASK_SECONDS = 0.5  # the interval of asking meanwhile; the watch's own rate limit applies beneath it
 
 _Tried = tuple[ExpectedIdentity, EndpointKey, str, int, str]
@@ -80,7 +79,8 @@ class CandidateSearch:
         if not hopeful:
             return False
         if self._news_until is None:
-            self._news_until = min(trio.current_time() + NEWS_SECONDS, self._deadline)
+            patience = max(source.news_seconds for source, _ in hopeful)
+            self._news_until = min(trio.current_time() + patience, self._deadline)
         while trio.current_time() < self._news_until:
             if trio.current_time() >= self._ask_at:
                 self._ask_at = trio.current_time() + ASK_SECONDS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from agent.config.upstream_config import LEAST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_SECONDS
 from agent.net.dial import HEAD_START
-from agent.outbound.candidates import MOST_ATTEMPTS, NEWS_SECONDS
+from agent.outbound.candidates import MOST_ATTEMPTS
+from agent.snapshot import NEWS_SECONDS
 from upstreams.route import BEFORE_FAILOVER
 from upstreams.spec import MOST_WARM, QueryDestination, TunnelMode, Upstream, WanMode
 

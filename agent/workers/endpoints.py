@@ -65,8 +65,14 @@ class HandedSources:
 def _unknown(lookup: Lookup) -> EndpointSource:
     endpoints: Latest[EndpointSet] = Latest()
     status = WatchStatus(name=f"endpoints {lookup}")
-    polled = partial(isinstance, lookup, QueryDestination)
-    return EndpointSource(endpoints=endpoints, status=status, ask_again=lambda: None, is_polled=polled)
+    query = isinstance(lookup, QueryDestination)
+    return EndpointSource(
+        endpoints=endpoints,
+        status=status,
+        ask_again=lambda: None,
+        is_polled=partial(bool, query),
+        answers_at_once=not query,
+    )
 
 
 def _key(lookup: Lookup, poll_interval: float | None) -> Key:

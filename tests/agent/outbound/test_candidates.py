@@ -8,8 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.outbound.candidates import ASK_SECONDS, MOST_ATTEMPTS, NEWS_SECONDS, CandidateSearch
+from agent.outbound.candidates import ASK_SECONDS, MOST_ATTEMPTS, CandidateSearch
 from agent.outbound.upstream_state import UpstreamState
+from agent.snapshot import NEWS_SECONDS, SOON_SECONDS
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import Stopwatch, endpoint
 from upstreams.endpoints import EndpointSet
@@ -62,6 +63,21 @@ async def test_news_is_not_waited_for_longer_than_a_moment(autojump_clock: MockC
     story.lookups.answer("db", endpoint("a"))
     assert await story.through() == ["a"]
     assert trio.current_time() == pytest.approx(NEWS_SECONDS)
+
+
+async def test_a_list_in_turn_is_asked_for_by_a_failed_dial_and_waited_for_shortly(
+    autojump_clock: MockClock,
+) -> None:
+    story = Story(polled=True)
+    story.lookups.made["db"].answers_at_once = True
+    story.lookups.answer("db", endpoint("a"))
+    search = CandidateSearch(story.targets)
+    way = await search.next()
+    assert way is not None
+    story.targets.failed(way)
+    assert story.lookups.asked["db"] == 1
+    assert await search.next() is None
+    assert trio.current_time() == pytest.approx(SOON_SECONDS)
 
 
 async def test_a_first_answer_is_waited_for(autojump_clock: MockClock) -> None:
