@@ -73,9 +73,9 @@ def _settings(state: ConnectionState, flags: int, number: int, payload: bytes) -
     state.spend(state.settings_frames, FaultReason.SETTINGS_FLOOD)
     if flags & ACK:
         return
+    state.answer(frame(Kind.SETTINGS, ACK, 0))  # before what a wider window lets out (RFC 9113 §6.5.3)
     for name, value in read_settings(payload):
         _setting(state, name, value)
-    state.answer(frame(Kind.SETTINGS, ACK, 0))
 
 
 def _setting(state: ConnectionState, name: int, value: int) -> None:

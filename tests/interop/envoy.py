@@ -24,6 +24,8 @@ START_SECONDS = 30.0
 _TYPE = "type.googleapis.com/envoy.extensions"
 _VERSIONS = {"1.2": "TLSv1_2", "1.3": "TLSv1_3"}
 
+_SNI = "peer.default.dc1.internal.11111111.consul"
+
 Json = dict[str, Any]
 
 
@@ -64,6 +66,38 @@ def originating(
 
 
 @contextmanager
+def tunnelling(directory: Path, who: Holder, mesh_port: int, expects: str, sni: str) -> Iterator[Envoy]:
+    """Plain text on the listener, each connection a stream of one TLS connection to the mesh: CONNECT."""
+    config = _config(mesh_port, upstream=_tls("UpstreamTlsContext", who, "1.3", expects, sni))
+    (listener,), (cluster,) = config["static_resources"].values()
+    proxy = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    proxy["tunneling_config"] = {"hostname": "ours:443"}
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    http2 = {
+        "@type": f"type.googleapis.com/{options}",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    cluster["typed_extension_protocol_options"] = {options: http2}
+    with _running(directory, config) as envoy:
+        yield envoy
+
+
+@contextmanager
+def ending_tunnels(directory: Path, who: Holder, app_port: int) -> Iterator[Envoy]:
+    """TLS from the mesh on the listener; each CONNECT in it is a connection to the app."""
+    config = _config(app_port, downstream=_tls("DownstreamTlsContext", who, "1.3"), http=True)
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["codec_type"] = "HTTP2"
+    manager["http2_protocol_options"] = {"allow_connect": True}
+    manager["upgrade_configs"] = [{"upgrade_type": "CONNECT"}]
+    connect = {"upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}], "cluster": "to"}
+    route = {"match": {"connect_matcher": {}}, "route": {**connect, "timeout": "0s"}}
+    manager["route_config"]["virtual_hosts"][0]["routes"] = [route]
+    with _running(directory, config) as envoy:
+        yield envoy
+
+
+@contextmanager
 def introduced(directory: Path, log: Path) -> Iterator[Envoy]:
     """An app that echoes, behind Envoy's reader of PROXY protocol headers.
 
@@ -93,7 +127,7 @@ def introduced(directory: Path, log: Path) -> Iterator[Envoy]:
         yield envoy
 
 
-def _tls(kind: str, who: Holder, version: str, expects: str | None = None) -> Json:
+def _tls(kind: str, who: Holder, version: str, expects: str | None = None, sni: str = _SNI) -> Json:
     validation: Json = {"trusted_ca": {"inline_string": who.roots_pem}}
     if expects is not None:
         name = {"san_type": "URI", "matcher": {"exact": expects}}
@@ -115,7 +149,7 @@ def _tls(kind: str, who: Holder, version: str, expects: str | None = None) -> Js
     if kind == "DownstreamTlsContext":
         typed["require_client_certificate"] = True
     else:
-        typed["sni"] = "peer.default.dc1.internal.11111111.consul"
+        typed["sni"] = sni
     return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
 
 

@@ -96,21 +96,31 @@ class Mesh:
         """A new directory."""
         return self.directory / f"{name}-{next(_numbers)}"
 
-    def register_peer(self, service: str, datacenter: str, port: int, seen_by: Sidecar) -> None:
-        """Register a service whose listener is a foreign peer at this port; return when a sidecar knows."""
+    def register_peer(
+        self, service: str, datacenter: str, port: int, seen_by: Sidecar, *, tunnel: bool = False
+    ) -> None:
+        """Register a service whose listener is a foreign peer at this port; return when a sidecar knows.
+
+        `tunnel`: it offers tunnels.
+        """
         proxy = {
             "Kind": "connect-proxy",
             "Name": f"{service}-proxy",
             "Address": "127.0.0.1",
             "Port": port,
-            "Proxy": {"DestinationServiceName": service},
+            "Proxy": {
+                "DestinationServiceName": service,
+                "Config": {"connect_sidecar_tunnel": tunnel},
+            },
         }
         answer = self.api(datacenter).put("/v1/agent/service/register", proxy)
         assert answer.status == 200, answer.text
         _until(lambda: f"127.0.0.1:{port}" in seen_by.addresses(), "the peer among the endpoints")
 
     @contextmanager
-    def sidecar(self, service: str, datacenter: str, upstreams: Sequence[Upstream] = ()) -> Iterator[Sidecar]:
+    def sidecar(
+        self, service: str, datacenter: str, upstreams: Sequence[Upstream] = (), *flags: str
+    ) -> Iterator[Sidecar]:
         """Register a service with the workload behind it, and run our sidecar until it is ready."""
         port, admin, api = free_port(), free_port(), self.api(datacenter)
         proxy = {"Upstreams": [upstream.definition() for upstream in upstreams]}
@@ -125,10 +135,30 @@ class Mesh:
         answer = api.put("/v1/agent/service/register", definition)
         assert answer.status == 200, answer.text
         log = self.directory / f"{service}.log"
-        command = [sys.executable, "-m", "agent", "run", "-sidecar-for", service, "-http-addr", api.url]
+        command = [
+            sys.executable,
+            "-m",
+            "agent",
+            "run",
+            "-sidecar-for",
+            service,
+            "-http-addr",
+            api.url,
+            *flags,
+        ]
+        command += flags
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*command, "-admin-bind", f"127.0.0.1:{admin}", "-drain-seconds", "2", "-leave-seconds", "0"],
+                [
+                    *command,
+                    *flags,
+                    "-admin-bind",
+                    f"127.0.0.1:{admin}",
+                    "-drain-seconds",
+                    "2",
+                    "-leave-seconds",
+                    "0",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
