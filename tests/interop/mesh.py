@@ -135,34 +135,10 @@ class Mesh:
         answer = api.put("/v1/agent/service/register", definition)
         assert answer.status == 200, answer.text
         log = self.directory / f"{service}.log"
-        command = [
-            sys.executable,
-            "-m",
-            "agent",
-            "run",
-            "-sidecar-for",
-            service,
-            "-http-addr",
-            api.url,
-            *flags,
-        ]
-        command += flags
+        command = [sys.executable, "-m", "agent", "run", "-sidecar-for", service, "-http-addr", api.url]
+        command += ["-admin-bind", f"127.0.0.1:{admin}", "-drain-seconds", "2", "-leave-seconds", "0", *flags]
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *command,
-                    *flags,
-                    "-admin-bind",
-                    f"127.0.0.1:{admin}",
-                    "-drain-seconds",
-                    "2",
-                    "-leave-seconds",
-                    "0",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
             yield _ready(process, Sidecar(port=port, admin=admin, log=log))
         finally:
