@@ -3,6 +3,7 @@
 # hostile: crafted requests at the servers people run
 # docs: the pages as a site in build/site; a warning is an error
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
+# install, uninstall: the program, units, man pages, completions (DESTDIR=, PREFIX=/usr/local)   deb: a Debian package in dist/
 # fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep; --seed N)
 # mutants: wrong edits in what decides, an hour (MUTANTS_FLAGS=: 'certs.peer*', …)
 # Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
@@ -14,7 +15,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs lint test test-fast check audit bench hostile fuzz mutants lock release clean packages
+.PHONY: help demo docs lint test test-fast check audit bench hostile fuzz mutants lock release install uninstall deb clean packages
 FUZZ_SECONDS ?= 60
 
 help:
@@ -32,7 +33,7 @@ $(READY): requirements.lock pyproject.toml
 
 # Peers and tools the tests talk to. Without root the tests that need them say so and are skipped.
 packages:
-	@.ci/packages openssl curl iproute2 util-linux systemd procps haproxy
+	@.ci/packages openssl curl iproute2 util-linux systemd procps haproxy debhelper dpkg-dev mmdebstrap lintian
 
 demo: $(READY)
 	$(BIN)/sidecar demo $(DEMO_FLAGS)
@@ -104,6 +105,15 @@ lock: $(READY)
 
 release: $(READY)
 	VERSION=$(VERSION) SOURCE_URL=$(SOURCE_URL) .ci/release
+
+install: $(READY)
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" UNITDIR="$(UNITDIR)" .ci/install
+
+uninstall:
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" .ci/install uninstall
+
+deb: $(READY)
+	@VERSION=$(VERSION) .ci/deb dist
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz mutants .coverage*

@@ -17,11 +17,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from agent.base.address import Address
 from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
-from agent.config.collisions import ADMIN
 from agent.config.registration import Registration
 from agent.config.reload import Reload, reload
 from agent.config.settings import IdentityKind, Resolution
@@ -33,18 +31,24 @@ from agent.control.self_registration import (
     SelfRegistration,
     leave_seconds,
 )
-from agent.net.bind import BindFailed, Bound, address_of, bind
-from agent.net.listeners import RETRY_SECONDS
+from agent.handover.keep import StateKeeper
+from agent.net.bind import BindFailed
+from agent.net.kept import KeptSockets
+from agent.observe.admin_listeners import AdminListeners
 from agent.observe.agent import Agent
 from agent.observe.readiness import headline, missing
-from agent.observe.routes import routes
-from agent.observe.server import Admin
+from agent.page.routes import every_route
 from agent.process.memory import give_back
 from agent.process.systemd import Notifier
+from agent.proxy.dataplane import outlasted
 
-ADMIN_MODE = 0o600
+# The unit has SIGUSR1 for a restart (RestartKillSignal=), where the next process takes the listeners over.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 LOOK_SECONDS = 1.0  # the interval of readiness checks, for the log and the service manager
 MORE_SECONDS = 30.0  # by which each message extends the service manager's start timeout
+LAST_SECONDS = (
+    2.0  # of the drain of a process that is replaced: callers wait so long at most for the next one
+)
 END_SECONDS = 20.0  # after the drain, for whatever is cut and for the workers to be gone
 
 
@@ -55,44 +59,51 @@ class Lifecycle:
     agent: Agent
     notifier: Notifier
     read: Callable[[], Resolution | None] = lambda: None  # the settings, anew
+    kept: KeptSockets = field(default_factory=KeptSockets)
+    state: StateKeeper | None = None  # what it leaves to the next run, and what it has of the last one
     on_ready: Callable[[], None] = lambda: None
     _drain: trio.Event = field(default_factory=trio.Event)
     _hurry: trio.Event = field(default_factory=trio.Event)
     _why: str = ""
-    _admin: list[Bound] = field(default_factory=list)
+    _replaced: bool = False  # the next process of the service takes the listeners over
 
     async def run(self) -> ExitCode:
         """Run to the end; return the exit code.
 
         Raises Exit, within exception groups, if the agent cannot start.
         """
-        agent = self.agent
+        agent, admin = self.agent, AdminListeners(self.agent, self.kept)
         agent.began = trio.current_time()
         async with trio.open_nursery() as watches:
             kept = Kept(watches, agent.log)
             kept.begin(Where.TASK, "log", agent.log.keep_up)
             try:
-                await self._bind_admin()
+                await admin.bind()
                 agent.data.reserve(agent.control.admin_at)  # before a worker receives our addresses
                 async with agent.data.running():
-                    self._serve_admin(kept)
+                    admin.serve(kept, every_route(agent, self.drain, kept))
                     agent.control.start(watches)
                     watches.start_soon(self._hear_signals)
                     kept.begin(Where.TASK, "watchdog", self.notifier.feed_watchdog)
                     kept.begin(Where.TASK, "readiness", self._observe)
+                    if self.state is not None:
+                        watches.start_soon(self.state.resume.run)
                     code = await self._live()
             finally:
-                for bound in self._admin:
-                    bound.close()
+                admin.close()
+                self.kept.close()
             watches.cancel_scope.cancel()
         return code
 
-    def drain(self, why: str) -> None:
-        """Begin the drain; a second call ends the agent at once."""
+    def drain(self, why: str, *, replaced: bool = False) -> None:
+        """Begin the drain; a second call ends the agent at once.
+
+        `replaced`: another process of the service is started when this one has ended.
+        """
         if self._drain.is_set():
             self._hurry.set()
             return
-        self._why = why
+        self._why, self._replaced = why, replaced and self.kept.active
         self.agent.control.phase = Phase.DRAINING
         self._drain.set()
 
@@ -161,10 +172,12 @@ class Lifecycle:
 
     async def _start(self) -> Registration:
         control, data = self.agent.control, self.agent.data
-        registration = await control.identify()
+        registration = await self._identified()
         try:
             await data.bind(registration)
             control.watch(registration)
+            if self.state is not None:
+                self.state.resume.watching.set()
             await control.snapshot.credentials.first()
             if registration.accepts_callers:
                 await control.snapshot.policy.first()
@@ -173,10 +186,19 @@ class Lifecycle:
             raise Exit(error.code, str(error)) from error
         return registration
 
+    async def _identified(self) -> Registration:
+        """Return the registration: Consul's, or that of the last run if Consul does not answer."""
+        async with trio.open_nursery() as asking:
+            asking.start_soon(self.agent.control.identify)
+            registration = await self.agent.control.snapshot.registration.first()
+            asking.cancel_scope.cancel()
+        return registration
+
     def _now_ready(self, seconds: float) -> None:
         self.agent.control.phase = Phase.SERVING
         self.agent.log.ready(seconds)
         self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
+        self.kept.forget_rest()
         self.on_ready()
 
     # --- serve ---
@@ -188,6 +210,8 @@ class Lifecycle:
             kept = Kept(serving, self.agent.log)
             kept.begin(Where.TASK, "data plane", self.agent.data.follow)
             kept.begin(Where.TASK, "memory", give_back, self.agent.data.live)
+            if self.state is not None:
+                kept.begin(Where.TASK, "state for the next run", self.state.run)
             if own is not None:
                 kept.begin(Where.TASK, "our presence in Consul", own.keep)
             await self._drain.wait()
@@ -237,72 +261,37 @@ class Lifecycle:
             self.agent.log.ready()
         return pieces
 
-    async def _bind_admin(self) -> None:
-        """Bind the admin endpoint wherever its addresses can be had. Raises Exit where no retry helps."""
-        agent = self.agent
-        for address in agent.control.settings.admin_bind:
-            try:
-                await self._bind_one(address)
-            except BindFailed as error:
-                if not error.passing:
-                    raise Exit(error.code, str(error)) from error
-                agent.admin_problems[address] = str(error)
-                agent.log.listening_failed(ADMIN, str(error))
-        agent.control.admin_at = [*(address_of(one.sock) for one in self._admin), *agent.admin_problems]
-
-    async def _bind_one(self, address: Address) -> Bound:
-        bound = await bind(address, ADMIN, ADMIN_MODE)
-        self._admin.append(bound)  # to be closed at the end, whatever becomes of it
-        bound.listen()
-        self.agent.admin_problems.pop(address, None)
-        self.agent.admin_addresses.append(bound.address)
-        return bound
-
-    def _serve_admin(self, kept: Kept) -> None:
-        agent = self.agent
-        admin = Admin(routes(agent, self.drain), agent.log, agent.control.settings.admin_hosts or ())
-        for bound in self._admin:
-            self._serve_at(bound, admin, kept)
-        for address in agent.admin_problems:
-            kept.begin(
-                Where.ADMIN, "an address of the admin endpoint", self._open_later, address, admin, kept
-            )
-
-    def _serve_at(self, bound: Bound, admin: Admin, kept: Kept) -> None:
-        self.agent.log.listening(bound.purpose, bound.address)
-        kept.begin(Where.ADMIN, "the admin endpoint", admin.serve, [bound.sock])
-
-    async def _open_later(self, address: Address, admin: Admin, kept: Kept) -> None:
-        """Try again, until the address is had."""
-        while address in self.agent.admin_problems:
-            await trio.sleep(RETRY_SECONDS)
-            try:
-                self._serve_at(await self._bind_one(address), admin, kept)
-            except BindFailed as error:
-                self.agent.admin_problems[address] = str(error)
-
     async def _hear_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
                     self.reload()
                 else:
-                    self.drain(signal.Signals(number).name)
+                    self.drain(signal.Signals(number).name, replaced=number == signal.SIGUSR1)
 
     # --- end ---
 
     async def _end(self, registration: Registration) -> ExitCode:
         agent, seconds = self.agent, self.agent.control.settings.drain_seconds
         self.notifier.stopping(GOODBYE_SECONDS + self._leave_seconds() + seconds + END_SECONDS)
-        async with trio.open_nursery() as leaving:
-            leaving.start_soon(_cancel_on, self._hurry, leaving)
-            await contained(agent.log, Where.TASK, "our presence in Consul", self._leave, registration)
-            leaving.cancel_scope.cancel()
+        if not self._replaced:
+            async with trio.open_nursery() as leaving:
+                leaving.start_soon(_cancel_on, self._hurry, leaving)
+                await contained(agent.log, Where.TASK, "our presence in Consul", self._leave, registration)
+                leaving.cancel_scope.cancel()
         agent.log.draining(self._why, agent.data.live(), seconds)
-        await agent.data.close_public()
-        cut = await agent.data.drain(seconds, self._hurry)
+        until = trio.current_time() + seconds
+        await (self._outlast(seconds) if self._replaced else agent.data.close_public())
+        cut = await agent.data.drain(max(0.0, until - trio.current_time()), self._hurry)
         agent.log.drained(cut)
         return ExitCode.FAILED if cut else ExitCode.CLEAN
+
+    async def _outlast(self, seconds: float) -> None:
+        """Serve who comes while connections from before end; then callers wait for the next process."""
+        data = self.agent.data
+        data.hand_over()
+        await outlasted(data, max(0.0, seconds - LAST_SECONDS), self._hurry)
+        await data.close_listeners()
 
     async def _leave(self, registration: Registration) -> None:
         """Have Consul send no more callers, and accept those who come until that is known to all."""

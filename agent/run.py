@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import resource
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import Self
 
 import trio
 
@@ -24,13 +26,19 @@ from agent.consul.connect import consul_of
 from agent.consul.token import TokenSource
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.plane import ControlPlane
+from agent.handover import memory
+from agent.handover.keep import StateKeeper
+from agent.handover.memory import Memory
+from agent.handover.resume import Resume
+from agent.handover.sealed_file import sealed_file
 from agent.lifecycle import Lifecycle
 from agent.net.bind import address_of
 from agent.net.inherited import InheritedSockets
+from agent.net.kept import PREFIX, KeptSockets
 from agent.observe.agent import Agent
 from agent.observe.events import Journal
 from agent.process.memory import settle
-from agent.process.systemd import inherited_sockets, notifier
+from agent.process.systemd import Notifier, inherited_descriptors, notifier, sockets_among
 from agent.proxy.dataplane import DataPlane, LocalDataPlane
 
 SAYS = "run the sidecar of a service"
@@ -42,16 +50,49 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     if resolution is None:
         console.say(run_usage("run", SAYS))
         return ExitCode.CLEAN
+    manager = notifier(environ, os.getpid())
+    handed = Handed.of(inherited_descriptors(environ, os.getpid()), manager)
     try:
-        agent = assemble(_valid(resolution, console), console, now, environ)
+        agent = assemble(_valid(resolution, console), console, now, environ, handed)
+        state = _state(agent, handed)
     except Exit as error:
         Journal(console.err, now, form=resolution.log_format).exiting(error.code, error.message)
         return error.code
     for note in (*console.notes, *resolution.notes):
         agent.log.note(note)
     read = partial(read_settings, console.words, console.environ)
-    life = Lifecycle(agent=agent, notifier=notifier(environ, os.getpid()), read=read, on_ready=settle)
+    life = Lifecycle(agent=agent, notifier=manager, kept=handed.kept, state=state, read=read, on_ready=settle)
     return _live(life)
+
+
+def _state(agent: Agent, handed: Handed) -> StateKeeper:
+    """Return the keeper of the state, with what the last run has left. Raises Exit for a wrong secret."""
+    control, settings = agent.control, agent.control.settings
+    resume = Resume(control=control, events=agent.log, clock=now, on_refused=handed.kept.forget_rest)
+    file = sealed_file(settings.state_dir, settings.state_key_file)
+    resume.read(handed.memory, file)
+    agent.last_run = resume
+    return StateKeeper(control=control, memory=handed.memory, file=file, resume=resume)
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What the service manager has handed over: sockets of socket units, what it has kept of the last run."""
+
+    inherited: InheritedSockets
+    kept: KeptSockets
+    memory: Memory
+
+    @classmethod
+    def of(cls, descriptors: Sequence[tuple[str, int]], manager: Notifier) -> Self:
+        """Tell the descriptors apart by their names."""
+        store = manager if manager.listening else None
+        named = [(one.name, one.sock) for one in sockets_among(descriptors)]
+        return cls(
+            InheritedSockets(one for one in named if not one[0].startswith(PREFIX)),
+            KeptSockets((one for one in named if one[0].startswith(PREFIX)), store),
+            Memory((one for one in descriptors if one[0].startswith(memory.PREFIX)), store),
+        )
 
 
 def _valid(resolution: Resolution, console: Console) -> Settings:
@@ -63,7 +104,13 @@ def _valid(resolution: Resolution, console: Console) -> Settings:
     return resolution.settings
 
 
-def assemble(settings: Settings, console: Console, clock: Clock, environ: MutableMapping[str, str]) -> Agent:
+def assemble(
+    settings: Settings,
+    console: Console,
+    clock: Clock,
+    environ: MutableMapping[str, str],
+    handed: Handed,
+) -> Agent:
     """Make an agent, not started yet. Raises Exit for files that cannot be used."""
     log = Journal(
         console.err,
@@ -82,7 +129,7 @@ def assemble(settings: Settings, console: Console, clock: Clock, environ: Mutabl
         rng=Random(),  # noqa: S311 - for jitter and the choice of endpoints, nothing secret
     )
     _load_deny_file(control.deny_file)
-    agent = Agent(control=control, data=_data_plane(control, log, environ), log=log, started=clock())
+    agent = Agent(control=control, data=_data_plane(control, log, environ, handed), log=log, started=clock())
     if settings.audit:
         log.audit_mode()
     if settings.http_addr.tls and not settings.http_ssl_verify:
@@ -94,11 +141,11 @@ def assemble(settings: Settings, console: Console, clock: Clock, environ: Mutabl
     return agent
 
 
-def _data_plane(control: ControlPlane, log: Journal, environ: MutableMapping[str, str]) -> DataPlane:
+def _data_plane(
+    control: ControlPlane, log: Journal, environ: MutableMapping[str, str], handed: Handed
+) -> DataPlane:
     """Return the data plane of this process, or of the workers that the settings ask for."""
-    handed = inherited_sockets(environ, os.getpid())
-    inherited = InheritedSockets((one.name, one.sock) for one in handed)
-    control.public_at = next(map(address_of, inherited.public), None)
+    control.public_at = next(map(address_of, handed.inherited.public), None)
     if control.settings.workers > 1:
         from agent.workers.pool import WorkerPool  # noqa: PLC0415 - most agents have no workers
         from agent.workers.process import spawner  # noqa: PLC0415 - most agents have no workers
@@ -110,7 +157,8 @@ def _data_plane(control: ControlPlane, log: Journal, environ: MutableMapping[str
             events=log,
             clock=control.clock,
             rng=control.rng,
-            inherited=inherited,
+            inherited=handed.inherited,
+            kept=handed.kept,
             spawn=spawner(environ),
         )
     return LocalDataPlane(
@@ -120,7 +168,8 @@ def _data_plane(control: ControlPlane, log: Journal, environ: MutableMapping[str
         events=log,
         clock=control.clock,
         rng=control.rng,
-        inherited=inherited,
+        inherited=handed.inherited,
+        kept=handed.kept,
     )
 
 

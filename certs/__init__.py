@@ -4,6 +4,7 @@
     rejection                       why a certificate, a bundle or a peer is refused
     identity                        which service of which datacenter a certificate names
     bundle  leaf                    the roots; a leaf with its intermediates and key
+    sealed                          bytes encrypted with a secret, under a header that anyone may read
     error_queue                     empties OpenSSL's error queue after a failure
     chain  renewal                  whether a chain reaches the roots; when to ask for the next leaf
     peer                            the identity at the other end of a handshake

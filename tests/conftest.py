@@ -6,6 +6,7 @@ An unforeseen exception is contained in the agent, and fails the test in which i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +24,22 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hypothesis times examples, and their making: on a machine that is busy, tests would fail for nothing.
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
+
+
+@pytest.hookimpl(trylast=True)  # after they have been shuffled
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put a module's last act, which no test of that module can follow, behind the others of it."""
+    places: dict[Path, list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(item.path, []).append(place)
+    for theirs in places.values():
+        ordered = sorted((items[place] for place in theirs), key=_is_last_act)
+        for place, item in zip(theirs, ordered, strict=True):
+            items[place] = item
+
+
+def _is_last_act(item: pytest.Item) -> bool:
+    return item.get_closest_marker("last_act") is not None
 
 
 @pytest.fixture(autouse=True)

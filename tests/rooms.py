@@ -44,10 +44,13 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
         *("snapshot", "outbound", "intentions", "control", "proxy", "overview"),
     ),
+    "page": ("relay", "observe"),
     "workers": ("proxy", "observe", "snapshot", "config", "policy", "net", "connections", "relay", "process"),
+    "path": ("relay", "net", "policy", "outbound", "overview"),
+    "handover": ("net", "config", "policy", "intentions", "control", "workers"),
     "cli": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
-        *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "observe"),
+        *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "observe", "path"),
     ),
     "deployment": ("config", "cli"),
 }

@@ -11,6 +11,7 @@ from agent.connections.records import CloseReason
 from agent.consul.errors import ConsulReason
 from agent.consul.watch import INTERNAL_ERROR, WatchReason
 from agent.h2.faults import FaultReason
+from agent.handover.state import StateReason
 from agent.http1.head import HeadReason
 from agent.http1.request_body import BodyReason
 from agent.http1.response_h11 import AnswerReason
@@ -74,6 +75,11 @@ def test_the_page_of_failures_has_every_reason_of_a_watch_and_every_place() -> N
     known = {reason.value for kind in (ConsulReason, WatchReason) for reason in kind} | {INTERNAL_ERROR}
     assert shown_in(reasons) == known
     assert shown_in(places) == {where.value for where in Where}
+
+
+def test_the_page_of_failures_has_every_reason_for_which_a_state_is_not_used() -> None:
+    table = FAILURES.read_text().partition("## A start without Consul")[2]
+    assert shown_in(table) == {reason.value for reason in StateReason}
 
 
 def test_the_page_of_tunnels_has_every_fault_of_a_peer() -> None:

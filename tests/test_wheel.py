@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("agent", "certs", "upstreams", "datacenter")
 UNITS = {".service", ".socket", ".target", ".toml", ".conf"}  # of `systemd`, which are in `agent/deployment`
-DATA = {".py", ".typed", ".cnf"}  # README.md of a room is for readers of the source
+DATA = {".py", ".typed", ".cnf", ".html", ".json"}  # README.md of a room is for readers of the source
 SOURCE_URL = "https://git.example/mesh/connect-sidecar"
 LINK = re.compile(r"\]\(([^)]*)\)")
 

@@ -54,6 +54,11 @@ class AddressWarning(StrEnum):
     MIXED_PAIR = "mixed_pair"  # the answer has the address of one pair and the port of another
     PRIVATE_ADDRESS = "private_address"  # of another datacenter, without a WAN tag that says it is reachable
 
+    @property
+    def avoided(self) -> bool:
+        """Whether what is dialled is right all the same; a proxy that takes the answered fields fails."""
+        return self is AddressWarning.MIXED_PAIR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialAddress:

@@ -11,7 +11,9 @@ class ExitCode(IntEnum):
     CLEAN = 0
     FAILED = 1  # the drain deadline passed, or an internal error
     USAGE = 64
+    FAR_SIDE = 68  # an upstream: no instance, or it could not be reached, or its app does not answer
     UNAVAILABLE = 69  # Consul or the admin endpoint could not be reached, where the command needs it
+    APP_DOWN = 75  # our own app takes no connections
     PERMISSION = 77  # refused by the operating system or by an ACL
     CONFIGURATION = 78
 

@@ -1,4 +1,4 @@
-"""`sidecar status`, `wait`, `rotate` and `drain`: requests to a running agent's admin endpoint.
+"""`sidecar status`, `wait`, `rotate`, `log-level` and `drain`: requests to a running agent's admin endpoint.
 
 Without -admin-bind they look for the instances that systemd started on this machine (agent.cli.instances).
 """
@@ -6,7 +6,9 @@ Without -admin-bind they look for the instances that systemd started on this mac
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from textwrap import indent
 from typing import Any
 
@@ -14,42 +16,58 @@ import trio
 
 from agent.base.address import Address, UnixAddress
 from agent.base.exits import Exit, ExitCode
-from agent.cli.console import Console, flag_usage
+from agent.cli.console import Console, flag_usage, lights
 from agent.cli.instances import Instance, instances, named, only
 from agent.config.flags import Arguments, Flag, parse_arguments
-from agent.config.options import BY_NAME, Option
+from agent.config.options import BY_NAME, LogLevel, Option
 from agent.config.parsers import parse_bool, parse_seconds
 from agent.consul.http import Client, Dial, Request, RequestFailed, Response
+from agent.overview.summary import coloured
 
 ADMIN = BY_NAME["admin_bind"]
 JSON = Option(name="json", read=parse_bool, says="print the complete answer as JSON")
 TIMEOUT = Option(
     name="timeout", read=parse_seconds, default=60.0, example="SECONDS", says="the longest time to wait"
 )
-FLAGS = {"status": (ADMIN, JSON), "wait": (ADMIN, TIMEOUT), "rotate": (ADMIN,), "drain": (ADMIN,)}
+WATCH = Option(name="watch", read=parse_bool, says="print it again every two seconds, until interrupted")
+FLAGS = {
+    "status": (ADMIN, JSON, WATCH),
+    "wait": (ADMIN, TIMEOUT),
+    "rotate": (ADMIN,),
+    "log-level": (ADMIN,),
+    "drain": (ADMIN,),
+}
 SAYS = {
     "status": "print the state of a running agent",
     "wait": "exit 0 once the agent is ready, 69 if it is not in time",
     "rotate": "ask Consul for a new leaf now; needs -admin-bind unix:/path",
+    "log-level": "change the log level until the agent ends; needs -admin-bind unix:/path",
     "drain": "refuse new callers, let live connections finish, then exit; needs -admin-bind unix:/path",
 }
 FORM = "[INSTANCE]"
+LEVEL_FORM = "debug|info|warn|error [INSTANCE]"
 _WHERE = """\
 INSTANCE is the NAME of a unit sidecar@NAME of this machine. Without it and without -admin-bind the command
 goes to the one instance that runs; where there are several, `status` prints each of them."""
 CALL_SECONDS = 10.0
 ROTATE_SECONDS = 20.0  # the agent itself waits 15 for Consul
 _LOOK_SECONDS = 0.2
+_WATCH_SECONDS = 2.0
+_CLEAR = "\x1b[H\x1b[J"  # cursor home, erase below (ECMA-48 §8.3.21, §8.3.39)
 
 
 def main(name: str, console: Console) -> int:
-    """Run one of the four commands; return its exit code."""
+    """Run one of the five commands; return its exit code."""
     options = FLAGS[name]
     arguments = parse_arguments(console.words, [_flag(option) for option in options])
     if arguments.help_wanted:
-        console.say(f"{flag_usage(name, SAYS[name], {'flags': options}, FORM)}\n\n{_WHERE}")
+        console.say(f"{flag_usage(name, SAYS[name], {'flags': options}, form_of(name))}\n\n{_WHERE}")
         return ExitCode.CLEAN
+    level, arguments = _level(arguments) if name == "log-level" else (None, arguments)
     values, mistakes = _values(options, arguments, console.environ)
+    if name == "log-level" and level is None:
+        mistakes.append(f"say which level: {', '.join(LogLevel)}")
+    values["level"] = level
     for mistake in mistakes:
         console.complain(mistake)
     if mistakes:
@@ -58,12 +76,24 @@ def main(name: str, console: Console) -> int:
         if arguments.words:
             values[ADMIN.name] = named(arguments.words[0]).address
         if name == "status" and values[ADMIN.name] is None and len(present := instances()) > 1:
-            return trio.run(_status_of_all, console, present, bool(values["json"]))
+            return trio.run(_statuses, console, present, values)
         values[ADMIN.name] = values[ADMIN.name] or only(instances())
     except Exit as error:
         console.complain(error.message)
         return error.code
     return trio.run(_talk, name, console, values)
+
+
+def form_of(name: str) -> str:
+    """Return the words of a command, as its usage shows them."""
+    return LEVEL_FORM if name == "log-level" else FORM
+
+
+def _level(arguments: Arguments) -> tuple[LogLevel | None, Arguments]:
+    """Return the level that the first word names, None if it names none, and the arguments without it."""
+    word, *others = (*arguments.words, "")
+    level = LogLevel(word) if word in list(LogLevel) else None
+    return level, replace(arguments, words=tuple(filter(None, others)))
 
 
 def _values(
@@ -89,6 +119,24 @@ def _flag(option: Option) -> Flag:
     return Flag(name=option.flag_name, switch=option.switch)
 
 
+async def _statuses(console: Console, present: Sequence[Instance], values: Mapping[str, Any]) -> int:
+    show = partial(_status_of_all, console, present, bool(values["json"]))
+    return await (_watched(console, show) if values["watch"] else show())
+
+
+async def _watched(console: Console, show: Callable[[], Awaitable[int]]) -> int:
+    """Show it again and again; on a terminal in place, else one after the other. Never returns."""
+    terminal = console.out.isatty()
+    while True:
+        if terminal:
+            console.out.write(_CLEAR)
+        await show()
+        if not terminal:
+            console.say("")
+        console.out.flush()
+        await trio.sleep(_WATCH_SECONDS)
+
+
 async def _status_of_all(console: Console, present: Sequence[Instance], whole: bool) -> int:
     """Print the status of each instance under its name; return the worst exit code."""
     worst, documents = ExitCode.CLEAN, dict[str, Any]()
@@ -102,7 +150,7 @@ async def _status_of_all(console: Console, present: Sequence[Instance], whole: b
             worst = max(worst, error.code)
             continue
         if not whole:
-            console.say(indent(summary(documents[instance.name]), "  "))
+            console.say(indent(coloured(documents[instance.name], lights(console)), "  "))
     if whole:
         console.say(json.dumps(documents, indent=2))
     return worst
@@ -135,7 +183,10 @@ async def _talk(name: str, console: Console, values: Mapping[str, Any]) -> int:
             return await _rotate(console, client)
         if name == "drain":
             return await _drain(console, client)
-        return _print_status(console, await _document(address), whole=bool(values["json"]))
+        if name == "log-level":
+            return await _set_level(console, client, values["level"])
+        show = partial(_show_status, console, address, whole=bool(values["json"]))
+        return await (_watched(console, show) if values.get("watch") else show())
     except Exit as error:
         console.complain(error.message)
         return error.code
@@ -157,8 +208,9 @@ def unix_or_tcp(address: Address) -> Dial:
     return dial
 
 
-def _print_status(console: Console, document: Mapping[str, Any], *, whole: bool) -> int:
-    console.say(json.dumps(document, indent=2) if whole else summary(document))
+async def _show_status(console: Console, address: Address, *, whole: bool) -> int:
+    document = await _document(address)
+    console.say(json.dumps(document, indent=2) if whole else coloured(document, lights(console)))
     return ExitCode.CLEAN
 
 
@@ -193,6 +245,15 @@ async def _rotate(console: Console, client: Client) -> int:
     return ExitCode.CLEAN
 
 
+async def _set_level(console: Console, client: Client, level: LogLevel) -> int:
+    request = Request(method="POST", target="/log-level", body=level.value.encode())
+    response = await client.exchange(request, CALL_SECONDS)
+    if response.status != 200:
+        return _unexpected(console, response)
+    console.say(response.body.decode("utf-8", "replace").strip())
+    return ExitCode.CLEAN
+
+
 async def _drain(console: Console, client: Client) -> int:
     response = await client.exchange(Request(method="POST", target="/drain"), CALL_SECONDS)
     if response.status != 202:
@@ -205,73 +266,3 @@ def _unexpected(console: Console, response: Response) -> int:
     text = response.body.decode("utf-8", "replace").strip()
     console.complain(f"the agent answered {response.status}: {text}")
     return ExitCode.PERMISSION if response.status == 403 else ExitCode.FAILED
-
-
-def summary(document: Mapping[str, Any]) -> str:
-    """Return the summary for a person; `-json` prints everything."""
-    missing = "; ".join(document["missing"])
-    lines = [f"{document['phase']}, {'ready' if document['ready'] else f'not ready: {missing}'}"]
-    lines += [f"attention   {complaint}" for complaint in document["complaints"]]
-    credentials = document["credentials"] or {}
-    if "id" in credentials:
-        lines.append(f"identity    {credentials['id']}")
-        generation = f"generation {credentials['generation']}"
-        lines.append(f"leaf        {credentials['serial']} until {credentials['not_after']}, {generation}")
-        lines.append(f"roots       {_roots(credentials['roots'])}")
-    if credentials.get("churning"):
-        lines.append(f"churning    {credentials['churning']}")
-    if credentials.get("clock_skew_notable"):
-        skew = credentials["clock_skew_seconds"]
-        side = "ahead of" if skew > 0 else "behind"
-        lines.append(f"clock       Consul's is {abs(skew)} s {side} ours")
-    if credentials.get("rejected"):
-        lines.append(f"rejected    {credentials['rejected']['reason']}: {credentials['rejected']['detail']}")
-    public = document["public"]
-    if public is not None:
-        lines.append(f"public      {', '.join(public['addresses'])}, {public['live']} live")
-    for upstream in document["upstreams"]:
-        lines += _upstream_lines(upstream)
-    for watch in document["watches"]:
-        if watch["failing"] is not None:
-            lines.append(
-                f"failing     {watch['name']} since {watch['failing']['since']}: {watch['failing']['detail']}"
-            )
-    for direction, endings in document["counters"]["endings"].items():
-        text = ", ".join(f"{reason} {count}" for reason, count in endings.items())
-        lines.append(f"{direction:11} {text or 'nothing yet'}")
-    return "\n".join(lines)
-
-
-def _roots(roots: Sequence[Mapping[str, Any]]) -> str:
-    """Return how many roots are trusted, and the id of the one that signs leaves now, as Consul prints it."""
-    active = ", ".join(root["id"] for root in roots if root["active"])
-    return f"{len(roots)} trusted, active {active}"
-
-
-def _upstream_lines(upstream: Mapping[str, Any]) -> list[str]:
-    listener = upstream["listener"] or {}
-    problem = listener.get("problem")
-    lines = [
-        f"upstream    {upstream['destination']} on {upstream['bind']}{f': {problem}' if problem else ''}"
-    ]
-    for target in upstream["targets"]:
-        if len(upstream["targets"]) > 1:
-            active = ", where new connections go" if target["target"] == upstream["active"] else ""
-            lines.append(f"            {target['target']}{active}")
-        lines += [f"              {line}" for line in _instance_lines(target)]
-    warm = upstream.get("warm") or {}  # an older agent does not report it
-    if warm.get("wanted"):
-        given_up = "".join(f", {count} {reason}" for reason, count in sorted(warm["discarded"].items()))
-        text = f"{len(warm['ready'])} of {warm['wanted']} ready, {warm['used']} used, {warm['missed']} missed"
-        lines.append(f"              warm: {text}{given_up}")
-    return lines
-
-
-def _instance_lines(target: Mapping[str, Any]) -> list[str]:
-    if target["source"] is None:
-        return ["Consul has not said where it is"]
-    return [
-        f"{endpoint['instance']} at {endpoint['address'] or 'no address'} ({endpoint['why']}),"
-        f" {endpoint['status']}"
-        for endpoint in target["endpoints"]
-    ] or ["no instance"]

@@ -26,7 +26,9 @@ COMMANDS = {
     "status": Command(module="agent.cli.admin_commands", says="print the state of a running agent"),
     "wait": Command(module="agent.cli.admin_commands", says="wait until a running agent is ready"),
     "rotate": Command(module="agent.cli.admin_commands", says="ask Consul for a new leaf now"),
+    "log-level": Command(module="agent.cli.admin_commands", says="change the log level of a running agent"),
     "explain": Command(module="agent.cli.explain", says="may this source call that destination, and why"),
+    "ping": Command(module="agent.cli.ping", says="walk the path to an upstream, station by station"),
     "doctor": Command(
         module="agent.cli.doctor", says="check everything that a sidecar needs to serve, line by line"
     ),

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, WHO, Option
 from agent.config.settings import Mistake, Origin
+from agent.overview.stations import Light, Paint, plain
 
 _USAGE = """\
 usage: sidecar COMMAND [FLAGS]        one dash or two; -flag value or -flag=value
@@ -23,6 +24,7 @@ RUN_GROUPS = {
     "the agent itself": (CONFIG, *OURS),
     "policy": POLICY,
 }
+_COLOURS = {Light.GREEN: "32", Light.AMBER: "33", Light.RED: "1;31", Light.DARK: "2"}  # SGR, ECMA-48 §8.3.117
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,20 @@ class Console:
         self.complain(f"{len(mistakes)} settings are wrong")
         for mistake in mistakes:
             self.err.write(f"  {mistake}\n")
+
+
+def colourful(console: Console) -> bool:
+    """Return whether to write colours: to a terminal, unless NO_COLOR is set or the terminal is dumb."""
+    return (
+        console.out.isatty() and not console.environ.get("NO_COLOR") and console.environ.get("TERM") != "dumb"
+    )
+
+
+def lights(console: Console) -> Paint:
+    """Return what paints a text in the colour of its light, or leaves it as it is."""
+    if not colourful(console):
+        return plain
+    return lambda text, light: f"\x1b[{_COLOURS[light]}m{text}\x1b[0m"
 
 
 def usage(commands: Mapping[str, str]) -> str:

@@ -215,13 +215,23 @@ def agent_findings(document: Mapping[str, Any]) -> list[Finding]:
     credentials = document["credentials"] or {}
     if "not_after" in credentials:
         findings.append(ok(subject, f"its leaf lasts until {credentials['not_after']}"))
+    by_reason: dict[str, list[Mapping[str, Any]]] = {}
     for watch in document["watches"]:
         if watch["failing"] is not None:
-            since, age = watch["failing"]["since"], watch["answered_seconds_ago"]
-            last = "never answered" if age is None else f"last answered {age:.0f} s ago"
-            found = f"{watch['name']} fails since {since}, {last}: {watch['failing']['detail']}"
-            findings.append(warn(subject, found, "the last good value is in force; mend what Consul says"))
+            by_reason.setdefault(watch["failing"]["reason"], []).append(watch)
+    remedy = "the last good values are in force; mend what Consul says"
+    findings += [warn(subject, _failing(watches), remedy) for watches in by_reason.values()]
     return findings
+
+
+def _failing(watches: Sequence[Mapping[str, Any]]) -> str:
+    """Return one text for watches that fail for one reason, since they have one cause: an outage, say."""
+    first = min(watches, key=lambda watch: str(watch["failing"]["since"]))
+    ages = [watch["answered_seconds_ago"] for watch in watches if watch["answered_seconds_ago"] is not None]
+    last = f"last answered {min(ages):.0f} s ago" if ages else "never answered"
+    names = ", ".join(watch["name"] for watch in watches)
+    verb = "fails" if len(watches) == 1 else "fail"
+    return f"{names} {verb} since {first['failing']['since']}, {last}: {first['failing']['detail']}"
 
 
 def another_agent(registration: Registration, running: Running) -> list[Finding]:
@@ -282,7 +292,7 @@ async def _look_at_app(registration: Registration) -> Finding:
     except DialFailed as error:
         place = "path" if isinstance(app, UnixAddress) else "address"
         remedy = f"start it, or correct its {place} in the registration or -service-addr"
-        return fail("app", str(error), remedy, ExitCode.UNAVAILABLE)
+        return fail("app", str(error), remedy, ExitCode.APP_DOWN)
     return ok("app", f"{app} takes connections")
 
 

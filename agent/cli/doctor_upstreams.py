@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from random import Random
 
 import trio
-from OpenSSL import SSL
 
 from agent.base.address import TcpAddress
 from agent.base.clock import Clock
@@ -29,6 +28,7 @@ from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.identify import identify
 from agent.outbound.reasons import NotServed
 from agent.outbound.server_name import server_name
+from agent.path.walk import DIAL_SECONDS, HANDSHAKE_SECONDS, cipher_of, refusal_of
 from agent.policy.deny_list import NO_ENTRIES
 from agent.relay.close import reset
 from certs.contexts import Contexts
@@ -41,14 +41,8 @@ from upstreams.route import Candidate, RouteContext, candidates, dialled
 from upstreams.spec import Destination, Gateways, QueryDestination, Upstream, WanMode
 
 MOST_WAYS = 3  # candidates tried of one target
-DIAL_SECONDS = 3.0
-HANDSHAKE_SECONDS = 3.0
-REFUSAL_SECONDS = 0.5  # with TLS 1.3 a refusal arrives after our handshake is over
 
 _ODD = {
-    AddressWarning.MIXED_PAIR: (
-        "Consul answers the address of one pair, the port of another; see translate_wan_addrs"
-    ),
     AddressWarning.PRIVATE_ADDRESS: (
         "register tagged_addresses.wan, or see that this address is reached from here"
     ),
@@ -99,7 +93,7 @@ async def _look_at_target(upstream: Upstream, target: Destination, journey: Jour
     rule = f'service "{target.name}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
     try:
         found = await endpoints_of(target, journey.consul)
-        ways = await _ways(found, upstream, journey)
+        ways = await ways_of(found, upstream, journey)
     except ConsulError as error:
         return [refused(subject, error, rule)]
     except AnswerRejected as error:
@@ -114,7 +108,7 @@ async def _look_at_target(upstream: Upstream, target: Destination, journey: Jour
             if not alive
             else "no mesh gateway is known on the way: register one, or set another mesh gateway mode"
         )
-        return [fail(subject, counted, remedy, ExitCode.UNAVAILABLE)]
+        return [fail(subject, counted, remedy, ExitCode.FAR_SIDE)]
     findings = await in_order([_tried(subject, way, upstream, journey) for way in ways])
     return [skip(subject, f"{counted}; {len(ways)} tried"), *(one for each in findings for one in each)]
 
@@ -130,7 +124,7 @@ async def endpoints_of(target: Destination | Gateways, consul: Consul) -> Endpoi
     return await read_endpoints(target, health).run()
 
 
-async def _ways(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Candidate]:
+async def ways_of(found: EndpointSet, upstream: Upstream, journey: Journey) -> Sequence[Candidate]:
     """Return the first few distinct candidates in the order in which the agent would try them."""
     gateways: dict[str, EndpointSet] = {}
     context = RouteContext(
@@ -170,14 +164,14 @@ async def _try(subject: str, way: Candidate, upstream: Upstream, journey: Journe
         remedy = "register an address, or tagged_addresses.wan, for that instance"
         return [fail(subject, str(error), remedy)]
     address, odd = dialled(way, dialling), doubt(way.hop, dialling)
-    findings = [] if odd is None else [warn(subject, f"{odd.value}: {address}", _ODD[odd])]
+    findings = [] if odd is None or odd.avoided else [warn(subject, f"{odd.value}: {address}", _ODD[odd])]
     if journey.contexts is None:
         return [*findings, skip(subject, f"{address} is not dialled: there is no leaf to show")]
     try:
         sock = await dial(TcpAddress(dialling.host, dialling.port), DIAL_SECONDS)
     except DialFailed as error:
         remedy = "see that it runs, and that no firewall or NAT is on the way to this very address"
-        return [*findings, fail(subject, f"{address}: {error}", remedy, ExitCode.UNAVAILABLE)]
+        return [*findings, fail(subject, f"{address}: {error}", remedy, ExitCode.FAR_SIDE)]
     try:
         return [*findings, await _shake_hands(subject, address, way, sock, journey)]
     finally:
@@ -196,39 +190,16 @@ async def _shake_hands(
         peer = identify(tls, way.endpoint.expected, Latest(contexts), journey.clock(), Latest(NO_ENTRIES))
     except HandshakeFailed as error:
         remedy = "see what that sidecar's log says of us, and that it trusts the same roots"
-        return fail(subject, f"{address}: {error}", remedy, ExitCode.UNAVAILABLE)
+        return fail(subject, f"{address}: {error}", remedy, ExitCode.FAR_SIDE)
     except (PeerRejected, NotServed) as error:
         remedy = "another service answers at this address: correct the registration, the NAT or its leaf"
         return fail(subject, f"{address}: {error}", remedy)
     took = (trio.current_time() - begun) * 1000
-    cipher = _cipher(tls)
-    refusal = await _refusal(tls, sock)
+    cipher = cipher_of(tls)
+    refusal = await refusal_of(tls, sock)
     if refusal:
         remedy = "its intentions deny us, or its app is down: ask `sidecar explain`, and its log"
         return fail(
             subject, f"{address}: refused after the handshake ({refusal})", remedy, ExitCode.PERMISSION
         )
     return ok(subject, f"{address}: {peer.id} as expected, {cipher}, handshake in {took:.0f} ms")
-
-
-def _cipher(tls: SSL.Connection) -> str:
-    """Return version, group and suite; pyOpenSSL names the group from 26.0 on."""
-    group = getattr(tls, "get_group_name", lambda: None)()
-    return ", ".join(filter(None, (tls.get_protocol_version_name(), group, tls.get_cipher_name())))
-
-
-async def _refusal(tls: SSL.Connection, sock: socket.socket) -> str:
-    """Return how the far side has refused us; empty while it waits for our first byte, or sends its own."""
-    with trio.move_on_after(REFUSAL_SECONDS):
-        while True:
-            try:
-                return "" if tls.recv(1) else "closed"
-            except SSL.WantReadError:
-                await trio.lowlevel.wait_readable(sock)
-            except SSL.ZeroReturnError:
-                return "closed"
-            except SSL.SysCallError as error:
-                return str(error.args[-1])
-            except SSL.Error as error:
-                return "; ".join(text for _, _, text in error.args[0]) or "an alert"
-    return ""

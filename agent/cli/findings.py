@@ -8,6 +8,27 @@ from enum import StrEnum
 
 from agent.base.exits import ExitCode
 
+# what stands first hides what stands after it: without Consul no upstream is known
+_FIRST = (
+    ExitCode.CONFIGURATION,
+    ExitCode.PERMISSION,
+    ExitCode.UNAVAILABLE,
+    ExitCode.APP_DOWN,
+    ExitCode.FAR_SIDE,
+)
+
+
+# Subjects, or their beginnings, in order: a failure of one shows in those after it.
+_CAUSES = (
+    ("settings", "deny file"),
+    ("token", "consul"),
+    ("registration",),
+    ("roots", "leaf", "intentions"),
+    ("listeners", "public", "app"),
+    ("upstream",),
+    ("running agent",),
+)
+
 
 class State(StrEnum):
     """The result of one check."""
@@ -70,12 +91,29 @@ def eased(findings: Sequence[Finding]) -> Sequence[Finding]:
 
 
 def worst(findings: Iterable[Finding]) -> ExitCode:
-    """Return the exit code of the failure that most needs the operator: 78 before 77 before 69."""
-    codes = [finding.code for finding in findings if finding.state is State.FAIL]
-    return max(codes, default=ExitCode.CLEAN)
+    """Return the exit code of the failure that most needs the operator: 78, 77, 69, 75, 68."""
+    codes = {finding.code for finding in findings if finding.state is State.FAIL}
+    return next((code for code in _FIRST if code in codes), max(codes, default=ExitCode.CLEAN))
 
 
 def page(findings: Sequence[Finding]) -> str:
-    """Return every line, and a last one with the counts."""
+    """Return the cause of the failures if there are any, every line, and a last one with the counts."""
     counts = ((state, sum(finding.state is state for finding in findings)) for state in State)
-    return "\n".join([*map(str, findings), ", ".join(f"{count} {state.value}" for state, count in counts)])
+    first = cause(findings)
+    head = [] if first is None else [f"cause {first.subject}: {first.found}", f"      {first.remedy}", ""]
+    last = ", ".join(f"{count} {state.value}" for state, count in counts)
+    return "\n".join([*head, *map(str, findings), last])
+
+
+def cause(findings: Sequence[Finding]) -> Finding | None:
+    """Return the failure that most likely causes the others: causes before symptoms."""
+    fails = [finding for finding in findings if finding.state is State.FAIL]
+    return min(fails, key=_depth, default=None)
+
+
+def _depth(finding: Finding) -> int:
+    """Return how many subjects a failure may be a symptom of."""
+    return next(
+        (depth for depth, subjects in enumerate(_CAUSES) if finding.subject.startswith(subjects)),
+        len(_CAUSES),
+    )

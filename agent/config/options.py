@@ -140,6 +140,12 @@ CONSUL = (
            says="Consul Enterprise only"),
     Option(name="consul_connections", read=parsers.parse_connections, default=3, example="N",
            says="connections to the Consul agent; watches beyond them ask in turn; 0: one for each watch"),
+    Option(name="state_max_age", read=parsers.parse_grace, default=86400.0, example="SECONDS|never",
+           says="how old the state of the last run may be that is served from while Consul does not answer"),
+    Option(name="state_dir", read=parsers.parse_path, example="DIRECTORY",
+           says="where that state is kept over a reboot, encrypted; only with -state-key-file"),
+    Option(name="state_key_file", read=parsers.parse_file, example="FILE",
+           says="the secret that encrypts it: at least 32 bytes; an empty file is none"),
     Option(name="start_timeout", read=parsers.parse_seconds, default=60.0, example="SECONDS",
            says="exit 69 if Consul has not answered enough to serve by then; 0 waits for ever"),
 )  # fmt: skip

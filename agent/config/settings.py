@@ -101,6 +101,9 @@ class Settings:
     namespace: str | None
     partition: str | None
     consul_connections: int
+    state_max_age: float  # infinite: never too old; 0: the state is not used
+    state_dir: Path | None
+    state_key_file: Path | None
     start_timeout: float
     admin_bind: tuple[Address, ...]
     admin_hosts: tuple[str, ...] | None
@@ -338,10 +341,7 @@ def _over_tls(address: ConsulAddress) -> ConsulAddress:
 
 
 def _notes(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a note for each variable that resembles ours.
-
-    No mistake, since an orchestrator may set any name.
-    """
+    """Return a note for each variable that resembles ours; no mistake, for others set variables too."""
     ours = {option.variable for option in OPTIONS} | {"SIDECAR_CONFIG"}
     return tuple(
         f"environment {name} is not one of our variables{did_you_mean(name, ours)}"

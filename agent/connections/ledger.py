@@ -16,6 +16,7 @@ from enum import StrEnum
 import trio
 
 from agent.base.clock import Clock
+from agent.connections.calls import CallTable
 from agent.connections.connection import Connection, ConnectionEvents, Handling
 from agent.connections.records import (
     Audited,
@@ -27,7 +28,7 @@ from agent.connections.records import (
 )
 from agent.relay.splice import Progress
 
-RECENT = 64  # ended connections kept for `/status`
+RECENT = 100  # ended connections kept for `/status`
 
 
 class _Probe(StrEnum):
@@ -52,6 +53,7 @@ class Ledger:
         self._audits: Counter[str] = Counter()
         self._bytes = {direction: Progress() for direction in Direction}
         self._recent: deque[Finished] = deque(maxlen=RECENT)
+        self.calls = CallTable()
         self.probes = 0  # TCP health checks, counted neither as callers nor as refusals
 
     def __repr__(self) -> str:
@@ -220,6 +222,7 @@ class Ledger:
         self._endings[connection.direction, reason.value] += 1
         finished = _finished(connection, reason, self._clock())
         self._recent.append(finished)
+        self.calls.add(finished)
         if connection.opened:
             self._events.closed(finished)
         else:

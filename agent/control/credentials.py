@@ -140,6 +140,11 @@ class CredentialsKeeper:
         """The sentence of the churn alarm; empty while leaves do not come too often."""
         return self._churn.alarm(trio.current_time())
 
+    def resume(self, leaf: Leaf, bundle: TrustBundle) -> None:
+        """Take the pair that was in force in the last run, as if Consul had answered it."""
+        self._take_bundle(bundle)
+        self._offer(leaf)
+
     async def run(self) -> None:
         """Watch until cancelled."""
         async with trio.open_nursery() as nursery:

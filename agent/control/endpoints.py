@@ -7,7 +7,7 @@ there, the query is asked again at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
@@ -81,10 +81,22 @@ class EndpointWatches:
         self._wanted: set[Key] = set()
         self._behind: dict[Key, frozenset[Key]] = {}  # a query's key to those of the services it depends on
         self._crossing = False
+        self._resumed: Mapping[Key, EndpointSet] = {}  # of the last run, until Consul answers
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run the watches in `nursery` from now on."""
         self._nursery = nursery
+
+    def resume(self, known: Mapping[Key, EndpointSet]) -> None:
+        """Use the endpoints of the last run wherever Consul has not answered yet."""
+        self._resumed = known
+        for key, feed in self._feeds.items():
+            if key in known and feed.source.endpoints.value is None:
+                feed.source.endpoints.publish(known[key])
+
+    def known(self) -> dict[Key, EndpointSource]:
+        """Return the source of every lookup that is watched."""
+        return {key: feed.source for key, feed in self._feeds.items()}
 
     def share_with(self, share: Share, on_status: Callable[[WatchStatus], None]) -> None:
         """Run `share` beside each watch, and call `on_status` when one fails or recovers: for workers."""
@@ -156,7 +168,7 @@ class EndpointWatches:
 
     def _make(self, key: Key) -> _Feed:
         lookup, poll_interval = key
-        endpoints: Latest[EndpointSet] = Latest()
+        endpoints: Latest[EndpointSet] = Latest(self._resumed.get(key))
         watch = endpoints_watch(self._consul, lookup, endpoints.publish, poll_interval)
         watch.on_failure, watch.on_recovery = self._failed, self._recovered
         watch.on_filtered = self._events.watch_filtered

@@ -90,7 +90,7 @@ class ControlPlane:
         self.admin_at: Sequence[Address] = settings.admin_bind  # as bound, once it is bound
         self.public_at: Address | None = None  # the address of a public socket from systemd
         self._taken = 0  # the number of registrations so far
-        self._registered: Registration | None = None  # the newest registration as Consul answered it
+        self.registered: Registration | None = None  # the newest registration as Consul answered it
         self.watches: dict[str, Watch[Any, Any]] = {}  # of our own service, by name, in order of their start
         self.credentials: CredentialsKeeper | None = None  # once our service is known
         self.budget = Budget(settings.consul_connections)
@@ -168,7 +168,7 @@ class ControlPlane:
 
         This happens at once, unless a name must be looked up to know whether two listeners collide.
         """
-        self._taken, self._registered = self._taken + 1, registration
+        self._taken, self.registered = self._taken + 1, registration
         configured = overridden(registration, self.settings)
         addresses = listening_at(configured, self.admin_at)
         if unknown_names(addresses):
@@ -180,8 +180,8 @@ class ControlPlane:
     def take_settings(self, settings: Settings) -> None:
         """Apply other settings: publish the registration and the policy again with them. Raises Exit."""
         self.settings = settings
-        if self._registered is not None:
-            self.take(from_settings(settings) if settings.service else self._registered)
+        if self.registered is not None:
+            self.take(from_settings(settings) if settings.service else self.registered)
         self.intentions.settings = settings
         self.intentions.publish()
         outgoing = self.snapshot.source_intentions

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.cli import admin_commands, check, connect, doctor, explain
+from agent.cli import admin_commands, check, connect, doctor, explain, ping
 from agent.cli.commands import COMMANDS
 from agent.cli.console import RUN_GROUPS
-from agent.config.options import Option
+from agent.config.options import LogLevel, Option
 from agent.deployment import units
 
 PAGES = ("sidecar", "sidecar.toml")
@@ -40,6 +40,7 @@ def usages() -> dict[str, Usage]:
         "connect": Usage(says=connect.SAYS, form="proxy|envoy", groups=RUN_GROUPS, words=("proxy", "envoy")),
         "check": Usage(says=check.SAYS, form="[FILE]", groups=RUN_GROUPS),
         "explain": Usage(says=explain.SAYS, groups=explain.GROUPS),
+        "ping": Usage(says=ping.SAYS, form=ping.FORM, groups=doctor.GROUPS),
         "doctor": Usage(says=doctor.SAYS, groups=doctor.GROUPS),
         "units": Usage(
             says=units.SAYS, form=units.FORM, groups={"flags": units.OPTIONS}, words=tuple(units.names())
@@ -49,6 +50,9 @@ def usages() -> dict[str, Usage]:
     }
     for name, options in admin_commands.FLAGS.items():
         found[name] = Usage(
-            says=admin_commands.SAYS[name], form=admin_commands.FORM, groups={"flags": options}
+            says=admin_commands.SAYS[name],
+            form=admin_commands.form_of(name),
+            groups={"flags": options},
+            words=tuple(LogLevel) if name == "log-level" else (),
         )
     return {name: found.get(name, Usage(says=command.says)) for name, command in COMMANDS.items()}

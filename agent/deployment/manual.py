@@ -21,6 +21,8 @@ _EXITS = {
     ExitCode.FAILED: "connections were cut at the drain deadline, or an internal error; explain: denied",
     ExitCode.USAGE: "wrong usage",
     ExitCode.UNAVAILABLE: "Consul or the admin endpoint did not answer, or Consul refused for start_timeout",
+    ExitCode.FAR_SIDE: "doctor, ping: an upstream has no instance, is not reached, or does not answer",
+    ExitCode.APP_DOWN: "doctor: the workload itself takes no connections",
     ExitCode.PERMISSION: "no permission, of the system or of the admin endpoint",
     ExitCode.CONFIGURATION: "wrong settings",
 }

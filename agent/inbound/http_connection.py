@@ -1,8 +1,8 @@
 """Serves HTTP/1.1 at the public listener: one caller's requests, one after another, each judged by itself.
 
-Theory of operation ------------------- A request's head is read completely (at most MAX_HEAD) and must match
-the grammar before anything else happens. Then its target is normalized, its headers are cleaned, and
-permissions judge exactly what the app would get. An allowed request goes over our own connection to the app,
+A request's head is read completely (at most MAX_HEAD) and must match the grammar before anything else
+happens. Then its target is normalized, its headers are cleaned, and permissions judge exactly what the app
+would get. An allowed request goes over our own connection to the app,
 which is kept as long as the caller's; `Exchange` passes it on. A denied request gets a text as its answer.
 The connection continues if the end of that request is certain; otherwise it is closed, since after a
 malformed head the start of the next request is unknown.

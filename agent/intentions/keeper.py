@@ -53,6 +53,7 @@ class IntentionsKeeper:
         self.freshness = Freshness(snapshot.confirmed, settings.intentions_max_age, clock)
         self.default: DefaultPolicy | None = None  # once Consul's header leaves the default open
         self._status: WatchStatus | None = None  # of the watch, once there is one
+        self.resumed: Intentions | None = None  # of the last run, until Consul answers
         self._listed: Intentions | None = None  # the newest list as Consul answered it
         self._consul = consul
         self._snapshot = snapshot
@@ -118,14 +119,14 @@ class IntentionsKeeper:
         self.publish()
 
     def _intentions(self) -> Intentions | None:
-        """Return the newest list with the default; None while a part of them is unknown."""
+        """Return the newest list with the default; that of the last run, or None, while a part is unknown."""
         listed, default, status = self._listed, self.default, self._status
         if listed is None or status is None:
-            return None
+            return self.resumed
         if not listed.default_unknown or default is None:
             return listed
-        if self._snapshot.policy.value is None and not default.settled:
-            return None
+        if not default.settled and (self.resumed is not None or self._snapshot.policy.value is None):
+            return self.resumed
         return default.applied_to(listed, status.age or 0.0, self.settings.intentions_max_age)
 
     def _confirmed(self, status: WatchStatus) -> None:

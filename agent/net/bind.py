@@ -53,6 +53,8 @@ class Bound:
     path: Path | None = None
     inode: int = 0
     shareable: bool = False  # `another` can be made
+    handed: bool = False  # by a socket unit, which has it whether the service runs or not
+    kept: str = ""  # the name under which the service manager keeps it (agent.net.kept)
 
     def listen(self) -> None:
         """Start to listen.
@@ -65,10 +67,17 @@ class Bound:
         except OSError as error:
             raise BindFailed(self.purpose, self.address, error) from error
 
+    def own_path(self, path: Path) -> None:
+        """Take the file of a unix socket for this one's, to be removed with it."""
+        self.path, self.inode = path, _inode(path)
+
     def close(self) -> None:
-        """Stop listening, and remove the socket file unless another process has replaced it."""
+        """Stop accepting, and remove the socket file unless another process has replaced it.
+
+        A socket that is kept goes on listening for the next process, so its file stays.
+        """
         self.sock.close()
-        if self.path is not None and _inode(self.path) == self.inode:
+        if self.path is not None and not self.kept and _inode(self.path) == self.inode:
             self.path.unlink(missing_ok=True)
 
 
@@ -94,7 +103,7 @@ def adopt(sock: socket.socket, purpose: str) -> Bound:
     Raises BindFailed for want of a descriptor.
     """
     try:
-        return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock.dup())
+        return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock.dup(), handed=True)
     except OSError as error:
         raise BindFailed(purpose, address_of(sock), error) from error
 
@@ -113,16 +122,34 @@ def another(bound: Bound) -> Bound:
     return more
 
 
+def beside(kept: Bound) -> Bound:
+    """Return a shareable socket at the address of one that is kept, for `another`; it does not listen.
+
+    Raises BindFailed.
+    """
+    try:
+        sock = _tcp_socket(kept.sock.family, kept.sock.getsockname(), shareable=True)
+    except OSError as error:
+        raise BindFailed(kept.purpose, kept.address, error) from error
+    return Bound(purpose=kept.purpose, address=kept.address, sock=sock, shareable=True)
+
+
 async def _bind_tcp(host: str, port: int, purpose: str, *, shareable: bool) -> Bound:
-    if not 0 <= port <= 65535:  # the resolver would take it modulo 65536
-        raise OSError(errno.EINVAL, "there is no such port")
-    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, place = found[0]
+    family, place = await place_of(host, port)
     if shareable and port:
         # SO_REUSEPORT alone would let us share an address with another agent of the same user.
         _tcp_socket(family, place, shareable=False).close()
     sock = _tcp_socket(family, place, shareable=shareable)
     return Bound(purpose=purpose, address=str(address_of(sock)), sock=sock, shareable=shareable)
+
+
+async def place_of(host: str, port: int) -> tuple[int, object]:
+    """Return the family and the socket address that are bound for a host. Raises OSError, ValueError."""
+    if not 0 <= port <= 65535:  # the resolver would take it modulo 65536
+        raise OSError(errno.EINVAL, "there is no such port")
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, place = found[0]
+    return family, place
 
 
 def _tcp_socket(family: int, place: object, *, shareable: bool) -> socket.socket:

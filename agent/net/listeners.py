@@ -20,6 +20,7 @@ from agent.net.accept import AdmissionEvents, Handler, accept_all
 from agent.net.admission import Admission
 from agent.net.bind import BindFailed, Bound, adopt, bind
 from agent.net.inherited import SocketComplaint
+from agent.net.kept import KeptSockets
 from agent.net.own_listeners import OwnListeners
 from agent.net.shortage import first_kept
 from upstreams.spec import LOOPBACK, Bind
@@ -72,12 +73,14 @@ class Listeners:
 
     shareable = False  # whether other processes may have sockets at the same addresses
 
-    def __init__(self, events: ListenerEvents) -> None:
+    def __init__(self, events: ListenerEvents, kept: KeptSockets | None = None) -> None:
         self.events = events
+        self.kept = kept or KeptSockets()
         self._loops: trio.Nursery  # set by `serve_in`
         self._connections: trio.Nursery
         self._openings: dict[ListenerKey, Opening] = {}
         self._open = False
+        self.successor = False  # whether another process of the service takes the kept sockets over
         self.own = OwnListeners()
 
     def serve_in(self, loops: trio.Nursery, connections: trio.Nursery) -> Self:
@@ -152,9 +155,14 @@ class Listeners:
                     await self.add(key, opening)
 
     async def close(self, key: ListenerKey) -> None:
-        """Close a listener. When this returns its address is free; its connections continue."""
+        """Close a listener; its connections continue. When this returns its address is free.
+
+        With a `successor` the address is not free: who connects waits for that process.
+        """
         opening = self._openings.pop(key, None)
         if opening is not None:
+            if not self.successor:
+                self.kept.forget(opening.bound)
             await _stop(opening)
 
     def release(self) -> None:
@@ -171,6 +179,7 @@ class Listeners:
     def _start(self, _key: ListenerKey, opening: Opening) -> None:
         for bound in opening.bound:
             bound.listen()
+            self.kept.keep(bound)
         opening.listening = True
         opening.ended = trio.Event()
         self._loops.start_soon(self._accept, opening, opening.ended)
@@ -209,14 +218,19 @@ class Listeners:
         place = places[0]
         if place is not None and None not in places:
             try:
-                opening.bound = [*opening.bound, await bind(place, CHECK, shareable=self.shareable)]
+                opening.bound = [*opening.bound, *await self._had(place, CHECK)]
             except BindFailed as error:
                 self.events.listening_failed(CHECK, str(error))
 
     async def _bound(self, opening: Opening) -> list[Bound]:
         if opening.inherited:
             return [adopt(sock, opening.purpose) for sock in opening.inherited]
-        return [await bind(opening.address, opening.purpose, opening.mode, shareable=self.shareable)]
+        return await self._had(opening.address, opening.purpose, opening.mode)
+
+    async def _had(self, address: Address, purpose: str, mode: int | None = None) -> list[Bound]:
+        """Return the sockets that are kept at an address, or else a new one."""
+        kept = await self.kept.take(address, purpose)
+        return kept or [await bind(address, purpose, mode, shareable=self.shareable)]
 
 
 async def _stop(opening: Opening) -> None:

@@ -2,6 +2,6 @@
 
 This room never holds up a connection, and none of its texts holds a secret.
 
-    agent  connection_log  events  explain  log  metrics  rate_limit  readiness  routes  server
-    status  watch_events
+    admin_listeners  agent  connection_log  events  explain  log  metrics  rate_limit  readiness
+    routes  server  status  watch_events
 """

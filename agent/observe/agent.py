@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 import trio
 
@@ -11,6 +12,16 @@ from agent.base.address import Address
 from agent.control.plane import ControlPlane
 from agent.observe.events import Journal
 from agent.proxy.dataplane import DataPlane
+
+
+class LastRun(Protocol):
+    """What is in force of the last run's state."""
+
+    @property
+    def complaint(self) -> str: ...
+    @property
+    def age(self) -> float: ...
+    def values(self) -> list[str]: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,10 +37,13 @@ class Agent:
     admin_problems: dict[Address, str] = field(default_factory=dict)  # addresses that cannot be had now
     complaint: str = ""  # about the settings as they were read last
 
+    last_run: LastRun | None = None
+
     @property
     def complaints(self) -> list[str]:
         """What an operator must not overlook though the agent serves."""
-        return [text for text in (self.complaint, *self.admin_problems.values()) if text]
+        resumed = "" if self.last_run is None else self.last_run.complaint
+        return [text for text in (resumed, self.complaint, *self.admin_problems.values()) if text]
 
     @property
     def uptime(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime
 from typing import TextIO
 
 from agent.base.clock import Clock
@@ -19,10 +19,8 @@ from agent.observe.watch_events import WatchJournal
 from agent.outbound.reasons import OutboundReason
 from agent.outbound.warm_connection import ORDINARY
 from agent.relay.splice import Ending
-from upstreams.endpoints import Endpoint
-from upstreams.reach import AddressWarning, DialAddress
 from upstreams.route import Candidate
-from upstreams.spec import Destination, Upstream
+from upstreams.spec import Upstream
 
 _REFUSED_BY_CALLEE = (OutboundReason.REFUSED_BY_PEER.value, OutboundReason.DENIED_BY_PEER.value)
 
@@ -83,6 +81,18 @@ class Journal(WatchJournal):
     def unready(self, missing: Sequence[str]) -> None:
         """The agent could serve, and lacks something now."""
         self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
+
+    def state_resumed(self, values: str, at: datetime) -> None:
+        """Consul does not answer: these values are of the last run, confirmed `at` (docs/failures.md)."""
+        self.write(LogLevel.WARN, "state.resumed", values=values, at=at.isoformat(timespec="seconds"))
+
+    def state_confirmed(self) -> None:
+        """Consul has answered for every value that was of the last run."""
+        self.write(LogLevel.INFO, "state.confirmed")
+
+    def state_unusable(self, reason: str, detail: str) -> None:
+        """The state of the last run is not used."""
+        self.write(LogLevel.WARN, "state.unusable", reason=reason, detail=detail)
 
     def leaving(self, why: str, seconds: float) -> None:
         """Consul sends no more callers to the agent, which accepts them for another `seconds`."""
@@ -246,43 +256,6 @@ class Journal(WatchJournal):
             reason=attempt.reason.value,
             detail=attempt.detail,
             hidden=hidden or None,
-        )
-
-    # --- upstreams (agent.outbound.upstream_state.TargetEvents) ---
-
-    def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
-        """New connections of an upstream go to another target."""
-        self.write(
-            LogLevel.WARN,
-            "upstream.target_changed",
-            upstream=str(upstream.destination),
-            bind=str(upstream.bind),
-            before=str(before),
-            after=str(after),
-        )
-
-    def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
-        """A failing endpoint is ejected for `seconds`."""
-        self.write(
-            LogLevel.INFO,
-            "upstream.ejected",
-            upstream=str(upstream.destination),
-            endpoint=str(endpoint),
-            until=(self._clock() + timedelta(seconds=seconds)).isoformat(),
-        )
-
-    def doubted(
-        self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
-    ) -> None:
-        """An address looks wrong and is dialled all the same; logged once for each address."""
-        self.write(
-            LogLevel.WARN,
-            "upstream.address_doubt",
-            upstream=str(upstream.destination),
-            endpoint=str(endpoint),
-            doubt=found.value,
-            answered=f"{endpoint.service_address or endpoint.node_address}:{endpoint.port}",
-            dialled=str(dialling),
         )
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:

@@ -63,6 +63,11 @@ def _process(agent: Agent) -> Iterator[Family]:
         "sidecar_default_policy_unknown", "1 if Consul does not state the default policy, which then denies."
     )
     yield unknown.add(policy is not None and bool(policy.intentions.default_unknown))
+    run = agent.last_run
+    degraded = gauge("sidecar_degraded", "Values in force that are of the last run, not confirmed since.")
+    yield degraded.add(0 if run is None else len(run.values()))
+    age = gauge("sidecar_state_age_seconds", "Seconds since Consul confirmed what is of the last run.")
+    yield age.add(0.0 if run is None else run.age)
     yield gauge("sidecar_deny_list_entries", "Entries of the deny list.").add(len(control.deny_file.list))
     unusable = gauge("sidecar_deny_list_unusable", "1 if the deny file cannot be read any more.")
     yield unusable.add(bool(control.deny_file.complaint))

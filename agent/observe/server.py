@@ -37,11 +37,12 @@ JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One answer."""
+    """One answer. `headers`: those that this answer alone has."""
 
     status: int = 200
     content_type: str = TEXT
     body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Handler = Callable[[bytes], Awaitable[Reply]]
@@ -218,6 +219,7 @@ class _Conversation:
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             ("Server", f"connect-sidecar/{VERSION}"),
+            *reply.headers,
         ]
         if self._http.their_state is not h11.DONE:
             headers.append(("Connection", "close"))

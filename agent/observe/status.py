@@ -60,6 +60,7 @@ async def document(agent: Agent) -> Row:
         "counters": _counters(agent, report),
         "admin": agent.admin_addresses,
         "complaints": _complaints(agent),
+        "last_run": [] if agent.last_run is None else agent.last_run.values(),
         **workers,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TextIO
 
 from agent.base.clock import Clock
@@ -17,6 +17,9 @@ from agent.observe.log import Log
 from agent.observe.rate_limit import RateLimit
 from certs.contexts import Contexts
 from certs.credentials import OwnFault
+from upstreams.endpoints import Endpoint
+from upstreams.reach import AddressWarning, DialAddress
+from upstreams.spec import Destination, Upstream
 
 MOST_UNSUPPORTED = 10  # lines about intentions of one list that are not understood
 
@@ -191,3 +194,40 @@ class WatchJournal(Log):
     def rejudged(self, closed: int) -> None:
         """A change of policy has closed connections; each of them has a line of its own."""
         self.write(LogLevel.INFO, "rejudged", closed=closed)
+
+    # --- upstreams (agent.outbound.upstream_state.TargetEvents) ---
+
+    def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:
+        """New connections of an upstream go to another target."""
+        self.write(
+            LogLevel.WARN,
+            "upstream.target_changed",
+            upstream=str(upstream.destination),
+            bind=str(upstream.bind),
+            before=str(before),
+            after=str(after),
+        )
+
+    def ejected(self, upstream: Upstream, endpoint: Endpoint, seconds: float, /) -> None:
+        """A failing endpoint is ejected for `seconds`."""
+        self.write(
+            LogLevel.INFO,
+            "upstream.ejected",
+            upstream=str(upstream.destination),
+            endpoint=str(endpoint),
+            until=(self._clock() + timedelta(seconds=seconds)).isoformat(),
+        )
+
+    def doubted(
+        self, upstream: Upstream, endpoint: Endpoint, dialling: DialAddress, found: AddressWarning, /
+    ) -> None:
+        """An answered address looks wrong; logged once for each address."""
+        self.write(
+            LogLevel.INFO if found.avoided else LogLevel.WARN,
+            "upstream.address_doubt",
+            upstream=str(upstream.destination),
+            endpoint=str(endpoint),
+            doubt=found.value,
+            answered=f"{endpoint.service_address or endpoint.node_address}:{endpoint.port}",
+            dialled=str(dialling),
+        )

@@ -19,7 +19,7 @@ from agent.policy.source_intentions import Callee, OwnIntentions
 from certs.spiffe import ServiceId
 
 WAIT_SECONDS = 0.5  # for the answer; the connection has failed already, and its app waits for the end
-FRESH_SECONDS = 5.0  # for which one answer explains every refusal
+FRESH_SECONDS = 1.0  # for which one answer explains every refusal; a rule may change meanwhile
 
 _DENIES = frozenset({VerdictReason.INTENTION_DENY, VerdictReason.DEFAULT_DENY, VerdictReason.NARROWED})
 

@@ -2,5 +2,5 @@
 
 It has no effects: the values are handed in, and any process may make the same texts of them.
 
-    headline
+    headline  stations  summary
 """

@@ -57,7 +57,7 @@ def headline(facts: Facts) -> str:
     if facts.phase is Phase.DRAINING:
         return "draining"
     if facts.phase is Phase.STARTING:
-        return _BETWEEN.join(("starting", *(facts.missing or ("almost ready",))))
+        return _BETWEEN.join(("starting", *(facts.missing or ("almost ready",)), *facts.complaints))
     parts = ["not ready", *facts.missing] if facts.missing else ["serving"]
     parts += _problems(facts)
     if facts.leaf_left is not None and facts.leaf_left > 0:  # one that has expired is missing

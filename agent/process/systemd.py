@@ -1,4 +1,4 @@
-"""Three protocols of systemd: readiness, watchdog, and sockets handed over at start.
+"""Four protocols of systemd: readiness, watchdog, descriptors handed over at start, and its store of them.
 
 sd_notify(3), sd_listen_fds(3). Without their environment variables every call here does nothing.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import time
-from collections.abc import MutableMapping
+from array import array
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -18,7 +20,7 @@ FIRST_FD = 3  # SD_LISTEN_FDS_START
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inherited:
-    """A listening socket that systemd has bound, and its FileDescriptorName."""
+    """A socket that systemd hands over, and its FileDescriptorName= or the name it was stored by."""
 
     name: str
     sock: socket.socket
@@ -35,17 +37,37 @@ class Notifier:
 
     def send(self, *lines: str) -> None:
         """Send assignments such as `READY=1`. A failure is noted in `complaint`, not raised."""
+        self._send(lines)
+
+    def _send(self, lines: Sequence[str], descriptors: Sequence[int] = ()) -> None:
         if not self._address:
             return
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.setblocking(False)
                 # One assignment a line: a line break within one would begin another.
                 text = "\n".join(line.replace("\n", " ") for line in lines)
-                sock.sendto(text.encode(), self._address)
+                sock.sendmsg([text.encode()], rights, 0, self._address)
             self.complaint = ""
         except OSError as error:
             self.complaint = f"systemd cannot be notified: {error.strerror}"
+
+    @property
+    def listening(self) -> bool:
+        """Whether there is a service manager to send messages to."""
+        return bool(self._address)
+
+    def store(self, name: str, descriptor: int, /) -> None:
+        """Have the manager keep a duplicate of a descriptor while the service restarts.
+
+        It needs FileDescriptorStoreMax=. FDPOLL=0: only FDSTOREREMOVE=1 removes it (systemd 246).
+        """
+        self._send(("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0"), (descriptor,))
+
+    def unstore(self, name: str, /) -> None:
+        """Have the manager close what it keeps by that name. systemd 236 and later."""
+        self.send("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     def reloading(self) -> None:
         """Say that the settings are read anew, until READY=1. systemd 253 wants to know since when."""
@@ -78,8 +100,8 @@ def notifier(environ: MutableMapping[str, str], pid: int) -> Notifier:
     return Notifier(address, seconds)
 
 
-def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> tuple[Inherited, ...]:
-    """Take over the sockets of LISTEN_FDS, and remove its variables from the environment."""
+def inherited_descriptors(environ: MutableMapping[str, str], pid: int) -> tuple[tuple[str, int], ...]:
+    """Take over the descriptors of LISTEN_FDS, by name, and remove its variables from the environment."""
     for_us = environ.pop("LISTEN_PID", "") == str(pid)
     count = environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -89,8 +111,16 @@ def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> tuple[Inhe
     for position in range(int(count)):
         descriptor = FIRST_FD + position
         os.set_inheritable(descriptor, False)
-        sock = socket.socket(fileno=descriptor)
-        sock.setblocking(False)
-        name = names[position] if position < len(names) else ""
-        found.append(Inherited(name=name, sock=sock))
+        found.append((names[position] if position < len(names) else "", descriptor))
+    return tuple(found)
+
+
+def sockets_among(handed: Iterable[tuple[str, int]]) -> tuple[Inherited, ...]:
+    """Return the sockets among descriptors that were handed over; what is stored may be a file in memory."""
+    found = []
+    for name, descriptor in handed:
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            sock = socket.socket(fileno=descriptor)
+            sock.setblocking(False)
+            found.append(Inherited(name=name, sock=sock))
     return tuple(found)

@@ -31,6 +31,7 @@ from agent.inbound import inbound
 from agent.inbound.verdict import Inbound, handling
 from agent.net.admission import Slot
 from agent.net.inherited import InheritedSockets
+from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerEvents, Listeners
 from agent.outbound import outbound
 from agent.outbound.tunnels import TunnelContext, Tunnels
@@ -43,6 +44,7 @@ from agent.relay.relay import Relay
 from agent.snapshot import EndpointSources, Snapshot
 from upstreams.spec import TunnelMode
 
+LOOK_SECONDS = 0.1  # the interval at which a drain looks for connections from before it
 CUT_SECONDS = 5.0  # for tasks of connections that were cut to end
 STEPS = 4  # handshake steps before every other task runs, where requests are judged: some 2 ms of work
 
@@ -77,6 +79,12 @@ class DataPlane(Protocol):
 
     async def close_public(self) -> None:
         """Accept no more callers from the mesh."""
+
+    def hand_over(self) -> None:
+        """From now on leave listeners that are closed to another process of the service."""
+
+    async def close_listeners(self) -> None:
+        """Accept no more callers."""
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         """Wait for the last connection, at most `seconds` or until `hurry`; return how many were cut."""
@@ -114,13 +122,11 @@ class LocalDataPlane:
         rng: Random,
         inherited: InheritedSockets | None = None,
         listeners: Listeners | None = None,
+        kept: KeptSockets | None = None,
     ) -> None:
-        self.snapshot = snapshot
-        self.settings = settings
-        self.ledger = Ledger(clock, events)
-        self._relay = Relay()
-        self._clock = clock
-        self._rng = rng
+        self.snapshot, self.settings = snapshot, settings
+        self.ledger, self._relay = Ledger(clock, events), Relay()
+        self._clock, self._rng = clock, rng
         self._leaving = trio.Event()  # no more callers are accepted
         self._events = events
         self._steps = trio.CapacityLimiter(STEPS)
@@ -138,7 +144,7 @@ class LocalDataPlane:
             outgoing=snapshot.source_intentions,
         )
         self.ledger.on_opened = self._reauthorizer.opened
-        listeners = Listeners(events) if listeners is None else listeners
+        listeners = Listeners(events, kept) if listeners is None else listeners
         for address in settings.admin_bind:
             listeners.own.reserve(address, ADMIN)
         self.reconciler = reconciler(
@@ -269,6 +275,12 @@ class LocalDataPlane:
         self._leaving.set()
         await self.reconciler.listeners.close(PUBLIC)
 
+    def hand_over(self) -> None:
+        self.reconciler.listeners.successor = True
+
+    async def close_listeners(self) -> None:
+        await self.reconciler.listeners.close_all()
+
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as draining:
@@ -307,6 +319,17 @@ class LocalDataPlane:
 
     def take_level(self, level: LogLevel, /) -> None:
         pass  # `Agent.log` is this process's own log, which the route has set already
+
+
+async def outlasted(data: DataPlane, seconds: float, hurry: trio.Event) -> None:
+    """Wait until each connection of now has ended, at most `seconds` or until `hurry`."""
+    began = trio.current_time()
+    with trio.move_on_after(seconds):
+        while not hurry.is_set():
+            report = await data.report(rows=False)
+            if not report.live or report.oldest_seconds < trio.current_time() - began:
+                break
+            await trio.sleep(LOOK_SECONDS)
 
 
 async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+import trio
 
 from agent.base.containment import Where
 from agent.base.prometheus import Family, counter, gauge
@@ -35,6 +36,7 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a data plane. The rows are those of `/status`, and empty unless asked for."""
 
     live: int
+    oldest_seconds: float = 0.0  # the age of the oldest live connection
     resident_bytes: int
     metrics: list[Family]
     counters: Row
@@ -54,6 +56,7 @@ def report(
     live = ledger.live()
     bare = DataPlaneReport(
         live=len(live),
+        oldest_seconds=trio.current_time() - live[0].began if live else 0.0,
         resident_bytes=resident_bytes(),
         metrics=[*_families(ledger, upstreams), _internal_errors(errors)],
         counters={**_counters(ledger), "internal_errors": dict(errors)},
@@ -159,6 +162,7 @@ def _counters(ledger: Ledger) -> Row:
     return {
         "endings": endings,
         "attempts_failed": dict(ledger.failed_attempts()),
+        "calls": _calls(ledger),
         "requests": dict(ledger.requests()),
         "audited": dict(ledger.audits()),
         "probes": ledger.probes,
@@ -167,6 +171,27 @@ def _counters(ledger: Ledger) -> Row:
             for direction in Direction
         },
     }
+
+
+def _calls(ledger: Ledger) -> dict[str, Mapping[str, int]]:
+    """Return ended connections by direction and other end, and by verdict."""
+    return {
+        f"{direction.value} {name}": verdicts
+        for direction in Direction
+        for name, verdicts in ledger.calls.counts(direction).items()
+    }
+
+
+def _call_family(ledger: Ledger) -> Family:
+    """Return ended connections by the other end's service and datacenter, and by verdict."""
+    family = counter("sidecar_calls_total", "Ended connections, by caller or upstream, and verdict.")
+    for direction in Direction:
+        for name, verdicts in ledger.calls.counts(direction).items():
+            service, _, datacenter = name.rpartition("@") if "@" in name else (name, "", "")
+            for verdict, count in sorted(verdicts.items()):
+                labels = {"service": service, "datacenter": datacenter, "verdict": verdict}
+                family.add(count, direction=direction.value, **labels)
+    return family
 
 
 def _connection_families(ledger: Ledger) -> Iterator[Family]:
@@ -190,7 +215,8 @@ def _connection_families(ledger: Ledger) -> Iterator[Family]:
     for reason, count in sorted(ledger.audits().items()):
         audited.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks, which count as no caller and no refusal.")
-    yield from (live, moved, ended, attempts, requests, audited, probes.add(ledger.probes))
+    yield from (live, moved, ended, _call_family(ledger), attempts, requests, audited)
+    yield probes.add(ledger.probes)
     yield from _tunnel_families(ledger)
 
 

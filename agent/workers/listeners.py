@@ -2,8 +2,8 @@
 
 Each worker has a listening socket of its own at every TCP address (SO_REUSEPORT), and the kernel distributes
 callers among them. The control process makes and keeps these sockets, so that callers in the queue of a dead
-worker are served by its successor. All workers share a unix socket, or a socket from systemd: the first to
-accept has the caller.
+worker are served by its successor; where the service manager keeps them (agent.net.kept), also after a
+restart. All workers share a unix socket, or a socket from systemd: the first to accept has the caller.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Sequence
 
 import trio
 
+from agent.base.address import Address
 from agent.base.latest import Latest
 from agent.net.accept import AdmissionEvents
 from agent.net.admission import Admission, Overflow
-from agent.net.bind import Bound, another
+from agent.net.bind import Bound, another, beside, bind
 from agent.net.inherited import SocketComplaint
+from agent.net.kept import KeptSockets, slot_of
 from agent.net.listeners import ListenerEvents, ListenerKey, Listeners, Opening, release
 from agent.workers.messages import HandedSockets, Withdrawn
 from agent.workers.publisher import Publisher, SendOrder
@@ -28,9 +30,17 @@ class SharedListeners(Listeners):
 
     shareable = True
 
-    def __init__(self, events: ListenerEvents, publisher: Publisher) -> None:
-        super().__init__(events)
+    def __init__(
+        self,
+        events: ListenerEvents,
+        publisher: Publisher,
+        *,
+        workers: int = 1,
+        kept: KeptSockets | None = None,
+    ) -> None:
+        super().__init__(events, kept)
         self._publisher = publisher
+        self._workers = workers
         self._of: dict[tuple[ListenerKey, int], list[Bound]] = {}  # by listener and worker
 
     def sockets(self, key: ListenerKey, slot: int) -> list[socket.socket]:
@@ -40,14 +50,16 @@ class SharedListeners(Listeners):
             return []
         own = self._of.get((key, slot))
         if own is None:
-            own = self._of[key, slot] = [another(bound) for bound in opening.bound if bound.shareable]
+            own = self._of[key, slot] = self._own(opening, slot)
         common = [bound.sock for bound in opening.bound if not bound.shareable]
         return [*(bound.sock for bound in own), *common]
 
     def give_up(self, slot: int) -> None:
         """Close a slot's sockets, so that the kernel sends no callers to a worker that is down."""
         for key in [key for key in self._of if key[1] == slot]:
-            _close(self._of.pop(key))
+            self._close(self._of.pop(key))
+            opening = self._openings[key[0]]
+            opening.bound = [bound for bound in opening.bound if bound.sock.fileno() != -1]
 
     async def close(self, key: ListenerKey) -> None:
         """Close a listener, here and in the workers."""
@@ -55,17 +67,50 @@ class SharedListeners(Listeners):
         if opening is not None:
             self._publisher.withdraw((HandedSockets, key))
             for own in [own for own in self._of if own[0] == key]:
-                _close(self._of.pop(own))
-            if opening.listening:
-                for bound in opening.bound:
-                    self.events.listening_ended(bound.purpose, bound.address)
+                self._close(self._of.pop(own))
+            if not self.successor:
+                self.kept.forget(opening.bound)
+            for bound in _said(opening) if opening.listening else ():
+                self.events.listening_ended(bound.purpose, bound.address)
             release(opening)
         await trio.lowlevel.checkpoint()
+
+    def _own(self, opening: Opening, slot: int) -> list[Bound]:
+        """Return a worker's own sockets: those kept from its predecessor, or new ones. Raises BindFailed."""
+        kept = [bound for bound in opening.bound if _is_own(bound) and self._slot(bound) == slot]
+        there = {bound.address for bound in kept}
+        base = [bound for bound in _said(opening) if bound.shareable and bound.address not in there]
+        new = [another(bound) for bound in base]
+        for bound in new:
+            self.kept.keep(bound, slot)
+        return [*kept, *new]
+
+    def _slot(self, bound: Bound) -> int:
+        return slot_of(bound.kept) % self._workers
+
+    def _close(self, sockets: Sequence[Bound]) -> None:
+        if not self.successor:
+            self.kept.forget(sockets)
+        for bound in sockets:
+            bound.close()
+
+    async def _had(self, address: Address, purpose: str, mode: int | None = None) -> list[Bound]:
+        """Return the sockets that are kept at an address, or else a new one. Raises BindFailed."""
+        kept = await self.kept.take(address, purpose)
+        if not kept:
+            return [await bind(address, purpose, mode, shareable=True)]
+        if not all(map(_is_shareable, kept)):
+            return kept  # one socket for all workers
+        for bound in kept:
+            bound.shareable = True
+        return [beside(kept[0]), *kept]
 
     def _start(self, key: ListenerKey, opening: Opening) -> None:
         for bound in opening.bound:
             if not bound.shareable:
                 bound.listen()
+                self.kept.keep(bound)
+        for bound in _said(opening):
             self.events.listening(bound.purpose, bound.address)
         opening.listening = True
         self._publisher.post(
@@ -157,6 +202,17 @@ class _OfAdmission:
         self._events.exhausted(error)
 
 
-def _close(sockets: Sequence[Bound]) -> None:
-    for bound in sockets:
-        bound.close()
+def _is_own(bound: Bound) -> bool:
+    """Return whether a socket is one worker's, kept from an earlier process."""
+    return bound.shareable and bool(bound.kept)
+
+
+def _said(opening: Opening) -> list[Bound]:
+    """Return the sockets that stand for the listener's addresses, without those of single workers."""
+    return [bound for bound in opening.bound if not _is_own(bound)]
+
+
+def _is_shareable(bound: Bound) -> bool:
+    if bound.sock.family == socket.AF_UNIX:
+        return False
+    return bool(bound.sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))

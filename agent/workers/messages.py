@@ -208,6 +208,7 @@ def without_secrets(settings: Settings) -> Settings:
         ca_path=None,
         client_cert=None,
         client_key=None,
+        state_key_file=None,
     )
 
 

@@ -27,6 +27,7 @@ from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
 from agent.net.bind import BindFailed
 from agent.net.inherited import InheritedSockets
+from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerKey
 from agent.proxy.dataplane import DataPlaneEvents
 from agent.proxy.reconcile import PUBLIC, reconciler
@@ -99,6 +100,7 @@ class WorkerPool:
         rng: Random,
         spawn: Spawn,
         inherited: InheritedSockets | None = None,
+        kept: KeptSockets | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._sources = sources
@@ -109,7 +111,7 @@ class WorkerPool:
         self._shared: dict[int, tuple[EndpointSource, Callable[[], None]]] = {}
         self._ledger = Ledger(clock, events)  # stays empty: the workers have the connections
         self._publisher = Publisher()
-        self._listeners = SharedListeners(events, self._publisher)
+        self._listeners = SharedListeners(events, self._publisher, workers=settings.workers, kept=kept)
         self.reconciler = reconciler(
             snapshot=snapshot,
             settings=settings,
@@ -178,6 +180,12 @@ class WorkerPool:
 
     async def close_public(self) -> None:
         await self._listeners.close(PUBLIC)
+
+    def hand_over(self) -> None:
+        self._listeners.successor = True
+
+    async def close_listeners(self) -> None:
+        await self._listeners.close_all()
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):

@@ -165,6 +165,7 @@ def merged(
     errors = [family for family in own.metrics if family.name == INTERNAL_ERRORS]
     return DataPlaneReport(
         live=sum(report.live for report in every),
+        oldest_seconds=max((report.oldest_seconds for report in every), default=0.0),
         resident_bytes=own.resident_bytes,
         metrics=[*processes, *added_up(every, ended, *errors)],
         counters=_sum([own.counters, *counters]),

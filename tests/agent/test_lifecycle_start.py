@@ -75,7 +75,7 @@ async def test_a_refusal_that_lasts_ends_it_as_unavailable_with_the_reason(
 async def test_addresses_in_use_at_start_are_tried_again_and_the_rest_served(
     nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("net.listeners", "lifecycle"):
+    for module in ("net.listeners", "observe.admin_listeners"):
         monkeypatch.setattr(f"agent.{module}.RETRY_SECONDS", 0.05)
     kept, taken, admin = free_port(), free_port(), f"unix:{tmp_path}/admin"
     (tmp_path / "admin").write_text("in the way")
@@ -109,7 +109,7 @@ async def test_an_address_that_takes_a_permission_ends_a_start_and_gives_back_th
             raise BindFailed(purpose, address, PermissionError(errno.EACCES, "Permission denied"))
         return await bind(address, purpose, mode)
 
-    monkeypatch.setattr("agent.lifecycle.bind", denied)
+    monkeypatch.setattr("agent.observe.admin_listeners.bind", denied)
     with pytest.raises(BaseExceptionGroup) as caught:
         await one.run()
     assert exit_of(caught).code is ExitCode.PERMISSION

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 SECONDS = 10.0  # for one exchange
 
@@ -111,8 +111,11 @@ class Traffic:
         self._thread.join()
 
 
+AnyApp = TypeVar("AnyApp", bound=socketserver.TCPServer)
+
+
 @contextmanager
-def serving(app: App) -> Iterator[App]:
+def serving(app: AnyApp) -> Iterator[AnyApp]:
     """The app in a thread of its own."""
     thread = threading.Thread(target=app.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     with app:

@@ -66,17 +66,19 @@ def running(
     options: Mapping[str, Sequence[str]] | None = None,
     *,
     translate: bool = True,
+    grpc: Sequence[int] = (),
 ) -> Iterator[Federation]:
     """A ready federation of this kind, with its files under `directory`.
 
-    `options` are an embedded datacenter's own, by its name. `translate`: WAN addresses are answered.
+    `options` are an embedded datacenter's own, by its name. `translate`: WAN addresses are answered. `grpc`:
+    where the two agents of a real Consul serve Envoys; by default they serve none.
     """
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(max_workers=24, thread_name_prefix="held-read"))
         commands, urls, jitter = (
             _embedded(directory, options or {}, translate=translate)
             if kind == "embedded"
-            else _consul(directory, translate=translate)
+            else _consul(directory, translate=translate, grpc=grpc)
         )
         first, second = (
             stack.enter_context(process(command, directory / f"dc{number}.log"))
@@ -116,7 +118,9 @@ def _embedded(
     return commands, urls, 30
 
 
-def _consul(directory: Path, *, translate: bool) -> tuple[list[list[str]], list[str], float]:
+def _consul(
+    directory: Path, *, translate: bool, grpc: Sequence[int]
+) -> tuple[list[list[str]], list[str], float]:
     binary = consul_binary()
     assert binary
     hosts = ["127.0.0.11", "127.0.0.12"]
@@ -130,6 +134,7 @@ def _consul(directory: Path, *, translate: bool) -> tuple[list[list[str]], list[
             "serf_lan": free_port(hosts[here]),
             "server": free_port(hosts[here]),
             **switched_off(binary, "https", "grpc", "dns"),
+            **({"grpc": grpc[here]} if grpc else {}),
         }
         settings = {
             "datacenter": f"dc{here + 1}",

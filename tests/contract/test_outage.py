@@ -93,6 +93,7 @@ def test_an_intention_cannot_be_written(cut: Cut) -> None:
     assert cut.federation.dc2.get(MATCH).json["kept"][0]["Action"] == "deny"
 
 
+@pytest.mark.last_act
 def test_the_primary_comes_back_with_everything_it_had(cut: Cut) -> None:
     dc1, dc2 = cut.federation
     cut.federation.processes[0].restart()

@@ -109,9 +109,8 @@ def spread(
         public = ("127.0.0.31", free_port("127.0.0.31"))
         put(apis["dc1"], _web(public, upstreams, ports))
         settings = directory / "web.toml"
-        settings.write_text(
-            "\n".join(f"[[upstreams]]\n{t.format(port=ports[n])}" for n, t in (tables or {}).items())
-        )
+        own = [f"[[upstreams]]\n{text.format(port=ports[name])}" for name, text in (tables or {}).items()]
+        settings.write_text("\n".join(["# those of the registration", *own]))
         more = (*leaving, "-config", str(settings))
         web = stack.enter_context(_sidecar("web", apis["dc1"], public, directory, *more))
         for sidecar in (web, *(instance.sidecar for instance in made.values())):

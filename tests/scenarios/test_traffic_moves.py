@@ -194,6 +194,7 @@ def test_a_query_that_is_polled_slowly_recovers_soon_from_a_total_failure(mesh: 
     come_back(mesh)
 
 
+@pytest.mark.last_act
 def test_the_control_planes_are_killed(mesh: Spread) -> None:
     first, second = mesh.federation.processes
     near, far = Traffic(mesh.ports["db"]), Traffic(mesh.ports["db2"])

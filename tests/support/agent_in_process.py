@@ -16,6 +16,7 @@ from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.lifecycle import Lifecycle
 from agent.net.inherited import InheritedSockets
+from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerKey
 from agent.process.systemd import Inherited, Notifier
 from certs.bundle import parse_roots
@@ -57,6 +58,11 @@ class Life:
         opening = self.bench.data.reconciler.listeners.all()[key]
         host, port = opening.bound[0].sock.getsockname()
         return host, port
+
+
+def keep_in(one: Life, kept: KeptSockets) -> None:
+    """Give a life that has not begun the sockets that the service manager keeps."""
+    one.cycle.kept = one.bench.data.reconciler.listeners.kept = kept
 
 
 def life(nursery: trio.Nursery, *inherited: Inherited, **flags: str | list[str]) -> Life:

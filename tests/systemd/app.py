@@ -1,5 +1,7 @@
 """A workload for the private machine: HTTP, tells its name; `/slow` answers one line every tenth of a second.
 
+`/stream` does so until the caller leaves.
+
 app.py NAME ADDRESS PORT
 """
 
@@ -10,6 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SLOW_LINES = 20
+FOR_EVER = 1 << 30
 SLOW_SECONDS = 0.1  # between two lines
 
 
@@ -18,7 +21,7 @@ class App(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the name, slowly if asked to."""
-        lines = SLOW_LINES if self.path == "/slow" else 1
+        lines = {"/slow": SLOW_LINES, "/stream": FOR_EVER}.get(self.path, 1)
         self.send_response(200)
         self.end_headers()
         for number in range(lines):
@@ -30,5 +33,11 @@ class App(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Has room for the callers who have waited for the end of a restart."""
+
+    request_queue_size = 1024
+
+
 if __name__ == "__main__":
-    ThreadingHTTPServer((sys.argv[2], int(sys.argv[3])), App).serve_forever()
+    Server((sys.argv[2], int(sys.argv[3])), App).serve_forever()

@@ -21,7 +21,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -88,15 +88,15 @@ class Machine:
         file.write_text(text)
         file.chmod(mode)
 
-    def run(self, *argv: str, check: bool = True, seconds: float = RUN_SECONDS) -> str:
+    def command(self, *argv: str, online: bool = False) -> list[str]:
+        """Return the words that run a program in the machine. `online`: with the network of the real one."""
+        kept = [name for name in NEW_NAMESPACES if not (online and name == "--net")]
+        return ["nsenter", f"--target={self.pid}", "--cgroup", "--root", "--wd", *kept, "--", *argv]
+
+    def run(self, *argv: str, check: bool = True, seconds: float = RUN_SECONDS, online: bool = False) -> str:
         """Run a program in the machine and return its standard output; with `check`, fail if it failed."""
-        done = subprocess.run(
-            ["nsenter", f"--target={self.pid}", "--cgroup", "--root", "--wd", *NEW_NAMESPACES, "--", *argv],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
+        command = self.command(*argv, online=online)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -125,6 +125,11 @@ class Machine:
         """What a unit has written."""
         return self.run("journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={unit}")
 
+    def journal_of_run(self, invocation: str) -> str:
+        """What a unit has written in one of its runs, by the InvocationID of it."""
+        only = f"_SYSTEMD_INVOCATION_ID={invocation}"
+        return self.run("journalctl", "--no-pager", "--quiet", "--output=cat", only)
+
     def at_priority(self, unit: str, priority: str) -> list[str]:
         """Return the lines of a unit that the journal has at this priority (journalctl(1), `-p`)."""
         only = f"--priority={priority}..{priority}"
@@ -137,27 +142,30 @@ class Machine:
         self.systemctl("daemon-reload")
 
 
-@contextmanager
-def boot() -> Iterator[Machine]:
-    """Boot a private systemd; at the end, kill its process 1 and wait until everything is gone."""
-    scratch = Path(tempfile.mkdtemp(prefix="sidecar-systemd-"))
-    cgroup = scratch.name
-    output = scratch.with_suffix(".log")
+def boot() -> AbstractContextManager[Machine]:
+    """Boot a private systemd on this machine's own files, with this checkout installed."""
     environment = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "SCRATCH": str(scratch),
-        "CGROUP": cgroup,
         "CHECKOUT": str(CHECKOUT),
         "SITE_PACKAGES": sysconfig.get_path("purelib"),
         "PYTHON_PREFIX": sys.base_prefix,
         "PYTHON_NAME": f"python{sys.version_info.major}.{sys.version_info.minor}",
     }
+    return boot_by(INIT, environment)
+
+
+@contextmanager
+def boot_by(init: Path, environment: dict[str, str]) -> Iterator[Machine]:
+    """Boot what the script makes; at the end, kill its process 1 and wait until everything is gone."""
+    scratch = Path(tempfile.mkdtemp(prefix="sidecar-systemd-"))
+    cgroup = scratch.name
+    output = scratch.with_suffix(".log")
+    common = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SCRATCH": str(scratch), "CGROUP": cgroup}
     # If the tests are killed, --pdeathsig ends unshare, and --kill-child with it the machine.
     outer = ["setpriv", "--pdeathsig=KILL", "unshare", "--fork", "--kill-child", "--mount-proc"]
     with output.open("wb") as log:
         unshare = subprocess.Popen(
-            [*outer, *NEW_NAMESPACES, "bash", str(INIT)],
-            env=environment,
+            [*outer, *NEW_NAMESPACES, "bash", str(init)],
+            env={**common, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

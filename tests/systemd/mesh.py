@@ -140,15 +140,19 @@ def workloads(mesh: Mesh, token: str = "") -> None:
 def start_load(machine: Machine, name: str) -> None:
     """Start the callers of unit `load-…`, and wait until some have been served."""
     machine.start(name)
-    until(lambda: "steady" in machine.journal(name) or None, f"callers of {name}")
+    run = machine.show(name, "InvocationID")
+    until(lambda: "steady" in machine.journal_of_run(run) or None, f"callers of {name}")
 
 
 def load(machine: Machine, name: str) -> dict[str, Any]:
     """Stop the callers of unit `load-…` and read their report."""
+    run = machine.show(name, "InvocationID")
     machine.systemctl("stop", name)
-    report = until(
-        lambda: next((line for line in machine.journal(name).splitlines() if line.startswith("{")), None),
-        f"a report of {name}",
-    )
+
+    def said() -> str | None:
+        lines = machine.journal_of_run(run).splitlines()
+        return next((line for line in lines if line.startswith("{")), None)
+
+    report = until(said, f"a report of {name}")
     found: dict[str, Any] = json.loads(report)
     return found

@@ -10,7 +10,9 @@ def test_the_codes_stay_what_they_are() -> None:
         "CLEAN": 0,
         "FAILED": 1,
         "USAGE": 64,
+        "FAR_SIDE": 68,
         "UNAVAILABLE": 69,
+        "APP_DOWN": 75,
         "PERMISSION": 77,
         "CONFIGURATION": 78,
     }

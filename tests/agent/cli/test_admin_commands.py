@@ -15,12 +15,12 @@ import trio
 from agent.base.exits import ExitCode
 from agent.cli import admin_commands as clients
 from agent.cli import instances
-from agent.cli.admin_commands import summary
 from agent.cli.console import Console
 from agent.config.parsers import parse_admin
 from agent.net.bind import bind
 from agent.observe.server import Admin
 from agent.observe.status import document
+from agent.overview.summary import summary
 from tests.agent.observe.test_server import Heard
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import Life, public_life
@@ -56,7 +56,7 @@ async def test_status(nursery: trio.Nursery, tmp_path: Path) -> None:
         whole = await sidecar("status", "-json", environ={"SIDECAR_ADMIN_BIND": f"{admin} 127.0.0.1:1"})
         over_tcp = await sidecar("status", "-admin-bind", life.bench.agent.admin_addresses[1])
     assert short.code == whole.code == over_tcp.code == 0
-    assert short.out.startswith("serving, ready\nidentity    spiffe://")
+    assert short.out.startswith("serving · leaf 2 d 23 h\nidentity    spiffe://")
     assert "\nroots       1 trusted, active " in short.out
     assert json.loads(whole.out)["credentials"]["serial"] == "0d"
     assert over_tcp.out.splitlines()[1] == short.out.splitlines()[1]
@@ -152,7 +152,7 @@ async def test_the_page_says_what_is_wrong(nursery: trio.Nursery, tmp_path: Path
         await life.until(lambda: life.bench.snapshot.credentials.value)
         await life.until(lambda: "watch.failed" in life.bench.events())
         page = summary(await document(life.bench.agent))
-    assert page.startswith("starting, not ready: intentions: ")
+    assert page.startswith("starting · intentions: ")
     assert "\nfailing     intentions since " in page
 
 
@@ -245,58 +245,6 @@ async def test_the_page_shows_where_upstreams_are(nursery: trio.Nursery, tmp_pat
     assert f"upstream    cache on unix:{tmp_path}/cache\n              no instance" in page
 
 
-def test_the_page_shows_what_is_rejected() -> None:
-    page = summary(
-        {
-            "phase": "serving",
-            "ready": True,
-            "missing": [],
-            "credentials": {"rejected": {"reason": "expired", "detail": "long ago"}},
-            "public": None,
-            "watches": [],
-            "counters": {"endings": {"inbound": {"clean": 2, "probe": 1}, "outbound": {}}},
-            "upstreams": [],
-            "complaints": ["AUDIT MODE: intentions are not enforced"],
-        }
-    )
-    assert page.splitlines() == [
-        "serving, ready",
-        "attention   AUDIT MODE: intentions are not enforced",
-        "rejected    expired: long ago",
-        "inbound     clean 2, probe 1",
-        "outbound    nothing yet",
-    ]
-
-
-@pytest.mark.parametrize(("skew", "told"), [(7.5, "7.5 s ahead of ours"), (-60.2, "60.2 s behind ours")])
-def test_the_page_shows_a_clock_that_is_off(skew: float, told: str) -> None:
-    credentials = {"clock_skew_seconds": skew, "clock_skew_notable": True}
-    page = {"phase": "starting", "ready": True, "missing": [], "public": None, "watches": [], "upstreams": []}
-    counters = {"counters": {"endings": {}}, "complaints": []}
-    lines = summary(page | counters | {"credentials": credentials}).splitlines()
-    assert f"clock       Consul's is {told}" in lines
-
-
-def test_the_page_shows_warm_connections_where_there_are_any() -> None:
-    warm = {"wanted": 4, "ready": [{}, {}], "used": 9, "missed": 1, "discarded": {"refused_by_peer": 2}}
-    upstream: dict[str, object] = {
-        "destination": "db",
-        "bind": "127.0.0.1:1",
-        "listener": None,
-        "targets": [],
-    }
-    head = "upstream    db on 127.0.0.1:1"
-    assert clients._upstream_lines({**upstream, "warm": warm}) == [
-        head,
-        "              warm: 2 of 4 ready, 9 used, 1 missed, 2 refused_by_peer",
-    ]
-    assert clients._upstream_lines({**upstream, "warm": {**warm, "wanted": 0}}) == [head]
-    assert clients._upstream_lines(upstream) == [head]
-
-
-# --- without an address: the instances of this machine ---
-
-
 async def command(name: str, *words: str) -> tuple[int, str, str]:
     """Run a command in a thread, with its own trio; its code, and what it printed."""
     out, err = io.StringIO(), io.StringIO()
@@ -312,13 +260,13 @@ async def test_commands_find_the_one_instance_and_of_several_the_named(
     (tmp_path / "web").mkdir()
     async with beside(nursery, tmp_path / "web") as (life, _):
         code, out, _ = await command("status")
-        assert (code, out.splitlines()[0]) == (0, "serving, ready")
+        assert (code, out.splitlines()[0]) == (0, "serving · leaf 2 d 23 h")
         (tmp_path / "db").mkdir()
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(tmp_path / "db" / "admin.sock"))
         code, out, err = await command("status")
         assert code == ExitCode.UNAVAILABLE
-        assert out.startswith("db:\nweb:\n  serving, ready\n  identity ")
+        assert out.startswith("db:\nweb:\n  serving · leaf 2 d 23 h\n  identity ")
         assert err.startswith(f"sidecar: db: no agent answers at unix:{tmp_path}/db/admin.sock ")
         code, out, _ = await command("status", "-json")
         assert list(json.loads(out)) == ["web"]
@@ -331,3 +279,28 @@ async def test_commands_find_the_one_instance_and_of_several_the_named(
         )
         assert (await command("drain", "web"))[0] == 0
     assert life.code is ExitCode.CLEAN
+
+
+async def test_the_log_level_is_changed_by_one_word(nursery: trio.Nursery, tmp_path: Path) -> None:
+    async with beside(nursery, tmp_path) as (life, admin):
+        assert await command("log-level", "error", "-admin-bind", admin) == (
+            0,
+            "log level error, was debug\n",
+            "",
+        )
+        assert life.bench.agent.log.level.value == "error"
+        tcp = life.bench.agent.admin_addresses[1]
+        code, _, err = await command("log-level", "warn", "-admin-bind", tcp)
+        assert (code, "unix socket only" in err) == (ExitCode.PERMISSION, True)
+    for words in ((), ("loud",)):
+        code, _, err = await command("log-level", *words)
+        assert (code, err) == (64, "sidecar: say which level: debug, info, warn, error\n")
+
+
+async def test_the_status_is_printed_again_until_interrupted(nursery: trio.Nursery, tmp_path: Path) -> None:
+    async with beside(nursery, tmp_path) as (_, admin):
+        terminal = Terminal()
+        with trio.move_on_after(3):
+            await terminal.talk("status", admin, watch=True)
+        assert terminal.out.count("serving · leaf 2 d 23 h\nidentity    spiffe://") >= 2
+        assert "\x1b" not in terminal.out

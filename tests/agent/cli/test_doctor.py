@@ -54,7 +54,7 @@ def states(findings: list[Finding]) -> list[State]:
 
 def test_a_sound_agent_and_an_ailing_one() -> None:
     assert set(states(agent_findings(SOUND))) == {State.OK}
-    failing = {"since": "12:00", "detail": "no leader"}
+    failing = {"since": "12:00", "reason": "unavailable", "detail": "no leader"}
     ailing = agent_findings(
         {
             **SOUND,
@@ -62,11 +62,14 @@ def test_a_sound_agent_and_an_ailing_one() -> None:
             "missing": ["leaf: no answer yet"],
             "version": "0.0.1",
             "complaints": ["AUDIT MODE"],
-            "watches": [{"name": "leaf", "failing": failing, "answered_seconds_ago": 61.0}],
+            "watches": [
+                {"name": "leaf", "failing": failing, "answered_seconds_ago": 61.0},
+                {"name": "roots", "failing": failing, "answered_seconds_ago": None},
+            ],
         }
     )
     assert states(ailing) == [State.FAIL, State.WARN, State.WARN, State.OK, State.WARN]
-    assert "leaf fails since 12:00, last answered 61 s ago: no leader" in ailing[-1].found
+    assert "leaf, roots fail since 12:00, last answered 61 s ago: no leader" in ailing[-1].found
 
 
 def test_the_agent_that_answers_is_another_service_s() -> None:
@@ -135,7 +138,7 @@ async def test_listeners_and_the_app() -> None:
     outside = registration(public_bind=TcpAddress("127.0.0.9", free_port()), local_app=UnixAddress("/no/app"))
     told = await look_at_listeners(outside, Running())
     assert states(told) == [State.OK, State.WARN, State.FAIL]
-    assert told[2].code is ExitCode.UNAVAILABLE
+    assert told[2].code is ExitCode.APP_DOWN
     nowhere = registration(public_bind=public, local_app=None)
     assert states(await look_at_listeners(nowhere, Running())) == [State.OK, State.FAIL]
     assert states(await look_at_listeners(registration(public_bind=None), Running())) == [State.SKIP]
@@ -216,5 +219,5 @@ async def test_beside_a_datacenter_as_a_process(tmp_path: Path) -> None:
         missing = await sidecar(*ask, "-upstream", f"db:{free_port()}")
     assert ended.code == 0, ended.out
     assert "ok    leaf: spiffe://" in ended.out
-    assert missing.code == ExitCode.UNAVAILABLE
+    assert missing.code == ExitCode.FAR_SIDE
     assert "fail  upstream db: 0 instances, 0 passing or warning; register a sidecar" in missing.out

@@ -110,7 +110,7 @@ async def test_refused_after_the_handshake(nursery: trio.Nursery, root: Issuer) 
 async def test_not_trusted(nursery: trio.Nursery, root: Issuer) -> None:
     far, other = Far(Issuer.root(), nursery), root
     told = await look(nursery, contexts_of(other.leaf(), other), instance(far.port))
-    assert (told[1].state, told[1].code) == (State.FAIL, ExitCode.UNAVAILABLE)
+    assert (told[1].state, told[1].code) == (State.FAIL, ExitCode.FAR_SIDE)
     assert "untrusted_chain" in told[1].found
 
 
@@ -123,21 +123,29 @@ async def test_one_of_two_is_enough(nursery: trio.Nursery, root: Issuer) -> None
 async def test_nobody_listens(nursery: trio.Nursery, root: Issuer) -> None:
     told = await look(nursery, contexts_of(root.leaf(), root), *(instance(port) for port in range(1, 6)))
     assert [one.state for one in told] == [State.SKIP, *[State.FAIL] * 3]
-    assert {one.code for one in told[1:]} == {ExitCode.UNAVAILABLE}
+    assert {one.code for one in told[1:]} == {ExitCode.FAR_SIDE}
 
 
 async def test_there_is_no_instance(nursery: trio.Nursery) -> None:
     for instances in ((), (instance(1, status="critical"),)):
         (told,) = await look(nursery, None, *instances)
-        assert (told.state, told.code) == (State.FAIL, ExitCode.UNAVAILABLE)
+        assert (told.state, told.code) == (State.FAIL, ExitCode.FAR_SIDE)
         assert "0 passing or warning" in told.found
 
 
 async def test_an_odd_address_and_no_leaf(nursery: trio.Nursery) -> None:
+    afar = instance(2, Address="10.0.0.9") | {
+        "Node": {"Node": "n2", "Datacenter": "dc2", "Address": "10.0.0.9"}
+    }
+    told = await look(nursery, None, afar)
+    assert [one.state for one in told] == [State.SKIP, State.WARN, State.SKIP]
+    assert told[1].found.startswith("private_address: 10.0.0.9:2")
+
+
+async def test_a_pair_that_others_would_mix_is_no_warning(nursery: trio.Nursery) -> None:
     tagged = {"lan": {"Address": "127.0.0.1", "Port": 1}, "wan": {"Address": "192.0.2.1", "Port": 2}}
     told = await look(nursery, None, instance(2, TaggedAddresses=tagged))
-    assert [one.state for one in told] == [State.SKIP, State.WARN, State.SKIP]
-    assert told[1].found.startswith("mixed_pair: 127.0.0.1:2")
+    assert [one.state for one in told] == [State.SKIP, State.SKIP]
 
 
 async def test_the_lookup_is_refused(nursery: trio.Nursery) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from agent.base.exits import ExitCode
-from agent.cli.findings import State, eased, fail, ok, page, skip, warn, worst
+from agent.cli.findings import State, cause, eased, fail, ok, page, skip, warn, worst
 
 
 def test_one_line_each_and_the_count() -> None:
     found = [ok("a", "well"), warn("b", "odd", "look"), fail("c", "broken", "mend"), skip("d", "not asked")]
     assert page(found).splitlines() == [
+        "cause c: broken",
+        "      mend",
+        "",
         "ok    a: well",
         "warn  b: odd; look",
         "fail  c: broken; mend",
@@ -32,3 +35,14 @@ def test_one_that_serves_is_enough() -> None:
     broken = fail("a", "x", "y", ExitCode.UNAVAILABLE)
     assert [one.state for one in eased([broken, ok("b", "x")])] == [State.WARN, State.OK]
     assert eased([broken, skip("b", "x")]) == [broken, skip("b", "x")]
+
+
+def test_the_cause_stands_before_its_symptoms() -> None:
+    agent = fail("running agent 7", "not ready", "mend it")
+    upstream = fail("upstream db", "no instance", "register it")
+    consul = fail("consul", "unreachable", "start it")
+    assert cause([agent, upstream, consul]) is consul
+    assert cause([agent, ok("consul", "answers"), upstream]) is upstream
+    assert cause([ok("consul", "answers")]) is None
+    shown = page([agent, consul])
+    assert shown.startswith("cause consul: unreachable\n      start it\n\nfail  running agent 7")

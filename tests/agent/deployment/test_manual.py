@@ -27,7 +27,7 @@ def run(*words: str) -> tuple[int, str, str]:
 
 def test_every_command_and_flag_is_in_the_page_of_the_program() -> None:
     page = of_program(usages())
-    assert [name for name in COMMANDS if rf"\fB{name}\fR" not in page] == []
+    assert [name for name in COMMANDS if rf"\fB{manual.text(name)}\fR" not in page] == []
     flags = {option.flag_name for usage in usages().values() for option in usage.options}
     assert {option.flag_name for option in OPTIONS} < flags
     assert [flag for flag in flags if rf"\fB{text(f'-{flag}')}\fR" not in page] == []

@@ -17,7 +17,9 @@ from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.admission import Admission, Overflow, Slot
 from agent.net.bind import BindFailed, Bound, bind
 from agent.net.inherited import SocketComplaint
+from agent.net.kept import KeptSockets
 from agent.net.listeners import CHECK, RETRY_SECONDS, Listeners, Opening
+from tests.support.descriptor_store import Store
 from tests.support.faults import NoFaults
 
 
@@ -66,10 +68,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
+async def bench(kept: KeptSockets | None = None) -> AsyncIterator[Bench]:
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
         heard = Heard()
-        made = Bench(Listeners(heard).serve_in(loops, connections), heard)
+        made = Bench(Listeners(heard, kept).serve_in(loops, connections), heard)
         yield made
         await made.listeners.close_all()
         connections.cancel_scope.cancel()
@@ -258,3 +260,25 @@ async def test_a_unix_socket_needs_no_second_address(tmp_path: Path) -> None:
         opening = b.listeners.get("s")
         assert opening is not None
         assert opening.addresses == [f"unix:{tmp_path}/s"]
+
+
+async def test_a_listener_is_left_to_a_successor_and_closed_without_one() -> None:
+    store = Store()
+    with store.process() as kept:
+        async with bench(kept) as b:
+            await b.listeners.bind("a", b.opening(ANY))
+            assert store.kept == {}  # who connects before it is open is refused, as without a store
+            b.listeners.open()
+            port = b.port("a")
+            b.listeners.successor = True
+    assert not refuses(port)
+    with store.process() as kept:
+        async with bench(kept) as b:
+            await b.listeners.bind("a", b.opening(TcpAddress("127.0.0.1", port)))
+            waiting = await trio.open_tcp_stream("127.0.0.1", port)
+            b.listeners.open()
+            async with waiting:
+                assert await waiting.receive_some() == b"hello"
+            await b.listeners.close("a")
+    assert store.kept == {}
+    assert refuses(port)

@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.process.systemd import Notifier, inherited_sockets, notifier
+from agent.process.systemd import Notifier, inherited_descriptors, notifier, sockets_among
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -94,9 +94,9 @@ async def test_without_a_watchdog_nobody_is_fed() -> None:
 
 _CHILD = """
 import os, sys
-from agent.process.systemd import inherited_sockets
+from agent.process.systemd import inherited_descriptors, sockets_among
 environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": sys.argv[1], "LISTEN_FDNAMES": sys.argv[2]}
-found = inherited_sockets(environ, os.getpid())
+found = sockets_among(inherited_descriptors(environ, os.getpid()))
 print([(one.name, one.sock.getsockname()[1]) for one in found], os.get_inheritable(3), environ)
 """
 
@@ -127,7 +127,7 @@ def test_sockets_are_taken_over_from_the_first_descriptor_on(monkeypatch: pytest
         address, descriptor = sock.getsockname(), sock.detach()
     monkeypatch.setattr("agent.process.systemd.FIRST_FD", descriptor)
     environ = {"LISTEN_PID": "7", "LISTEN_FDS": "1", "OTHER": "x"}
-    (found,) = inherited_sockets(environ, 7)
+    (found,) = sockets_among(inherited_descriptors(environ, 7))
     assert (found.name, found.sock.getsockname(), found.sock.getblocking()) == ("", address, False)
     assert environ == {"OTHER": "x"}
     found.sock.close()
@@ -137,5 +137,27 @@ def test_sockets_are_taken_over_from_the_first_descriptor_on(monkeypatch: pytest
     "environ", [{}, {"LISTEN_PID": "8", "LISTEN_FDS": "1"}, {"LISTEN_PID": "7", "LISTEN_FDS": "x"}]
 )
 def test_sockets_for_somebody_else_are_left_alone(environ: dict[str, str]) -> None:
-    assert inherited_sockets(environ, 7) == ()
+    assert inherited_descriptors(environ, 7) == ()
     assert environ == {}
+
+
+def test_a_descriptor_is_stored_and_removed_by_name(manager: tuple[socket.socket, str]) -> None:
+    sock, address = manager
+    talk = Notifier(address)
+    assert talk.listening
+    with socket.create_server(("127.0.0.1", 0)) as kept:
+        talk.store("kept-x", kept.fileno())
+        text, (descriptor,), _, _ = socket.recv_fds(sock, 200, 4)
+        assert text == b"FDSTORE=1\nFDNAME=kept-x\nFDPOLL=0"
+        with socket.socket(fileno=descriptor) as again:
+            assert again.getsockname() == kept.getsockname()
+    talk.unstore("kept-x")
+    assert sock.recv(200) == b"FDSTOREREMOVE=1\nFDNAME=kept-x"
+
+
+def test_a_file_among_the_descriptors_is_no_socket(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as file, socket.create_server(("127.0.0.1", 0)) as sock:
+        copy = os.dup(sock.fileno())
+        (found,) = sockets_among([("file", file.fileno()), ("sock", copy)])
+        assert (found.name, found.sock.fileno()) == ("sock", copy)
+        found.sock.close()

@@ -12,11 +12,13 @@ import trio
 
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.admission import Admission, Overflow, Slot
-from agent.net.listeners import Opening
+from agent.net.kept import KeptSockets
+from agent.net.listeners import Listeners, Opening
 from agent.workers.listeners import HandedListeners, SharedListeners
 from agent.workers.messages import HandedSockets, Withdrawn, decode
 from agent.workers.publisher import Publisher, Subscriber
 from tests.agent.net.test_listeners import Heard, hello, refuses
+from tests.support.descriptor_store import Store
 
 ANY = TcpAddress("127.0.0.1", 0)
 
@@ -33,10 +35,10 @@ def opening(address: Address, *inherited: socket.socket) -> Opening:
 class Control:
     """The control process's side."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, kept: KeptSockets | None = None, workers: int = 2) -> None:
         self.publisher = Publisher().start(nursery)
         self.heard = Heard()
-        self.listeners = SharedListeners(self.heard, self.publisher).serve_in(nursery, nursery)
+        self.listeners = SharedListeners(self.heard, self.publisher, workers=workers, kept=kept)
         self.reader = Subscriber(self.publisher)
 
     def told(self) -> list[object]:
@@ -51,9 +53,9 @@ class Control:
 
 
 @asynccontextmanager
-async def controlled() -> AsyncIterator[Control]:
+async def controlled(kept: KeptSockets | None = None, workers: int = 2) -> AsyncIterator[Control]:
     async with trio.open_nursery() as nursery:
-        made = Control(nursery)
+        made = Control(nursery, kept, workers)
         yield made
         await made.listeners.close_all()
         nursery.cancel_scope.cancel()
@@ -184,3 +186,59 @@ async def test_of_a_worker_only_want_of_room_is_told() -> None:
     events.overflowed(Admission(1), Overflow.CONNECTIONS)
     events.exhausted(OSError(24, "x"))
     assert [event for event, _ in heard.told] == ["overflowed", "exhausted"]
+
+
+def inode(sock: socket.socket) -> int:
+    """Return what two descriptors of one socket have in common."""
+    return os.fstat(sock.fileno()).st_ino
+
+
+async def test_the_sockets_of_each_worker_are_kept_and_go_to_the_same_worker_of_the_next_process() -> None:
+    store = Store()
+    with store.process() as kept:
+        async with controlled(kept) as c:
+            await c.listeners.bind("a", opening(ANY))
+            c.listeners.open()
+            before = [inode(c.listeners.sockets("a", slot)[0]) for slot in (0, 1)]
+            there = TcpAddress(*c.listeners.sockets("a", 0)[0].getsockname())
+            c.listeners.successor = True
+    for workers in (2, 1, 3):
+        with store.process() as kept:
+            async with controlled(kept, workers) as c:
+                await c.listeners.bind("a", opening(there))
+                c.listeners.open()
+                found = [[inode(one) for one in c.listeners.sockets("a", slot)] for slot in range(workers)]
+                if workers == 1:
+                    assert found == [before]  # two queues, one worker
+                else:
+                    assert [numbers[0] for numbers in found[:2]] == before
+                assert c.heard.told == [("listening", "x")]
+                c.listeners.successor = True
+    with store.process() as kept:
+        async with controlled(kept, 3) as c:
+            await c.listeners.bind("a", opening(there))
+            c.listeners.open()
+            assert [len(c.listeners.sockets("a", slot)) for slot in range(3)] == [1, 1, 1]
+            c.listeners.give_up(1)
+            assert len(store.kept) == 2
+            assert inode(c.listeners.sockets("a", 1)[0]) not in before
+            await c.listeners.close("a")
+            assert store.kept == {}
+
+
+async def test_one_socket_of_an_agent_without_workers_is_kept_for_all_workers() -> None:
+    store, heard = Store(), Heard()
+    with store.process() as kept:
+        alone = Listeners(heard, kept)
+        await alone.bind("a", opening(ANY))
+        (bound,) = alone.all()["a"].bound
+        bound.listen()
+        kept.keep(bound)
+        there, number = TcpAddress(*bound.sock.getsockname()), inode(bound.sock)
+        alone.release()
+    with store.process() as kept:
+        async with controlled(kept) as c:
+            await c.listeners.bind("a", opening(there))
+            c.listeners.open()
+            assert [inode(*c.listeners.sockets("a", slot)) for slot in (0, 1)] == [number, number]
+    store.close()

@@ -1,0 +1,220 @@
+"""`sidecar ping UPSTREAM`: walks the path from our app to the upstream's, and says where it ends.
+
+It walks with a leaf of its own from the same Consul agent, in memory only, and sends no byte of an
+application; to the far app it is a connection that ends at once. The stations are in agent.overview.stations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+
+import msgspec
+import trio
+
+from agent.base.clock import Clock, now
+from agent.base.exits import Exit, ExitCode
+from agent.cli.admin_commands import JSON
+from agent.cli.console import Console, flag_usage, lights
+from agent.cli.doctor import GROUPS, Running, look_at_agent
+from agent.cli.doctor_consul import (
+    Examination,
+    look_at_consul,
+    look_at_credentials,
+    look_at_registration,
+    look_at_token,
+    refused,
+)
+from agent.cli.doctor_upstreams import (
+    Journey,
+    endpoints_of,
+    ways_of,
+)
+from agent.cli.findings import Finding, State
+from agent.config.flags import parse_arguments
+from agent.config.load import RUN_FLAGS, exit_code, read_settings
+from agent.config.registration import Registration
+from agent.config.settings import Mistake, Settings
+from agent.consul.connect import consul_of
+from agent.consul.errors import ConsulError
+from agent.consul.token import TokenSource
+from agent.consul.watch import AnswerRejected
+from agent.control.watches import own_intentions
+from agent.overview import stations
+from agent.overview.headline import rough
+from agent.overview.stations import Name, Station
+from agent.path.walk import Trip, Walk, take
+from certs.contexts import build_contexts
+from upstreams.route import Candidate
+from upstreams.spec import Upstream
+
+FORM = "UPSTREAM"
+SAYS = "walk the path to an upstream station by station, and name the first that is red"
+
+
+def main(_name: str, console: Console) -> int:
+    """Walk, print the picture; return the exit code by the class of the first red station."""
+    flags = (*RUN_FLAGS, JSON.flag)
+    arguments = parse_arguments(console.words, flags)
+    word = next(iter(arguments.words), "")
+    words = [one for one in console.words if one != word] if word else console.words
+    resolution = read_settings(words, console.environ, flags=flags)
+    if resolution is None:
+        console.say(flag_usage("ping", SAYS, GROUPS, FORM))
+        return ExitCode.CLEAN
+    if resolution.settings is None or not word:
+        unnamed = () if word else (Mistake(origin=None, text="say which upstream: sidecar ping UPSTREAM"),)
+        console.complain_of((*unnamed, *resolution.mistakes))
+        return exit_code(resolution) or ExitCode.USAGE
+    walk = Walk(name=word)
+    trio.run(walk_to, walk, resolution.settings, now)
+    _print(walk, console, as_json="json" in arguments.values)
+    return stations.exit_code(walk.passed)
+
+
+def _print(walk: Walk, console: Console, *, as_json: bool) -> None:
+    title = f"{walk.who} to {walk.name}"
+    if not as_json:
+        console.say(stations.picture(title, walk.passed, lights(console)))
+        return
+    rows = [stations.row(one) for one in stations.complete(walk.passed)]
+    said = {"path": title, "exit": int(stations.exit_code(walk.passed)), "stations": rows}
+    console.say(msgspec.json.format(msgspec.json.encode(said), indent=2).decode())
+
+
+async def walk_to(walk: Walk, settings: Settings, clock: Clock) -> None:
+    """Walk from our app to the far one."""
+    walk.begin()
+    running = await look_at_agent(settings, [])
+    token = TokenSource(settings.token, settings.token_file)
+    try:
+        consul = consul_of(settings, token)
+    except Exit as error:
+        walk.red(Name.CONSUL, error.message, "correct -ca-file, -client-cert, -client-key", error.code)
+        return
+    case = Examination(settings=settings, consul=consul, token=token, clock=clock, findings=[])
+    try:
+        known = await _ask_consul(walk, case)
+        registration = case.registration
+        upstream = None if registration is None else _named(walk, registration)
+        _look_at_sidecar(walk, running, settings, upstream)
+        if known and registration is not None and upstream is not None:
+            await _go(walk, case, registration, upstream)
+    finally:
+        await consul.aclose()
+
+
+async def _ask_consul(walk: Walk, case: Examination) -> bool:
+    """Pass Consul: it answers, knows us, and gives us a leaf that fits its roots."""
+    settings = case.settings
+    known = look_at_token(case) and await look_at_consul(case) and await look_at_registration(case)
+    known = known and case.registration is not None
+    if known and case.registration is not None:
+        walk.who = f"{case.registration.service}@{case.registration.datacenter or case.datacenter}"
+        known = await look_at_credentials(case, case.registration)
+    if _failed(walk, Name.CONSUL, case.findings):
+        return False
+    leaf = case.credentials.leaf if case.credentials is not None else None
+    left = "" if leaf is None else f", leaf {rough(_seconds_left(leaf.not_after, case.clock))}"
+    walk.green(Name.CONSUL, f"{settings.http_addr} in {case.datacenter}{left}")
+    return known
+
+
+def _seconds_left(until: datetime, clock: Clock) -> float:
+    return max(0.0, (until - clock()).total_seconds())
+
+
+def _named(walk: Walk, registration: Registration) -> Upstream | None:
+    """Return the upstream that is meant: by destination, by the name alone, or by its bind."""
+    mine = registration.upstreams
+    for texts in (
+        [str(one.destination) for one in mine],
+        [str(one.bind) for one in mine],
+        [one.destination.name for one in mine],
+    ):
+        if texts.count(walk.name) == 1:
+            upstream = mine[texts.index(walk.name)]
+            walk.name = str(upstream.destination)
+            walk.green(Name.APP, f"{registration.service} calls {upstream.bind}", timed=False)
+            return upstream
+    known = ", ".join(str(one.destination) for one in mine) or "there is none"
+    remedy = "add it to the registration's upstreams, or give -upstream"
+    text = f"{walk.name!r} names no upstream of {registration.service}, or several: {known}"
+    walk.red(Name.APP, text, remedy, ExitCode.CONFIGURATION)
+    return None
+
+
+def _look_at_sidecar(walk: Walk, running: Running, settings: Settings, upstream: Upstream | None) -> None:
+    if not running.document:
+        at = settings.admin_bind[0]
+        remedy = "start it (systemctl start sidecar@NAME), or give its -admin-bind"
+        walk.red(Name.SIDECAR, f"no agent answers at {at}", remedy, ExitCode.UNAVAILABLE)
+        return
+    missing = "; ".join(running.document["missing"])
+    if upstream is not None and not running.holds(upstream.bind):
+        instead = running.instead_of(upstream.bind) or "nowhere"
+        text = f"{running.who} listens {instead}, not at {upstream.bind}{f': {missing}' if missing else ''}"
+        remedy = "compare `sidecar status` with the registration; is it the agent of this service?"
+        walk.red(Name.SIDECAR, text, remedy, ExitCode.CONFIGURATION)
+    elif missing:
+        walk.amber(Name.SIDECAR, f"{running.who} is not ready: {missing}")
+    else:
+        walk.green(Name.SIDECAR, f"pid {running.document['pid']} is ready, and listens there", timed=False)
+
+
+async def _go(walk: Walk, case: Examination, registration: Registration, upstream: Upstream) -> None:
+    assert case.credentials is not None  # Consul was passed
+    contexts, datacenter = build_contexts(case.credentials, 1), registration.datacenter or case.datacenter
+    wan = case.settings.wan_addresses
+    journey = Journey(consul=case.consul, datacenter=datacenter, wan=wan, contexts=contexts, clock=case.clock)
+    trip = Trip(
+        datacenter=datacenter,
+        wan=upstream.wan or wan,
+        contexts=contexts,
+        clock=case.clock,
+        own_intentions=partial(own_intentions, case.consul, registration.service),
+    )
+    walk.begin()
+    ways = await _look_for(walk, upstream, journey)
+    before, first = list(walk.passed), list[Station]()
+    for number, way in enumerate(ways):
+        walk.passed = list(before)
+        if await take(walk, way, trip, number):
+            return
+        first = first or walk.passed
+    walk.passed = first or walk.passed
+
+
+async def _look_for(walk: Walk, upstream: Upstream, journey: Journey) -> Sequence[Candidate]:
+    """Return the ways to the first target that has one; note it in red if none has."""
+    found: list[str] = []
+    for target in upstream.targets:
+        try:
+            endpoints = await endpoints_of(target, journey.consul)
+            ways = await ways_of(endpoints, upstream, journey)
+        except ConsulError as error:
+            rule = f'service "{target.name}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
+            _failed(walk, Name.ADDRESS, [refused(f"upstream {target}", error, rule)])
+            return ()
+        except AnswerRejected as error:
+            remedy = "look at the registration of that instance, and at the rights of the token"
+            walk.red(Name.ADDRESS, str(error), remedy, ExitCode.CONFIGURATION)
+            return ()
+        if ways:
+            return ways
+        alive = sum(len(tier.endpoints) for tier in endpoints.tiers)
+        found.append(f"{target}: {len(endpoints.endpoints)} instances, {alive} passing or warning")
+    remedy = "register a sidecar for it there, and mend its checks; across gateways, register a mesh gateway"
+    walk.red(Name.ADDRESS, "; ".join(found), remedy, ExitCode.FAR_SIDE)
+    return ()
+
+
+def _failed(walk: Walk, name: Name, findings: Sequence[Finding]) -> bool:
+    """Note the first failure among findings of doctor, if there is one; return whether there is."""
+    for finding in findings:
+        if finding.state is State.FAIL:
+            subject = "" if finding.subject == name.value else f"{finding.subject}: "
+            walk.red(name, f"{subject}{finding.found}", finding.remedy, finding.code)
+            return True
+    return False

@@ -1,0 +1,50 @@
+"""Counts ended connections by the other end and the verdict, for a bounded number of other ends.
+
+The other end of an inbound connection is the proven caller, of an outbound one the upstream. Callers choose
+neither: a name is counted only once its certificate is proven, so there are as many as the mesh has. Beyond
+MOST of them all further ones share a row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from agent.connections.records import Direction, Finished
+
+MOST = 100  # other ends of each direction that have a row of their own
+OTHERS = "others"
+UNPROVEN = "unproven"  # a caller whose identity was not proven
+ALLOWED = "allowed"
+_REFUSED_LATE = frozenset({"denied_by_peer", "refused_by_peer"})  # after bytes had begun to flow
+
+
+class CallTable:
+    """The counts. A row is never given up, since a counter must not go back."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Direction, dict[str, Counter[str]]] = {direction: {} for direction in Direction}
+
+    def add(self, finished: Finished) -> None:
+        """Count an ended connection."""
+        rows, name = self._counts[finished.direction], _other_end(finished)
+        if name not in rows and len(rows) >= MOST:
+            name = OTHERS
+        rows.setdefault(name, Counter())[_verdict(finished)] += 1
+
+    def counts(self, direction: Direction) -> Mapping[str, Mapping[str, int]]:
+        """Return the counts by other end and verdict."""
+        return {name: dict(verdicts) for name, verdicts in self._counts[direction].items()}
+
+
+def _other_end(finished: Finished) -> str:
+    if finished.direction is Direction.OUTBOUND:
+        return finished.upstream
+    if finished.theirs is None:
+        return UNPROVEN
+    return f"{finished.theirs.id.service}@{finished.theirs.id.datacenter}"
+
+
+def _verdict(finished: Finished) -> str:
+    served = finished.opened and finished.reason.value not in _REFUSED_LATE
+    return ALLOWED if served else finished.reason.value

@@ -1,0 +1,25 @@
+"""The ring keeps the newest samples, in order, in little memory."""
+
+from __future__ import annotations
+
+from agent.page.samples import COUNT, FIELDS, Ring, totals
+
+
+def test_the_newest_are_kept_oldest_first() -> None:
+    ring = Ring()
+    assert ring.columns()["live"] == []
+    for number in range(COUNT + 3):
+        ring.take(**dict.fromkeys(FIELDS, float(number)))
+    assert ring.columns()["live"] == [float(number) for number in range(3, COUNT + 3)]
+    assert sum(column.buffer_info()[1] * column.itemsize for column in ring._columns.values()) == 6720
+
+
+def test_what_did_not_end_in_order_is_counted_apart() -> None:
+    counters = {
+        "endings": {"inbound": {"clean": 2, "intention_deny": 3}, "outbound": {"clean": 1}},
+        "bytes": {
+            "inbound": {"to_plain": 10, "to_tls": 20},
+            "outbound": {"to_plain": 1, "to_tls": 2},
+        },
+    }
+    assert totals(counters) == {"ended": 6, "refused": 3, "to_plain": 11, "to_tls": 22}
