@@ -141,11 +141,11 @@ def mixed_mesh(directory: Path, protocol: str) -> Iterator[MixedMesh]:
             for kind in Kind:
                 served = stack.enter_context(serving(app(f"{kind}-{api.name}")))
                 put(api, _service(f"db-{kind}", served.port, ()))
-                commands[f"db-{kind}-{api.name}"] = _command(kind, f"db-{kind}", api, xds, directory)
+                commands[f"db-{kind}-{api.name}"] = command_of(kind, f"db-{kind}", api, xds, directory)
         for kind in Kind:
             upstreams = [_upstream(pair, port) for pair, port in ports.items() if pair.caller is kind]
             put(federation.dc1, _service(f"web-{kind}", 9, upstreams))
-            commands[f"web-{kind}"] = _command(kind, f"web-{kind}", federation.dc1, grpc[0], directory)
+            commands[f"web-{kind}"] = command_of(kind, f"web-{kind}", federation.dc1, grpc[0], directory)
         for name, command in commands.items():
             stack.enter_context(process(command, directory / f"{name}.log"))
         yield MixedMesh(federation=federation, ports=ports)
@@ -175,7 +175,7 @@ def _upstream(pair: Pair, port: int) -> dict[str, Any]:
     return {"DestinationName": f"db-{pair.callee}", "Datacenter": pair.datacenter, "LocalBindPort": port}
 
 
-def _command(kind: Kind, service: str, api: Api, xds: int, directory: Path) -> list[str]:
+def command_of(kind: Kind, service: str, api: Api, xds: int, directory: Path) -> list[str]:
     """Return the command that starts a sidecar of this kind beside a service that is registered."""
     consul = consul_binary()
     assert consul
