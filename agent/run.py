@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import traceback
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Self
 
@@ -21,6 +23,7 @@ from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console, run_usage
 from agent.config.load import exit_code, read_settings
+from agent.config.options import LogLevel
 from agent.config.settings import Resolution, Settings
 from agent.consul.connect import consul_of
 from agent.consul.token import TokenSource
@@ -42,6 +45,7 @@ from agent.process.systemd import Notifier, inherited_descriptors, notifier, soc
 from agent.proxy.dataplane import DataPlane, LocalDataPlane
 
 SAYS = "run the sidecar of a service"
+CODE = Path(__file__).resolve().parents[1]  # a checkout, or the packages of an environment
 
 
 def main(console: Console, environ: MutableMapping[str, str]) -> int:
@@ -137,6 +141,8 @@ def assemble(
     who = settings.identity
     identity = "" if who is None else f"{who.value}={getattr(settings, who.value)}"
     _raise_file_limit(log)
+    if settings.landlock:
+        _keep_to_own_files(settings, environ, log)
     log.started(VERSION, os.getpid(), identity, str(settings.http_addr))
     return agent
 
@@ -179,6 +185,19 @@ def _load_deny_file(deny_file: DenyFile) -> None:
         deny_file.load()
     except DenyFileUnusable as error:
         raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
+
+
+def _keep_to_own_files(settings: Settings, environ: Mapping[str, str], journal: Journal) -> None:
+    """Have the kernel hold what files these settings need, before there is another thread or a caller."""
+    from agent.sandbox import landlock, rules  # noqa: PLC0415 - only where it is asked for
+
+    needed = rules.rules(settings, environ, (sys.prefix, sys.base_prefix, str(CODE)))
+    try:
+        version = landlock.restrict(needed)
+    except landlock.Unrestricted as error:
+        journal.write(LogLevel.INFO, "sandbox.unrestricted", detail=str(error))
+    else:
+        journal.write(LogLevel.INFO, "sandbox.restricted", landlock=version, files=str(needed))
 
 
 def _raise_file_limit(journal: Journal) -> None:

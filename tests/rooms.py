@@ -31,6 +31,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "policy": ("http1",),
     "net": ("relay",),
     "config": ("policy",),
+    "sandbox": ("config",),
     "consul": ("config",),
     "connections": ("relay", "http1", "policy"),
     "inbound": ("relay", "h2", "tunnel", "net", "http1", "policy", "connections"),
@@ -51,6 +52,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "cli": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
         *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "observe", "path"),
+        "sandbox",
     ),
     "deployment": ("config", "cli"),
 }

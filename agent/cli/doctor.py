@@ -47,6 +47,7 @@ from agent.net.bind import BindFailed, bind
 from agent.net.dial import DialFailed, dial
 from agent.net.own_listeners import OwnListeners
 from agent.relay.close import reset
+from agent.sandbox.report import shown
 from certs.contexts import build_contexts
 from upstreams.spec import LOOPBACK, Bind, LocalBind
 
@@ -119,6 +120,7 @@ async def examine(settings: Settings, clock: Clock) -> list[Finding]:
     """Return all findings, in the order of the checks."""
     findings = [ok("settings", "valid"), look_at_files(), *look_at_deny_file(settings)]
     running = await look_at_agent(settings, findings)
+    findings += look_at_sandbox(settings, running)
     token = TokenSource(settings.token, settings.token_file)
     try:
         consul = consul_of(settings, token)
@@ -177,6 +179,18 @@ def look_at_deny_file(settings: Settings) -> list[Finding]:
     except DenyFileUnusable as error:
         return [fail("deny file", str(error), "correct it: an agent does not start without it")]
     return [ok("deny file", str(settings.deny_file))]
+
+
+def look_at_sandbox(settings: Settings, running: Running) -> list[Finding]:
+    """Say what the running agent may do."""
+    if not running.document:
+        return []
+    try:
+        text, confined = shown(running.document["pid"], settings)
+    except OSError as error:
+        return [skip("sandbox", f"{error.filename}: {error.strerror}; root can read it")]
+    remedy = "run it by the unit sidecar@.service, which takes away what it does not need"
+    return [ok("sandbox", text) if confined else warn("sandbox", text, remedy)]
 
 
 async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:

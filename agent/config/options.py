@@ -172,6 +172,8 @@ OURS = (
            says="the most connections of one listener in their handshake; 0: no limit"),
     Option(name="workers", read=parsers.parse_workers, default=1, example="N",
            says="processes that serve connections; 1: this one; more: that many besides, for more cores"),
+    Option(name="landlock", read=parsers.parse_bool, default=False,
+           says="have the kernel keep the process to the files that these settings need (Landlock)"),
     Option(name="log_level", read=parsers.OneOf(LogLevel), default=LogLevel.INFO, example="LEVEL",
            says="debug, info, warn or error"),
     Option(name="log_format", read=parsers.OneOf(LogFormat), default=LogFormat.TEXT, example="FORMAT",

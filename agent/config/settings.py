@@ -115,6 +115,7 @@ class Settings:
     max_connections: int
     max_handshakes: int
     workers: int
+    landlock: bool
     log_level: LogLevel
     log_format: LogFormat
     narrow: tuple[Narrowing, ...] | None

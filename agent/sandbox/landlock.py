@@ -49,7 +49,7 @@ class Unrestricted(Exception):
 
 
 def interface() -> int:
-    """Return the version of the kernel's interface; 0 where there is none."""
+    """Return the version of the kernel's interface; 0 where it cannot be used."""
     return max(0, int(_libc().syscall(CREATE_RULESET, None, ctypes.c_size_t(0), VERSION)))
 
 
@@ -64,8 +64,8 @@ def restrict(rules: Rules) -> int:
     It holds for this thread and what it starts, so it has to be called before there is another.
     """
     version = interface()
-    if not version:
-        raise Unrestricted("this kernel has no Landlock")
+    if not version:  # ENOSYS, EOPNOTSUPP: not built, not switched on at boot; EPERM: a filter of system calls
+        raise Unrestricted(f"Landlock cannot be used: {os.strerror(ctypes.get_errno())}")
     handled = known(HANDLED, version)
     ruleset = _Ruleset(handled)
     descriptor = _call(CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(ctypes.sizeof(ruleset)), 0)

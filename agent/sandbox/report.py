@@ -3,9 +3,38 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
+
+from agent.config.settings import Settings
+from agent.sandbox.landlock import interface
+from agent.sandbox.rules import rules
 
 SECCOMP = {"0": "no filter of system calls", "1": "read and write only", "2": "a filter of system calls"}
+VARIABLE, TRUE = "SIDECAR_LANDLOCK", ("true", "1")
 SAME = "4294967295"  # an identity map that covers every user: no user namespace of its own
+
+
+def shown(pid: int, settings: Settings) -> tuple[str, bool]:
+    """Return what the agent of these settings may do, in words, and whether it is confined. Raises OSError.
+
+    The kernel shows no Landlock rules. Those said are what the settings ask for, with what the process found
+    in its environment, which has what a unit says.
+    """
+    process = Path(f"/proc/{pid}")
+    status = (process / "status").read_text()
+    said = confinement(status, (process / "uid_map").read_text())
+    environ = _environment((process / "environ").read_bytes())
+    asked_for = environ.get(VARIABLE, "") in TRUE if VARIABLE in environ else settings.landlock
+    version = interface() if asked_for else 0
+    held = f"Landlock {version}: {rules(settings, environ, (sys.prefix,))}" if version else "no Landlock"
+    return f"{said}; {held}", is_confined(status)
+
+
+def _environment(block: bytes) -> dict[str, str]:
+    """Return the variables of a block as /proc/PID/environ shows it; proc(5)."""
+    entries = (entry.partition("=") for entry in block.decode("utf-8", "replace").split("\0"))
+    return {name: value for name, _, value in entries if name}
 
 
 def confinement(status: str, uid_map: str) -> str:

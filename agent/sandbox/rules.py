@@ -36,7 +36,7 @@ class Rules:
 def rules(settings: Settings, environ: Mapping[str, str], programs: tuple[str, ...]) -> Rules:
     """Return the rules for these settings. `programs`: the prefixes of the program and of its Python."""
     named = [settings.token_file, settings.deny_file, settings.ca_file, settings.ca_path]
-    named += [settings.client_cert, settings.client_key]
+    named += [settings.client_cert, settings.client_key, settings.state_key_file]
     named += [Path(origin.place) for origin in settings.origins.values() if origin.rank is Rank.FILE]
     named += [Path(place) for name in CA_VARIABLES for place in _listed(environ, name)]
     readable = {Path(place) for place in (*SYSTEM, *programs)}
@@ -44,6 +44,7 @@ def rules(settings: Settings, environ: Mapping[str, str], programs: tuple[str, .
     for path in filter(None, named):
         readable |= {path.absolute().parent, path.resolve().parent}
     writable = {Path(place) for name in GIVEN_TO_WRITE for place in _listed(environ, name)}
+    writable |= {settings.state_dir} if settings.state_dir is not None else set()
     return Rules(readable=_outermost(readable), writable=_outermost(writable))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from agent.sandbox.landlock import interface
 from tests.systemd.boot import Machine, until
-from tests.systemd.mesh import UPSTREAM, Mesh, federation, workloads
+from tests.systemd.mesh import SIDECAR, UPSTREAM, Mesh, federation, workloads
 
 pytestmark = pytest.mark.root
 
@@ -90,3 +91,19 @@ def test_the_target_speaks_to_all_instances(mesh: Mesh) -> None:
 def becomes(machine: Machine, unit: str, state: str) -> None:
     """Wait until the unit is in this state."""
     until(lambda: machine.show(unit, "ActiveState") == state or None, f"{unit} {state}")
+
+
+def test_the_kernel_holds_it_to_its_files_and_doctor_says_which(mesh: Mesh) -> None:
+    if not interface():
+        pytest.skip("this kernel has no Landlock")
+    machine = mesh.machine
+    machine.start("sidecar@web")
+    held = "writes below /run/connect-sidecar/web, /var/lib/connect-sidecar/web"
+    restricted = [
+        line for line in machine.journal("sidecar@web").splitlines() if "sandbox.restricted" in line
+    ]
+    assert held in restricted[-1]
+    said = machine.run(SIDECAR, "doctor", "-config", SETTINGS, check=False)
+    (line,) = (line for line in said.splitlines() if line.startswith("ok    sandbox: "))
+    assert "no capabilities, no new privileges, a filter of system calls, a user namespace of its own" in line
+    assert held in line

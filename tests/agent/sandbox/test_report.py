@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
-from agent.sandbox.report import confinement, is_confined
+import pytest
+
+from agent.config.settings import resolve
+from agent.sandbox.landlock import interface
+from agent.sandbox.report import confinement, is_confined, shown
 
 UNIT = "Uid:\t61234\t61234\t61234\t61234\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
 BARE = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\nSeccomp:\t0\n"
@@ -12,13 +16,10 @@ OWN, SAME = "     61234      61234          1\n", "         0          0 4294967
 
 
 def test_it_says_what_the_kernel_shows() -> None:
-    assert confinement(UNIT, OWN) == (
-        "user 61234, no capabilities, no new privileges, a filter of system calls, a user namespace of its own"
-    )
-    assert confinement(BARE, SAME) == (
-        "user 0, 41 capabilities, may gain privileges by a program, no filter of system calls,"
-        " the machine's user namespace"
-    )
+    confined = ("user 61234", "no capabilities", "no new privileges", "a filter of system calls")
+    assert confinement(UNIT, OWN) == ", ".join((*confined, "a user namespace of its own"))
+    bare = ("user 0", "41 capabilities", "may gain privileges by a program", "no filter of system calls")
+    assert confinement(BARE, SAME) == ", ".join((*bare, "the machine's user namespace"))
 
 
 def test_confined_is_a_filter_and_no_new_privileges() -> None:
@@ -26,6 +27,19 @@ def test_confined_is_a_filter_and_no_new_privileges() -> None:
     assert not is_confined(BARE)
 
 
-def test_it_reads_this_process() -> None:
-    status, uid_map = (Path(f"/proc/self/{name}").read_text() for name in ("status", "uid_map"))
-    assert confinement(status, uid_map).startswith("user ")
+@pytest.mark.parametrize("landlock", [False, True])
+def test_it_reads_a_process_and_says_what_its_settings_ask_for(landlock: bool) -> None:
+    settings = resolve(
+        {"landlock": ("true",)} if landlock else {}, {}, None, identity_required=False
+    ).settings
+    assert settings is not None
+    text, _ = shown(os.getpid(), settings)
+    assert text.startswith(f"user {os.getuid()}, ")
+    assert ("reads below /bin, " in text) == (landlock and interface() > 0)
+
+
+def test_a_process_that_there_is_not() -> None:
+    settings = resolve({}, {}, None, identity_required=False).settings
+    assert settings is not None
+    with pytest.raises(FileNotFoundError):
+        shown(2**22 + 1, settings)
