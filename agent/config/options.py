@@ -88,6 +88,18 @@ class Option:
         """The name of the environment variable."""
         return self.environment or f"SIDECAR_{self.name.upper()}"
 
+    def printed(self, value: object) -> str:
+        """Return a value for a person to read; never a secret."""
+        if self.secret:
+            return "(set, not shown)"
+        if isinstance(value, tuple):
+            return ", ".join(map(str, value)) or "(none)"
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float):
+            return "never" if value == math.inf else f"{value:g}"
+        return str(value)
+
 
 ADMIN_ADDRESS = TcpAddress("127.0.0.1", 19000)  # where the admin endpoint is unless a setting says otherwise
 

@@ -10,7 +10,6 @@ The service definition ranks between file and default. It is known only once Con
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
@@ -137,7 +136,7 @@ class Settings:
         for option in OPTIONS:
             value = getattr(self, option.name)
             if value is not None:
-                rows.append((option.name, printed(option, value), self.origins[option.name]))
+                rows.append((option.name, option.printed(value), self.origins[option.name]))
         return rows
 
 
@@ -152,19 +151,6 @@ class Resolution:
     mistakes: tuple[Mistake, ...]
     notes: tuple[str, ...] = ()
     log_format: LogFormat = LogFormat.TEXT
-
-
-def printed(option: Option, value: object) -> str:
-    """Return a value for a person to read; never a secret."""
-    if option.secret:
-        return "(set, not shown)"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "(none)"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return "never" if value == math.inf else f"{value:g}"
-    return str(value)
 
 
 def resolve(

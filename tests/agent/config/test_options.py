@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.options import BY_NAME, CONFIG, OPTIONS
-from agent.config.settings import printed, resolve
+from agent.config.settings import resolve
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,7 +34,7 @@ def test_defaults_are_what_their_readers_read() -> None:
     for option in OPTIONS:
         if option.default is None or option.repeatable:
             continue
-        assert option.read(printed(option, option.default)) == option.default
+        assert option.read(option.printed(option.default)) == option.default
 
 
 def test_the_sample_file_names_every_setting() -> None:
