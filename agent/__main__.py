@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, command: Command, words: list[str], environ: MutableMapping[str, str]) -> int:
+    if environ.get("SIDECAR_UPGRADE_FD") and os.fork():
+        os._exit(0)  # the child is the service manager's, as a main process must be (agent.handover.upgrade)
     if command.apart:
         return _run_apart(name, command, words, environ)
     if name in ("run", "connect"):
@@ -76,7 +78,8 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
         from agent.process.sink import never_waiting  # noqa: PLC0415 - after OpenSSL; 13 MB
         from agent.run import main as run  # noqa: PLC0415 - `status` and others do without the agent's memory
 
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload; the settings are read after this
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)  # a reload, an upgrade: both come by a start too
         with never_waiting(environ.get("JOURNAL_STREAM", "")) as err:
             return run(replace(console, err=err.stream), environ)
     entry: Callable[[str, Console], int] = importlib.import_module(command.module).main

@@ -14,6 +14,7 @@ import math
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -32,6 +33,7 @@ from agent.control.self_registration import (
     leave_seconds,
 )
 from agent.handover.keep import StateKeeper
+from agent.handover.succession import Succession
 from agent.net.bind import BindFailed
 from agent.net.kept import KeptSockets
 from agent.observe.admin_listeners import AdminListeners
@@ -42,8 +44,9 @@ from agent.process.memory import give_back
 from agent.process.systemd import Notifier
 from agent.proxy.dataplane import outlasted
 
-# The unit has SIGUSR1 for a restart (RestartKillSignal=), where the next process takes the listeners over.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+# SIGUSR1 is a restart (RestartKillSignal=), where the next process takes the listeners over; SIGUSR2 is an
+# upgrade, and so is SIGHUP once another program is installed.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LOOK_SECONDS = 1.0  # the interval of readiness checks, for the log and the service manager
 MORE_SECONDS = 30.0  # by which each message extends the service manager's start timeout
 LAST_SECONDS = (
@@ -61,18 +64,20 @@ class Lifecycle:
     read: Callable[[], Resolution | None] = lambda: None  # the settings, anew
     kept: KeptSockets = field(default_factory=KeptSockets)
     state: StateKeeper | None = None  # what it leaves to the next run, and what it has of the last one
+    succession: Succession = field(default_factory=lambda: Succession(notifier=Notifier()))
     on_ready: Callable[[], None] = lambda: None
+    _admin: AdminListeners = field(init=False)
+    _serve_admin: Callable[[], None] = field(init=False)
+    _serving: trio.Nursery = field(init=False)  # until the drain begins
     _drain: trio.Event = field(default_factory=trio.Event)
     _hurry: trio.Event = field(default_factory=trio.Event)
     _why: str = ""
     _replaced: bool = False  # the next process of the service takes the listeners over
 
     async def run(self) -> ExitCode:
-        """Run to the end; return the exit code.
-
-        Raises Exit, within exception groups, if the agent cannot start.
-        """
-        agent, admin = self.agent, AdminListeners(self.agent, self.kept)
+        """Run to the end; return the exit code. Raises Exit, within groups, if the agent cannot start."""
+        agent = self.agent
+        self._admin = admin = AdminListeners(agent, self.kept)
         agent.began = trio.current_time()
         async with trio.open_nursery() as watches:
             kept = Kept(watches, agent.log)
@@ -81,7 +86,9 @@ class Lifecycle:
                 await admin.bind()
                 agent.data.reserve(agent.control.admin_at)  # before a worker receives our addresses
                 async with agent.data.running():
-                    admin.serve(kept, every_route(agent, self.drain, kept))
+                    self._serve_admin = partial(admin.serve, kept, every_route(agent, self.drain, kept))
+                    if self.succession.predecessor is None:  # which answers until we take over
+                        self._serve_admin()
                     agent.control.start(watches)
                     watches.start_soon(self._hear_signals)
                     kept.begin(Where.TASK, "watchdog", self.notifier.feed_watchdog)
@@ -122,6 +129,22 @@ class Lifecycle:
         finally:
             if phase is Phase.SERVING:
                 self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
+
+    def upgrade(self) -> None:
+        """Start the program that is installed now, and hand the service over to it."""
+        if refusal := self.succession.refusal(self.agent.control.phase):
+            self.agent.log.upgrade_failed(refusal)
+        else:
+            self._serving.start_soon(contained, self.agent.log, Where.TASK, "upgrade", self._upgrade)
+
+    async def _upgrade(self) -> None:
+        self.notifier.reloading()
+        self.agent.complaint = await self.succession.hand_over()
+        if self.succession.successor is None:
+            self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
+        else:
+            self._admin.leave()
+            self.drain("upgrade", replaced=True)
 
     def _refuse(self, mistakes: Sequence[str]) -> None:
         self.agent.complaint = f"the settings are wrong, and the old ones in force: {'; '.join(mistakes)}"
@@ -182,6 +205,7 @@ class Lifecycle:
             if registration.accepts_callers:
                 await control.snapshot.policy.first()
             await data.open()
+            await self.succession.take_over()
         except BindFailed as error:
             raise Exit(error.code, str(error)) from error
         return registration
@@ -196,6 +220,8 @@ class Lifecycle:
 
     def _now_ready(self, seconds: float) -> None:
         self.agent.control.phase = Phase.SERVING
+        if self.succession.predecessor is not None:
+            self._serve_admin()
         self.agent.log.ready(seconds)
         self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
         self.kept.forget_rest()
@@ -204,9 +230,9 @@ class Lifecycle:
     # --- serve ---
 
     async def _serve(self, registration: Registration) -> None:
-        """Serve until the drain begins."""
         own = self._presence(registration)
         async with trio.open_nursery() as serving:
+            self._serving = serving
             kept = Kept(serving, self.agent.log)
             kept.begin(Where.TASK, "data plane", self.agent.data.follow)
             kept.begin(Where.TASK, "memory", give_back, self.agent.data.live)
@@ -264,7 +290,9 @@ class Lifecycle:
     async def _hear_signals(self) -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async for number in signals:
-                if number == signal.SIGHUP:
+                if number == signal.SIGUSR2 or (number == signal.SIGHUP and self.succession.due):
+                    self.upgrade()
+                elif number == signal.SIGHUP:
                     self.reload()
                 else:
                     self.drain(signal.Signals(number).name, replaced=number == signal.SIGUSR1)
@@ -273,6 +301,10 @@ class Lifecycle:
 
     async def _end(self, registration: Registration) -> ExitCode:
         agent, seconds = self.agent, self.agent.control.settings.drain_seconds
+        if self.succession.successor is not None:
+            agent.log.draining(self._why, agent.data.live(), None)
+            agent.log.drained(await self.succession.finish(agent.data, self._hurry))
+            return ExitCode.CLEAN
         self.notifier.stopping(GOODBYE_SECONDS + self._leave_seconds() + seconds + END_SECONDS)
         if not self._replaced:
             async with trio.open_nursery() as leaving:
@@ -280,10 +312,12 @@ class Lifecycle:
                 await contained(agent.log, Where.TASK, "our presence in Consul", self._leave, registration)
                 leaving.cancel_scope.cancel()
         agent.log.draining(self._why, agent.data.live(), seconds)
+        await self.succession.limit(seconds)
         until = trio.current_time() + seconds
         await (self._outlast(seconds) if self._replaced else agent.data.close_public())
         cut = await agent.data.drain(max(0.0, until - trio.current_time()), self._hurry)
         agent.log.drained(cut)
+        await self.succession.outlive(max(0.0, until - trio.current_time()))
         return ExitCode.FAILED if cut else ExitCode.CLEAN
 
     async def _outlast(self, seconds: float) -> None:

@@ -32,8 +32,12 @@ from agent.control.plane import ControlPlane
 from agent.handover import memory
 from agent.handover.keep import StateKeeper
 from agent.handover.memory import Memory
+from agent.handover.predecessor import Predecessor, predecessor
 from agent.handover.resume import Resume
 from agent.handover.sealed_file import sealed_file
+from agent.handover.succession import Succession
+from agent.handover.upgrade import Upgrade
+from agent.handover.upgrade import spawner as new_program
 from agent.lifecycle import Lifecycle
 from agent.net.bind import address_of
 from agent.net.inherited import InheritedSockets
@@ -50,23 +54,52 @@ CODE = Path(__file__).resolve().parents[1]  # a checkout, or the packages of an 
 
 def main(console: Console, environ: MutableMapping[str, str]) -> int:
     """Run the agent; return the exit code. systemd's variables are removed from the environment."""
+    old = predecessor(environ)
     resolution = read_settings(console.words, console.environ)
     if resolution is None:
         console.say(run_usage("run", SAYS))
         return ExitCode.CLEAN
     manager = notifier(environ, os.getpid())
-    handed = Handed.of(inherited_descriptors(environ, os.getpid()), manager)
+    manager.muted = old is not None
+    descriptors = inherited_descriptors(environ, os.getpid()) if old is None else old.descriptors
+    handed = Handed.of(descriptors, manager)
     try:
         agent = assemble(_valid(resolution, console), console, now, environ, handed)
         state = _state(agent, handed)
     except Exit as error:
         Journal(console.err, now, form=resolution.log_format).exiting(error.code, error.message)
+        if old is not None:
+            trio.run(old.fail, error.message)
         return error.code
     for note in (*console.notes, *resolution.notes):
         agent.log.note(note)
     read = partial(read_settings, console.words, console.environ)
-    life = Lifecycle(agent=agent, notifier=manager, kept=handed.kept, state=state, read=read, on_ready=settle)
+    life = Lifecycle(
+        agent=agent,
+        notifier=manager,
+        kept=handed.kept,
+        state=state,
+        succession=_succession(agent, handed, manager, environ, old),
+        read=read,
+        on_ready=settle,
+    )
     return _live(life)
+
+
+def _succession(
+    agent: Agent,
+    handed: Handed,
+    manager: Notifier,
+    environ: MutableMapping[str, str],
+    old: Predecessor | None,
+) -> Succession:
+    upgrade = Upgrade(
+        notifier=manager,
+        spawn=new_program(environ, manager),
+        descriptors=handed.descriptors,
+        events=agent.log,
+    )
+    return Succession(notifier=manager, kept=handed.kept, upgrade=upgrade, predecessor=old)
 
 
 def _state(agent: Agent, handed: Handed) -> StateKeeper:
@@ -86,6 +119,11 @@ class Handed:
     inherited: InheritedSockets
     kept: KeptSockets
     memory: Memory
+
+    def descriptors(self) -> list[tuple[str, int]]:
+        """Return everything for the new program of an upgrade, by name."""
+        sockets = [*self.inherited.named(), *self.kept.all().items()]
+        return [*((name, sock.fileno()) for name, sock in sockets), *self.memory.descriptors()]
 
     @classmethod
     def of(cls, descriptors: Sequence[tuple[str, int]], manager: Notifier) -> Self:
@@ -221,6 +259,8 @@ def _live(life: Lifecycle) -> int:
         if exits and len(exits) == len(failures):
             worst = exits[0]
             life.agent.log.exiting(worst.code, worst.message)
+            if life.succession.predecessor is not None:
+                trio.run(life.succession.predecessor.fail, worst.message)
             return worst.code
         if not all(isinstance(failure, Exception) for failure in failures):
             raise

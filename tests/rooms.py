@@ -48,7 +48,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "page": ("relay", "observe"),
     "workers": ("proxy", "observe", "snapshot", "config", "policy", "net", "connections", "relay", "process"),
     "path": ("relay", "net", "policy", "outbound", "overview"),
-    "handover": ("net", "config", "policy", "intentions", "control", "workers"),
+    "handover": ("process", "net", "config", "policy", "intentions", "control", "proxy", "workers"),
     "cli": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
         *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "observe", "path"),

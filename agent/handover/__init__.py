@@ -1,6 +1,7 @@
-"""What one process of the service leaves to the next: the newest values, for an outage meanwhile.
+"""What one process of the service leaves to the next: the newest values, or in an upgrade the whole service.
 
 It holds a private key: in memory only, sealed, with the service manager; on disk only encrypted.
 
-    keep  memory  resume  sealed_file  state
+    keep  memory  predecessor  resume  sealed_file  state  succession
+    upgrade
 """

@@ -35,6 +35,10 @@ class Memory:
         """Whether there is a service manager to keep a state."""
         return self._store is not None
 
+    def descriptors(self) -> list[tuple[str, int]]:
+        """Return what is kept, by name."""
+        return list(self._kept.items())
+
     def states(self) -> list[bytes]:
         """Return the states that were handed over. Files that may still change are left out."""
         return [text for one in self._kept.values() if (text := _read(one)) is not None]

@@ -63,6 +63,10 @@ class InheritedSockets:
         self._all = tuple(_Named(name, sock) for name, sock in named)
         self._usable = tuple(one for one in self._all if _accepts(one.sock))
 
+    def named(self) -> list[tuple[str, socket.socket]]:
+        """Return every socket with its name."""
+        return [(one.name, one.sock) for one in self._all]
+
     @property
     def public(self) -> tuple[socket.socket, ...]:
         """The sockets of the public listener."""

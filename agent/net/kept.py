@@ -71,6 +71,12 @@ class KeptSockets:
         self._taken.add(bound.kept)
         self._store.store(bound.kept, bound.sock.fileno())
 
+    def store_again(self) -> None:
+        """Have every kept socket kept, which changes nothing where it is."""
+        if self._store is not None:
+            for name, sock in self._kept.items():
+                self._store.store(name, sock.fileno())
+
     def forget(self, bounds: Iterable[Bound]) -> None:
         """Have these sockets kept no more: their listener is not wanted."""
         for bound in bounds:

@@ -27,6 +27,8 @@ class AdminListeners:
     agent: Agent
     kept: KeptSockets
     _bound: list[Bound] = field(default_factory=list)
+    _serving: list[trio.CancelScope] = field(default_factory=list)
+    _left: bool = False  # another process answers
 
     async def bind(self) -> None:
         """Bind every address that can be had. Raises Exit where no retry helps."""
@@ -51,6 +53,12 @@ class AdminListeners:
                 Where.ADMIN, "an address of the admin endpoint", self._open_later, address, admin, kept
             )
 
+    def leave(self) -> None:
+        """Answer no more: another process does, on the same sockets."""
+        self._left = True
+        for scope in self._serving:
+            scope.cancel()
+
     def close(self) -> None:
         """Close the sockets; those that are kept wait for the service's next process."""
         for bound in self._bound:
@@ -68,7 +76,13 @@ class AdminListeners:
 
     def _serve_at(self, bound: Bound, admin: Admin, kept: Kept) -> None:
         self.agent.log.listening(bound.purpose, bound.address)
-        kept.begin(Where.ADMIN, "the admin endpoint", admin.serve, [bound.sock])
+        kept.begin(Where.ADMIN, "the admin endpoint", self._answer, admin, bound)
+
+    async def _answer(self, admin: Admin, bound: Bound) -> None:
+        if not self._left:
+            with trio.CancelScope() as scope:
+                self._serving.append(scope)
+                await admin.serve([bound.sock])
 
     async def _open_later(self, address: Address, admin: Admin, kept: Kept) -> None:
         """Try again, until the address is had."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TextIO
 
 from agent.base.clock import Clock
@@ -82,24 +81,24 @@ class Journal(WatchJournal):
         """The agent could serve, and lacks something now."""
         self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
 
-    def state_resumed(self, values: str, at: datetime) -> None:
-        """Consul does not answer: these values are of the last run, confirmed `at` (docs/failures.md)."""
-        self.write(LogLevel.WARN, "state.resumed", values=values, at=at.isoformat(timespec="seconds"))
+    def upgrade_begun(self) -> None:
+        """Another program is started, which is to take the service over."""
+        self.write(LogLevel.INFO, "upgrade.begun")
 
-    def state_confirmed(self) -> None:
-        """Consul has answered for every value that was of the last run."""
-        self.write(LogLevel.INFO, "state.confirmed")
+    def upgrade_failed(self, detail: str) -> None:
+        """That program cannot serve; this one goes on."""
+        self.write(LogLevel.ERROR, "upgrade.failed", detail=detail)
 
-    def state_unusable(self, reason: str, detail: str) -> None:
-        """The state of the last run is not used."""
-        self.write(LogLevel.WARN, "state.unusable", reason=reason, detail=detail)
+    def upgraded(self, pid: int) -> None:
+        """Process `pid` has taken the service over; the connections that are left here end in time."""
+        self.write(LogLevel.INFO, "upgraded", by=pid)
 
     def leaving(self, why: str, seconds: float) -> None:
         """Consul sends no more callers to the agent, which accepts them for another `seconds`."""
         self.write(LogLevel.INFO, "leaving", why=why, seconds=seconds)
 
-    def draining(self, why: str, live: int, seconds: float) -> None:
-        """The agent accepts no more callers; live connections have `seconds` to end."""
+    def draining(self, why: str, live: int, seconds: float | None) -> None:
+        """The agent accepts no more callers; live connections have `seconds` to end, None for ever."""
         self.write(LogLevel.INFO, "draining", why=why, live=live, seconds=seconds)
 
     def drained(self, cut: int) -> None:

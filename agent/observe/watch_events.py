@@ -195,6 +195,18 @@ class WatchJournal(Log):
         """A change of policy has closed connections; each of them has a line of its own."""
         self.write(LogLevel.INFO, "rejudged", closed=closed)
 
+    def state_resumed(self, values: str, at: datetime) -> None:
+        """Consul does not answer: these values are of the last run, confirmed `at` (docs/failures.md)."""
+        self.write(LogLevel.WARN, "state.resumed", values=values, at=at.isoformat(timespec="seconds"))
+
+    def state_confirmed(self) -> None:
+        """Consul has answered for every value that was of the last run."""
+        self.write(LogLevel.INFO, "state.confirmed")
+
+    def state_unusable(self, reason: str, detail: str) -> None:
+        """The state of the last run is not used."""
+        self.write(LogLevel.WARN, "state.unusable", reason=reason, detail=detail)
+
     # --- upstreams (agent.outbound.upstream_state.TargetEvents) ---
 
     def target_changed(self, upstream: Upstream, before: Destination, after: Destination, /) -> None:

@@ -34,13 +34,14 @@ class Notifier:
         self._address = "\0" + address[1:] if address and address.startswith("@") else address
         self.watchdog_seconds = watchdog_seconds
         self.complaint = ""
+        self.muted = False  # another process is the service's main process, and speaks for it
 
     def send(self, *lines: str) -> None:
         """Send assignments such as `READY=1`. A failure is noted in `complaint`, not raised."""
         self._send(lines)
 
     def _send(self, lines: Sequence[str], descriptors: Sequence[int] = ()) -> None:
-        if not self._address:
+        if not self._address or self.muted:
             return
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
         try:
@@ -57,6 +58,16 @@ class Notifier:
     def listening(self) -> bool:
         """Whether there is a service manager to send messages to."""
         return bool(self._address)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables from which another process of the service makes the same."""
+        found = {}
+        if self._address:
+            found["NOTIFY_SOCKET"] = self._address.replace("\0", "@", 1)
+        if self.watchdog_seconds is not None:
+            found["WATCHDOG_USEC"] = str(int(self.watchdog_seconds * 1e6))
+        return found
 
     def store(self, name: str, descriptor: int, /) -> None:
         """Have the manager keep a duplicate of a descriptor while the service restarts.

@@ -64,7 +64,7 @@ def main(words: Sequence[str], err: TextIO) -> int:
     if len(words) != 1 or not words[0].isdigit():
         err.write("sidecar: `worker` is started by an agent with `workers`, not by hand\n")
         return ExitCode.USAGE
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(int(words[0]), False)
     channel = Channel(socket.socket(fileno=int(words[0])))

@@ -27,7 +27,8 @@ from tests.systemd.mesh import (
 pytestmark = pytest.mark.root
 
 TIMES = int(os.environ.get("RESTARTS", "2"))  # noqa: TID251 - a longer run is asked for by hand
-RATE = 200
+RATE = int(os.environ.get("RATE", "50"))  # noqa: TID251 - likewise; callers a second
+STREAMS = 20
 ACROSS = UPSTREAM.removeprefix("http")
 
 
@@ -42,6 +43,7 @@ def mesh(machine: Machine) -> Mesh:
     install(machine, "load-public", f"tcp://{WAN_HOST}:{PUBLIC_PORT}", str(RATE))
     install(machine, "load-upstream", f"tcp{ACROSS}", str(RATE))
     install(machine, "load-across", UPSTREAM, str(RATE // 4))
+    install(machine, "load-streams", f"stream{ACROSS}", str(STREAMS))
     return made
 
 
@@ -81,3 +83,56 @@ def test_no_kill_refuses_a_caller(mesh: Mesh, instance: str) -> None:
 
     reports = under_load(mesh, kill)
     assert [reports[name]["failures"] for name in ("load-public", "load-upstream")] == [[], []]
+
+
+@pytest.mark.parametrize("instance", ["db", "web"])
+@pytest.mark.parametrize("act", ["reload", "upgrade"])
+def test_no_reload_and_no_upgrade_refuses_a_caller_or_resets_a_stream(
+    mesh: Mesh, instance: str, act: str
+) -> None:
+    start_load(mesh.machine, "load-streams")
+
+    def change() -> None:
+        for _ in range(TIMES):
+            if act == "reload":
+                mesh.machine.systemctl("reload", f"sidecar@{instance}")
+            else:
+                upgraded(mesh, instance)
+
+    reports = under_load(mesh, change)
+    streams = load(mesh.machine, "load-streams")
+    assert [report["failures"] for report in reports.values()] == [[], [], []]
+    assert (streams["calls"], streams["failed"]) == (STREAMS, 0)
+
+
+def upgraded(mesh: Mesh, instance: str) -> None:
+    """Upgrade a sidecar, and wait until the new program is its main process and serves."""
+    unit, before = f"sidecar@{instance}", mesh.pid(instance)
+    mesh.machine.systemctl("kill", "--signal=USR2", "--kill-who=main", unit)
+    until(lambda: mesh.pid(instance) not in (0, before) or None, "another main process")
+    until(lambda: mesh.machine.show(unit, "StatusText").startswith("serving") or None, "it serves")
+
+
+def test_an_upgrade_that_cannot_serve_leaves_the_old_program_and_says_why(mesh: Mesh) -> None:
+    machine, before, path = mesh.machine, mesh.pid("web"), "/etc/connect-sidecar/web.toml"
+    settings = machine.outside(path).read_text()
+    machine.write(path, f"{settings}drain_secs = 3\n")
+    machine.systemctl("kill", "--signal=USR2", "--kill-who=main", "sidecar@web")
+    until(lambda: "drain_secs" in machine.show("sidecar@web", "StatusText") or None, "the reason in STATUS")
+    assert (mesh.pid("web"), mesh.get(UPSTREAM)) == (before, "hello from db\n")
+    machine.write(path, settings)
+    upgraded(mesh, "web")
+    assert "drain_secs" not in machine.show("sidecar@web", "StatusText")
+
+
+def test_a_stop_ends_what_is_left_of_the_old_program_in_its_time(mesh: Mesh) -> None:
+    machine = mesh.machine
+    start_load(machine, "load-streams")
+    old = mesh.pid("db")
+    upgraded(mesh, "db")
+    assert machine.run("ps", "-o", "pid=", "-p", str(old)).strip() == str(old)
+    machine.systemctl("stop", "sidecar@db")
+    assert "drained cut=20" in machine.journal("sidecar@db")
+    assert machine.show("sidecar@db", "ActiveState") == "inactive"
+    machine.start("sidecar@db")
+    load(machine, "load-streams")
