@@ -85,6 +85,15 @@ class TrustBundle:
         """Return whether a root announces leaves signed by that key (colon hex)."""
         return any(root.signing_key_id == key_id for root in self.roots)
 
+    @property
+    def signs_itself(self) -> bool:
+        """Whether the active root's own key signs leaves here, as in the primary datacenter."""
+        try:
+            key = self.active.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        except (x509.ExtensionNotFound, ValueError):
+            return False
+        return self.active.signing_key_id.replace(":", "") == key.value.digest.hex()
+
     def same_trust(self, other: TrustBundle) -> bool:
         """Return whether both have the same roots and trust domain: Consul's index moves without a change."""
         return self.trust_domain == other.trust_domain and self.fingerprints == other.fingerprints

@@ -14,7 +14,7 @@ import trio
 from agent.base.clock import Clock
 from agent.base.exits import ExitCode
 from agent.base.watch_status import WatchStatus
-from agent.cli.findings import Finding, State, fail, ok, warn
+from agent.cli.findings import Finding, State, fail, ok, skip, warn
 from agent.config.collisions import CHECK
 from agent.config.effective import from_settings, listening_at, overridden, servable
 from agent.config.parsers import ConsulAddress
@@ -29,7 +29,9 @@ from agent.control.clock_skew import ClockSkew
 from agent.control.own_addresses import look_up
 from agent.control.watches import read_intentions, read_leaf, read_roots
 from agent.intentions.default_policy import unnamed_caller, with_default
+from agent.intentions.replica import Replica, ReplicaReason
 from agent.policy.http_mode import HttpMode
+from agent.policy.intentions import Intentions
 from certs.contexts import build_contexts, rehearse
 from certs.credentials import Credentials, CredentialsRejected, prove
 
@@ -257,7 +259,41 @@ async def look_at_intentions(case: Examination, registration: Registration) -> b
         return case.note(
             warn("intentions", f"{found}; some have permissions, protocol is {registration.protocol}", remedy)
         )
-    return case.note(ok("intentions", found))
+    case.note(ok("intentions", found))
+    return case.note(await _replica(case, registration, intentions))
+
+
+async def _replica(case: Examination, registration: Registration, intentions: Intentions) -> Finding:
+    """Compare what our datacenter says with the primary."""
+    credentials = case.credentials
+    if credentials is None:
+        return skip("replica", "not compared with the primary without credentials")
+    own = registration.datacenter or case.datacenter
+    replica = Replica(
+        consul=case.consul,
+        service=registration.service,
+        datacenter=lambda: own,
+        listed=lambda: intentions,
+        bundle=lambda: credentials.bundle,
+        primary=case.settings.primary_datacenter or "",
+    )
+    await replica.compare()
+    reasons = {part.reason: part for part in replica.parts.values()}
+    for reason, remedy in _REPLICA_REMEDIES.items():
+        if reason in reasons:
+            return warn("replica", f"{reason}: {reasons[reason].detail}", remedy)
+    if ReplicaReason.PRIMARY in reasons:
+        return ok("replica", f"none: {own} is the primary datacenter")
+    if ReplicaReason.PRIMARY_UNKNOWN in reasons:
+        return skip("replica", "no datacenter shows that it is the primary: set primary_datacenter")
+    return ok("replica", f"intentions and roots are those of the primary {replica.primary}")
+
+
+_REPLICA_REMEDIES = {
+    ReplicaReason.UNREACHABLE: "mend the way to the primary: what it denies meanwhile is still admitted here",
+    ReplicaReason.BEHIND: "ask again; if it stays so, look at replication here and at its token",
+    ReplicaReason.REFUSED: "give a token that the primary knows, with read on this service's intentions",
+}
 
 
 def _days(until: datetime, case: Examination) -> float:

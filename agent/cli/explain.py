@@ -19,7 +19,7 @@ from agent.config.load import RUN_FLAGS, exit_code, read_settings
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, Option
 from agent.config.parsers import parse_bool, parse_text
 from agent.config.settings import Settings
-from agent.consul.api import Answer, RawList
+from agent.consul.api import Answer, Consul, RawList
 from agent.consul.connect import consul_of
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.http import Client, Request, RequestFailed
@@ -29,8 +29,11 @@ from agent.control.bootstrap import token_remedy
 from agent.control.deny_file import DenyFile, DenyFileUnusable
 from agent.control.watches import read_intentions
 from agent.intentions.default_policy import unnamed_caller, with_default
+from agent.intentions.replica import Replica, ReplicaReason
 from agent.policy.authorize import Policy
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
+from agent.policy.intentions import Intentions
+from certs.bundle import BundleRejected, parse_roots
 
 ALLOWED, DENIED = 0, 1
 _CODES = {
@@ -119,7 +122,8 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
         deny_file.load()
         own = (await consul.datacenters())[0]
         destination, _, datacenter = inquiry.destination.partition("@")
-        trust_domain = str((await consul.roots()).value.get("TrustDomain", ""))
+        roots = (await consul.roots()).value
+        trust_domain = str(roots.get("TrustDomain", ""))
         question = question_of(inquiry, trust_domain, own)
         answer = await consul.intentions(destination, datacenter=datacenter if datacenter != own else None)
         listed = await read_intentions(destination, answer).run()
@@ -129,6 +133,7 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
             audit=settings.audit,
             datacenter=datacenter or own,
         )
+        primary = await _beside_primary(consul, settings, listed, roots, datacenter or own)
     except DenyFileUnusable as error:
         raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
     except AnswerRejected as error:
@@ -144,7 +149,7 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     evidence = Evidence(
         policy=policy,
         default_origin=_default_origin(answer, settings),
-        replica=_replica(answer, settings),
+        replica="; ".join(filter(None, (_replica(answer, settings), primary))),
         deny_list=deny_file.list,
         deny_origin=str(settings.deny_file or ""),
     )
@@ -156,6 +161,35 @@ def _default_origin(answer: Answer[RawList | None], settings: Settings) -> str:
     if not answer.default_policy:
         return f"for {settings.http_addr} tells none (before 1.9): what is unknown is denied"
     return f"X-Consul-Default-Acl-Policy of {settings.http_addr}"
+
+
+async def _beside_primary(
+    consul: Consul, settings: Settings, listed: Intentions, roots: Mapping[str, object], datacenter: str
+) -> str:
+    """Return whether the primary datacenter says the same; empty where that cannot be asked for."""
+    try:
+        bundle = parse_roots(roots)
+    except BundleRejected:
+        return ""
+    replica = Replica(
+        consul=consul,
+        service=listed.destination,
+        datacenter=lambda: datacenter,
+        listed=lambda: listed,
+        bundle=lambda: bundle,
+        primary=settings.primary_datacenter or "",
+    )
+    await replica.compare()
+    part = replica.parts["intentions"]
+    match part.reason:
+        case ReplicaReason.CURRENT:
+            return f"the primary {replica.primary} says the same"
+        case ReplicaReason.BEHIND:
+            return f"behind the primary: {part.detail}"
+        case ReplicaReason.UNREACHABLE | ReplicaReason.REFUSED:
+            return f"not compared with the primary, {part.reason}: {part.detail}"
+        case _:
+            return ""
 
 
 def _replica(answer: Answer[RawList | None], settings: Settings) -> str:

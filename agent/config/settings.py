@@ -120,6 +120,8 @@ class Settings:
     narrow: tuple[Narrowing, ...] | None
     deny_file: Path | None
     intentions_max_age: float  # infinite: never too old
+    primary_datacenter: str | None
+    replica_warn: float  # infinite: never
     judge_outbound: bool
     audit: bool
     strict: bool
@@ -142,10 +144,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """The settings, or the mistakes that prevent them. Notes deserve a warning only.
-
-    `log_format`: as far as it could be read, for the line about the mistakes.
-    """
+    """The settings, or the mistakes that prevent them; notes warn; `log_format` as far as it was read."""
 
     settings: Settings | None
     mistakes: tuple[Mistake, ...]

@@ -137,6 +137,10 @@ class Consul:
         """Return the trust bundle (/v1/agent/connect/ca/roots)."""
         return await self.get("/v1/agent/connect/ca/roots", at, Json)
 
+    async def roots_of(self, datacenter: str) -> Answer[Json]:
+        """Return the roots as a datacenter's servers have them, not from the agent's cache."""
+        return await self.get("/v1/connect/ca/roots", IMMEDIATE, Json, _dc(datacenter))
+
     async def leaf(
         self, service: str, at: Blocking = IMMEDIATE, *, reissue: bool = False
     ) -> Answer[LeafAnswer]:

@@ -36,8 +36,10 @@ from agent.control.own_addresses import known_now, look_up
 from agent.control.self_registration import Deregistration
 from agent.control.watches import intentions_watch, registration_watch, source_intentions_watch
 from agent.intentions.keeper import IntentionEvents, IntentionsKeeper
+from agent.intentions.replica import Replica, ReplicaEvents
 from agent.policy.source_intentions import SourceIntentions
 from agent.snapshot import Snapshot
+from certs.bundle import TrustBundle
 
 # of watches in /status
 _ORDER = ("registration", "roots", "leaf", "intentions", "default policy", "outgoing")
@@ -51,7 +53,7 @@ _RANKS = {
 }
 
 
-class ControlEvents(CredentialsEvents, IntentionEvents, WatchEvents, Protocol):
+class ControlEvents(CredentialsEvents, IntentionEvents, ReplicaEvents, WatchEvents, Protocol):
     """The events of the control plane; must not block."""
 
     def registration_changed(self, proxy_id: str, problems: Sequence[str]) -> None: ...
@@ -94,6 +96,7 @@ class ControlPlane:
         self.watches: dict[str, Watch[Any, Any]] = {}  # of our own service, by name, in order of their start
         self.credentials: CredentialsKeeper | None = None  # once our service is known
         self.budget = Budget(settings.consul_connections)
+        self.replica: Replica | None = None  # once our service is known
         self.endpoints = EndpointWatches(
             consul,
             snapshot=self.snapshot,
@@ -113,10 +116,14 @@ class ControlPlane:
         self._events = events
         self._nursery: trio.Nursery
         self._kept: Kept
-        consul.on_date = self.skew.take
-        consul.turn = partial(self.budget.turn, Urgency.OWN)
-        token.on_change = self.token_changed
-        token.on_complaint = events.token_complaint
+        self._listen(events)
+
+    def _listen(self, events: ControlEvents) -> None:
+        """Have the client and the token tell us what they learn."""
+        self.consul.on_date = self.skew.take
+        self.consul.turn = partial(self.budget.turn, Urgency.OWN)
+        self.token.on_change = self.token_changed
+        self.token.on_complaint = events.token_complaint
 
     def attach(self, nursery: trio.Nursery) -> None:
         """Run the watches in `nursery` from now on."""
@@ -150,8 +157,28 @@ class ControlPlane:
         """Start the watches of our own service."""
         self.watch_credentials(registration)
         self._kept.begin(Where.TASK, "source intentions", self.watch_source_intentions)
+        self.replica = self._replica_of(registration.service)
+        self._kept.begin(Where.TASK, "age of the replica", self.replica.follow, self.snapshot.credentials)
         if self.settings.identity is not IdentityKind.SERVICE:
             self.watch_registration(registration.proxy_id)
+
+    def _replica_of(self, service: str) -> Replica:
+        return Replica(
+            consul=self.consul,
+            service=service,
+            datacenter=self.snapshot.own_datacenter,
+            listed=lambda: self.intentions.listed,
+            bundle=self._bundle,
+            events=self._events,
+            rng=self.rng,
+            primary=self.settings.primary_datacenter or "",
+            warn_seconds=self.settings.replica_warn,
+        )
+
+    def _bundle(self) -> TrustBundle:
+        contexts = self.snapshot.credentials.value
+        assert contexts is not None  # the replica is compared from the first credentials on
+        return contexts.credentials.bundle
 
     def statuses(self) -> Iterator[WatchStatus]:
         """Yield the state of every watch."""

@@ -2,5 +2,5 @@
 
 It is the only writer of the policy in the snapshot.
 
-    default_policy  keeper
+    default_policy  keeper  replica
 """

@@ -54,7 +54,7 @@ class IntentionsKeeper:
         self.default: DefaultPolicy | None = None  # once Consul's header leaves the default open
         self._status: WatchStatus | None = None  # of the watch, once there is one
         self.resumed: Intentions | None = None  # of the last run, until Consul answers
-        self._listed: Intentions | None = None  # the newest list as Consul answered it
+        self.listed: Intentions | None = None  # the newest list as Consul answered it
         self._consul = consul
         self._snapshot = snapshot
         self._events = events
@@ -72,7 +72,7 @@ class IntentionsKeeper:
 
     def take(self, intentions: Intentions) -> None:
         """Take the newest list."""
-        self._listed = intentions
+        self.listed = intentions
         if intentions.default_unknown:
             self._learn_default(intentions.destination)
         self.publish()
@@ -120,7 +120,7 @@ class IntentionsKeeper:
 
     def _intentions(self) -> Intentions | None:
         """Return the newest list with the default; that of the last run, or None, while a part is unknown."""
-        listed, default, status = self._listed, self.default, self._status
+        listed, default, status = self.listed, self.default, self._status
         if listed is None or status is None:
             return self.resumed
         if not listed.default_unknown or default is None:

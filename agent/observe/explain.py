@@ -54,4 +54,6 @@ def _replica(agent: Agent, policy: Policy) -> str:
     if status is None or status.age is None:
         return said
     failing = f", failing since: {status.failing}" if status.failing is not None else ""
-    return f"{said}, confirmed {status.age:.1f} s ago{failing}"
+    replica = agent.control.replica
+    primary = "" if replica is None else replica.describe("intentions")
+    return "; ".join(filter(None, (f"{said}, confirmed {status.age:.1f} s ago{failing}", primary)))

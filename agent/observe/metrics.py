@@ -14,6 +14,7 @@ import trio
 from agent import VERSION
 from agent.base.prometheus import Family, counter, gauge
 from agent.control import credentials_report
+from agent.intentions.replica import Replica
 from agent.observe.agent import Agent
 from agent.observe.readiness import missing
 from agent.proxy.report import resident_bytes
@@ -57,6 +58,7 @@ def _process(agent: Agent) -> Iterator[Family]:
     policy = control.snapshot.policy.value
     too_old = gauge("sidecar_intentions_too_old", "1 if intentions are older than intentions_max_age.")
     yield too_old.add(policy is not None and control.intentions.freshness.too_old_since() is not None)
+    yield from _replica(control.replica)
     unsupported = gauge("sidecar_intentions_unsupported", "Intentions not understood, which therefore deny.")
     yield unsupported.add(0 if policy is None else len(policy.intentions.unsupported))
     unknown = gauge(
@@ -76,6 +78,17 @@ def _process(agent: Agent) -> Iterator[Family]:
     yield counter("sidecar_log_lines_lost_total", "Log lines lost: stderr was slow or closed.").add(
         agent.log.lost
     )
+
+
+def _replica(replica: Replica | None) -> Iterator[Family]:
+    age = gauge("sidecar_replica_age_seconds", "Seconds since the primary said what our datacenter says.")
+    old = gauge("sidecar_replica_old", "1 if that is over replica_warn.")
+    if replica is not None:
+        for name, part in replica.parts.items():
+            if part.age is not None:
+                age.add(part.age, of=name)
+                old.add(part.age > replica.warn_seconds, of=name)
+    yield from (age, old)
 
 
 def _watches(agent: Agent) -> Iterator[Family]:

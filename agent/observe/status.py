@@ -50,6 +50,7 @@ async def document(agent: Agent) -> Row:
         "outgoing": _outgoing(agent),
         "policy": _policy(agent),
         "consul": _consul(agent),
+        "replica": _replica(agent),
         "watches": [_watch(status) for status in agent.control.statuses()],
         "public": report.public,
         "upstreams": report.upstreams,
@@ -139,6 +140,18 @@ def _consul(agent: Agent) -> Row:
     }
 
 
+def _replica(agent: Agent) -> Row | None:
+    """Return how old our datacenter's replica is; None until our service is known."""
+    replica = agent.control.replica
+    if replica is None:
+        return None
+    rows: Row = {"primary": replica.primary or None}
+    for name, part in replica.parts.items():
+        age = None if part.age is None else round(part.age, 1)
+        rows[name] = {"state": part.reason.value, "confirmed_seconds_ago": age, "detail": part.detail}
+    return rows
+
+
 def _policy(agent: Agent) -> Row:
     """Return the settings that decide about callers beside intentions."""
     settings = agent.control.settings
@@ -166,6 +179,7 @@ def _complaints(agent: Agent) -> list[str]:
         deny_file,
         agent.control.token.complaint,
         *agent.complaints,
+        *(() if agent.control.replica is None else agent.control.replica.complaints),
         agent.log.problem,
         *agent.data.warnings(),
     )

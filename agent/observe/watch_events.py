@@ -133,6 +133,14 @@ class WatchJournal(Log):
         """Consul has not confirmed the intentions for `intentions_max_age`: all callers are refused."""
         self.write(LogLevel.ERROR, "intentions.too_old", since=since.isoformat())
 
+    def replica_old(self, of: str, detail: str) -> None:
+        """The primary datacenter has not said for `replica_warn` what our datacenter says."""
+        self.write(LogLevel.WARN, "replica.old", of=of, detail=detail)
+
+    def replica_current(self, of: str) -> None:
+        """The primary datacenter says the same as ours again."""
+        self.write(LogLevel.INFO, "replica.current", of=of)
+
     def intentions_current(self) -> None:
         """Consul has confirmed the intentions again."""
         self.write(LogLevel.INFO, "intentions.current")

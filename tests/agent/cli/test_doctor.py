@@ -194,7 +194,15 @@ async def test_the_whole_walk(nursery: trio.Nursery) -> None:
         "consul connections",
         "registration",
     ]
-    assert [one.subject for one in told] == [*subjects, "roots", "leaf", "intentions", "public", "app"]
+    assert [one.subject for one in told] == [
+        *subjects,
+        "roots",
+        "leaf",
+        "intentions",
+        "replica",
+        "public",
+        "app",
+    ]
     away = await examine(settings(http_addr=unused(), **flags), wall)
     assert states(away)[-3:] == [State.FAIL, State.SKIP, State.SKIP]
     app.sock.close()
