@@ -48,8 +48,9 @@ def main(_name: str, console: Console) -> int:
     try:
         files = read(named or running_program())
         if "install" in given:
+            directory = _directory(words)
             _check_program(named or running_program(), asked_for=bool(named))
-            install(console, files, _directory(words), force="force" in given)
+            install(console, files, directory, force="force" in given)
         elif words:
             console.out.write("".join(_one(files, word) for word in words))
         else:

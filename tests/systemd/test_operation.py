@@ -74,12 +74,14 @@ def test_the_target_speaks_to_all_instances(mesh: Mesh) -> None:
         machine.start(f"sidecar@{name}")
     before = {name: mesh.pid(name) for name in ("web", "db")}
     machine.systemctl("enable", "--runtime", "sidecar@web", "sidecar@db")
-    machine.write(SETTINGS, f'{machine.outside(SETTINGS).read_text()}upstream = ["db@dc2:9193"]\n')
+    settings = machine.outside(SETTINGS).read_text()
+    machine.write(SETTINGS, f'{settings}upstream = ["db@dc2:9193"]\n')
     machine.systemctl("start", "sidecar.target")
     machine.systemctl("reload", "sidecar.target")
     open_port = "</dev/tcp/127.0.0.1/9193 && echo open"
     until(lambda: machine.run("bash", "-c", open_port, check=False) or None, "the new upstream")
     assert {name: mesh.pid(name) for name in ("web", "db")} == before
+    machine.write(SETTINGS, settings)
     machine.systemctl("restart", "sidecar.target")
     assert all(mesh.pid(name) not in (0, before[name]) for name in ("web", "db"))
     for verb, state in (("stop", "inactive"), ("start", "active")):
