@@ -188,7 +188,7 @@ def rejudge(
                 expiries.append(_expiry(peer, grace))
         else:
             connection.close(*objection)
-            closed += 1
+            closed += connection.handling is not Handling.TUNNEL
     return Rejudged(closed=closed, next_expiry=min(expiries, default=None), failures=tuple(failures))
 
 

@@ -22,6 +22,7 @@ from agent.h2.frames import (
     PADDED,
     PREFACE,
     PRIORITY,
+    RECORD_FRAME,
     Kind,
     frame,
     goaway,
@@ -107,14 +108,14 @@ class H2Connection(ConnectionState):
         stream.send_window -= size
         self.send_window -= size
         out, number = self.out, stream.id
-        if size <= MAX_FRAME:
+        if size <= RECORD_FRAME:
             out.append(HEAD.pack(size >> 8, size & 0xFF, 0, 0, number))
             out.append(data)
             self.queued += HEAD_SIZE + size
             return
         view = memoryview(data)
-        for at in range(0, size, MAX_FRAME):
-            piece = view[at : at + MAX_FRAME]
+        for at in range(0, size, RECORD_FRAME):
+            piece = view[at : at + RECORD_FRAME]
             length = len(piece)
             out.append(HEAD.pack(length >> 8, length & 0xFF, 0, 0, number))
             out.append(piece)

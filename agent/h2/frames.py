@@ -8,6 +8,7 @@ from enum import IntEnum
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 §3.4
 HEAD_SIZE = 9
 MAX_FRAME = 16384  # octets of payload: the least that SETTINGS_MAX_FRAME_SIZE may be, and ours
+RECORD_FRAME = MAX_FRAME - HEAD_SIZE  # a DATA frame that fills one TLS record, with its head
 LARGEST_FRAME = 2**24 - 1
 LARGEST_WINDOW = 2**31 - 1
 DEFAULT_WINDOW = 65535

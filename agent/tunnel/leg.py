@@ -16,6 +16,7 @@ from typing import Protocol
 
 from agent.h2.connection import H2Connection
 from agent.h2.faults import ErrorCode
+from agent.h2.frames import RECORD_FRAME
 from agent.h2.header_blocks import Fields
 from agent.h2.stream import Stream
 from agent.relay.pump import explain_system
@@ -23,7 +24,8 @@ from agent.relay.relay import Relay, Watching
 from agent.relay.splice import NONE, READ, WRITE, Ending, Progress, Transfer
 from agent.tunnel.refusal import reason_of
 
-QUANTUM = 64 * 1024  # bytes read from a socket at once: four records, and then another stream has its turn
+QUANTUM = 4 * RECORD_FRAME  # bytes read from a socket at once
+BURSTS = 4  # times that a socket is read before another stream has its turn
 _MOST_CHUNKS = 512  # of one write, below IOV_MAX
 
 
@@ -144,7 +146,9 @@ class Leg:
     def on_socket(self, events: int) -> None:
         """Handle `events` of the socket."""
         if events == READ:
-            self.pull()
+            for _ in range(BURSTS):
+                if self.pull() < QUANTUM:
+                    break
             if not (self._paused or self._plain_ended):
                 return
         else:
@@ -157,22 +161,22 @@ class Leg:
                     self._hung_up()
         self._settle()
 
-    def pull(self) -> None:
-        """Read once and send; if the tunnel takes nothing now, pause."""
+    def pull(self) -> int:
+        """Read once and send; return how many bytes. If the tunnel takes nothing now, pause."""
         tunnel, stream = self._tunnel, self.stream
         room = 0 if tunnel.congested else tunnel.h2.room(stream)
         if not room:
             self._paused = True
             if not stream.starved:
                 tunnel.waiting.append(self)
-            return
+            return 0
         try:
             data = self.sock.recv(min(room, QUANTUM))
         except BlockingIOError:
-            return
+            return 0
         except OSError as error:
             self._end_both(ErrorCode.CONNECT_ERROR, Ending.PLAIN_RESET, explain_system(error))
-            return
+            return 0
         self.taken = True
         if data:
             tunnel.h2.send(stream, data)
@@ -181,6 +185,7 @@ class Leg:
             self._plain_ended = True
             tunnel.h2.end(stream)
         tunnel.wake()
+        return len(data)
 
     def resume(self) -> None:
         """Read again from now on."""

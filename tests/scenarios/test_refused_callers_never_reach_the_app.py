@@ -144,8 +144,8 @@ async def test_of_a_denied_caller_nothing_is_read_after_the_refusal(
     def reached(*_: object, **__: object) -> object:
         raise AssertionError("reached after the refusal")
 
-    for name in ("HttpConnection", "TlsStream", "dial"):
-        monkeypatch.setattr(f"agent.inbound.inbound.{name}", reached)
+    for name in ("inbound.TlsStream", "inbound.dial", "by_request.HttpConnection"):
+        monkeypatch.setattr(f"agent.inbound.{name}", reached)
     monkeypatch.setattr(MemoryConnection, "recv", reached)
     async with no_descriptor_leaked(), mesh(unreached, http=http) as m:
         m.policy.publish(deny_all())
