@@ -18,7 +18,7 @@ from agent.policy.authorize import Verdict, VerdictReason
 from agent.policy.source_intentions import Callee, OwnIntentions
 from certs.spiffe import ServiceId
 
-WAIT_SECONDS = 0.5  # for the answer; the connection has failed already, and its app waits for the end
+WAIT_SECONDS = 1.0  # for the answer; the connection has failed already, and its app waits for the end
 FRESH_SECONDS = 1.0  # for which one answer explains every refusal; a rule may change meanwhile
 
 _DENIES = frozenset({VerdictReason.INTENTION_DENY, VerdictReason.DEFAULT_DENY, VerdictReason.NARROWED})
@@ -38,16 +38,16 @@ class RefusalInquiry:
     def __init__(self, ask: Callable[[], None]) -> None:
         self._ask = ask
         self._until: float | None = None  # by trio's clock
+        self._known = 0  # the version of the answer before the one that was asked for
 
     async def explain(self, cell: Latest[OwnIntentions], ours: ServiceId, callee: Callee) -> Refusal:
         """Return why the callee has refused us, as far as the intentions tell within WAIT_SECONDS."""
-        version = 0
         if self._until is None or trio.current_time() >= self._until:
             self._until = trio.current_time() + FRESH_SECONDS
-            version = cell.version
+            self._known = cell.version
             self._ask()
         with trio.move_on_after(WAIT_SECONDS):
-            await cell.newer(version)
+            await cell.newer(self._known)  # at once, if the answer is there
         return explained(cell.value, ours, callee)
 
 

@@ -74,3 +74,23 @@ async def test_no_answer_holds_up_the_end_for_a_moment_only(autojump_clock: Mock
     refusal = await RefusalInquiry(lambda: None).explain(Latest(), WEB, DB)
     assert trio.current_time() - began == pytest.approx(WAIT_SECONDS)
     assert "no answer" in refusal.text
+
+
+async def test_refusals_that_come_at_once_wait_for_the_one_answer_and_take_no_older_one(
+    autojump_clock: MockClock,
+) -> None:
+    cell: Latest[OwnIntentions] = Latest(intentions([rule("web", "db", "allow")]))
+    asked: list[float] = []
+    inquiry = RefusalInquiry(lambda: asked.append(trio.current_time()))
+    rules: list[str] = []
+
+    async def explain() -> None:
+        rules.append((await inquiry.explain(cell, WEB, DB)).rule)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(explain)
+        await trio.sleep(0.2)
+        cell.publish(intentions([rule("web", "db", "deny")]))
+    assert len(asked) == 1
+    assert all("web => db (deny" in one for one in rules)
