@@ -2,6 +2,6 @@
 
 This room imports nothing of ours.
 
-    address  clock  containment  exits  freshness  incremental  latest  phase  prometheus
+    address  clock  containment  exits  freshness  histogram  incremental  latest  phase  prometheus
     undecodable  unquoted  watch_status
 """

@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ENDING = ""  # no label has this name: the ending of a part of a histogram
 _LABEL = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
@@ -21,6 +22,7 @@ class Kind(StrEnum):
 
     GAUGE = "gauge"
     COUNTER = "counter"  # its name ends in `_total`
+    HISTOGRAM = "histogram"  # its samples have the endings `_bucket`, `_sum` and `_count`
 
 
 class Family(msgspec.Struct):
@@ -35,6 +37,10 @@ class Family(msgspec.Struct):
         """Add a sample and return the family."""
         self.samples.append((labels, float(value)))
         return self
+
+    def add_part(self, ending: str, value: float, **labels: str) -> None:
+        """Add a sample whose name is that of the family with this ending."""
+        self.samples.append(({_ENDING: ending, **labels}, float(value)))
 
 
 def gauge(name: str, says: str) -> Family:
@@ -54,8 +60,15 @@ def text(families: Iterable[Family]) -> str:
         if family.samples:
             lines.append(f"# HELP {family.name} {family.says.translate(_HELP)}")
             lines.append(f"# TYPE {family.name} {family.kind.value}")
-            lines += [f"{family.name}{_labels(labels)} {_number(value)}" for labels, value in family.samples]
+            lines += [f"{_named(family.name, labels)} {_number(value)}" for labels, value in family.samples]
     return "\n".join(lines) + "\n"
+
+
+def _named(name: str, labels: Mapping[str, str]) -> str:
+    if _ENDING not in labels:
+        return f"{name}{_labels(labels)}"
+    shown = {key: value for key, value in labels.items() if key != _ENDING}
+    return f"{name}{labels[_ENDING]}{_labels(shown)}"
 
 
 def _labels(labels: Mapping[str, str]) -> str:

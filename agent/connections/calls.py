@@ -1,4 +1,4 @@
-"""Counts ended connections by the other end and the verdict, for a bounded number of other ends.
+"""Counts ended connections by other end and verdict, and times their steps, in bounded tables.
 
 The other end of an inbound connection is the proven caller, of an outbound one the upstream. Callers choose
 neither: a name is counted only once its certificate is proven, so there are as many as the mesh has. Beyond
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from agent.base.histogram import Histogram
+from agent.base.prometheus import Family
 from agent.connections.records import Direction, Finished
 
 MOST = 100  # other ends of each direction that have a row of their own
@@ -35,6 +37,28 @@ class CallTable:
     def counts(self, direction: Direction) -> Mapping[str, Mapping[str, int]]:
         """Return the counts by other end and verdict."""
         return {name: dict(verdicts) for name, verdicts in self._counts[direction].items()}
+
+
+class Timings:
+    """How long the steps of ended connections took, by direction."""
+
+    def __init__(self) -> None:
+        self._steps = {
+            (direction, step): Histogram() for direction in Direction for step in ("handshake", "connect")
+        }
+
+    def add(self, finished: Finished) -> None:
+        """Count the steps that the connection has passed."""
+        steps = {"handshake": finished.handshake_seconds, "connect": finished.connect_seconds}
+        for step, seconds in steps.items():
+            if seconds is not None:
+                self._steps[finished.direction, step].observe(seconds)
+
+    def add_to(self, family: Family) -> Family:
+        """Add the histograms to the family, and return it."""
+        for (direction, step), counted in self._steps.items():
+            counted.add_to(family, direction=direction.value, step=step)
+        return family
 
 
 def _other_end(finished: Finished) -> str:

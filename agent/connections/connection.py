@@ -7,6 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+import trio
+from OpenSSL import SSL
+
 from agent.connections.records import (
     Audited,
     CloseReason,
@@ -62,16 +65,20 @@ class Connection:
     """A live connection, filled in as it proceeds."""
 
     __slots__ = (
+        "_lap",
         "_on_opened",
         "audited",
         "began",
         "caller",
+        "cipher",
         "closing",
+        "connect_seconds",
         "cut",
         "detail",
         "dialled",
         "direction",
         "handling",
+        "handshake_seconds",
         "id",
         "opened",
         "ours",
@@ -116,10 +123,25 @@ class Connection:
         self.closing: CloseReason | None = None
         self.reason: StrEnum | None = None
         self.detail = ""
+        self.cipher = ""  # TLS version and cipher, once the handshake is over
+        self.handshake_seconds: float | None = None  # the last one, its wait for other tasks included
+        self.connect_seconds: float | None = None  # to the app, or to the instance that was dialled last
+        self._lap = began
         self._on_opened = on_opened
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.direction.value} peer={self.peer and self.peer.id}>"
+
+    def lap(self) -> float:
+        """Return the seconds since this was called last, or since the connection was accepted."""
+        now = trio.current_time()
+        seconds, self._lap = now - self._lap, now
+        return seconds
+
+    def shook_hands(self, tls: SSL.Connection) -> None:
+        """Note TLS version, cipher and duration of the handshake that is over now."""
+        self.cipher = f"{tls.get_protocol_version_name()} {tls.get_cipher_name()}"
+        self.handshake_seconds = self.lap()
 
     def relaying(self) -> None:
         """Note that application bytes flow from now on; a second candidate changes nothing."""

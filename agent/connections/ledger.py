@@ -16,7 +16,7 @@ from enum import StrEnum
 import trio
 
 from agent.base.clock import Clock
-from agent.connections.calls import CallTable
+from agent.connections.calls import CallTable, Timings
 from agent.connections.connection import Connection, ConnectionEvents, Handling
 from agent.connections.records import (
     Audited,
@@ -54,6 +54,7 @@ class Ledger:
         self._bytes = {direction: Progress() for direction in Direction}
         self._recent: deque[Finished] = deque(maxlen=RECENT)
         self.calls = CallTable()
+        self.timings = Timings()
         self.probes = 0  # TCP health checks, counted neither as callers nor as refusals
 
     def __repr__(self) -> str:
@@ -223,6 +224,7 @@ class Ledger:
         finished = _finished(connection, reason, self._clock())
         self._recent.append(finished)
         self.calls.add(finished)
+        self.timings.add(finished)
         if connection.opened:
             self._events.closed(finished)
         else:
@@ -253,4 +255,7 @@ def _finished(connection: Connection, reason: StrEnum, until: datetime) -> Finis
         ours=connection.ours,
         theirs=connection.peer,
         rule=connection.rule,
+        cipher=connection.cipher,
+        handshake_seconds=connection.handshake_seconds,
+        connect_seconds=connection.connect_seconds,
     )

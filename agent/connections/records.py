@@ -95,3 +95,6 @@ class Finished:
     ours: Party | None = None
     theirs: Peer | None = None
     rule: str = ""  # the intention, or the default, of the verdict
+    cipher: str = ""  # TLS version and cipher
+    handshake_seconds: float | None = None
+    connect_seconds: float | None = None

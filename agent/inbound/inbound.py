@@ -50,6 +50,7 @@ async def serve(sock: socket.socket, caller: Admitted | None, inbound: Inbound) 
         with inbound.ledger.open(Direction.INBOUND, remote(sock)) as connection:
             try:
                 tls = await _handshake(sock, caller, connection, inbound)
+                connection.shook_hands(tls)
                 if caller is not None:
                     caller.settle()
                 peer = connection.peer = _identify(tls, inbound)
@@ -65,7 +66,9 @@ async def serve(sock: socket.socket, caller: Admitted | None, inbound: Inbound) 
                     stream = TlsStream(tls, sock, connection.progress)
                     ending = await serve_requests(stream, connection, preamble, inbound)
                 else:
+                    connection.lap()
                     plain = await dial(inbound.app, inbound.connect_timeout, preamble, inbound.shun)
+                    connection.connect_seconds = connection.lap()
                     connection.dialled = str(inbound.app)
                     ending = await _relay(plain, tls, connection, inbound.relay)
             except (HandshakeFailed, PeerRejected, Denied, DialFailed) as refusal:

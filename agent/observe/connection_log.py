@@ -30,4 +30,12 @@ def fields(finished: Finished) -> dict[str, str | int | float | None]:
         "to_plain": finished.to_plain or None,
         "to_tls": finished.to_tls or None,
         "seconds": round(finished.seconds, 3) if finished.opened else None,
+        "handshake_seconds": _milliseconds(finished.handshake_seconds),
+        "connect_seconds": _milliseconds(finished.connect_seconds),
+        "tls": finished.cipher,
     }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    """Return seconds to a tenth of a millisecond."""
+    return None if seconds is None else round(seconds, 4)

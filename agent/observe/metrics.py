@@ -7,23 +7,67 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
 
 import trio
 
 from agent import VERSION
 from agent.base.prometheus import Family, counter, gauge
+from agent.connections.records import CloseReason
 from agent.control import credentials_report
+from agent.inbound.verdict import InboundReason
 from agent.intentions.replica import Replica
+from agent.net.dial import DialReason
+from agent.net.handshake import HandshakeReason
 from agent.observe.agent import Agent
 from agent.observe.readiness import missing
+from agent.outbound.reasons import OutboundReason
+from agent.policy.authorize import VerdictReason
 from agent.proxy.report import resident_bytes
+from agent.relay.splice import Ending
+from certs.peer import PeerReason
 
 
 async def families(agent: Agent) -> list[Family]:
     """Return every metric with its present value."""
     report = await agent.data.report(rows=False)
-    return [*control_plane(agent), *report.metrics]
+    return [*control_plane(agent), *from_zero(report.metrics)]
+
+
+def from_zero(measured: Iterable[Family]) -> Iterator[Family]:
+    """Yield the families with a zero for each reason that has not been met.
+
+    A counter that appears with its first increment shows no increase by it, so no alert sees the first one.
+    """
+    for family in measured:
+        there = {tuple(sorted(labels.items())) for labels, _ in family.samples}
+        for labels in _EXPECTED.get(family.name, ()):
+            if tuple(sorted(labels.items())) not in there:
+                family.add(0, **labels)
+        yield family
+
+
+def _reasons(*kinds: type[StrEnum]) -> list[str]:
+    """Return the reasons of these kinds, but for those that let a call pass and the health check's."""
+    names = dict.fromkeys(one.value for kind in kinds for one in kind)
+    return [name for name in names if not name.endswith("_allow") and name not in ("probe", _BY_REQUEST)]
+
+
+_BY_REQUEST = VerdictReason.INTENTION_BY_REQUEST.value
+_ATTEMPTS = (DialReason, HandshakeReason, PeerReason)
+_INBOUND = (Ending, CloseReason, InboundReason, VerdictReason, HandshakeReason, PeerReason, DialReason)
+_OUTBOUND = (Ending, CloseReason, OutboundReason)
+_EXPECTED: dict[str, list[dict[str, str]]] = {
+    "sidecar_connections_total": [
+        {"direction": direction, "reason": reason}
+        for direction, kinds in (("inbound", _INBOUND), ("outbound", _OUTBOUND))
+        for reason in _reasons(*kinds)
+    ],
+    "sidecar_attempts_failed_total": [{"reason": one} for one in _reasons(*_ATTEMPTS, OutboundReason)],
+    "sidecar_audited_total": [{"reason": one} for one in _reasons(VerdictReason)],
+    "sidecar_http_requests_total": [{"reason": one.value} for one in VerdictReason],
+}
 
 
 def control_plane(agent: Agent) -> Iterator[Family]:
@@ -42,12 +86,18 @@ def open_files() -> int:
 def _process(agent: Agent) -> Iterator[Family]:
     control = agent.control
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    yield gauge("sidecar_info", "The version as a label; always 1.").add(1, version=VERSION)
+    yield gauge("sidecar_build_info", "The version as a label; always 1.").add(1, version=VERSION)
     yield gauge("sidecar_ready", "1 if the agent can serve, as /ready says.").add(not missing(agent))
     yield gauge("sidecar_start_time_seconds", "When the agent started, Unix time.").add(
         agent.started.timestamp()
     )
     yield gauge("process_resident_memory_bytes", "Resident memory.").add(resident_bytes())
+    yield counter("process_cpu_seconds_total", "User and system time of the process that answers.").add(
+        sum(os.times()[:2])
+    )
+    yield gauge("process_start_time_seconds", "When the agent started, Unix time.").add(
+        agent.started.timestamp()
+    )
     yield gauge("process_open_fds", "Open files.").add(open_files())
     yield gauge("process_max_fds", "The limit of open files.").add(limit)
     tasks = trio.lowlevel.current_statistics().tasks_living

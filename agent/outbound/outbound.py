@@ -167,10 +167,7 @@ async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> 
 async def _attempt_by_newest_roots(
     sock: socket.socket, route: _Route, connection: Connection, candidate: Candidate, dialling: DialAddress
 ) -> None:
-    """Attempt the candidate.
-
-    Attempt it again if newer roots were published while it failed by the old ones.
-    """
+    """Attempt the candidate, and again if newer roots were published while it failed by the old ones."""
     while True:
         version = route.outbound.credentials.version
         try:
@@ -203,9 +200,12 @@ async def _attempt(
             return
         ending: Ending | None = None
         seconds = route.search.seconds(candidate, route.targets.upstream.connect_timeout)
+        connection.lap()
         tcp = await dial(TcpAddress(dialling.host, dialling.port), seconds, shun=route.targets.shun)
+        connection.connect_seconds = connection.lap()
         try:
             tls = await _handshake(tcp, route, connection, candidate)
+            connection.shook_hands(tls)
             connection.peer = identify(
                 tls,
                 candidate.endpoint.expected,

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from agent.base.containment import Where
+from agent.base.histogram import histogram
 from agent.base.prometheus import Family, counter, gauge
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
@@ -215,7 +216,9 @@ def _connection_families(ledger: Ledger) -> Iterator[Family]:
     for reason, count in sorted(ledger.audits().items()):
         audited.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks, which count as no caller and no refusal.")
+    steps = histogram("sidecar_connection_step_seconds", "How long a step of ended connections took.")
     yield from (live, moved, ended, _call_family(ledger), attempts, requests, audited)
+    yield ledger.timings.add_to(steps)
     yield probes.add(ledger.probes)
     yield from _tunnel_families(ledger)
 

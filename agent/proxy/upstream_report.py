@@ -59,6 +59,7 @@ def opening_row(opening: Opening | None) -> Row | None:
 def families(upstreams: UpstreamListeners) -> Iterator[Family]:
     """Yield the metrics. Labels are destination and bind, since two upstreams may have one destination."""
     known = gauge("sidecar_upstream_endpoints", "Known instances, by datacenter and status.")
+    usable = gauge("sidecar_upstream_instances", "Instances that may be dialled now; 0 if there is none.")
     ejected = gauge("sidecar_upstream_ejected", "Endpoints and gateways that are ejected now.")
     active = gauge("sidecar_upstream_active", "1 for the target that new connections go to, 0 for others.")
     live = gauge("sidecar_upstream_connections", "Connections of our app, waiting ones included.")
@@ -72,6 +73,7 @@ def families(upstreams: UpstreamListeners) -> Iterator[Family]:
             active.add(float(target == chosen), target=str(target), **labels)
             for (datacenter, status), count in _places(source).items():
                 known.add(count, target=str(target), datacenter=datacenter, status=status, **labels)
+        usable.add(sum(map(_usable, targets.sources())), **labels)
         ejected.add(len(targets.failures.ejected()), **labels)
         live.add(len(targets.connections), **labels)
         changes.add(targets.changes, **labels)
@@ -79,7 +81,7 @@ def families(upstreams: UpstreamListeners) -> Iterator[Family]:
             limit.add(most, limit=name, **labels)
         for reason, count in sorted(targets.overflow.items()):
             overflow.add(count, reason=reason, **labels)
-    yield from (known, ejected, active, live, limit, overflow, changes)
+    yield from (known, usable, ejected, active, live, limit, overflow, changes)
     yield from _warm_families(upstreams)
 
 
@@ -110,6 +112,11 @@ def _limits(upstream: Upstream) -> list[tuple[str, int]]:
     """Return the limits that are set, by the name of the setting."""
     limits = {"max_connections": upstream.max_connections, "max_pending_requests": upstream.max_pending}
     return [(name, most) for name, most in limits.items() if most is not None]
+
+
+def _usable(source: EndpointSource) -> int:
+    newest = source.endpoints.value
+    return 0 if newest is None else sum(len(tier.endpoints) for tier in newest.tiers)
 
 
 def _places(source: EndpointSource) -> Counter[tuple[str, str]]:

@@ -25,6 +25,7 @@ _NOT_ADDED = frozenset(
         "sidecar_upstream_active",
         "sidecar_upstream_ejected",
         "sidecar_upstream_endpoints",
+        "sidecar_upstream_instances",
     }
 )
 LIVE, ENDED = "sidecar_connections_live", "sidecar_connections_total"
@@ -127,7 +128,7 @@ def retired(ended: Reported | None, last: Reported) -> Reported:
 
     The connections it had count as ended, with the reason `worker_died`.
     """
-    counting = [one for one in last.metrics if one.kind is Kind.COUNTER]
+    counting = [one for one in last.metrics if one.kind is not Kind.GAUGE]
     living = [sample for one in last.metrics if one.name == LIVE for sample in one.samples]
     lost = {of.get("direction", ""): {WORKER_DIED: int(count)} for of, count in living if count}
     if lost:

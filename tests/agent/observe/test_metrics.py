@@ -42,7 +42,7 @@ async def test_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
     samples = await scrape(agent_bench(nursery).agent)
     assert value(samples, "sidecar_ready") == 0
     assert value(samples, "sidecar_connections_live", direction="inbound") == 0
-    assert value(samples, "sidecar_info", version="0.1.0") == 1
+    assert value(samples, "sidecar_build_info", version="0.1.0") == 1
     assert value(samples, "sidecar_tasks") >= 1
 
 
@@ -113,3 +113,33 @@ async def test_policy(nursery: trio.Nursery) -> None:
     assert "sidecar_deny_list_entries 0\n" in page
     assert "sidecar_deny_list_unusable 0\n" in page
     assert 'sidecar_audited_total{reason="default_deny"} 1\n' in page
+
+
+async def test_every_reason_is_there_from_zero_and_an_increment_shows(nursery: trio.Nursery) -> None:
+    bench = agent_bench(nursery)
+    denied = {"direction": "inbound", "reason": "intention_deny"}
+    before = await scrape(bench.agent)
+    assert value(before, "sidecar_connections_total", **denied) == 0
+    assert value(before, "sidecar_connections_total", direction="outbound", reason="denied_by_peer") == 0
+    assert value(before, "sidecar_attempts_failed_total", reason="connect_refused") == 0
+    assert not [labels for name, labels in before if ("reason", "probe") in labels]
+    with bench.data.ledger.open(Direction.INBOUND, "10.0.0.1:1") as connection:
+        connection.end(VerdictReason.INTENTION_DENY)
+    after = await scrape(bench.agent)
+    assert value(after, "sidecar_connections_total", **denied) == 1
+    who = {"direction": "inbound", "service": "unproven", "datacenter": ""}
+    assert value(after, "sidecar_calls_total", verdict="intention_deny", **who) == 1
+    assert before.keys() <= after.keys()
+
+
+async def test_the_steps_of_connections_are_timed(nursery: trio.Nursery) -> None:
+    bench = agent_bench(nursery)
+    with bench.data.ledger.open(Direction.OUTBOUND, "10.0.0.1:1", "db") as connection:
+        connection.connect_seconds = 0.03
+        connection.end(Ending.CLEAN)
+    samples = await scrape(bench.agent)
+    of = {"direction": "outbound", "step": "connect"}
+    assert value(samples, "sidecar_connection_step_seconds_bucket", le="0.025", **of) == 0
+    assert value(samples, "sidecar_connection_step_seconds_bucket", le="0.05", **of) == 1
+    assert value(samples, "sidecar_connection_step_seconds_count", **of) == 1
+    assert value(samples, "sidecar_connection_step_seconds_count", direction="inbound", step="connect") == 0
