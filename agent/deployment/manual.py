@@ -16,7 +16,7 @@ from agent.config.flags import did_you_mean
 from agent.config.options import CONFIG, Option
 from agent.deployment.flags import PAGES, Usage, usages
 
-_EXITS = {
+EXITS = {
     ExitCode.CLEAN: "done; a sidecar: stopped, every connection drained",
     ExitCode.FAILED: "connections were cut at the drain deadline, or an internal error; explain: denied",
     ExitCode.USAGE: "wrong usage",
@@ -74,7 +74,7 @@ def of_program(commands: Mapping[str, Usage]) -> str:
             lines += [f".SH {text(f'FLAGS OF {name}'.upper())}", *_flags(own)]
     for title, options in RUN_GROUPS.items():
         lines += [f".SH {text(f'FLAGS OF RUN: {title}'.upper())}", *_flags(options)]
-    lines += [".SH EXIT STATUS", *_pairs({str(int(code)): says for code, says in _EXITS.items()})]
+    lines += [".SH EXIT STATUS", *_pairs({str(int(code)): says for code, says in EXITS.items()})]
     lines += [".SH FILES", *_pairs(_FILES), ".SH SEE ALSO", ".BR sidecar.toml (5),", ".BR systemctl (1)"]
     return "\n".join(lines) + "\n"
 
