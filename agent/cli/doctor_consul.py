@@ -22,6 +22,7 @@ from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
 from agent.consul.errors import ConsulError, ConsulReason
+from agent.consul.refusal import Refusal, missing_rule, refusal
 from agent.consul.token import TokenSource, TokenUnusable
 from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import Start
@@ -76,13 +77,14 @@ async def answered(call: Callable[[], Awaitable[T]]) -> T:
 def refused(subject: str, error: ConsulError, rule: str) -> Finding:
     """Return the finding for a failed question: `rule` is the ACL rule that it needs."""
     if error.reason is ConsulReason.DENIED:
-        unknown = "ACL not found" in error.text
-        remedy = (
-            "Consul does not know this token: it was deleted, or is of another datacenter"
+        unknown = refusal(error, given=True) is Refusal.UNKNOWN
+        found = (
+            "Consul does not know this token: it was deleted, has expired, or has not reached this "
+            "datacenter yet; give a valid one with -token-file or CONSUL_HTTP_TOKEN"
             if unknown
             else f"the token needs {rule}; a service-identity token has it"
         )
-        return fail(subject, str(error), remedy, ExitCode.PERMISSION)
+        return fail(subject, str(error), found, ExitCode.PERMISSION)
     if "Connect must be enabled" in error.text:
         return fail(subject, str(error), "set `connect { enabled = true }` on the Consul servers and agents")
     if error.reason is ConsulReason.RATE_LIMITED:
@@ -168,7 +170,7 @@ async def look_at_registration(case: Examination) -> bool:
     except AnswerRejected as error:
         return case.note(fail("registration", str(error), "without a registration use -service NAME"))
     except ConsulError as error:
-        return case.note(refused("registration", error, 'service_prefix "" { policy = "read" }'))
+        return case.note(refused("registration", error, missing_rule(error, settings.sidecar_for or "NAME")))
     case.registration = await _servable(case, overridden(found, settings))
     for problem in found.problems:
         case.note(warn("registration", str(problem), "correct the service definition and register it again"))

@@ -139,11 +139,10 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
     except AnswerRejected as error:
         raise Exit(ExitCode.CONFIGURATION, str(error)) from error
     except ConsulError as error:
-        denied = error.reason is ConsulReason.DENIED
-        remedy = f"; {token_remedy(settings)}" if denied else ""
-        raise Exit(
-            _CODES.get(error.reason, ExitCode.UNAVAILABLE), f"Consul does not tell: {error}{remedy}"
-        ) from error
+        service = inquiry.destination.partition("@")[0]
+        remedy = token_remedy(settings, error, service)
+        text = "; ".join(filter(None, (f"Consul does not tell: {error}", remedy)))
+        raise Exit(_CODES.get(error.reason, ExitCode.UNAVAILABLE), text) from error
     finally:
         await consul.aclose()
     evidence = Evidence(

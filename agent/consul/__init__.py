@@ -2,5 +2,5 @@
 
 A failure's reason says what the caller may do next.
 
-    agent_services  answers  api  budget  connect  errors  http  maintenance  token  watch
+    agent_services  answers  api  budget  connect  errors  http  maintenance  refusal  token  watch
 """

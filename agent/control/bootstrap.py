@@ -23,6 +23,7 @@ from agent.config.settings import IdentityKind, Settings
 from agent.consul.agent_services import ListedService, find_sidecar
 from agent.consul.api import Consul
 from agent.consul.errors import ConsulError, ConsulReason
+from agent.consul.refusal import remedy
 from agent.consul.watch import NEARBY_CEILING, AnswerRejected, Failure, Watch, backoff
 from agent.control.watches import read_registration
 
@@ -127,11 +128,10 @@ async def hurry(watches: Mapping[str, Watch[Any, Any]]) -> None:
                 watch.kick()
 
 
-def token_remedy(settings: Settings) -> str:
+def token_remedy(settings: Settings, error: ConsulError, service: str | None = None) -> str:
     """Return what an operator does about a refusal that does not pass."""
-    if settings.token is None and settings.token_file is None:
-        return "no token is set; give one with -token-file or CONSUL_HTTP_TOKEN"
-    return "the token needs service:write on the service (a service-identity token has what is needed)"
+    given = settings.token is not None or settings.token_file is not None
+    return remedy(error, given=given, service=service or settings.service or settings.sidecar_for or "NAME")
 
 
 def _with_text(error: ConsulError, text: str) -> ConsulError:

@@ -182,8 +182,12 @@ class ControlPlane:
 
     def statuses(self) -> Iterator[WatchStatus]:
         """Yield the state of every watch."""
-        yield from (self.watches[name].status for name in _ORDER if name in self.watches)
+        yield from self.own_statuses()
         yield from self.endpoints.statuses()
+
+    def own_statuses(self) -> Iterator[WatchStatus]:
+        """Yield the state of every watch of our own service."""
+        yield from (self.watches[name].status for name in _ORDER if name in self.watches)
 
     def status_of(self, name: str) -> WatchStatus | None:
         """Return the state of the watch of that name; None before it has started."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
 from agent.config.collisions import PUBLIC
-from agent.consul.errors import ConsulReason
+from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import is_gone
 from agent.control.bootstrap import token_remedy
 from agent.control.self_registration import GONE_GRACE
@@ -117,6 +117,13 @@ def _registration(agent: Agent) -> list[str]:
 def _why(agent: Agent, status: WatchStatus | None) -> str:
     if status is None or status.failing is None:
         return "no answer yet"
-    if status.failing.reason == ConsulReason.DENIED:
-        return f"{status.failing}; {token_remedy(agent.control.settings)}"
-    return str(status.failing)
+    return "; ".join(filter(None, (str(status.failing), acl_remedy(agent, status))))
+
+
+def acl_remedy(agent: Agent, status: WatchStatus) -> str:
+    """Return what an operator does about a watch that Consul's ACLs refuse; empty if they do not."""
+    registration = agent.control.snapshot.registration.value
+    if not isinstance(status.failing, ConsulError):
+        return ""
+    service = None if registration is None else registration.service
+    return token_remedy(agent.control.settings, status.failing, service)

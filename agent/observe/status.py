@@ -15,7 +15,7 @@ from agent.config.effective import origins
 from agent.config.registration import Registration
 from agent.control import credentials_report
 from agent.observe.agent import Agent
-from agent.observe.readiness import facts
+from agent.observe.readiness import acl_remedy, facts
 from agent.overview.headline import headline, health
 from agent.policy.authorize import Policy
 from agent.proxy.report import DataPlaneReport
@@ -178,12 +178,23 @@ def _complaints(agent: Agent) -> list[str]:
         *policy,
         deny_file,
         agent.control.token.complaint,
+        _refusals(agent),
         *agent.complaints,
         *(() if agent.control.replica is None else agent.control.replica.complaints),
         agent.log.problem,
         *agent.data.warnings(),
     )
     return [complaint for complaint in complaints if complaint]
+
+
+def _refusals(agent: Agent) -> str:
+    """Return that Consul refuses the token for a watch of our own service, though the agent serves."""
+    refusals = {status.name: acl_remedy(agent, status) for status in agent.control.own_statuses()}
+    names = [name for name, remedy in refusals.items() if remedy]
+    if not names:
+        return ""
+    last = "the last good values are in force, and no new leaf comes"
+    return f"Consul refuses the token ({', '.join(names)}): {refusals[names[0]]}; meanwhile {last}"
 
 
 def _portless(registration: Registration | None) -> str:

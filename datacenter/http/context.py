@@ -90,6 +90,10 @@ class Request:
             self._authorizer = self.resolve(self.token)
         return self._authorizer
 
+    def refuse_unknown(self) -> None:
+        """Raise ApiError 403 for an unknown secret, also where there is nothing to list."""
+        self._authorizer = self.authorizer
+
     def flag(self, name: str) -> bool:
         """Return whether a parameter is present (`?stale`), whatever its value."""
         return name in self.query

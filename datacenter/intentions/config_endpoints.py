@@ -57,6 +57,7 @@ async def _read(dc: Datacenter, request: Request) -> Reply:
 async def _list(dc: Datacenter, request: Request) -> Reply:
     kind = request.params["kind"]
     require_kind(kind)
+    request.refuse_unknown()
     rows = [row for row in dc.store.table(CONFIG_ENTRIES).rows() if row.value["Kind"] == kind]
     shown = [_shown(row) for row in rows if _may_read(request, kind, row.value["Name"])]
     return Reply(value=shown, topics=(CONFIG_ENTRIES,), meta=QueryMeta.PLAIN)

@@ -93,6 +93,7 @@ def in_primary(dc: Datacenter, handler: _Handler) -> Callable[[Request], Awaitab
 
 
 async def _list(dc: Datacenter, request: Request) -> Reply:
+    request.refuse_unknown()
     keep = compile_filter(request.query.get("filter", ""), INTENTION_SHAPE)
     shown = [each for each in all_intentions(dc.store) if _may_read(request, each) and keep(each)]
     return Reply(value=shown, topics=(CONFIG_ENTRIES,), meta=QueryMeta.PLAIN)

@@ -77,6 +77,7 @@ async def _delete(dc: Datacenter, request: Request) -> Reply:
 
 
 async def _list(dc: Datacenter, request: Request) -> Reply:
+    request.refuse_unknown()
     rows = [row for row in dc.store.table(QUERIES).rows() if _may_read(request, row.value["Name"])]
     return Reply(value=[_shown(row) for row in rows], topics=(QUERIES,), meta=QueryMeta.CONSISTENT)
 

@@ -162,10 +162,12 @@ async def test_a_server_without_the_path_is_not_consul(nursery: trio.Nursery) ->
 
 @pytest.mark.parametrize(
     ("told", "remedy"),
-    [(settings(), "no token is set"), (settings(token="s3cret"), "the token needs service:write")],
+    [(settings(), "no token is given"), (settings(token="s3cret"), "the token lacks")],
 )
 def test_what_to_do_about_a_refusal(told: Settings, remedy: str) -> None:
-    assert token_remedy(told).startswith(remedy)
+    error = ConsulError(ConsulReason.DENIED, "/v1/agent/connect/ca/leaf/web", "Permission denied", status=403)
+    assert token_remedy(told, error).startswith(remedy)
+    assert 'service "web" { policy = "write" }' in token_remedy(told, error)
 
 
 async def test_what_another_service_registers_does_not_keep_us_from_starting(nursery: trio.Nursery) -> None:

@@ -58,7 +58,7 @@ async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: Mock
     assert missing(bench.agent)[0] == "credentials: roots: no answer yet"
     bench.control.credentials.roots_watch.status.succeeded(START)
     bench.control.credentials.leaf_watch.status.failed(error(ConsulReason.DENIED), START)
-    denied = "credentials: leaf: /v1/x answered 500: no; no token is set; give one with -token-file or"
+    denied = "credentials: leaf: /v1/x answered 500: no; no token is given, and the anonymous one lacks"
     assert missing(bench.agent)[0].startswith(denied)
     bench.control.credentials.leaf_watch.status.succeeded(START)
     assert missing(bench.agent)[0] == "credentials: not proven yet"

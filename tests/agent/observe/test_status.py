@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 
 from agent.connections.records import Direction
 from agent.observe.agent import Agent
@@ -17,7 +18,7 @@ from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
 from tests.certs.authority import TRUST_DOMAIN
 from tests.support.agent_in_process import public_life
-from tests.support.agent_parts import PROXY, agent_bench, settings
+from tests.support.agent_parts import MATCH, PROXY, agent_bench, registration, settings
 
 
 async def as_read(agent: Agent) -> dict[str, Any]:
@@ -148,3 +149,20 @@ async def test_audit_mode_is_not_to_be_overlooked(nursery: trio.Nursery) -> None
         "deny_file": None,
         "deny_entries": 0,
     }
+
+
+async def test_a_token_that_is_refused_while_we_serve_is_a_complaint(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = agent_bench(nursery, settings(token="s3cret"))
+    bench.well()
+    bench.control.take(registration())
+    await trio.sleep(1)
+    assert (await as_read(bench.agent))["complaints"] == []
+    bench.consul.replace(MATCH)
+    bench.consul.answer(MATCH, text="ACL not found", status=403)
+    bench.consul.drop()
+    await trio.sleep(200)
+    (complaint,) = (await as_read(bench.agent))["complaints"]
+    assert complaint.startswith("Consul refuses the token (intentions): Consul does not know this token")
+    assert "s3cret" not in complaint

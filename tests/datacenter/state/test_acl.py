@@ -9,7 +9,7 @@ import pytest
 from datacenter.state.acl import Acl, Authorizer, require, service_identity
 from datacenter.state.errors import ApiError
 from datacenter.state.settings import Access, Policy, Token
-from tests.datacenter.world import settings
+from tests.datacenter.world import settings, world_a
 
 READ, WRITE, DENY = Access.READ, Access.WRITE, Access.DENY
 
@@ -137,3 +137,9 @@ def test_require() -> None:
         403,
         "Permission denied: Missing service:write on web",
     )
+
+
+@pytest.mark.parametrize("path", ["/v1/query", "/v1/connect/intentions", "/v1/config/service-defaults"])
+async def test_an_unknown_token_is_refused_where_there_is_nothing_to_list(path: str) -> None:
+    reply = await world_a().dc1.call("GET", path, headers={"x-consul-token": "unknown"})
+    assert (reply.status, reply.body) == (403, b"ACL not found")
