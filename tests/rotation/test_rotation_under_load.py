@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -76,6 +77,6 @@ def assert_no_key_crossed(whole: Mesh, crossed: list[bytes]) -> None:
 
 def _key(site: Site, directory: Path) -> bytes:
     """A stretch of the text of its signing key that no other text has."""
-    with sqlite3.connect(directory / site.name / "datacenter.db") as database:
+    with closing(sqlite3.connect(directory / site.name / "datacenter.db")) as database:
         (text,) = database.execute("SELECT value FROM private").fetchone()
     return str(text).split("\\n")[1].encode()
