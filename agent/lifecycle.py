@@ -33,16 +33,15 @@ from agent.control.self_registration import (
     leave_seconds,
 )
 from agent.handover.keep import StateKeeper
-from agent.handover.succession import Succession
+from agent.handover.succession import Succession, outlasted
 from agent.net.bind import BindFailed
 from agent.net.kept import KeptSockets
 from agent.observe.admin_listeners import AdminListeners
 from agent.observe.agent import Agent
-from agent.observe.readiness import headline, missing
+from agent.observe.readiness import failure, headline, missing
 from agent.page.routes import every_route
 from agent.process.memory import give_back
 from agent.process.systemd import Notifier
-from agent.proxy.dataplane import outlasted
 
 # SIGUSR1 is a restart (RestartKillSignal=), where the next process takes the listeners over; SIGUSR2 is an
 # upgrade, and so is SIGHUP once another program is installed.
@@ -91,7 +90,8 @@ class Lifecycle:
                         self._serve_admin()
                     agent.control.start(watches)
                     watches.start_soon(self._hear_signals)
-                    kept.begin(Where.TASK, "watchdog", self.notifier.feed_watchdog)
+                    feed = partial(self.notifier.feed_watchdog, partial(failure, agent), agent.log.silent)
+                    kept.begin(Where.TASK, "watchdog", feed)
                     kept.begin(Where.TASK, "readiness", self._observe)
                     if self.state is not None:
                         watches.start_soon(self.state.resume.run)

@@ -20,6 +20,8 @@ from agent.process.systemd import Notifier
 from agent.proxy.dataplane import DataPlane
 from agent.workers.channel import Channel, ChannelClosed
 
+LOOK_SECONDS = 0.1  # the interval at which a drain looks for connections from before it
+
 
 @dataclass(slots=True, kw_only=True)
 class Succession:
@@ -88,3 +90,14 @@ class Succession:
         if self.predecessor is not None:
             with trio.move_on_after(seconds + LATE_SECONDS):
                 await self.predecessor.gone()
+
+
+async def outlasted(data: DataPlane, seconds: float, hurry: trio.Event) -> None:
+    """Wait until each connection of now has ended, at most `seconds` or until `hurry`."""
+    began = trio.current_time()
+    with trio.move_on_after(seconds):
+        while not hurry.is_set():
+            report = await data.report(rows=False)
+            if not report.live or report.oldest_seconds < trio.current_time() - began:
+                break
+            await trio.sleep(LOOK_SECONDS)

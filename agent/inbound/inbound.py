@@ -108,6 +108,8 @@ async def _relay(plain: socket.socket, tls: SSL.Connection, connection: Connecti
 
 def _identify(tls: SSL.Connection, inbound: Inbound) -> Peer:
     """Return the caller's identity by the present roots, which may have changed during the handshake."""
+    if inbound.beat and tls.get_servername() == inbound.beat:
+        raise HandshakeFailed(HandshakeReason.PROBE, "our own watchdog")
     current = inbound.credentials.value
     assert current is not None  # a cell is never emptied
     return verify_peer(verified_chain(tls), current.credentials.bundle, inbound.clock())

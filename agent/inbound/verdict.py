@@ -99,6 +99,7 @@ class Inbound:
     before_step: BeforeStep = no_wait  # awaited before each step of a handshake
     tunnels: bool = False  # callers may open tunnels
     leaving: trio.Event = field(default_factory=trio.Event)  # set when no more callers are accepted
+    beat: bytes = b""  # the SNI of our own watchdog
 
 
 def check_deny_list(peer: Peer, deny_list: Latest[DenyList]) -> None:

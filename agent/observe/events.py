@@ -93,6 +93,13 @@ class Journal(WatchJournal):
         """Process `pid` has taken the service over; the connections that are left here end in time."""
         self.write(LogLevel.INFO, "upgraded", by=pid)
 
+    def silent(self, failure: str) -> None:
+        """What should answer does not, so that the watchdog is not fed; or it answers again."""
+        if failure:
+            self.write(LogLevel.ERROR, "watchdog.unfed", detail=failure)
+        else:
+            self.write(LogLevel.INFO, "watchdog.fed")
+
     def leaving(self, why: str, seconds: float) -> None:
         """Consul sends no more callers to the agent, which accepts them for another `seconds`."""
         self.write(LogLevel.INFO, "leaving", why=why, seconds=seconds)

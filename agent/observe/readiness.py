@@ -33,6 +33,14 @@ def missing(agent: Agent) -> list[str]:
     return pieces
 
 
+async def failure(agent: Agent, seconds: float) -> str:
+    """Return what does not answer within so many seconds though it should; empty if all does.
+
+    While the agent starts or drains nothing has to.
+    """
+    return await agent.data.failure(seconds) if agent.control.phase is Phase.SERVING else ""
+
+
 def headline(agent: Agent) -> str:
     """Return the agent's state in one line."""
     return line_of(facts(agent))

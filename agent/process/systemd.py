@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 from array import array
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -93,13 +93,26 @@ class Notifier:
         """Ask for at least so much more time to start or to stop. systemd 236 and later."""
         self.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
-    async def feed_watchdog(self) -> None:
-        """Send WATCHDOG=1 at half the watchdog's interval, which proves that trio's loop runs."""
+    async def feed_watchdog(
+        self, failure: Callable[[float], Awaitable[str]], on_failure: Callable[[str], None]
+    ) -> None:
+        """Send WATCHDOG=1 four times in the watchdog's interval, while nothing fails and trio's loop turns.
+
+        `failure` is given its time in seconds and returns what fails; `on_failure` hears of each change of
+        it, empty for none. What fails for the whole interval has the manager start the service again.
+        """
         if self.watchdog_seconds is None:
             return
+        beat, before = self.watchdog_seconds / 4, ""
         while True:
-            self.send("WATCHDOG=1")
-            await trio.sleep(self.watchdog_seconds / 2)
+            due = trio.current_time() + beat
+            found = await failure(beat)
+            if not found:
+                self.send("WATCHDOG=1")
+            if found != before:
+                on_failure(found)
+            before = found
+            await trio.sleep_until(due)
 
 
 def notifier(environ: MutableMapping[str, str], pid: int) -> Notifier:

@@ -38,13 +38,14 @@ from agent.outbound.tunnels import TunnelContext, Tunnels
 from agent.outbound.upstream_state import TargetEvents, UpstreamState
 from agent.outbound.warm_connection import WarmEvents
 from agent.outbound.warm_pools import keep_warm
+from agent.proxy import liveness
 from agent.proxy.reconcile import PUBLIC, reconciler
 from agent.proxy.report import DataPlaneReport, report
+from agent.proxy.upstream_report import opening_row
 from agent.relay.relay import Relay
 from agent.snapshot import EndpointSources, Snapshot
 from upstreams.spec import TunnelMode
 
-LOOK_SECONDS = 0.1  # the interval at which a drain looks for connections from before it
 CUT_SECONDS = 5.0  # for tasks of connections that were cut to end
 STEPS = 4  # handshake steps before every other task runs, where requests are judged: some 2 ms of work
 
@@ -95,6 +96,9 @@ class DataPlane(Protocol):
     def live(self) -> int:
         """Return the number of live connections."""
 
+    async def failure(self, seconds: float, /) -> str:
+        """Return what does not answer within so many seconds though it should; empty if all does."""
+
     def problems(self) -> list[str]:
         """Return what keeps the data plane from serving, one text each."""
 
@@ -128,6 +132,7 @@ class LocalDataPlane:
         self.ledger, self._relay = Ledger(clock, events), Relay()
         self._clock, self._rng = clock, rng
         self._leaving = trio.Event()  # no more callers are accepted
+        self.beat = liveness.new_name()
         self._events = events
         self._steps = trio.CapacityLimiter(STEPS)
         self._freshness = Freshness(snapshot.confirmed, settings.intentions_max_age, clock)
@@ -219,6 +224,7 @@ class LocalDataPlane:
             before_step=self.before_step,
             tunnels=self.settings.tunnel is TunnelMode.AUTO,
             leaving=self._leaving,
+            beat=self.beat.encode(),
         )
         await inbound.serve(sock, slot, shared)
 
@@ -279,6 +285,7 @@ class LocalDataPlane:
         self.reconciler.listeners.successor = True
 
     async def close_listeners(self) -> None:
+        self._leaving.set()
         await self.reconciler.listeners.close_all()
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
@@ -311,6 +318,13 @@ class LocalDataPlane:
     def live(self) -> int:
         return self.ledger.count
 
+    async def failure(self, seconds: float, /) -> str:
+        opening = self.reconciler.listeners.get(PUBLIC)
+        contexts, now = self.snapshot.credentials.value, self._clock()
+        if liveness.is_full(opening_row(opening)):
+            return ""
+        return await liveness.failure(opening, contexts, now, self.beat, seconds)
+
     def problems(self) -> list[str]:
         return self.reconciler.problems
 
@@ -319,17 +333,6 @@ class LocalDataPlane:
 
     def take_level(self, level: LogLevel, /) -> None:
         pass  # `Agent.log` is this process's own log, which the route has set already
-
-
-async def outlasted(data: DataPlane, seconds: float, hurry: trio.Event) -> None:
-    """Wait until each connection of now has ended, at most `seconds` or until `hurry`."""
-    began = trio.current_time()
-    with trio.move_on_after(seconds):
-        while not hurry.is_set():
-            report = await data.report(rows=False)
-            if not report.live or report.oldest_seconds < trio.current_time() - began:
-                break
-            await trio.sleep(LOOK_SECONDS)
 
 
 async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:

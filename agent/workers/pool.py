@@ -29,6 +29,7 @@ from agent.net.bind import BindFailed
 from agent.net.inherited import InheritedSockets
 from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerKey
+from agent.proxy import liveness
 from agent.proxy.dataplane import DataPlaneEvents
 from agent.proxy.reconcile import PUBLIC, reconciler
 from agent.proxy.report import DataPlaneReport, report
@@ -124,7 +125,9 @@ class WorkerPool:
             serve_outbound=_serve_elsewhere,
             inherited=inherited,
         )
+        self._beat = liveness.new_name()
         self._supervisor = Supervisor(
+            beat=self._beat,
             settings=settings,
             spawn=spawn,
             publisher=self._publisher,
@@ -207,6 +210,16 @@ class WorkerPool:
 
     def live(self) -> int:
         return self._supervisor.live()
+
+    async def failure(self, seconds: float, /) -> str:
+        down = self._supervisor.problems()
+        if down:
+            return down[0]
+        opening, contexts = self._listeners.get(PUBLIC), self._snapshot.credentials.value
+        failed = await liveness.failure(opening, contexts, self._clock(), self._beat, seconds)
+        if failed and liveness.is_full((await self.report(rows=True)).public):
+            return ""
+        return failed
 
     def problems(self) -> list[str]:
         return [*self.reconciler.problems, *self._supervisor.problems()]

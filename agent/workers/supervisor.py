@@ -80,7 +80,9 @@ class Supervisor:
         on_request: Callable[[WorkerRequest], None],
         events: WorkerEvents,
         clock: Clock,
+        beat: str = "",
     ) -> None:
+        self._beat = beat
         self.ended: Reported | None = None
         self._settings = settings
         self._slots = [_Slot(number) for number in range(settings.workers)]
@@ -224,6 +226,7 @@ class Supervisor:
             slot=slot.number,
             workers=len(self._slots),
             settings=without_secrets(self._settings),
+            beat=self._beat,
         )
         try:
             end, detail = await link.run(welcome)

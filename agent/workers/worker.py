@@ -114,6 +114,7 @@ class Worker:
             rng=Random(),  # noqa: S311 - it chooses endpoints, nothing secret
             listeners=self._listeners,
         )
+        self.data.beat = welcome.beat
         self._channel = channel
         self._clock = clock
         self._workers = welcome.workers

@@ -81,15 +81,31 @@ async def test_the_watchdog_is_fed_while_we_live(
                 return count
             count += 1
 
+    failing, told, times = "", list[str](), set[float]()
+
+    async def failure(seconds: float) -> str:
+        times.add(seconds)
+        return failing
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Notifier(address, 30.0).feed_watchdog)
-        await trio.sleep(61)
-        assert fed() == 5  # at 0, 15, 30, 45, 60
+        nursery.start_soon(Notifier(address, 20.0).feed_watchdog, failure, told.append)
+        await trio.sleep(21)
+        assert (fed(), told) == (5, [])  # at 0, 5, 10, 15, 20
+        failing = "no worker serves"
+        await trio.sleep(20)
+        assert (fed(), told) == (0, [failing])
+        failing = ""
+        await trio.sleep(10)
+        assert (fed(), told) == (2, ["no worker serves", ""])
         nursery.cancel_scope.cancel()
+    assert times == {5.0}
 
 
 async def test_without_a_watchdog_nobody_is_fed() -> None:
-    await Notifier("/nowhere").feed_watchdog()
+    async def failure(_seconds: float) -> str:
+        raise AssertionError
+
+    await Notifier("/nowhere").feed_watchdog(failure, list[str]().append)
 
 
 _CHILD = """
