@@ -120,7 +120,9 @@ def test_no_start_writes_byte_code(installed: Machine) -> None:
     assert sh(installed, written) == ""
 
 
-def test_an_upgrade_restarts_what_runs_and_keeps_changed_settings(installed: Machine, package: Path) -> None:
+def test_an_upgrade_hands_over_to_the_new_program_and_keeps_changed_settings(
+    installed: Machine, package: Path
+) -> None:
     sh(installed, "echo '# mine' >> /etc/connect-sidecar/web.toml.example")
     before = installed.show("sidecar@web", "MainPID")
     renew = (
@@ -128,7 +130,8 @@ def test_an_upgrade_restarts_what_runs_and_keeps_changed_settings(installed: Mac
     )
     sh(installed, f"dpkg-deb --raw-extract {package.name} new && {renew}")
     sh(installed, "dpkg --install new.deb")
-    assert installed.show("sidecar@web", "MainPID") not in ("0", before)
+    until(lambda: installed.show("sidecar@web", "MainPID") not in ("0", before) or None, "a new main process")
+    assert installed.show("sidecar@web", "NRestarts") == "0"
     assert sh(installed, "dpkg-query --show --showformat='${Version}' connect-sidecar") == NEXT
     assert sh(installed, "tail --lines=1 /etc/connect-sidecar/web.toml.example") == "# mine\n"
     sh(installed, "sidecar wait web -timeout 20")
