@@ -2,6 +2,7 @@
 
     mesh.py     the processes, addresses and registrations
     origin.py   the workload, a plain HTTP server
+    showing.py  what is printed
     story.py    the steps; each one checks its result before it says that it held
     looking.py  waiting for a condition; requests that never stop
     http.py     one request on one connection
@@ -18,11 +19,11 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import trio
 from rich.console import Console
-from rich.table import Table
 
 from datacenter.demo.http import Unanswered
 from datacenter.demo.looking import StepFailed
@@ -35,7 +36,8 @@ from datacenter.demo.mesh import (
     commands,
     free_addresses,
 )
-from datacenter.demo.story import STEPS, Story, Told
+from datacenter.demo.showing import MESH, Told, seen_lines, step_line
+from datacenter.demo.story import STEPS, Story
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -79,38 +81,37 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
 
 async def _tell(console: Console, story: Story) -> list[Told]:
     told: list[Told] = []
+    _say(console, MESH)
     for number, (title, step) in enumerate(STEPS.items(), 1):
         started = trio.current_time()
-        try:
-            seen, held = await step(story), True
-        except (StepFailed, Unanswered) as error:
-            seen, held = str(error), False
+        with console.status(f"{number}/{len(STEPS)}  {title}") if console.is_terminal else nullcontext():
+            try:
+                seen, held = await step(story), True
+            except (StepFailed, Unanswered) as error:
+                seen, held = str(error), False
         row = Told(title=title, seen=seen, held=held, seconds=trio.current_time() - started)
         told.append(row)
-        mark = "[green]held[/]" if held else "[red]FAILED[/]"
-        console.print(f"{number}/{len(STEPS)} {title} … {mark} ({row.seconds:.1f} s)")
+        _say(console, step_line(number, len(STEPS), row), "green" if held else "bold red")
+        _say(console, seen_lines(row), "dim")
         if not held:
             break  # the later steps depend on this one
     for name, status in story.processes.ended().items():
-        told.append(
-            Told(title=f"process “{name}”", seen=f"ended by itself, status {status}", held=False, seconds=0)
-        )
-    console.print(_table(told))
+        seen = f"process “{name}” ended by itself, status {status}"
+        told.append(Told(title=name, seen=seen, held=False, seconds=0))
+        _say(console, seen, "bold red")
     return told
 
 
-def _table(told: Sequence[Told]) -> Table:
-    table = Table(show_lines=True, width=None)
-    table.add_column("step", ratio=2)
-    table.add_column("seen", ratio=5, overflow="fold")
-    table.add_column("held")
-    for row in told:
-        table.add_row(row.title, row.seen, "[green]yes[/]" if row.held else "[red]NO[/]")
-    return table
+def _say(console: Console, text: str, style: str = "") -> None:
+    """Print a text as it is: what a peer has said is no markup."""
+    console.print(text, style=style or None, markup=False)
 
 
 async def _keep(console: Console, processes: Processes, addresses: Addresses) -> None:
     console.print("\nThe mesh runs until Ctrl-C. Try:")
+    for service, datacenter in (("web", "dc1"), ("db", "dc2")):
+        page = addresses.admin(service, datacenter)
+        console.print(f"  {page}/    # the page of the sidecar of {service}@{datacenter}")
     for name in UPSTREAM_PORTS:
         console.print(f"  curl {addresses.upstream(name)}/    # {name}")
     console.print(f"  curl -X PUT {addresses.api('dc1')}/v1/connect/ca/rotate    # a new root of trust")

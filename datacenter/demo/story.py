@@ -35,16 +35,6 @@ ASKERS = 4  # at each upstream, each request over a connection of its own
 ENOUGH = 100  # requests before and after a rotation that is to prove something
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """One row of the closing table."""
-
-    title: str
-    seen: str
-    held: bool
-    seconds: float
-
-
 @dataclass(slots=True)
 class Story:
     """The mesh the steps act on, and what they need to remember between them."""
@@ -125,7 +115,7 @@ async def federate(story: Story) -> str:
     ):
         raise StepFailed("dc2 does not sign with an intermediate of its own under dc1's root")
     signer = active["dc2"]["SigningKeyID"][:11]
-    return f"trust domain {roots['dc1']['TrustDomain']}; dc2 signs with its own intermediate {signer}…"
+    return f"one trust domain; dc2 signs with its own intermediate {signer}…"
 
 
 async def start_services(story: Story) -> str:
@@ -146,7 +136,7 @@ async def start_services(story: Story) -> str:
     await _passing(story, "dc1", 1)
     await _passing(story, "dc2", 1)
     story.leaves_before = await story.leaves()
-    return "leaf serials " + ", ".join(f"{name} {serial}" for name, serial in story.leaves_before.items())
+    return "leaves " + ", ".join(f"{name} {serial}" for name, serial in story.leaves_before.items())
 
 
 async def reach_local(story: Story) -> str:
@@ -154,7 +144,7 @@ async def reach_local(story: Story) -> str:
     await _says(story, "db in dc1", "db in dc1")
     out, into = await story.connection("db in dc1")
     _expect_ids(out, into, "dc1")
-    return f"{into['peer']} → {out['peer']}"
+    return f"{short(into['peer'])} → {short(out['peer'])}, each proven to the other by its certificate"
 
 
 async def reach_other_datacenter(story: Story) -> str:
@@ -168,7 +158,7 @@ async def reach_other_datacenter(story: Story) -> str:
     with socket.socket() as probe:
         if probe.connect_ex((story.addresses.dc2, LAN_PORT)) == 0:
             raise StepFailed("the LAN address of db in dc2 answers; the step would prove nothing")
-    return f"{out['peer']} at {out['address']} ({out['why']}); LAN {story.addresses.dc2}:{LAN_PORT} is closed"
+    return f"{short(out['peer'])} at {out['address']} ({out['why']}); its LAN address is closed"
 
 
 async def fail_over(story: Story) -> str:
@@ -181,7 +171,7 @@ async def fail_over(story: Story) -> str:
     await story.processes.start("db app in dc1")
     await _passing(story, "dc1", 1)
     await _says(story, "query db-nearest", "db in dc1")
-    return f"dc1 → dc2 {took:.1f} s after the app died (check critical), back to dc1 after it passed"
+    return f"dc1 → dc2 {took:.1f} s after the app died, and back to dc1 once its check passed"
 
 
 async def deny(story: Story) -> str:
@@ -200,9 +190,10 @@ async def deny(story: Story) -> str:
             raise StepFailed("a request passed after the deny was in force")
     if await story.served("dc2") != seen:
         raise StepFailed("a refused caller reached the app")
+    ends = [await _last_denial(story, service, dc) for service, dc in (("web", "dc1"), ("db", "dc2"))]
     await allow(story)
     await _says(story, "db in dc2", "db in dc2")
-    return f"refused {took:.2f} s after the write; 10 more refused, 0 of them reached the app; allowed again"
+    return f"refused {took:.2f} s after the write; 10 more, 0 reached the app\n" + "\n".join(ends)
 
 
 async def rotate(story: Story) -> str:
@@ -231,8 +222,8 @@ async def rotate(story: Story) -> str:
     if tally.failed:
         raise StepFailed(f"{tally.failed} of {tally.asked} requests failed")
     after = await story.leaves()
-    changes = ", ".join(f"{name} {serial} → {after[name]}" for name, serial in story.leaves_before.items())
-    return f"0 failed of {tally.asked} requests, 2 connections held all through; leaf serials {changes}"
+    changes = ", ".join(f"{serial} → {after[name]}" for name, serial in story.leaves_before.items())
+    return f"0 failed of {tally.asked} requests, 2 connections held; leaves {changes}"
 
 
 STEPS: dict[str, Callable[[Story], Awaitable[str]]] = {
@@ -309,6 +300,24 @@ async def _roots(story: Story, datacenter: str) -> dict[str, Any]:
 def _active(roots: dict[str, Any]) -> dict[str, Any]:
     active: dict[str, Any] = next(root for root in roots["Roots"] if root["Active"])
     return active
+
+
+async def _last_denial(story: Story, service: str, datacenter: str) -> str:
+    """Return how the sidecar of one end tells of the last denied call."""
+    ended = [row for row in (await story.status(service, datacenter))["recent"] if not _usual(row)]
+    if not ended or "web => db (deny" not in ended[-1]["rule"]:
+        raise StepFailed(f"the sidecar of {service}@{datacenter} names no rule: {ended[-1:]}")
+    return f"{service}@{datacenter} says {ended[-1]['reason']}: {ended[-1]['rule']}"
+
+
+def _usual(row: dict[str, Any]) -> bool:
+    return bool(row["reason"] == "clean")
+
+
+def short(identity: str) -> str:
+    """Return `web@dc1` for a SPIFFE ID."""
+    parts = identity.rpartition("/dc/")[2].split("/svc/")
+    return "@".join(reversed(parts))
 
 
 def _expect_ids(out: dict[str, Any], into: dict[str, Any], datacenter: str) -> None:
