@@ -128,8 +128,9 @@ ONLY_FOR = {
 # Tables and shapes that have no behaviour of their own, and the test of what reads them.
 TESTED_BY = {
     "agent/tunnel/leg.py": "agent/tunnel/test_tunnel.py",
-    "agent/outbound/identify.py": "agent/outbound/test_outbound.py",
+    "agent/outbound/at_once.py": "scenarios/test_tunnels_at_once.py",
     "agent/outbound/reasons.py": "agent/outbound/test_outbound.py",
+    "agent/tunnel/ends.py": "agent/tunnel/test_tunnel.py",
     "agent/tunnel/byte_stream.py": "scenarios/test_tunnelled_requests.py",
     "agent/inbound/tunnel.py": "scenarios/test_tunnels.py",
     "agent/inbound/by_request.py": "agent/inbound/test_http_connection.py",

@@ -25,9 +25,8 @@ from agent.consul.watch import AnswerRejected, WatchReason
 from agent.control.watches import read_endpoints, read_found
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
-from agent.outbound.identify import identify
+from agent.outbound.identify import identify, server_name
 from agent.outbound.reasons import NotServed
-from agent.outbound.server_name import server_name
 from agent.path.walk import DIAL_SECONDS, HANDSHAKE_SECONDS, cipher_of, refusal_of
 from agent.policy.deny_list import NO_ENTRIES
 from agent.relay.close import reset

@@ -102,6 +102,11 @@ class Ledger:
         self._live[connection.id] = connection
         return connection
 
+    def forget(self, connection: Connection) -> None:
+        """Take a connection out without an ending: it is begun again as another one."""
+        del self._live[connection.id]
+        self._departed()
+
     def become_tunnel(self, connection: Connection) -> None:
         """Note that the connection is a tunnel: its streams are counted as connections, and it is not."""
         del self._live[connection.id]

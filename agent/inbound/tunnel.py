@@ -32,9 +32,10 @@ from agent.policy.deny_list import NO_ENTRIES
 from agent.relay.close import close_both, close_without_notify
 from agent.relay.splice import Ending
 from agent.tunnel.byte_stream import TunnelStream
+from agent.tunnel.ends import TunnelReason
 from agent.tunnel.leg import Leg
 from agent.tunnel.refusal import FORBIDDEN, NOT_ALLOWED, UNAVAILABLE, refusal_fields
-from agent.tunnel.tunnel import LOOK_SECONDS, Tunnel, TunnelReason
+from agent.tunnel.tunnel import LOOK_SECONDS, Tunnel
 
 NOT_CONNECT = "not_connect"
 _NAME = "a stream of a tunnel"
@@ -42,7 +43,7 @@ _OURS = frozenset(  # reasons that say nothing about the caller's rights
     {
         *(InboundReason.NO_CREDENTIALS_YET, InboundReason.NO_INTENTIONS_YET),
         *(InboundReason.CREDENTIALS_EXPIRED, InboundReason.CREDENTIALS_UNTRUSTED),
-        VerdictReason.INTENTIONS_TOO_OLD,
+        *(VerdictReason.INTENTIONS_TOO_OLD, InboundReason.NO_APP),
         Overflow.CONNECTIONS,
     }
 )
@@ -118,7 +119,8 @@ class _Service:
         self.preamble = preamble
         self.inbound = inbound
         self.nursery = nursery
-        self.app = str(inbound.app)
+        self.app = str(inbound.app)  # text, made once
+        self.has_app = True
         self.count = 0  # streams that are served
 
     def on_request(self, tunnel: Tunnel, stream: Stream, request: Request) -> None:
@@ -126,7 +128,17 @@ class _Service:
         if request.method != CONNECT:
             tunnel.h2.refuse(stream, NOT_ALLOWED, refusal_fields(NOT_ALLOWED, NOT_CONNECT))
             return
+        self._renew()
         _Call(self, tunnel, stream).begin()
+
+    def _renew(self) -> None:
+        """Take on the newest registration: its app and limits may have changed since the tunnel began."""
+        if self.inbound.renewed is None:
+            return
+        newest = self.inbound.renewed()
+        self.has_app = newest is not None
+        if newest is not None and newest is not self.inbound:
+            self.inbound, self.app = newest, str(newest.app)
 
     def on_change(self, _tunnel: Tunnel) -> None:
         """See TunnelEvents."""
@@ -153,6 +165,7 @@ class _Call:
         "_connection",
         "_done",
         "_entered",
+        "_inbound",
         "_leg",
         "_scope",
         "_service",
@@ -170,6 +183,7 @@ class _Call:
         self._slot: Joined | None = None
         self._leg: Leg | None = None
         self._scope: trio.CancelScope | None = None  # of the task, if there is one
+        self._inbound = service.inbound  # as it is now
         of = service.connection
         connection = service.inbound.ledger.begin(Direction.INBOUND, of.caller, self.cut)
         connection.ours, connection.peer = of.ours, of.peer
@@ -177,7 +191,7 @@ class _Call:
 
     def begin(self) -> None:
         """Judge the stream, and serve it or refuse it. Raises ConnectionFault."""
-        inbound = self._service.inbound
+        inbound = self._inbound
         try:
             self._judge()
             if self._connection.handling is Handling.BY_REQUEST:
@@ -202,10 +216,12 @@ class _Call:
 
     def _judge(self) -> None:
         """Decide as for a new connection of this caller, and take a slot. Raises Denied."""
-        inbound, connection = self._service.inbound, self._connection
+        inbound, connection = self._inbound, self._connection
         contexts, peer, now = inbound.credentials.value, connection.peer, inbound.clock()
         assert contexts is not None  # the tunnel's handshake used them; a cell is never emptied
         assert peer is not None  # proven before the tunnel began
+        if not self._service.has_app:
+            raise Denied(InboundReason.NO_APP, "the registration has lost its app")
         fault = contexts.credentials.fault(now)
         if fault is not None:
             raise Denied(InboundReason(fault[0].value), fault[1])
@@ -231,7 +247,7 @@ class _Call:
         assert leg.ending is not None  # it is over
         close_both(leg.sock, None, leg.ending)
         if leg.failure is not None:
-            self._service.inbound.faults.internal_error(Where.CONNECTION, _NAME, leg.failure)
+            self._inbound.faults.internal_error(Where.CONNECTION, _NAME, leg.failure)
             self._connection.end(CloseReason.INTERNAL_ERROR)
         self._connection.end(leg.ending, leg.detail)
         self._finish()
@@ -252,7 +268,7 @@ class _Call:
         self._connection.cut = nothing_to_cut
         if self._entered:
             self._service.leave(self._slot)
-        self._service.inbound.ledger.finish(self._connection)
+        self._inbound.ledger.finish(self._connection)
 
     # --- what has to wait ---
 
@@ -261,7 +277,7 @@ class _Call:
         stream = TunnelStream(self._tunnel, self._stream, self._connection.progress)
         self._stream.owner = stream
         self._scope = trio.CancelScope()
-        faults = self._service.inbound.faults
+        faults = self._inbound.faults
         self._service.nursery.start_soon(contained, faults, Where.CONNECTION, _NAME, self._run, stream, begun)
 
     async def _run(self, stream: TunnelStream, begun: Begun | None) -> None:
@@ -282,7 +298,7 @@ class _Call:
 
     async def _serve_in_task(self, stream: TunnelStream, begun: Begun | None) -> Ending | None:
         """Return how the stream ended; None if it was refused."""
-        inbound, connection = self._service.inbound, self._connection
+        inbound, connection = self._inbound, self._connection
         if connection.handling is Handling.BY_REQUEST:
             self._accept()
             return await serve_requests(stream, connection, self._service.preamble, inbound)

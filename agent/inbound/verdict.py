@@ -7,6 +7,7 @@ A connection is judged once it is opened, a stream of a tunnel likewise, and bot
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -42,6 +43,7 @@ class InboundReason(StrEnum):
     CREDENTIALS_EXPIRED = "credentials_expired"  # ours: every peer would refuse us
     CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours: no root in Consul's list vouches for our leaf
     DENY_LISTED = "deny_listed"
+    NO_APP = "no_local_app"  # the registration has lost its app since the tunnel began
     NO_TUNNELS = "no_tunnels"  # the caller asks for one, which our setting forbids
     UNSUPPORTED_PROTOCOL = (
         "l7_unsupported_protocol"  # permissions for HTTP/2, which this proxy does not parse
@@ -98,6 +100,7 @@ class Inbound:
     shun: Shun = nothing  # addresses of our own listeners, which must not be dialled as the app
     before_step: BeforeStep = no_wait  # awaited before each step of a handshake
     tunnels: bool = False  # callers may open tunnels
+    renewed: Callable[[], Inbound | None] | None = None  # the same by the newest registration, for streams
     leaving: trio.Event = field(default_factory=trio.Event)  # set when no more callers are accepted
     beat: bytes = b""  # the SNI of our own watchdog
 

@@ -61,6 +61,9 @@ class AdmissionEvents(FaultEvents, Protocol):
 
 
 Handler = Callable[[socket.socket, Slot], Awaitable[None]]
+# Takes a caller over without a task, with socket and slot; False if it cannot. The third argument hands the
+# caller to the handler later.
+AtOnce = Callable[[socket.socket, Slot, Callable[[], None]], bool]
 
 
 async def accept_all(
@@ -73,6 +76,7 @@ async def accept_all(
     events: AdmissionEvents,
     where: Where = Where.CONNECTION,
     first_kept: Callable[[], float] = lambda: math.inf,
+    at_once: AtOnce | None = None,
 ) -> None:
     """Accept on every listening, non-blocking socket until cancelled; each caller is a task in `connections`.
 
@@ -88,7 +92,18 @@ async def accept_all(
         finally:
             slot.leave()
 
-    gate = _Gate(handle, connections, admission, events, first_kept)
+    def taken(caller: socket.socket, slot: Slot) -> bool:
+        if at_once is None:
+            return False
+        try:
+            return at_once(caller, slot, partial(connections.start_soon, handle, caller, slot))
+        except Exception as error:  # noqa: BLE001 - it ends this connection alone, logged and counted
+            events.internal_error(where, purpose, error)
+            caller.close()
+            slot.leave()
+            return True
+
+    gate = _Gate(handle, connections, admission, events, first_kept, taken=taken)
     try:
         async with trio.open_nursery() as loops:
             for sock in listeners:
@@ -108,7 +123,10 @@ class _Gate:
         admission: Admission,
         events: AdmissionEvents,
         first_kept: Callable[[], float],
+        *,
+        taken: Callable[[socket.socket, Slot], bool],
     ) -> None:
+        self._taken = taken
         self._first_kept = first_kept
         self._handle = handle
         self._connections = connections
@@ -216,7 +234,8 @@ class _Gate:
         slot = admission.enter(source, partial(_owes, sock))
         if admission.fair and not _owes(sock):
             slot.begin()
-        self._connections.start_soon(self._handle, sock, slot)
+        if not self._taken(sock, slot):
+            self._connections.start_soon(self._handle, sock, slot)
 
     def _turn_all_away(self, reason: Overflow) -> None:
         for _, caller in self._line.rest():

@@ -16,7 +16,7 @@ import trio
 
 from agent.base.address import Address, TcpAddress
 from agent.base.containment import Where, kept_up
-from agent.net.accept import AdmissionEvents, Handler, accept_all
+from agent.net.accept import AdmissionEvents, AtOnce, Handler, accept_all
 from agent.net.admission import Admission
 from agent.net.bind import BindFailed, Bound, adopt, bind
 from agent.net.inherited import SocketComplaint
@@ -51,6 +51,7 @@ class Opening:
     purpose: str
     address: Address
     handler: Handler
+    at_once: AtOnce | None = None
     admission: Admission = field(default_factory=Admission)
     mode: int | None = None
     inherited: Sequence[socket.socket] = ()
@@ -196,6 +197,7 @@ class Listeners:
             admission=opening.admission,
             events=self.events,
             first_kept=first_kept,
+            at_once=opening.at_once,
         )
         try:
             with opening.scope:

@@ -2,6 +2,6 @@
 
 A failure before the first byte tries the next candidate; a failure after it ends the connection.
 
-    candidates  identify  listeners  outbound  reasons  refusal  server_name  tunnels  upstream_state
+    at_once  candidates  identify  listeners  outbound  reasons  refusal  tunnels  upstream_state
     warm_connection  warm_pool  warm_pools  warm_serve
 """

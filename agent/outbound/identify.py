@@ -1,4 +1,4 @@
-"""Whether a handshaken peer is the service that an endpoint must be."""
+"""The name that a connection asks for, and whether a handshaken peer is the service that must answer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from agent.outbound.reasons import NotServed, OutboundReason
 from agent.policy.deny_list import NO_ENTRIES, DenyList
 from certs.contexts import Contexts
 from certs.peer import Peer, verify_peer
+from certs.spiffe import DEFAULT, TrustDomain
 from upstreams.endpoints import ExpectedIdentity
 
 
@@ -37,3 +38,11 @@ def identify(
     if denied:
         raise NotServed(OutboundReason.DENY_LISTED, f"{peer.id}: {denied}")
     return peer
+
+
+def server_name(expected: ExpectedIdentity, trust_domain: TrustDomain) -> str:
+    """Return the SNI by which a mesh gateway finds the service; others ignore it (docs/consul-api.md#sni)."""
+    if expected.partition == DEFAULT:
+        return f"{expected.service}.{expected.namespace}.{expected.datacenter}.internal.{trust_domain}"
+    names = (expected.service, expected.namespace, expected.partition, expected.datacenter)
+    return f"{'.'.join(names)}.internal-v1.{trust_domain}"

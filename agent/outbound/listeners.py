@@ -16,6 +16,7 @@ from agent.connections.records import CloseReason, Direction
 from agent.net.admission import Admission, Slot
 from agent.net.inherited import InheritedSockets, address
 from agent.net.listeners import Listeners, Opening
+from agent.outbound.at_once import never
 from agent.outbound.upstream_state import UpstreamContext, UpstreamState
 from agent.snapshot import EndpointSources
 from upstreams.plan import plan
@@ -23,11 +24,15 @@ from upstreams.spec import Bind, LocalBind, Upstream
 
 _Held = Mapping[Bind, tuple[socket.socket, ...]]
 Serve = Callable[[socket.socket, Slot, UpstreamState], Awaitable[None]]
+ServeAtOnce = Callable[[socket.socket, Slot, Callable[[], None], UpstreamState], bool]
 
 
 @dataclass(slots=True, kw_only=True)
 class UpstreamListeners:
-    """The upstreams in force. `serve` serves one connection of our app until its end."""
+    """The upstreams in force. `serve` serves one connection of our app until its end.
+
+    `serve_at_once` may take it over without a task (agent.net.accept.AtOnce).
+    """
 
     listeners: Listeners
     sources: EndpointSources
@@ -37,6 +42,7 @@ class UpstreamListeners:
     limit: int | None  # of each listener; an upstream's own limits refuse by a reason of their own
     unsettled_limit: int | None
     current: dict[Bind, UpstreamState]
+    serve_at_once: ServeAtOnce = never
     inherited: InheritedSockets = field(default_factory=InheritedSockets)
     in_force: Latest[tuple[UpstreamState, ...]] = field(
         default_factory=Latest
@@ -99,6 +105,7 @@ class UpstreamListeners:
             inherited=held.get(upstream.bind, ()),
             mode=None if isinstance(upstream.bind, LocalBind) else upstream.bind.mode,
             handler=partial(self._serve, upstream.bind),
+            at_once=partial(self._serve_at_once, upstream.bind),
             admission=Admission(self.limit, self.unsettled_limit),
         )
 
@@ -109,6 +116,10 @@ class UpstreamListeners:
             sock.close()
             return
         await self.serve(sock, place, targets)
+
+    def _serve_at_once(self, bind: Bind, sock: socket.socket, place: Slot, again: Callable[[], None]) -> bool:
+        targets = self.current.get(bind)
+        return targets is not None and self.serve_at_once(sock, place, again, targets)
 
 
 def _purpose(upstream: Upstream) -> str:

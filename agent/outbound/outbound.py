@@ -26,9 +26,15 @@ from agent.connections.records import Audited, Direction, FailedAttempt, Party
 from agent.net.dial import DialFailed, dial, remote
 from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake
 from agent.outbound.candidates import CandidateSearch
-from agent.outbound.identify import identify
-from agent.outbound.reasons import DENIALS, NO_FAULT, REFUSALS, NotServed, OutboundReason
-from agent.outbound.server_name import server_name
+from agent.outbound.identify import identify, server_name
+from agent.outbound.reasons import (
+    DENIALS,
+    NO_FAULT,
+    REFUSALS,
+    NotServed,
+    OutboundReason,
+    name_refusal,
+)
 from agent.outbound.tunnels import ClientTunnel, Tunnels
 from agent.outbound.upstream_state import UpstreamState, counted
 from agent.outbound.warm_serve import serve_warm
@@ -37,7 +43,6 @@ from agent.policy.source_intentions import Callee, OwnIntentions, SourceIntentio
 from agent.relay.close import close_both, has_left, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Transfer
-from agent.tunnel.refusal import FORBIDDEN
 from certs.contexts import Contexts
 from certs.peer import PeerReason, PeerRejected
 from upstreams.endpoints import ExpectedIdentity
@@ -96,7 +101,7 @@ async def serve(
 @contextmanager
 def _within_limits(connection: Connection, targets: UpstreamState) -> Iterator[None]:
     """Count the connection within the block. Raises NotServed if a limit of the upstream is reached."""
-    full = _overflow(targets)
+    full = overflow(targets)
     if full is not None:
         targets.overflow[full.reason.value] += 1
         raise full
@@ -107,7 +112,7 @@ def _within_limits(connection: Connection, targets: UpstreamState) -> Iterator[N
         targets.connections.remove(connection)
 
 
-def _overflow(targets: UpstreamState) -> NotServed | None:
+def overflow(targets: UpstreamState) -> NotServed | None:
     """Return the refusal by a limit that is reached, if any."""
     upstream = targets.upstream
     if upstream.max_connections is not None and len(targets.connections) >= upstream.max_connections:
@@ -304,12 +309,10 @@ async def _take_refusal(
 
 def _take_answer(transfer: Transfer, connection: Connection, route: _Route, candidate: Candidate) -> None:
     """Do the same where the far side has answered with a status, and the name of the reason."""
-    denied = transfer.detail.startswith(f"{FORBIDDEN} ")
-    reason = OutboundReason.DENIED_BY_PEER if denied else OutboundReason.REFUSED_BY_PEER
-    detail = f"answered {transfer.detail}"
+    reason, detail, blamed = name_refusal(transfer)
     if transfer.untouched:
         raise NotServed(reason, detail)
-    if not denied:
+    if blamed:
         route.targets.failed(candidate)
     connection.end(reason, detail)
 

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from agent.net.shortage import OUT_OF_RESOURCES
 from agent.policy.authorize import VerdictReason
+from agent.relay.splice import Ending, Transfer
+from agent.tunnel.refusal import FORBIDDEN
 
 
 class OutboundReason(StrEnum):
@@ -48,3 +50,12 @@ class NotServed(Exception):
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+def name_refusal(transfer: Transfer) -> tuple[OutboundReason, str, bool]:
+    """Return the reason of a refused stream, its text, and whether it counts against the endpoint."""
+    if transfer.ending is not Ending.REFUSED:
+        return OutboundReason.REFUSED_BY_PEER, f"{transfer.ending.value}: {transfer.detail}", True
+    denied = transfer.detail.startswith(f"{FORBIDDEN} ")
+    reason = OutboundReason.DENIED_BY_PEER if denied else OutboundReason.REFUSED_BY_PEER
+    return reason, f"answered {transfer.detail}", not denied

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -31,15 +32,17 @@ from agent.h2.requests import Request
 from agent.h2.stream import Stream
 from agent.net.dial import DialFailed, Shun, dial, nothing
 from agent.net.handshake import HandshakeFailed, client_handshake
-from agent.outbound.identify import identify
+from agent.outbound.identify import identify, server_name
 from agent.outbound.reasons import NotServed
-from agent.outbound.server_name import server_name
 from agent.policy.deny_list import DenyList
 from agent.relay.close import close_without_notify, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Progress, Transfer
+from agent.snapshot import Snapshot
+from agent.tunnel.ends import TunnelReason
+from agent.tunnel.leg import Leg
 from agent.tunnel.sign import marked
-from agent.tunnel.tunnel import LOOK_SECONDS, Tunnel, TunnelReason
+from agent.tunnel.tunnel import LOOK_SECONDS, Tunnel
 from certs.contexts import Contexts
 from certs.peer import Peer, PeerRejected
 from upstreams.endpoints import ExpectedIdentity
@@ -97,6 +100,10 @@ class ClientTunnel:
         """Carry a connection of our app; while `takes_streams`."""
         return await self.tunnel.run(sock, self.block, progress)
 
+    def open(self, sock: socket.socket, progress: Progress, on_over: Callable[[Leg], None]) -> Leg:
+        """Do the same without a wait; `on_over` is called once it is over."""
+        return self.tunnel.open(sock, self.block, progress, on_over)
+
     def retire(self) -> None:
         """Begin no more streams; end with the last one."""
         self.retired = True
@@ -150,6 +157,11 @@ class Tunnels:
 
     def __repr__(self) -> str:
         return f"<Tunnels ready={sum(map(len, self._ready.values()))}>"
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a tunnel at all."""
+        return bool(self._ready)
 
     async def run(self) -> None:
         """Keep the tunnels until cancelled; retire those of older credentials."""
@@ -272,6 +284,23 @@ class Tunnels:
             tunnels.remove(made)
         if not tunnels:
             self._ready.pop(place, None)
+
+
+def own_tunnels(
+    snapshot: Snapshot, relay: Relay, ledger: Ledger, faults: FaultEvents, clock: Clock, *, shun: Shun
+) -> Tunnels:
+    """Return the tunnels of a process."""
+    return Tunnels(
+        TunnelContext(
+            credentials=snapshot.credentials,
+            deny_list=snapshot.deny_list,
+            relay=relay,
+            ledger=ledger,
+            faults=faults,
+            clock=clock,
+            shun=shun,
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

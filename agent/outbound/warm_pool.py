@@ -31,9 +31,8 @@ from agent.connections.records import FailedAttempt, Party
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.net.shortage import OUT_OF_RESOURCES
-from agent.outbound.identify import identify
+from agent.outbound.identify import identify, server_name
 from agent.outbound.reasons import NotServed
-from agent.outbound.server_name import server_name
 from agent.outbound.upstream_state import UpstreamState
 from agent.outbound.warm_connection import ORDERLY, PROVEN_SECONDS, WarmConnection, WarmEvents, WarmReason
 from agent.policy.deny_list import NO_ENTRIES, DenyList

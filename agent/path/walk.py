@@ -20,10 +20,9 @@ from agent.base.exits import ExitCode
 from agent.base.latest import Latest
 from agent.net.dial import DialFailed, dial
 from agent.net.handshake import HandshakeFailed, client_handshake
-from agent.outbound.identify import identify
+from agent.outbound.identify import identify, server_name
 from agent.outbound.reasons import NotServed
 from agent.outbound.refusal import explained
-from agent.outbound.server_name import server_name
 from agent.overview.stations import Light, Name, Station
 from agent.policy.deny_list import NO_ENTRIES
 from agent.policy.source_intentions import OwnIntentions

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from random import Random
@@ -34,7 +34,9 @@ from agent.net.inherited import InheritedSockets
 from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerEvents, Listeners
 from agent.outbound import outbound
-from agent.outbound.tunnels import TunnelContext, Tunnels
+from agent.outbound.at_once import AtOnce, serve_at_once
+from agent.outbound.outbound import Outbound
+from agent.outbound.tunnels import Tunnels, own_tunnels
 from agent.outbound.upstream_state import TargetEvents, UpstreamState
 from agent.outbound.warm_connection import WarmEvents
 from agent.outbound.warm_pools import keep_warm
@@ -110,10 +112,7 @@ class DataPlane(Protocol):
 
 
 class LocalDataPlane:
-    """Serves connections in this process.
-
-    `listeners`: given in a worker, whose sockets another process binds.
-    """
+    """Serves connections in this process. `listeners`: given in a worker, for which another one binds."""
 
     def __init__(
         self,
@@ -131,6 +130,7 @@ class LocalDataPlane:
         self.snapshot, self.settings = snapshot, settings
         self.ledger, self._relay = Ledger(clock, events), Relay()
         self._clock, self._rng = clock, rng
+        self._shared: tuple[Registration, Inbound] | None = None
         self._leaving = trio.Event()  # no more callers are accepted
         self.beat = liveness.new_name()
         self._events = events
@@ -150,8 +150,7 @@ class LocalDataPlane:
         )
         self.ledger.on_opened = self._reauthorizer.opened
         listeners = Listeners(events, kept) if listeners is None else listeners
-        for address in settings.admin_bind:
-            listeners.own.reserve(address, ADMIN)
+        self._reserve(listeners, settings.admin_bind)
         self.reconciler = reconciler(
             snapshot=snapshot,
             settings=settings,
@@ -162,27 +161,23 @@ class LocalDataPlane:
             listeners=listeners,
             serve_inbound=self.inbound,
             serve_outbound=self.outbound,
+            serve_at_once=self.outbound_at_once,
             inherited=inherited,
         )
 
     @cached_property
     def _tunnels(self) -> Tunnels:
         """The tunnels of our own making."""
-        context = TunnelContext(
-            credentials=self.snapshot.credentials,
-            deny_list=self.snapshot.deny_list,
-            relay=self._relay,
-            ledger=self.ledger,
-            faults=self._events,
-            clock=self._clock,
-            shun=self.reconciler.listeners.own.of_upstreams,
-        )
-        return Tunnels(context)
+        books, shun = (self.ledger, self._events, self._clock), self.reconciler.listeners.own.of_upstreams
+        return own_tunnels(self.snapshot, self._relay, *books, shun=shun)
 
     def reserve(self, admin: Sequence[Address], /) -> None:
         """See `DataPlane`."""
+        self._reserve(self.reconciler.listeners, admin)
+
+    def _reserve(self, listeners: Listeners, admin: Sequence[Address]) -> None:
         for address in admin:
-            self.reconciler.listeners.own.reserve(address, ADMIN)
+            listeners.own.reserve(address, ADMIN)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -200,12 +195,20 @@ class LocalDataPlane:
     # --- one connection ---
 
     async def inbound(self, sock: socket.socket, slot: Slot) -> None:
-        """Serve a caller from the mesh."""
-        registration = self.snapshot.registration.value
-        if registration is None or registration.local_app is None:  # the registration has lost its app
+        """Serve a caller from the mesh, unless the registration has lost its app."""
+        if (shared := self._inbound()) is None:
             sock.close()
-            return
-        shared = Inbound(
+        else:
+            await inbound.serve(sock, slot, shared)
+
+    def _inbound(self) -> Inbound | None:
+        """Return what callers share, made once for each registration; None if it has no app."""
+        registration, shared = self.snapshot.registration.value, self._shared
+        if registration is None or registration.local_app is None:
+            return None
+        if shared is not None and shared[0] is registration:
+            return shared[1]
+        made = Inbound(
             credentials=self.snapshot.credentials,
             policy=self.snapshot.policy,
             freshness=self._freshness,
@@ -223,16 +226,28 @@ class LocalDataPlane:
             shun=self.reconciler.listeners.own.of_app,
             before_step=self.before_step,
             tunnels=self.settings.tunnel is TunnelMode.AUTO,
+            renewed=self._inbound,
             leaving=self._leaving,
             beat=self.beat.encode(),
         )
-        await inbound.serve(sock, slot, shared)
+        self._shared = (registration, made)
+        return made
 
     async def outbound(self, sock: socket.socket, slot: Slot, targets: UpstreamState) -> None:
         """Serve a connection of our app to an upstream."""
+        await outbound.serve(sock, slot.settle, targets, self._outbound())
+
+    def outbound_at_once(
+        self, sock: socket.socket, slot: Slot, again: Callable[[], None], targets: UpstreamState
+    ) -> bool:
+        """Serve a connection of our app without a task, if a tunnel is ready for it."""
+        shared = AtOnce(self._outbound(), self._events)
+        return self._tunnels.any and serve_at_once(sock, slot, again, targets, shared)
+
+    def _outbound(self) -> Outbound:
         registration = self.snapshot.registration.value
         assert registration is not None  # upstreams come from a registration
-        shared = outbound.Outbound(
+        return Outbound(
             credentials=self.snapshot.credentials,
             source_intentions=self.snapshot.source_intentions,
             deny_list=self.snapshot.deny_list,
@@ -243,7 +258,6 @@ class LocalDataPlane:
             tunnels=self._tunnels,
             own_intentions=self.snapshot.own_intentions,
         )
-        await outbound.serve(sock, slot.settle, targets, shared)
 
     async def before_step(self) -> None:
         """Let the relay serve what waits; where requests are judged, let every other task run as well."""
@@ -254,8 +268,6 @@ class LocalDataPlane:
         if handling(policy, registration.http) is Handling.BY_REQUEST:
             async with self._steps:
                 pass
-
-    # --- start and end ---
 
     async def bind(self, registration: Registration, /) -> None:
         await self.reconciler.bind(registration)
@@ -304,8 +316,6 @@ class LocalDataPlane:
         with trio.move_on_after(CUT_SECONDS):
             await self.ledger.empty()
         return cut
-
-    # --- reports ---
 
     async def report(self, *, rows: bool) -> DataPlaneReport:
         return self.report_now(rows=rows)

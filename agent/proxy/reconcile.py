@@ -17,7 +17,8 @@ from agent.connections.ledger import Ledger
 from agent.net.admission import Admission, Slot
 from agent.net.inherited import InheritedSockets, SocketComplaint, SocketReason
 from agent.net.listeners import Listeners, Opening
-from agent.outbound.listeners import Serve, UpstreamListeners
+from agent.outbound.at_once import never
+from agent.outbound.listeners import Serve, ServeAtOnce, UpstreamListeners
 from agent.outbound.upstream_state import TargetEvents, UpstreamContext
 from agent.snapshot import EndpointSources, Snapshot
 
@@ -130,6 +131,7 @@ def reconciler(
     listeners: Listeners,
     serve_inbound: Callable[[socket.socket, Slot], Awaitable[None]],
     serve_outbound: Serve,
+    serve_at_once: ServeAtOnce = never,
     inherited: InheritedSockets | None = None,
 ) -> Reconciler:
     """Return a reconciler with the listeners of the upstreams."""
@@ -148,6 +150,7 @@ def reconciler(
         sources=sources,
         ledger=ledger,
         serve=serve_outbound,
+        serve_at_once=serve_at_once,
         context=context,
         limit=settings.max_connections or None,
         unsettled_limit=settings.max_handshakes or None,

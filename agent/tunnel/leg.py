@@ -48,6 +48,9 @@ class Carrier(Protocol):
     def congested(self) -> bool:
         """Whether no stream is to be read for now."""
 
+    def stream_over(self) -> None:
+        """Note that a stream has ended."""
+
     def wake(self) -> None:
         """Send what the machine has queued, at the end of the turn."""
 
@@ -339,6 +342,7 @@ class Leg:
         self.stream.owner = None  # no cycle is left to the collector
         on_over, self._on_over = self._on_over, _nothing
         on_over(self)
+        self._tunnel.stream_over()
 
 
 def _nothing(_leg: Leg) -> None:

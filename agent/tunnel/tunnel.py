@@ -15,6 +15,7 @@ many busy streams cost less each than one.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 from socket import socket
 from typing import Protocol
@@ -30,19 +31,12 @@ from agent.relay.pump import RECORD, explain
 from agent.relay.relay import Relay
 from agent.relay.splice import READ, WRITE, Ending, Progress, Transfer
 from agent.tunnel.byte_stream import TunnelStream
+from agent.tunnel.ends import TunnelReason
 from agent.tunnel.leg import Leg, Sender
 
 MOST_QUEUED = 256 * 1024  # bytes of output before no more are read from the sockets
 LOOK_SECONDS = 15.0  # between two looks at whether a peer lives
 RECORDS = 32  # read in one turn, so that the sockets of other connections have theirs
-
-
-class TunnelReason(StrEnum):
-    """Why a tunnel ended, beside the reasons of `FaultReason` and `Ending`."""
-
-    RETIRED = "retired"  # newer credentials are in force, or it was idle; its last stream has ended
-    NO_PONG = "ping_timeout"
-    LEFT = "closed_by_peer"  # in order, and without a stream
 
 
 class TunnelEvents(Protocol):
@@ -122,32 +116,34 @@ class Tunnel:
         the stream.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        task = trio.lowlevel.current_task()
-        waits = False
+        task, waits = trio.lowlevel.current_task(), False
 
         def on_over(_leg: Leg) -> None:
             if waits:
                 trio.lowlevel.reschedule(task)
-            self._events.on_change(self)
 
+        leg = self.open(sock, block, progress, on_over)
+
+        def cancel(_: object) -> trio.lowlevel.Abort:
+            leg.cut(ErrorCode.CANCEL)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        if leg.over:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            waits = True
+            await trio.lowlevel.wait_task_rescheduled(cancel)
+        if leg.failure is not None:
+            raise leg.failure
+        return leg.transfer()
+
+    def open(self, sock: socket, block: bytes, progress: Progress, on_over: Callable[[Leg], None]) -> Leg:
+        """Begin to carry a plain socket's bytes in a new stream; it may be over already, and called so."""
         leg = Leg(self, sock, progress, on_over)
         self.opened += 1
         leg.start(self.h2.open(block, leg))
         self.wake()
-
-        def cancel(_: object) -> trio.lowlevel.Abort:
-            leg.cut(ErrorCode.CANCEL)
-            self._events.on_change(self)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        if leg.ending is None:
-            waits = True
-            await trio.lowlevel.wait_task_rescheduled(cancel)
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        if leg.failure is not None:
-            raise leg.failure
-        return leg.transfer()
+        return leg
 
     def serve(self, stream: Stream, leg: Leg) -> None:
         """Answer 200 and carry a stream of the peer to the socket of the leg."""
@@ -244,6 +240,10 @@ class Tunnel:
             self._deliver()
             self.reason, self.detail = ending, detail
             self._over(ending, f"the tunnel ended: {detail}")
+
+    def stream_over(self) -> None:
+        """See Carrier."""
+        self._events.on_change(self)
 
     def wake(self) -> None:
         """See Carrier."""

@@ -237,7 +237,7 @@ async def test_on_the_way_out(case: Case) -> None:
                 await app.end(End.APP_FIN)
             finished = await m.web.finished()
             assert not instances.asked_again()
-        seen = (finished.reason, bool(m.failures.ejected()))
+        seen = (finished.reason, bool(m.targets.failures.ejected()))
         assert seen in {(one.told, one.charged) for one in case.as_seen()}
 
 

@@ -25,9 +25,9 @@ from certs.contexts import Contexts
 from certs.peer import PeerReason
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN, Issuer, Minted
 from tests.support.descriptors import no_descriptor_leaked
-from tests.support.policies import policy_of
+from tests.support.policies import deny_all, policy_of
 from tests.support.socket_pairs import NOW, contexts_of
-from tests.support.two_sidecars import Mesh, deny_all, mesh, until
+from tests.support.two_sidecars import Mesh, mesh, until
 
 DEADLINE = 0.3  # of the handshake, for those who make it wait
 

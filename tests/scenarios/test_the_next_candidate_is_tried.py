@@ -20,8 +20,9 @@ from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.support.descriptors import no_descriptor_leaked
 from tests.support.other_callee import in_place_of_db
+from tests.support.policies import deny_all
 from tests.support.socket_pairs import contexts_of
-from tests.support.two_sidecars import Mesh, deny_all, echo, endpoint, mesh, one, receive_all
+from tests.support.two_sidecars import Mesh, echo, endpoint, mesh, one, receive_all
 from upstreams.endpoints import EndpointSet
 from upstreams.reach import UnreachableReason
 
@@ -132,7 +133,7 @@ async def test_a_refusal_before_any_byte_goes_to_the_next() -> None:
 
         nursery.start_soon(turn_away)
         m.endpoints.publish(one(*first.endpoints, endpoint(m.public.port, name="db-2")))
-        m.failures.failed(endpoint(m.public.port, name="db-2"))  # so that it comes last
+        m.targets.failures.failed(endpoint(m.public.port, name="db-2"))  # so that it comes last
         client = await m.connect()
         async with client:
             assert await client.receive_some() == b"220 ready"
@@ -163,7 +164,7 @@ async def test_a_denial_on_the_far_side_names_the_rule_on_ours(spoken: bytes) ->
         assert finished.reason is OutboundReason.DENIED_BY_PEER
         assert "web => db (deny" in finished.rule
         assert "web => db (deny" in finished.detail
-        assert not m.failures.ejected()  # a denial is no fault of the instance
+        assert not m.targets.failures.ejected()  # a denial is no fault of the instance
         assert m.asked_why == 1
         async with await m.connect() as client:
             with pytest.raises(trio.BrokenResourceError):
@@ -176,7 +177,7 @@ async def test_after_a_byte_there_is_no_second_try() -> None:
         first = m.endpoints.value
         assert first is not None
         m.endpoints.publish(one(*first.endpoints, endpoint(m.public.port, name="db-2")))
-        m.failures.failed(endpoint(m.public.port, name="db-2"))
+        m.targets.failures.failed(endpoint(m.public.port, name="db-2"))
         client = await m.connect()
         async with client:
             await client.send_all(b"debit 100")
@@ -188,13 +189,13 @@ async def test_after_a_byte_there_is_no_second_try() -> None:
         assert (await m.web.finished()).reason is OutboundReason.REFUSED_BY_PEER
         assert m.app.accepts == 0
         assert m.web.events.attempts == []
-        assert len(m.failures.ejected()) == 2
+        assert len(m.targets.failures.ejected()) == 2
 
 
 async def test_several_connections_share_the_memory_of_failures() -> None:
     async with mesh(echo) as m, trio.open_nursery() as nursery:
         down, up = endpoint(closed_port(), name="down"), endpoint(m.public.port, name="up")
-        m.failures.failed(down)
+        m.targets.failures.failed(down)
         m.endpoints.publish(one(down, up))
 
         async def exchange() -> None:
@@ -233,7 +234,7 @@ async def test_who_was_not_trusted_by_former_roots_is_asked_again_by_the_newest(
                 assert await receive_all(client) == b""
             await m.web.finished()
         assert [a.reason for a in m.web.events.attempts] == [OutboundReason.ROOTS_REPLACED]
-        assert m.failures.ejected() == {}
+        assert m.targets.failures.ejected() == {}
 
 
 async def test_who_is_not_trusted_by_the_newest_roots_is_not_asked_twice() -> None:

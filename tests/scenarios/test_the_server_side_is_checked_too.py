@@ -36,7 +36,7 @@ async def refused(m: Mesh, reason: StrEnum, words: str = "") -> None:
     assert m.web.ledger.failed_attempts() == {reason.value: 1}
     assert m.web.ledger.counters() == {(Direction.OUTBOUND, "all_failed"): 1}
     assert words in ended.detail
-    assert m.failures.ejected()
+    assert m.targets.failures.ejected()
 
 
 async def against(reason: StrEnum, minted: Minted, m: Mesh, words: str = "") -> None:

@@ -24,20 +24,10 @@ from agent.policy.deny_list import parse_deny_list
 from agent.policy.http_mode import HttpMode
 from agent.proxy import report
 from agent.relay.splice import Ending
+from agent.tunnel.ends import TunnelReason
 from agent.tunnel.leg import Leg
-from agent.tunnel.tunnel import TunnelReason
-from tests.support.two_sidecars import (
-    Handler,
-    Mesh,
-    allow_all,
-    deny_all,
-    echo,
-    endpoint,
-    mesh,
-    now,
-    one,
-    until,
-)
+from tests.support.policies import allow_all, deny_all
+from tests.support.two_sidecars import Handler, Mesh, echo, endpoint, mesh, now, one, until
 from upstreams.endpoints import Endpoint
 
 _calls: list[trio.SocketStream] = []  # of the present test
@@ -148,6 +138,20 @@ async def test_a_denied_stream_is_answered_and_the_callers_log_names_the_reason(
     m.policy.publish(allow_all())
     await called(m)
     assert len(m.db.events.tunnels) == 1  # still the first one
+
+
+async def test_a_registration_that_changes_applies_to_the_next_stream_of_a_tunnel(m: Mesh) -> None:
+    kept = await called(m)
+    app = m.app.address
+    m.app.address = TcpAddress("127.0.0.1", 1)
+    refused = await connect(m)
+    await refused.send_all(b"x")
+    await ended(refused)
+    m.app.address = app
+    await called(m)
+    await kept.send_all(b"still")
+    assert await kept.receive_some(10) == b"still"
+    assert len(m.db.events.tunnels) == 1
 
 
 async def test_an_app_that_is_down_is_named(m: Mesh) -> None:

@@ -10,9 +10,9 @@ import trio
 from agent.connections.reauthorize import Rejudged, rejudge
 from agent.connections.records import CloseReason
 from tests.certs.authority import Issuer
-from tests.support.policies import policy_of
+from tests.support.policies import allow_all, deny_all, policy_of
 from tests.support.socket_pairs import contexts_of
-from tests.support.two_sidecars import Mesh, Side, allow_all, deny_all, echo, mesh, now
+from tests.support.two_sidecars import Mesh, Side, echo, mesh, now
 
 
 async def opened(m: Mesh) -> trio.SocketStream:

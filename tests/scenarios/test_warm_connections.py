@@ -27,9 +27,9 @@ from tests.scenarios.test_cancelled_anywhere_leaves_nothing import cancelled_at
 from tests.support.agent_parts import registration
 from tests.support.descriptors import no_descriptor_leaked
 from tests.support.other_callee import in_place_of_db
-from tests.support.policies import policy_of
+from tests.support.policies import deny_all, policy_of
 from tests.support.socket_pairs import contexts_of, tcp_pair
-from tests.support.two_sidecars import UPSTREAM, Mesh, deny_all, echo, mesh, now, outbound, until
+from tests.support.two_sidecars import UPSTREAM, Mesh, echo, mesh, now, outbound, until
 from tests.support.warm_upstream import Events
 
 DENY_DB = parse_deny_list(f"spiffe://{TRUST_DOMAIN}/ns/default/dc/*/svc/db")

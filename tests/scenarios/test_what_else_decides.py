@@ -21,9 +21,9 @@ from agent.relay.splice import Ending
 from certs.peer import PeerReason
 from tests.certs.authority import OTHER_TRUST_DOMAIN, TRUST_DOMAIN
 from tests.scenarios.http_front import allow, front, policy, request
-from tests.support.policies import policy_of
+from tests.support.policies import deny_all, policy_of
 from tests.support.socket_pairs import contexts_of
-from tests.support.two_sidecars import Mesh, Side, deny_all, echo, mesh, now
+from tests.support.two_sidecars import Mesh, Side, echo, mesh, now
 
 WEB = {"SourceName": "web", "DestinationName": "db", "Action": "allow"}
 

@@ -20,3 +20,13 @@ def policy_of(
 ) -> Policy:
     """The rules of a match answer. `ours`: narrowings, datacenter, audit."""
     return Policy(intentions=parse_match(rules, destination, default_allow=default_allow), **ours)
+
+
+def allow_all() -> Policy:
+    """No rule, default allow."""
+    return policy_of(None, "db", default_allow=True)
+
+
+def deny_all() -> Policy:
+    """No rule, default deny."""
+    return policy_of(None, "db", default_allow=False)

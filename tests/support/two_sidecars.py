@@ -30,9 +30,11 @@ from agent.connections.ledger import Ledger
 from agent.connections.records import Finished
 from agent.inbound.inbound import serve as serve_inbound
 from agent.inbound.verdict import Inbound
-from agent.net.accept import accept_all
+from agent.net.accept import AtOnce, accept_all
 from agent.net.admission import Admission, Slot
 from agent.net.handshake import client_handshake
+from agent.outbound.at_once import AtOnce as Shared
+from agent.outbound.at_once import serve_at_once
 from agent.outbound.outbound import Outbound
 from agent.outbound.outbound import serve as serve_outbound
 from agent.outbound.tunnels import Tunnels
@@ -46,11 +48,10 @@ from agent.snapshot import EndpointSource
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.scenarios.recorder import Recorder
-from tests.support.policies import NEVER_TOO_OLD, policy_of
+from tests.support.policies import NEVER_TOO_OLD, allow_all
 from tests.support.socket_pairs import contexts_of, listener
 from tests.support.tunnels import client_tunnels
 from tests.support.upstream_doubles import Told, surroundings
-from upstreams.ejection import FailureMemory
 from upstreams.endpoints import Endpoint, EndpointKey, EndpointSet, ExpectedIdentity, Status
 from upstreams.spec import Lookup, TunnelMode, Upstream, parse_upstream_flag
 
@@ -137,11 +138,6 @@ class Mesh:
         status = WatchStatus(name="endpoints")
         return EndpointSource(endpoints=self.endpoints, status=status, ask_again=lambda: None)
 
-    @property
-    def failures(self) -> FailureMemory:
-        """Which endpoints are ejected."""
-        return self.targets.failures
-
     async def connect(self) -> trio.SocketStream:
         """As web's app: connect to the local bind of the upstream."""
         if isinstance(self.upstream, UnixAddress):
@@ -161,18 +157,8 @@ class Mesh:
 
     async def quiet(self) -> None:
         """Wait until no connection lives."""
-        await self.web.ledger.empty()
-        await self.db.ledger.empty()
-
-
-def allow_all() -> Policy:
-    """No rule, default allow."""
-    return policy_of(None, "db", default_allow=True)
-
-
-def deny_all() -> Policy:
-    """No rule, default deny."""
-    return policy_of(None, "db", default_allow=False)
+        for half in (self.web, self.db):
+            await half.ledger.empty()
 
 
 def endpoint(
@@ -243,7 +229,8 @@ async def mesh(
             listeners.start_soon(m.tunnels.run)
             start = partial(_start, listeners, connections)
             start(public_sock, db, partial(inbound, m, handshake_timeout=handshake_timeout, http=http))
-            start(upstream_sock, web, partial(outbound, m, handshake_timeout=handshake_timeout))
+            serve = partial(outbound, m, handshake_timeout=handshake_timeout)
+            start(upstream_sock, web, serve, at_once=partial(outbound_at_once, m))
             await trio.testing.wait_all_tasks_blocked()  # until all of them listen
             yield m
             listeners.cancel_scope.cancel()
@@ -267,8 +254,10 @@ def _start(
     sock: socket.socket,
     side: Side,
     handler: Callable[[socket.socket, Slot], Awaitable[None]],
+    *,
+    at_once: AtOnce | None = None,
 ) -> None:
-    accept = partial(accept_all, [sock], handler)
+    accept = partial(accept_all, [sock], handler, at_once=at_once)
     admission, events = side.admission, side.events
     task = partial(accept, purpose="tests", connections=connections, admission=admission, events=events)
     listeners.start_soon(task)
@@ -283,7 +272,12 @@ async def inbound(
     http: HttpMode = HttpMode.NEVER,
 ) -> None:
     """db's sidecar serves one caller."""
-    shared = Inbound(
+    shared = _inbound(m, handshake_timeout, http)
+    await serve_inbound(sock, slot if m.tunnel else None, shared)
+
+
+def _inbound(m: Mesh, handshake_timeout: float, http: HttpMode) -> Inbound:
+    return Inbound(
         credentials=m.db.contexts,
         policy=m.policy,
         freshness=m.freshness,
@@ -299,16 +293,25 @@ async def inbound(
         underscores_in_headers=m.underscores,
         proxy_protocol=m.proxy_protocol,
         tunnels=m.tunnel,
+        renewed=lambda: _inbound(m, handshake_timeout, http),
         leaving=m.leaving,
     )
-    await serve_inbound(sock, slot if m.tunnel else None, shared)
 
 
 async def outbound(
     m: Mesh, sock: socket.socket, _slot: Slot | None = None, *, handshake_timeout: float = 5.0
 ) -> None:
     """web's sidecar serves its app once."""
-    shared = Outbound(
+    await serve_outbound(sock, lambda: None, m.targets, _outbound(m, handshake_timeout))
+
+
+def outbound_at_once(m: Mesh, sock: socket.socket, slot: Slot, again: Callable[[], None]) -> bool:
+    """web's sidecar serves its app without a task, if it can."""
+    return serve_at_once(sock, slot, again, m.targets, Shared(_outbound(m, 5.0), m.web.events))
+
+
+def _outbound(m: Mesh, handshake_timeout: float) -> Outbound:
+    return Outbound(
         credentials=m.web.contexts,
         source_intentions=m.outgoing,
         deny_list=m.deny_list,
@@ -319,7 +322,6 @@ async def outbound(
         own_intentions=m.own_intentions,
         tunnels=m.tunnels,
     )
-    await serve_outbound(sock, lambda: None, m.targets, shared)
 
 
 async def _serve_app(sock: socket.socket, app: App, handler: Handler, connections: trio.Nursery) -> None:

@@ -22,8 +22,9 @@ from agent.outbound.reasons import OutboundReason
 from certs.peer import PeerReason
 from tests.certs.authority import Issuer
 from tests.support.descriptors import no_descriptor_leaked
+from tests.support.policies import deny_all
 from tests.support.socket_pairs import contexts_of, tcp_pair
-from tests.support.two_sidecars import Mesh, deny_all, echo, inbound, mesh, now, until
+from tests.support.two_sidecars import Mesh, echo, inbound, mesh, now, until
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from agent.net.dial import DialFailed, DialReason
 from agent.outbound.tunnels import IDLE_SECONDS, MOST_TUNNELS, ClientTunnel
 from agent.policy.deny_list import parse_deny_list
 from agent.relay.splice import Progress
-from agent.tunnel.tunnel import TunnelReason
+from agent.tunnel.ends import TunnelReason
 from tests.support.other_callee import in_place_of_db
 from tests.support.socket_pairs import tcp_pair
 from tests.support.two_sidecars import Mesh, echo, endpoint, mesh, until

@@ -13,8 +13,9 @@ from agent.h2.faults import ErrorCode, FaultReason
 from agent.h2.frames import Kind, frame
 from agent.h2.stream import Stream
 from agent.relay.splice import Ending
+from agent.tunnel.ends import TunnelReason
 from agent.tunnel.refusal import refusal_fields
-from agent.tunnel.tunnel import Tunnel, TunnelReason
+from agent.tunnel.tunnel import Tunnel
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.support.socket_pairs import contexts_of

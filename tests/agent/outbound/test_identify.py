@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.outbound.server_name import server_name
+from agent.outbound.identify import server_name
 from certs.spiffe import TrustDomain
 from upstreams.endpoints import ExpectedIdentity
 
