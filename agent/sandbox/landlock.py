@@ -61,7 +61,8 @@ def known(rights: int, version: int) -> int:
 def restrict(rules: Rules) -> int:
     """Have the kernel hold the rules from now on; return the version of its interface. Raises Unrestricted.
 
-    It holds for this thread and what it starts, so it has to be called before there is another.
+    It holds for this thread and what it starts, so it has to be called before there is another. A program
+    that the service is handed over to inherits the rules and adds its own; the kernel takes sixteen layers.
     """
     version = interface()
     if not version:  # ENOSYS, EOPNOTSUPP: not built, not switched on at boot; EPERM: a filter of system calls

@@ -82,3 +82,21 @@ def test_the_kernel_holds_the_rules_for_the_process_and_its_children(tmp_path: P
     assert found["children"] is True
     allowed = ("read", "write", "replace", "a socket elsewhere", "null")
     assert [found[name] for name in allowed] == [""] * len(allowed)
+
+
+@needs_kernel
+def test_the_kernel_takes_sixteen_layers_and_the_next_is_said() -> None:
+    script = (
+        "from pathlib import Path\n"
+        "from agent.sandbox.landlock import Unrestricted, restrict\n"
+        "from agent.sandbox.rules import Rules\n"
+        "taken = 0\n"
+        "try:\n"
+        "    while True:\n"
+        "        restrict(Rules(readable=(Path('/'),), writable=()))\n"
+        "        taken += 1\n"
+        "except Unrestricted as error:\n"
+        "    print(taken, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "16 system call 446: Argument list too long\n"
