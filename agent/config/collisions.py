@@ -14,6 +14,7 @@ import os.path
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from agent.base.address import ANY_ADDRESS, ANY_ADDRESS_6, Address, TcpAddress, UnixAddress, literal
 from agent.config.opaque_config import Problem, ProblemReason
@@ -110,7 +111,7 @@ class _Claims:
     def __init__(self, app: Address | None, known: Known) -> None:
         self._app = app
         self._known = known
-        self._standing: list[_Claim] = []
+        self._standing: dict[int | None, list[_Claim]] = {}  # by port, since others cannot meet; None: paths
         self.problems: list[Problem] = []
 
     def add(self, claim: _Claim, *, always: bool = False, through_app: bool = False) -> bool:
@@ -122,7 +123,7 @@ class _Claims:
         if problem is not None:
             self.problems.append(problem)
         if problem is None or always:
-            self._standing.append(claim)
+            self._standing.setdefault(_port(claim.address), []).append(claim)
             return True
         return False
 
@@ -132,7 +133,8 @@ class _Claims:
         if app is not None and self._meet(claim.address, app, self._is_ours):
             detail = f"the app is there ({app}); give one of them another address"
             yield Problem(where=where, reason=ProblemReason.APP_BIND, detail=detail)
-        for other in self._standing:
+        ports = self._standing if through_app else (_port(claim.address),)
+        for other in chain.from_iterable(self._standing.get(port, ()) for port in ports):
             if self._meet(claim.address, other.address, _always):
                 detail = f"{other.who} is there ({other.address}); give it an address of its own"
                 yield Problem(where=where, reason=ProblemReason.DUPLICATE_BIND, detail=detail)
@@ -164,6 +166,10 @@ class _Claims:
 
     def _is_ours(self, place: str) -> bool:
         return place in self._known.ours or (literal(place) is not None and _is_here(place))
+
+
+def _port(address: Address) -> int | None:
+    return address.port if isinstance(address, TcpAddress) else None
 
 
 def _takes_in(wild: frozenset[str], places: frozenset[str], ours: Callable[[str], bool]) -> bool:

@@ -47,8 +47,19 @@ def registration_watch(
     consul: Consul, proxy_id: str, publish: Callable[[Registration], None]
 ) -> RegistrationWatch:
     """Return the watch of our own registration, by content hash."""
+
+    def read(answer: Answer[Json]) -> Incremental[Registration]:
+        return Incremental(_in_two_steps(answer))
+
     ask = partial(consul.service, proxy_id)
-    return Watch(name="registration", cursor=Cursor.HASH, ask=ask, read=read_registration, publish=publish)
+    return Watch(name="registration", cursor=Cursor.HASH, ask=ask, read=read, publish=publish)
+
+
+def _in_two_steps(answer: Answer[Json]) -> Work[Registration]:
+    """Read it, and let connections be served before it is published: it may have hundreds of upstreams."""
+    registration = read_registration(answer)
+    yield
+    return registration
 
 
 def roots_watch(consul: Consul, publish: Callable[[TrustBundle], None]) -> RootsWatch:

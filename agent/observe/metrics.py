@@ -9,6 +9,7 @@ import os
 import resource
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import chain
 
 import trio
 
@@ -32,7 +33,11 @@ from certs.peer import PeerReason
 async def families(agent: Agent) -> list[Family]:
     """Return every metric with its present value."""
     report = await agent.data.report(rows=False)
-    return [*control_plane(agent), *from_zero(report.metrics)]
+    found = []
+    for family in chain(control_plane(agent), from_zero(report.metrics)):
+        found.append(family)
+        await trio.lowlevel.checkpoint()  # hundreds of upstreams make long families
+    return found
 
 
 def from_zero(measured: Iterable[Family]) -> Iterator[Family]:
@@ -41,8 +46,9 @@ def from_zero(measured: Iterable[Family]) -> Iterator[Family]:
     A counter that appears with its first increment shows no increase by it, so no alert sees the first one.
     """
     for family in measured:
-        there = {tuple(sorted(labels.items())) for labels, _ in family.samples}
-        for labels in _EXPECTED.get(family.name, ()):
+        expected = _EXPECTED.get(family.name, ())
+        there = {tuple(sorted(labels.items())) for labels, _ in family.samples} if expected else ()
+        for labels in expected:
             if tuple(sorted(labels.items())) not in there:
                 family.add(0, **labels)
         yield family

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from agent.base.prometheus import CONTENT_TYPE, text
+from agent.base.incremental import Incremental
+from agent.base.prometheus import CONTENT_TYPE, written
 from agent.config.options import LogLevel
 from agent.control.credentials import CredentialsStatus, RenewalResult, RenewalSource
 from agent.observe.agent import Agent
@@ -32,7 +33,9 @@ def routes(agent: Agent, drain: Callable[[str], None]) -> Sequence[Route]:
         return text_reply(503 if now.missing else 200, headline(now))
 
     async def metrics(_body: bytes) -> Reply:
-        return Reply(content_type=CONTENT_TYPE, body=text(await families(agent)).encode())
+        return Reply(
+            content_type=CONTENT_TYPE, body=(await Incremental(written(await families(agent))).run()).encode()
+        )
 
     async def status(_body: bytes) -> Reply:
         encoded = msgspec.json.encode(await document(agent))

@@ -19,6 +19,7 @@ from agent.base.address import Address
 from agent.base.clock import Clock
 from agent.base.containment import Kept, Where
 from agent.base.freshness import Freshness
+from agent.base.incremental import Incremental
 from agent.config.collisions import ADMIN
 from agent.config.options import LogLevel, ProxyProtocol
 from agent.config.registration import Registration
@@ -318,12 +319,15 @@ class LocalDataPlane:
         return cut
 
     async def report(self, *, rows: bool) -> DataPlaneReport:
-        return self.report_now(rows=rows)
+        return await self._report(rows=rows).run()
 
     def report_now(self, *, rows: bool) -> DataPlaneReport:
         """Return the report without waiting."""
+        return self._report(rows=rows).run_now()
+
+    def _report(self, *, rows: bool) -> Incremental[DataPlaneReport]:
         errors = self._events.internal_errors
-        return report(self.ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows)
+        return Incremental(report(self.ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows))
 
     def live(self) -> int:
         return self.ledger.count

@@ -17,6 +17,7 @@ import trio
 
 from agent.base.containment import Where
 from agent.base.histogram import histogram
+from agent.base.incremental import Work
 from agent.base.prometheus import Family, counter, gauge
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
@@ -52,22 +53,24 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def report(
     ledger: Ledger, upstreams: UpstreamListeners, errors: Mapping[str, int], now: datetime, *, rows: bool
-) -> DataPlaneReport:
-    """Return the report of this process; `errors` counts unforeseen exceptions by `Where`."""
+) -> Work[DataPlaneReport]:
+    """Make the report of this process in steps; `errors` counts unforeseen exceptions by `Where`."""
+    metrics = yield from _families(ledger, upstreams)
     live = ledger.live()
     bare = DataPlaneReport(
         live=len(live),
         oldest_seconds=trio.current_time() - live[0].began if live else 0.0,
         resident_bytes=resident_bytes(),
-        metrics=[*_families(ledger, upstreams), _internal_errors(errors)],
+        metrics=[*metrics, _internal_errors(errors)],
         counters={**_counters(ledger), "internal_errors": dict(errors)},
     )
     if not rows:
         return bare
+    upstream_rows = yield from upstream_report.rows(upstreams, now)
     return msgspec.structs.replace(
         bare,
         public=upstream_report.opening_row(upstreams.listeners.get(PUBLIC)),
-        upstreams=upstream_report.rows(upstreams, now),
+        upstreams=upstream_rows,
         connections=[_connection(connection) for connection in live[-MOST_ROWS:]],
         connections_not_shown=max(0, len(live) - MOST_ROWS),
         tunnels=[_tunnel(tunnel) for tunnel in ledger.tunnels()[-MOST_ROWS:]],
@@ -81,10 +84,10 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def _families(ledger: Ledger, upstreams: UpstreamListeners) -> Iterator[Family]:
-    yield from _connection_families(ledger)
-    yield from _listener_families(upstreams.listeners)
-    yield from upstream_report.families(upstreams)
+def _families(ledger: Ledger, upstreams: UpstreamListeners) -> Work[list[Family]]:
+    found = [*_connection_families(ledger), *_listener_families(upstreams.listeners)]
+    yield
+    return [*found, *(yield from upstream_report.families(upstreams))]
 
 
 def _internal_errors(errors: Mapping[str, int]) -> Family:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from agent.base.incremental import Work
 from agent.base.prometheus import Family, counter, gauge
 from agent.net.admission import Displaced, Overflow
 from agent.net.listeners import Opening
@@ -19,17 +20,20 @@ from upstreams.reach import Unreachable
 from upstreams.route import dialled
 from upstreams.spec import Upstream
 
+PIECE = 10  # upstreams of one step
 MOST_ENDPOINTS = 1000  # of one target, in one answer
 
 Row = dict[str, object]
 
 
-def rows(upstreams: UpstreamListeners, now: datetime) -> list[Row]:
-    """Return the state of every upstream."""
-    return [
-        _upstream(targets, upstreams.listeners.get(bind), now)
-        for bind, targets in list(upstreams.current.items())
-    ]
+def rows(upstreams: UpstreamListeners, now: datetime) -> Work[list[Row]]:
+    """Tell the state of every upstream, in steps."""
+    found = []
+    for bind, targets in list(upstreams.current.items()):
+        found.append(_upstream(targets, upstreams.listeners.get(bind), now))
+        if len(found) % PIECE == 0:
+            yield
+    return found
 
 
 def opening_row(opening: Opening | None) -> Row | None:
@@ -56,8 +60,8 @@ def opening_row(opening: Opening | None) -> Row | None:
     }
 
 
-def families(upstreams: UpstreamListeners) -> Iterator[Family]:
-    """Yield the metrics. Labels are destination and bind, since two upstreams may have one destination."""
+def families(upstreams: UpstreamListeners) -> Work[list[Family]]:
+    """Make the metrics in steps. Labels are destination and bind: two upstreams may have one destination."""
     known = gauge("sidecar_upstream_endpoints", "Known instances, by datacenter and status.")
     usable = gauge("sidecar_upstream_instances", "Instances that may be dialled now; 0 if there is none.")
     ejected = gauge("sidecar_upstream_ejected", "Endpoints and gateways that are ejected now.")
@@ -66,7 +70,9 @@ def families(upstreams: UpstreamListeners) -> Iterator[Family]:
     limit = gauge("sidecar_upstream_limit", "The limits set for connections; absent: none.")
     overflow = counter("sidecar_upstream_overflow_total", "Connections refused by a limit, by reason.")
     changes = counter("sidecar_upstream_target_changes_total", "Changes of the active target.")
-    for targets in list(upstreams.current.values()):
+    for place, targets in enumerate(list(upstreams.current.values()), start=1):
+        if place % PIECE == 0:
+            yield
         labels = {"upstream": str(targets.upstream.destination), "bind": str(targets.upstream.bind)}
         chosen = targets.active()
         for target, source in zip(targets.upstream.targets, targets.sources(), strict=True):
@@ -81,8 +87,8 @@ def families(upstreams: UpstreamListeners) -> Iterator[Family]:
             limit.add(most, limit=name, **labels)
         for reason, count in sorted(targets.overflow.items()):
             overflow.add(count, reason=reason, **labels)
-    yield from (known, usable, ejected, active, live, limit, overflow, changes)
-    yield from _warm_families(upstreams)
+    yield
+    return [known, usable, ejected, active, live, limit, overflow, changes, *_warm_families(upstreams)]
 
 
 def _warm_families(upstreams: UpstreamListeners) -> Iterator[Family]:

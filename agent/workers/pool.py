@@ -19,6 +19,7 @@ import trio
 from agent.base.address import Address
 from agent.base.clock import Clock
 from agent.base.containment import Kept, Where
+from agent.base.incremental import Incremental
 from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
@@ -203,7 +204,8 @@ class WorkerPool:
     async def report(self, *, rows: bool) -> DataPlaneReport:
         reports = await self._supervisor.reports(rows=rows)
         errors = self._events.internal_errors
-        own = report(self._ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows)
+        made = report(self._ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows)
+        own = await Incremental(made).run()
         processes = self._supervisor.families(reports)
         workers = self._supervisor.rows(reports)
         return merged(own, reports, self._supervisor.ended, processes=processes, workers=workers)

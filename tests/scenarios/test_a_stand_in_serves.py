@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import trio
 
+from agent import snapshot
 from agent.net.dial import DialReason
-from agent.outbound import candidates as search
 from agent.outbound.reasons import OutboundReason
 from agent.outbound.upstream_state import UpstreamState
 from certs.peer import PeerReason
@@ -163,7 +163,7 @@ async def test_no_more_waiting_than_the_limit() -> None:
 
 
 async def test_no_gateway_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "NEWS_SECONDS", 0.1)
+    monkeypatch.setattr(snapshot, "NEWS_SECONDS", 0.1)
     async with with_stand_in(mesh_gateway=MeshGatewayMode.LOCAL) as (m, lookups):
         lookups.answer(PREFERRED, endpoint(m.public.port))
         await is_refused(m, OutboundReason.NO_GATEWAYS)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from agent.base.address import Address, TcpAddress, UnixAddress
+from agent.config import collisions
 from agent.config.collisions import Known, Served, check_address, unknown_names, without_collisions
 from agent.config.opaque_config import ProblemReason
-from upstreams.spec import LocalBind, ServiceDestination, SocketBind, Upstream
+from upstreams.spec import LocalBind, ServiceDestination, SocketBind, Upstream, parse_upstream_flag
 
 PUBLIC = TcpAddress("0.0.0.0", 21000)
 APP = TcpAddress("127.0.0.1", 80)
@@ -198,3 +200,23 @@ def test_only_names_that_share_a_port_are_looked_up() -> None:
         ]
     )
     assert asked == {"a.example", "b.example", "c.example"}
+
+
+def test_a_thousand_upstreams_are_compared_with_those_at_their_port_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = 0
+    meet = collisions._Claims._meet
+
+    def counting(*args: Any) -> bool:
+        nonlocal compared
+        compared += 1
+        return meet(*args)
+
+    monkeypatch.setattr(collisions._Claims, "_meet", counting)
+    upstreams = [parse_upstream_flag(f"u{number}:{20000 + number}") for number in range(1000)]
+    served = collisions.without_collisions(
+        public=None, app=TcpAddress("127.0.0.1", 8080), upstreams=[*upstreams, upstreams[7]], admin=()
+    )
+    assert (len(served.upstreams), len(served.problems)) == (1000, 1)
+    assert compared <= 2002  # each with the app, and one with another

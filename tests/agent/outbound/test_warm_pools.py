@@ -14,6 +14,7 @@ from OpenSSL import SSL
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.base.exits import ExitCode
+from agent.base.incremental import Incremental
 from agent.net.handshake import server_handshake
 from agent.outbound.upstream_state import UpstreamState
 from agent.outbound.warm_pool import WarmPool
@@ -99,7 +100,7 @@ async def test_a_whole_agent_keeps_them_by_its_registration_and_drains_them(
     nursery.start_soon(far.serve, contexts_of(root.leaf(service="db"), root).server)
 
     def ready() -> int:
-        (row,) = upstream_status.rows(one.bench.data.reconciler.upstreams, wall())
+        (row,) = Incremental(upstream_status.rows(one.bench.data.reconciler.upstreams, wall())).run_now()
         return len(cast("dict[str, Any]", row["warm"])["ready"])
 
     async with trio.open_nursery() as inner:

@@ -12,6 +12,7 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
+from agent.base.incremental import Incremental
 from agent.base.prometheus import text
 from agent.net.admission import Admission, Slot
 from agent.net.listeners import Listeners, Opening
@@ -63,14 +64,13 @@ class Story:
 
     def row(self) -> dict[str, Any]:
         """As it arrives in JSON."""
-        (row,) = msgspec.json.decode(
-            msgspec.json.encode(upstream_status.rows(self.upstreams, self.bench.control.clock()))
-        )
+        rows = Incremental(upstream_status.rows(self.upstreams, self.bench.control.clock())).run_now()
+        (row,) = msgspec.json.decode(msgspec.json.encode(rows))
         assert isinstance(row, dict)
         return row
 
     def page(self) -> str:
-        return text(upstream_status.families(self.upstreams))
+        return text(Incremental(upstream_status.families(self.upstreams)).run_now())
 
 
 async def story(nursery: trio.Nursery, upstream: Upstream = DB) -> Story:
@@ -80,8 +80,8 @@ async def story(nursery: trio.Nursery, upstream: Upstream = DB) -> Story:
 async def test_without_upstreams_there_is_nothing_to_say(nursery: trio.Nursery) -> None:
     bench = agent_bench(nursery)
     upstreams = bench.data.reconciler.upstreams
-    assert upstream_status.rows(upstreams, bench.control.clock()) == []
-    assert text(upstream_status.families(upstreams)).strip() == ""
+    assert Incremental(upstream_status.rows(upstreams, bench.control.clock())).run_now() == []
+    assert text(Incremental(upstream_status.families(upstreams)).run_now()).strip() == ""
 
 
 async def test_limits_and_what_they_turned_away_are_shown(nursery: trio.Nursery) -> None:
@@ -242,3 +242,14 @@ async def test_warm_connections_ready_used_and_given_up(
 
 async def test_where_none_are_wanted_metrics_do_not_speak_of_them(nursery: trio.Nursery) -> None:
     assert "warm" not in (await story(nursery)).page()
+
+
+async def test_hundreds_of_upstreams_are_told_in_steps(nursery: trio.Nursery) -> None:
+    told = await story(nursery)
+    count = 20 * upstream_status.PIECE
+    told.upstreams.current = dict.fromkeys(
+        (LocalBind("127.0.0.1", 20000 + number) for number in range(count)), told.targets
+    )
+    rows = upstream_status.rows(told.upstreams, told.bench.control.clock())
+    assert sum(1 for _ in rows) == 20
+    assert sum(1 for _ in upstream_status.families(told.upstreams)) >= 20
