@@ -319,13 +319,10 @@ class LocalDataPlane:
         return cut
 
     async def report(self, *, rows: bool) -> DataPlaneReport:
-        return await self._report(rows=rows).run()
+        return await self.reporting(rows=rows).run()
 
-    def report_now(self, *, rows: bool) -> DataPlaneReport:
-        """Return the report without waiting."""
-        return self._report(rows=rows).run_now()
-
-    def _report(self, *, rows: bool) -> Incremental[DataPlaneReport]:
+    def reporting(self, *, rows: bool) -> Incremental[DataPlaneReport]:
+        """Return the work of making the report."""
         errors = self._events.internal_errors
         return Incremental(report(self.ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows))
 

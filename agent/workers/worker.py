@@ -194,7 +194,7 @@ class Worker:
             await self.data.reconciler.change(after)
 
     async def _answer(self, asked: Report) -> None:
-        report = self.data.report_now(rows=asked.rows)
+        report = self.data.reporting(rows=asked.rows).run_now()
         await self._send(reported(report, asked.number, lines_lost=self.log.lost))
         if not self._settled:
             self._settled = True
@@ -224,7 +224,7 @@ class Worker:
 
     async def _finish(self) -> ExitCode:
         cut = await self._cut()
-        report = self.data.report_now(rows=False)
+        report = self.data.reporting(rows=False).run_now()
         with suppress(ChannelClosed):
             await self._send(reported(report, 0, lines_lost=self.log.lost, cut=cut))
         return ExitCode.CLEAN

@@ -52,13 +52,13 @@ async def test_a_report_crosses_as_json(agent: AgentBench) -> None:
     ledger = agent.data.ledger
     with ledger.open(Direction.INBOUND, "1.2.3.4:5") as connection:
         connection.relaying()
-        told = reported(agent.data.report_now(rows=True), 3, lines_lost=2)
+        told = reported(agent.data.reporting(rows=True).run_now(), 3, lines_lost=2)
     with_rows = read(msgspec.json.encode(told))
     assert with_rows == told
     assert isinstance(with_rows, Reported)
     assert (with_rows.number, with_rows.live, len(with_rows.connections)) == (3, 1, 1)
     assert with_rows.counters["log_lines_lost"] == 2
-    assert agent.data.report_now(rows=False).connections == []
+    assert agent.data.reporting(rows=False).run_now().connections == []
 
 
 @pytest.mark.parametrize("word", [AskedAgain(3), GatewaysWanted(None), GatewaysWanted("dc2")])

@@ -12,7 +12,7 @@ from tests.support.agent_parts import agent_bench
 
 
 async def test_a_report_of_ours_is_taken(nursery: Any) -> None:
-    told = agent_bench(nursery).data.report_now(rows=True)
+    told = agent_bench(nursery).data.reporting(rows=True).run_now()
     assert msgspec.convert(told, Rows, from_attributes=True).upstreams is not None
 
 
