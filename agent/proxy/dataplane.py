@@ -134,8 +134,7 @@ class LocalDataPlane:
         self._shared: tuple[Registration, Inbound] | None = None
         self._leaving = trio.Event()  # no more callers are accepted
         self.beat = liveness.new_name()
-        self._events = events
-        self._steps = trio.CapacityLimiter(STEPS)
+        self._events, self._steps = events, trio.CapacityLimiter(STEPS)
         self._freshness = Freshness(snapshot.confirmed, settings.intentions_max_age, clock)
         self._reauthorizer = Reauthorizer(
             self.ledger,
