@@ -16,7 +16,7 @@ from datacenter.faults import endpoints as faults
 from datacenter.faults.endpoints import PATH
 from datacenter.faults.injection import FaultyFrame, FaultyWire
 from datacenter.federation import endpoints as federation
-from datacenter.http import telemetry
+from datacenter.http import page, telemetry
 from datacenter.http.context import Clock, Datacenter, Route
 from datacenter.http.forward import HttpWire, KnownDatacenters, WireForwarder
 from datacenter.http.frame import Answers, Frame
@@ -47,6 +47,7 @@ MODULES: Sequence[Callable[[Datacenter], list[Route]]] = (
     config_api.routes,
     federation.routes,
     faults.routes,
+    page.routes,
     telemetry.routes,
 )
 

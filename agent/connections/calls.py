@@ -18,7 +18,9 @@ MOST = 100  # other ends of each direction that have a row of their own
 OTHERS = "others"
 UNPROVEN = "unproven"  # a caller whose identity was not proven
 ALLOWED = "allowed"
-_REFUSED_LATE = frozenset({"denied_by_peer", "refused_by_peer"})  # after bytes had begun to flow
+_REFUSED_LATE = frozenset(
+    {"denied_by_peer", "refused_by_peer", "intention_withdrawn"}
+)  # after the first bytes
 
 
 class CallTable:
