@@ -294,10 +294,10 @@ class LocalDataPlane:
         await self.reconciler.listeners.close(PUBLIC)
 
     def hand_over(self) -> None:
+        self._leaving.set()  # or the tunnels of before, which end by this alone, would be waited for
         self.reconciler.listeners.successor = True
 
     async def close_listeners(self) -> None:
-        self._leaving.set()
         await self.reconciler.listeners.close_all()
 
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:

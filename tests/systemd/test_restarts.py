@@ -136,3 +136,18 @@ def test_a_stop_ends_what_is_left_of_the_old_program_in_its_time(mesh: Mesh) -> 
     assert machine.show("sidecar@db", "ActiveState") == "inactive"
     machine.start("sidecar@db")
     load(machine, "load-streams")
+
+
+def test_with_workers_neither_a_restart_nor_an_upgrade_refuses_a_caller(mesh: Mesh) -> None:
+    machine = mesh.machine
+    machine.write("/etc/connect-sidecar/db.env", "SIDECAR_WORKERS=2\n", mode=0o600)
+    machine.systemctl("restart", "sidecar@db")
+    start_load(machine, "load-streams")
+
+    def change() -> None:
+        upgraded(mesh, "db")
+        assert load(machine, "load-streams")["failed"] == 0
+        machine.systemctl("restart", "sidecar@db")
+
+    reports = under_load(mesh, change)
+    assert [report["failures"] for report in reports.values()] == [[], [], []]

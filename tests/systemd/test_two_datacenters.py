@@ -77,6 +77,19 @@ def test_a_restart_refuses_nobody_when_systemd_holds_the_listener(mesh: Mesh) ->
     assert mesh.pid("db") != before
 
 
+def test_an_upgrade_takes_the_sockets_of_systemd_along(mesh: Mesh) -> None:
+    machine, before = mesh.machine, mesh.pid("db")
+    load_name = "load-connections"
+    install(machine, load_name, f"tcp://{WAN_HOST}:{PUBLIC_PORT}")
+    start_load(machine, load_name)
+    machine.systemctl("kill", "--signal=USR2", "--kill-who=main", "sidecar@db")
+    until(lambda: mesh.pid("db") not in (0, before) or None, "another main process")
+    until(lambda: mesh.admin("db", "/ready")[0] == 200 or None, "it serves")
+    assert load(machine, load_name)["failures"] == []
+    assert "socket_" not in mesh.admin("db", "/status")[1]
+    assert mesh.get(UPSTREAM) == HELLO
+
+
 def test_a_stop_lets_the_running_request_end_and_nobody_in(mesh: Mesh) -> None:
     machine = mesh.machine
     install(machine, "app-unused", "unused")  # the script, for the slow call below
