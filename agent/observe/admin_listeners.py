@@ -18,6 +18,7 @@ from agent.observe.agent import Agent
 from agent.observe.server import Admin, Route
 
 MODE = 0o600  # of a unix socket's file
+_OWN = "a second sidecar of this host needs its own -admin-bind"
 
 
 @dataclass(slots=True)
@@ -39,8 +40,8 @@ class AdminListeners:
             except BindFailed as error:
                 if not error.passing:
                     raise Exit(error.code, str(error)) from error
-                agent.admin_problems[address] = str(error)
-                agent.log.listening_failed(ADMIN, str(error))
+                agent.admin_problems[address] = text = f"{error}; {_OWN}"
+                agent.log.listening_failed(ADMIN, text)
         agent.control.admin_at = [*(address_of(one.sock) for one in self._bound), *agent.admin_problems]
 
     def serve(self, kept: Kept, routes: Sequence[Route]) -> None:

@@ -25,3 +25,18 @@ async def test_who_asks_between_two_processes_waits_for_the_next(
             caller.connect(str(path))
     assert len(store.kept) == 1
     store.close()
+
+
+async def test_a_second_sidecar_of_a_host_says_which_flag_it_needs(nursery: trio.Nursery) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        one = life(nursery, admin_bind=f"127.0.0.1:{first.getsockname()[1]}")
+        one.bench.well()
+        said: list[str] = []
+
+        async def act() -> None:
+            await trio.lowlevel.checkpoint()
+            said.extend(one.bench.agent.admin_problems.values())
+
+        await live(one, act)
+    (problem,) = said
+    assert problem.endswith("; a second sidecar of this host needs its own -admin-bind")
