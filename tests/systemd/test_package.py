@@ -137,6 +137,7 @@ def test_an_upgrade_hands_over_to_the_new_program_and_keeps_changed_settings(
     sh(installed, "sidecar wait web -timeout 20")
 
 
+@pytest.mark.last_act
 def test_remove_stops_and_leaves_settings_and_purge_leaves_what_is_the_operators(installed: Machine) -> None:
     sh(installed, "dpkg --remove connect-sidecar")
     assert installed.show("sidecar@web", "ActiveState") in ("inactive", "failed")
