@@ -173,7 +173,7 @@ OURS = (
     Option(name="leave_seconds", read=parsers.parse_seconds, example="SECONDS",
            says="how long callers are still accepted after SIGTERM, once Consul sends no more (default 3)"),
     Option(name="expired_peer_grace", read=parsers.parse_grace, default=0.0, example="SECONDS|never",
-           says="how long a connection may outlive its peer's certificate before it is closed"),
+           says="how long a connection may outlive its peer's certificate; never: until its root has gone"),
     Option(name="wan_addresses", read=parsers.OneOf(WanMode), default=WanMode.AUTO, example="MODE",
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
     Option(name="tunnel", read=parsers.OneOf(TunnelMode), default=TunnelMode.NEVER, example="MODE",

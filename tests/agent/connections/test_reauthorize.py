@@ -104,8 +104,11 @@ async def test_a_change_of_intentions(nursery: trio.Nursery, autojump_clock: Moc
     assert bench.closed == [1]
 
 
-async def test_a_change_of_roots(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    bench = await running(nursery)
+@pytest.mark.parametrize("grace", [0.0, math.inf])
+async def test_a_change_of_roots_closes_whatever_the_grace(
+    nursery: trio.Nursery, autojump_clock: MockClock, grace: float
+) -> None:
+    bench = await running(nursery, grace)
     bench.connect("a", LATE)
     await trio.sleep(1)
     bench.trust(Issuer.root(now=START, name="new"))
