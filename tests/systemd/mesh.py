@@ -47,6 +47,8 @@ WEB = {
             "Proxy": {
                 "Upstreams": [{"DestinationName": "db", "Datacenter": "dc2", "LocalBindPort": 9191}],
                 "LocalServiceAddress": "127.0.1.10",
+                # A sidecar of db that restarts on a busy machine takes its time; the callers have as much.
+                "Config": {"handshake_timeout_ms": 30_000},
             },
         }
     },
