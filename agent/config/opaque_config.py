@@ -28,6 +28,9 @@ class ProblemReason(StrEnum):
     NO_LOCAL_APP = "no_local_app"
     TRANSPARENT_PROXY = "transparent_proxy"
     EXPOSED_PATHS = "exposed_paths"
+    UNKNOWN_KEYS = "unknown_keys"  # of another proxy, or misspelt
+    OVERRULED = "overruled"  # another field of the registration says otherwise
+    MULTI_PORT = "multi_port"  # of Consul 2
     NO_NAME = "no_name"
     NO_BIND = "no_bind"
     BAD_BIND = "bad_bind"

@@ -8,7 +8,7 @@ served or a setting of the wrong type, is a named problem beside the rest: never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,6 +22,12 @@ from upstreams.spec import LOOPBACK, MeshGatewayMode, Upstream, without_brackets
 
 LOCAL_CONNECT_TIMEOUT = 1.0
 HANDSHAKE_TIMEOUT = 10.0
+
+MOST_KEYS = 20  # unknown keys that are named
+_KEYS = frozenset(
+    {"bind_address", "bind_port", "protocol", "identity_header", "underscores_in_headers"}
+    | {"local_connect_timeout_ms", "handshake_timeout_ms", "max_inbound_connections", "local_service_address"}
+)
 
 
 class RegistrationReason(StrEnum):
@@ -107,6 +113,7 @@ class _ServiceAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
     id: str = msgspec.field(name="ID")
     address: str = ""
     port: int = 0
+    ports: list[object] | None = None  # of Consul 2
     proxy: _ProxyAnswer | None = None
     datacenter: str = ""
     content_hash: str = ""
@@ -153,7 +160,12 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
         handshake_timeout=config.seconds("handshake_timeout_ms", HANDSHAKE_TIMEOUT),
         max_inbound_connections=max_inbound,
         mesh_gateway=mesh_gateway,
-        problems=(*_shortcomings(proxy, public_bind, local_app), *config.problems, *upstream_problems),
+        problems=(
+            *_shortcomings(proxy, public_bind, local_app),
+            *_differences(service, config.config, local_app),
+            *config.problems,
+            *upstream_problems,
+        ),
         content_hash=service.content_hash,
     )
 
@@ -191,6 +203,25 @@ def _host_port(text: str) -> TcpAddress | None:
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         return None
     return TcpAddress(host.strip("[]") or LOOPBACK, int(port))
+
+
+def _differences(
+    service: _ServiceAnswer, config: Mapping[str, object], local_app: Address | None
+) -> Iterator[Problem]:
+    """Yield what a registration says beside what is honoured here, each by its name."""
+    unknown = sorted(config.keys() - _KEYS)
+    if unknown:
+        more = f" and {len(unknown) - MOST_KEYS} more" if len(unknown) > MOST_KEYS else ""
+        detail = f"not honoured here: {', '.join(unknown[:MOST_KEYS])}{more}"
+        yield Problem(where="Proxy.Config", reason=ProblemReason.UNKNOWN_KEYS, detail=detail)
+    address = config.get("local_service_address")
+    if address and local_app is not None and str(local_app) != address:
+        detail = f"{local_app} is called, as LocalServiceAddress and LocalServicePort say"
+        where = "Proxy.Config.local_service_address"
+        yield Problem(where=where, reason=ProblemReason.OVERRULED, detail=detail)
+    if service.ports:
+        detail = f"named ports are not served; callers reach port {service.port} alone"
+        yield Problem(where="Ports", reason=ProblemReason.MULTI_PORT, detail=detail)
 
 
 def _shortcomings(

@@ -51,7 +51,8 @@ def test_recorded_sidecar_with_everything() -> None:
         "prepared_query:db-geo on 127.0.0.1:19003",
         "cache on unix:/run/cache.sock",
     ]
-    assert [problem.reason for problem in registration.problems] == [ProblemReason.EXPOSED_PATHS]
+    reasons = [problem.reason for problem in registration.problems]
+    assert reasons == [ProblemReason.EXPOSED_PATHS, ProblemReason.UNKNOWN_KEYS]
 
 
 def test_recorded_central_configuration_is_merged_into_upstreams() -> None:
@@ -132,7 +133,8 @@ def test_public_bind(changes: dict[str, Any], config: dict[str, Any] | None, bin
 def test_local_app(changes: dict[str, Any], config: dict[str, Any] | None, app: object) -> None:
     registration = parse_registration(answer(config, **changes))
     assert registration.local_app == app
-    assert registration.problems == ()
+    overruled = config is not None and app == TcpAddress("127.0.0.1", 8080)
+    assert [problem.reason.value for problem in registration.problems] == ["overruled"] * overruled
 
 
 @pytest.mark.parametrize("address", ["", "10.1.1.1", "10.1.1.1:", "10.1.1.1:x", "10.1.1.1:0"])
@@ -238,3 +240,37 @@ def test_addresses_print() -> None:
         "[::1]:1",
         "unix:/run/a",
     ]
+
+
+CALLED = "is called, as LocalServiceAddress and LocalServicePort say"
+
+
+def test_what_is_not_honoured_is_named_once() -> None:
+    answer = {
+        "ID": "web-sidecar-proxy",
+        "Kind": "connect-proxy",
+        "Port": 21000,
+        "Ports": [{"Name": "http", "Port": 8080}],
+        "Proxy": {
+            "DestinationServiceName": "web",
+            "LocalServicePort": 8080,
+            "Config": {
+                "protocol": "http",
+                "envoy_prometheus_bind_addr": "0.0.0.0:9102",
+                "local_request_timeout_ms": 5,
+                "local_service_address": "10.0.0.7:90",
+            },
+        },
+    }
+    assert [str(problem) for problem in parse_registration(answer).problems] == [
+        "Proxy.Config: unknown_keys: not honoured here: envoy_prometheus_bind_addr, local_request_timeout_ms",
+        f"Proxy.Config.local_service_address: overruled: 127.0.0.1:8080 {CALLED}",
+        "Ports: multi_port: named ports are not served; callers reach port 21000 alone",
+    ]
+
+
+def test_of_very_many_unknown_keys_a_few_are_named() -> None:
+    config = {f"key{number:03}": 1 for number in range(25)}
+    proxy = {"DestinationServiceName": "web", "LocalServicePort": 1, "Config": config}
+    (problem,) = parse_registration({"ID": "x", "Kind": "connect-proxy", "Proxy": proxy}).problems
+    assert "key019 and 5 more" in problem.detail
