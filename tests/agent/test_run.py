@@ -111,7 +111,7 @@ async def test_the_token_is_refused(consul: FakeConsul, nursery: trio.Nursery, p
     )
     ended = await sidecar("run", *words, environ={"CONSUL_HTTP_TOKEN": "s3cret-token"})
     assert ended.code == 69
-    assert f"{path} answered 403: Permission denied; the token needs" in ended.last_words
+    assert f"{path} answered 403: Permission denied; the token lacks" in ended.last_words
     assert "s3cret-token" not in ended.err
 
 
