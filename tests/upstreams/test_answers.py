@@ -222,3 +222,23 @@ def test_brackets_round_an_ipv6_address_are_taken_off() -> None:
     assert endpoint.tagged == {"wan": HostPort("2001:db8::2", 443)}
     assert endpoint.node_address == "2001:db8::3"
     assert endpoint.node_tagged == {"wan": "2001:db8::4", "lan": "[db]"}
+
+
+@pytest.mark.parametrize(
+    ("config", "offered"),
+    [
+        ({"connect_sidecar_tunnel": True, "protocol": "http"}, True),
+        ({"connect_sidecar_tunnel": False}, False),
+        ({"connect_sidecar_tunnel": "true"}, False),
+        ({"connect_sidecar_tunnel": 1}, False),
+        ({"protocol": "tcp"}, False),
+        ({}, False),
+        (None, False),
+        ("connect_sidecar_tunnel", False),
+        ([{"connect_sidecar_tunnel": True}], False),
+    ],
+)
+def test_a_tunnel_is_offered_by_true_alone_and_no_other_config_is_read(config: object, offered: bool) -> None:
+    answer = entry(Service__Proxy__Config=config)
+    assert parse_health([answer]).endpoints[0].tunnels is offered
+    assert parse_health([msgspec.Raw(msgspec.json.encode(answer))]).endpoints[0].tunnels is offered
