@@ -36,9 +36,10 @@ def refusal(error: ConsulError, *, given: bool) -> Refusal | None:
     """Return why Consul refuses; None if it does not. `given`: whether a token was sent."""
     if error.reason is not ConsulReason.DENIED:
         return None
-    if any(text in error.text for text in _UNKNOWN):
-        return Refusal.UNKNOWN
-    return Refusal.INSUFFICIENT if given else Refusal.ABSENT
+    if not given:
+        return Refusal.ABSENT
+    unknown = any(text in error.text for text in _UNKNOWN)
+    return Refusal.UNKNOWN if unknown else Refusal.INSUFFICIENT
 
 
 def rule_for(resource: str, name: str, access: str) -> str:

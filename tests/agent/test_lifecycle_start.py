@@ -69,7 +69,7 @@ async def test_a_refusal_that_lasts_ends_it_as_unavailable_with_the_reason(
         await one.run()
     assert exit_of(caught).code is ExitCode.UNAVAILABLE
     assert one.bench.agent.uptime == pytest.approx(60)
-    assert "403: ACL not found; Consul does not know this token" in exit_of(caught).message
+    assert "403: ACL not found; no token is given" in exit_of(caught).message
 
 
 async def test_addresses_in_use_at_start_are_tried_again_and_the_rest_served(

@@ -24,6 +24,7 @@ def denied(path: str, text: str = "Permission denied") -> ConsulError:
         ("token does not exist: ACL not found", True, Refusal.UNKNOWN),
         ("Permission denied", True, Refusal.INSUFFICIENT),
         ("Permission denied", False, Refusal.ABSENT),
+        ("ACL not found", False, Refusal.ABSENT),
     ],
 )
 def test_why_a_token_is_refused(text: str, given: bool, found: Refusal) -> None:
