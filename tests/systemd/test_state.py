@@ -29,6 +29,7 @@ def mesh(machine: Machine) -> Mesh:
     until(lambda: all(file(machine, name).exists() for name in SIDECARS) or None, "the encrypted state")
     for name in ("dc1", "dc2"):
         machine.systemctl("stop", f"sidecar-datacenter@{name}")
+    machine.systemctl("restart", *(f"sidecar@{name}" for name in SIDECARS))
     return made
 
 
@@ -87,6 +88,7 @@ def test_past_its_age_a_state_is_refused_and_the_reason_is_in_the_status(mesh: M
     serves_degraded(mesh)
 
 
+@pytest.mark.last_act
 def test_without_the_credential_the_file_is_noise(mesh: Mesh) -> None:
     machine = mesh.machine
     stop(mesh)
