@@ -6,7 +6,7 @@ strings, and any value may have the wrong type (docs/consul-api.md#registration 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
@@ -19,6 +19,7 @@ LONGEST = 365 * 86400.0  # seconds: a year. A longer time is a typing mistake, a
 _MOST_DIGITS = 18
 _MOST_COUNT = 2**53 - 1  # the largest whole number that all readers of JSON agree on (RFC 8259 §6)
 _MOST_SHOWN = 80  # characters quoted of a wrong value
+_MOST_KEYS = 20  # unknown keys that are named
 
 
 class ProblemReason(StrEnum):
@@ -53,6 +54,31 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason.value}: {self.detail}"
+
+
+def unknown(where: str, keys: Iterable[str]) -> Problem:
+    """Return the problem that these keys are not honoured; of very many the first are named."""
+    names = sorted(keys)
+    more = f" and {len(names) - _MOST_KEYS} more" if len(names) > _MOST_KEYS else ""
+    detail = f"not honoured here: {', '.join(map(_short, names[:_MOST_KEYS]))}{more}"
+    return Problem(where=where, reason=ProblemReason.UNKNOWN_KEYS, detail=detail)
+
+
+def unknown_keys(fields: Mapping[str, object], known: Collection[str]) -> list[str]:
+    """Return the keys that are not known and whose values say something."""
+    return [key for key in fields if key not in known and says_something(fields[key])]
+
+
+def says_something(value: object) -> bool:
+    """Return whether a value differs from one that is left out: Consul answers many that are empty."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Mapping):
+            pending += one.values()
+        elif one:
+            return True
+    return False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,6 +210,10 @@ class ConfigReader:
         self.problem(key, f"{_shown(value)} is {remedy}")
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
 def _shown(value: object) -> str:
     """Return the value as text, short enough for a log line."""
     try:
@@ -192,7 +222,7 @@ def _shown(value: object) -> str:
         return "a number of thousands of digits"
     except RecursionError:
         return "a value nested too deep"
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+    return _short(text)
 
 
 def _milliseconds(value: object) -> float | None:

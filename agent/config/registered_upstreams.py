@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
-from agent.config.opaque_config import ConfigReader, Problem, ProblemReason
-from agent.config.upstream_config import configured
+from agent.config.opaque_config import ConfigReader, Problem, ProblemReason, unknown, unknown_keys
+from agent.config.upstream_config import configured, not_honoured
 from certs.spiffe import DEFAULT
 from upstreams.spec import (
     LOOPBACK,
@@ -48,6 +49,9 @@ class UpstreamAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     centrally_configured: bool = False
 
 
+_FIELDS = frozenset(UpstreamAnswer.__struct_encode_fields__) | {"IngressHosts"}  # the last of gateways alone
+
+
 class _Unserved(Exception):
     """Why one upstream is not served."""
 
@@ -80,6 +84,29 @@ def read_upstreams(
         detail = "an earlier upstream has this bind; give it a port of its own"
         problems.append(Problem(where=str(upstream), reason=ProblemReason.DUPLICATE_BIND, detail=detail))
     return served, problems
+
+
+def differences(answers: Sequence[Mapping[str, object]]) -> Iterator[Problem]:
+    """Yield the keys that are not honoured, once for all upstreams that have the same ones.
+
+    A central configuration gives its keys to every upstream.
+    """
+    same: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for number, answer in enumerate(answers):
+        if answer.get("CentrallyConfigured"):
+            continue
+        config = answer.get("Config")
+        places = {
+            "": tuple(sorted(unknown_keys(answer, _FIELDS))),
+            ".Config": not_honoured(config) if isinstance(config, Mapping) else (),
+        }
+        for place, keys in places.items():
+            if keys:
+                same.setdefault((place, keys), []).append(number)
+    for (place, keys), numbers in same.items():
+        problem = unknown(f"Upstreams[{numbers[0]}]{place}", keys)
+        others = f"; the same holds for {len(numbers) - 1} more" if numbers[1:] else ""
+        yield replace(problem, detail=problem.detail + others)
 
 
 def gateway_mode(answer: MeshGatewayAnswer | None) -> MeshGatewayMode:

@@ -9,25 +9,40 @@ served or a setting of the wrong type, is a named problem beside the rest: never
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
 from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
-from agent.config.opaque_config import ConfigReader, Problem, ProblemReason
-from agent.config.registered_upstreams import MeshGatewayAnswer, UpstreamAnswer, gateway_mode, read_upstreams
+from agent.config.opaque_config import ConfigReader, Problem, ProblemReason, unknown, unknown_keys
+from agent.config.registered_upstreams import (
+    MeshGatewayAnswer,
+    UpstreamAnswer,
+    differences,
+    gateway_mode,
+    read_upstreams,
+)
 from agent.policy.http_mode import HttpMode
 from upstreams.spec import LOOPBACK, MeshGatewayMode, Upstream, without_brackets
 
 LOCAL_CONNECT_TIMEOUT = 1.0
 HANDSHAKE_TIMEOUT = 10.0
 
-MOST_KEYS = 20  # unknown keys that are named
 _KEYS = frozenset(
     {"bind_address", "bind_port", "protocol", "identity_header", "underscores_in_headers"}
     | {"local_connect_timeout_ms", "handshake_timeout_ms", "max_inbound_connections", "local_service_address"}
 )
+
+
+# Keys that Consul answers beside those read here, and that ask nothing of a proxy. `TransparentProxy`
+# has an effect with `Mode` alone, which is named.
+_OF_SERVICE = frozenset(
+    {"Service", "Tags", "Meta", "TaggedAddresses", "Weights", "EnableTagOverride", "Namespace", "Partition"}
+    | {"Locality", "PeerName", "CreateIndex", "ModifyIndex", "Connect"}
+)
+_OF_PROXY = frozenset({"TransparentProxy"})
 
 
 class RegistrationReason(StrEnum):
@@ -119,6 +134,10 @@ class _ServiceAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
     content_hash: str = ""
 
 
+_SERVICE_FIELDS = _OF_SERVICE | frozenset(_ServiceAnswer.__struct_encode_fields__)
+_PROXY_FIELDS = _OF_PROXY | frozenset(_ProxyAnswer.__struct_encode_fields__)
+
+
 def parse_registration(answer: Mapping[str, object]) -> Registration:
     """Read a decoded answer of /v1/agent/service/:id. Raises RegistrationRejected."""
     try:
@@ -132,7 +151,8 @@ def parse_registration(answer: Mapping[str, object]) -> Registration:
     if not proxy.destination_service_name:
         detail = f"proxy {service.id!r} has no DestinationServiceName"
         raise RegistrationRejected(RegistrationReason.NO_DESTINATION, detail)
-    return _registration(service, proxy)
+    registration = _registration(service, proxy)
+    return replace(registration, problems=(*registration.problems, *_unknown(answer)))
 
 
 def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
@@ -205,15 +225,26 @@ def _host_port(text: str) -> TcpAddress | None:
     return TcpAddress(host.strip("[]") or LOOPBACK, int(port))
 
 
+def _unknown(answer: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the keys that are not honoured, those of a place together; the answer has been read already."""
+    proxy = answer["Proxy"]
+    config = proxy.get("Config") or {}
+    strict = {"MutualTLSMode"} if proxy.get("MutualTLSMode") == "strict" else set[str]()
+    places = {
+        "Service": unknown_keys(answer, _SERVICE_FIELDS),
+        "Proxy": unknown_keys(proxy, _PROXY_FIELDS | strict),
+        "Proxy.Config": unknown_keys(config, _KEYS),
+    }
+    for where, keys in places.items():
+        if keys:
+            yield unknown(where, keys)
+    yield from differences(proxy.get("Upstreams") or ())
+
+
 def _differences(
     service: _ServiceAnswer, config: Mapping[str, object], local_app: Address | None
 ) -> Iterator[Problem]:
     """Yield what a registration says beside what is honoured here, each by its name."""
-    unknown = sorted(config.keys() - _KEYS)
-    if unknown:
-        more = f" and {len(unknown) - MOST_KEYS} more" if len(unknown) > MOST_KEYS else ""
-        detail = f"not honoured here: {', '.join(unknown[:MOST_KEYS])}{more}"
-        yield Problem(where="Proxy.Config", reason=ProblemReason.UNKNOWN_KEYS, detail=detail)
     address = config.get("local_service_address")
     if address and local_app is not None and str(local_app) != address:
         detail = f"{local_app} is called, as LocalServiceAddress and LocalServicePort say"

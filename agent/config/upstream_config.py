@@ -7,11 +7,12 @@ of a service definition or of a central config entry, and ours: `deadline_ms`, `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from msgspec import structs
 
-from agent.config.opaque_config import LONGEST, ConfigReader
+from agent.config.opaque_config import LONGEST, ConfigReader, unknown_keys
 from upstreams.ejection import EjectionPolicy
 from upstreams.spec import (
     MOST_WARM,
@@ -46,6 +47,11 @@ KEYS = frozenset(
         "warm_idle",
     }
 )
+_OF_LIMITS = frozenset({"max_connections", "max_pending_requests", "MaxConnections", "MaxPendingRequests"})
+_OF_HEALTH = frozenset(
+    {"interval", "max_failures", "base_ejection_time", "Interval", "MaxFailures", "BaseEjectionTime"}
+)
+_WITHIN = {"limits": _OF_LIMITS, "passive_health_check": _OF_HEALTH}
 _NANOSECONDS = 1e9  # in a second; how Go writes a duration as a number
 
 
@@ -71,6 +77,17 @@ def configured(upstream: Upstream, config: ConfigReader) -> Upstream:
         warm_idle=config.duration("warm_idle") or upstream.warm_idle,
         tunnel=config.choice("tunnel", TunnelMode),
     )
+
+
+def not_honoured(config: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the keys of an upstream's `Config` that have no effect here, those of inner maps after a dot."""
+    inner = [
+        f"{key}.{name}"
+        for key, known in _WITHIN.items()
+        if isinstance(map_ := config.get(key), Mapping)
+        for name in unknown_keys(map_, known)
+    ]
+    return tuple(sorted([*unknown_keys(config, KEYS), *inner]))
 
 
 def _chosen(destination: Destination, config: ConfigReader) -> Destination:

@@ -52,7 +52,8 @@ def test_recorded_sidecar_with_everything() -> None:
         "cache on unix:/run/cache.sock",
     ]
     reasons = [problem.reason for problem in registration.problems]
-    assert reasons == [ProblemReason.EXPOSED_PATHS, ProblemReason.UNKNOWN_KEYS]
+    assert reasons == [ProblemReason.EXPOSED_PATHS, *[ProblemReason.UNKNOWN_KEYS] * 2]
+    assert [problem.where for problem in registration.problems[1:]] == ["Proxy.Config", "Upstreams[0].Config"]
 
 
 def test_recorded_central_configuration_is_merged_into_upstreams() -> None:
@@ -263,9 +264,9 @@ def test_what_is_not_honoured_is_named_once() -> None:
         },
     }
     assert [str(problem) for problem in parse_registration(answer).problems] == [
-        "Proxy.Config: unknown_keys: not honoured here: envoy_prometheus_bind_addr, local_request_timeout_ms",
         f"Proxy.Config.local_service_address: overruled: 127.0.0.1:8080 {CALLED}",
         "Ports: multi_port: named ports are not served; callers reach port 21000 alone",
+        "Proxy.Config: unknown_keys: not honoured here: envoy_prometheus_bind_addr, local_request_timeout_ms",
     ]
 
 
@@ -274,3 +275,53 @@ def test_of_very_many_unknown_keys_a_few_are_named() -> None:
     proxy = {"DestinationServiceName": "web", "LocalServicePort": 1, "Config": config}
     (problem,) = parse_registration({"ID": "x", "Kind": "connect-proxy", "Proxy": proxy}).problems
     assert "key019 and 5 more" in problem.detail
+
+
+def proxy(**fields: Any) -> dict[str, Any]:
+    return {"DestinationServiceName": "web", "LocalServicePort": 1, **fields}
+
+
+def problems(fields: dict[str, Any], **service: Any) -> list[str]:
+    answer = {"ID": "x", "Kind": "connect-proxy", "Proxy": proxy(**fields), **service}
+    return [str(problem) for problem in parse_registration(answer).problems]
+
+
+def test_fields_of_a_newer_consul_are_named_and_empty_ones_are_not() -> None:
+    said = {
+        "AccessLogs": {"Enabled": True},
+        "EnvoyExtensions": [{"Name": "x"}],
+        "MutualTLSMode": "permissive",
+    }
+    assert problems(said, SocketPath="/run/web", Meta={"a": "b"}, Locality={"Region": "x"}) == [
+        "Service: unknown_keys: not honoured here: SocketPath",
+        "Proxy: unknown_keys: not honoured here: AccessLogs, EnvoyExtensions, MutualTLSMode",
+    ]
+    empty = {"AccessLogs": {"Enabled": False}, "EnvoyExtensions": None, "MutualTLSMode": "strict"}
+    assert problems({**empty, "TransparentProxy": {}, "Config": {"envoy_x": ""}}, SocketPath="") == []
+
+
+HEALTH = "passive_health_check"
+
+
+def test_the_same_keys_of_many_upstreams_are_named_once() -> None:
+    config = {"envoy_cluster_json": "{}", "limits": {"max_concurrent_requests": 5, "MaxConnections": 3}}
+    health = {HEALTH: {"MaxFailures": 2, "EnforcingConsecutive5xx": 50}}
+    upstreams: list[dict[str, Any]] = [
+        {"DestinationName": f"db{number}", "LocalBindPort": 9000 + number, "Config": config}
+        for number in range(500)
+    ]
+    upstreams += [
+        {"DestinationName": "cache", "LocalBindPort": 8999, "DestinationPort": "http", "Config": health},
+        {"DestinationName": "*", "CentrallyConfigured": True, "Config": config},
+    ]
+    same = "envoy_cluster_json, limits.max_concurrent_requests; the same holds for 499 more"
+    assert problems({"Upstreams": upstreams}) == [
+        f"Upstreams[0].Config: unknown_keys: not honoured here: {same}",
+        "Upstreams[500]: unknown_keys: not honoured here: DestinationPort",
+        f"Upstreams[500].Config: unknown_keys: not honoured here: {HEALTH}.EnforcingConsecutive5xx",
+    ]
+
+
+def test_a_key_of_any_length_is_named_in_a_short_line() -> None:
+    (problem,) = problems({"Config": {"k" * 10_000: 1}})
+    assert len(problem) < 200
