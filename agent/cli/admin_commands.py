@@ -14,14 +14,22 @@ from typing import Any
 
 import trio
 
-from agent.base.address import Address, UnixAddress
+from agent.base.address import Address
 from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console, flag_usage, lights
-from agent.cli.instances import Instance, instances, named, only
+from agent.cli.instances import (
+    CALL_SECONDS,
+    Instance,
+    instances,
+    named,
+    only,
+    status_of,
+    unix_or_tcp,
+)
 from agent.config.flags import Arguments, Flag, parse_arguments
 from agent.config.options import BY_NAME, LogLevel, Option
 from agent.config.parsers import parse_bool, parse_seconds
-from agent.consul.http import Client, Dial, Request, RequestFailed, Response
+from agent.consul.http import Client, Request, RequestFailed, Response
 from agent.overview.summary import coloured
 
 ADMIN = BY_NAME["admin_bind"]
@@ -49,7 +57,6 @@ LEVEL_FORM = "debug|info|warn|error [INSTANCE]"
 _WHERE = """\
 INSTANCE is the NAME of a unit sidecar@NAME of this machine. Without it and without -admin-bind the command
 goes to the one instance that runs; where there are several, `status` prints each of them."""
-CALL_SECONDS = 10.0
 ROTATE_SECONDS = 20.0  # the agent itself waits 15 for Consul
 _LOOK_SECONDS = 0.2
 _WATCH_SECONDS = 2.0
@@ -144,7 +151,7 @@ async def _status_of_all(console: Console, present: Sequence[Instance], whole: b
         if not whole:
             console.say(f"{instance.name}:")
         try:
-            documents[instance.name] = await _document(instance.address)
+            documents[instance.name] = await status_of(instance.address)
         except Exit as error:
             console.complain(f"{instance.name}: {error.message}")
             worst = max(worst, error.code)
@@ -154,23 +161,6 @@ async def _status_of_all(console: Console, present: Sequence[Instance], whole: b
     if whole:
         console.say(json.dumps(documents, indent=2))
     return worst
-
-
-async def _document(address: Address) -> Mapping[str, Any]:
-    """Return the `/status` of one agent. Raises Exit."""
-    client = Client(unix_or_tcp(address), host="localhost")
-    try:
-        response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
-    except RequestFailed as error:
-        raise Exit(ExitCode.UNAVAILABLE, f"no agent answers at {address} ({error})") from error
-    finally:
-        await client.aclose()
-    if response.status != 200:
-        text = response.body.decode("utf-8", "replace").strip()
-        code = ExitCode.PERMISSION if response.status == 403 else ExitCode.FAILED
-        raise Exit(code, f"the agent answered {response.status}: {text}")
-    document: Mapping[str, Any] = json.loads(response.body)
-    return document
 
 
 async def _talk(name: str, console: Console, values: Mapping[str, Any]) -> int:
@@ -197,19 +187,8 @@ async def _talk(name: str, console: Console, values: Mapping[str, Any]) -> int:
         await client.aclose()
 
 
-def unix_or_tcp(address: Address) -> Dial:
-    """Return the function that connects to an admin endpoint."""
-
-    async def dial() -> trio.abc.Stream:
-        if isinstance(address, UnixAddress):
-            return await trio.open_unix_socket(address.path)
-        return await trio.open_tcp_stream(address.host, address.port)
-
-    return dial
-
-
 async def _show_status(console: Console, address: Address, *, whole: bool) -> int:
-    document = await _document(address)
+    document = await status_of(address)
     console.say(json.dumps(document, indent=2) if whole else coloured(document, lights(console)))
     return ExitCode.CLEAN
 

@@ -21,7 +21,7 @@ from agent.base.address import ANY_ADDRESS, ANY_ADDRESS_6, TcpAddress, UnixAddre
 from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.base.undecodable import UNDECODABLE
-from agent.cli.admin_commands import CALL_SECONDS, JSON, unix_or_tcp
+from agent.cli.admin_commands import JSON
 from agent.cli.console import RUN_GROUPS, Console, flag_usage
 from agent.cli.doctor_consul import (
     Examination,
@@ -33,10 +33,10 @@ from agent.cli.doctor_consul import (
 )
 from agent.cli.doctor_upstreams import Journey, in_order, look_at_upstream
 from agent.cli.findings import Finding, fail, ok, page, skip, warn, worst
-from agent.cli.instances import beside
+from agent.cli.instances import CALL_SECONDS, beside, read_beside, unix_or_tcp
 from agent.config.effective import from_settings
 from agent.config.flags import parse_arguments
-from agent.config.load import RUN_FLAGS, exit_code, read_settings
+from agent.config.load import RUN_FLAGS, exit_code
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.connect import consul_of
@@ -96,7 +96,11 @@ class Running:
 def main(_name: str, console: Console) -> int:
     """Run every check and print the findings; return the exit code of the worst."""
     flags = (*RUN_FLAGS, JSON.flag)
-    resolution = read_settings(console.words, console.environ, flags=flags)
+    try:
+        resolution = read_beside(console.words, console.environ, flags, identity_required=True)
+    except Exit as error:
+        console.complain(f"{error.message}; or give -sidecar-for ID")
+        return error.code
     if resolution is None:
         console.say(flag_usage("doctor", SAYS, GROUPS))
         return ExitCode.CLEAN

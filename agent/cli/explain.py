@@ -5,20 +5,19 @@ It asks the Consul agent, so that no sidecar needs to run; with `-running` it as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import trio
 
 from agent.base.exits import Exit, ExitCode
-from agent.cli.admin_commands import CALL_SECONDS, unix_or_tcp
 from agent.cli.console import Console, flag_usage
-from agent.cli.instances import beside
-from agent.config.flags import parse_arguments
+from agent.cli.instances import CALL_SECONDS, beside, read_beside, unix_or_tcp
+from agent.config.flags import Flag, parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code, read_settings
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, Option
 from agent.config.parsers import parse_bool, parse_text
-from agent.config.settings import Settings
+from agent.config.settings import Resolution, Settings
 from agent.consul.api import Answer, Consul, RawList
 from agent.consul.connect import consul_of
 from agent.consul.errors import ConsulError, ConsulReason
@@ -64,9 +63,7 @@ GROUPS = {"the question": ASK, "Consul": CONSUL, "settings": (CONFIG, *OURS, *PO
 def main(_name: str, console: Console) -> int:
     """Print the explanation; return 0 for allowed, 1 for denied."""
     flags = [option.flag for option in ASK]
-    resolution = read_settings(
-        console.words, console.environ, flags=(*RUN_FLAGS, *flags), identity_required=False
-    )
+    resolution = _settings(console, (*RUN_FLAGS, *flags))
     if resolution is None:
         console.say(flag_usage("explain", SAYS, GROUPS))
         return ExitCode.CLEAN
@@ -84,6 +81,20 @@ def main(_name: str, console: Console) -> int:
         return error.code if isinstance(error, Exit) else ExitCode.USAGE
     console.say(text)
     return ALLOWED if allowed else DENIED
+
+
+def _settings(console: Console, flags: Collection[Flag]) -> Resolution | None:
+    """Read the settings; an agent that does not answer gives none, and Consul is asked all the same."""
+    if "running" in parse_arguments(console.words, flags).values:  # the agent says all that counts
+        return read_settings(console.words, console.environ, flags=flags, identity_required=False)
+    try:
+        resolution = read_beside(console.words, console.environ, flags, identity_required=False)
+    except Exit as error:
+        console.complain(f"{error.message}: without its settings")
+        return read_settings(console.words, console.environ, flags=flags, identity_required=False)
+    for note in () if resolution is None else resolution.notes:
+        console.complain(note)
+    return resolution
 
 
 def _inquiry(values: Mapping[str, Sequence[str]]) -> Inquiry:

@@ -1,4 +1,4 @@
-"""Finds the running agents of this machine by the admin sockets that the units give them.
+"""Finds the running agents of this machine by the admin sockets that the units give them, and asks them.
 
 `sidecar@NAME` has its admin socket at /run/connect-sidecar/NAME/admin.sock (systemd/README.md). The directory
 is its user's and root's, so another user sees the name and no more.
@@ -6,19 +6,35 @@ is its user's and root's, so another user sees the name and no more.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import trio
 
 from agent.base.address import Address, UnixAddress
 from agent.base.exits import Exit, ExitCode
-from agent.config.options import ADMIN_ADDRESS
-from agent.config.settings import Rank, Settings
+from agent.base.undecodable import UNDECODABLE
+from agent.config.flags import Flag
+from agent.config.load import read_settings
+from agent.config.options import ADMIN_ADDRESS, BY_NAME
+from agent.config.settings import IdentityKind, Rank, Resolution, Settings
+from agent.consul.http import Client, Dial, Request, RequestFailed
 
 RUNTIME = Path("/run/connect-sidecar")
 SETTINGS = Path("/etc/connect-sidecar")
 SOCKET = "admin.sock"
+CALL_SECONDS = 10.0
+
+_WHOM = (*IdentityKind, "listen", "service_addr", "register", "register_id", "wan_addresses")
+_CONSUL = (
+    *("http_addr", "http_ssl_verify", "ca_file", "ca_path", "tls_server_name", "namespace", "partition"),
+    "primary_datacenter",
+)
+_SECRETS = ("token", "token_file", "http_auth", "client_key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +115,115 @@ def beside(settings: Settings) -> Address:
     files = {Path(origin.place) for origin in settings.origins.values() if origin.rank is Rank.FILE}
     names = {file.stem for file in files if file.parent == SETTINGS}
     return only([instance for instance in instances() if not names or instance.name in names])
+
+
+def unix_or_tcp(address: Address) -> Dial:
+    """Return the function that connects to an admin endpoint."""
+
+    async def dial() -> trio.abc.Stream:
+        if isinstance(address, UnixAddress):
+            return await trio.open_unix_socket(address.path)
+        return await trio.open_tcp_stream(address.host, address.port)
+
+    return dial
+
+
+async def status_of(address: Address) -> Mapping[str, Any]:
+    """Return the `/status` of one agent. Raises Exit."""
+    client = Client(unix_or_tcp(address), host="localhost")
+    try:
+        response = await client.exchange(Request(method="GET", target="/status"), CALL_SECONDS)
+    except RequestFailed as error:
+        raise Exit(ExitCode.UNAVAILABLE, f"no agent answers at {address} ({error})") from error
+    finally:
+        await client.aclose()
+    if response.status != 200:
+        text = response.body.decode("utf-8", "replace").strip()
+        code = ExitCode.PERMISSION if response.status == 403 else ExitCode.FAILED
+        raise Exit(code, f"the agent answered {response.status}: {text}")
+    try:
+        document: Mapping[str, Any] = json.loads(response.body)
+    except UNDECODABLE as error:
+        raise Exit(ExitCode.FAILED, f"what answers at {address} is no agent: {error}") from error
+    return document
+
+
+def read_beside(
+    words: Sequence[str], environ: Mapping[str, str], flags: Collection[Flag], *, identity_required: bool
+) -> Resolution | None:
+    """Read the settings of a command; where no service is named, as the agent has them that runs beside it.
+
+    Return None when help is asked for. Raises Exit if that agent does not answer.
+
+    The agent is that of -admin-bind, else the one instance of this machine.
+    """
+    given = read_settings(words, environ, flags=flags, identity_required=False)
+    settings = None if given is None else given.settings
+    if settings is None or settings.identity is not None:
+        address = None
+    else:
+        address = _agent_of(settings, identity_required=identity_required)
+    if settings is None or address is None:
+        return read_settings(words, environ, flags=flags, identity_required=identity_required)
+    document = trio.run(status_of, address)
+    try:
+        taken = [f"-{BY_NAME[name].flag_name}={text}" for name, text in _taken(settings, document)]
+        withheld = _withheld(settings, document)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Exit(ExitCode.FAILED, f"what answers at {address} is no agent of this version") from error
+    found = read_settings([*words, *taken], environ, flags=flags, identity_required=identity_required)
+    if found is None or not withheld:
+        return found
+    return replace(found, notes=(*found.notes, withheld))
+
+
+def _agent_of(settings: Settings, *, identity_required: bool) -> Address | None:
+    if settings.origins["admin_bind"].rank is not Rank.DEFAULT:
+        return settings.admin_bind[0]
+    present = instances()
+    if not present or (len(present) > 1 and not identity_required):
+        return None
+    return only(present)
+
+
+def _taken(settings: Settings, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each setting to take from the agent: what the command has not been given.
+
+    Never a file of secrets: it would have root read, and send, what the agent's user names. For the same
+    reason a secret of the command's goes to no Consul that the agent names.
+    """
+    rows = document["settings"]
+    names = (*_WHOM, *(() if _own_consul(settings) else _CONSUL))
+    for name in names:
+        row = rows.get(name)
+        if row is not None and _given(row) and settings.origins[name].rank is Rank.DEFAULT:
+            yield name, row["value"]
+    if settings.origins["upstream"].rank is Rank.DEFAULT and _given(row := rows.get("upstream")):
+        for text in row["value"].split(", "):
+            destination, _, bind = text.rpartition(" on ")
+            yield "upstream", f"{destination}:{bind}"
+    if settings.narrow is None:
+        yield from (("narrow", text) for text in document["policy"]["narrow"])
+    if settings.deny_file is None and document["policy"]["deny_file"] is not None:
+        yield "deny_file", document["policy"]["deny_file"]
+
+
+def _given(row: Mapping[str, str] | None) -> bool:
+    """Return whether the agent was given this setting: the definition is read from Consul again."""
+    return row is not None and row["origin"].partition(" ")[0] in ("file", "environment", "flag")
+
+
+def _own_consul(settings: Settings) -> bool:
+    """Return whether the command was told which Consul to ask, or has a secret for it."""
+    return any(settings.origins[name].rank is not Rank.DEFAULT for name in ("http_addr", *_SECRETS))
+
+
+def _withheld(settings: Settings, document: Mapping[str, Any]) -> str:
+    """Return that the agent's Consul is not asked, where only a secret of the command's is the cause."""
+    theirs, ours = document["settings"]["http_addr"]["value"], str(settings.http_addr)
+    if settings.origins["http_addr"].rank is not Rank.DEFAULT or theirs == ours or not _own_consul(settings):
+        return ""
+    return f"{ours} is asked, not {theirs} as by the agent: a token or key goes there only with -http-addr"
 
 
 def _names(present: Sequence[Instance]) -> str:

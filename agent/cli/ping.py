@@ -32,8 +32,9 @@ from agent.cli.doctor_upstreams import (
     ways_of,
 )
 from agent.cli.findings import Finding, State
+from agent.cli.instances import read_beside
 from agent.config.flags import parse_arguments
-from agent.config.load import RUN_FLAGS, exit_code, read_settings
+from agent.config.load import RUN_FLAGS, exit_code
 from agent.config.registration import Registration
 from agent.config.settings import Mistake, Settings
 from agent.consul.connect import consul_of
@@ -59,7 +60,11 @@ def main(_name: str, console: Console) -> int:
     arguments = parse_arguments(console.words, flags)
     word = next(iter(arguments.words), "")
     words = [one for one in console.words if one != word] if word else console.words
-    resolution = read_settings(words, console.environ, flags=flags)
+    try:
+        resolution = read_beside(words, console.environ, flags, identity_required=True)
+    except Exit as error:
+        console.complain(f"{error.message}; or give -sidecar-for ID")
+        return error.code
     if resolution is None:
         console.say(flag_usage("ping", SAYS, GROUPS, FORM))
         return ExitCode.CLEAN
@@ -67,6 +72,8 @@ def main(_name: str, console: Console) -> int:
         unnamed = () if word else (Mistake(origin=None, text="say which upstream: sidecar ping UPSTREAM"),)
         console.complain_of((*unnamed, *resolution.mistakes))
         return exit_code(resolution) or ExitCode.USAGE
+    for note in resolution.notes:
+        console.complain(note)
     walk = Walk(name=word)
     trio.run(walk_to, walk, resolution.settings, now)
     _print(walk, console, as_json="json" in arguments.values)

@@ -7,14 +7,17 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
-from agent.base.address import TcpAddress, UnixAddress
+from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.base.exits import Exit, ExitCode
 from agent.cli import instances as found
-from agent.cli.instances import beside, instances, named, only
-from agent.config.settings import Settings, resolve
+from agent.cli.instances import beside, instances, named, only, read_beside
+from agent.config.load import RUN_FLAGS
+from agent.config.settings import Resolution, Settings, resolve
 
 NOBODY = 65534
 DEFAULT = TcpAddress("127.0.0.1", 19000)
@@ -116,3 +119,109 @@ def test_settings_of_an_instance_name_its_agent(
     assert beside(told) == TcpAddress("127.0.0.1", 1)
     with pytest.raises(Exit, match="say which"):
         beside(settings_of(tmp_path / "elsewhere/web.toml"))
+
+
+def status(**given: str) -> dict[str, Any]:
+    """A `/status` as far as a command reads settings from it."""
+    rows = {"http_addr": {"value": "http://127.0.0.1:8500", "origin": "default"}}
+    rows |= {name: {"value": value, "origin": f"flag -{name}"} for name, value in given.items()}
+    return {"settings": rows, "policy": {"narrow": [], "deny_file": None}}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The status that any agent gives."""
+    document = status(
+        sidecar_for="web", http_addr="http://10.0.0.1:8500", upstream="db@dc2 on 127.0.0.1:9192"
+    )
+
+    async def status_of(_address: Address) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return document
+
+    monkeypatch.setattr(found, "status_of", status_of)
+    return document
+
+
+def read(*words: str, required: bool = True, variable: str = "") -> Resolution:
+    environ = {variable: "a:b"} if variable else {}
+    resolution = read_beside(words, environ, RUN_FLAGS, identity_required=required)
+    assert resolution is not None
+    return resolution
+
+
+AT = "-admin-bind=unix:/run/web.sock"
+
+
+def test_what_the_command_does_not_name_is_the_agents(asked: dict[str, Any]) -> None:
+    taken = read(AT).settings
+    assert taken is not None
+    assert (taken.sidecar_for, str(taken.http_addr)) == ("web", "http://10.0.0.1:8500")
+    assert [str(one) for one in taken.upstream or ()] == ["db@dc2 on 127.0.0.1:9192"]
+
+
+def test_what_the_command_names_is_kept(asked: dict[str, Any]) -> None:
+    taken = read(AT, "-http-addr=10.9.9.9:8500", "-upstream=x:1").settings
+    assert taken is not None
+    assert (taken.sidecar_for, str(taken.http_addr)) == ("web", "http://10.9.9.9:8500")
+    assert len(taken.upstream or ()) == 1
+    another = read(AT, "-proxy-id=api-proxy").settings
+    assert another is not None
+    assert (another.sidecar_for, another.upstream) == (None, None)
+
+
+@pytest.mark.parametrize("secret", ["CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH"])
+def test_a_secret_goes_to_no_consul_that_the_agent_names(asked: dict[str, Any], secret: str) -> None:
+    resolution = read(AT, variable=secret)
+    assert resolution.settings is not None
+    assert str(resolution.settings.http_addr) == "http://127.0.0.1:8500"
+    assert "not http://10.0.0.1:8500 as by the agent" in resolution.notes[0]
+
+
+def test_a_file_of_secrets_is_never_the_agents_to_name(asked: dict[str, Any]) -> None:
+    asked["settings"]["token_file"] = {"value": __file__, "origin": "flag -token-file"}
+    asked["settings"]["client_key"] = {"value": __file__, "origin": "flag -client-key"}
+    taken = read(AT).settings
+    assert taken is not None
+    assert (taken.token_file, taken.client_key) == (None, None)
+
+
+def test_the_policy_is_the_agents_too(asked: dict[str, Any]) -> None:
+    asked["policy"] = {"narrow": ["web@dc1,dc2"], "deny_file": "/etc/deny"}
+    taken = read(AT).settings
+    assert taken is not None
+    assert [str(one) for one in taken.narrow or ()] == ["web@dc1,dc2"]
+    assert taken.deny_file == Path("/etc/deny")
+
+
+def test_the_definition_is_read_from_consul_again(asked: dict[str, Any]) -> None:
+    asked["settings"]["upstream"]["origin"] = "definition web-proxy"
+    taken = read(AT).settings
+    assert taken is not None
+    assert taken.upstream is None
+
+
+def test_the_one_instance_is_asked_without_a_flag(runtime: Path, asked: dict[str, Any]) -> None:
+    assert read().mistakes  # there is none
+    run_instance(runtime, "web")
+    taken = read().settings
+    assert taken is not None
+    assert taken.sidecar_for == "web"
+    run_instance(runtime, "api")
+    with pytest.raises(Exit, match="api, web"):
+        read()
+    unasked = read(required=False).settings
+    assert unasked is not None
+    assert unasked.identity is None
+
+
+def test_an_agent_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Exit, match="no agent answers") as raised:
+        read(f"-admin-bind=unix:{tmp_path}/none.sock")
+    assert raised.value.code is ExitCode.UNAVAILABLE
+
+
+def test_another_program_at_the_address_is_said_to_be_none(asked: dict[str, Any]) -> None:
+    asked.clear()
+    with pytest.raises(Exit, match="no agent of this version"):
+        read(AT)
