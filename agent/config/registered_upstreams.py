@@ -62,11 +62,14 @@ class _Unserved(Exception):
 
 
 def read_upstreams(
-    answers: Sequence[UpstreamAnswer], default_mode: MeshGatewayMode = MeshGatewayMode.UNSET
+    answers: Sequence[UpstreamAnswer],
+    default_mode: MeshGatewayMode = MeshGatewayMode.UNSET,
+    loopback: str = LOOPBACK,
 ) -> tuple[tuple[Upstream, ...], list[Problem]]:
     """Return every upstream with a bind of its own (the first of those that share one), and the problems.
 
-    `default_mode` is the proxy's mesh gateway mode, used for upstreams that name none.
+    `default_mode` is the proxy's mesh gateway mode, used for upstreams that name none; `loopback` is the
+    address of those without a bind address.
     """
     problems: list[Problem] = []
     readable: list[Upstream] = []
@@ -75,7 +78,9 @@ def read_upstreams(
             continue  # defaults for upstreams without a bind, for transparent proxies
         where = f"Upstreams[{number}]"
         try:
-            readable.append(_upstream(answer, where, problems, default_mode))
+            upstream = _upstream(answer, default_mode, loopback)
+            config = ConfigReader(where=f"{where}.Config", config=answer.config or {}, problems=problems)
+            readable.append(configured(upstream, config))
         except _Unserved as fault:
             label = f"{where} ({answer.destination_name})"
             problems.append(Problem(where=label, reason=fault.reason, detail=fault.detail))
@@ -117,14 +122,10 @@ def gateway_mode(answer: MeshGatewayAnswer | None) -> MeshGatewayMode:
         return MeshGatewayMode.UNSET
 
 
-def _upstream(
-    answer: UpstreamAnswer, where: str, problems: list[Problem], default_mode: MeshGatewayMode
-) -> Upstream:
+def _upstream(answer: UpstreamAnswer, default_mode: MeshGatewayMode, loopback: str) -> Upstream:
     _refuse_elsewhere(answer)
-    destination, bind = _destination(answer), _bind(answer)
-    config = ConfigReader(where=f"{where}.Config", config=answer.config or {}, problems=problems)
     mode = gateway_mode(answer.mesh_gateway) or default_mode
-    return configured(Upstream(destination=destination, bind=bind, mesh_gateway=mode), config)
+    return Upstream(destination=_destination(answer), bind=_bind(answer, loopback), mesh_gateway=mode)
 
 
 def _refuse_elsewhere(answer: UpstreamAnswer) -> None:
@@ -156,7 +157,7 @@ def _destination(answer: UpstreamAnswer) -> Destination:
             raise _Unserved(ProblemReason.UNKNOWN_TYPE, detail)
 
 
-def _bind(answer: UpstreamAnswer) -> Bind:
+def _bind(answer: UpstreamAnswer, loopback: str) -> Bind:
     if answer.local_bind_socket_path:
         return SocketBind(answer.local_bind_socket_path, _socket_mode(answer.local_bind_socket_mode))
     port = answer.local_bind_port
@@ -165,7 +166,7 @@ def _bind(answer: UpstreamAnswer) -> Bind:
         raise _Unserved(ProblemReason.NO_BIND, detail)
     if not 1 <= port <= 65535:
         raise _Unserved(ProblemReason.BAD_BIND, f"LocalBindPort {port} is not a port")
-    return LocalBind(without_brackets(answer.local_bind_address) or LOOPBACK, port)
+    return LocalBind(without_brackets(answer.local_bind_address) or loopback, port)
 
 
 def _socket_mode(text: str) -> int | None:

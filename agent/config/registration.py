@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
+from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress, literal
 from agent.config.opaque_config import ConfigReader, Problem, ProblemReason, unknown, unknown_keys
 from agent.config.registered_upstreams import (
     MeshGatewayAnswer,
@@ -27,6 +27,7 @@ from agent.config.registered_upstreams import (
 from agent.policy.http_mode import HttpMode
 from upstreams.spec import LOOPBACK, MeshGatewayMode, Upstream, without_brackets
 
+LOOPBACK_6 = "::1"
 LOCAL_CONNECT_TIMEOUT = 1.0
 HANDSHAKE_TIMEOUT = 10.0
 
@@ -160,7 +161,9 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
     public_bind = _public_bind(service, config)
     local_app = _local_app(proxy, config)
     mesh_gateway = gateway_mode(proxy.mesh_gateway)
-    upstreams, upstream_problems = read_upstreams(proxy.upstreams or (), mesh_gateway)
+    upstreams, upstream_problems = read_upstreams(
+        proxy.upstreams or (), mesh_gateway, _loopback(service.address)
+    )
     # Envoy takes 0 for "not set", and so do many templates.
     max_inbound = (
         config.count("max_inbound_connections") if config.config.get("max_inbound_connections") else None
@@ -198,6 +201,14 @@ def _public_bind(service: _ServiceAnswer, config: ConfigReader) -> TcpAddress | 
     host = config.text("bind_address", service.address or ANY_ADDRESS)
     port = config.port("bind_port") or _port("Port", service.port, config)
     return TcpAddress(without_brackets(host), port) if port else None
+
+
+def _loopback(address: str) -> str:
+    """Return the loopback address of the family in which this proxy is registered.
+
+    From Consul 1.22 on, proxies of an IPv6 agent bind at ::1 (docs/upstreams.md#where-an-upstream-leads).
+    """
+    return LOOPBACK_6 if ":" in (literal(without_brackets(address)) or "") else LOOPBACK
 
 
 def _local_app(proxy: _ProxyAnswer, config: ConfigReader) -> Address | None:

@@ -11,7 +11,7 @@ from agent.config.opaque_config import ProblemReason
 from agent.config.registration import RegistrationReason, RegistrationRejected, parse_registration
 from agent.policy.http_mode import HttpMode
 from tests.recorded import body
-from upstreams.spec import MeshGatewayMode
+from upstreams.spec import LocalBind, MeshGatewayMode
 
 
 def answer(config: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -325,3 +325,31 @@ def test_the_same_keys_of_many_upstreams_are_named_once() -> None:
 def test_a_key_of_any_length_is_named_in_a_short_line() -> None:
     (problem,) = problems({"Config": {"k" * 10_000: 1}})
     assert len(problem) < 200
+
+
+@pytest.mark.parametrize(
+    ("address", "bind"),
+    [
+        ("", "127.0.0.1"),
+        ("10.0.0.7", "127.0.0.1"),
+        ("web.example", "127.0.0.1"),
+        ("::ffff:10.0.0.7", "127.0.0.1"),
+        ("2001:db8::7", "::1"),
+        ("[2001:db8::7]", "::1"),
+        ("fe80::7%eth0", "::1"),
+    ],
+)
+def test_an_upstream_without_an_address_binds_in_the_family_of_the_registration(
+    address: str, bind: str
+) -> None:
+    upstreams = [
+        {"DestinationName": "db", "LocalBindPort": 9191},
+        {"DestinationName": "cache", "LocalBindPort": 9191, "LocalBindAddress": "127.0.0.9"},
+    ]
+    found = parse_registration(
+        {"ID": "x", "Kind": "connect-proxy", "Address": address, "Proxy": proxy(Upstreams=upstreams)}
+    )
+    assert [upstream.bind for upstream in found.upstreams] == [
+        LocalBind(bind, 9191),
+        LocalBind("127.0.0.9", 9191),
+    ]
