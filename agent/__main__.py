@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"sidecar: unknown command {name!r}{did_you_mean(name, COMMANDS)}; see `sidecar help`\n"
         )
         return ExitCode.USAGE
+    if rest and rest[-1] in ("-h", "--h") and "--" not in rest:
+        return _examples(name, command)
     try:
         return _run(name, command, rest, environ)
     except KeyboardInterrupt:
@@ -106,6 +108,13 @@ def _run_apart(name: str, command: Command, words: list[str], environ: MutableMa
         return ExitCode.USAGE
     entry: Callable[[Sequence[str], MutableMapping[str, str]], int] = module.main
     return entry(words, environ)
+
+
+def _examples(name: str, command: Command) -> int:
+    from agent.cli.console import short_help  # noqa: PLC0415 - 5 MB, only for help
+
+    sys.stdout.write(f"{short_help(name, command.says)}\n")
+    return ExitCode.CLEAN
 
 
 def _help(words: Sequence[str]) -> int:

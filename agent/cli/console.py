@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import TextIO
 
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, WHO, Option
@@ -15,7 +17,7 @@ usage: sidecar COMMAND [FLAGS]        one dash or two; -flag value or -flag=valu
 
 {commands}
 
-`sidecar help COMMAND` lists its flags.
+`sidecar COMMAND -h` shows three examples, `sidecar help COMMAND` lists its flags.
 """
 
 RUN_GROUPS = {
@@ -76,6 +78,21 @@ def lights(console: Console) -> Paint:
 def usage(commands: Mapping[str, str]) -> str:
     """Return the list of commands, one line each."""
     return _USAGE.format(commands="\n".join(f"  {name:11} {says}" for name, says in commands.items()))
+
+
+def examples() -> Mapping[str, Sequence[tuple[str, str]]]:
+    """Return, for each command, lines to type, and what each of them does."""
+    text = resources.files("agent.cli").joinpath("examples.json").read_text("utf-8")
+    table: dict[str, list[tuple[str, str]]] = json.loads(text)
+    return table
+
+
+def short_help(command: str, says: str) -> str:
+    """Return the short help of a command: what it does, and its examples."""
+    lines = [f"sidecar {command}: {says}", ""]
+    for example, meaning in examples()[command]:
+        lines += [f"  {example}", f"        {meaning}"]
+    return "\n".join([*lines, "", f"`sidecar {command} -help` says all, each flag included."])
 
 
 def flag_usage(command: str, says: str, groups: Mapping[str, Sequence[Option]], form: str = "") -> str:

@@ -11,7 +11,7 @@ from importlib import resources
 
 from agent import VERSION
 from agent.base.exits import ExitCode
-from agent.cli.console import RUN_GROUPS, Console, default_text
+from agent.cli.console import RUN_GROUPS, Console, default_text, examples
 from agent.config.flags import did_you_mean
 from agent.config.options import CONFIG, Option
 from agent.deployment.flags import PAGES, Usage, usages
@@ -67,7 +67,9 @@ def of_program(commands: Mapping[str, Usage]) -> str:
     for name, usage in commands.items():
         lines += [".TP", rf"\fB{text(name)}\fR {text(usage.form)}".rstrip(), text(f"{usage.says}.")]
         lines += [text("It has the flags of run, below.")] if usage.groups is RUN_GROUPS else []
-    lines += [".TP", r"\fBversion\fR", "print the version."]
+    lines += [".TP", r"\fBversion\fR", "print the version.", ".SH EXAMPLES"]
+    for rows in examples().values():
+        lines += _pairs(dict(rows))
     for name, usage in commands.items():
         own = [option for group in usage.groups.values() for option in group if option.name not in _RUN]
         if own:

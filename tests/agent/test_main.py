@@ -41,6 +41,20 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.startswith(f"usage: sidecar {command} ")
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_three_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "-h"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith(f"  sidecar {command}")]) == 3
+    assert lines[-1] == f"`sidecar {command} -help` says all, each flag included."
+    assert len(lines) <= 10
+
+
+def test_words_for_envoy_ask_for_no_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connect", "envoy", "-help", "--", "-h"]) == 0
+    assert capsys.readouterr().out.startswith("usage: sidecar connect proxy")
+
+
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chek"]) == 64
     assert (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -11,7 +12,8 @@ import pytest
 
 from agent.base.exits import ExitCode
 from agent.cli.commands import COMMANDS
-from agent.cli.console import Console
+from agent.cli.console import Console, examples
+from agent.config.flags import parse_arguments
 from agent.config.options import BY_NAME, OPTIONS
 from agent.deployment import manual
 from agent.deployment.flags import PAGES, usages
@@ -43,6 +45,20 @@ def test_every_setting_is_in_the_page_of_the_settings_with_flag_and_variable() -
     assert r"(\-http\-addr, CONSUL_HTTP_ADDR, default http://127.0.0.1:8500)." in page
     assert r"\fBlog_level\fR = debug | info | warn | error" in page
     assert "\n[[upstreams]]\n" in page
+
+
+def test_every_example_is_in_the_page_of_the_program() -> None:
+    page = of_program(usages())
+    lines = [line for rows in examples().values() for line, _ in rows]
+    assert [line for line in lines if rf"\fB{text(line)}\fR" not in page] == []
+
+
+@pytest.mark.parametrize("command", [name for name, usage in usages().items() if usage.options])
+def test_the_flags_of_an_example_are_the_commands(command: str) -> None:
+    flags = [option.flag for option in usages()[command].options]
+    for line, _ in examples()[command]:
+        assert shlex.split(line)[:2] == ["sidecar", command]
+        assert parse_arguments(shlex.split(line)[2:], flags).mistakes == ()
 
 
 @pytest.mark.parametrize(
