@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import IO
 
 import trio
 from rich.console import Console
@@ -45,9 +46,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="sidecar demo", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="plain output; exit 0 only if every step held")
     parser.add_argument("--keep", action="store_true", help="leave the mesh running until Ctrl-C")
-    args = parser.parse_args([f"-{arg}" if arg in ("-check", "-keep") else arg for arg in argv])
-    console = Console(no_color=args.check, highlight=False, soft_wrap=True)
-    return trio.run(_demo, console, dict(environ), args.keep)
+    args = parser.parse_args([f"-{arg}" if arg in ("-check", "-keep", "-help") else arg for arg in argv])
+    return trio.run(_demo, console_for(environ, sys.stdout, plain=args.check), dict(environ), args.keep)
+
+
+def console_for(environ: Mapping[str, str], out: IO[str], *, plain: bool) -> Console:
+    """Return what prints: in colour only to a terminal, and never where `plain` or NO_COLOR says so."""
+    return Console(file=out, no_color=plain or None, highlight=False, soft_wrap=True, _environ=environ)
 
 
 async def _demo(console: Console, environ: Mapping[str, str], keep: bool) -> int:
@@ -59,7 +64,7 @@ async def _demo(console: Console, environ: Mapping[str, str], keep: bool) -> int
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
             try:
-                told = await _tell(console, Story(addresses, processes))
+                told = await tell(console, Story(addresses, processes))
                 if keep:
                     await _keep(console, processes, addresses)
             finally:
@@ -79,7 +84,8 @@ async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope
         scope.cancel()
 
 
-async def _tell(console: Console, story: Story) -> list[Told]:
+async def tell(console: Console, story: Story) -> list[Told]:
+    """Take the steps one after the other, until one fails, and print each."""
     told: list[Told] = []
     _say(console, MESH)
     for number, (title, step) in enumerate(STEPS.items(), 1):

@@ -18,6 +18,7 @@ from agent.config.options import BY_NAME, OPTIONS
 from agent.deployment import manual
 from agent.deployment.flags import PAGES, usages
 from agent.deployment.manual import of_program, of_settings, text
+from datacenter.config.options import parse_flags
 
 
 def run(*words: str) -> tuple[int, str, str]:
@@ -59,6 +60,13 @@ def test_the_flags_of_an_example_are_the_commands(command: str) -> None:
     for line, _ in examples()[command]:
         assert shlex.split(line)[:2] == ["sidecar", command]
         assert parse_arguments(shlex.split(line)[2:], flags).mistakes == ()
+
+
+def test_the_datacenters_of_the_examples_have_what_they_need() -> None:
+    for line, _ in examples()["datacenter"]:
+        given = parse_flags(shlex.split(line)[2:])
+        assert "config" in given or {"name", "data-dir"} <= set(given)
+        assert ("primary-addr" in given) == ("primary-datacenter" in given)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from datacenter import demo
+from datacenter.demo.mesh import Processes, commands, free_addresses
 from datacenter.demo.showing import MESH, WIDTH, Told, seen_lines, step_line
-from datacenter.demo.story import STEPS, short
+from datacenter.demo.story import STEPS, Story, short
+from tests.support.printed import as_printed, without_figures
 
 DENIED = """\
 refused 0.03 s after the write; 10 more, 0 reached the app
@@ -37,3 +48,46 @@ def test_a_failed_step_says_so_in_its_place() -> None:
 
 def test_an_identity_is_shown_short() -> None:
     assert short("spiffe://x.consul/ns/default/dc/dc1/svc/web") == "web@dc1"
+
+
+class Terminal(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+async def taken(seen: str, _story: Story) -> str:
+    await trio.lowlevel.checkpoint()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "environ"),
+    [
+        ("pipe", io.StringIO, {"TERM": "xterm"}),
+        ("terminal-80", Terminal, {"TERM": "xterm", "COLUMNS": "80"}),
+        ("terminal-120", Terminal, {"TERM": "xterm", "COLUMNS": "120"}),
+        ("no-color", Terminal, {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}),
+    ],
+)
+async def test_it_prints_what_the_file_says(
+    name: str,
+    out: type[io.StringIO],
+    environ: Mapping[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = {title: partial(taken, seen) for title, seen in zip(STEPS, SEEN, strict=True)}
+    monkeypatch.setattr(demo, "STEPS", steps)
+    addresses, written = free_addresses(), out()
+    processes = Processes(tmp_path, {}, commands(addresses, tmp_path))
+    told = await demo.tell(demo.console_for(environ, written, plain=False), Story(addresses, processes))
+    assert [one.held for one in told] == [True] * len(STEPS)
+    assert without_figures(written.getvalue()) == as_printed(name)
+
+
+async def test_a_check_prints_no_colour_even_to_a_terminal() -> None:
+    written = Terminal()
+    demo.console_for({"TERM": "xterm"}, written, plain=True).print("held", style="green")
+    assert written.getvalue() == "held\n"

@@ -22,6 +22,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from tests.support.printed import as_printed, without_figures
+
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 7
 
@@ -92,6 +94,11 @@ def test_every_step_holds(kept: Kept) -> None:
     assert len(re.findall(r"^\d/\d  .+ held +\d", kept.printed, re.MULTILINE)) == STEPS, kept.printed
     assert "FAILED" not in kept.printed
     assert re.search(r"0 failed of \d{3,} requests", kept.printed)
+
+
+def test_it_prints_to_a_pipe_what_the_file_says(kept: Kept) -> None:
+    story = kept.printed.partition("\nThe mesh runs until Ctrl-C.")[0]
+    assert without_figures(story) == as_printed("pipe")
 
 
 def test_what_it_suggests_works(kept: Kept) -> None:
