@@ -9,6 +9,7 @@ from typing import Protocol
 import trio
 
 from agent.base.address import Address
+from agent.base.histogram import Histogram
 from agent.control.plane import ControlPlane
 from agent.observe.events import Journal
 from agent.proxy.dataplane import DataPlane
@@ -38,6 +39,7 @@ class Agent:
     complaint: str = ""  # about the settings as they were read last
 
     last_run: LastRun | None = None
+    loop_lag: Histogram = field(default_factory=Histogram)  # how late trio's loop woke who slept
 
     @property
     def complaints(self) -> list[str]:

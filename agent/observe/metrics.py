@@ -14,6 +14,7 @@ from itertools import chain
 import trio
 
 from agent import VERSION
+from agent.base.histogram import histogram
 from agent.base.prometheus import Family, counter, gauge
 from agent.connections.records import CloseReason
 from agent.control import credentials_report
@@ -108,6 +109,9 @@ def _process(agent: Agent) -> Iterator[Family]:
     yield gauge("process_max_fds", "The limit of open files.").add(limit)
     tasks = trio.lowlevel.current_statistics().tasks_living
     yield gauge("sidecar_tasks", "Living trio tasks, trio's own included.").add(tasks)
+    lag = histogram("sidecar_loop_lag_seconds", "How late the loop woke, asked every five seconds.")
+    agent.loop_lag.add_to(lag)
+    yield lag
     yield gauge("sidecar_audit_mode", "1 if intentions are audited, not enforced.").add(
         control.settings.audit
     )

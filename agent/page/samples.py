@@ -48,10 +48,11 @@ async def keep(agent: Agent, ring: Ring) -> None:
     while True:
         before = trio.current_time()
         await trio.sleep(EVERY)
-        lag = trio.current_time() - before - EVERY
+        lag = max(0.0, trio.current_time() - before - EVERY)
+        agent.loop_lag.observe(lag)
         report = await agent.data.report(rows=False)
         at = agent.control.clock().timestamp()
-        ring.take(at=at, lag=max(0.0, lag), live=report.live, **totals(report.counters))
+        ring.take(at=at, lag=lag, live=report.live, **totals(report.counters))
 
 
 def totals(counters: Mapping[str, Any]) -> dict[str, float]:

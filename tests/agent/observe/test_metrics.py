@@ -143,3 +143,13 @@ async def test_the_steps_of_connections_are_timed(nursery: trio.Nursery) -> None
     assert value(samples, "sidecar_connection_step_seconds_bucket", le="0.05", **of) == 1
     assert value(samples, "sidecar_connection_step_seconds_count", **of) == 1
     assert value(samples, "sidecar_connection_step_seconds_count", direction="inbound", step="connect") == 0
+
+
+async def test_the_lag_of_the_loop_is_there_from_zero(nursery: trio.Nursery) -> None:
+    agent = agent_bench(nursery).agent
+    assert value(await scrape(agent), "sidecar_loop_lag_seconds_count") == 0
+    agent.loop_lag.observe(0.3)
+    samples = await scrape(agent)
+    assert value(samples, "sidecar_loop_lag_seconds_bucket", le="0.25") == 0
+    assert value(samples, "sidecar_loop_lag_seconds_bucket", le="0.5") == 1
+    assert value(samples, "sidecar_loop_lag_seconds_sum") == 0.3

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from agent.page.samples import COUNT, FIELDS, Ring, totals
+import trio
+import trio.testing
+
+from agent.page.samples import COUNT, EVERY, FIELDS, Ring, keep, totals
+from tests.agent.observe.test_metrics import scrape, value
+from tests.support.agent_parts import agent_bench
 
 
 def test_the_newest_are_kept_oldest_first() -> None:
@@ -23,3 +28,16 @@ def test_what_did_not_end_in_order_is_counted_apart() -> None:
         },
     }
     assert totals(counters) == {"ended": 6, "refused": 3, "to_plain": 11, "to_tls": 22}
+
+
+async def test_a_loop_that_wakes_late_is_seen(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    agent, ring = agent_bench(nursery).agent, Ring()
+    nursery.start_soon(keep, agent, ring)
+    await trio.testing.wait_all_tasks_blocked()
+    autojump_clock.jump(EVERY + 0.3)  # as one who computes for long does
+    await trio.testing.wait_all_tasks_blocked()
+    assert round(ring.columns()["lag"][0], 3) == 0.3
+    assert value(await scrape(agent), "sidecar_loop_lag_seconds_count") == 1
+    nursery.cancel_scope.cancel()
