@@ -67,6 +67,7 @@ class Connection:
     __slots__ = (
         "_lap",
         "_on_opened",
+        "admitted_by",
         "audited",
         "began",
         "caller",
@@ -111,6 +112,7 @@ class Connection:
         self.ours: Party | None = None  # our certificate, once the handshake has begun
         self.peer: Peer | None = None  # the peer, once its identity is proven
         self.rule = ""  # the rule of the verdict
+        self.admitted_by: str | None = None  # the rule of the first verdict, where a later one has cut it
         self.audited = ""  # the rule that denies it, in audit mode
         self.dialled = ""  # the address and why, once connected
         self.opened = False
@@ -142,6 +144,12 @@ class Connection:
         """Note TLS version, cipher and duration of the handshake that is over now."""
         self.cipher = f"{tls.get_protocol_version_name()} {tls.get_cipher_name()}"
         self.handshake_seconds = self.lap()
+
+    def withdrawn(self, rule: str) -> None:
+        """Note the rule that cuts the connection; the one that has admitted it is kept."""
+        if self.admitted_by is None:
+            self.admitted_by = self.rule
+        self.rule = rule
 
     def relaying(self) -> None:
         """Note that application bytes flow from now on; a second candidate changes nothing."""

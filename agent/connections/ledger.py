@@ -260,6 +260,7 @@ def _finished(connection: Connection, reason: StrEnum, until: datetime) -> Finis
         ours=connection.ours,
         theirs=connection.peer,
         rule=connection.rule,
+        admitted_by=connection.rule if connection.admitted_by is None else connection.admitted_by,
         cipher=connection.cipher,
         handshake_seconds=connection.handshake_seconds,
         connect_seconds=connection.connect_seconds,

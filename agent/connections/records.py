@@ -94,7 +94,8 @@ class Finished:
     to_tls: int
     ours: Party | None = None
     theirs: Peer | None = None
-    rule: str = ""  # the intention, or the default, of the verdict
+    rule: str = ""  # the intention, or the default, of the last verdict
+    admitted_by: str = ""  # that of the first one
     cipher: str = ""  # TLS version and cipher
     handshake_seconds: float | None = None
     connect_seconds: float | None = None

@@ -142,6 +142,7 @@ def _finished(finished: Finished) -> Row:
         "peer": finished.peer,
         "peer_serial": "" if finished.theirs is None else finished.theirs.serial,
         "rule": finished.rule,
+        "admitted_by": finished.admitted_by,
         "address": address,
         "why": why,
         "opened": finished.opened,

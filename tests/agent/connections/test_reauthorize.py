@@ -104,6 +104,29 @@ async def test_a_change_of_intentions(nursery: trio.Nursery, autojump_clock: Moc
     assert bench.closed == [1]
 
 
+async def test_the_rule_that_admitted_is_kept_beside_the_one_that_cut(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = await running(nursery)
+    bench.connect("a", LATE)
+    await trio.sleep(1)
+    (connection,) = bench.ledger.live(Direction.INBOUND)
+    connection.rule = "a => web (allow)"
+    bench.allow(default=False)
+    await wait_all_tasks_blocked()
+    (ended,) = bench.ledger.recent()
+    assert ended.admitted_by == "a => web (allow)"
+    assert "deny" in ended.rule
+
+
+async def test_a_connection_that_no_verdict_cut_was_admitted_by_its_rule(nursery: trio.Nursery) -> None:
+    bench = Bench(nursery)
+    with bench.ledger.open(Direction.INBOUND, "caller") as connection:
+        connection.rule = "a => web (allow)"
+    (ended,) = bench.ledger.recent()
+    assert ended.admitted_by == ended.rule == "a => web (allow)"
+
+
 @pytest.mark.parametrize("grace", [0.0, math.inf])
 async def test_a_change_of_roots_closes_whatever_the_grace(
     nursery: trio.Nursery, autojump_clock: MockClock, grace: float

@@ -8,9 +8,12 @@ import importlib
 import json
 import pkgutil
 import re
+import shutil
+import subprocess
 from enum import StrEnum
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -103,3 +106,33 @@ async def test_the_samples_are_of_the_agent(nursery: trio.Nursery, autojump_cloc
 
 async def test_the_meanings_are_sent_as_they_are(nursery: trio.Nursery) -> None:
     assert json.loads((await answer(agent_bench(nursery), "/reasons")).body) == MEANINGS
+
+
+CALLS = """
+const rows = [{direction: "inbound", peer: "web", upstream: "", opened: true, until: "2026-01-01T00:00:00Z",
+               reason: "REASON", rule: "web => db (deny)", admitted_by: "web => db (allow)"}];
+const status = {recent: rows, counters: {calls: {"inbound web": {VERDICT: 1}}}};
+const samplesAt = 1000, number = new Intl.NumberFormat();
+const short = name => name, put = () => {}, make = () => {};
+let before = {at: 0, calls: {}, bytes: {}};
+const table = (place, says, columns, shown) =>
+  console.log(columns.find(column => column.name === "rule seen last").of(shown[0]));
+"""
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict", "rule"),
+    [
+        ("narrowed_by_datacenter", "allowed", "web => db (allow)"),
+        ("clean", "allowed", "web => db (allow)"),
+        ("intention_withdrawn", "intention_withdrawn", "web => db (deny)"),
+    ],
+)
+def test_an_allowed_call_shows_the_rule_that_admitted_it(reason: str, verdict: str, rule: str) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node, which runs the page's function, is not installed")
+    (function,) = re.findall(r"^function calls\(\) \{.*?^\}$", PAGE, re.DOTALL | re.MULTILINE)
+    scene = CALLS.replace("REASON", reason).replace("VERDICT", verdict)
+    program = f"{scene}\n{function}\ncalls();"
+    told = subprocess.run(["node", "-e", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (told.stdout, told.stderr) == (f"{rule}\n", "")
