@@ -54,7 +54,8 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
         *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "observe", "path"),
         "sandbox",
     ),
-    "deployment": ("config", "cli"),
+    "migration": ("config", "consul", "control", "policy", "cli"),
+    "deployment": ("config", "cli", "migration"),
 }
 MOST_FILES = 13  # of a room
 

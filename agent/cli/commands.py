@@ -32,6 +32,9 @@ COMMANDS = {
     "doctor": Command(
         module="agent.cli.doctor", says="check everything that a sidecar needs to serve, line by line"
     ),
+    "migrate": Command(
+        module="agent.migration.migrate", says="what will differ from Consul's own proxy and from Envoy"
+    ),
     "drain": Command(module="agent.cli.admin_commands", says="let a running agent finish and exit"),
     "units": Command(module="agent.deployment.units", says="print or install the systemd units"),
     "manual": Command(module="agent.deployment.manual", says="print a man page: sidecar or sidecar.toml"),

@@ -136,7 +136,7 @@ class _ServiceAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal")
 
 
 _SERVICE_FIELDS = _OF_SERVICE | frozenset(_ServiceAnswer.__struct_encode_fields__)
-_PROXY_FIELDS = _OF_PROXY | frozenset(_ProxyAnswer.__struct_encode_fields__)
+PROXY_READ = _OF_PROXY | frozenset(_ProxyAnswer.__struct_encode_fields__)
 
 
 def parse_registration(answer: Mapping[str, object]) -> Registration:
@@ -243,7 +243,7 @@ def _unknown(answer: Mapping[str, Any]) -> Iterator[Problem]:
     strict = {"MutualTLSMode"} if proxy.get("MutualTLSMode") == "strict" else set[str]()
     places = {
         "Service": unknown_keys(answer, _SERVICE_FIELDS),
-        "Proxy": unknown_keys(proxy, _PROXY_FIELDS | strict),
+        "Proxy": unknown_keys(proxy, PROXY_READ | strict),
         "Proxy.Config": unknown_keys(config, _KEYS),
     }
     for where, keys in places.items():

@@ -13,6 +13,7 @@ from agent.cli.commands import COMMANDS
 from agent.cli.console import RUN_GROUPS
 from agent.config.options import LogLevel, Option
 from agent.deployment import units
+from agent.migration import migrate
 
 PAGES = ("sidecar", "sidecar.toml")
 SHELLS = ("bash", "zsh", "fish")
@@ -42,6 +43,7 @@ def usages() -> dict[str, Usage]:
         "explain": Usage(says=explain.SAYS, groups=explain.GROUPS),
         "ping": Usage(says=ping.SAYS, form=ping.FORM, groups=doctor.GROUPS),
         "doctor": Usage(says=doctor.SAYS, groups=doctor.GROUPS),
+        "migrate": Usage(says=migrate.SAYS, groups=migrate.GROUPS),
         "units": Usage(
             says=units.SAYS, form=units.FORM, groups={"flags": units.OPTIONS}, words=tuple(units.names())
         ),
