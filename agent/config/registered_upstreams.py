@@ -92,26 +92,30 @@ def read_upstreams(
 
 
 def differences(answers: Sequence[Mapping[str, object]]) -> Iterator[Problem]:
-    """Yield the keys that are not honoured, once for all upstreams that have the same ones.
+    """Yield the keys that are not honoured, each once, and together those that the same upstreams have.
 
     A central configuration gives its keys to every upstream.
     """
-    same: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    having: dict[tuple[str, str], list[int]] = {}
     for number, answer in enumerate(answers):
-        if answer.get("CentrallyConfigured"):
-            continue
-        config = answer.get("Config")
-        places = {
-            "": tuple(sorted(unknown_keys(answer, _FIELDS))),
-            ".Config": not_honoured(config) if isinstance(config, Mapping) else (),
-        }
-        for place, keys in places.items():
-            if keys:
-                same.setdefault((place, keys), []).append(number)
-    for (place, keys), numbers in same.items():
+        if not answer.get("CentrallyConfigured"):  # see read_upstreams
+            for one in _not_honoured(answer):
+                having.setdefault(one, []).append(number)
+    together: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for (place, key), numbers in having.items():
+        together.setdefault((place, tuple(numbers)), []).append(key)
+    for (place, numbers), keys in together.items():
         problem = unknown(f"Upstreams[{numbers[0]}]{place}", keys)
         others = f"; the same holds for {len(numbers) - 1} more" if numbers[1:] else ""
         yield replace(problem, detail=problem.detail + others)
+
+
+def _not_honoured(answer: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield the place in the entry of one upstream, and the key."""
+    yield from (("", key) for key in unknown_keys(answer, _FIELDS))
+    config = answer.get("Config")
+    if isinstance(config, Mapping):
+        yield from ((".Config", key) for key in not_honoured(config))
 
 
 def gateway_mode(answer: MeshGatewayAnswer | None) -> MeshGatewayMode:

@@ -12,7 +12,7 @@ from agent.cli.findings import Finding, fail, warn
 from agent.config.collisions import CHECK
 from agent.config.opaque_config import Problem, ProblemReason, says_something
 from agent.config.registration import PROXY_READ, Registration
-from agent.config.upstream_config import KEYS
+from agent.config.upstream_config import KEYS, not_honoured
 from agent.policy.http_mode import HttpMode
 from upstreams.spec import MeshGatewayMode, Upstream
 
@@ -110,13 +110,14 @@ def _fields(proxy: Mapping[str, object]) -> dict[str, object]:
 
 
 def _settings(config: Mapping[str, object]) -> dict[str, object]:
-    """Return the settings of an upstream that are not ours alone, those of `limits` by their own names."""
+    """Return the settings of an upstream that are not ours alone, those of inner maps by their own names."""
     limits = config.get("limits")
     inner = {f"limits.{key}": value for key, value in limits.items()} if isinstance(limits, Mapping) else {}
     outer = {key: value for key, value in config.items() if key not in _OURS_UPSTREAM | {"limits"}}
     if outer.get("protocol") == "tcp":
         del outer["protocol"]
-    return {**outer, **inner}
+    without = {key: True for key in not_honoured(config) if key.startswith("passive_health_check.")}
+    return {**outer, **inner, **without}
 
 
 def _keys(where: str, config: Mapping[str, object], effects: Mapping[str, Effect]) -> Iterator[Finding]:
@@ -126,6 +127,8 @@ def _keys(where: str, config: Mapping[str, object], effects: Mapping[str, Effect
 
 
 def _unlisted(key: str) -> Effect:
+    if key.startswith("passive_health_check."):
+        return Effect(ENVOY, "no effect here, where the rest of it is used")
     return ENVOYS_OWN if key.startswith("envoy_") else UNKNOWN
 
 

@@ -68,18 +68,19 @@ HEALTH = "passive_health_check"
 
 def test_the_same_keys_of_many_upstreams_are_named_once() -> None:
     config = {"envoy_cluster_json": "{}", "limits": {"max_concurrent_requests": 5, "MaxConnections": 3}}
-    health = {HEALTH: {"MaxFailures": 2, "EnforcingConsecutive5xx": 50}}
+    more = {HEALTH: {"MaxFailures": 2, "EnforcingConsecutive5xx": 50}, "envoy_cluster_json": "{}"}
     upstreams: list[dict[str, Any]] = [
         {"DestinationName": f"db{number}", "LocalBindPort": 9000 + number, "Config": config}
         for number in range(500)
     ]
     upstreams += [
-        {"DestinationName": "cache", "LocalBindPort": 8999, "DestinationPort": "http", "Config": health},
+        {"DestinationName": "cache", "LocalBindPort": 8999, "DestinationPort": "http", "Config": more},
         {"DestinationName": "*", "CentrallyConfigured": True, "Config": config},
     ]
-    same = "envoy_cluster_json, limits.max_concurrent_requests; the same holds for 499 more"
+    place = "Upstreams[0].Config: unknown_keys: not honoured here"
     assert problems({"Upstreams": upstreams}) == [
-        f"Upstreams[0].Config: unknown_keys: not honoured here: {same}",
+        f"{place}: envoy_cluster_json; the same holds for 500 more",
+        f"{place}: limits.max_concurrent_requests; the same holds for 499 more",
         "Upstreams[500]: unknown_keys: not honoured here: DestinationPort",
         f"Upstreams[500].Config: unknown_keys: not honoured here: {HEALTH}.EnforcingConsecutive5xx",
     ]

@@ -47,6 +47,14 @@ def test_each_key_has_a_line() -> None:
     ]
 
 
+def test_of_an_inner_map_the_keys_without_effect_are_told() -> None:
+    lines = told({"passive_health_check": {"MaxFailures": 2, "MaxEjectionPercent": 40}})
+    assert [line.partition("passive_health_check")[2] for line in lines] == [
+        ", beside Consul's own proxy: used here, as by Envoy; it ignores it",
+        ".MaxEjectionPercent, beside Envoy: no effect here, where the rest of it is used",
+    ]
+
+
 def test_a_table_says_no_effect_of_no_key_that_is_read() -> None:
     idle = {key for key, effect in UPSTREAM_CONFIG.items() if effect.says.startswith("no effect")}
     assert not idle & KEYS
