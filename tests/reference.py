@@ -155,7 +155,7 @@ def page() -> str:
         "The name is the key of the settings file; the flag is the same with dashes.",
         _table(("setting", "variable", "default", ""), map(_setting, (CONFIG, *OPTIONS))),
         "## Flags of the commands",
-        "`run`, `connect`, `check`, `doctor`, `ping`, `migrate` and `explain` take the settings above as well.",
+        "`run`, `connect`, `check`, `doctor`, `ping`, `migrate` and `explain` take the settings above too.",
         _table(("command", "flags", ""), _flags()),
         "## Exit codes",
         _table(
