@@ -104,9 +104,9 @@ def differences(answers: Sequence[Mapping[str, object]]) -> Iterator[Problem]:
     together: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for (place, key), numbers in having.items():
         together.setdefault((place, tuple(numbers)), []).append(key)
-    for (place, numbers), keys in together.items():
-        problem = unknown(f"Upstreams[{numbers[0]}]{place}", keys)
-        others = f"; the same holds for {len(numbers) - 1} more" if numbers[1:] else ""
+    for (place, those), keys in together.items():
+        problem = unknown(f"Upstreams[{those[0]}]{place}", keys)
+        others = f"; the same holds for {len(those) - 1} more" if those[1:] else ""
         yield replace(problem, detail=problem.detail + others)
 
 
