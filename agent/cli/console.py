@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import TextIO
 
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, WHO, Option
@@ -82,6 +80,9 @@ def usage(commands: Mapping[str, str]) -> str:
 
 def examples() -> Mapping[str, Sequence[tuple[str, str]]]:
     """Return, for each command, lines to type, and what each of them does."""
+    import json  # noqa: PLC0415 - 0.2 MB with the next, only for help
+    from importlib import resources  # noqa: PLC0415 - only for help
+
     text = resources.files("agent.cli").joinpath("examples.json").read_text("utf-8")
     table: dict[str, list[tuple[str, str]]] = json.loads(text)
     return table
