@@ -25,6 +25,7 @@ from agent.config.registered_upstreams import (
     read_upstreams,
 )
 from agent.policy.http_mode import HttpMode
+from upstreams.answers import TUNNEL_KEY
 from upstreams.spec import LOOPBACK, MeshGatewayMode, Upstream, without_brackets
 
 LOOPBACK_6 = "::1"
@@ -34,6 +35,7 @@ HANDSHAKE_TIMEOUT = 10.0
 _KEYS = frozenset(
     {"bind_address", "bind_port", "protocol", "identity_header", "underscores_in_headers"}
     | {"local_connect_timeout_ms", "handshake_timeout_ms", "max_inbound_connections", "local_service_address"}
+    | {TUNNEL_KEY}  # read by callers
 )
 
 

@@ -14,6 +14,7 @@ from agent.config.opaque_config import Problem, ProblemReason, says_something
 from agent.config.registration import PROXY_READ, Registration
 from agent.config.upstream_config import KEYS, not_honoured
 from agent.policy.http_mode import HttpMode
+from upstreams.answers import TUNNEL_KEY
 from upstreams.spec import MeshGatewayMode, Upstream
 
 
@@ -63,7 +64,7 @@ UPSTREAM_CONFIG: Mapping[str, Effect] = {
 # The same everywhere, or told by another line.
 _PLAIN = {"protocol", "local_connect_timeout_ms", "local_service_address"}
 # Ours alone: the other proxies do not know them.
-_OURS = {"identity_header", "underscores_in_headers"}
+_OURS = {"identity_header", "underscores_in_headers", TUNNEL_KEY}
 _OURS_UPSTREAM = KEYS - UPSTREAM_CONFIG.keys() - {"limits"}
 _REMEDIES: Mapping[ProblemReason, str] = {
     ProblemReason.TRANSPARENT_PROXY: "nothing redirects the app's traffic: give each upstream a bind",

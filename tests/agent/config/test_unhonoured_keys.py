@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.config.registration import parse_registration
+from upstreams.answers import TUNNEL_KEY
 
 CALLED = "is called, as LocalServiceAddress and LocalServicePort say"
 
@@ -84,6 +85,10 @@ def test_the_same_keys_of_many_upstreams_are_named_once() -> None:
         "Upstreams[500]: unknown_keys: not honoured here: DestinationPort",
         f"Upstreams[500].Config: unknown_keys: not honoured here: {HEALTH}.EnforcingConsecutive5xx",
     ]
+
+
+def test_the_key_that_offers_tunnels_is_ours() -> None:
+    assert problems({"Config": {TUNNEL_KEY: True}}) == []
 
 
 def test_a_key_of_any_length_is_named_in_a_short_line() -> None:

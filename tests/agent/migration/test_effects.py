@@ -25,6 +25,7 @@ def told(upstream: dict[str, Any] | None = None, config: object = None, **proxy:
 
 def test_a_plain_registration_differs_in_nothing() -> None:
     assert told() == []
+    assert told(config={"connect_sidecar_tunnel": True, "identity_header": True}) == []
     assert told({"protocol": "tcp"}, {"protocol": "tcp", "local_connect_timeout_ms": 500}) == []
 
 

@@ -11,7 +11,7 @@ import trio
 
 from agent.base.exits import ExitCode
 from agent.cli.console import Console
-from agent.cli.findings import Finding
+from agent.cli.findings import Finding, State
 from agent.migration.migrate import compare, elsewhere, main, text_of
 from tests.support.agent_in_process import wall
 from tests.support.agent_parts import settings
@@ -107,6 +107,18 @@ def test_an_address_that_is_dialled_otherwise(answered: dict[str, Any], text: st
 async def test_without_consul() -> None:
     (finding,) = await compare(settings(sidecar_for="web", http_addr=unused()), wall)
     assert finding.code is ExitCode.UNAVAILABLE
+
+
+async def test_a_token_without_a_right() -> None:
+    consul = FakeConsul()
+    everything(consul)
+    consul.replace(MATCH)
+    consul.answer(MATCH, status=403, text="Permission denied")
+    consul.answer("/v1/catalog/datacenters", ["dc1"])
+    found = await told(consul)
+    (denied,) = (one for one in found if one.state is State.FAIL)
+    assert (denied.subject, denied.code) == ("intentions", ExitCode.PERMISSION)
+    assert 'service "web"' in denied.remedy
 
 
 async def test_as_a_process(nursery: trio.Nursery) -> None:
