@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from agent.config.load import read_settings
 from agent.config.options import ADMIN_ADDRESS, BY_NAME
 from agent.config.settings import IdentityKind, Rank, Resolution, Settings
 from agent.consul.http import Client, Dial, Request, RequestFailed
+from upstreams.spec import InvalidUpstream, parse_upstream_flag
 
 RUNTIME = Path("/run/connect-sidecar")
 SETTINGS = Path("/etc/connect-sidecar")
@@ -199,13 +201,22 @@ def _taken(settings: Settings, document: Mapping[str, Any]) -> Iterator[tuple[st
         if row is not None and _given(row) and settings.origins[name].rank is Rank.DEFAULT:
             yield name, row["value"]
     if settings.origins["upstream"].rank is Rank.DEFAULT and _given(row := rows.get("upstream")):
-        for text in row["value"].split(", "):
-            destination, _, bind = text.rpartition(" on ")
-            yield "upstream", f"{destination}:{bind}"
+        yield from (("upstream", spec) for spec in _specs(row["value"]))
     if settings.narrow is None:
         yield from (("narrow", text) for text in document["policy"]["narrow"])
     if settings.deny_file is None and document["policy"]["deny_file"] is not None:
         yield "deny_file", document["policy"]["deny_file"]
+
+
+def _specs(printed: str) -> Iterator[str]:
+    """Yield the printed upstreams as -upstream takes them, but for those that a flag cannot say."""
+    for text in printed.split(", "):
+        destination, _, bind = text.rpartition(" on ")
+        if set(destination) & set("[] "):  # a filter, or `near`
+            continue
+        with suppress(InvalidUpstream):
+            if str(parse_upstream_flag(spec := f"{destination}:{bind}")) == text:
+                yield spec
 
 
 def _given(row: Mapping[str, str] | None) -> bool:

@@ -194,6 +194,26 @@ def test_the_policy_is_the_agents_too(asked: dict[str, Any]) -> None:
     assert taken.deny_file == Path("/etc/deny")
 
 
+@pytest.mark.parametrize(
+    ("printed", "taken"),
+    [
+        ("(none)", []),
+        ("db [a, b] on 127.0.0.1:1, api on unix:/run/api", ["api on unix:/run/api"]),
+        (
+            "prepared_query:near@dc2 on [::1]:9, db near n1 on 127.0.0.1:2",
+            ["prepared_query:near@dc2 on [::1]:9"],
+        ),
+    ],
+)
+def test_an_upstream_that_no_flag_can_say_is_left_out(
+    asked: dict[str, Any], printed: str, taken: list[str]
+) -> None:
+    asked["settings"]["upstream"]["value"] = printed
+    settings = read(AT).settings
+    assert settings is not None
+    assert [str(one) for one in settings.upstream or ()] == taken
+
+
 def test_the_definition_is_read_from_consul_again(asked: dict[str, Any]) -> None:
     asked["settings"]["upstream"]["origin"] = "definition web-proxy"
     taken = read(AT).settings
