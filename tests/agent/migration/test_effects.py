@@ -26,6 +26,8 @@ def told(upstream: dict[str, Any] | None = None, config: object = None, **proxy:
 def test_a_plain_registration_differs_in_nothing() -> None:
     assert told() == []
     assert told(config={"connect_sidecar_tunnel": True, "identity_header": True}) == []
+    empty = {"limits": {"MaxConnections": None}, "passive_health_check": {}}  # as Consul merges them
+    assert told(empty, {"envoy_listener_tracing_json": ""}, AccessLogs={"Enabled": False}) == []
     assert told({"protocol": "tcp"}, {"protocol": "tcp", "local_connect_timeout_ms": 500}) == []
 
 
