@@ -20,7 +20,7 @@ from agent.policy.permissions import Permissions, parse_permissions, unreadable_
 from agent.policy.wire import WILDCARD, Doubt, IntentionAnswer, doubt_of
 from certs.spiffe import DEFAULT
 
-Order: TypeAlias = tuple[int, str, str, str, int, str, str, str]
+Order: TypeAlias = tuple[int, str, str, str, int, str, str, str, str, bool]
 Source: TypeAlias = tuple[str, str, str]  # partition, namespace, name
 
 
@@ -104,7 +104,8 @@ def deciding_order(rule: Intention) -> Order:
     Consul should answer no two rules for one pair. Of two equally strict ones the same decides in any order.
     """
     requests = "" if rule.permissions is None else repr(rule.permissions)
-    return (-rule.precedence, *rule.origin, _leniency(rule), rule.destination, rule.doubt, requests)
+    said = (rule.destination, rule.doubt, requests, rule.destination_namespace, rule.of_peer)
+    return (-rule.precedence, *rule.origin, _leniency(rule), *said)
 
 
 def _leniency(rule: Intention) -> int:

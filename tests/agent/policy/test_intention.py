@@ -143,6 +143,8 @@ def test_of_two_rules_as_strict_the_same_one_decides_whatever_the_order_of_the_a
         assert min(rules, key=deciding_order) == min(rules[::-1], key=deciding_order)
     doubtful = [one for one in (rule(Conditions=[1], Action=each) for each in ("allow", "deny")) if one]
     assert min(doubtful, key=deciding_order) == min(doubtful[::-1], key=deciding_order)
+    elsewhere = [one for one in (rule(Bogus=[], DestinationNS=each) for each in ("", "d")) if one]
+    assert min(elsewhere, key=deciding_order) == min(elsewhere[::-1], key=deciding_order)
 
 
 def test_a_json_web_token_is_not_verified_whatever_is_asked_of_it() -> None:
