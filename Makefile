@@ -4,7 +4,7 @@
 # docs: the pages as a site in build/site; a warning is an error   reference: docs/reference.md from the code
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # install, uninstall: the program, units, man pages, completions (DESTDIR=, PREFIX=/usr/local)   deb: a Debian package in dist/
-# fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep; --seed N)
+# fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep; --seed N; --runs N)
 # mutants: wrong edits in what decides, an hour (MUTANTS_FLAGS=: 'certs.peer*', …)
 # Every target makes its own .venv; nothing but Debian 12 with Python 3.11 is assumed.
 SHELL  := /bin/bash

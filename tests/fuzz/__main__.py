@@ -1,7 +1,9 @@
-"""Searches for what no reader may do: `python -m tests.fuzz [--seconds N] [--seed N] [--keep] [TARGET...]`.
+"""Searches for what no reader may do.
 
-Each target is searched for so many seconds, one after the other. What was new in an input is kept for the
-next run under `.fuzz/`; with --keep the shortest inputs that reached something new join the target's
+    python -m tests.fuzz [--seconds N] [--runs N] [--seed N] [--keep] [TARGET...]
+
+Each target is searched for so many seconds, or inputs, one after the other. What was new in an input is kept
+for the next run under `.fuzz/`; with --keep the shortest inputs that reached something new join the target's
 corpus, which the tests replay. Exit code 1: something was found, and is told with its input.
 """
 
@@ -14,6 +16,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +50,9 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", choices=[[], *names()], help="all, if none is named")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--keep", action="store_true", help="make what was reached the corpus of the tests")
+    parser.add_argument(
+        "--runs", type=int, default=-1, help="inputs for each target at most; any number by default"
+    )
     parser.add_argument("--seed", type=int, help="makes the same inputs in each run, as CI wants it")
     asked = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
@@ -57,18 +63,21 @@ def main() -> int:
         f"{'target':16} {'executions':>11} {'a second':>9} {'edges':>6} {'features':>9} {'corpus':>7}"
         "  findings"
     )
-    outcomes = {name: searched(name, asked.seconds, asked.seed) for name in asked.targets or names()}
+    outcomes = {
+        name: searched(name, asked.seconds, asked.seed, asked.runs) for name in asked.targets or names()
+    }
     if asked.keep:
         for name in outcomes:
             keep(name)
     return 1 if any(outcome.findings or outcome.ended for outcome in outcomes.values()) else 0
 
 
-def searched(name: str, seconds: int, seed: int | None) -> Outcome:
+def searched(name: str, seconds: int, seed: int | None, runs: int) -> Outcome:
     """Search one target, and tell how it went."""
     target = load(name)
-    outcome = run(name, target, seconds, seed)
-    speed = outcome.executions // max(1, seconds)
+    began = time.monotonic()
+    outcome = run(name, target, seconds, seed, runs)
+    speed = round(outcome.executions / (time.monotonic() - began))
     print(
         f"{name:16} {outcome.executions:11} {speed:9} {outcome.edges:6} {outcome.features:9}"
         f" {outcome.corpus:7}  {len(outcome.findings) or 'none'}",
@@ -81,7 +90,7 @@ def searched(name: str, seconds: int, seed: int | None) -> Outcome:
     return outcome
 
 
-def run(name: str, target: Target, seconds: int, seed: int | None = None) -> Outcome:
+def run(name: str, target: Target, seconds: int, seed: int | None = None, runs: int = -1) -> Outcome:
     """The search itself, in a process of its own."""
     folders = {part: WORK / name / part for part in ("corpus", "seeds", "findings", "broken")}
     for folder in folders.values():
@@ -91,7 +100,7 @@ def run(name: str, target: Target, seconds: int, seed: int | None = None) -> Out
     seed_files(target, kept(name), folders["seeds"])
     flags = [f"-max_total_time={seconds}", f"-max_len={target.longest}", "-print_final_stats=1"]
     flags += [f"-timeout={UNIT_SECONDS}", f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={folders['broken']}/"]
-    flags += [] if seed is None else [f"-seed={seed}"]
+    flags += [f"-runs={runs}"] + ([] if seed is None else [f"-seed={seed}"])
     flags += _dictionary(target, WORK / name / "words")
     flags += [str(folders["corpus"]), str(folders["seeds"])]
     done = subprocess.run(
