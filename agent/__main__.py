@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import replace
 
 from agent import VERSION
 from agent.base.exits import ExitCode
@@ -22,9 +21,7 @@ from agent.cli.commands import COMMANDS, WORKER, Command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     if None in (sys.stdin, sys.stdout, sys.stderr):
-        from agent.process.sink import replace_closed_streams  # noqa: PLC0415 - 13 MB, only for a closed stream
-
-        replace_closed_streams()
+        importlib.import_module("agent.process.sink").replace_closed_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("help", "-h", "-help", "--help"):
         return _help(words[1:])
@@ -35,11 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     environ = os.environ  # noqa: TID251 - read here and nowhere else
     if name == WORKER:
         _one_openssl(environ)
-        from agent.process.sink import never_waiting  # noqa: PLC0415 - after OpenSSL; 13 MB
-        from agent.workers.worker import main as worker  # noqa: PLC0415 - after OpenSSL
-
-        with never_waiting(environ.get("JOURNAL_STREAM", "")) as err:
-            return worker(rest, err.stream)
+        worker: Callable[[Sequence[str], MutableMapping[str, str]], int]
+        worker = importlib.import_module("agent.workers.worker").start
+        return worker(rest, environ)
     command = COMMANDS.get(name)
     if command is None:
         from agent.config.flags import did_you_mean  # noqa: PLC0415 - only for a mistake
@@ -77,13 +72,11 @@ def _run(name: str, command: Command, words: list[str], environ: MutableMapping[
             return translated
         console = translated
     if name in ("run", "connect"):
-        from agent.process.sink import never_waiting  # noqa: PLC0415 - after OpenSSL; 13 MB
-        from agent.run import main as run  # noqa: PLC0415 - `status` and others do without the agent's memory
-
         for number in (signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)  # a reload, an upgrade: both come by a start too
-        with never_waiting(environ.get("JOURNAL_STREAM", "")) as err:
-            return run(replace(console, err=err.stream), environ)
+        run: Callable[[Console, MutableMapping[str, str]], int]
+        run = importlib.import_module(command.module).start
+        return run(console, environ)
     entry: Callable[[str, Console], int] = importlib.import_module(command.module).main
     return entry(name, console)
 
@@ -111,8 +104,7 @@ def _run_apart(name: str, command: Command, words: list[str], environ: MutableMa
 
 
 def _examples(name: str, command: Command) -> int:
-    from agent.cli.console import short_help  # noqa: PLC0415 - 5 MB, only for help
-
+    short_help: Callable[[str, str], str] = importlib.import_module("agent.cli.console").short_help
     sys.stdout.write(f"{short_help(name, command.says)}\n")
     return ExitCode.CLEAN
 
@@ -120,8 +112,7 @@ def _examples(name: str, command: Command) -> int:
 def _help(words: Sequence[str]) -> int:
     if words and words[0] in COMMANDS:
         return main([words[0], "-help"])
-    from agent.cli.console import usage  # noqa: PLC0415 - 5 MB, only for help
-
+    usage: Callable[[dict[str, str]], str] = importlib.import_module("agent.cli.console").usage
     sys.stdout.write(usage({name: command.says for name, command in COMMANDS.items()}))
     return ExitCode.CLEAN
 

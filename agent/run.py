@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -45,11 +46,18 @@ from agent.net.kept import PREFIX, KeptSockets
 from agent.observe.agent import Agent
 from agent.observe.events import Journal
 from agent.process.memory import settle
+from agent.process.sink import never_waiting
 from agent.process.systemd import Notifier, inherited_descriptors, notifier, sockets_among
 from agent.proxy.dataplane import DataPlane, LocalDataPlane
 
 SAYS = "run the sidecar of a service"
 CODE = Path(__file__).resolve().parents[1]  # a checkout, or the packages of an environment
+
+
+def start(console: Console, environ: MutableMapping[str, str]) -> int:
+    """Run the agent with a log that waits for no reader; return the exit code."""
+    with never_waiting(environ.get("JOURNAL_STREAM", "")) as err:
+        return main(replace(console, err=err.stream), environ)
 
 
 def main(console: Console, environ: MutableMapping[str, str]) -> int:

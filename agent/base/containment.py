@@ -62,7 +62,7 @@ async def contained(
         return False
     except Exit:
         raise
-    except Exception as error:  # noqa: BLE001 - it ends this task alone, logged and counted
+    except Exception as error:  # noqa: BLE001 - the one place that contains a task's bug: logged and counted
         events.internal_error(where, name, error)
         return False
     return True

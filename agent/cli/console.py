@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
+
+import msgspec
 
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, WHO, Option
 from agent.config.settings import Mistake, Origin
@@ -80,12 +83,8 @@ def usage(commands: Mapping[str, str]) -> str:
 
 def examples() -> Mapping[str, Sequence[tuple[str, str]]]:
     """Return, for each command, lines to type, and what each of them does."""
-    import json  # noqa: PLC0415 - 0.2 MB with the next, only for help
-    from importlib import resources  # noqa: PLC0415 - only for help
-
-    text = resources.files("agent.cli").joinpath("examples.json").read_text("utf-8")
-    table: dict[str, list[tuple[str, str]]] = json.loads(text)
-    return table
+    text = Path(__file__).with_name("examples.json").read_bytes()
+    return msgspec.json.decode(text, type=dict[str, list[tuple[str, str]]])
 
 
 def short_help(command: str, says: str) -> str:

@@ -29,7 +29,7 @@ UNITS = (".service", ".socket", ".target")
 SAMPLES = (".toml", ".conf")
 SHIPPED = "/opt/connect-sidecar/bin/sidecar"  # as the units have it in the repository
 DIRECTORY = Path("/etc/systemd/system")
-HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - no file: what units do not see
+HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - compared with, never opened
 MODE = 0o644
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from agent.net.kept import DescriptorStore
 
@@ -74,14 +74,13 @@ class Memory:
 
 def sealed(text: bytes) -> int:
     """Return the descriptor of a file in memory that nothing can change any more. Raises OSError."""
-    descriptor = _created()
-    try:
+    with ExitStack() as unsealed:
+        descriptor = _created()
+        unsealed.callback(os.close, descriptor)
         with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(text)
         fcntl.fcntl(descriptor, _ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        unsealed.pop_all()
     return descriptor
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -34,6 +34,7 @@ from agent.policy.authorize import Policy
 from agent.policy.deny_list import DenyList
 from agent.policy.source_intentions import OwnIntentions, SourceIntentions
 from agent.process.memory import give_back, settle
+from agent.process.sink import never_waiting
 from agent.proxy.dataplane import LocalDataPlane
 from agent.snapshot import Snapshot
 from agent.workers.channel import Channel, ChannelClosed
@@ -57,6 +58,12 @@ from agent.workers.messages import (
     taken_up,
 )
 from agent.workers.reports import Reported, WorkerRequest, reported
+
+
+def start(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the worker with a log that waits for no reader; return the exit code."""
+    with never_waiting(environ.get("JOURNAL_STREAM", "")) as err:
+        return main(words, err.stream)
 
 
 def main(words: Sequence[str], err: TextIO) -> int:
