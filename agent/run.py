@@ -48,6 +48,7 @@ from agent.process.memory import settle
 from agent.process.sink import never_waiting
 from agent.process.systemd import Notifier, inherited_descriptors, notifier, sockets_among
 from agent.proxy.dataplane import DataPlane, LocalDataPlane
+from agent.sandbox import landlock, rules
 
 SAYS = "run the sidecar of a service"
 CODE = Path(__file__).resolve().parents[1]  # a checkout, or the packages of an environment
@@ -234,8 +235,6 @@ def _load_deny_file(deny_file: DenyFile) -> None:
 
 def _keep_to_own_files(settings: Settings, environ: Mapping[str, str], journal: Journal) -> None:
     """Have the kernel hold what files these settings need, before there is another thread or a caller."""
-    from agent.sandbox import landlock, rules  # noqa: PLC0415 - only where it is asked for
-
     needed = rules.rules(settings, environ, (sys.prefix, sys.base_prefix, str(CODE)))
     try:
         version = landlock.restrict(needed)

@@ -71,14 +71,8 @@ class Ledger:
         scope = trio.CancelScope()
         connection = self.begin(direction, caller, scope.cancel, upstream)
         try:
-            with scope:
+            with named_ending(connection), scope:
                 yield connection
-        except trio.Cancelled:
-            connection.end(CloseReason.SHUTDOWN)
-            raise
-        except BaseException:
-            connection.end(CloseReason.INTERNAL_ERROR)
-            raise
         finally:
             self.finish(connection)
 
@@ -265,3 +259,16 @@ def _finished(connection: Connection, reason: StrEnum, until: datetime) -> Finis
         handshake_seconds=connection.handshake_seconds,
         connect_seconds=connection.connect_seconds,
     )
+
+
+@contextmanager
+def named_ending(connection: Connection) -> Iterator[None]:
+    """Name the ending of a connection whose block is left by an exception, which goes on."""
+    try:
+        yield
+    except trio.Cancelled:
+        connection.end(CloseReason.SHUTDOWN)
+        raise
+    except BaseException:  # an interrupt ends the connection as a bug does
+        connection.end(CloseReason.INTERNAL_ERROR)
+        raise

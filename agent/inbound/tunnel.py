@@ -18,6 +18,7 @@ from OpenSSL import SSL
 
 from agent.base.containment import Where, contained
 from agent.connections.connection import Connection, Handling, nothing_to_cut
+from agent.connections.ledger import named_ending
 from agent.connections.reauthorize import objection_to
 from agent.connections.records import CloseReason, Direction
 from agent.h2.faults import ConnectionFault, ErrorCode
@@ -281,17 +282,11 @@ class _Call:
         self._service.nursery.start_soon(contained, faults, Where.CONNECTION, _NAME, self._run, stream, begun)
 
     async def _run(self, stream: TunnelStream, begun: Begun | None) -> None:
-        connection, ending = self._connection, None
+        ending: Ending | None = None
         assert self._scope is not None  # made by `_start`
         try:
-            with self._scope:
+            with named_ending(self._connection), self._scope:
                 ending = await self._serve_in_task(stream, begun)
-        except trio.Cancelled:
-            connection.end(CloseReason.SHUTDOWN)
-            raise
-        except BaseException:
-            connection.end(CloseReason.INTERNAL_ERROR)
-            raise
         finally:
             stream.close(ErrorCode.NO_ERROR if ending is Ending.CLEAN else ErrorCode.CONNECT_ERROR)
             self._finish()
