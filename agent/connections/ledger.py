@@ -267,8 +267,7 @@ def named_ending(connection: Connection) -> Iterator[None]:
     try:
         yield
     except trio.Cancelled:
-        connection.end(CloseReason.SHUTDOWN)
-        raise
+        raise  # what ends without a name is a shutdown: `Ledger.finish`
     except BaseException:  # an interrupt ends the connection as a bug does
         connection.end(CloseReason.INTERNAL_ERROR)
         raise

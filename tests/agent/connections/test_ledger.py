@@ -160,6 +160,13 @@ async def test_a_bug_is_counted_and_raised(ledger: Ledger) -> None:
     assert ledger.live() == ()
 
 
+async def test_a_cancellation_from_outside_is_a_shutdown_and_no_bug(ledger: Ledger) -> None:
+    with trio.CancelScope() as outer, ledger.open(Direction.INBOUND, "web"):
+        outer.cancel()
+        await trio.sleep_forever()
+    assert ledger.counters() == {(Direction.INBOUND, "shutdown"): 1}
+
+
 async def test_a_block_that_names_no_ending(ledger: Ledger) -> None:
     with ledger.open(Direction.INBOUND, "somebody"):
         pass
