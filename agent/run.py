@@ -39,11 +39,11 @@ from agent.handover.succession import Succession
 from agent.handover.upgrade import Upgrade
 from agent.handover.upgrade import spawner as new_program
 from agent.lifecycle import Lifecycle
+from agent.log.events import Journal
 from agent.net.bind import address_of
 from agent.net.inherited import InheritedSockets
 from agent.net.kept import PREFIX, KeptSockets
 from agent.observe.agent import Agent
-from agent.observe.events import Journal
 from agent.process.memory import settle
 from agent.process.sink import never_waiting
 from agent.process.systemd import Notifier, inherited_descriptors, notifier, sockets_among

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from agent.base.containment import Where
-from agent.observe.watch_events import WatchJournal
+from agent.log.watch_events import WatchJournal
 from tests.seam import Seam, install
 
 SEAM = pytest.StashKey[Seam]()

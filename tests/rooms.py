@@ -41,12 +41,16 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "control": ("config", "consul", "policy", "snapshot", "intentions"),
     "proxy": ("inbound", "outbound", "connections", "net", "relay", "config", "policy", "snapshot"),
     "overview": (),
+    "log": ("process", "relay", "net", "config", "consul", "connections", "outbound"),
     "observe": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
-        *("snapshot", "outbound", "intentions", "control", "proxy", "overview"),
+        *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "log"),
     ),
     "page": ("relay", "observe"),
-    "workers": ("proxy", "observe", "snapshot", "config", "policy", "net", "connections", "relay", "process"),
+    "workers": (
+        *("proxy", "log", "observe", "snapshot", "config", "policy", "net", "connections", "relay"),
+        "process",
+    ),
     "path": ("relay", "net", "policy", "outbound", "overview"),
     "handover": ("process", "net", "config", "policy", "intentions", "control", "proxy", "workers"),
     "cli": (

@@ -1,7 +1,6 @@
-"""The log, the metrics, the status and the admin endpoint: everything an operator reads about an agent.
+"""The metrics, the status and the admin endpoint: what an operator reads about an agent beside its log.
 
 This room never holds up a connection, and none of its texts holds a secret.
 
-    admin_listeners  agent  connection_log  events  explain  log  metrics  rate_limit  readiness
-    routes  server  status  watch_events
+    admin_listeners  agent  explain  metrics  readiness  routes  server  status
 """

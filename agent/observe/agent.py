@@ -11,7 +11,7 @@ import trio
 from agent.base.address import Address
 from agent.base.histogram import Histogram
 from agent.control.plane import ControlPlane
-from agent.observe.events import Journal
+from agent.log.events import Journal
 from agent.proxy.dataplane import DataPlane
 
 

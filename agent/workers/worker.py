@@ -28,8 +28,8 @@ from agent.base.exits import ExitCode
 from agent.config.options import LogLevel
 from agent.config.registration import Registration
 from agent.config.settings import Settings
-from agent.observe.events import Journal
-from agent.observe.log import Log
+from agent.log.events import Journal
+from agent.log.log import Log
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import DenyList
 from agent.policy.source_intentions import OwnIntentions, SourceIntentions

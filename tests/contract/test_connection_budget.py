@@ -23,7 +23,7 @@ from agent.config.settings import resolve
 from agent.consul.connect import consul_of
 from agent.consul.token import TokenSource
 from agent.control.plane import ControlPlane
-from agent.observe.events import Journal
+from agent.log.events import Journal
 from tests.contract.alone import alone
 from tests.contract.client import Api
 from tests.contract.conftest import KINDS

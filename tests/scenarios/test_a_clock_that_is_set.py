@@ -20,7 +20,7 @@ from agent.connections.records import Audited, Direction
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.control.churn import MOST_LEAVES
 from agent.control.watches import registration_watch
-from agent.observe.rate_limit import LINES_PER_SECOND
+from agent.log.rate_limit import LINES_PER_SECOND
 from agent.observe.readiness import missing
 from agent.observe.status import document
 from agent.outbound.upstream_state import UpstreamState

@@ -22,7 +22,7 @@ from trio.testing import MockClock
 
 from agent.base.latest import Latest
 from agent.control.endpoints import EndpointWatches
-from agent.observe.events import Journal
+from agent.log.events import Journal
 from agent.outbound.candidates import CandidateSearch
 from agent.outbound.upstream_state import UpstreamState
 from agent.snapshot import Snapshot

@@ -16,9 +16,9 @@ from agent.config.registration import Registration
 from agent.config.settings import Settings, resolve
 from agent.consul.token import TokenSource
 from agent.control.plane import ControlPlane
+from agent.log.events import Journal
 from agent.net.inherited import InheritedSockets
 from agent.observe.agent import Agent
-from agent.observe.events import Journal
 from agent.proxy.dataplane import LocalDataPlane
 from agent.snapshot import Snapshot
 from tests.certs.authority import Issuer, roots_answer

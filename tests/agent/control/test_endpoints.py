@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from agent.base.latest import Latest
 from agent.control.endpoints import EndpointWatches
-from agent.observe.events import Journal
+from agent.log.events import Journal
 from agent.snapshot import Snapshot
 from certs.spiffe import ServiceId, TrustDomain
 from tests.support.agent_parts import registration

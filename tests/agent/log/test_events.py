@@ -12,10 +12,10 @@ from trio.testing import MockClock
 from agent.config.options import LogFormat, LogLevel
 from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, Direction, FailedAttempt, RefusedRequest
+from agent.log.events import Journal
+from agent.log.rate_limit import LINES_PER_SECOND
 from agent.net.admission import Admission, Overflow
 from agent.net.dial import DialReason
-from agent.observe.events import Journal
-from agent.observe.rate_limit import LINES_PER_SECOND
 from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.relay.splice import Ending

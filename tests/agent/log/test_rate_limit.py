@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
-from agent.observe.rate_limit import LINES_PER_SECOND, RateLimit
+from agent.log.rate_limit import LINES_PER_SECOND, RateLimit
 
 
 async def test_each_reason_has_its_own_bound(autojump_clock: MockClock) -> None:

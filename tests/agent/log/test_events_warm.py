@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from agent.config.options import LogLevel
 from agent.connections.records import CloseReason, FailedAttempt
+from agent.log.events import Journal
 from agent.net.dial import DialReason
-from agent.observe.events import Journal
 from agent.outbound.warm_connection import WarmReason
 from tests.support.warm_upstream import DB, ONE
 from tests.upstreams.test_choose import Clock

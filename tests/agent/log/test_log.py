@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from agent.config.options import LogFormat, LogLevel
-from agent.observe.log import Log
+from agent.log.log import Log
 from agent.process.sink import Sink
 
 START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)

@@ -10,11 +10,11 @@ from agent.base.exits import ExitCode
 from agent.config.options import LogFormat, LogLevel
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
+from agent.log.connection_log import fields
+from agent.log.rate_limit import RateLimit
+from agent.log.watch_events import WatchJournal
 from agent.net.admission import Admission, Overflow
 from agent.net.inherited import SocketComplaint
-from agent.observe.connection_log import fields
-from agent.observe.rate_limit import RateLimit
-from agent.observe.watch_events import WatchJournal
 from agent.outbound.reasons import OutboundReason
 from agent.outbound.warm_connection import ORDINARY
 from agent.relay.splice import Ending

@@ -13,8 +13,8 @@ from agent.base.containment import Where
 from agent.base.watch_status import WatchStatus
 from agent.config.options import LogFormat, LogLevel
 from agent.consul.watch import WatchCrashed
-from agent.observe.log import Log
-from agent.observe.rate_limit import RateLimit
+from agent.log.log import Log
+from agent.log.rate_limit import RateLimit
 from certs.contexts import Contexts
 from certs.credentials import OwnFault
 from upstreams.endpoints import Endpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from agent.connections.records import Direction, Finished, Party
-from agent.observe.connection_log import fields
+from agent.log.connection_log import fields
 from agent.relay.splice import Ending
 from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain

@@ -13,8 +13,8 @@ from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import WatchCrashed
-from agent.observe.rate_limit import LINES_PER_SECOND
-from agent.observe.watch_events import WatchJournal
+from agent.log.rate_limit import LINES_PER_SECOND
+from agent.log.watch_events import WatchJournal
 from certs.contexts import build_contexts
 from certs.credentials import retain
 from tests.certs import fitting

@@ -1,0 +1,6 @@
+"""The log: one function per event, and how a line reaches standard error or the journal.
+
+This room never holds up a connection, and none of its lines holds a secret.
+
+    connection_log  events  log  rate_limit  watch_events
+"""
