@@ -100,7 +100,8 @@ def run(name: str, target: Target, seconds: int, seed: int | None = None, runs: 
     seed_files(target, kept(name), folders["seeds"])
     flags = [f"-max_total_time={seconds}", f"-max_len={target.longest}", "-print_final_stats=1"]
     flags += [f"-timeout={UNIT_SECONDS}", f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={folders['broken']}/"]
-    flags += [f"-runs={runs}"] + ([] if seed is None else [f"-seed={seed}"])
+    # Entropic scheduling weighs an entry by the time it takes, which is another one in each run.
+    flags += [f"-runs={runs}"] + ([] if seed is None else [f"-seed={seed}", "-entropic=0"])
     flags += _dictionary(target, WORK / name / "words")
     flags += [str(folders["corpus"]), str(folders["seeds"])]
     done = subprocess.run(

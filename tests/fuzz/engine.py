@@ -1,16 +1,20 @@
 """One target under atheris, in a process of its own: `python -m tests.fuzz.engine NAME FINDINGS FLAG...`.
 
 A failure does not end the search: the smallest input for each is written into the folder FINDINGS, as
-`tests/fuzz/__main__.py` reads it. The flags are libFuzzer's.
+`tests/fuzz/__main__.py` reads it. The flags are libFuzzer's. Where they name a seed, every
+other source of chance is fixed too, so that two runs make the same inputs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import random
 import sys
 from pathlib import Path
 from random import Random
+
+import trio._core._run
 
 from tests.fuzz.findings import Finding, judged
 from tests.fuzz.target import Target, load
@@ -23,6 +27,9 @@ def main(name: str, folder: Path, flags: list[str]) -> None:
     atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(include=MEASURED):
         target = load(name)
+    if any(flag.startswith("-seed=") for flag in flags):
+        random.seed(0)
+        trio._core._run._r.seed(0)  # it orders tasks; trio has no public way to fix it
     smallest: dict[str, int] = {}
 
     def one(data: bytes) -> None:
