@@ -22,8 +22,15 @@ from agent.connections.connection import Connection, Handling
 from agent.connections.ledger import Ledger
 from agent.connections.records import Direction, Party
 from agent.inbound.by_request import serve_requests
-from agent.inbound.tunnel import serve_tunnel
-from agent.inbound.verdict import Admitted, Denied, Inbound, InboundReason, check_deny_list, judge
+from agent.inbound.verdict import (
+    Admitted,
+    Denied,
+    Inbound,
+    InboundReason,
+    ServeTunnel,
+    check_deny_list,
+    judge,
+)
 from agent.inbound.verdict import preamble as preamble_of
 from agent.net.dial import DialFailed, dial, remote
 from agent.net.handshake import (
@@ -56,7 +63,8 @@ async def serve(sock: socket.socket, caller: Admitted | None, inbound: Inbound) 
                 peer = connection.peer = _identify(tls, inbound)
                 check_deny_list(peer, inbound.deny_list)
                 preamble = preamble_of(sock, tls, peer) if inbound.proxy_protocol else b""
-                if _is_tunnel(tls, connection, inbound):
+                if _is_tunnel(tls, connection):
+                    serve_tunnel = _tunnels(inbound)
                     await serve_tunnel(
                         sock, tls, inbound, caller=caller, connection=connection, preamble=preamble
                     )
@@ -115,14 +123,17 @@ def _identify(tls: SSL.Connection, inbound: Inbound) -> Peer:
     return verify_peer(verified_chain(tls), current.credentials.bundle, inbound.clock())
 
 
-def _is_tunnel(tls: SSL.Connection, connection: Connection, inbound: Inbound) -> bool:
-    """Return whether the caller has marked the connection as a tunnel. Raises Denied if there are none."""
+def _is_tunnel(tls: SSL.Connection, connection: Connection) -> bool:
+    """Return whether the caller has marked the connection as a tunnel."""
     assert connection.ours is not None  # set in the handshake
-    if not is_marked(tls.get_servername(), connection.ours.id.service):
-        return False
-    if not inbound.tunnels:
+    return is_marked(tls.get_servername(), connection.ours.id.service)
+
+
+def _tunnels(inbound: Inbound) -> ServeTunnel:
+    """Return what serves tunnels. Raises Denied if callers may open none."""
+    if inbound.serve_tunnel is None:
         raise Denied(InboundReason.NO_TUNNELS, "the setting `tunnel` is never")
-    return True
+    return inbound.serve_tunnel
 
 
 def _refuse(

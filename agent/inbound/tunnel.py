@@ -33,9 +33,9 @@ from agent.policy.deny_list import NO_ENTRIES
 from agent.relay.close import close_both, close_without_notify
 from agent.relay.splice import Ending
 from agent.tunnel.byte_stream import TunnelStream
-from agent.tunnel.ends import TunnelReason
+from agent.tunnel.ends import FORBIDDEN, NOT_ALLOWED, UNAVAILABLE, TunnelReason
 from agent.tunnel.leg import Leg
-from agent.tunnel.refusal import FORBIDDEN, NOT_ALLOWED, UNAVAILABLE, refusal_fields
+from agent.tunnel.refusal import refusal_fields
 from agent.tunnel.tunnel import LOOK_SECONDS, Tunnel
 
 NOT_CONNECT = "not_connect"

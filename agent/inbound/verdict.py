@@ -67,6 +67,22 @@ class Joined(Protocol):
         """Free it."""
 
 
+class ServeTunnel(Protocol):
+    """Serves the streams of a tunnel until its end (agent.inbound.tunnel)."""
+
+    async def __call__(
+        self,
+        sock: socket.socket,
+        tls: SSL.Connection,
+        inbound: Inbound,
+        /,
+        *,
+        caller: Admitted | None,
+        connection: Connection,
+        preamble: bytes,
+    ) -> None: ...
+
+
 class Denied(Exception):
     """The caller's identity is proven, and it is denied: `reason` is a VerdictReason or an InboundReason."""
 
@@ -99,7 +115,7 @@ class Inbound:
     proxy_protocol: bool = False
     shun: Shun = nothing  # addresses of our own listeners, which must not be dialled as the app
     before_step: BeforeStep = no_wait  # awaited before each step of a handshake
-    tunnels: bool = False  # callers may open tunnels
+    serve_tunnel: ServeTunnel | None = None  # None: callers may open no tunnels
     renewed: Callable[[], Inbound | None] | None = None  # the same by the newest registration, for streams
     leaving: trio.Event = field(default_factory=trio.Event)  # set when no more callers are accepted
     beat: bytes = b""  # the SNI of our own watchdog

@@ -1,7 +1,7 @@
 """Serves a connection of our app without a task or a wait, where a tunnel to its first choice is ready.
 
 Most connections are of this kind once there is a tunnel. What would wait, fail or try another candidate is
-left to `outbound.serve`: `serve_at_once` returns False, or calls `again` if the far side has refused the
+left to `outbound.serve`: `AtOnce.serve` returns False, or calls `again` if the far side has refused the
 stream before a byte of our app was taken.
 """
 
@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 from agent.base.containment import FaultEvents, Where
 from agent.connections.connection import nothing_to_cut
+from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction
 from agent.h2.faults import ErrorCode
 from agent.net.admission import Slot
 from agent.net.dial import remote
-from agent.outbound.outbound import Outbound, overflow
+from agent.outbound.outbound import Outbound
 from agent.outbound.reasons import name_refusal
-from agent.outbound.tunnels import ClientTunnel
-from agent.outbound.upstream_state import UpstreamState
+from agent.outbound.tunnels import ClientTunnel, Tunnels
+from agent.outbound.upstream_state import UpstreamState, overflow
 from agent.policy.source_intentions import Callee
 from agent.relay.close import close_both
 from agent.relay.splice import Transfer
@@ -31,33 +32,34 @@ from upstreams.route import Candidate, dialled
 
 @dataclass(frozen=True, slots=True)
 class AtOnce:
-    """What all such connections share."""
+    """What all such connections share. `outbound` returns what connections of our app share now."""
 
-    outbound: Outbound
+    outbound: Callable[[], Outbound]
+    tunnels: Tunnels
+    ledger: Ledger
     faults: FaultEvents
 
-
-def never(_sock: socket.socket, _slot: Slot, _again: Callable[[], None], _targets: UpstreamState) -> bool:
-    """Leave every connection to `outbound.serve`."""
-    return False
-
-
-def serve_at_once(
-    sock: socket.socket, slot: Slot, again: Callable[[], None], targets: UpstreamState, shared: AtOnce
-) -> bool:
-    """Take the connection over if it can be served at once; then the slot is freed at its end."""
-    way = _way(targets, shared.outbound)
-    if way is None:
-        return False
-    slot.settle()
-    _Call(sock, slot, again, targets, shared).begin(*way)
-    return True
+    def serve(
+        self, sock: socket.socket, slot: Slot, again: Callable[[], None], targets: UpstreamState
+    ) -> bool:
+        """Take the connection over if it can be served at once; then the slot is freed at its end."""
+        if not self.tunnels.any:
+            return False
+        outbound = self.outbound()
+        way = _way(targets, outbound, self.tunnels)
+        if way is None:
+            return False
+        slot.settle()
+        _Call(sock, slot, again, targets, self).begin(*way)
+        return True
 
 
-def _way(targets: UpstreamState, outbound: Outbound) -> tuple[Candidate, DialAddress, ClientTunnel] | None:
+def _way(
+    targets: UpstreamState, outbound: Outbound, tunnels: Tunnels
+) -> tuple[Candidate, DialAddress, ClientTunnel] | None:
     """Return the first choice and the tunnel to it; None if there is none that is ready and allowed."""
     contexts = outbound.credentials.value
-    if outbound.tunnels is None or not outbound.tunnels.any or targets.warm is not None or contexts is None:
+    if targets.warm is not None or contexts is None:
         return None
     if contexts.credentials.fault(outbound.clock()) is not None or overflow(targets) is not None:
         return None
@@ -69,7 +71,7 @@ def _way(targets: UpstreamState, outbound: Outbound) -> tuple[Candidate, DialAdd
     except Unreachable:
         return None
     expected = candidate.endpoint.expected
-    tunnel = outbound.tunnels.ready(expected, dialling)
+    tunnel = tunnels.ready(expected, dialling)
     if tunnel is None or _is_denied(outbound, expected):
         return None
     return candidate, dialling, tunnel
@@ -103,9 +105,8 @@ class _Call:
         self._shared = shared
         self._candidate: Candidate
         self._leg: Leg | None = None
-        ledger = shared.outbound.ledger
         destination = str(targets.upstream.destination)
-        self._connection = ledger.begin(Direction.OUTBOUND, remote(sock), self._cut, destination)
+        self._connection = shared.ledger.begin(Direction.OUTBOUND, remote(sock), self._cut, destination)
 
     def begin(self, candidate: Candidate, dialling: DialAddress, tunnel: ClientTunnel) -> None:
         """Open the stream."""
@@ -127,7 +128,7 @@ class _Call:
             leg.cut(ErrorCode.CANCEL)
             self._leave()
             close_both(self._sock, None, None)
-            self._shared.outbound.ledger.finish(self._connection)
+            self._shared.ledger.finish(self._connection)
             self._slot.leave()
 
     def _over(self, leg: Leg) -> None:
@@ -139,12 +140,12 @@ class _Call:
         if transfer.answered:
             self._targets.succeeded(self._candidate)
         if transfer.refused and transfer.untouched and leg.failure is None:
-            self._shared.outbound.ledger.forget(self._connection)
+            self._shared.ledger.forget(self._connection)
             self._again()
             return
         self._name(transfer)
         close_both(self._sock, None, transfer.ending)
-        self._shared.outbound.ledger.finish(self._connection)
+        self._shared.ledger.finish(self._connection)
         self._slot.leave()
 
     def _name(self, transfer: Transfer) -> None:

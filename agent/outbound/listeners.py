@@ -16,7 +16,6 @@ from agent.connections.records import CloseReason, Direction
 from agent.net.admission import Admission, Slot
 from agent.net.inherited import InheritedSockets, address
 from agent.net.listeners import Listeners, Opening
-from agent.outbound.at_once import never
 from agent.outbound.upstream_state import UpstreamContext, UpstreamState
 from agent.snapshot import EndpointSources
 from upstreams.plan import plan
@@ -25,6 +24,11 @@ from upstreams.spec import Bind, LocalBind, Upstream
 _Held = Mapping[Bind, tuple[socket.socket, ...]]
 Serve = Callable[[socket.socket, Slot, UpstreamState], Awaitable[None]]
 ServeAtOnce = Callable[[socket.socket, Slot, Callable[[], None], UpstreamState], bool]
+
+
+def never(_sock: socket.socket, _slot: Slot, _again: Callable[[], None], _targets: UpstreamState) -> bool:
+    """Leave every connection to `serve`."""
+    return False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,10 +10,10 @@ A ready warm connection (agent.outbound.warm_pool) is used instead, with all ste
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from OpenSSL import SSL
 
@@ -35,21 +35,45 @@ from agent.outbound.reasons import (
     OutboundReason,
     name_refusal,
 )
-from agent.outbound.tunnels import ClientTunnel, Tunnels
-from agent.outbound.upstream_state import UpstreamState, counted
+from agent.outbound.upstream_state import UpstreamState, counted, within_limits
 from agent.outbound.warm_serve import serve_warm
 from agent.policy.deny_list import DenyList
 from agent.policy.source_intentions import Callee, OwnIntentions, SourceIntentions
 from agent.relay.close import close_both, has_left, reset
 from agent.relay.relay import Relay
-from agent.relay.splice import Ending, Transfer
+from agent.relay.splice import Ending, Progress, Transfer
 from certs.contexts import Contexts
-from certs.peer import PeerReason, PeerRejected
+from certs.peer import Peer, PeerReason, PeerRejected
 from upstreams.endpoints import ExpectedIdentity
 from upstreams.reach import DialAddress, Unreachable
 from upstreams.route import Candidate, dialled
 
 _BY_OUR_ROOTS = (HandshakeReason.UNTRUSTED_CHAIN, PeerReason.UNTRUSTED_ROOT)
+
+
+class TunnelTo(Protocol):
+    """A tunnel to an endpoint, ready for a stream (agent.outbound.tunnels)."""
+
+    ours: Party
+    peer: Peer
+
+    async def run(self, sock: socket.socket, progress: Progress, /) -> Transfer:
+        """Carry a connection of our app until it is over, as `Relay.run` does."""
+
+
+class TunnelSource(Protocol):
+    """The tunnels to the endpoints that offer them (agent.outbound.tunnels)."""
+
+    async def get(
+        self,
+        expected: ExpectedIdentity,
+        dialling: DialAddress,
+        /,
+        *,
+        dial_seconds: float,
+        shake_seconds: float,
+    ) -> TunnelTo | None:
+        """Return a tunnel that takes a stream; None: use a connection of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +88,7 @@ class Outbound:
     clock: Clock
     handshake_timeout: float
     own_intentions: Latest[OwnIntentions] = field(default_factory=Latest)
-    tunnels: Tunnels | None = None
+    tunnels: TunnelSource | None = None  # None: each connection of our app gets one of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +112,7 @@ async def serve(
         destination = str(targets.upstream.destination)
         with outbound.ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
             try:
-                with _within_limits(connection, targets):
+                with within_limits(connection, targets):
                     search = CandidateSearch(targets)
                     route = _Route(targets=targets, search=search, on_served=on_served, outbound=outbound)
                     await _serve(sock, route, connection)
@@ -96,30 +120,6 @@ async def serve(
                 connection.end(failure.reason, failure.detail)
     finally:
         reset(sock)  # without effect on a closed socket; our app must not take a failure for an orderly end
-
-
-@contextmanager
-def _within_limits(connection: Connection, targets: UpstreamState) -> Iterator[None]:
-    """Count the connection within the block. Raises NotServed if a limit of the upstream is reached."""
-    full = overflow(targets)
-    if full is not None:
-        targets.overflow[full.reason.value] += 1
-        raise full
-    targets.connections.add(connection)
-    try:
-        yield
-    finally:
-        targets.connections.remove(connection)
-
-
-def overflow(targets: UpstreamState) -> NotServed | None:
-    """Return the refusal by a limit that is reached, if any."""
-    upstream = targets.upstream
-    if upstream.max_connections is not None and len(targets.connections) >= upstream.max_connections:
-        return NotServed(OutboundReason.OVERFLOW, f"max_connections is {upstream.max_connections}")
-    if upstream.max_pending is not None and targets.pending >= upstream.max_pending:
-        return NotServed(OutboundReason.PENDING_OVERFLOW, f"max_pending_requests is {upstream.max_pending}")
-    return None
 
 
 async def _serve(sock: socket.socket, route: _Route, connection: Connection) -> None:
@@ -225,7 +225,7 @@ async def _attempt(
             close_both(None, tcp, ending)
 
 
-async def _tunnel(route: _Route, candidate: Candidate, dialling: DialAddress) -> ClientTunnel | None:
+async def _tunnel(route: _Route, candidate: Candidate, dialling: DialAddress) -> TunnelTo | None:
     """Return a tunnel for the connection; None if it gets a connection of its own."""
     outbound, upstream = route.outbound, route.targets.upstream
     if outbound.tunnels is None or not route.targets.tunnels(candidate):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from agent.net.shortage import OUT_OF_RESOURCES
 from agent.policy.authorize import VerdictReason
 from agent.relay.splice import Ending, Transfer
-from agent.tunnel.refusal import FORBIDDEN
+from agent.tunnel.ends import FORBIDDEN
 
 
 class OutboundReason(StrEnum):

@@ -33,12 +33,12 @@ from agent.h2.stream import Stream
 from agent.net.dial import DialFailed, Shun, dial, nothing
 from agent.net.handshake import HandshakeFailed, client_handshake
 from agent.outbound.identify import identify, server_name
+from agent.outbound.outbound import Outbound
 from agent.outbound.reasons import NotServed
 from agent.policy.deny_list import DenyList
 from agent.relay.close import close_without_notify, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Progress, Transfer
-from agent.snapshot import Snapshot
 from agent.tunnel.ends import TunnelReason
 from agent.tunnel.leg import Leg
 from agent.tunnel.sign import marked
@@ -286,18 +286,16 @@ class Tunnels:
             self._ready.pop(place, None)
 
 
-def own_tunnels(
-    snapshot: Snapshot, relay: Relay, ledger: Ledger, faults: FaultEvents, clock: Clock, *, shun: Shun
-) -> Tunnels:
+def own_tunnels(outbound: Outbound, faults: FaultEvents, shun: Shun) -> Tunnels:
     """Return the tunnels of a process."""
     return Tunnels(
         TunnelContext(
-            credentials=snapshot.credentials,
-            deny_list=snapshot.deny_list,
-            relay=relay,
-            ledger=ledger,
+            credentials=outbound.credentials,
+            deny_list=outbound.deny_list,
+            relay=outbound.relay,
+            ledger=outbound.ledger,
             faults=faults,
-            clock=clock,
+            clock=outbound.clock,
             shun=shun,
         )
     )

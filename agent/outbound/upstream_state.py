@@ -17,6 +17,7 @@ import trio
 
 from agent.connections.connection import Connection
 from agent.net.dial import Shun, nothing
+from agent.outbound.reasons import NotServed, OutboundReason
 from agent.outbound.refusal import RefusalInquiry
 from agent.outbound.warm_connection import WarmBook, WarmConnection
 from agent.snapshot import EndpointSource, EndpointSources
@@ -244,3 +245,27 @@ def _target_health(source: EndpointSource, route: RouteContext) -> TargetHealth:
     if endpoints is None:
         return TargetHealth.UNKNOWN if source.status.failing is None else TargetHealth.DEAD
     return TargetHealth.LIVE if route.reachable(endpoints) else TargetHealth.DEAD
+
+
+@contextmanager
+def within_limits(connection: Connection, targets: UpstreamState) -> Iterator[None]:
+    """Count the connection within the block. Raises NotServed if a limit of the upstream is reached."""
+    full = overflow(targets)
+    if full is not None:
+        targets.overflow[full.reason.value] += 1
+        raise full
+    targets.connections.add(connection)
+    try:
+        yield
+    finally:
+        targets.connections.remove(connection)
+
+
+def overflow(targets: UpstreamState) -> NotServed | None:
+    """Return the refusal by a limit that is reached, if any."""
+    upstream = targets.upstream
+    if upstream.max_connections is not None and len(targets.connections) >= upstream.max_connections:
+        return NotServed(OutboundReason.OVERFLOW, f"max_connections is {upstream.max_connections}")
+    if upstream.max_pending is not None and targets.pending >= upstream.max_pending:
+        return NotServed(OutboundReason.PENDING_OVERFLOW, f"max_pending_requests is {upstream.max_pending}")
+    return None

@@ -2,5 +2,5 @@
 
 This room reads the newest values of the snapshot and asks Consul nothing.
 
-    dataplane  liveness  reconcile  report  upstream_limits  upstream_report
+    dataplane  liveness  reconcile  report  tunnelling  upstream_limits  upstream_report
 """

@@ -35,19 +35,17 @@ from agent.net.inherited import InheritedSockets
 from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerEvents, Listeners
 from agent.outbound import outbound
-from agent.outbound.at_once import AtOnce, serve_at_once
 from agent.outbound.outbound import Outbound
-from agent.outbound.tunnels import Tunnels, own_tunnels
 from agent.outbound.upstream_state import TargetEvents, UpstreamState
 from agent.outbound.warm_connection import WarmEvents
 from agent.outbound.warm_pools import keep_warm
 from agent.proxy import liveness
 from agent.proxy.reconcile import PUBLIC, reconciler
 from agent.proxy.report import DataPlaneReport, report
+from agent.proxy.tunnelling import Tunnelling
 from agent.proxy.upstream_report import opening_row
 from agent.relay.relay import Relay
 from agent.snapshot import EndpointSources, Snapshot
-from upstreams.spec import TunnelMode
 
 CUT_SECONDS = 5.0  # for tasks of connections that were cut to end
 STEPS = 4  # handshake steps before every other task runs, where requests are judged: some 2 ms of work
@@ -166,13 +164,16 @@ class LocalDataPlane:
         )
 
     @cached_property
-    def _tunnels(self) -> Tunnels:
-        """The tunnels of our own making."""
-        books, shun = (self.ledger, self._events, self._clock), self.reconciler.listeners.own.of_upstreams
-        return own_tunnels(self.snapshot, self._relay, *books, shun=shun)
+    def _tunnelling(self) -> Tunnelling:
+        return Tunnelling(
+            mode=self.settings.tunnel,
+            registrations=self.snapshot.registration,
+            outbound=self._outbound,
+            faults=self._events,
+            shun=self.reconciler.listeners.own.of_upstreams,
+        )
 
     def reserve(self, admin: Sequence[Address], /) -> None:
-        """See `DataPlane`."""
         self._reserve(self.reconciler.listeners, admin)
 
     def _reserve(self, listeners: Listeners, admin: Sequence[Address]) -> None:
@@ -187,7 +188,7 @@ class LocalDataPlane:
                     async with trio.open_nursery() as loops:
                         self.reconciler.serve_in(loops, connections)
                         tasks.start_soon(self._reauthorizer.run)
-                        tasks.start_soon(self._tunnels.run)
+                        tasks.start_soon(self._tunnelling.run)
                         yield
                     connections.cancel_scope.deadline = trio.current_time() + CUT_SECONDS
                 tasks.cancel_scope.cancel()
@@ -225,7 +226,7 @@ class LocalDataPlane:
             proxy_protocol=self.settings.proxy_protocol is ProxyProtocol.V2,
             shun=self.reconciler.listeners.own.of_app,
             before_step=self.before_step,
-            tunnels=self.settings.tunnel is TunnelMode.AUTO,
+            serve_tunnel=self._tunnelling.serve,
             renewed=self._inbound,
             leaving=self._leaving,
             beat=self.beat.encode(),
@@ -241,8 +242,7 @@ class LocalDataPlane:
         self, sock: socket.socket, slot: Slot, again: Callable[[], None], targets: UpstreamState
     ) -> bool:
         """Serve a connection of our app without a task, if a tunnel is ready for it."""
-        shared = AtOnce(self._outbound(), self._events)
-        return self._tunnels.any and serve_at_once(sock, slot, again, targets, shared)
+        return self._tunnelling.at_once(sock, slot, again, targets)
 
     def _outbound(self) -> Outbound:
         registration = self.snapshot.registration.value
@@ -255,7 +255,7 @@ class LocalDataPlane:
             ledger=self.ledger,
             clock=self._clock,
             handshake_timeout=registration.handshake_timeout,
-            tunnels=self._tunnels,
+            tunnels=self._tunnelling.own,
             own_intentions=self.snapshot.own_intentions,
         )
 

@@ -17,8 +17,7 @@ from agent.connections.ledger import Ledger
 from agent.net.admission import Admission, Slot
 from agent.net.inherited import InheritedSockets, SocketComplaint, SocketReason
 from agent.net.listeners import Listeners, Opening
-from agent.outbound.at_once import never
-from agent.outbound.listeners import Serve, ServeAtOnce, UpstreamListeners
+from agent.outbound.listeners import Serve, ServeAtOnce, UpstreamListeners, never
 from agent.outbound.upstream_state import TargetEvents, UpstreamContext
 from agent.snapshot import EndpointSources, Snapshot
 

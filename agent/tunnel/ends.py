@@ -1,8 +1,10 @@
-"""Why a tunnel ended, as the log and the metrics name it."""
+"""Why a tunnel ended, as the log and the metrics name it, and by which status a stream is refused."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+FORBIDDEN, NOT_ALLOWED, UNAVAILABLE = 403, 405, 503
 
 
 class TunnelReason(StrEnum):

@@ -9,8 +9,7 @@ import re
 from enum import StrEnum
 
 from agent.h2.header_blocks import Fields
-
-FORBIDDEN, NOT_ALLOWED, UNAVAILABLE = 403, 405, 503
+from agent.tunnel.ends import FORBIDDEN, NOT_ALLOWED, UNAVAILABLE
 
 _NAME = b"proxy-status"
 _REASON = re.compile(rb'sidecar; error=[a-z_]+; details="([a-z0-9_]{1,64})"')

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -134,3 +134,18 @@ async def test_an_idle_agent_stays_within_its_memory(consul: FakeConsul, nursery
         resident = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
         await sidecar_.end()
     assert resident <= 48, f"{resident:.1f} MB"
+
+
+@pytest.mark.parametrize(("words", "loaded"), [((), False), (("-tunnel", "auto"), True)])
+async def test_what_carries_tunnels_is_loaded_where_some_are_taken(
+    consul: FakeConsul, nursery: trio.Nursery, words: Sequence[str], loaded: bool
+) -> None:
+    everything(consul)
+    at = await consul.listen(nursery)
+    flags = ("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET, *words)
+    async with running(*flags, environ={"PYTHONPROFILEIMPORTTIME": "1"}) as sidecar_:
+        await sidecar_.end()
+    imported = {line.rpartition("|")[2].strip() for line in sidecar_.log.splitlines() if "|" in line}
+    assert "agent.relay.relay" in imported
+    carriers = {"agent.h2", "agent.h2.connection", "agent.tunnel.tunnel"}
+    assert carriers & imported == (carriers if loaded else set())

@@ -29,12 +29,12 @@ from agent.base.watch_status import WatchStatus
 from agent.connections.ledger import Ledger
 from agent.connections.records import Finished
 from agent.inbound.inbound import serve as serve_inbound
+from agent.inbound.tunnel import serve_tunnel
 from agent.inbound.verdict import Inbound
 from agent.net.accept import AtOnce, accept_all
 from agent.net.admission import Admission, Slot
 from agent.net.handshake import client_handshake
-from agent.outbound.at_once import AtOnce as Shared
-from agent.outbound.at_once import serve_at_once
+from agent.outbound.at_once import AtOnce as Tunnelled
 from agent.outbound.outbound import Outbound
 from agent.outbound.outbound import serve as serve_outbound
 from agent.outbound.tunnels import Tunnels
@@ -292,7 +292,7 @@ def _inbound(m: Mesh, handshake_timeout: float, http: HttpMode) -> Inbound:
         http=http,
         underscores_in_headers=m.underscores,
         proxy_protocol=m.proxy_protocol,
-        tunnels=m.tunnel,
+        serve_tunnel=serve_tunnel if m.tunnel else None,
         renewed=lambda: _inbound(m, handshake_timeout, http),
         leaving=m.leaving,
     )
@@ -307,7 +307,8 @@ async def outbound(
 
 def outbound_at_once(m: Mesh, sock: socket.socket, slot: Slot, again: Callable[[], None]) -> bool:
     """web's sidecar serves its app without a task, if it can."""
-    return serve_at_once(sock, slot, again, m.targets, Shared(_outbound(m, 5.0), m.web.events))
+    shared = Tunnelled(lambda: _outbound(m, 5.0), m.tunnels, m.web.ledger, m.web.events)
+    return shared.serve(sock, slot, again, m.targets)
 
 
 def _outbound(m: Mesh, handshake_timeout: float) -> Outbound:
