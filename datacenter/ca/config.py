@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from datacenter.ca.keys import DEFAULT_KIND, InvalidKey, KeyKind
-from datacenter.state.durations import format_duration, parse_duration
+from datacenter.ca.keys import DEFAULT_KIND, KeyKind
+from datacenter.http.decode import DURATION, Fields
+from datacenter.http.weak_decode import WeaklyMalformed, decode_weakly
+from datacenter.state.durations import format_duration
 
 PROVIDER = "consul"
 SHORTEST_LEAF = timedelta(hours=1)
@@ -23,17 +25,21 @@ LONGEST_LEAF = timedelta(days=365)
 DEFAULT_LEAF = timedelta(hours=72)
 DEFAULT_CSR_PER_SECOND = 50.0
 DEFAULT_INTERMEDIATE = timedelta(hours=8760)
+_LONGEST = 2**63 / 1e9  # seconds; Go counts nanoseconds in 64 bits
 
 _SECRET = "PrivateKey"  # noqa: S105  the name of a field
-_KNOWN = (
-    _SECRET,
-    "RootCert",
-    "LeafCertTTL",
-    "IntermediateCertTTL",
-    "PrivateKeyType",
-    "PrivateKeyBits",
-    "SkipValidate",
-    "CSRMaxPerSecond",
+_SHAPE = Fields(
+    "ConsulCAProviderConfig",
+    {
+        _SECRET: str,
+        "RootCert": str,
+        "LeafCertTTL": DURATION,
+        "IntermediateCertTTL": DURATION,
+        "PrivateKeyType": str,
+        "PrivateKeyBits": int,
+        "SkipValidate": bool,
+        "CSRMaxPerSecond": float,
+    },
 )
 
 
@@ -81,17 +87,18 @@ def parse_config(document: Mapping[str, Any]) -> CaConfig:
         raise ConfigRefused(f"could not initialize provider: {text}")
     if provider != PROVIDER:
         raise ConfigRefused(f'could not initialize provider: unknown CA provider "{provider}"')
-    given = _canonical(document.get("Config") or {})
+    shown = _canonical(document.get("Config") or {})
     try:
+        given = _decoded(shown)
         config = CaConfig(
-            shown={key: value for key, value in given.items() if key != _SECRET},
+            shown={key: value for key, value in shown.items() if key != _SECRET},
             leaf_ttl=_duration(given, "LeafCertTTL", DEFAULT_LEAF),
             intermediate_ttl=_duration(given, "IntermediateCertTTL", DEFAULT_INTERMEDIATE),
             kind=_kind(given),
             csr_per_second=_rate(given),
             force_without_cross_signing=document.get("ForceWithoutCrossSigning") is True,
         )
-        if given.get("SkipValidate") is not True:
+        if not given.get("SkipValidate"):
             _check_lifetimes(config)
     except ValueError as error:
         raise ConfigRefused(f"error configuring provider: {error}") from error
@@ -119,9 +126,23 @@ def longest_life(config: CaConfig, older_leaves: Mapping[str, Any], at: datetime
 
 
 def handed_in(document: Mapping[str, Any]) -> tuple[str, str]:
-    """Return `PrivateKey` and `RootCert` of a decoded PUT body, each "" if absent."""
-    given = _canonical(document.get("Config") or {})
-    return str(given.get(_SECRET) or ""), str(given.get("RootCert") or "")
+    """Return `PrivateKey` and `RootCert` of a decoded PUT body, each "" if absent. Raises ConfigRefused."""
+    try:
+        given = _decoded(_canonical(document.get("Config") or {}))
+    except ValueError as error:
+        raise ConfigRefused(f"error configuring provider: {error}") from error
+    return given.get(_SECRET, ""), given.get("RootCert", "")
+
+
+def _decoded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the known keys by their types. An empty text is as good as absent, in a stored document too."""
+    given = {key: value for key, value in config.items() if value != ""}
+    if given.get(_SECRET):
+        given[_SECRET] = str(given[_SECRET])  # of a value that is no text the decoder would quote it
+    try:
+        return decode_weakly(given, _SHAPE, known=False)
+    except WeaklyMalformed as error:
+        raise ValueError(f"error decoding config: {error}") from error
 
 
 def _check_lifetimes(config: CaConfig) -> None:
@@ -137,36 +158,25 @@ def _check_lifetimes(config: CaConfig) -> None:
 
 
 def _kind(given: Mapping[str, Any]) -> KeyKind:
-    named, bits = given.get("PrivateKeyType") or "", given.get("PrivateKeyBits") or 0
+    named, bits = given.get("PrivateKeyType", ""), given.get("PrivateKeyBits", 0)
     if not named and not bits:
         return DEFAULT_KIND
-    if not isinstance(bits, int) or not isinstance(named, str):
-        raise InvalidKey("PrivateKeyType must be a string and PrivateKeyBits a number")
     return KeyKind(named or DEFAULT_KIND.type, bits or DEFAULT_KIND.bits)
 
 
 def _rate(given: Mapping[str, Any]) -> float:
-    value = given.get("CSRMaxPerSecond")
-    if value is None:
-        return DEFAULT_CSR_PER_SECOND
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    value = float(given.get("CSRMaxPerSecond", DEFAULT_CSR_PER_SECOND))
+    if value < 0:
         raise ValueError("CSRMaxPerSecond must be a number, 0 for no limit")
-    return float(value)
+    return value
 
 
 def _duration(given: Mapping[str, Any], key: str, default: timedelta) -> timedelta:
-    value = given.get(key)
-    match value:
-        case None | "":
-            return default
-        case str():
-            seconds = parse_duration(value)
-        case int() if not isinstance(value, bool):
-            seconds = value / 1e9  # nanoseconds, as Go's durations are
-        case _:
-            raise ValueError(f"{key} must be a duration")
-    if seconds <= 0:
-        raise ValueError(f"{key} must be greater than 0")
+    if key not in given:
+        return default
+    seconds = given[key] / 1e9
+    if not 0 < seconds < _LONGEST:
+        raise ValueError(f"{key} must be greater than 0, and less than 292 years")
     return timedelta(seconds=seconds)
 
 
@@ -175,8 +185,7 @@ def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Others unchanged, as Consul keeps them.
     """
-    spelling = {key.lower(): key for key in _KNOWN}
-    return {spelling.get(key.lower(), key): value for key, value in given.items()}
+    return {_SHAPE.canonical(key) or key: value for key, value in given.items()}
 
 
 def _hours(duration: timedelta) -> str:

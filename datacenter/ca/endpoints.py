@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 
 from datacenter.ca.authority import CONFIG, ROOTS, CertificateAuthority
-from datacenter.ca.config import handed_in
+from datacenter.ca.config import ConfigRefused, handed_in
 from datacenter.ca.keys import InvalidKey, KeyKind, generate_key_aside
 from datacenter.ca.leaves import Leaves
 from datacenter.ca.trust import timestamp
@@ -20,6 +20,7 @@ from datacenter.http.context import Datacenter, QueryMeta, Reply, Request, Route
 from datacenter.http.decode import ANYTHING, Fields, Mapped, decode_or_bad_request
 from datacenter.state.acl import require
 from datacenter.state.errors import UNANSWERED, ApiError, bad_request
+from datacenter.state.store import Document
 
 PEM_CHAIN = "application/pem-certificate-chain"
 
@@ -126,11 +127,18 @@ async def _write_configuration(dc: Datacenter, request: Request) -> Reply:
     document = decode_or_bad_request(request.body, _CONFIGURATION)
     elsewhere = request.query.get("dc", "")
     if elsewhere not in {"", dc.settings.name}:
-        if handed_in(document)[0]:
+        if _has_a_private_key(document):
             raise bad_request(f"a private key is not sent to another datacenter; ask {elsewhere} itself")
         return await dc.forwarder.forward(request, elsewhere)
     CertificateAuthority(dc).configure(document)
     return Reply()
+
+
+def _has_a_private_key(document: Document) -> bool:
+    try:
+        return bool(handed_in(document)[0])
+    except ConfigRefused as error:
+        raise ApiError(500, str(error)) from error
 
 
 async def _rotate(dc: Datacenter, request: Request) -> Reply:

@@ -56,23 +56,29 @@ class Mapped:
 class Fields:
     """An object of known keys; `also` adds spellings: other -> canonical.
 
-    `name` is Go's name of the type, empty for what Go decodes into a type without a name.
+    `name` is Go's name of the type, empty for what Go decodes into a type without a name. Unknown keys are
+    refused, or dropped where Consul drops them (`drops_unknown`).
     """
 
-    __slots__ = ("_canonical", "name", "shapes")
+    __slots__ = ("_canonical", "drops_unknown", "name", "shapes")
 
-    def __init__(self, name: str, shapes: Mapping[str, Shape], also: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        shapes: Mapping[str, Shape],
+        also: Mapping[str, str] | None = None,
+        *,
+        drops_unknown: bool = False,
+    ) -> None:
         self.name = name
+        self.drops_unknown = drops_unknown
         self.shapes = dict(shapes)
         self._canonical = {_folded(key): key for key in shapes}
         self._canonical |= {_folded(other): key for other, key in (also or {}).items()}
 
-    def canonical(self, key: str) -> str:
-        """Return the canonical spelling of a key. Raises Malformed for an unknown key."""
-        try:
-            return self._canonical[_folded(key)]
-        except KeyError:
-            raise Malformed(f"json: unknown field {json.dumps(key)}") from None
+    def canonical(self, key: str) -> str | None:
+        """Return the canonical spelling of a key, None for an unknown one."""
+        return self._canonical.get(_folded(key))
 
 
 Shape = type[str] | type[int] | type[float] | type[bool] | list["Shape"] | Mapped | Fields | Special
@@ -88,7 +94,7 @@ def decode(body: bytes, shape: Fields) -> Document:
         value = first_value(body)
         if value is None:
             return {}
-        return _object(_a_dict(value, f"Go value of type {shape.name or 'struct'}"), shape)
+        return _object(_a_dict(value, f"Go value of type {_go_type(shape)}"), shape)
     except ValueError as error:
         raise ApiError(400, f"Request decode failed: {error}") from error
 
@@ -167,6 +173,10 @@ def _object(value: Mapping[str, object], shape: Fields) -> Document:
     result: Document = {}
     for key, item in value.items():
         name = shape.canonical(key)
+        if name is None:
+            if shape.drops_unknown:
+                continue
+            raise Malformed(f"json: unknown field {json.dumps(key)}")
         if item is not None:
             result[name] = _value(item, shape.shapes[name], f"{shape.name}.{name}")
     return result
@@ -180,14 +190,35 @@ def _value(value: object, shape: Shape, where: str) -> object:
         case Special.DURATION:
             return _duration(value, f"{target} time.Duration")
         case Fields():
-            return _object(_a_dict(value, f"{target} {shape.name}"), shape)
+            return _object(_a_dict(value, f"{target} {_go_type(shape)}"), shape)
         case Mapped(of=inner):
-            items = _a_dict(value, f"{target} map[string]string")
-            return {key: _value(item, inner, where) for key, item in items.items() if item is not None}
+            return _mapping(_a_dict(value, f"{target} {_go_type(shape)}"), inner, where)
         case list():
-            return [_value(item, shape[0], where) for item in _a_list(value, f"{target} []string")]
+            items = _a_list(value, f"{target} {_go_type(shape)}")
+            return [_value(item, shape[0], where) for item in items]
         case _:
             return _scalar(value, shape, target)
+
+
+def _mapping(items: Document, inner: Shape, where: str) -> Document:
+    if inner is ANYTHING:
+        return items  # a null of the client's own stays
+    return {key: _value(item, inner, where) for key, item in items.items() if item is not None}
+
+
+def _go_type(shape: Shape) -> str:
+    """Return a shape in Go's words."""
+    match shape:
+        case Special():
+            return shape.value
+        case Fields():
+            return f"structs.{shape.name}" if shape.name else "struct"
+        case Mapped(of=inner):
+            return f"map[string]{_go_type(inner)}"
+        case list():
+            return f"[]{_go_type(shape[0])}"
+        case _:
+            return _GO_NAMES[shape]
 
 
 def _scalar(value: object, shape: type, target: str) -> object:

@@ -2,5 +2,5 @@
 
 Intentions are written in the primary only.
 
-    authorize_endpoint  config_endpoints  config_entries  endpoints  entry  model
+    authorize_endpoint  config_endpoints  config_entries  endpoints  entry  model  upstream_defaults
 """

@@ -12,40 +12,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datacenter.http.decode import ANYTHING, Fields, Malformed, Mapped, decode, first_value
+from datacenter.http.decode import ANYTHING, Fields, Malformed, Mapped, first_value
+from datacenter.http.weak_decode import WeaklyMalformed, decode_weakly, go_kind
 from datacenter.intentions import entry as service_intentions
+from datacenter.intentions import upstream_defaults
 from datacenter.intentions.entry import EntryRefused, without_empty
 from datacenter.services.central_defaults import CONFIG_ENTRIES, entry_key
+from datacenter.services.definitions import EXPOSE, MESH_GATEWAY, TRANSPARENT_PROXY
 from datacenter.state.errors import ApiError, bad_request
 from datacenter.state.store import Document, Store
+from datacenter.state.validation import multierror
 
 SERVICE_DEFAULTS = "service-defaults"
 PROXY_DEFAULTS = "proxy-defaults"
 GLOBAL = "global"  # the only name of proxy-defaults; 1.10 silently renames any other
 
-_GO_KINDS = {list: "slice", str: "string", bool: "bool", int: "float64", float: "float64"}
 _HTTP_LIKE = ("http", "http2", "grpc")
 
 _COMMON: dict[str, Any] = {
     "Kind": str,
     "Name": str,
     "Mode": str,
-    "TransparentProxy": Mapped(ANYTHING),
-    "MeshGateway": Fields("MeshGatewayConfig", {"Mode": str}),
-    "Expose": Fields("ExposeConfig", {"Checks": bool, "Paths": [Mapped(ANYTHING)]}),
+    "TransparentProxy": TRANSPARENT_PROXY,
+    "MeshGateway": MESH_GATEWAY,
+    "Expose": EXPOSE,
     "Meta": Mapped(str),
-    "CreateIndex": int,
-    "ModifyIndex": int,
+    "CreateIndex": ANYTHING,  # a client may send back what it has read
+    "ModifyIndex": ANYTHING,
 }
 _SHAPES = {
     service_intentions.KIND: service_intentions.SHAPE,
     SERVICE_DEFAULTS: Fields(
         "ServiceConfigEntry",
-        {**_COMMON, "Protocol": str, "ExternalSNI": str, "UpstreamConfig": Mapped(ANYTHING)},
+        {**_COMMON, "Protocol": str, "ExternalSNI": str, "UpstreamConfig": upstream_defaults.SHAPE},
     ),
     PROXY_DEFAULTS: Fields("ProxyConfigEntry", {**_COMMON, "Config": Mapped(ANYTHING)}),
 }
-_LAST = ("ExternalSNI", "UpstreamConfig", "Meta")
 
 
 def require_kind(kind: str, status: int = 500) -> None:
@@ -56,10 +58,12 @@ def require_kind(kind: str, status: int = 500) -> None:
 
 def read_entry(body: bytes) -> Document:
     """Return the entry in a request's body, in its normal form. Raises ApiError 400."""
-    kind = _kind(body)
-    if kind not in _SHAPES:
-        raise _undecodable(f"invalid config entry kind: {kind}")
-    entry = _decode(body, _SHAPES[kind])
+    try:
+        value = first_value(body)
+        kind = _kind(value)
+        entry = decode_weakly(value, _SHAPES[kind])
+    except (Malformed, WeaklyMalformed) as error:
+        raise bad_request(f"Request decoding failed: {error}") from error
     if kind == service_intentions.KIND:
         return service_intentions.normalised(entry)
     return _defaults(kind, entry)
@@ -110,36 +114,18 @@ def _together(one: Document, other: Document) -> Document:
     return {**one, "Sources": sorted(by_source, key=lambda each: -each["Precedence"])}
 
 
-def _kind(body: bytes) -> str:
-    """Return the kind, in any spelling of its key, since it decides the shape."""
-    try:
-        value = first_value(body)
-    except Malformed as error:
-        raise _undecodable(str(error)) from error
+def _kind(value: object) -> str:
+    """Return the kind, in any spelling of its key, since it decides the shape. Raises WeaklyMalformed."""
     if value is not None and not isinstance(value, Mapping):
-        raise _undecodable(f"'' expected a map, got '{_GO_KINDS[type(value)]}'")
+        raise WeaklyMalformed(f"'' expected a map, got '{go_kind(value)}'")
     kinds = [item for key, item in (value or {}).items() if key.lower() == "kind"]
     if not kinds:
-        raise _undecodable("Payload does not contain a kind/Kind key at the top level")
+        raise WeaklyMalformed("Payload does not contain a kind/Kind key at the top level")
     if not isinstance(kinds[0], str):
-        raise _undecodable("Kind value in payload is not a string")
+        raise WeaklyMalformed("Kind value in payload is not a string")
+    if kinds[0] not in _SHAPES:
+        raise WeaklyMalformed(f"invalid config entry kind: {kinds[0]}")
     return kinds[0]
-
-
-def _decode(body: bytes, shape: Fields) -> Document:
-    """Decode as `decode` does, in the words of this endpoint, whose decoder differs."""
-    try:
-        return decode(body, shape)
-    except ApiError as error:
-        text = error.text.removeprefix("Request decode failed: ")
-        unknown = text.removeprefix("json: unknown field ")
-        if unknown != text:
-            text = f"1 error occurred:\n\t* invalid config key {unknown}\n\n"
-        raise _undecodable(text) from error
-
-
-def _undecodable(text: str) -> ApiError:
-    return bad_request(f"Request decoding failed: {text}")
 
 
 def _defaults(kind: str, entry: Document) -> Document:
@@ -152,11 +138,17 @@ def _defaults(kind: str, entry: Document) -> Document:
         "Name": name,
         **first,
         **without_empty({key: entry.get(key) for key in ("Config", "Mode")}),
-        "TransparentProxy": entry.get("TransparentProxy", {}),
+        "TransparentProxy": without_empty(entry.get("TransparentProxy", {})),
         "MeshGateway": without_empty(entry.get("MeshGateway", {})),
-        "Expose": without_empty(entry.get("Expose", {})),
-        **without_empty({key: entry.get(key) for key in _LAST}),
+        "Expose": _expose(entry.get("Expose", {})),
+        **without_empty({"ExternalSNI": entry.get("ExternalSNI")}),
+        **upstream_defaults.normalised(entry),
+        **without_empty({"Meta": entry.get("Meta")}),
     }
+
+
+def _expose(given: Document) -> Document:
+    return without_empty({**given, "Paths": [without_empty(path) for path in given.get("Paths", [])]})
 
 
 def _validate_defaults(entry: Document) -> None:
@@ -164,6 +156,8 @@ def _validate_defaults(entry: Document) -> None:
         raise EntryRefused("Name is required")
     if entry["Kind"] == SERVICE_DEFAULTS and entry["Name"] == service_intentions.WILDCARD:
         raise EntryRefused("service-defaults name must be the name of a service, and not a wildcard")
+    if mistakes := upstream_defaults.mistakes(entry):
+        raise EntryRefused(multierror(mistakes))
 
 
 def _check_protocols(store: Store) -> None:

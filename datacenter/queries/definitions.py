@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from datacenter.http.decode import ANYTHING, Fields, Mapped
+from datacenter.http.decode import Fields, Mapped
 from datacenter.state.durations import parse_duration
 from datacenter.state.store import Document
 
@@ -38,8 +38,8 @@ QUERY = Fields(
         ),
         "DNS": Fields("QueryDNSOptions", {"TTL": str}),
         "Datacenter": str,
-        "CreateIndex": ANYTHING,  # a client may send back what it has read
-        "ModifyIndex": ANYTHING,
+        "CreateIndex": int,  # a client may send back what it has read
+        "ModifyIndex": int,
     },
 )
 

@@ -12,7 +12,8 @@ import logging
 from functools import partial
 
 from datacenter.http.context import Datacenter, QueryMeta, Reply, Request, Route
-from datacenter.http.decode import ANYTHING, Fields, decode
+from datacenter.http.decode import Fields, decode
+from datacenter.queries.definitions import QUERY, InvalidQuery, normal_query
 from datacenter.queries.endpoints import find_query, query_meta
 from datacenter.services import translate
 from datacenter.services.coordinates import sort_by_distance
@@ -24,7 +25,7 @@ from datacenter.state.inventory import Instance
 from datacenter.state.store import Document
 
 _REMOTE_PATH = "/v1/internal/query/execute-remote"
-_REMOTE = Fields("PreparedQueryExecuteRemoteRequest", {"Query": ANYTHING, "Limit": int, "Connect": bool})
+_REMOTE = Fields("PreparedQueryExecuteRemoteRequest", {"Query": QUERY, "Limit": int, "Connect": bool})
 
 _logger = logging.getLogger("datacenter.queries.endpoints")
 
@@ -63,9 +64,11 @@ async def _execute(dc: Datacenter, request: Request) -> Reply:
 async def _execute_remote(dc: Datacenter, request: Request) -> Reply:
     given = decode(request.body, _REMOTE)
     connect, limit = given.get("Connect", False), given.get("Limit", 0)
-    return Reply(
-        value=_execute_here(dc, given["Query"], request.authorizer, connect=connect, limit=limit, near="")
-    )
+    try:
+        query = normal_query(given.get("Query", {}), given.get("Query", {}).get("ID", ""))
+    except InvalidQuery as error:
+        raise ApiError(500, str(error)) from error
+    return Reply(value=_execute_here(dc, query, request.authorizer, connect=connect, limit=limit, near=""))
 
 
 def _execute_here(

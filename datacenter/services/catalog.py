@@ -21,7 +21,13 @@ from datacenter.services.coordinates import sort_by_distance
 from datacenter.services.definitions import CATALOG_DEREGISTER, CATALOG_REGISTER
 from datacenter.services.health import visible
 from datacenter.services.registration import normal_service
-from datacenter.services.views import catalog_service, flat_service, health_check, health_node
+from datacenter.services.views import (
+    catalog_service,
+    check_definition,
+    flat_service,
+    health_check,
+    health_node,
+)
 from datacenter.state.acl import require
 from datacenter.state.errors import ApiError
 from datacenter.state.inventory import NODES, SERVICES
@@ -195,5 +201,5 @@ def _catalog_check(dc: Datacenter, node: str, given: Document) -> Document:
         "Interval": given.get("Interval", ""),
         "Timeout": given.get("Timeout", ""),
         "ExposedPort": 0,
-        "Definition": given.get("Definition", {}),
+        "Definition": check_definition(given.get("Definition", {})),
     }

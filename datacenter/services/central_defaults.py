@@ -67,6 +67,8 @@ def _merged_upstream(
 def _upstream_settings(layer: Document) -> Document:
     """Return the opaque keys that an upstream's central settings become."""
     names = {
+        "EnvoyListenerJSON": "envoy_listener_json",
+        "EnvoyClusterJSON": "envoy_cluster_json",
         "ConnectTimeoutMs": "connect_timeout_ms",
         "Limits": "limits",
         "PassiveHealthCheck": "passive_health_check",
@@ -85,7 +87,8 @@ def _mode(*holders: Document) -> str:
 
 
 def _part(holder: Document, key: str) -> Document:
-    return holder.get(key) or {}
+    part = holder.get(key)
+    return part if isinstance(part, dict) else {}  # a data directory may have what is refused today
 
 
 def _entry(store: Store, kind: str, name: str) -> Document:

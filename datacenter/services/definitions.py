@@ -83,7 +83,7 @@ UPSTREAM = Fields(
         "LocalBindPort": int,
         "LocalBindSocketPath": str,
         "LocalBindSocketMode": str,
-        "Config": ANYTHING,
+        "Config": Mapped(ANYTHING),
         "MeshGateway": MESH_GATEWAY,
         "CentrallyConfigured": bool,
     },
@@ -97,7 +97,7 @@ PROXY = Fields(
         "LocalServicePort": int,
         "LocalServiceSocketPath": str,
         "Mode": str,
-        "Config": ANYTHING,
+        "Config": Mapped(ANYTHING),
         "Upstreams": [UPSTREAM],
         "MeshGateway": MESH_GATEWAY,
         "Expose": EXPOSE,
@@ -125,14 +125,23 @@ _SERVICE: dict[str, Shape] = {
     "EnableTagOverride": bool,
     "Proxy": PROXY,
 }
-_INNER_CONNECT = Fields("ServiceConnect", {"Native": bool, "SidecarService": ANYTHING})
-_SIDECAR = Fields("ServiceDefinition", {**_SERVICE, "Connect": _INNER_CONNECT})
+# A sidecar of a sidecar is refused, but first it is decoded as one.
+_INNERMOST = Fields("ServiceConnect", {"Native": bool, "SidecarService": Mapped(ANYTHING)})
+_NESTED = Fields("", {**_SERVICE, "Connect": _INNERMOST})
+_SIDECAR = Fields(
+    "", {**_SERVICE, "Connect": Fields("ServiceConnect", {"Native": bool, "SidecarService": _NESTED})}
+)
 SERVICE = Fields(
-    "",
-    {**_SERVICE, "Connect": Fields("ServiceConnect", {"Native": bool, "SidecarService": _SIDECAR})},
+    "", {**_SERVICE, "Connect": Fields("ServiceConnect", {"Native": bool, "SidecarService": _SIDECAR})}
 )
 
-# What /v1/catalog/register takes: a node, a service of it, checks.
+# What /v1/catalog/register takes: a node, a service of it, checks. A check's definition is shown as it was
+# given, except for keys that Consul does not know.
+_CHECK_DEFINITION = Fields(
+    "HealthCheckDefinition",
+    {key: shape for key, shape in _CHECK_KINDS.items() if not key.startswith(("Success", "Failures"))},
+    drops_unknown=True,
+)
 _CATALOG_CHECK = Fields(
     "HealthCheck",
     {
@@ -148,7 +157,7 @@ _CATALOG_CHECK = Fields(
         "Type": str,
         "Interval": str,
         "Timeout": str,
-        "Definition": ANYTHING,
+        "Definition": _CHECK_DEFINITION,
     },
 )
 _CATALOG_SERVICE = Fields(

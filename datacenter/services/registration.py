@@ -127,7 +127,7 @@ def _sidecar(inner: Document, parent: Document, used_ports: Mapping[str, int]) -
         "ID": identifier,
         "Name": inner.get("Name") or f"{parent['Service']}-sidecar-proxy",
         "Address": inner.get("Address") or parent["Address"],
-        "Port": inner.get("Port") or _free_port(identifier, used_ports),
+        "Port": inner["Port"] if inner.get("Port", 0) > 0 else _free_port(identifier, used_ports),
         "Tags": inner.get("Tags") or parent["Tags"],
         "Meta": inner.get("Meta") or parent["Meta"],
         "EnableTagOverride": inner.get("EnableTagOverride", parent["EnableTagOverride"]),

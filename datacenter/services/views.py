@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from datacenter.state.durations import format_duration
 from datacenter.state.inventory import Instance
 from datacenter.state.store import Document, Row
 from datacenter.state.validation import PROXY_KIND
@@ -26,6 +27,7 @@ _DEFINITION_ZERO = {
     "GRPC": "",
     "GRPCUseTLS": False,
 }
+_DEFINITION_TIMES = ("Interval", "Timeout", "DeregisterCriticalServiceAfter")
 
 
 def agent_service(service: Document, datacenter: str) -> Document:
@@ -83,6 +85,13 @@ def agent_health_check(check: Document) -> Document:
     view: Document = {key: check[key] for key in keys}
     fixed = {"Definition": _DEFINITION_ZERO, "CreateIndex": 0, "ModifyIndex": 0}
     return {**view, "ServiceTags": None, "Type": "", **fixed}
+
+
+def check_definition(given: Document) -> Document:
+    """Return a decoded definition as the catalog shows it: what is empty left out, times as texts."""
+    texts = {key: format_duration(given[key]) for key in _DEFINITION_TIMES if given.get(key)}
+    ttl = {"TTL": round(given["TTL"] * 1e9)} if given.get("TTL") else {}  # in nanoseconds, unlike the others
+    return {**_present(given), **texts, **ttl}
 
 
 def health_check(row: Row, *, tags: bool = True) -> Document:

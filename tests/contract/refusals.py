@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.contract.client import Api
 
 REGISTER = "/v1/agent/service/register"
@@ -17,6 +19,11 @@ def told(case: Case) -> str:
     return f"{case[0]}-{case[1]}-{case[4].split(' ', maxsplit=1)[0]}"
 
 
+def told_once(text: str) -> str:
+    """One mistake, as Consul lists them."""
+    return f"1 error occurred:\n\t* {text}\n\n"
+
+
 def expect(api: Api, case: Case) -> None:
     """Ask, and hold the answer to the case: status, bare text, and the headers even an error has."""
     method, path, body, status, text = case
@@ -28,9 +35,9 @@ def expect(api: Api, case: Case) -> None:
 
 
 def _as_recorded(text: str) -> str:
-    """The same mistake in the words of the Go that Consul 1.10.12 was released with.
+    """The same mistake, whatever Go a Consul was built with: each names the way to a field differently.
 
-    Consul decodes a registration into a nameless struct around the embedded type `Alias`. Newer Go's
-    encoding/json names the embedded type too when it tells of a field in it. No other word may differ.
+    `.Port` of 1.10.12's is `.Alias.Port` of a newer Go, and `.Alias.Proxy.Alias.Config` a deeper one. The
+    field itself, its type and every other word must be the same.
     """
-    return text.replace("Go struct field .Alias.Port of", "Go struct field .Port of")
+    return re.sub(r"Go struct field [\w.]*\.(\w+) of", r"Go struct field .\1 of", text)

@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.client import Api
-from tests.contract.refusals import AUTHORIZE, EXACT, NO_QUERY, REGISTER, Case, expect, told
+from tests.contract.refusals import AUTHORIZE, EXACT, NO_QUERY, REGISTER, Case, expect, told, told_once
 
 URI = "spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/web"
-
-
-def told_once(text: str) -> str:
-    """One mistake, as Consul lists them."""
-    return f"1 error occurred:\n\t* {text}\n\n"
 
 
 REGISTRATIONS: list[Case] = [
@@ -339,6 +334,10 @@ DOCUMENTS: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize("case", [*REGISTRATIONS, *VALUES, *CHECKS, *INTENTIONS, *DOCUMENTS], ids=told)
+@pytest.mark.parametrize(
+    "case",
+    [*REGISTRATIONS, *VALUES, *CHECKS, *INTENTIONS, *DOCUMENTS],
+    ids=told,
+)
 def test_wrong_input_is_refused_with_this_text(dc1: Api, case: Case) -> None:
     expect(dc1, case)

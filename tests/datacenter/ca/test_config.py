@@ -77,6 +77,7 @@ def a_key_and_anothers_root() -> dict[str, object]:
 
 
 REFUSED = "error configuring provider: "
+UNDECODABLE = f"{REFUSED}error decoding config: 1 error(s) decoding:\n\n* "
 
 
 @pytest.mark.parametrize(
@@ -90,11 +91,49 @@ REFUSED = "error configuring provider: "
             configuration(LeafCertTTL="72h", IntermediateCertTTL="100h"),
             f"{REFUSED}Intermediate Cert TTL must be greater or equal than 3 * LeafCertTTL (>=216h0m0s).",
         ),
-        (configuration(LeafCertTTL="soon"), f'{REFUSED}time: invalid duration "soon"'),
-        (configuration(LeafCertTTL=True), f"{REFUSED}LeafCertTTL must be a duration"),
+        (
+            configuration(LeafCertTTL="soon"),
+            f"{UNDECODABLE}error decoding 'LeafCertTTL': time: invalid duration \"soon\"",
+        ),
+        (configuration(LeafCertTTL=True), f"{REFUSED}leaf cert TTL must be greater or equal than 1h0m0s"),
+        (
+            configuration(LeafCertTTL={}),
+            (
+                f"{UNDECODABLE}'LeafCertTTL' expected type 'time.Duration', "
+                "got unconvertible type 'map[string]interface {}', value: 'map[]'"
+            ),
+        ),
+        (
+            configuration(RootCert=["x", "y"]),
+            (
+                f"{UNDECODABLE}'RootCert' expected type 'string', "
+                "got unconvertible type '[]interface {}', value: '[x y]'"
+            ),
+        ),
+        (
+            configuration(CSRMaxPerSecond="x"),
+            (
+                f"{UNDECODABLE}cannot parse 'CSRMaxPerSecond' as float: "
+                'strconv.ParseFloat: parsing "x": invalid syntax'
+            ),
+        ),
+        (
+            configuration(SkipValidate="x"),
+            (
+                f"{UNDECODABLE}cannot parse 'SkipValidate' as bool: "
+                'strconv.ParseBool: parsing "x": invalid syntax'
+            ),
+        ),
+        (configuration(PrivateKey=["x"]), f"{REFUSED}the private key is not an unencrypted PEM key"),
         (configuration(LeafCertTTL="0s", SkipValidate=True), f"{REFUSED}LeafCertTTL must be greater than 0"),
         (configuration(PrivateKeyType="dsa"), f"{REFUSED}private key type must be either 'ec' or 'rsa'"),
-        (configuration(PrivateKeyBits="x"), f"{REFUSED}PrivateKeyType must be a string"),
+        (
+            configuration(PrivateKeyBits="x"),
+            (
+                f"{UNDECODABLE}cannot parse 'PrivateKeyBits' as int: "
+                'strconv.ParseInt: parsing "x": invalid syntax'
+            ),
+        ),
         (configuration(PrivateKey="x"), f"{REFUSED}the private key is not an unencrypted PEM key"),
         (configuration(RootCert="x"), f"{REFUSED}RootCert is not a PEM certificate"),
         (

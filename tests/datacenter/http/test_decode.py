@@ -19,6 +19,9 @@ THING = Fields(
         "Tags": [str],
         "Meta": Mapped(str),
         "Config": ANYTHING,
+        "Opaque": Mapped(ANYTHING),
+        "Header": Mapped([str]),
+        "Loose": Fields("Loose", {"TTL": DURATION}, drops_unknown=True),
         "Interval": DURATION,
         "InnerThing": Fields("Inner", {"LocalPort": int}),
     },
@@ -41,8 +44,12 @@ def test_null_is_as_good_as_absent() -> None:
 
 
 def test_keys_of_the_client_are_left_alone() -> None:
-    given = {"Meta": {"my_key": "v"}, "Config": {"a_b": {"c_d": [1, None]}}}
+    given = {"Meta": {"my_key": "v"}, "Config": {"a_b": {"c_d": [1, None]}}, "Opaque": {"a_b": None}}
     assert _decoded(given) == given
+
+
+def test_keys_that_are_not_known_are_dropped_where_consul_drops_them() -> None:
+    assert _decoded({"Loose": {"ttl": "1s", "Bogus": 1}}) == {"Loose": {"TTL": 1.0}}
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("10s", 10.0), (2_500_000_000, 2.5), (0, 0.0)])
@@ -66,7 +73,7 @@ REFUSED = {
     '{"Tags":["x", ]}': "invalid character ']' looking for beginning of value",
     "{'Name':1}": "invalid character '\\'' looking for beginning of object key string",
     '{"Name":x}': "invalid character 'x' looking for beginning of value",
-    "[]": "json: cannot unmarshal array into Go value of type Thing",
+    "[]": "json: cannot unmarshal array into Go value of type structs.Thing",
     '{"Bogus":1}': 'json: unknown field "Bogus"',
     '{"InnerThing":{"x":1}}': 'json: unknown field "x"',
     '{"Port":"1"}': FIELD.format("string", "Port", "int"),
@@ -76,7 +83,10 @@ REFUSED = {
     '{"Tags":"a"}': FIELD.format("string", "Tags", "[]string"),
     '{"Tags":[1]}': FIELD.format("number", "Tags", "string"),
     '{"Meta":[]}': FIELD.format("array", "Meta", "map[string]string"),
-    '{"InnerThing":1}': FIELD.format("number", "InnerThing", "Inner"),
+    '{"Opaque":"x"}': FIELD.format("string", "Opaque", "map[string]interface {}"),
+    '{"Header":{"a":"x"}}': FIELD.format("string", "Header", "[]string"),
+    '{"Header":1}': FIELD.format("number", "Header", "map[string][]string"),
+    '{"InnerThing":1}': FIELD.format("number", "InnerThing", "structs.Inner"),
     '{"Interval":true}': FIELD.format("bool", "Interval", "time.Duration"),
     '{"Interval":"soon"}': 'time: invalid duration "soon"',
     '{"Name":NaN}': "invalid character 'N' looking for beginning of value",

@@ -37,6 +37,31 @@ async def test_a_sidecar_keeps_its_port() -> None:
     assert (services["b-sidecar-proxy"]["Port"], services["b-sidecar-proxy"]["Tags"]) == (21001, ["x"])
 
 
+@pytest.mark.parametrize("config", ["x", [1], 7, True])
+@pytest.mark.parametrize("place", ["proxy", "upstream", "sidecar of a sidecar"])
+async def test_a_config_that_is_no_object_is_refused_and_the_lists_are_answered(
+    config: object, place: str
+) -> None:
+    dc1 = site()
+    upstream = {"DestinationName": "db", "LocalBindPort": 1, "Config": config}
+    sidecar = {
+        "proxy": {"Proxy": {"Config": config}},
+        "upstream": {"Proxy": {"Upstreams": [upstream]}},
+        "sidecar of a sidecar": {"Connect": {"SidecarService": config}},
+    }[place]
+    refused = await dc1.call("PUT", REGISTER, {"Name": "web", "Connect": {"SidecarService": sidecar}})
+    assert refused.status == 400
+    assert b"cannot unmarshal" in refused.body
+    assert await dc1.ok("GET", "/v1/agent/services") == {}
+
+
+@pytest.mark.parametrize("port", [0, -1])
+async def test_a_sidecar_s_port_below_1_is_assigned(port: int) -> None:
+    dc1 = site()
+    await dc1.ok("PUT", REGISTER, {"Name": "web", "Connect": {"SidecarService": {"Port": port}}})
+    assert (await dc1.ok("GET", f"{SERVICE}/web-sidecar-proxy"))["Port"] == 21000
+
+
 async def test_a_sidecar_goes_with_its_parent() -> None:
     dc1 = site()
     await dc1.ok("PUT", REGISTER, {"Name": "web", "Connect": {"SidecarService": {}}})

@@ -46,6 +46,28 @@ async def test_a_check_without_a_status_is_critical() -> None:
     assert [(each["CheckID"], each["Status"]) for each in found] == [("m", "warning"), ("n", "critical")]
 
 
+async def test_a_definition_is_shown_without_what_is_empty_or_unknown() -> None:
+    dc1 = site()
+    definition = {
+        "Interval": 1_500_000_000,
+        "Timeout": "70s",
+        "TTL": "10s",
+        "HTTP": "",
+        "Header": {"a": ["b"]},
+        "TLSSkipVerify": True,
+        "Bogus": 1,
+    }
+    await register(dc1, Check={"Name": "n", "Definition": definition})
+    (found,) = await dc1.ok("GET", "/v1/health/node/ext")
+    assert found["Definition"] == {
+        "Interval": "1.5s",
+        "Timeout": "1m10s",
+        "TTL": 10 * 10**9,
+        "Header": {"a": ["b"]},
+        "TLSSkipVerify": True,
+    }
+
+
 REFUSED: dict[str, dict[str, Any]] = {
     "Must provide node and address": {"Node": ""},
     "Must provide service name with ID": {"Service": {"ID": "x"}},

@@ -32,6 +32,12 @@ def test_nothing_central_changes_nothing_that_is_seen() -> None:
     assert (plain["Proxy"]["Config"], plain["Proxy"]["MeshGateway"]) == ({"a": 1}, {"Mode": ""})
 
 
+def test_a_stored_config_that_is_no_object_counts_for_nothing() -> None:
+    odd = {**service(Upstreams=[upstream()])}
+    odd["Proxy"] = {**odd["Proxy"], "Config": "x"}
+    assert merged(store(proxy_defaults={"Config": {"a": 1}}), odd)["Proxy"]["Config"] == {"a": 1}
+
+
 def test_only_proxies_are_merged() -> None:
     web = expand({"Name": "web"}, {})[0].service
     assert merged(store(proxy_defaults={"Config": {"a": 1}}), web) == web

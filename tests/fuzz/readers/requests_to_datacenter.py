@@ -22,7 +22,9 @@ MOST = 4  # requests
 _LISTS = (
     *("/v1/agent/services", "/v1/agent/checks", "/v1/catalog/services", "/v1/health/connect/web"),
     *("/v1/connect/intentions", "/v1/connect/intentions/match?by=destination&name=db", "/v1/query"),
-    *("/v1/config/service-intentions", "/v1/internal/ui/nodes"),
+    *("/v1/config/service-intentions", "/v1/config/service-defaults", "/v1/config/proxy-defaults"),
+    *("/v1/internal/ui/nodes", "/v1/health/state/any", "/v1/connect/ca/configuration"),
+    *("/v1/agent/service/web", "/v1/agent/service/web-sidecar-proxy"),
 )
 
 
@@ -74,8 +76,29 @@ _NODE = (
     b'PUT /v1/catalog/register\n{"Node": "n", "Address": "10.0.0.1", "Service": {"Service": "s", "Port": 1}}'
 )
 _DEFAULTS = b'PUT /v1/config\n{"Kind": "service-defaults", "Name": "web", "Protocol": "http"}'
+_UPSTREAMS = (
+    b'PUT /v1/config\n{"Kind": "service-defaults", "Name": "web", "UpstreamConfig": {"Defaults": '
+    b'{"Limits": {"MaxConnections": 1}, "PassiveHealthCheck": {"Interval": "1s", "MaxFailures": 2}}, '
+    b'"Overrides": [{"Name": "db", "ConnectTimeoutMs": 5, "MeshGateway": {"Mode": "local"}}]}}'
+)
+_SHARED = (
+    b'PUT /v1/config\n{"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}, '
+    b'"Expose": {"Paths": [{"Path": "/a", "ListenerPort": 1}]}, "TransparentProxy": {"DialedDirectly": true}}'
+)
+_CATALOG_CHECK = (
+    b'PUT /v1/catalog/register\n{"Node": "n", "Address": "10.0.0.1", "Check": {"Name": "c", '
+    b'"Definition": {"Interval": "1s", "HTTP": "http://a", "Header": {"a": ["b"]}}}}'
+)
+_AUTHORITY = (
+    b'PUT /v1/connect/ca/configuration\n{"Provider": "consul", "Config": {"LeafCertTTL": "1h", '
+    b'"IntermediateCertTTL": "3h", "PrivateKeyBits": 256, "CSRMaxPerSecond": 5, "SkipValidate": true}}'
+)
 _BODIES = [
-    one.partition(b"\n")[2] for one in (_PUT_SERVICE, _QUERY, _INTENTION, _ENTRY, _AUTHORIZE, _CHECK, _NODE)
+    one.partition(b"\n")[2]
+    for one in (
+        *(_PUT_SERVICE, _QUERY, _INTENTION, _ENTRY, _AUTHORIZE, _CHECK, _NODE),
+        *(_UPSTREAMS, _SHARED, _CATALOG_CHECK, _AUTHORITY),
+    )
 ]
 _CHANGE = json_with(words_of(*_BODIES))
 
@@ -103,7 +126,9 @@ TARGET = Target(
         _PUT_SERVICE.replace(b'"v"', b'"\\ud800"') + b"\0GET /v1/agent/service/web",
         b"GET /v1/catalog/services?index=7&wait=1s",
         b"GET /v1/agent/service/web?hash=x&pretty",
-        b"PUT /v1/connect/ca/configuration\n" + b'{"Provider": "consul", "Config": {"LeafCertTTL": "1h"}}',
+        _UPSTREAMS + b"\0" + _PUT_SERVICE + b"\0" + _SHARED + b"\0GET /v1/agent/service/web-sidecar-proxy",
+        _CATALOG_CHECK + b"\0GET /v1/health/node/n",
+        _AUTHORITY,
         b"GET /v1/agent/connect/ca/leaf/web",
         b"GET /v1/catalog/services?index=" + b"9" * 4301,
     ),
