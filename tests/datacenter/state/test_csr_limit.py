@@ -129,4 +129,4 @@ async def test_a_limit_that_is_none(autojump_clock: MockClock, value: object) ->
     site.ca.start()
     body = {"Provider": "consul", "Config": {"CSRMaxPerSecond": value}}
     refused = await site.call("PUT", CONFIGURATION, body)
-    assert (refused.status, "CSRMaxPerSecond must be a number" in refused.body) == (500, True)
+    assert (refused.status, "CSRMaxPerSecond" in refused.body) == (500, True)
