@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from datacenter.http.decode import ANYTHING, DURATION, Fields, Mapped, Shape
+from datacenter.http.decode import ANYTHING, DURATION, Fields, Mapped, Shape, Special
 from datacenter.state.durations import parse_duration
 from datacenter.state.store import Document
 
@@ -88,6 +88,8 @@ class _Reader:
             value = value[0]
         if shape is ANYTHING:
             return value
+        if value is None:
+            return _zero(shape)
         if isinstance(shape, Fields):
             return self.fields(value, shape, path)
         if isinstance(shape, Mapped):
@@ -119,6 +121,13 @@ def _listed(value: object) -> list[object]:
     if isinstance(value, list):
         return value
     return [] if value == {} else [value]
+
+
+def _zero(shape: Shape) -> object:
+    """Return what Go has where nothing was given: a null inside a list."""
+    if isinstance(shape, Fields | Mapped):
+        return {}
+    return 0 if isinstance(shape, Special | list) else shape()
 
 
 def _below(path: str, key: str) -> str:
