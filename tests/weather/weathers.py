@@ -10,7 +10,7 @@ from tests.weather.front import Exchange, Weather, Whole
 
 GIGANTIC = 64 << 20  # bytes; a sidecar takes 32 MiB
 MEGABYTE = b" " * (1 << 20)
-BYTE_SECONDS = 0.002  # between two bytes of a slow body
+BYTE_SECONDS = 0.0005  # between two bytes of a slow body
 # What an agent of 1.10 to 1.18 says that knows no leader, or no server (docs/consul-api.md#errors).
 NO_LEADER = "No cluster leader"
 NO_SERVER = "No known Consul servers"
