@@ -1,6 +1,6 @@
 """`docs/Containerfile`, built on a bare Debian that is made here, and run: a sidecar and a datacenter in it.
 
-It is not in CI, which has no builder of images: it takes some four minutes and fetches packages.
+It takes some four minutes, and fetches packages. `make test` does not install the builder; CI does.
 """
 
 from __future__ import annotations
