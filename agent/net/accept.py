@@ -216,10 +216,11 @@ class _Gate:
             if obstacle is None:
                 self._start(source, self._line.call(source))
                 return True
-            if obstacle is Overflow.CONNECTIONS or not admission.fair:
+            if obstacle is Overflow.CONNECTIONS:
                 self._turn_all_away(obstacle)
                 return False
             if not admission.crowded(source):  # the listener has no slot for any source
+                self._turn_late_away(obstacle)
                 return False
         return False
 
@@ -240,6 +241,13 @@ class _Gate:
     def _turn_all_away(self, reason: Overflow) -> None:
         for _, caller in self._line.rest():
             self._turn_away(caller.sock, reason)
+
+    def _turn_late_away(self, reason: Overflow) -> None:
+        """Turn those away who have waited for a slot as long as they may."""
+        late = trio.current_time() - self._admission.patience
+        for source in list(self._line.sources()):
+            while (caller := self._line.first(source)) is not None and caller.since <= late:
+                self._turn_away(self._line.call(source).sock, reason)
 
     def _turn_away(self, sock: socket.socket, reason: Overflow) -> None:
         sock.close()

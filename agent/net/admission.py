@@ -15,11 +15,12 @@ count against `limit` only, the others against `unsettled_limit`. For callers fr
   waits for us keeps its slot.
 * Silent callers have no grace while the line or `limit` is full.
 * If no caller gives way, the line waits. If the line is full no caller is accepted, and the backlog holds
-  them: to accept and close would cut off callers that came during a restart, although all of them can be
-  served soon.
+  them: to accept and close would cut off callers that came during a restart, and can be served soon.
 * If `limit` is reached a caller is turned away at once, since a slot may not be free for an hour; it can try
-  another instance. The same applies to our own app at an upstream's listener (not `fair`), where no flood is
-  expected.
+  another instance.
+
+Connections of our own app to an upstream (not `fair`) have a line too, where no caller gives way to another.
+Each waits at most `patience` seconds and is then turned away, since its handshake may never come.
 """
 
 from __future__ import annotations
@@ -71,10 +72,7 @@ def source_of(address: object) -> Source:
 
 
 class Admission:
-    """The slots of one listener, and its counters.
-
-    `limit` None: only the limit of open files applies; `unsettled_limit` None: no limit.
-    """
+    """The slots of one listener, and its counters. A limit of None: that of open files alone applies."""
 
     __slots__ = (
         "_begun",
@@ -92,6 +90,7 @@ class Admission:
         "most",
         "most_unsettled",
         "on_room",
+        "patience",
         "refused",
         "unsettled_limit",
         "waiting",
@@ -105,6 +104,7 @@ class Admission:
         fair: bool = False,
         grace: float = GRACE,
         own_grace: float = OWN_GRACE,
+        patience: float = math.inf,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.limit = limit
@@ -112,6 +112,7 @@ class Admission:
         self.fair = fair
         self._grace = grace
         self._own_grace = own_grace
+        self.patience = patience
         self.live = 0
         self.most = 0
         self.most_unsettled = 0
@@ -196,6 +197,8 @@ class Admission:
 
     def next_to_yield(self) -> float:
         """Return when the next grace ends, or has ended, by the clock; infinite if no caller has one."""
+        if not self.fair:
+            return math.inf
         first = [next(iter(slots.values()), math.inf) for slots in (self._silent, self._begun)]
         return min(first) + self._grace
 
@@ -335,6 +338,10 @@ class Line(Generic[Caller]):
         if callers:
             self._of[source] = callers
         return caller
+
+    def first(self, source: Source) -> Caller | None:
+        """Return the first caller of a source, who stays in line; None without one."""
+        return next(iter(self._of.get(source, ())), None)
 
     def rest(self) -> Iterator[tuple[Source, Caller]]:
         """Yield all callers, in the order of their turns."""

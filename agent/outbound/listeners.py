@@ -74,6 +74,7 @@ class UpstreamListeners:
             opening = self.listeners.get(upstream.bind)
             if opening is not None:
                 opening.purpose = _purpose(upstream)
+                opening.admission.patience = upstream.deadline
         for upstream in steps.open:
             self.current[upstream.bind] = UpstreamState(upstream, self.context)
             await self.listeners.add(upstream.bind, self._opening(upstream, held))
@@ -110,7 +111,7 @@ class UpstreamListeners:
             mode=None if isinstance(upstream.bind, LocalBind) else upstream.bind.mode,
             handler=partial(self._serve, upstream.bind),
             at_once=partial(self._serve_at_once, upstream.bind),
-            admission=Admission(self.limit, self.unsettled_limit),
+            admission=Admission(self.limit, self.unsettled_limit, patience=upstream.deadline),
         )
 
     async def _serve(self, bind: Bind, sock: socket.socket, place: Slot) -> None:

@@ -42,7 +42,7 @@ def mesh(machine: Machine) -> Mesh:
         machine.start(f"sidecar@{name}")
     install(machine, "load-public", f"tcp://{WAN_HOST}:{PUBLIC_PORT}", str(RATE))
     install(machine, "load-upstream", f"tcp{ACROSS}", str(RATE))
-    install(machine, "load-across", UPSTREAM, str(RATE // 4))
+    install(machine, "load-across", UPSTREAM, str(RATE))
     install(machine, "load-streams", f"stream{ACROSS}", str(STREAMS))
     return made
 

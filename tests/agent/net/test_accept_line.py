@@ -92,32 +92,63 @@ class Rush:
         return [caller.getsockname() for caller in new]
 
 
-async def test_unsettled_callers_are_bounded_and_the_newest_is_turned_away() -> None:
+async def test_callers_of_our_app_beyond_the_places_wait_in_line_and_are_served_in_order() -> None:
     with listener() as sock:
         async with trio.open_nursery() as nursery:
             rush = Rush(nursery, sock, Admission(None, 4))
-            names = await rush.come(10)
-            await trio.testing.wait_all_tasks_blocked()
-            assert set(rush.handler.begun) == set(names[:4])
-            assert rush.admission.refused == {Overflow.HANDSHAKES: 6}
-            assert rush.told.overflows == [Overflow.HANDSHAKES]  # told once
-            assert [caller.recv(1) for caller in rush.callers[4:]] == [b""] * 6  # at once, and no reset
+            await rush.stand(10)
+            names = [caller.getsockname() for caller in rush.callers]
+            await rush.until(lambda: rush.admission.waiting == 6)
+            assert (rush.admission.admitted, rush.admission.overflow, rush.told.overflows) == (4, 0, [])
+            for begun in range(4, 11):
+                await rush.until(lambda: len(rush.handler.places) == begun)  # noqa: B023 - at once
+                for _ in range(2):  # said twice, counted once
+                    rush.handler.places[begun - 4].settle()
+            for place in rush.handler.places[7:]:
+                place.settle()
+            assert (set(rush.handler.begun[:4]), rush.handler.begun[4:]) == (set(names[:4]), names[4:])
+            assert (rush.admission.waiting, rush.admission.overflow) == (0, 0)
+            assert (rush.admission.live, rush.admission.unsettled) == (10, 0)
             rush.end(nursery)
     assert (rush.admission.live, rush.admission.unsettled, rush.admission.most_unsettled) == (0, 0, 4)
 
 
-async def test_a_settled_one_makes_room_at_once_and_goes_on_living() -> None:
+async def test_callers_of_our_app_wait_so_long_and_no_longer() -> None:
     with listener() as sock:
         async with trio.open_nursery() as nursery:
-            rush = Rush(nursery, sock, Admission(None, 2))
-            await rush.come(3)
-            await trio.testing.wait_all_tasks_blocked()
-            for _ in range(2):  # said twice, counted once
-                rush.handler.places[0].settle()
-            assert (rush.admission.live, rush.admission.unsettled) == (2, 1)
-            await rush.come(2)
-            assert rush.admission.refused == {Overflow.HANDSHAKES: 2}
+            rush = Rush(nursery, sock, Admission(None, 2, patience=3 * LOOK))
+            began = trio.current_time()
+            await rush.stand(5)
+            await rush.until(lambda: rush.admission.overflow == 3)
+            assert trio.current_time() - began >= 3 * LOOK
+            assert rush.admission.refused == {Overflow.HANDSHAKES: 3}
+            assert rush.told.overflows == [Overflow.HANDSHAKES]  # told once
+            assert [caller.recv(1) for caller in rush.callers[2:]] == [b""] * 3  # and no reset
+            rush.handler.places[0].settle()
+            await rush.stand(2)
+            await rush.until(lambda: rush.admission.overflow == 4)
             assert rush.told.overflows == [Overflow.HANDSHAKES] * 2  # told again after there was room
+            rush.end(nursery)
+
+
+async def test_a_full_line_of_our_app_leaves_the_others_in_the_backlog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accept_module, "LINE", 4)
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 1))
+            await rush.stand(1)
+            await rush.until(lambda: rush.admission.admitted == 1)
+            await rush.stand(8)
+            await rush.until(lambda: rush.admission.waiting == 4)
+            await trio.testing.wait_all_tasks_blocked(LOOK / 5)
+            assert (rush.admission.waiting, rush.admission.overflow) == (4, 0)
+            async with trio.open_nursery() as ending:
+                ending.start_soon(rush.settle_all)
+                await rush.until(lambda: rush.admission.admitted == 9)
+                ending.cancel_scope.cancel()
+            assert rush.admission.overflow == 0
             rush.end(nursery)
 
 

@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -133,6 +134,19 @@ async def test_a_destination_that_only_moved_keeps_its_connections(
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert len(b.agent.data.ledger.live()) == 1
         await stream.aclose()
+
+
+async def test_a_connection_beyond_the_places_waits_as_long_as_the_upstream_says(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    async with bench(nursery) as (made, connections):
+        upstream = replace(at(tmp_path, "db", "db.sock"), deadline=3.0)
+        await made.upstreams.follow([upstream], 0, connections)
+        opening = made.upstreams.listeners.get(upstream.bind)
+        assert opening is not None
+        assert opening.admission.patience == 3.0
+        await made.upstreams.follow([replace(upstream, deadline=7.0)], 0, connections)
+        assert opening.admission.patience == 7.0
 
 
 async def test_an_address_that_is_taken(nursery: trio.Nursery, tmp_path: Path) -> None:
