@@ -23,14 +23,13 @@ from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
 from agent.config.registration import Registration
 from agent.config.reload import Reload, reload
-from agent.config.settings import IdentityKind, Resolution
+from agent.config.settings import Resolution
 from agent.control.bootstrap import hurry
 from agent.control.self_registration import (
     GOODBYE_SECONDS,
-    Maintenance,
     Presence,
-    SelfRegistration,
     leave_seconds,
+    presence,
 )
 from agent.handover.keep import StateKeeper
 from agent.handover.succession import Succession, outlasted
@@ -131,8 +130,11 @@ class Lifecycle:
                 self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
 
     def upgrade(self) -> None:
-        """Start the program that is installed now, and hand the service over to it."""
-        if refusal := self.succession.refusal(self.agent.control.phase):
+        """Start the program that is installed now, and hand the service over to it; after a start."""
+        phase = self.agent.control.phase
+        if self.succession.postpone(phase):
+            return
+        if refusal := self.succession.refusal(phase):
             self.agent.log.upgrade_failed(refusal)
         else:
             self._serving.start_soon(contained, self.agent.log, Where.TASK, "upgrade", self._upgrade)
@@ -240,26 +242,14 @@ class Lifecycle:
                 kept.begin(Where.TASK, "state for the next run", self.state.run)
             if own is not None:
                 kept.begin(Where.TASK, "our presence in Consul", own.keep)
+            if self.succession.postponed:
+                self.upgrade()
             await self._drain.wait()
             serving.cancel_scope.cancel()
 
     def _presence(self, registration: Registration) -> Presence | None:
-        agent, log = self.agent, self.agent.log
-        if agent.control.settings.identity is not IdentityKind.SERVICE:
-            return Maintenance(
-                consul=agent.control.consul,
-                proxy_id=registration.proxy_id,
-                ended=log.maintenance_ended,
-                failed=log.maintenance_failed,
-            )
-        if not agent.control.settings.register:
-            return None
-        return SelfRegistration(
-            consul=agent.control.consul,
-            registration=registration,
-            missing=lambda: missing(agent),
-            failed=agent.log.self_registration_failed,
-        )
+        agent, control = self.agent, self.agent.control
+        return presence(control.settings, control.consul, registration, lambda: missing(agent), agent.log)
 
     async def _observe(self) -> None:
         """Report readiness to the service manager and, once the agent has served, to the log.

@@ -16,6 +16,7 @@ from agent.base.latest import Latest
 from agent.base.watch_status import WatchStatus
 from agent.config.effective import check_id, deregistered, own_definition
 from agent.config.registration import Registration
+from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
 from agent.consul.errors import ConsulError
 from agent.consul.maintenance import maintenance_reason, set_maintenance
@@ -36,6 +37,14 @@ class Presence(Protocol):
 
     async def leave(self) -> bool:
         """Send no more callers to us, if that is possible soon; return whether it was."""
+
+
+class PresenceEvents(Protocol):
+    """The events of our presence in Consul; must not block."""
+
+    def maintenance_ended(self) -> None: ...
+    def maintenance_failed(self, detail: str) -> None: ...
+    def self_registration_failed(self, detail: str) -> None: ...
 
 
 class RegistrationEvents(Protocol):
@@ -157,6 +166,28 @@ class Maintenance:
                 return True
         self.failed(complaint)
         return False
+
+
+def presence(
+    settings: Settings,
+    consul: Consul,
+    registration: Registration,
+    missing: Callable[[], list[str]],
+    events: PresenceEvents,
+) -> Presence | None:
+    """Return what keeps Consul's view of our proxy; None if Consul knows none of ours."""
+    if settings.identity is not IdentityKind.SERVICE:
+        return Maintenance(
+            consul=consul,
+            proxy_id=registration.proxy_id,
+            ended=events.maintenance_ended,
+            failed=events.maintenance_failed,
+        )
+    if not settings.register:
+        return None
+    return SelfRegistration(
+        consul=consul, registration=registration, missing=missing, failed=events.self_registration_failed
+    )
 
 
 def leave_seconds(given: float | None, inherited: Address | None) -> float:

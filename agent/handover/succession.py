@@ -32,6 +32,7 @@ class Succession:
     upgrade: Upgrade | None = None
     predecessor: Predecessor | None = None
     successor: Channel | None = None
+    postponed: bool = False  # an upgrade begins once the agent serves
 
     async def take_over(self) -> None:
         """Become the main process, once callers are accepted. Raises Exit if the old program is gone."""
@@ -57,6 +58,13 @@ class Succession:
         if phase is not Phase.SERVING:
             return f"the agent is {phase.value}"
         return "one is under way" if self.upgrade.busy else ""
+
+    def postpone(self, phase: Phase) -> bool:
+        """Have an upgrade that is asked for during a start follow it; return whether it does."""
+        if phase is not Phase.STARTING or self.upgrade is None or not self.upgrade.notifier.listening:
+            return False
+        self.postponed = True
+        return True
 
     async def hand_over(self) -> str:
         """Start the new program; return why it failed, empty once it is the main process."""

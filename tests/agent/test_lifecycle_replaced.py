@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
-import pytest
 import trio
 
 from tests.support.agent_in_process import App, Caller, answers, keep_in, life, live, public_life
@@ -14,14 +12,6 @@ from tests.support.agent_parts import PROXY
 from tests.support.descriptor_store import Store
 
 MAINTENANCE = f"/v1/agent/service/maintenance/{PROXY}"
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """What the service manager keeps, closed at the end."""
-    made = Store()
-    yield made
-    made.close()
 
 
 async def test_callers_are_served_until_the_connections_from_before_have_ended_and_then_wait(

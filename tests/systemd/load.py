@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
@@ -90,6 +91,7 @@ class Report:
             "calls": self.calls,
             "longest": self.longest,
             "failed": len(self.failures),
+            "kinds": Counter(failure.partition(":")[0] for failure in self.failures),
             "failures": self.failures[:10],
         }
         sys.stdout.write(json.dumps(report) + "\n")

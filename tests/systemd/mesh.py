@@ -45,9 +45,16 @@ WEB = {
             "Port": PUBLIC_PORT,
             "Checks": [{"Name": "the workload's", "AliasService": "web"}],
             "Proxy": {
-                "Upstreams": [{"DestinationName": "db", "Datacenter": "dc2", "LocalBindPort": 9191}],
-                "LocalServiceAddress": "127.0.1.10",
                 # A sidecar of db that restarts on a busy machine takes its time; the callers have as much.
+                "Upstreams": [
+                    {
+                        "DestinationName": "db",
+                        "Datacenter": "dc2",
+                        "LocalBindPort": 9191,
+                        "Config": {"deadline_ms": 30_000},
+                    }
+                ],
+                "LocalServiceAddress": "127.0.1.10",
                 "Config": {"handshake_timeout_ms": 30_000},
             },
         }

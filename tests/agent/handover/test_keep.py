@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -14,14 +13,6 @@ from agent.handover.state import decode
 from tests.agent.handover.runs import run, state_of
 from tests.support.agent_parts import MATCH
 from tests.support.descriptor_store import Store
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """What the service manager keeps, closed at the end."""
-    made = Store()
-    yield made
-    made.close()
 
 
 async def test_it_is_written_at_each_change_and_when_it_is_confirmed(

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from agent.handover.memory import PREFIX, Memory, sealed
 from tests.support.descriptor_store import Store
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """What the service manager keeps, closed at the end."""
-    made = Store()
-    yield made
-    made.close()
 
 
 def next_run(store: Store) -> Memory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,14 +26,6 @@ CONFIRMED = "state.confirmed"
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "PATIENCE", 0.05)
     monkeypatch.setattr(resume, "LOOK_SECONDS", 0.05)
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """What the service manager keeps, closed at the end."""
-    made = Store()
-    yield made
-    made.close()
 
 
 async def test_callers_are_served_without_consul_and_each_value_is_replaced_when_it_answers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,14 +15,6 @@ from tests.agent.handover.runs import lived, run, state_of
 from tests.certs.authority import Issuer
 from tests.support.agent_parts import settings
 from tests.support.descriptor_store import Store
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """What the service manager keeps, closed at the end."""
-    made = Store()
-    yield made
-    made.close()
 
 
 @pytest.fixture

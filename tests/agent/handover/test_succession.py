@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.testing
 
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
@@ -18,14 +18,6 @@ from agent.workers.channel import Channel
 from tests.agent.handover.test_upgrade import Begun, Heard
 from tests.support.agent_in_process import App, Caller, answers, exit_of, keep_in, public_life
 from tests.support.descriptor_store import Store
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """What the service manager keeps, closed at the end."""
-    made = Store()
-    yield made
-    made.close()
 
 
 def ends() -> tuple[Channel, Channel]:
@@ -87,6 +79,28 @@ async def test_an_upgrade_that_fails_leaves_a_complaint_and_the_old_program_serv
         await one.until(lambda: one.bench.agent.complaint)
         assert "it ended with code 1" in one.bench.agent.complaint
         assert answers(one.address()[1])
+        one.cycle.drain("the test")
+
+
+async def test_an_upgrade_that_is_asked_for_during_a_start_follows_it(nursery: trio.Nursery) -> None:
+    one = public_life(nursery)
+    begun: list[Phase] = []
+
+    async def spawn(_end: socket.socket) -> Begun:
+        begun.append(one.bench.control.phase)
+        return Begun(1)
+
+    notifier = Notifier("/nowhere")
+    upgrade = Upgrade(notifier=notifier, spawn=spawn, descriptors=list, events=one.bench.agent.log)
+    one.cycle.succession = Succession(notifier=notifier, upgrade=upgrade)
+    async with trio.open_nursery() as inner:
+        inner.start_soon(one.run)
+        await trio.testing.wait_all_tasks_blocked()
+        one.cycle.upgrade()
+        assert "upgrade.failed" not in one.bench.events()
+        one.bench.well()
+        await one.until(lambda: one.bench.agent.complaint)
+        assert begun == [Phase.SERVING]
         one.cycle.drain("the test")
 
 

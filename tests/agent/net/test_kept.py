@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.bind import Bound, bind
@@ -14,14 +11,6 @@ from agent.net.kept import MOST_NAME, KeptSockets, name_of, slot_of
 from tests.support.descriptor_store import Store
 
 ANY = TcpAddress("127.0.0.1", 0)
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """A store, closed at the end."""
-    made = Store()
-    yield made
-    made.close()
 
 
 async def kept(sockets: KeptSockets, address: Address = ANY) -> Bound:
