@@ -168,6 +168,7 @@ def assemble(
         level=settings.log_level,
         form=settings.log_format,
         connections=settings.connection_log,
+        silent=settings.log_silence or (),
     )
     token = TokenSource(settings.token, settings.token_file)
     control = ControlPlane(

@@ -37,8 +37,23 @@ class ProxyProtocol(StrEnum):
 class LogFormat(StrEnum):
     """The form of a log line."""
 
-    TEXT = "text"
-    JSON = "json"
+    TEXT = "text"  # hclog's shape
+    JSON = "json"  # hclog's keys
+    JOURNALD = "journald"  # journald's own protocol, or text where it does not run
+
+
+class LogClass(StrEnum):
+    """What an event of the log is about; the part of its module after `sidecar.`."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+    UPSTREAMS = "upstreams"
+    CONSUL = "consul"
+    TRUST = "trust"
+    POLICY = "policy"
+    LISTENERS = "listeners"
+    WORKERS = "workers"
+    PROCESS = "process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +204,9 @@ OURS = (
     Option(name="log_level", read=parsers.OneOf(LogLevel), default=LogLevel.INFO, example="LEVEL",
            says="debug, info, warn or error"),
     Option(name="log_format", read=parsers.OneOf(LogFormat), default=LogFormat.TEXT, example="FORMAT",
-           says="text or json"),
+           says="text, json or journald (its own protocol, with each field of an event)"),
+    Option(name="log_silence", read=parsers.OneOf(LogClass), repeatable=True, example="CLASS",
+           says="a class of events of which only errors are logged, such as inbound or consul"),
 )  # fmt: skip
 
 POLICY = (

@@ -19,7 +19,7 @@ from typing import Any
 from agent.base.address import Address, TcpAddress
 from agent.config.collisions import ADMIN, CHECK, PUBLIC, without_collisions
 from agent.config.flags import did_you_mean
-from agent.config.options import BY_NAME, OPTIONS, LogFormat, LogLevel, Option, ProxyProtocol
+from agent.config.options import BY_NAME, OPTIONS, LogClass, LogFormat, LogLevel, Option, ProxyProtocol
 from agent.config.parsers import ConsulAddress
 from agent.config.upstream_tables import line_of, read_tables
 from agent.policy.narrowing import Narrowing
@@ -117,6 +117,7 @@ class Settings:
     landlock: bool
     log_level: LogLevel
     log_format: LogFormat
+    log_silence: tuple[LogClass, ...] | None
     narrow: tuple[Narrowing, ...] | None
     deny_file: Path | None
     intentions_max_age: float  # infinite: never too old

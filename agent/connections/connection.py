@@ -81,10 +81,12 @@ class Connection:
         "handling",
         "handshake_seconds",
         "id",
+        "intention",
         "opened",
         "ours",
         "peer",
         "progress",
+        "queue_seconds",
         "reason",
         "request",
         "rule",
@@ -112,6 +114,7 @@ class Connection:
         self.ours: Party | None = None  # our certificate, once the handshake has begun
         self.peer: Peer | None = None  # the peer, once its identity is proven
         self.rule = ""  # the rule of the verdict
+        self.intention = ""  # the ID of that rule, where Consul answers one
         self.admitted_by: str | None = None  # the rule of the first verdict, where a later one has cut it
         self.audited = ""  # the rule that denies it, in audit mode
         self.dialled = ""  # the address and why, once connected
@@ -120,12 +123,13 @@ class Connection:
         self.request: HttpRequest | None = (
             None  # that the app is serving, or that has upgraded the connection
         )
-        self.progress = Progress()
+        self.progress = Progress(trio.current_time)
         self.cut: Callable[[], None] = nothing_to_cut  # ends what serves the connection, at once
         self.closing: CloseReason | None = None
         self.reason: StrEnum | None = None
         self.detail = ""
         self.cipher = ""  # TLS version and cipher, once the handshake is over
+        self.queue_seconds = 0.0  # from accept(2) to its turn
         self.handshake_seconds: float | None = None  # the last one, its wait for other tasks included
         self.connect_seconds: float | None = None  # to the app, or to the instance that was dialled last
         self._lap = began
@@ -142,14 +146,23 @@ class Connection:
 
     def shook_hands(self, tls: SSL.Connection) -> None:
         """Note TLS version, cipher and duration of the handshake that is over now."""
-        self.cipher = f"{tls.get_protocol_version_name()} {tls.get_cipher_name()}"
+        self.cipher = cipher_of(tls)
         self.handshake_seconds = self.lap()
 
-    def withdrawn(self, rule: str) -> None:
+    @property
+    def first_byte_seconds(self) -> float | None:
+        """Seconds from accept(2) to the first byte of the answer: of our app, or of the upstream to it."""
+        progress = self.progress
+        size, since = progress.to_plain, progress.plain_since
+        if self.direction is Direction.INBOUND:
+            size, since = progress.to_tls, progress.tls_since
+        return self.queue_seconds + since - self.began if size else None
+
+    def withdrawn(self, rule: str, intention: str) -> None:
         """Note the rule that cuts the connection; the one that has admitted it is kept."""
         if self.admitted_by is None:
             self.admitted_by = self.rule
-        self.rule = rule
+        self.rule, self.intention = rule, intention
 
     def relaying(self) -> None:
         """Note that application bytes flow from now on; a second candidate changes nothing."""
@@ -169,6 +182,11 @@ class Connection:
             self.closing = reason
             self.detail = detail
             self.cut()
+
+
+def cipher_of(tls: SSL.Connection) -> str:
+    """Return TLS version and cipher of a connection whose handshake is over."""
+    return f"{tls.get_protocol_version_name()} {tls.get_cipher_name()}"
 
 
 def nothing_to_cut() -> None:

@@ -255,9 +255,12 @@ def _finished(connection: Connection, reason: StrEnum, until: datetime) -> Finis
         theirs=connection.peer,
         rule=connection.rule,
         admitted_by=connection.rule if connection.admitted_by is None else connection.admitted_by,
+        intention=connection.intention,
         cipher=connection.cipher,
+        queue_seconds=connection.queue_seconds,
         handshake_seconds=connection.handshake_seconds,
         connect_seconds=connection.connect_seconds,
+        first_byte_seconds=connection.first_byte_seconds,
     )
 
 

@@ -269,7 +269,7 @@ def _by_outgoing(
 def _taken_note(ledger: Ledger, connection: Connection, peer: Peer, verdict: Verdict) -> _Objection | None:
     """Note the verdict in the connection or the audit counters; return why it must be closed, if so."""
     if not verdict.allowed:
-        connection.withdrawn(verdict.rule)
+        connection.withdrawn(verdict.rule, verdict.intention)
         return _withdrawn(peer, verdict)
     if verdict.audited:
         ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))

@@ -96,6 +96,15 @@ class Finished:
     theirs: Peer | None = None
     rule: str = ""  # the intention, or the default, of the last verdict
     admitted_by: str = ""  # that of the first one
+    intention: str = ""  # the ID of the rule, where Consul answers one
     cipher: str = ""  # TLS version and cipher
+    queue_seconds: float | None = None
     handshake_seconds: float | None = None
     connect_seconds: float | None = None
+    first_byte_seconds: float | None = None  # from accept(2) to the first byte of the answer
+
+
+def address_and_why(dialled: str) -> tuple[str, str]:
+    """Split `host:port (reason)`, the text of a DialAddress; a local app has no reason."""
+    address, _, why = dialled.partition(" (")
+    return address, why.removesuffix(")")

@@ -55,6 +55,7 @@ async def serve(sock: socket.socket, caller: Admitted | None, inbound: Inbound) 
     ending: Ending | None = None
     try:
         with inbound.ledger.open(Direction.INBOUND, remote(sock)) as connection:
+            connection.queue_seconds = 0.0 if caller is None else caller.waited
             try:
                 tls = await _handshake(sock, caller, connection, inbound)
                 connection.shook_hands(tls)

@@ -187,7 +187,7 @@ class _Call:
         self._inbound = service.inbound  # as it is now
         of = service.connection
         connection = service.inbound.ledger.begin(Direction.INBOUND, of.caller, self.cut)
-        connection.ours, connection.peer = of.ours, of.peer
+        connection.ours, connection.peer, connection.cipher = of.ours, of.peer, of.cipher
         self._connection = connection
 
     def begin(self) -> None:

@@ -51,7 +51,9 @@ class InboundReason(StrEnum):
 
 
 class Admitted(Waited, Protocol):
-    """A caller that holds a slot of a listener."""
+    """A caller that holds a slot of a listener; `waited`: the seconds it had to wait for it."""
+
+    waited: float
 
     def settle(self) -> None:
         """Note that the handshake has succeeded."""
@@ -136,7 +138,7 @@ def judge(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
     how = handling(policy, inbound.http)
     authority = authorize_caller if how is Handling.BY_REQUEST else authorize
     verdict = authority(policy, peer.id, inbound.freshness.too_old_since())
-    connection.rule = verdict.rule
+    connection.rule, connection.intention = verdict.rule, verdict.intention
     if verdict.audited:
         inbound.ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
     if verdict.allowed:

@@ -2,5 +2,5 @@
 
 This room never holds up a connection, and none of its lines holds a secret.
 
-    connection_log  events  log  rate_limit  watch_events
+    classes  connection_log  events  log  next_steps  repeats  watch_events
 """

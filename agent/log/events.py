@@ -7,11 +7,11 @@ from typing import TextIO
 
 from agent.base.clock import Clock
 from agent.base.exits import ExitCode
-from agent.config.options import LogFormat, LogLevel
+from agent.config.options import LogClass, LogFormat, LogLevel
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
 from agent.log.connection_log import fields
-from agent.log.rate_limit import RateLimit
+from agent.log.next_steps import after_exit
 from agent.log.watch_events import WatchJournal
 from agent.net.admission import Admission, Overflow
 from agent.net.inherited import SocketComplaint
@@ -36,10 +36,10 @@ class Journal(WatchJournal):
         form: LogFormat = LogFormat.TEXT,
         connections: bool = False,
         worker: int | None = None,
+        silent: tuple[LogClass, ...] = (),
     ) -> None:
-        super().__init__(stream, clock, level=level, form=form, worker=worker)
+        super().__init__(stream, clock, level=level, form=form, worker=worker, silent=silent)
         self._connections = connections  # log every connection, also one that ends in order
-        self._shortage = RateLimit(lines=1, seconds=60.0)
 
     # --- the process ---
 
@@ -119,7 +119,14 @@ class Journal(WatchJournal):
 
     def exiting(self, code: ExitCode, detail: str) -> None:
         """The process ends because it cannot run, or go on: its last line (docs/failures.md)."""
-        self.write(LogLevel.ERROR, "exit", code=code.value, reason=code.name.lower(), detail=detail)
+        self.write(
+            LogLevel.ERROR,
+            "exit",
+            code=code.value,
+            reason=code.name.lower(),
+            detail=detail,
+            next=after_exit(code),
+        )
 
     # --- workers ---
 
@@ -178,22 +185,18 @@ class Journal(WatchJournal):
     def closed(self, finished: Finished, /) -> None:
         """A connection has ended; an orderly end is logged at debug level, unless `connection_log` is set.
 
-        Lines of one other reason are limited in rate; a callee's refusal is a warning.
+        A callee's refusal is a warning.
         """
         reason = finished.reason.value
-        if reason == Ending.CLEAN.value:
-            self._ended(LogLevel.INFO if self._connections else LogLevel.DEBUG, "connection.closed", finished)
-            return
-        hidden = 0 if self._connections else self._flood.hidden(f"closed {reason}")
-        if hidden is not None:
+        if reason == Ending.CLEAN.value and not self._connections:
+            self._ended(LogLevel.DEBUG, "connection.closed", finished)
+        else:
             level = LogLevel.WARN if reason in _REFUSED_BY_CALLEE else LogLevel.INFO
-            self._ended(level, "connection.closed", finished, hidden)
+            self._ended(level, "connection.closed", finished)
 
     def refused(self, finished: Finished, /) -> None:
-        """A connection was refused. Lines of one reason are limited in rate; `hidden` counts the others."""
-        hidden = 0 if self._connections else self._flood.hidden(finished.reason.value)
-        if hidden is not None:
-            self._ended(LogLevel.WARN, "connection.refused", finished, hidden)
+        """A connection was refused."""
+        self._ended(LogLevel.WARN, "connection.refused", finished)
 
     def tunnel_opened(self, tunnel: Connection, /) -> None:
         """A tunnel takes streams from now on."""
@@ -208,16 +211,11 @@ class Journal(WatchJournal):
         )
 
     def tunnel_ended(self, finished: Finished, /) -> None:
-        """A tunnel has ended. Lines of one reason are limited in rate."""
-        hidden = self._flood.hidden(f"tunnel {finished.reason.value}")
-        if hidden is not None:
-            self.write(LogLevel.INFO, "tunnel.ended", **fields(finished), hidden=hidden or None)
+        """A tunnel has ended."""
+        self.write(LogLevel.INFO, "tunnel.ended", **fields(finished))
 
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         """The sidecar has answered an HTTP request instead of the app."""
-        hidden = self._flood.hidden(f"request {refused.reason.value}")
-        if hidden is None:
-            return
         self.write(
             LogLevel.WARN,
             "request.refused",
@@ -228,14 +226,10 @@ class Journal(WatchJournal):
             status=refused.status,
             reason=refused.reason.value,
             detail=refused.detail,
-            hidden=hidden or None,
         )
 
     def audited(self, connection: Connection, audited: Audited, /) -> None:
         """Audit mode has allowed what intentions deny."""
-        hidden = self._flood.hidden(f"audit {audited.reason.value}")
-        if hidden is None:
-            return
         self.write(
             LogLevel.WARN,
             "audit.would_deny",
@@ -244,14 +238,10 @@ class Journal(WatchJournal):
             reason=audited.reason.value,
             rule=audited.rule,
             request=audited.request,
-            hidden=hidden or None,
         )
 
     def attempt_failed(self, connection: Connection, attempt: FailedAttempt, /) -> None:
         """One candidate of an outbound connection has failed."""
-        hidden = self._flood.hidden(f"attempt {attempt.reason.value}")
-        if hidden is None:
-            return
         self.write(
             LogLevel.INFO,
             "attempt.failed",
@@ -261,14 +251,10 @@ class Journal(WatchJournal):
             address=attempt.address,
             reason=attempt.reason.value,
             detail=attempt.detail,
-            hidden=hidden or None,
         )
 
     def overflowed(self, admission: Admission, reason: Overflow, /) -> None:
-        """A listener is full and turns callers away until there is room; the rate of lines is limited."""
-        hidden = self._flood.hidden(f"admission {reason.value}")
-        if hidden is None:
-            return
+        """A listener is full and turns callers away until there is room."""
         self.write(
             LogLevel.WARN,
             "admission.full",
@@ -277,24 +263,24 @@ class Journal(WatchJournal):
             live=admission.live,
             unsettled_limit=admission.unsettled_limit,
             unsettled=admission.unsettled,
-            hidden=hidden or None,
         )
 
     def exhausted(self, error: OSError, /) -> None:
-        """The system gives no more descriptors or memory; accepting pauses. The rate of lines is limited."""
-        hidden = self._shortage.hidden("admission")
-        if hidden is not None:
-            self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror, hidden=hidden or None)
+        """The system gives no more descriptors or memory; accepting pauses."""
+        self.write(LogLevel.ERROR, "admission.exhausted", detail=error.strerror)
 
     def admin_failed(self, path: str, error: Exception, /) -> None:
         """A request to the admin endpoint has failed, by a bug or for lack of a resource."""
-        hidden = self._flood.hidden(f"admin {path}")
-        if hidden is not None:
-            self.write(LogLevel.ERROR, "admin.failed", path=path, detail=repr(error), hidden=hidden or None)
+        self.write(LogLevel.ERROR, "admin.failed", path=path, detail=repr(error))
 
-    def _ended(self, level: LogLevel, event: str, finished: Finished, hidden: int = 0) -> None:
-        if self.wants(level):
-            self.write(level, event, **fields(finished), hidden=hidden or None)
+    def _ended(self, level: LogLevel, event: str, finished: Finished) -> None:
+        """Log the end of a connection: each one with `connection_log`, else some of a kind."""
+        if not self.wants(level):
+            return
+        if self._connections:
+            self.write_each(level, event, fields(finished))
+        else:
+            self.write(level, event, **fields(finished))
 
     # --- warm connections (agent.outbound.warm_connection.WarmEvents) ---
 
@@ -319,7 +305,6 @@ class Journal(WatchJournal):
     def _warm(
         self, level: LogLevel, event: str, upstream: Upstream, endpoint: str, *, reason: str, **more: str
     ) -> None:
-        hidden = self._flood.hidden(f"{event} {reason}") if self.wants(level) else None
-        if hidden is not None:
+        if self.wants(level):
             common = {"upstream": str(upstream.destination), "endpoint": endpoint, "reason": reason, **more}
-            self.write(level, event, **common, hidden=hidden or None)
+            self.write(level, event, **common)

@@ -1,7 +1,11 @@
-"""Writes log lines to standard error, as text or JSON: `ts`, `level`, `event`, then the event's own fields.
+"""Writes the lines of the log: hclog's shape as text, hclog's keys as JSON, or journald's own fields.
 
-Fields are printed values, never objects, so no line can reach a key or a token. A line is one write, so that
-lines of several processes on one stream do not mix. No caller waits for a write (agent.process.sink).
+    2031-05-17T12:00:00.123Z [WARN]  sidecar.inbound: connection.refused: reason=intention_deny peer=…
+
+The module after `sidecar.` is the class of the event, by which it can be silenced (`log_silence`); errors
+never are. Fields are printed values, never objects, so no line can reach a key or a token. A line is one
+write, so that lines of several processes on one stream do not mix. No caller waits for a write
+(agent.process.sink). Lines that repeat are summed (agent.log.repeats), but for those of debug level.
 
 On the stream of systemd's journal a line begins with its priority, `<4>` for a warning, which the journal
 takes off the line (sd-daemon(3), `SyslogLevelPrefix=`). A line of text has no time there: the
@@ -10,23 +14,31 @@ journal has one.
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 import msgspec
+import trio
 
 from agent.base.clock import Clock
-from agent.config.options import LogFormat, LogLevel
+from agent.config.options import LogClass, LogFormat, LogLevel
+from agent.log.classes import class_of
+from agent.log.next_steps import next_step
+from agent.log.repeats import SUM_SECONDS, Repeats
+from agent.process.journal import entry, journal_sink
 from agent.process.sink import Sink
 
 _RANK = {level: rank for rank, level in enumerate(LogLevel)}
 _PRIORITY = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARN: 4, LogLevel.ERROR: 3}  # syslog(3)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+.:/@%*,[]")
+# Fields that make two lines of one event differ in kind: our own names, never what a caller chose.
+_KIND = ("reason", "upstream", "watch", "purpose", "where", "name", "slot", "bind")
 
-Field = str | int | float | bool | None
+Field: TypeAlias = str | int | float | bool | None
+Fields: TypeAlias = dict[str, Field]
 
 
 class Log:
-    """Writes events of `level` and above. `clock` returns UTC."""
+    """Writes events of `level` and above, but for those of the classes in `silent`. `clock` returns UTC."""
 
     def __init__(
         self,
@@ -36,11 +48,15 @@ class Log:
         level: LogLevel = LogLevel.INFO,
         form: LogFormat = LogFormat.TEXT,
         worker: int | None = None,
+        silent: tuple[LogClass, ...] = (),
     ) -> None:
-        self._sink = stream if isinstance(stream, Sink) else Sink(stream)
+        journal = journal_sink() if form is LogFormat.JOURNALD else None
+        self._sink = journal or (stream if isinstance(stream, Sink) else Sink(stream))
+        self._form = LogFormat.TEXT if form is LogFormat.JOURNALD and journal is None else form
         self._clock = clock
-        self._form = form
         self._worker = worker  # the number of this process, where there are several
+        self._silent = frozenset(silent)
+        self._repeats: Repeats[tuple[LogLevel, str, Fields]] = Repeats()
         self.level = level
 
     @property
@@ -58,31 +74,88 @@ class Log:
         return _RANK[level] >= _RANK[self.level]
 
     def write(self, level: LogLevel, event: str, **fields: Field) -> None:
-        """Write one line, if the level is wanted."""
+        """Write one line if its level and class are wanted, or count it if there were many of its kind."""
         if not self.wants(level):
             return
+        if level is LogLevel.DEBUG:
+            self.write_each(level, event, fields)
+            return
+        hidden = self._repeats.hidden(_kind(event, fields), (level, event, fields))
+        if hidden is not None:
+            self.write_each(level, event, fields, hidden)
+
+    def is_flooded(self, event: str, **fields: Field) -> bool:
+        """Return whether a line of that kind would be left out; asked before a costly field is made."""
+        return self._repeats.is_full(_kind(event, fields))
+
+    def write_each(self, level: LogLevel, event: str, fields: Fields, hidden: int = 0) -> None:
+        """Write one line, if its class is wanted. `hidden`: how many like it were left out before."""
+        kind = class_of(event, fields)
+        if level is LogLevel.ERROR:
+            fields = {**fields, "next": fields.get("next") or next_step(event)}
+        elif kind in self._silent:
+            return
+        more: Fields = {"hidden": hidden or None, "worker": self._worker}
+        printed = {
+            name: _printable(value)
+            for name, value in (fields | more).items()
+            if value is not None and value != ""
+        }
+        self._sink.put(self._line(level, f"sidecar.{kind.value}", event, printed))
+
+    def _line(self, level: LogLevel, module: str, event: str, printed: Fields) -> bytes:
+        if self._form is LogFormat.JOURNALD:
+            named = {"event": event, "module": module, **printed}
+            return entry(_PRIORITY[level], _text(level, module, event, printed), named)
         # The zone, UTC, is removed first: formatting an offset leaves a string in the interpreter's attribute
         # cache each time, and after a flood of refusals hundreds of them pin a page of memory each.
         ts = self._clock().replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-        if self._worker is not None:
-            fields["worker"] = self._worker
-        printed = {
-            name: _printable(value) for name, value in fields.items() if value is not None and value != ""
-        }
         if self._form is LogFormat.JSON:
-            line = msgspec.json.encode({"ts": ts, "level": level.value, "event": event, **printed}).decode()
+            line = _json(ts, level, module, event, printed)
         else:
-            words = (f"{name}={_word(value)}" for name, value in printed.items())
-            when = () if self._sink.to_journal else (ts,)
-            line = " ".join((*when, f"{level.value.upper():5}", event, *words))
+            when = "" if self._sink.to_journal else f"{ts} "
+            line = f"{when}{_text(level, module, event, printed)}".encode()
         priority = f"<{_PRIORITY[level]}>" if self._sink.to_journal else ""
-        self._sink.write(f"{priority}{line}\n")
+        return b"%b%b\n" % (priority.encode(), line)
 
     async def keep_up(self) -> None:
-        """Write lines that had to wait, until cancelled, and log how many were lost."""
-        while True:
-            lost = await self._sink.caught_up()
-            self.write(LogLevel.WARN, "log.lost", lines=lost)
+        """Write lines that had to wait, and the sums of repeated ones, until cancelled.
+
+        How many lines were lost is a line of its own.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sum_up)
+            while True:
+                lost = await self._sink.caught_up()
+                self.write(LogLevel.WARN, "log.lost", lines=lost)
+
+    async def _sum_up(self) -> None:
+        try:
+            while True:
+                await trio.sleep(SUM_SECONDS)
+                self.write_sums()
+        finally:
+            self.write_sums()
+
+    def write_sums(self) -> None:
+        """Write the last line of each kind that was left out, with the count of the others."""
+        for (level, event, fields), hidden in self._repeats.sums():
+            self.write_each(level, event, fields, hidden)
+
+
+def _kind(event: str, fields: Fields) -> tuple[Field, ...]:
+    return (event, *(fields.get(name) for name in _KIND))
+
+
+def _json(ts: str, level: LogLevel, module: str, event: str, printed: Fields) -> bytes:
+    """Return a line with hclog's keys, and with those that it had before (docs/decisions.md#the-log)."""
+    hclog = {"@level": level.value, "@message": event, "@module": module, "@timestamp": ts}
+    return msgspec.json.encode({**hclog, "ts": ts, "level": level.value, "event": event, **printed})
+
+
+def _text(level: LogLevel, module: str, event: str, printed: Fields) -> str:
+    words = "".join(f" {name}={_word(value)}" for name, value in printed.items())
+    return f"{f'[{level.value.upper()}]':7} {module}: {event}{':' if words else ''}{words}"
 
 
 def _printable(value: Field) -> Field:

@@ -11,10 +11,9 @@ from typing import TextIO
 from agent.base.clock import Clock
 from agent.base.containment import Where
 from agent.base.watch_status import WatchStatus
-from agent.config.options import LogFormat, LogLevel
+from agent.config.options import LogClass, LogFormat, LogLevel
 from agent.consul.watch import WatchCrashed
 from agent.log.log import Log
-from agent.log.rate_limit import RateLimit
 from certs.contexts import Contexts
 from certs.credentials import OwnFault
 from upstreams.endpoints import Endpoint
@@ -35,10 +34,10 @@ class WatchJournal(Log):
         level: LogLevel = LogLevel.INFO,
         form: LogFormat = LogFormat.TEXT,
         worker: int | None = None,
+        silent: tuple[LogClass, ...] = (),
     ) -> None:
-        super().__init__(stream, clock, level=level, form=form, worker=worker)
+        super().__init__(stream, clock, level=level, form=form, worker=worker, silent=silent)
         self.internal_errors: Counter[str] = Counter()  # by `Where`, since the start
-        self._flood = RateLimit()
 
     def internal_error(self, where: Where, name: str, error: BaseException, /) -> None:
         """An unforeseen exception has ended one watch, connection or task (docs/failures.md).
@@ -46,10 +45,10 @@ class WatchJournal(Log):
         A want of memory is logged without its traceback, which would need some.
         """
         self.internal_errors[where.value] += 1
-        hidden = self._flood.hidden(f"internal_error {where.value}")
-        if hidden is None:
-            return
-        trace = "" if isinstance(error, MemoryError) else "".join(traceback.format_exception(error))
+        mute = isinstance(error, MemoryError) or self.is_flooded(
+            "internal_error", where=where.value, name=name
+        )
+        trace = "" if mute else "".join(traceback.format_exception(error))
         self.write(
             LogLevel.ERROR,
             "internal_error",
@@ -57,7 +56,6 @@ class WatchJournal(Log):
             name=name,
             error=type(error).__name__,
             trace=trace,
-            hidden=hidden or None,
         )
 
     def watch_failed(self, status: WatchStatus) -> None:

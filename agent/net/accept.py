@@ -233,6 +233,7 @@ class _Gate:
             return
         self._turning_away = None
         slot = admission.enter(source, partial(_owes, sock))
+        slot.waited = trio.current_time() - caller.since
         if admission.fair and not _owes(sock):
             slot.begin()
         if not self._taken(sock, slot):

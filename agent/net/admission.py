@@ -250,9 +250,12 @@ class Admission:
 
 
 class Slot:
-    """The slot of one admitted connection. `scope` is cancelled when the slot is needed for another one."""
+    """The slot of one admitted connection. `scope` is cancelled when the slot is needed for another one.
 
-    __slots__ = ("_admission", "_gone", "owes", "scope", "source")
+    `waited`: the seconds in line, from accept(2) on.
+    """
+
+    __slots__ = ("_admission", "_gone", "owes", "scope", "source", "waited")
 
     def __init__(self, admission: Admission, source: Source, owes: Callable[[], bool]) -> None:
         self._admission = admission
@@ -260,6 +263,7 @@ class Slot:
         self.source = source
         self.owes = owes
         self.scope = trio.CancelScope()
+        self.waited = 0.0
 
     def begin(self) -> None:
         """Note that the caller has sent bytes; may be called again."""

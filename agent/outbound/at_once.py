@@ -114,7 +114,8 @@ class _Call:
         connection, key = self._connection, candidate.hop.key
         self._targets.connections.add(connection)
         self._targets.loads[key] += 1
-        connection.ours, connection.peer = tunnel.ours, tunnel.peer
+        connection.ours, connection.peer, connection.cipher = tunnel.ours, tunnel.peer, tunnel.cipher
+        connection.queue_seconds = self._slot.waited
         connection.dialled = dialled(candidate, dialling, "tunnel")
         connection.relaying()
         leg = tunnel.open(self._sock, connection.progress, self._over)

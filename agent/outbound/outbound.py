@@ -102,15 +102,20 @@ class _Route:
 
 
 async def serve(
-    sock: socket.socket, on_served: Callable[[], None], targets: UpstreamState, outbound: Outbound
+    sock: socket.socket,
+    on_served: Callable[[], None],
+    targets: UpstreamState,
+    outbound: Outbound,
+    waited: float = 0.0,
 ) -> None:
     """Serve one accepted, non-blocking socket of our app until its end, and close it.
 
-    `on_served` is called when a candidate serves it.
+    `on_served` is called when a candidate serves it; `waited`: the seconds since it was accepted.
     """
     try:
         destination = str(targets.upstream.destination)
         with outbound.ledger.open(Direction.OUTBOUND, remote(sock), destination) as connection:
+            connection.queue_seconds = waited
             try:
                 with within_limits(connection, targets):
                     search = CandidateSearch(targets)
@@ -193,12 +198,12 @@ async def _attempt(
     sock: socket.socket, route: _Route, connection: Connection, candidate: Candidate, dialling: DialAddress
 ) -> None:
     """Serve the connection by this candidate. If this raises, no byte of our app has been taken."""
-    connection.peer, connection.rule = None, ""
+    connection.peer, connection.rule, connection.intention = None, "", ""
     _check_source_intentions(route, connection, candidate.endpoint.expected)
     with counted(route.targets, candidate.hop.key):
         tunnel = await _tunnel(route, candidate, dialling)
         if tunnel is not None:
-            connection.ours, connection.peer = tunnel.ours, tunnel.peer
+            connection.ours, connection.peer, connection.cipher = tunnel.ours, tunnel.peer, tunnel.cipher
             connection.dialled = dialled(candidate, dialling, "tunnel")
             carry = partial(tunnel.run, sock, connection.progress)
             await _relay(sock, route, connection, candidate, carry)
@@ -283,7 +288,7 @@ def _check_source_intentions(route: _Route, connection: Connection, callee: Call
     if denial.audited:
         route.outbound.ledger.audit(connection, Audited(reason=denial.reason, rule=denial.rule))
         return
-    connection.rule = denial.rule
+    connection.rule, connection.intention = denial.rule, denial.intention
     raise NotServed(DENIALS[denial.reason], f"{callee}: {denial.rule}")
 
 

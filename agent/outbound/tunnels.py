@@ -24,7 +24,7 @@ from agent.base.address import TcpAddress
 from agent.base.clock import Clock
 from agent.base.containment import FaultEvents, Where, contained
 from agent.base.latest import Latest
-from agent.connections.connection import Connection
+from agent.connections.connection import Connection, cipher_of
 from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction, Party
 from agent.h2.header_blocks import request_block
@@ -81,8 +81,9 @@ class TunnelContext:
 class ClientTunnel:
     """One tunnel of ours (agent.tunnel.tunnel.TunnelEvents)."""
 
-    def __init__(self, place: Place, ours: Party, peer: Peer, name: str) -> None:
+    def __init__(self, place: Place, ours: Party, peer: Peer, name: str, cipher: str) -> None:
         self.place = place
+        self.cipher = cipher  # TLS version and cipher
         self.ours = ours
         self.peer = peer
         self.block = request_block(f"{name}:443".encode("ascii", "replace"))
@@ -238,14 +239,14 @@ class Tunnels:
         tls = await client_handshake(sock, contexts.client, marked(name), seconds, context.relay.serve_relay)
         peer = identify(tls, expected, context.credentials, context.clock(), context.deny_list)
         ours = Party(id=credentials.leaf.id, serial=credentials.leaf.serial)
-        return tls, ClientTunnel(place, ours, peer, name)
+        return tls, ClientTunnel(place, ours, peer, name, cipher_of(tls))
 
     async def _serve(
         self, sock: socket.socket, tls: SSL.Connection, made: ClientTunnel, making: _Making, limits: _Limits
     ) -> None:
         ledger, place = self._context.ledger, made.place
         with ledger.open(Direction.OUTBOUND, "", str(place.expected)) as connection:
-            connection.ours, connection.peer = made.ours, made.peer
+            connection.ours, connection.peer, connection.cipher = made.ours, made.peer, made.cipher
             connection.dialled = f"{place.host}:{place.port}"
             ledger.become_tunnel(connection)
             tunnel = made.tunnel = Tunnel(tls, sock, self._context.relay, made, client=True)

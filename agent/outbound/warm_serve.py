@@ -88,7 +88,7 @@ async def _pass_on(sock: socket.socket, warm: WarmConnection, connection: Connec
         while rest:
             await trio.lowlevel.wait_writable(sock)
             sent = sock.send(rest)
-            progress.to_plain += sent
+            progress.add_plain(sent)
             rest = rest[sent:]
     except OSError as error:
         ending, detail = Ending.PLAIN_RESET, explain_system(error)

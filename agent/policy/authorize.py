@@ -60,13 +60,15 @@ _UNREADABLE = {
 class Verdict:
     """The decision about one caller or request; `rule`: the deciding rule, for a person.
 
-    `audited`: the reason denies, and audit mode allows the call all the same.
+    `intention`: the ID of that rule, where Consul answers one. `audited`: the reason denies, and audit mode
+    allows the call all the same.
     """
 
     allowed: bool
     reason: VerdictReason
     rule: str
     audited: bool = False
+    intention: str = ""
 
 
 class _Worded:  # `_verdicts` is derived, so it is no field: neither compared nor sent to another process
@@ -141,8 +143,8 @@ def _of_connection(policy: Policy, source: ServiceId) -> Verdict:
     if rule is None:
         return _by_default(policy.intentions)
     if rule.doubt:
-        return Verdict(allowed=False, reason=VerdictReason.UNSUPPORTED_INTENTION, rule=str(rule))
-    return Verdict(allowed=rule.effect is Effect.ALLOW, reason=_DECIDED[rule.effect], rule=str(rule))
+        return _by(rule, VerdictReason.UNSUPPORTED_INTENTION)
+    return _by(rule, _DECIDED[rule.effect], allowed=rule.effect is Effect.ALLOW)
 
 
 def _of_request(policy: Policy, source: ServiceId, request: HttpRequest) -> Verdict:
@@ -151,19 +153,25 @@ def _of_request(policy: Policy, source: ServiceId, request: HttpRequest) -> Verd
         return _of_connection(policy, source)
     if rule.permissions.unreadable is not None:
         reason = _UNREADABLE[rule.permissions.unreadable]
-        return Verdict(allowed=False, reason=reason, rule=f"{rule}, {rule.permissions.detail}")
+        return _by(rule, reason, rule.permissions.detail)
     if overriding := OVERRIDING & request.headers.keys():
-        detail = f"{rule}, {min(overriding)} would change the request after it was judged"
-        return Verdict(allowed=False, reason=VerdictReason.OVERRIDING_HEADER, rule=detail)
+        detail = f"{min(overriding)} would change the request after it was judged"
+        return _by(rule, VerdictReason.OVERRIDING_HEADER, detail)
     return policy.by_permission(rule, rule.permissions.first(request))
 
 
 def _by_permission(intentions: Intentions, rule: Intention, permission: Permission | None) -> Verdict:
     if permission is None:
         verdict = _by_default(intentions)
-        return replace(verdict, rule=f"{rule}, no permission matches, {verdict.rule}")
+        text = f"{rule}, no permission matches, {verdict.rule}"
+        return replace(verdict, rule=text, intention=rule.id)
     reason = VerdictReason.PERMISSION_ALLOW if permission.allow else VerdictReason.PERMISSION_DENY
-    return Verdict(allowed=permission.allow, reason=reason, rule=f"{rule}, {permission}")
+    return _by(rule, reason, str(permission), allowed=permission.allow)
+
+
+def _by(rule: Intention, reason: VerdictReason, detail: str = "", *, allowed: bool = False) -> Verdict:
+    text = f"{rule}, {detail}" if detail else str(rule)
+    return Verdict(allowed=allowed, reason=reason, rule=text, intention=rule.id)
 
 
 def _settled(policy: Policy, source: ServiceId, verdict: Verdict, too_old_since: datetime | None) -> Verdict:
@@ -186,7 +194,7 @@ def _narrowed(policy: Policy, source: ServiceId, verdict: Verdict) -> Verdict:
             objection = narrowing.objection(source.datacenter, policy.datacenter)
             if objection:
                 detail = f"{verdict.rule}, {objection}"
-                return Verdict(allowed=False, reason=VerdictReason.NARROWED, rule=detail)
+                return replace(verdict, allowed=False, reason=VerdictReason.NARROWED, rule=detail)
     return verdict
 
 

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from agent.policy.narrowing import Narrowing, parse_meta
 from agent.policy.permissions import Permissions, parse_permissions, unreadable_permissions
-from agent.policy.wire import WILDCARD, Doubt, IntentionAnswer, doubt_of
+from agent.policy.wire import WILDCARD, Doubt, IntentionAnswer, doubt_of, id_of
 from certs.spiffe import DEFAULT
 
 Order: TypeAlias = tuple[int, str, str, str, int, str, str, str, str, bool]
@@ -58,6 +58,7 @@ class Intention:
     doubt: str = ""
     at_least: int = 0
     of_peer: bool = False
+    id: str = ""  # of an intention that is no part of a config entry
 
     @property
     def precedence(self) -> int:
@@ -92,6 +93,7 @@ def read_rule(item: IntentionAnswer, destination: str) -> Intention | None:
         source_partition=item.source_partition.lower() or DEFAULT,
         destination_namespace=item.destination_ns or DEFAULT,
         narrowings=parse_meta(item.meta, item.source_name) if item.meta else (),
+        id=id_of(item),
     )
     if item.precedence in {0, rule.precedence}:  # 0: not in the answer
         return rule
@@ -138,6 +140,7 @@ def _doubtful(item: IntentionAnswer, doubt: Doubt) -> Intention | None:
         doubt=text,
         at_least=min(max(item.precedence, exact), BEYOND_ALL),
         of_peer=of_peer,
+        id=id_of(item),
     )
 
 

@@ -109,6 +109,14 @@ def doubt_of(item: IntentionAnswer, destination: str) -> Doubt | None:
     return _doubt_of_destination(item, destination)
 
 
+def id_of(item: IntentionAnswer) -> str:
+    """Return the ID, for a person; empty where there is none, as in a config entry, or an odd one."""
+    try:
+        return msgspec.json.decode(item.id, type=str)[:_MOST_SHOWN] if item.id else ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
 def _doubt_of_destination(item: IntentionAnswer, destination: str) -> Doubt | None:
     name = item.destination_name
     if name not in {destination, WILDCARD} and name.lower() != destination.lower():

@@ -2,5 +2,5 @@
 
 This room knows nothing of connections or of Consul.
 
-    memory  openssl  sink  systemd
+    journal  memory  openssl  sink  systemd
 """

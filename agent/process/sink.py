@@ -34,7 +34,7 @@ _PIPE_BUF = 4096  # bytes that a pipe takes whole or not at all: pipe(7)
 FINISH_SECONDS = 1.0  # for what is kept when the process ends
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
     """How a descriptor is written to. `write` returns the bytes taken; raises BlockingIOError, OSError."""
 
     write: Callable[[bytes], int]
@@ -48,17 +48,20 @@ class Sink(io.TextIOBase):
 
     `journal_stream`: JOURNAL_STREAM, by which systemd names the stream of its journal (systemd.exec(5)).
     `to_journal`: the stream is that one, so that each line may begin with its priority (sd-daemon(3)).
+    `way`: how to write, where it is not to a stream.
     """
 
-    def __init__(self, stream: TextIO | None, journal_stream: str = "") -> None:
-        self._way = _way(stream)
+    def __init__(self, stream: TextIO | None, journal_stream: str = "", way: Way | None = None) -> None:
+        self._way = way or _way(stream)
         self.to_journal = self._way.fd is not None and _identity(self._way.fd) == journal_stream
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._news = trio.Event()
         self._untold = 0
         self.lost = 0
-        self.problem = "" if stream is not None else "standard error is closed: the log is lost"
+        self.problem = (
+            "" if stream is not None or way is not None else "standard error is closed: the log is lost"
+        )
 
     def writable(self) -> bool:
         """Return True: a sink can always be written to."""
@@ -88,14 +91,17 @@ class Sink(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write the text now, keep it for later, or lose it; never wait and never raise."""
-        data = text.encode(errors="backslashreplace")
+        self.put(text.encode(errors="backslashreplace"))
+        return len(text)
+
+    def put(self, data: bytes) -> None:
+        """Do the same with bytes, which are written as they are: one line, or one datagram."""
         if self._kept or not self._way.eager:
             self._keep(data)
         elif rest := self._push(data):
             self._keep(rest, begun=len(rest) < len(data))
         elif self._untold:
             self._news.set()
-        return len(text)
 
     async def caught_up(self) -> int:
         """Write kept text as the reader takes it; then return how many writes were lost.
@@ -199,31 +205,31 @@ def _identity(fd: int) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def _way(stream: TextIO | None) -> _Way:
+def _way(stream: TextIO | None) -> Way:
     if stream is None:
-        return _Way(_nowhere)
+        return Way(_nowhere)
     try:
         stream.flush()
         fd = stream.fileno()
     except (OSError, ValueError):  # a text in memory: io.UnsupportedOperation is both
-        return _Way(partial(_as_text, stream))
+        return Way(partial(_as_text, stream))
     mode = os.fstat(fd).st_mode
     if stat.S_ISSOCK(mode):
         sock = socket.socket(fileno=os.dup(fd))
-        return _Way(lambda data: sock.send(data, socket.MSG_DONTWAIT), fd, close=sock.close)
+        return Way(lambda data: sock.send(data, socket.MSG_DONTWAIT), fd, close=sock.close)
     if stat.S_ISFIFO(mode) or os.isatty(fd):
-        return _opened_again(fd) or _Way(partial(os.write, fd), fd, eager=False)
-    return _Way(partial(os.write, fd), fd)
+        return _opened_again(fd) or Way(partial(os.write, fd), fd, eager=False)
+    return Way(partial(os.write, fd), fd)
 
 
-def _opened_again(fd: int) -> _Way | None:
+def _opened_again(fd: int) -> Way | None:
     """Open the same file with a description of our own; None if the system refuses."""
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         own = os.open(f"/proc/self/fd/{fd}", flags)
     except OSError:
         return None
-    return _Way(partial(os.write, own), fd, close=partial(os.close, own))
+    return Way(partial(os.write, own), fd, close=partial(os.close, own))
 
 
 def _as_text(stream: TextIO, data: bytes) -> int:

@@ -236,7 +236,7 @@ class LocalDataPlane:
 
     async def outbound(self, sock: socket.socket, slot: Slot, targets: UpstreamState) -> None:
         """Serve a connection of our app to an upstream."""
-        await outbound.serve(sock, slot.settle, targets, self._outbound())
+        await outbound.serve(sock, slot.settle, targets, self._outbound(), slot.waited)
 
     def outbound_at_once(
         self, sock: socket.socket, slot: Slot, again: Callable[[], None], targets: UpstreamState

@@ -21,7 +21,7 @@ from agent.base.incremental import Work
 from agent.base.prometheus import Family, counter, gauge
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
-from agent.connections.records import Direction, Finished
+from agent.connections.records import Direction, Finished, address_and_why
 from agent.net.admission import Displaced, Overflow
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
@@ -98,7 +98,7 @@ def _internal_errors(errors: Mapping[str, int]) -> Family:
 
 
 def _connection(connection: Connection) -> Row:
-    address, why = _address_and_why(connection.dialled)
+    address, why = address_and_why(connection.dialled)
     return {
         "id": connection.id,
         "direction": connection.direction.value,
@@ -131,7 +131,7 @@ def _tunnel(tunnel: Connection) -> Row:
 
 
 def _finished(finished: Finished) -> Row:
-    address, why = _address_and_why(finished.dialled)
+    address, why = address_and_why(finished.dialled)
     return {
         "id": finished.id,
         "direction": finished.direction.value,
@@ -151,12 +151,6 @@ def _finished(finished: Finished) -> Row:
         "to_plain": finished.to_plain,
         "to_tls": finished.to_tls,
     }
-
-
-def _address_and_why(dialled: str) -> tuple[str, str]:
-    """Split `host:port (reason)`, the text of a DialAddress; a local app has no reason."""
-    address, _, why = dialled.partition(" (")
-    return address, why.removesuffix(")")
 
 
 def _counters(ledger: Ledger) -> Row:

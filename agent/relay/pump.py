@@ -181,6 +181,8 @@ class Pump:
         except OSError as error:
             self._plain_write_failed(error)
             return False
+        if not self._progress.to_plain:  # as `add_plain`, without a call for each message
+            self._progress.plain_since = self._progress.now()
         self._progress.to_plain += sent
         if sent == len(data):
             return True
@@ -195,7 +197,7 @@ class Pump:
         except OSError as error:
             self._plain_write_failed(error)
             return False
-        self._progress.to_plain += sent
+        self._progress.add_plain(sent)
         if sent == sum(map(len, chunks)):
             return True
         self._splice.plain_blocked(b"".join(chunks)[sent:])
@@ -213,6 +215,8 @@ class Pump:
             self._splice.tls_blocked(bytes(data[sent:]), READ)
         except SSL.Error as error:
             self._tls_write_failed(error)
+        if not self._progress.to_tls:
+            self._progress.tls_since = self._progress.now()
         self._progress.to_tls += sent
         return sent == total
 
@@ -228,7 +232,7 @@ class Pump:
         except OSError as error:
             self._plain_write_failed(error)
             return
-        self._progress.to_plain += sent
+        self._progress.add_plain(sent)
         if sent == len(rest):
             splice.plain_flushed()
         else:

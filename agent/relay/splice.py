@@ -10,6 +10,7 @@ blocked, an end of stream, a failure. The machine answers with the interest of e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
@@ -65,13 +66,31 @@ class Transfer:
 
 
 class Progress:
-    """Bytes written so far. Any task may read them; only the task that owns the connection changes them."""
+    """Bytes written so far. Any task may read them; only the task that owns the connection changes them.
 
-    __slots__ = ("to_plain", "to_tls")
+    `plain_since`, `tls_since`: when the first byte was written to that leg, by `now`; 0 before it.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("now", "plain_since", "tls_since", "to_plain", "to_tls")
+
+    def __init__(self, now: Callable[[], float] = float) -> None:
+        self.now = now
         self.to_plain = 0
         self.to_tls = 0
+        self.plain_since = 0.0
+        self.tls_since = 0.0
+
+    def add_plain(self, size: int) -> None:
+        """Count bytes that were written to the plain leg."""
+        if not self.to_plain:
+            self.plain_since = self.now()
+        self.to_plain += size
+
+    def add_tls(self, size: int) -> None:
+        """Count bytes that were written to the TLS leg."""
+        if not self.to_tls:
+            self.tls_since = self.now()
+        self.to_tls += size
 
     def __repr__(self) -> str:
         return f"<Progress to_plain={self.to_plain} to_tls={self.to_tls}>"

@@ -105,7 +105,7 @@ class PlainStream:
                 continue
             except OSError as error:
                 raise StreamBroken(Ending.PLAIN_RESET, explain_system(error)) from error
-            self._progress.to_plain += sent
+            self._progress.add_plain(sent)
             rest = rest[sent:]
 
     def quiet(self) -> bool:
@@ -185,7 +185,7 @@ class TlsStream:
             except SSL.Error as error:
                 raise StreamBroken(*explain(error)) from error
             else:
-                self._progress.to_tls += sent
+                self._progress.add_tls(sent)
                 rest = rest[sent:]
 
     def send_nowait(self, data: memoryview) -> int:
@@ -194,7 +194,7 @@ class TlsStream:
         with contextlib.suppress(SSL.Error):  # the next `send` meets the same error
             while sent < total:
                 sent += self.connection.send(data[sent:])
-        self._progress.to_tls += sent
+        self._progress.add_tls(sent)
         return sent
 
     async def relay(self, relay: Relay, app: socket.socket, progress: Progress) -> Transfer:

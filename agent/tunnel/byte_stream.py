@@ -72,7 +72,7 @@ class TunnelStream:
             tunnel.h2.send(self.stream, piece)
             sent += len(piece)
         if sent:
-            self._progress.to_tls += sent
+            self._progress.add_tls(sent)
             tunnel.wake()
         return sent
 

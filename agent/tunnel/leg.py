@@ -183,7 +183,7 @@ class Leg:
         self.taken = True
         if data:
             tunnel.h2.send(stream, data)
-            self.progress.to_tls += len(data)
+            self.progress.add_tls(len(data))
         else:
             self._plain_ended = True
             tunnel.h2.end(stream)
@@ -282,7 +282,7 @@ class Leg:
 
     def _gone(self, size: int) -> None:
         """Note that bytes have gone on, so that there is room for others."""
-        self.progress.to_plain += size
+        self.progress.add_plain(size)
         h2 = self._tunnel.h2
         h2.consumed(self.stream, size)
         if h2.queued:

@@ -39,7 +39,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 9  # of the frames; raised when a worker of another version could misread them
+FORMAT = 10  # of the frames; raised when a worker of another version could misread them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

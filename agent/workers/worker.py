@@ -107,6 +107,7 @@ class Worker:
             level=settings.log_level,
             form=settings.log_format,
             connections=settings.connection_log,
+            silent=settings.log_silence or (),
             worker=welcome.slot,
         )
         self.snapshot = Snapshot()

@@ -138,7 +138,7 @@ def test_an_end_that_was_expected_is_one_message() -> None:
     code, err = run("-sidecar-for", "web", "-http-addr", unused(), "-start-timeout", "0.2", *QUIET)
     assert code == 69
     assert (
-        ' ERROR exit code=69 reason=unavailable detail="not able to serve within 0.2 s: '
+        ' [ERROR] sidecar.process: exit: code=69 reason=unavailable detail="not able to serve within 0.2 s: '
         in err.splitlines()[-1]
     )
 
@@ -195,10 +195,11 @@ def test_a_bug_leaves_a_trace_in_the_log(monkeypatch: pytest.MonkeyPatch, failur
     code, err = run("-sidecar-for", "web")
     if failure == "exits":
         assert code == 77
-        assert err.splitlines()[-1].endswith(' ERROR exit code=77 reason=permission detail="told to go"')
+        last = 'exit: code=77 reason=permission detail="told to go" next="sidecar doctor"'
+        assert err.splitlines()[-1].endswith(f" [ERROR] sidecar.process: {last}")
     else:
         assert code == 1
-        assert " ERROR crashed trace=" in err
+        assert " [ERROR] sidecar.process: crashed: trace=" in err
         assert "ValueError: a bug" in err
         assert len(err.splitlines()) == 2, "the trace is one line"
 

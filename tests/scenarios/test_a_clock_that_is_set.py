@@ -20,7 +20,7 @@ from agent.connections.records import Audited, Direction
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.control.churn import MOST_LEAVES
 from agent.control.watches import registration_watch
-from agent.log.rate_limit import LINES_PER_SECOND
+from agent.log.repeats import LINES
 from agent.observe.readiness import missing
 from agent.observe.status import document
 from agent.outbound.upstream_state import UpstreamState
@@ -149,11 +149,11 @@ async def test_a_flood_in_the_log(nursery: trio.Nursery, autojump_clock: MockClo
     journal = agent.agent.log
     audited = Audited(reason=VerdictReason.INTENTION_DENY, rule="x")
     with agent.data.ledger.open(Direction.INBOUND, "caller") as connection:
-        for _ in range(LINES_PER_SECOND + 5):
+        for _ in range(LINES + 5):
             journal.audited(connection, audited)
         wall.set_back()
         journal.audited(connection, audited)
-    assert agent.events().count("audit.would_deny") == LINES_PER_SECOND
+    assert agent.events().count("audit.would_deny") == LINES
 
 
 async def test_the_next_try_after_a_leaf_that_did_not_fit(

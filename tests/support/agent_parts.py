@@ -114,7 +114,7 @@ class AgentBench:
 
     def events(self) -> list[str]:
         """The events written so far."""
-        return [line.split()[1] for line in self.log]
+        return [line.split()[2].removesuffix(":") for line in self.log]
 
     def well(self, *upstreams: dict[str, object], root: Issuer | None = None, **proxy: object) -> Issuer:
         """Script everything a sidecar of web needs; the root its leaf is of."""

@@ -31,9 +31,9 @@ class Ended:
     def last_words(self) -> str:
         """The detail of the event `exit`, which is the last line of the log."""
         line = self.err.splitlines()[-1]
-        assert " ERROR exit code=" in line, self.err
+        assert " [ERROR] sidecar.process: exit: code=" in line, self.err
         assert f"code={self.code} " in line, line
-        detail: str = json.loads(line.partition(" detail=")[2])
+        detail: str = json.JSONDecoder().raw_decode(line.partition(" detail=")[2])[0]
         return detail
 
 

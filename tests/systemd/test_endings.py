@@ -29,7 +29,7 @@ def test_wrong_settings_fail_once_with_78_and_say_why(machine: Machine) -> None:
     assert "drain_secs" in journal
     assert "Traceback" not in journal
     (line,) = machine.at_priority("sidecar@wrong.service", "err")
-    assert line.startswith("ERROR exit code=78 reason=configuration detail=")
+    assert line.startswith("[ERROR] sidecar.process: exit: code=78 reason=configuration detail=")
 
 
 def test_a_missing_settings_file_fails_once_with_78(machine: Machine) -> None:

@@ -128,7 +128,7 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
         f"file {file}, line 1: unknown key 'sidcar_for'; did you mean sidecar_for?",
         f"file {file}, line 2: log_level: must be a string, a number or a boolean",
         f"file {file}, line 4: admin_bind: must be a list of strings",
-        f"file {file}, line 5: log_format: 'xml' is not one of text, json",
+        f"file {file}, line 5: log_format: 'xml' is not one of text, json, journald",
         "environment CONSUL_HTTP_SSL_VERIFY: 'maybe' is neither true nor false",
         "environment CONSUL_HTTP_TOKEN_FILE: there is no file /nowhere/token",
         "environment CONSUL_HTTP_TOKEN: it has more than one line",

@@ -83,10 +83,14 @@ async def test_one_that_was_relayed(
         connection.dialled = "10.0.0.1:8080 (wan_tag)"
         connection.relaying()
         connection.relaying()  # a second candidate opens nothing anew
-        connection.progress.to_plain, connection.progress.to_tls = 10, 20
+        connection.queue_seconds = 0.5
+        connection.progress.add_tls(20)
+        await trio.sleep(1)
+        connection.progress.add_plain(4)
+        await trio.sleep(1)
+        connection.progress.add_plain(6)
         assert ledger.bytes(Direction.OUTBOUND) == (10, 20)
         clock.now += timedelta(seconds=3)
-        await trio.sleep(2)
         connection.end(Ending.CLEAN)
         connection.end(Ending.TLS_RESET, "the first name stays")
     assert ledger.live() == ()
@@ -106,6 +110,8 @@ async def test_one_that_was_relayed(
         seconds=2,
         to_plain=10,
         to_tls=20,
+        queue_seconds=0.5,
+        first_byte_seconds=1.5,
     )
     assert ledger.counters() == {(Direction.OUTBOUND, "clean"): 1}
     assert ledger.bytes(Direction.OUTBOUND) == (10, 20)

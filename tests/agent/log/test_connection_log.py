@@ -45,6 +45,13 @@ def test_both_ends_with_datacenters_serials_rule_bytes_and_reason() -> None:
             theirs=Peer(id=web, serial="0a:01", not_after=START, root="00"),
             ours=Party(id=identity("dc2", "db"), serial="0b:02"),
             rule="web => db (allow, precedence 9)",
+            intention="f5a2",
+            dialled="10.0.0.9:20000 (wan_tag, tunnel)",
+            cipher="TLSv1.3 TLS_AES_128_GCM_SHA256",
+            queue_seconds=0.00011,
+            handshake_seconds=0.00223,
+            connect_seconds=0.00036,
+            first_byte_seconds=0.01,
         )
     )
     assert (
@@ -61,6 +68,15 @@ def test_both_ends_with_datacenters_serials_rule_bytes_and_reason() -> None:
             "to_plain": 12,
             "to_tls": None,
             "seconds": 1.5,
+            "intention_id": "f5a2",
+            "address": "10.0.0.9:20000",
+            "why": "wan_tag, tunnel",
+            "tls_version": "TLSv1.3",
+            "cipher": "TLS_AES_128_GCM_SHA256",
+            "queue_seconds": 0.0001,
+            "handshake_seconds": 0.0022,
+            "connect_seconds": 0.0004,
+            "first_byte_seconds": 0.01,
         }
         == line
     )

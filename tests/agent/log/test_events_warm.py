@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from agent.config.options import LogLevel
 from agent.connections.records import CloseReason, FailedAttempt
 from agent.log.events import Journal
+from agent.log.repeats import WINDOW
 from agent.net.dial import DialReason
 from agent.outbound.warm_connection import WarmReason
 from tests.support.warm_upstream import DB, ONE
@@ -61,6 +62,6 @@ async def test_a_flood_is_told_in_part(autojump_clock: MockClock) -> None:
     for _ in range(100):
         written.warm_discarded(DB, WAY, WarmReason.REFUSED.value, "no")
     assert len(stream.getvalue().splitlines()) == 10
-    await trio.sleep(1)
+    await trio.sleep(WINDOW)
     written.warm_discarded(DB, WAY, WarmReason.REFUSED.value, "no")
     assert "hidden=90" in stream.getvalue()

@@ -9,12 +9,15 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 
 from agent.config.options import LogFormat, LogLevel
 from agent.log.log import Log
+from agent.process.journal import journal_sink
 from agent.process.sink import Sink
 
 START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
@@ -46,20 +49,25 @@ def test_a_line_of_text() -> None:
         LogLevel.INFO, "event", plain="a-b.c:1", spaced="two words", number=3, yes=True, none=None, empty=""
     )
     assert written.getvalue() == (
-        '2031-05-17T12:00:00.123Z INFO  event plain=a-b.c:1 spaced="two words" number=3 yes=true\n'
+        "2031-05-17T12:00:00.123Z [INFO]  sidecar.process: event:"
+        ' plain=a-b.c:1 spaced="two words" number=3 yes=true\n'
     )
 
 
 def test_a_line_of_text_stays_one_line() -> None:
     log, written = log_of()
     log.write(LogLevel.WARN, "event", hostile='a\nb"c\x1b[31m')
-    assert lines(written) == ['WARN  event hostile="a\\nb\\"c\\u001b[31m"']
+    assert lines(written) == ['[WARN]  sidecar.process: event: hostile="a\\nb\\"c\\u001b[31m"']
 
 
 def test_a_line_of_json() -> None:
     log, written = log_of(form=LogFormat.JSON)
     log.write(LogLevel.ERROR, "event", text="a\nb", number=3, none=None)
     assert json.loads(written.getvalue()) == {
+        "@level": "error",
+        "@message": "event",
+        "@module": "sidecar.process",
+        "@timestamp": "2031-05-17T12:00:00.123Z",
         "ts": "2031-05-17T12:00:00.123Z",
         "level": "error",
         "event": "event",
@@ -75,7 +83,8 @@ def test_a_line_of_json() -> None:
 def test_a_line_for_the_journal_has_a_priority_and_no_time_of_its_own(level: LogLevel, priority: int) -> None:
     with on_the_journal() as (sink, journal):
         Log(sink.stream, lambda: START, level=LogLevel.DEBUG).write(level, "event", number=3)
-        assert journal.recv(1000).decode() == f"<{priority}>{level.upper():5} event number=3\n"
+        line = f"{f'[{level.upper()}]':7} sidecar.process: event: number=3"
+        assert journal.recv(1000).decode() == f"<{priority}>{line}\n"
 
 
 def test_a_line_of_json_for_the_journal_is_json_behind_its_priority() -> None:
@@ -84,6 +93,10 @@ def test_a_line_of_json_for_the_journal_is_json_behind_its_priority() -> None:
         priority, line = journal.recv(1000).decode().split(">", 1)
     assert priority == "<4"
     assert json.loads(line) == {
+        "@level": "warn",
+        "@message": "event",
+        "@module": "sidecar.process",
+        "@timestamp": "2031-05-17T12:00:00.123Z",
         "ts": "2031-05-17T12:00:00.123Z",
         "level": "warn",
         "event": "event",
@@ -95,7 +108,7 @@ def test_what_is_less_important_than_wanted_is_not_written() -> None:
     log, written = log_of(LogLevel.WARN)
     log.write(LogLevel.INFO, "quiet")
     log.write(LogLevel.WARN, "loud")
-    assert lines(written) == ["WARN  loud"]
+    assert lines(written) == ["[WARN]  sidecar.process: loud"]
 
 
 def test_a_broken_standard_error_is_counted_and_survived() -> None:
@@ -110,9 +123,9 @@ async def test_what_was_lost_is_said_once_there_is_a_reader_again() -> None:
     with os.fdopen(write, "w") as stream:
         log = Log(stream, lambda: START)
         while not log.lost:
-            log.write(LogLevel.INFO, "event", text="x" * 1000)
+            log.write_each(LogLevel.INFO, "event", {"text": "x" * 1000})
         for _ in range(4):
-            log.write(LogLevel.INFO, "event", text="x" * 1000)
+            log.write_each(LogLevel.INFO, "event", {"text": "x" * 1000})
         text = b""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(log.keep_up)
@@ -122,5 +135,40 @@ async def test_what_was_lost_is_said_once_there_is_a_reader_again() -> None:
             nursery.cancel_scope.cancel()
     os.close(read)
     told = text.decode().splitlines()
-    assert {line.partition(" ")[2].partition("=")[0] for line in told[:-1]} == {"INFO  event text"}
-    assert told[-1].endswith(" WARN  log.lost lines=5")
+    assert {line.split()[4].partition("=")[0] for line in told[:-1]} == {"text"}
+    assert told[-1].endswith(" [WARN]  sidecar.process: log.lost: lines=5")
+
+
+@pytest.fixture
+def journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """journald's socket, for entries."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(path)
+        monkeypatch.setattr("agent.log.log.journal_sink", partial(journal_sink, path))
+        yield sock
+
+
+def test_an_entry_of_the_journal_has_each_field(journald: socket.socket) -> None:
+    log, written = log_of(form=LogFormat.JOURNALD)
+    log.write(LogLevel.WARN, "connection.refused", direction="inbound", reason="default_deny", rule="a => b")
+    message = "[WARN]  sidecar.inbound: connection.refused: direction=inbound reason=default_deny"
+    message += ' rule="a => b"'
+    assert journald.recv(4096).decode().splitlines() == [
+        "PRIORITY=4",
+        "SYSLOG_IDENTIFIER=sidecar",
+        f"MESSAGE={message}",
+        "SIDECAR_EVENT=connection.refused",
+        "SIDECAR_MODULE=sidecar.inbound",
+        "SIDECAR_DIRECTION=inbound",
+        "SIDECAR_REASON=default_deny",
+        "SIDECAR_RULE=a => b",
+    ]
+    assert written.getvalue() == ""
+
+
+def test_without_journald_its_form_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.log.log.journal_sink", lambda: None)
+    log, written = log_of(form=LogFormat.JOURNALD)
+    log.write(LogLevel.INFO, "event", number=3)
+    assert lines(written) == ["[INFO]  sidecar.process: event: number=3"]

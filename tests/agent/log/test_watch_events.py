@@ -13,7 +13,7 @@ from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import WatchCrashed
-from agent.log.rate_limit import LINES_PER_SECOND
+from agent.log.repeats import LINES
 from agent.log.watch_events import WatchJournal
 from certs.contexts import build_contexts
 from certs.credentials import retain
@@ -43,15 +43,15 @@ def test_what_consul_says() -> None:
     log.renewal_failed("no", START)
     log.rejudged(3)
     assert lines(written) == [
-        "INFO  token.changed",
-        "INFO  registration.changed proxy_id=web-sidecar-proxy",
-        'WARN  registration.problem detail="a problem"',
-        "WARN  registration.gone proxy_id=web-sidecar-proxy",
-        "WARN  registration.own_failed detail=no",
-        "INFO  intentions.changed rules=2 default=deny",
-        'ERROR credentials.rejected reason=expired detail="too old"',
-        "WARN  renewal.failed detail=no not_after=2031-05-17T12:00:00.123456+00:00",
-        "INFO  rejudged closed=3",
+        "[INFO]  sidecar.consul: token.changed",
+        "[INFO]  sidecar.consul: registration.changed: proxy_id=web-sidecar-proxy",
+        '[WARN]  sidecar.consul: registration.problem: detail="a problem"',
+        "[WARN]  sidecar.consul: registration.gone: proxy_id=web-sidecar-proxy",
+        "[WARN]  sidecar.consul: registration.own_failed: detail=no",
+        "[INFO]  sidecar.policy: intentions.changed: rules=2 default=deny",
+        '[ERROR] sidecar.trust: credentials.rejected: reason=expired detail="too old" next="sidecar doctor"',
+        "[WARN]  sidecar.trust: renewal.failed: detail=no not_after=2031-05-17T12:00:00.123456+00:00",
+        "[INFO]  sidecar.policy: rejudged: closed=3",
     ]
 
 
@@ -61,7 +61,7 @@ def test_published_credentials_show_no_key() -> None:
     minted = root.leaf(service="web")
     log.credentials_published(build_contexts(fitting.credentials(minted, fitting.bundle(root)), 4))
     (line,) = lines(written)
-    assert line.startswith("INFO  credentials.published generation=4 id=spiffe://")
+    assert line.startswith("[INFO]  sidecar.trust: credentials.published: generation=4 id=spiffe://")
     assert "serial=0d" in line
     assert "KEY" not in line
 
@@ -71,8 +71,10 @@ def test_roots_that_do_not_vouch_for_our_leaf_are_an_error() -> None:
     leaf, roots = fitting.leaf_of(fitting.root().leaf()), fitting.bundle(fitting.root())
     log.credentials_published(build_contexts(retain(leaf, roots, fitting.AT), 2))
     first, second = lines(written)
-    assert first.startswith("ERROR credentials.unservable reason=credentials_untrusted detail=")
-    assert second.startswith("INFO  credentials.published generation=2 ")
+    assert first.startswith(
+        "[ERROR] sidecar.trust: credentials.unservable: reason=credentials_untrusted detail="
+    )
+    assert second.startswith("[INFO]  sidecar.trust: credentials.published: generation=2 ")
 
 
 def test_answers_short_for_want_of_rights_and_a_token_file_that_holds_none() -> None:
@@ -84,10 +86,10 @@ def test_answers_short_for_want_of_rights_and_a_token_file_that_holds_none() -> 
     log.token_complaint("token file x: it is empty")
     log.token_complaint("")
     assert lines(written) == [
-        f'WARN  watch.filtered watch="endpoints db" detail="{SHORT}"',
-        'INFO  watch.unfiltered watch="endpoints db"',
-        'ERROR token.unusable detail="token file x: it is empty"',
-        "INFO  token.usable",
+        f'[WARN]  sidecar.consul: watch.filtered: watch="endpoints db" detail="{SHORT}"',
+        '[INFO]  sidecar.consul: watch.unfiltered: watch="endpoints db"',
+        '[ERROR] sidecar.consul: token.unusable: detail="token file x: it is empty" next="sidecar doctor"',
+        "[INFO]  sidecar.consul: token.usable",
     ]
 
 
@@ -99,10 +101,11 @@ async def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> No
         status.failed(ConsulError(reason, "/v1/x", "no", status=500), START)
         log.watch_failed(status)
     log.watch_recovered(status)
+    failed = "[WARN]  sidecar.consul: watch.failed: watch=roots"
     assert lines(written) == [
-        'WARN  watch.failed watch=roots reason=unavailable detail="/v1/x answered 500: no"',
-        'WARN  watch.failed watch=roots reason=denied detail="/v1/x answered 500: no"',
-        "INFO  watch.recovered watch=roots",
+        f'{failed} reason=unavailable detail="/v1/x answered 500: no"',
+        f'{failed} reason=denied detail="/v1/x answered 500: no"',
+        "[INFO]  sidecar.consul: watch.recovered: watch=roots",
     ]
 
 
@@ -121,13 +124,16 @@ async def test_what_nobody_foresaw_is_told_with_its_traceback_and_counted(
     status = WatchStatus(name="roots")
     status.failed(WatchCrashed(crash), START)
     log.watch_failed(status)
-    for _ in range(2 * LINES_PER_SECOND):
+    for _ in range(2 * LINES):
         log.internal_error(Where.CONNECTION, "a caller", crash)
     first, second, *rest = lines(written)
-    assert first.startswith("ERROR internal_error where=watch name=roots error=KeyError trace=")
+    assert first.startswith(
+        "[ERROR] sidecar.process: internal_error: where=watch name=roots error=KeyError trace="
+    )
     assert "Traceback" in first
     assert "test_watch_events.py" in first
     detail = "internal_error: KeyError; the log has more"
-    assert second == f'WARN  watch.failed watch=roots reason=internal_error detail="{detail}"'
-    assert len(rest) == LINES_PER_SECOND, "a flood of them is told in part, and counted whole"
-    assert log.internal_errors == {"watch": 1, "connection": 2 * LINES_PER_SECOND}
+    failed = "[WARN]  sidecar.consul: watch.failed: watch=roots reason=internal_error"
+    assert second == f'{failed} detail="{detail}"'
+    assert len(rest) == LINES, "a flood of them is told in part, and counted whole"
+    assert log.internal_errors == {"watch": 1, "connection": 2 * LINES}

@@ -69,7 +69,10 @@ async def test_another_log_level(nursery: trio.Nursery) -> None:
     bench.agent.log.note("not to be seen")
     await set_level(bench.agent, b"warn")
     await set_level(bench.agent, b"warn")  # no news
-    assert bench.log == ["DEBUG log.level before=debug now=error", "WARN  log.level before=error now=warn"]
+    assert bench.log == [
+        "[DEBUG] sidecar.process: log.level: before=debug now=error",
+        "[WARN]  sidecar.process: log.level: before=error now=warn",
+    ]
 
 
 @pytest.mark.parametrize("body", [b"", b"loud", b"WARN", b"\xff"])
