@@ -21,7 +21,8 @@ def test_the_page_is_made_from_the_code() -> None:
 
 def test_every_exit_code_and_setting_is_on_it() -> None:
     assert set(EXITS) == set(ExitCode)
-    assert all(f"| `{option.name}` |" in page() for option in OPTIONS)
+    text = page()
+    assert all(f"| `{option.name}` |" in text for option in OPTIONS)
 
 
 async def test_every_field_of_the_status_is_on_it(nursery: trio.Nursery) -> None:

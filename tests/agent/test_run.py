@@ -176,7 +176,7 @@ def test_verification_that_is_off_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     words = ("-sidecar-for", "web", "-http-addr", f"https://{unused()}", "-start-timeout", "0.2")
     code, err = run(*words, "-http-ssl-verify=false", *QUIET)
     assert code == 69
-    assert " consul.unverified " in err
+    assert " consul.unverified: " in err
 
 
 @pytest.mark.parametrize("failure", ["bug", "bug beside an exit", "exits"])

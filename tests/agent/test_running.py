@@ -45,7 +45,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    *words: str, environ: dict[str, str] | None = None, until: str = " ready "
+    *words: str, environ: dict[str, str] | None = None, until: str = " ready: "
 ) -> AsyncIterator[Running]:
     """The sidecar, from ready on; killed at the end if it is still there."""
     process = await trio.lowlevel.open_process(

@@ -85,7 +85,7 @@ async def serving(nursery: trio.Nursery, *extra: str) -> AsyncIterator[Server]:
     )
     try:
         assert process.stderr is not None
-        await lines_until(process.stderr, " ready ")
+        await lines_until(process.stderr, " ready: ")
         nursery.start_soon(_drink, process.stderr)
         server = Server(root=root, address=public, admin=admin, pid=process.pid)
         yield server

@@ -118,7 +118,7 @@ async def running(nursery: trio.Nursery, *more: str) -> AsyncIterator[Agent]:
     agent = Agent(consul=consul, root=root, address=public, admin=admin, process=process)
     try:
         assert process.stderr is not None
-        agent.log.append(await lines_until(process.stderr, " ready "))
+        agent.log.append(await lines_until(process.stderr, " ready: "))
         nursery.start_soon(agent.drink)
         yield agent
     finally:

@@ -65,7 +65,7 @@ def test_a_stop_ends_what_is_left_of_the_old_program_in_its_time(rig: Rig) -> No
     rig.upgrade("db")
     assert machine.run("ps", "-o", "pid=", "-p", str(old)).strip() == str(old)
     machine.systemctl("stop", "sidecar@db")
-    assert "drained cut=20" in machine.journal("sidecar@db")
+    assert "drained: cut=20" in machine.journal("sidecar@db")
     assert machine.show("sidecar@db", "ActiveState") == "inactive"
     machine.start("sidecar@db")
     load(machine, "load-streams")

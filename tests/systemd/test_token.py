@@ -65,7 +65,7 @@ def test_a_token_that_is_refused_is_waited_out_then_tried_again_and_a_good_one_i
     machine.systemctl("start", "--no-block", "sidecar@thief")
     until(lambda: "403" in machine.show("sidecar@thief", "StatusText") or None, "the refusal in STATUS")
     until(lambda: int(machine.show("sidecar@thief", "NRestarts")) >= 1 or None, "a restart")
-    assert "exit code=69 reason=" in machine.journal("sidecar@thief")
+    assert "exit: code=69 reason=" in machine.journal("sidecar@thief")
     assert "0bad0bad" not in machine.journal("sidecar@thief")
     machine.start("sidecar@db")
     machine.systemctl("stop", "sidecar@web")  # its ports are the thief's

@@ -58,7 +58,7 @@ def test_a_public_listener_that_does_not_answer_is_restarted_and_the_reason_logg
     machine.run("ip", "route", "add", *unreachable)
     until(lambda: restarts(mesh, "db") > before or None, "another start")
     machine.run("ip", "route", "del", *unreachable)
-    assert "watchdog.unfed detail=" in machine.journal("sidecar@db")
+    assert "watchdog.unfed: detail=" in machine.journal("sidecar@db")
     until(lambda: mesh.get(UPSTREAM) == HELLO or None, "an answer through the mesh")
 
 

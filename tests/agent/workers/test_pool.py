@@ -94,7 +94,7 @@ async def test_another_log_level_is_one_for_all(slow_clock: MockClock) -> None:
         b.pool.take_level(LogLevel.DEBUG)
         await b.serving()
         told = [worker.err.getvalue() for worker in b.spawn.begun]
-    assert all("log.level before=info now=debug" in text for text in told)
+    assert all("log.level: before=info now=debug" in text for text in told)
 
 
 async def test_one_that_is_killed_is_replaced_at_once_and_the_others_stay(slow_clock: MockClock) -> None:
