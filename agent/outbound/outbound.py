@@ -55,6 +55,7 @@ class TunnelTo(Protocol):
     """A tunnel to an endpoint, ready for a stream (agent.outbound.tunnels)."""
 
     ours: Party
+    cipher: str  # TLS version and cipher
     peer: Peer
 
     async def run(self, sock: socket.socket, progress: Progress, /) -> Transfer:
