@@ -190,7 +190,7 @@ class Admission:
         self.live += 1
         self.admitted += 1
         self.most = max(self.most, self.live)
-        return Slot(self, source, _owes_nothing)
+        return Slot(self, source, lambda: False)
 
     def _at_limit(self) -> bool:
         return self.limit is not None and self.live >= self.limit
@@ -290,10 +290,6 @@ class Slot:
         self._admission.live -= 1
         self.settle()
         self._admission.on_room()
-
-
-def _owes_nothing() -> bool:
-    return False
 
 
 def share(count: int) -> int:
