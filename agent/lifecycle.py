@@ -21,8 +21,8 @@ import trio
 from agent.base.containment import Kept, Where, contained
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
+from agent.config.load import Reload, reload
 from agent.config.registration import Registration
-from agent.config.reload import Reload, reload
 from agent.config.settings import Resolution
 from agent.control.bootstrap import hurry
 from agent.control.self_registration import (

@@ -16,6 +16,7 @@ from agent.http1.head import HeadReason
 from agent.http1.request_body import BodyReason
 from agent.http1.response_h11 import AnswerReason
 from agent.http1.target import TargetReason
+from agent.inbound.exposed import ExposedReason
 from agent.inbound.http_connection import FrontReason
 from agent.inbound.verdict import InboundReason
 from agent.net.inherited import SocketReason
@@ -45,6 +46,11 @@ def test_the_page_of_requests_has_them_all_and_no_others() -> None:
     kinds = (HeadReason, TargetReason, BodyReason, AnswerReason, FrontReason)
     table = REQUESTS.read_text().partition("## The names of refusals")[2]
     assert shown_in(table) == {reason.value for kind in kinds for reason in kind}
+
+
+def test_the_page_of_exposed_paths_has_them_all_and_no_others() -> None:
+    table = (DOCS / "exposed-paths.md").read_text().partition("## The names of refusals")[2]
+    assert shown_in(table) == {reason.value for reason in ExposedReason}
 
 
 def test_the_page_of_the_units_has_everything_that_is_wrong_with_a_socket() -> None:

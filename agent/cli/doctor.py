@@ -34,6 +34,7 @@ from agent.cli.doctor_consul import (
 from agent.cli.doctor_upstreams import Journey, in_order, look_at_upstream
 from agent.cli.findings import Finding, fail, ok, page, skip, warn, worst
 from agent.cli.instances import CALL_SECONDS, beside, read_beside, unix_or_tcp
+from agent.config.collisions import bind_of
 from agent.config.effective import from_settings
 from agent.config.flags import parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code
@@ -320,11 +321,9 @@ def _own_listeners(registration: Registration) -> OwnListeners:
     if registration.public_bind is not None and not registration.public_unserved:
         own.reserve(registration.public_bind, "callers from the mesh")
     for upstream in registration.upstreams:
-        place = upstream.bind
-        address = (
-            TcpAddress(place.host, place.port) if isinstance(place, LocalBind) else UnixAddress(place.path)
-        )
-        own.reserve(address, f"upstream {upstream.destination}")
+        own.reserve(bind_of(upstream), f"upstream {upstream.destination}")
+    for one in registration.exposed:
+        own.reserve(one.bind, f"exposed path {one.path}")
     return own
 
 
@@ -332,9 +331,10 @@ async def _look_at_upstreams(
     case: Examination, registration: Registration, running: Running
 ) -> Sequence[Finding]:
     """Check the binds one after the other, then all upstreams in parallel."""
-    findings = [
-        await look_at_bind(f"upstream {one.destination}", one.bind, running) for one in registration.upstreams
-    ]
+    ups, paths = registration.upstreams, registration.exposed
+    binds: list[tuple[str, Bind]] = [(f"upstream {one.destination}", one.bind) for one in ups]
+    binds += [(f"exposed path {one.path}", LocalBind(one.bind.host, one.bind.port)) for one in paths]
+    findings = [await look_at_bind(who, place, running) for who, place in binds]
     if not case.datacenter:
         return findings
     journey = Journey(

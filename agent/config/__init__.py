@@ -2,6 +2,6 @@
 
 All mistakes are reported together, each with field, value and remedy.
 
-    collisions  effective  flags  load  opaque_config  options  parsers  registered_upstreams
-    registration  reload  settings  upstream_config  upstream_tables
+    collisions  effective  exposed_paths  flags  load  opaque_config  options  parsers
+    registered_upstreams  registration  settings  upstream_config  upstream_tables
 """

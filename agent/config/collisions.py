@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from agent.base.address import ANY_ADDRESS, ANY_ADDRESS_6, Address, TcpAddress, UnixAddress, literal
+from agent.config.exposed_paths import ExposedPath
 from agent.config.opaque_config import Problem, ProblemReason
 from upstreams.spec import LOOPBACK, LocalBind, Upstream
 
@@ -37,12 +38,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What can be served: `upstreams`, the public listener, Consul's check of it.
+    """What can be served: `upstreams`, exposed paths, the public listener, Consul's check of it.
 
     `problems` lists the rest.
     """
 
     upstreams: tuple[Upstream, ...]
+    exposed: tuple[ExposedPath, ...]
     public: bool
     check: bool
     problems: tuple[Problem, ...] = ()
@@ -62,21 +64,26 @@ def without_collisions(
     app: Address | None,
     upstreams: Sequence[Upstream],
     admin: Sequence[Address],
+    exposed: Sequence[ExposedPath] = (),
     known: Known | None = None,
 ) -> Served:
     """Return which listeners collide neither with the app nor with an earlier one.
 
-    The order is: admin endpoint, public listener, upstreams, Consul's check.
+    The order is: admin endpoint, public listener, upstreams, exposed paths, Consul's check.
     """
     known = known or Known()
     claims = _Claims(app, known)
     for address in admin:
         claims.add(_Claim(ADMIN, address), always=True)
-    public_served = public is not None and claims.add(_Claim(PUBLIC, public), through_app=True)
+    public_served = public is not None and claims.add(_Claim(PUBLIC, public), through=app)
     served = [one for one in upstreams if claims.add(_Claim(f"upstream {one.destination}", bind_of(one)))]
+    paths = [
+        one for one in exposed if claims.add(_Claim(f"exposed path {one.path}", one.bind), through=one.app)
+    ]
     check = check_address(public, known) if public_served else None
     return Served(
         upstreams=tuple(served),
+        exposed=tuple(paths),
         public=public_served,
         check=check is None or claims.add(_Claim(CHECK, check)),
         problems=tuple(claims.problems),
@@ -114,12 +121,12 @@ class _Claims:
         self._standing: dict[int | None, list[_Claim]] = {}  # by port, since others cannot meet; None: paths
         self.problems: list[Problem] = []
 
-    def add(self, claim: _Claim, *, always: bool = False, through_app: bool = False) -> bool:
+    def add(self, claim: _Claim, *, always: bool = False, through: Address | None = None) -> bool:
         """Return whether a listener is accepted. `always`: it is bound already.
 
-        `through_app`: it dials the app.
+        `through`: where it dials the app.
         """
-        problem = next(self._objections(claim, through_app=through_app), None)
+        problem = next(self._objections(claim, through), None)
         if problem is not None:
             self.problems.append(problem)
         if problem is None or always:
@@ -127,19 +134,19 @@ class _Claims:
             return True
         return False
 
-    def _objections(self, claim: _Claim, *, through_app: bool) -> Iterator[Problem]:
+    def _objections(self, claim: _Claim, through: Address | None) -> Iterator[Problem]:
         app = self._app
         where = f"{claim.who} on {claim.address}"
         if app is not None and self._meet(claim.address, app, self._is_ours):
             detail = f"the app is there ({app}); give one of them another address"
             yield Problem(where=where, reason=ProblemReason.APP_BIND, detail=detail)
-        ports = self._standing if through_app else (_port(claim.address),)
+        ports = dict.fromkeys((_port(claim.address), *(() if through is None else (_port(through),))))
         for other in chain.from_iterable(self._standing.get(port, ()) for port in ports):
             if self._meet(claim.address, other.address, _always):
                 detail = f"{other.who} is there ({other.address}); give it an address of its own"
                 yield Problem(where=where, reason=ProblemReason.DUPLICATE_BIND, detail=detail)
-            if through_app and app is not None and self._meet(other.address, app, self._is_ours):
-                detail = f"{other.who} ({other.address}) is where the app should be ({app})"
+            if through is not None and self._meet(other.address, through, self._is_ours):
+                detail = f"{other.who} ({other.address}) is where the app should be ({through})"
                 yield Problem(where=where, reason=ProblemReason.APP_BIND, detail=detail)
 
     def _meet(self, one: Address, other: Address, ours: Callable[[str], bool]) -> bool:

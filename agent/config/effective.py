@@ -19,12 +19,23 @@ _ANY = frozenset({ANY_ADDRESS, "::"})  # registered without an address: Consul t
 def overridden(registration: Registration, settings: Settings) -> Registration:
     """Return the registration with each field that the settings give replaced."""
     if settings.listen is not None:
-        registration = replace(registration, public_bind=settings.listen)
+        exposed = tuple(
+            replace(one, bind=TcpAddress(settings.listen.host, one.bind.port)) for one in registration.exposed
+        )
+        registration = replace(registration, public_bind=settings.listen, exposed=exposed)
     if settings.service_addr is not None:
-        registration = replace(registration, local_app=settings.service_addr)
+        exposed = tuple(replace(one, app=_at(settings.service_addr, one.app)) for one in registration.exposed)
+        registration = replace(registration, local_app=settings.service_addr, exposed=exposed)
     if settings.upstream is not None:
         registration = replace(registration, upstreams=settings.upstream)
     return registration
+
+
+def _at(app: Address, before: Address) -> Address:
+    """Return where an exposed path is asked for: the port of before at the host of another app."""
+    if isinstance(app, TcpAddress) and isinstance(before, TcpAddress):
+        return TcpAddress(app.host, before.port)
+    return app
 
 
 def from_settings(settings: Settings) -> Registration:
@@ -41,7 +52,8 @@ def from_settings(settings: Settings) -> Registration:
 def listening_at(registration: Registration, admin: Sequence[Address]) -> list[Address]:
     """Return every address that no other may share: those of the listeners, and the app's."""
     ours = (registration.public_bind, registration.local_app, *map(bind_of, registration.upstreams))
-    return [*admin, *(address for address in ours if address is not None)]
+    paths = (address for one in registration.exposed for address in (one.bind, one.app))
+    return [*admin, *dict.fromkeys(address for address in (*ours, *paths) if address is not None)]
 
 
 def servable(
@@ -55,12 +67,14 @@ def servable(
         public=None if registration.public_bind is None else public or registration.public_bind,
         app=registration.local_app,
         upstreams=registration.upstreams,
+        exposed=registration.exposed,
         admin=admin,
         known=known,
     )
     return replace(
         registration,
         upstreams=found.upstreams,
+        exposed=found.exposed,
         public_unserved=registration.public_bind is not None and not found.public,
         checked=found.check,
         problems=(*registration.problems, *found.problems),
@@ -68,10 +82,11 @@ def servable(
 
 
 def deregistered(registration: Registration) -> Registration:
-    """Return the part of a registration that is served once Consul does not know it any more: no callers."""
+    """Return what is served once Consul does not know the proxy any more: no callers, no exposed path."""
     detail = "Consul does not know this proxy any more; no callers are accepted until it is registered again"
     problem = Problem(where=PUBLIC, reason=ProblemReason.DEREGISTERED, detail=detail)
-    return replace(registration, public_unserved=True, problems=(*registration.problems, problem))
+    problems = (*registration.problems, problem)
+    return replace(registration, public_unserved=True, exposed=(), problems=problems)
 
 
 def unregistered(settings: Settings) -> Registration:

@@ -28,7 +28,7 @@ class ProblemReason(StrEnum):
     WRONG_VALUE = "wrong_value"
     NO_LOCAL_APP = "no_local_app"
     TRANSPARENT_PROXY = "transparent_proxy"
-    EXPOSED_PATHS = "exposed_paths"
+    EXPOSED_PATHS = "exposed_paths"  # one of them, or the checks
     UNKNOWN_KEYS = "unknown_keys"  # of another proxy, or misspelt
     OVERRULED = "overruled"  # another field of the registration says otherwise
     MULTI_PORT = "multi_port"  # of Consul 2
@@ -207,14 +207,14 @@ class ConfigReader:
         self.problems.append(Problem(where=where, reason=ProblemReason.WRONG_VALUE, detail=detail))
 
     def _wrong(self, key: str, value: object, remedy: str) -> None:
-        self.problem(key, f"{_shown(value)} is {remedy}")
+        self.problem(key, f"{shown(value)} is {remedy}")
 
 
 def _short(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return the value as text, short enough for a log line."""
     try:
         text = repr(value)

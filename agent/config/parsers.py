@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -72,6 +73,18 @@ def parse_duration(text: str) -> float:
     if seconds >= _LONGEST:
         raise InvalidDuration(f"{text!r} is longer than the 292 years that Go can count")
     return seconds
+
+
+def parse_caller(text: str) -> str:
+    """Return an address or a network of callers in its usual notation, or `host` for this machine."""
+    if text == "host":
+        return text
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r}: write host, an address or a network such as 10.0.0.0/8; {error}"
+        ) from None
 
 
 def parse_seconds(text: str) -> float:

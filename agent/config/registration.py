@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress, literal
+from agent.config.exposed_paths import ExposeAnswer, ExposedPath, read_exposed, unknown_of_expose
 from agent.config.opaque_config import ConfigReader, Problem, ProblemReason, unknown, unknown_keys
 from agent.config.registered_upstreams import (
     MeshGatewayAnswer,
@@ -81,6 +82,7 @@ class Registration:
     public_bind: TcpAddress | None = None
     local_app: Address | None = None
     upstreams: tuple[Upstream, ...] = ()
+    exposed: tuple[ExposedPath, ...] = ()
     protocol: str = "tcp"
     identity_header: bool = False
     underscores_in_headers: bool = False
@@ -108,11 +110,6 @@ class Registration:
         return HttpMode.ALWAYS if self.identity_header else HttpMode.IF_NEEDED
 
 
-class _ExposeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
-    checks: bool = False
-    paths: list[object] | None = None
-
-
 class _ProxyAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     destination_service_name: str = ""
     destination_service_id: str = msgspec.field(name="DestinationServiceID", default="")
@@ -123,7 +120,7 @@ class _ProxyAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     config: dict[str, object] | None = None
     upstreams: list[UpstreamAnswer] | None = None
     mesh_gateway: MeshGatewayAnswer | None = None
-    expose: _ExposeAnswer | None = None
+    expose: ExposeAnswer | None = None
 
 
 class _ServiceAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -160,12 +157,14 @@ def parse_registration(answer: Mapping[str, object]) -> Registration:
 
 def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
     config = ConfigReader(where="Proxy.Config", config=proxy.config or {})
-    public_bind = _public_bind(service, config)
+    host = without_brackets(config.text("bind_address", service.address or ANY_ADDRESS))
+    public_bind = _public_bind(host, service, config)
     local_app = _local_app(proxy, config)
     mesh_gateway = gateway_mode(proxy.mesh_gateway)
     upstreams, upstream_problems = read_upstreams(
         proxy.upstreams or (), mesh_gateway, _loopback(service.address)
     )
+    exposed = tuple(read_exposed(proxy.expose, host, _app_at(proxy, 0), config.problems))
     # Envoy takes 0 for "not set", and so do many templates.
     max_inbound = (
         config.count("max_inbound_connections") if config.config.get("max_inbound_connections") else None
@@ -178,6 +177,7 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
         public_bind=public_bind,
         local_app=local_app,
         upstreams=upstreams,
+        exposed=exposed,
         protocol=config.text("protocol", "tcp").lower(),
         identity_header=config.flag("identity_header"),
         underscores_in_headers=config.flag("underscores_in_headers"),
@@ -195,14 +195,13 @@ def _registration(service: _ServiceAnswer, proxy: _ProxyAnswer) -> Registration:
     )
 
 
-def _public_bind(service: _ServiceAnswer, config: ConfigReader) -> TcpAddress | None:
+def _public_bind(host: str, service: _ServiceAnswer, config: ConfigReader) -> TcpAddress | None:
     """Return the bind: `bind_address` and `bind_port` win, as in Envoy.
 
     The built-in proxy overwrites both.
     """
-    host = config.text("bind_address", service.address or ANY_ADDRESS)
     port = config.port("bind_port") or _port("Port", service.port, config)
-    return TcpAddress(without_brackets(host), port) if port else None
+    return TcpAddress(host, port) if port else None
 
 
 def _loopback(address: str) -> str:
@@ -214,12 +213,16 @@ def _loopback(address: str) -> str:
 
 
 def _local_app(proxy: _ProxyAnswer, config: ConfigReader) -> Address | None:
+    port = _port("Proxy.LocalServicePort", proxy.local_service_port, config)
+    if port or proxy.local_service_socket_path:
+        return _app_at(proxy, port)
+    return _host_port(config.text("local_service_address", ""))
+
+
+def _app_at(proxy: _ProxyAnswer, port: int) -> Address:
     if proxy.local_service_socket_path:
         return UnixAddress(proxy.local_service_socket_path)
-    port = _port("Proxy.LocalServicePort", proxy.local_service_port, config)
-    if port:
-        return TcpAddress(without_brackets(proxy.local_service_address) or LOOPBACK, port)
-    return _host_port(config.text("local_service_address", ""))
+    return TcpAddress(without_brackets(proxy.local_service_address) or LOOPBACK, port)
 
 
 def _port(where: str, value: int, config: ConfigReader) -> int:
@@ -247,6 +250,7 @@ def _unknown(answer: Mapping[str, Any]) -> Iterator[Problem]:
         "Service": unknown_keys(answer, _SERVICE_FIELDS),
         "Proxy": unknown_keys(proxy, PROXY_READ | strict),
         "Proxy.Config": unknown_keys(config, _KEYS),
+        **unknown_of_expose(proxy.get("Expose") or {}),
     }
     for where, keys in places.items():
         if keys:
@@ -278,7 +282,4 @@ def _shortcomings(
     if proxy.mode == "transparent":
         detail = "traffic is not redirected here; only the upstreams with a bind are served"
         problems.append(Problem(where="Proxy.Mode", reason=ProblemReason.TRANSPARENT_PROXY, detail=detail))
-    if proxy.expose is not None and (proxy.expose.checks or proxy.expose.paths):
-        detail = "plain-text listeners for checks and paths are not served"
-        problems.append(Problem(where="Proxy.Expose", reason=ProblemReason.EXPOSED_PATHS, detail=detail))
     return problems

@@ -106,6 +106,7 @@ class Settings:
     start_timeout: float
     admin_bind: tuple[Address, ...]
     admin_hosts: tuple[str, ...] | None
+    expose_from: tuple[str, ...]
     drain_seconds: float
     leave_seconds: float | None
     expired_peer_grace: float  # infinite: never

@@ -51,6 +51,9 @@ class ConnectionEvents(Protocol):
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         """A request was not passed on to the app; its connection may continue."""
 
+    def exposed_refused(self, caller: str, path: str, refused: RefusedRequest, /) -> None:
+        """A request to an exposed path was not passed on."""
+
     def tunnel_opened(self, tunnel: Connection, /) -> None:
         """A tunnel takes streams from now on."""
 

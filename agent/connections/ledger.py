@@ -51,6 +51,7 @@ class Ledger:
         self._attempts: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
         self._audits: Counter[str] = Counter()
+        self._exposed: Counter[str] = Counter()
         self._bytes = {direction: Progress() for direction in Direction}
         self._recent: deque[Finished] = deque(maxlen=RECENT)
         self.calls = CallTable()
@@ -154,6 +155,18 @@ class Ledger:
     def audits(self) -> Mapping[str, int]:
         """Return the counts of audited denials, by reason."""
         return dict(self._audits)
+
+    def exposed(self, reason: StrEnum) -> None:
+        """Count a connection to an exposed path, which is none of the mesh, by how it has ended."""
+        self._exposed[reason.value] += 1
+
+    def exposed_refused(self, caller: str, path: str, refused: RefusedRequest) -> None:
+        """Tell of a request to an exposed path that the sidecar has answered itself."""
+        self._events.exposed_refused(caller, path, refused)
+
+    def exposures(self) -> Mapping[str, int]:
+        """Return the counts of connections to exposed paths, by reason."""
+        return dict(self._exposed)
 
     def live(self, direction: Direction | None = None) -> tuple[Connection, ...]:
         """Return the live connections, oldest first."""

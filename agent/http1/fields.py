@@ -121,7 +121,10 @@ def identity_value(own: ServiceId, caller: ServiceId) -> bytes:
 
 
 def request_fields(head: RequestHead, host: bytes, identity: bytes) -> Fields:
-    """Return the headers for the app. `host` is used where HTTP/1.0 lacks a Host. Raises HeadRefused."""
+    """Return the headers for the app. `host` is used where HTTP/1.0 lacks a Host. Raises HeadRefused.
+
+    `identity`: of the caller; empty where callers have none, and then the app gets no such header.
+    """
     items = [(header_name(raw), raw, value) for raw, value in head.fields]
     names = {name.lower for name, _, _ in items}
     nominated = _to_end_here(head.fields) if b"connection" in names else frozenset()
@@ -137,7 +140,8 @@ def request_fields(head: RequestHead, host: bytes, identity: bytes) -> Fields:
         fields.insert(0, (b"Host", host))
     if b"upgrade" in names and _upgrades(head, nominated, names):
         fields += SWITCH
-    fields.append((IDENTITY.encode(), identity))
+    if identity:
+        fields.append((IDENTITY.encode(), identity))
     return fields
 
 

@@ -2,5 +2,6 @@
 
 A refused caller never reaches the app.
 
-    app_connection  by_request  exchange  http_connection  inbound  local_reply  tunnel  verdict
+    app_connection  by_request  exchange  exposed  http_connection  inbound  local_reply
+    tunnel  verdict
 """

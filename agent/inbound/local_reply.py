@@ -15,8 +15,13 @@ DRAIN_SECONDS = 5.0
 DRAIN_BYTES = 64 * 1024  # of a refused request's body, read so that the connection can go on
 
 
-def answer(status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bool = False) -> bytes:
-    """Return a complete answer; `bodiless`: to HEAD.
+METHODS = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE"
+
+
+def answer(
+    status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bool = False, allow: str = METHODS
+) -> bytes:
+    """Return a complete answer; `bodiless`: to HEAD. `allow`: the methods that a 405 names.
 
     The request is not quoted, since its text may be hostile.
     """
@@ -27,7 +32,7 @@ def answer(status: int, reason: StrEnum, text: str, *, close: bool, bodiless: bo
         "Content-Type: text/plain; charset=utf-8",
         f"Content-Length: {len(body)}",
         *(["Connection: close"] if close else []),
-        *(["Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE"] if status == 405 else []),
+        *([f"Allow: {allow}"] if status == 405 else []),
     ]
     return "\r\n".join((*lines, "", "")).encode() + (b"" if bodiless else body)
 

@@ -29,6 +29,7 @@ BUILT_IN, ENVOY, BOTH = "Consul's own proxy", "Envoy", ""
 AS_ENVOY = Effect(BUILT_IN, "used here, as by Envoy; it ignores it")
 ENVOYS_OWN = Effect(ENVOY, "no effect here: it configures Envoy itself")
 UNKNOWN = Effect(BOTH, "no effect here")
+_EXPOSED = Effect(BOTH, "GET and HEAD from `expose_from`; Envoy passes any method on, the other one none")
 _REQUESTS = Effect(ENVOY, "no effect here, where connections are limited and not requests")
 
 # Keys that do not mean the same everywhere. One that is in no table has no effect here.
@@ -68,7 +69,7 @@ _OURS = {"identity_header", "underscores_in_headers", TUNNEL_KEY}
 _OURS_UPSTREAM = KEYS - UPSTREAM_CONFIG.keys() - {"limits"}
 _REMEDIES: Mapping[ProblemReason, str] = {
     ProblemReason.TRANSPARENT_PROXY: "nothing redirects the app's traffic: give each upstream a bind",
-    ProblemReason.EXPOSED_PATHS: "Envoy serves them: have the app itself listen for its checks",
+    ProblemReason.EXPOSED_PATHS: "Envoy serves them: expose plain http paths, or have the app listen itself",
 }
 _SERVED = (ProblemReason.WRONG_VALUE, ProblemReason.OVERRULED, ProblemReason.MULTI_PORT)
 _GATEWAYS = (MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE)
@@ -100,6 +101,8 @@ def of_registration(answer: Mapping[str, Any], registration: Registration) -> It
         yield from _keys(place, _settings(upstream.get("Config") or {}), UPSTREAM_CONFIG)
     for served in registration.upstreams:
         yield from _of_gateways(served)
+    for path in registration.exposed:
+        yield _differs(f"exposed path {path}", _EXPOSED)
     for problem in registration.problems:
         yield from _of_problem(problem)
 

@@ -18,6 +18,7 @@ from agent.base.histogram import histogram
 from agent.base.prometheus import Family, counter, gauge
 from agent.connections.records import CloseReason
 from agent.control import credentials_report
+from agent.inbound.exposed import ExposedReason
 from agent.inbound.verdict import InboundReason
 from agent.intentions.replica import Replica
 from agent.net.dial import DialReason
@@ -73,6 +74,7 @@ _EXPECTED: dict[str, list[dict[str, str]]] = {
     ],
     "sidecar_attempts_failed_total": [{"reason": one} for one in _reasons(*_ATTEMPTS, OutboundReason)],
     "sidecar_audited_total": [{"reason": one} for one in _reasons(VerdictReason)],
+    "sidecar_exposed_requests_total": [{"reason": one.value} for one in ExposedReason],
     "sidecar_http_requests_total": [{"reason": one.value} for one in VerdictReason],
 }
 

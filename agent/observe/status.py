@@ -99,6 +99,7 @@ def _registration(agent: Agent) -> Row | None:
         "datacenter": registration.datacenter,
         "public_bind": _text(registration.public_bind),
         "local_app": _text(registration.local_app),
+        "exposed": [f"{one} to {one.app}" for one in registration.exposed],
         "protocol": registration.protocol,
         "underscores_in_headers": registration.underscores_in_headers,
         "handshake_timeout_seconds": registration.handshake_timeout,

@@ -2,5 +2,6 @@
 
 This room reads the newest values of the snapshot and asks Consul nothing.
 
-    dataplane  liveness  reconcile  report  tunnelling  upstream_limits  upstream_report
+    dataplane  exposed  liveness  reconcile  report  tunnelling  upstream_limits
+    upstream_report
 """

@@ -14,11 +14,13 @@ from agent.base.latest import Latest
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
+from agent.inbound.exposed import Callers
 from agent.net.admission import Admission, Slot
 from agent.net.inherited import InheritedSockets, SocketComplaint, SocketReason
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.listeners import Serve, ServeAtOnce, UpstreamListeners, never
 from agent.outbound.upstream_state import TargetEvents, UpstreamContext
+from agent.proxy.exposed import ExposedPaths
 from agent.snapshot import EndpointSources, Snapshot
 
 PUBLIC = "public"  # the key of the public listener
@@ -33,6 +35,7 @@ class Reconciler:
     settings: Settings
     listeners: Listeners
     upstreams: UpstreamListeners
+    exposed: ExposedPaths
     serve_inbound: Callable[[socket.socket, Slot], Awaitable[None]]
     inherited: InheritedSockets = field(default_factory=InheritedSockets)
     in_force: Registration | None = None
@@ -50,6 +53,7 @@ class Reconciler:
         if registration.accepts_callers:
             await self.listeners.bind(PUBLIC, self._public(registration))
         await self.upstreams.bind(registration.upstreams)
+        await self.exposed.bind(registration)
         self._report_sockets()
 
     async def follow(self) -> None:
@@ -63,6 +67,7 @@ class Reconciler:
         """Apply one registration."""
         before, self.in_force = self.in_force, after
         await self._move_public(before, after)
+        await self.exposed.follow(after)
         await self.upstreams.follow(after.upstreams, self.settings.drain_seconds, self._connections)
         self._report_sockets()
 
@@ -161,6 +166,7 @@ def reconciler(
         settings=settings,
         listeners=listeners,
         upstreams=upstreams,
+        exposed=ExposedPaths(listeners=listeners, ledger=ledger, callers=Callers(settings.expose_from)),
         serve_inbound=serve_inbound,
         inherited=upstreams.inherited,
     )

@@ -164,6 +164,7 @@ def _counters(ledger: Ledger) -> Row:
         "calls": _calls(ledger),
         "requests": dict(ledger.requests()),
         "audited": dict(ledger.audits()),
+        "exposed": dict(ledger.exposures()),
         "probes": ledger.probes,
         "bytes": {
             direction.value: dict(zip(("to_plain", "to_tls"), ledger.bytes(direction), strict=True))
@@ -213,9 +214,12 @@ def _connection_families(ledger: Ledger) -> Iterator[Family]:
     audited = counter("sidecar_audited_total", "Calls that intentions deny and audit mode allowed.")
     for reason, count in sorted(ledger.audits().items()):
         audited.add(count, reason=reason)
+    exposed = counter("sidecar_exposed_requests_total", "Connections to exposed paths, by how they ended.")
+    for reason, count in sorted(ledger.exposures().items()):
+        exposed.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks, which count as no caller and no refusal.")
     steps = histogram("sidecar_connection_step_seconds", "How long a step of ended connections took.")
-    yield from (live, moved, ended, _call_family(ledger), attempts, requests, audited)
+    yield from (live, moved, ended, _call_family(ledger), attempts, requests, audited, exposed)
     yield ledger.timings.add_to(steps)
     yield probes.add(ledger.probes)
     yield from _tunnel_families(ledger)

@@ -19,6 +19,7 @@ class Recorder(NoFaults):
     refused_ones: list[Finished] = field(default_factory=list)
     attempts: list[FailedAttempt] = field(default_factory=list)
     refused_requests: list[RefusedRequest] = field(default_factory=list)
+    exposed_ones: list[RefusedRequest] = field(default_factory=list)
     audits: list[Audited] = field(default_factory=list)
     tunnels: list[str] = field(default_factory=list)  # the reasons of their ends; empty: it has begun
     overflows: int = 0
@@ -41,6 +42,9 @@ class Recorder(NoFaults):
 
     def request_refused(self, connection: Connection, refused: RefusedRequest, /) -> None:
         self.refused_requests.append(refused)
+
+    def exposed_refused(self, caller: str, path: str, refused: RefusedRequest, /) -> None:
+        self.exposed_ones.append(refused)
 
     def audited(self, connection: Connection, audited: Audited, /) -> None:
         self.audits.append(audited)

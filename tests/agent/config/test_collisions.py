@@ -10,6 +10,7 @@ import pytest
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.config import collisions
 from agent.config.collisions import Known, Served, check_address, unknown_names, without_collisions
+from agent.config.exposed_paths import ExposedPath
 from agent.config.opaque_config import ProblemReason
 from upstreams.spec import LocalBind, ServiceDestination, SocketBind, Upstream, parse_upstream_flag
 
@@ -220,3 +221,39 @@ def test_a_thousand_upstreams_are_compared_with_those_at_their_port_alone(
     )
     assert (len(served.upstreams), len(served.problems)) == (1000, 1)
     assert compared <= 2002  # each with the app, and one with another
+
+
+def exposing(port: int, app: int = 8081, host: str = "0.0.0.0") -> ExposedPath:
+    return ExposedPath(path="/health", bind=TcpAddress(host, port), app=TcpAddress("127.0.0.1", app))
+
+
+@pytest.mark.parametrize(
+    ("one", "reason"),
+    [
+        (exposing(21000), ProblemReason.DUPLICATE_BIND),  # the public listener
+        (exposing(19000), ProblemReason.DUPLICATE_BIND),  # the admin endpoint
+        (exposing(9191), ProblemReason.DUPLICATE_BIND),  # an upstream
+        (exposing(80), ProblemReason.APP_BIND),
+        (exposing(21500, app=19000), ProblemReason.APP_BIND),  # else the admin endpoint would be exposed
+        (exposing(21500, app=21000), ProblemReason.APP_BIND),
+        (exposing(21500, app=9191), ProblemReason.APP_BIND),
+    ],
+)
+def test_an_exposed_path_that_meets_another_address_is_not_served(
+    one: ExposedPath, reason: ProblemReason
+) -> None:
+    good = exposing(21501)
+    found = without_collisions(
+        public=PUBLIC, app=APP, upstreams=[db("127.0.0.1", 9191)], admin=ADMIN, exposed=[one, good]
+    )
+    assert found.exposed == (good,)
+    (problem,) = found.problems
+    assert (problem.reason, problem.where) == (reason, f"exposed path /health on {one.bind}")
+
+
+def test_of_two_exposed_paths_at_one_port_the_first_is_served() -> None:
+    found = without_collisions(
+        public=None, app=APP, upstreams=(), admin=ADMIN, exposed=[exposing(21500), exposing(21500, app=8082)]
+    )
+    assert [one.app for one in found.exposed] == [TcpAddress("127.0.0.1", 8081)]
+    assert reasons(found) == [ProblemReason.DUPLICATE_BIND]

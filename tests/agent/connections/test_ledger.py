@@ -55,6 +55,9 @@ class Told:
     def audited(self, connection: Connection, audited: Audited, /) -> None:
         self.events.append(("audited", audited.reason))
 
+    def exposed_refused(self, caller: str, path: str, refused: object, /) -> None:
+        self.events.append(("exposed_refused", path))
+
     def request_refused(self, connection: Connection, refused: object, /) -> None:
         self.events.append(("request_refused", connection.id))
 

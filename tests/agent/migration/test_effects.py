@@ -112,3 +112,12 @@ def test_what_always_differs() -> None:
         "changes while running",
         "discovery chains",
     ]
+
+
+def test_an_exposed_path_is_told_beside_both() -> None:
+    paths = [{"Path": "/health", "ListenerPort": 21500, "LocalPathPort": 8080}]
+    (line,) = told(Expose={"Paths": paths})
+    assert line == (
+        "warn  exposed path /health at 0.0.0.0:21500: GET and HEAD from `expose_from`; "
+        "Envoy passes any method on, the other one none"
+    )

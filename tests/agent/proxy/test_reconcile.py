@@ -12,9 +12,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from agent.base.address import TcpAddress
 from agent.config.registration import Registration
+from agent.inbound.exposed import Callers
 from agent.net.inherited import InheritedSockets
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
+from agent.proxy.exposed import ExposedPaths
 from agent.proxy.reconcile import PUBLIC, Reconciler
 from tests.support.agent_parts import AgentBench, agent_bench, registration, settings
 from upstreams.spec import Upstream, parse_upstream_flag
@@ -61,11 +63,14 @@ async def begun(
     upstreams = Upstreams()
     told: UpstreamListeners = upstreams  # type: ignore[assignment]  # what of it is used
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
+        listeners = Listeners(agent.agent.log)
+        exposed = ExposedPaths(listeners=listeners, ledger=agent.data.ledger, callers=Callers(("host",)))
         following = Reconciler(
             registration=agent.snapshot.registration,
             settings=agent.control.settings,
-            listeners=Listeners(agent.agent.log),
+            listeners=listeners,
             upstreams=told,
+            exposed=exposed,
             serve_inbound=agent.data.inbound,
             inherited=InheritedSockets([] if inherited is None else [("public", inherited)]),
         )
