@@ -12,7 +12,7 @@ _BY_PREFIX = {
     **dict.fromkeys(("credentials", "renewal", "leaf", "roots", "clock"), LogClass.TRUST),
     **dict.fromkeys(("intentions", "outgoing", "deny_list", "rejudged", "replica", "audit"), LogClass.POLICY),
     **dict.fromkeys(("listening", "admission", "socket"), LogClass.LISTENERS),
-    "request": LogClass.INBOUND,
+    **dict.fromkeys(("request", "exposed"), LogClass.INBOUND),
     "worker": LogClass.WORKERS,
 }
 _OF_DIRECTION = ("connection", "tunnel")

@@ -229,20 +229,18 @@ class Journal(WatchJournal):
         )
 
     def exposed_refused(self, caller: str, path: str, refused: RefusedRequest, /) -> None:
-        """The sidecar has answered a request to an exposed path itself. The rate of lines is limited."""
-        hidden = self._flood.hidden(f"exposed {refused.reason.value}")
-        if hidden is not None:
-            self.write(
-                LogLevel.WARN,
-                "exposed.refused",
-                caller=caller,
-                path=path,
-                request=f"{refused.method} {refused.target}",
-                status=refused.status,
-                reason=refused.reason.value,
-                detail=refused.detail,
-                hidden=hidden or None,
-            )
+        """The sidecar has answered a request to an exposed path itself."""
+        self.write(
+            LogLevel.WARN,
+            "exposed.refused",
+            caller=caller,
+            path=path,
+            method=refused.method,
+            target=refused.target,
+            status=refused.status,
+            reason=refused.reason.value,
+            detail=refused.detail,
+        )
 
     def audited(self, connection: Connection, audited: Audited, /) -> None:
         """Audit mode has allowed what intentions deny."""

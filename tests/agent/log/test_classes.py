@@ -16,6 +16,7 @@ from tests.reference import events
         ("connection.refused", {"direction": "outbound"}, LogClass.OUTBOUND),
         ("tunnel.ended", {"direction": "outbound"}, LogClass.OUTBOUND),
         ("request.refused", {}, LogClass.INBOUND),
+        ("exposed.refused", {}, LogClass.INBOUND),
         ("attempt.failed", {"upstream": "db"}, LogClass.UPSTREAMS),
         ("watch.failed", {}, LogClass.CONSUL),
         ("rejudged", {}, LogClass.POLICY),
