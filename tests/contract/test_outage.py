@@ -12,6 +12,7 @@ from tests.contract.chains import certificates, roots_of, trusted
 from tests.contract.conftest import KINDS
 from tests.contract.federation import Federation, running, wait_until_ready
 from tests.contract.services import proxy, sidecar, ttl
+from tests.contract.versions import lasting
 
 ROOTS, LEAF = "/v1/agent/connect/ca/roots", "/v1/agent/connect/ca/leaf"
 EXACT = "/v1/connect/intentions/exact"
@@ -100,7 +101,8 @@ def test_the_primary_comes_back_with_everything_it_had(cut: Cut) -> None:
     wait_until_ready(cut.federation)
     assert dc1.get(ROOTS).json["ActiveRootID"] == cut.roots["ActiveRootID"]
     dc1.until("/v1/health/connect/kept", len)
-    assert dc1.get("/v1/agent/service/remembered-sidecar-proxy").json == cut.registration
+    registration = dc1.get("/v1/agent/service/remembered-sidecar-proxy").json
+    assert lasting(dc1, registration) == lasting(dc1, cut.registration)
     assert dc1.get(MATCH).json["kept"][0]["Action"] == "deny"
     assert dc1.get(f"/v1/query/{cut.query_id}").json[0]["Name"] == "kept"
     assert dc2.put(f"{EXACT}?source=web&destination=kept", {"Action": "allow"}).text == "true"

@@ -12,6 +12,7 @@ from tests.contract.client import Api
 from tests.contract.conftest import Register
 from tests.contract.federation import Federation
 from tests.contract.services import proxy, ttl, wan
+from tests.contract.versions import FAILOVER_KEYS, QUERY_KEYS, is_new
 
 QUERY = "/v1/query"
 Define = Callable[..., str]
@@ -61,6 +62,7 @@ def test_a_definition_is_kept_whole_and_read_as_a_list_of_one(dc1: Api, define: 
     query_id = define(Name=f"{name}-near", Service=failing_over(name), DNS={"TTL": "10s"})
     (body,) = dc1.get(f"{QUERY}/{query_id}").json
     assert body.pop("CreateIndex") == body.pop("ModifyIndex")
+    newer, in_failover = (QUERY_KEYS, FAILOVER_KEYS) if is_new(dc1) else ({}, {})
     assert body == {
         "ID": query_id,
         "Name": f"{name}-near",
@@ -69,7 +71,7 @@ def test_a_definition_is_kept_whole_and_read_as_a_list_of_one(dc1: Api, define: 
         "Template": {"Type": "", "Regexp": "", "RemoveEmptyTags": False},
         "Service": {
             "Service": name,
-            "Failover": {"NearestN": 0, "Datacenters": ["dc2"]},
+            "Failover": {"NearestN": 0, "Datacenters": ["dc2"], **in_failover},
             "OnlyPassing": True,
             "IgnoreCheckIDs": None,
             "Near": "",
@@ -77,6 +79,7 @@ def test_a_definition_is_kept_whole_and_read_as_a_list_of_one(dc1: Api, define: 
             "NodeMeta": None,
             "ServiceMeta": None,
             "Connect": True,
+            **newer,
         },
         "DNS": {"TTL": "10s"},
     }

@@ -8,6 +8,7 @@ import pytest
 
 from tests.contract.client import Api
 from tests.contract.refusals import AUTHORIZE, EXACT, NO_QUERY, REGISTER, Case, expect, told
+from tests.contract.versions import answers
 
 READS: list[Case] = [
     ("GET", "/v1/agent/connect/ca/roots?wait=zz", None, 400, "Invalid wait time"),
@@ -138,7 +139,7 @@ def test_a_wrong_method_names_the_right_ones(dc1: Api) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_where_nothing_is_there_is_a_bare_404(dc1: Api, method: str) -> None:
     answer = dc1.call(method, "/v1/nope")
-    assert (answer.status, answer.text) == (404, "")
+    assert (answer.status, answer.text) in answers(dc1, 404, "", path="/v1/nope")
     assert not any(name.startswith("x-consul") for name in answer.headers)
 
 
@@ -180,4 +181,4 @@ def test_the_agents_own_health_answers_404_in_json(dc1: Api, path: str, body: ob
 )
 def test_what_is_not_there_is_sometimes_no_error(dc1: Api, method: str, path: str, body: str) -> None:
     answer = dc1.call(method, path)
-    assert (answer.status, answer.text) == (200, body)
+    assert (answer.status, answer.text) in answers(dc1, 200, body, path=path)

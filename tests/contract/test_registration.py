@@ -9,6 +9,7 @@ import pytest
 from tests.contract.client import Api
 from tests.contract.conftest import Register
 from tests.contract.services import proxy, sidecar, ttl
+from tests.contract.versions import answers
 
 SERVICE = "/v1/agent/service"
 UPSTREAMS: list[dict[str, Any]] = [
@@ -124,17 +125,32 @@ def test_a_sidecar_is_probed_where_it_listens_and_follows_its_parent(
     dc1.until(f"/v1/health/connect/{name}", followed)
 
 
-def test_the_upstreams_of_a_sidecar_are_taken_as_they_are(dc1: Api, register: Register, name: str) -> None:
-    hopeless = [
-        {"LocalBindPort": 1},
-        {"DestinationName": "a"},
-        {"DestinationName": "b", "DestinationType": "zip", "LocalBindPort": 7},
-        {"DestinationName": "c", "LocalBindPort": 7},
-    ]
-    register(dc1, sidecar(name, {"Upstreams": hopeless}))
-    kept = dc1.get(f"{SERVICE}/{name}-sidecar-proxy").json["Proxy"]["Upstreams"]
-    assert [item.get("DestinationName", "") for item in kept] == ["", "a", "b", "c"]
-    assert [item.get("LocalBindPort") for item in kept] == [1, None, 7, 7]
+HOPELESS: dict[str, list[dict[str, Any]]] = {
+    "upstream destination name cannot be empty": [{"LocalBindPort": 1}],
+    "upstream local bind port or local socket path must be defined and nonzero": [{"DestinationName": "a"}],
+    'unknown upstream destination type: "zip"': [
+        {"DestinationName": "b", "DestinationType": "zip", "LocalBindPort": 7}
+    ],
+    (
+        "upstreams cannot contain duplicates by local bind address and port or unix path; "
+        '"127.0.0.1:7" is specified twice'
+    ): [{"DestinationName": "b", "LocalBindPort": 7}, {"DestinationName": "c", "LocalBindPort": 7}],
+}
+
+
+@pytest.mark.parametrize("mistake", HOPELESS)
+def test_an_upstream_of_a_sidecar_is_taken_as_it_is_before_consul_checks_it(
+    dc1: Api, name: str, mistake: str
+) -> None:
+    hopeless = HOPELESS[mistake]
+    answer = dc1.put(f"{SERVICE}/register", sidecar(name, {"Upstreams": hopeless}))
+    told = (answer.status, answer.text)
+    assert told in answers(dc1, 200, "", path=f"upstream of a sidecar: {mistake}")
+    if answer.status == 200:
+        kept = dc1.get(f"{SERVICE}/{name}-sidecar-proxy").json["Proxy"]["Upstreams"]
+        for key in ("DestinationName", "LocalBindPort"):
+            assert [item.get(key) or None for item in kept] == [item.get(key) for item in hopeless]
+        dc1.put(f"{SERVICE}/deregister/{name}")
 
 
 def test_the_agents_list_can_be_filtered(dc1: Api, register: Register, name: str) -> None:
