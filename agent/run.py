@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Self
 import trio
 
 from agent import VERSION
+from agent.awaited import Awaited
 from agent.base.clock import Clock, now
-from agent.base.exits import Exit, ExitCode
+from agent.base.exits import Exit, ExitCode, NotYet
 from agent.cli.console import Console, run_usage
 from agent.config.load import exit_code, read_settings
 from agent.config.options import LogLevel
@@ -34,7 +35,7 @@ from agent.handover.keep import StateKeeper
 from agent.handover.memory import Memory
 from agent.handover.predecessor import Predecessor, predecessor
 from agent.handover.resume import Resume
-from agent.handover.sealed_file import sealed_file
+from agent.handover.sealed_file import SealedFile, sealed_file
 from agent.handover.succession import Succession
 from agent.handover.upgrade import Upgrade
 from agent.handover.upgrade import spawner as new_program
@@ -63,7 +64,8 @@ def start(console: Console, environ: MutableMapping[str, str]) -> int:
 def main(console: Console, environ: MutableMapping[str, str]) -> int:
     """Run the agent; return the exit code. systemd's variables are removed from the environment."""
     old = predecessor(environ)
-    resolution = read_settings(console.words, console.environ)
+    read = partial(read_settings, console.words, console.environ)
+    resolution = read()
     if resolution is None:
         console.say(run_usage("run", SAYS))
         return ExitCode.CLEAN
@@ -72,8 +74,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     descriptors = inherited_descriptors(environ, os.getpid()) if old is None else old.descriptors
     handed = Handed.of(descriptors, manager)
     try:
-        agent = assemble(_valid(resolution, console), console, now, environ, handed)
-        state = _state(agent, handed)
+        agent, state = _made(resolution, read, console, environ, handed, waits=old is None)
     except Exit as error:
         Journal(console.err, now, form=resolution.log_format).exiting(error.code, error.message)
         if old is not None:
@@ -81,7 +82,6 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         return error.code
     for note in (*console.notes, *resolution.notes):
         agent.log.note(note)
-    read = partial(read_settings, console.words, console.environ)
     life = Lifecycle(
         agent=agent,
         notifier=manager,
@@ -110,11 +110,40 @@ def _succession(
     return Succession(notifier=manager, kept=handed.kept, upgrade=upgrade, predecessor=old)
 
 
-def _state(agent: Agent, handed: Handed) -> StateKeeper:
-    """Return the keeper of the state, with what the last run has left. Raises Exit for a wrong secret."""
-    control, settings = agent.control, agent.control.settings
+def _made(
+    resolution: Resolution,
+    read: Callable[[], Resolution | None],
+    console: Console,
+    environ: MutableMapping[str, str],
+    handed: Handed,
+    *,
+    waits: bool,
+) -> tuple[Agent, StateKeeper]:
+    """Return an agent and the keeper of its state; wait for a file that is missing. Raises Exit.
+
+    An upgrade does not wait: the old program serves, and reports what is wrong.
+    """
+
+    def attempt(resolution: Resolution) -> tuple[Agent, StateKeeper]:
+        settings = _valid(resolution, console)
+        file = sealed_file(settings.state_dir, settings.state_key_file)
+        agent = assemble(settings, console, now, environ, handed)
+        return agent, _state(agent, handed, file)
+
+    try:
+        return attempt(resolution)
+    except NotYet as error:
+        if not waits:
+            raise
+        log = Journal(console.err, now, form=resolution.log_format)
+        awaited = Awaited(handed.manager, log.files_awaited, resolution.start_timeout, error.message)
+        return trio.run(awaited.made, lambda: attempt(read() or resolution))
+
+
+def _state(agent: Agent, handed: Handed, file: SealedFile | None) -> StateKeeper:
+    """Return the keeper of the state, with what the last run has left."""
+    control = agent.control
     resume = Resume(control=control, events=agent.log, clock=now, on_refused=handed.kept.forget_rest)
-    file = sealed_file(settings.state_dir, settings.state_key_file)
     resume.read(handed.memory, file)
     agent.last_run = resume
     return StateKeeper(control=control, memory=handed.memory, file=file, resume=resume)
@@ -124,6 +153,7 @@ def _state(agent: Agent, handed: Handed) -> StateKeeper:
 class Handed:
     """What the service manager has handed over: sockets of socket units, what it has kept of the last run."""
 
+    manager: Notifier
     inherited: InheritedSockets
     kept: KeptSockets
     memory: Memory
@@ -139,6 +169,7 @@ class Handed:
         store = manager if manager.listening else None
         named = [(one.name, one.sock) for one in sockets_among(descriptors)]
         return cls(
+            manager,
             InheritedSockets(one for one in named if not one[0].startswith(PREFIX)),
             KeptSockets((one for one in named if one[0].startswith(PREFIX)), store),
             Memory((one for one in descriptors if one[0].startswith(memory.PREFIX)), store),
@@ -150,7 +181,8 @@ def _valid(resolution: Resolution, console: Console) -> Settings:
     if console.mistakes:
         raise Exit(ExitCode.USAGE, "; ".join(console.mistakes))
     if resolution.settings is None:
-        raise Exit(exit_code(resolution), "; ".join(map(str, resolution.mistakes)))
+        text = "; ".join(map(str, resolution.mistakes))
+        raise NotYet(text) if resolution.awaits_files else Exit(exit_code(resolution), text)
     return resolution.settings
 
 
@@ -161,7 +193,7 @@ def assemble(
     environ: MutableMapping[str, str],
     handed: Handed,
 ) -> Agent:
-    """Make an agent, not started yet. Raises Exit for files that cannot be used."""
+    """Make an agent, not started yet. Raises NotYet for files that cannot be used."""
     log = Journal(
         console.err,
         clock,
@@ -227,11 +259,11 @@ def _data_plane(
 
 
 def _load_deny_file(deny_file: DenyFile) -> None:
-    """Read the deny list before the first caller is accepted. Raises Exit."""
+    """Read the deny list before the first caller is accepted. Raises NotYet."""
     try:
         deny_file.load()
     except DenyFileUnusable as error:
-        raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
+        raise NotYet(f"deny_file: {error}") from error
 
 
 def _keep_to_own_files(settings: Settings, environ: Mapping[str, str], journal: Journal) -> None:

@@ -25,3 +25,10 @@ class Exit(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class NotYet(Exit):
+    """A file that a start needs is not there or not whole, and may be a moment later (agent.awaited)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.CONFIGURATION, message)

@@ -178,13 +178,17 @@ class OneOf(Generic[E]):
             raise ValueError(f"{text!r} is not one of {', '.join(self.kind)}") from None
 
 
+class FileMissing(ValueError):
+    """A file or directory that a setting names is not there, or not for us; a moment later it may be."""
+
+
 def parse_file(text: str) -> Path:
-    """Return the path of a file that we may read now."""
+    """Return the path of a file that we may read now. Raises FileMissing."""
     path = Path(text)
     if not path.is_file():
-        raise ValueError(f"there is no file {text}")
+        raise FileMissing(f"there is no file {text}")
     if not os.access(path, os.R_OK):
-        raise ValueError(f"no permission to read {text}")
+        raise FileMissing(f"no permission to read {text}")
     return path
 
 
@@ -194,10 +198,10 @@ def parse_path(text: str) -> Path:
 
 
 def parse_directory(text: str) -> Path:
-    """Return the path of a directory that exists."""
+    """Return the path of a directory that exists. Raises FileMissing."""
     path = Path(text)
     if not path.is_dir():
-        raise ValueError(f"there is no directory {text}")
+        raise FileMissing(f"there is no directory {text}")
     return path
 
 

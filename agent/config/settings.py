@@ -20,7 +20,7 @@ from agent.base.address import Address, TcpAddress
 from agent.config.collisions import ADMIN, CHECK, PUBLIC, without_collisions
 from agent.config.flags import did_you_mean
 from agent.config.options import BY_NAME, OPTIONS, LogClass, LogFormat, LogLevel, Option, ProxyProtocol
-from agent.config.parsers import ConsulAddress
+from agent.config.parsers import ConsulAddress, FileMissing
 from agent.config.upstream_tables import line_of, read_tables
 from agent.policy.narrowing import Narrowing
 from upstreams.spec import TunnelMode, Upstream, WanMode, first_of_each_bind
@@ -53,10 +53,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """One wrong setting: where it was given, and what to do."""
+    """One wrong setting: where it was given, and what to do. `passing`: for want of a file that may come."""
 
     origin: Origin | None
     text: str
+    passing: bool = False
 
     def __str__(self) -> str:
         if self.origin is None:
@@ -146,12 +147,18 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """The settings, or the mistakes that prevent them; notes warn; `log_format` as far as it was read."""
+    """The settings, or the mistakes that prevent them; notes warn; other values as far as they were read."""
 
     settings: Settings | None
     mistakes: tuple[Mistake, ...]
     notes: tuple[str, ...] = ()
     log_format: LogFormat = LogFormat.TEXT
+    start_timeout: float = 0.0  # seconds; 0: no limit
+
+    @property
+    def awaits_files(self) -> bool:
+        """Whether nothing is wrong but that files are missing."""
+        return bool(self.mistakes) and all(mistake.passing for mistake in self.mistakes)
 
 
 def resolve(
@@ -187,6 +194,7 @@ def resolve(
         mistakes=tuple(mistakes),
         notes=_notes(environ),
         log_format=values["log_format"],
+        start_timeout=values["start_timeout"],
     )
 
 
@@ -260,7 +268,8 @@ def _read(option: Option, origin: Origin, texts: Sequence[str], mistakes: list[M
             found.append(option.read(text))
         except ValueError as error:
             prefix = f"{option.name}: " if origin.rank is Rank.FILE else ""
-            mistakes.append(Mistake(origin=origin, text=f"{prefix}{error}"))
+            passing = isinstance(error, FileMissing)
+            mistakes.append(Mistake(origin=origin, text=f"{prefix}{error}", passing=passing))
     if option.repeatable:
         return tuple(found)
     return found[-1] if found else option.default
@@ -303,7 +312,7 @@ def _check_together(values: dict[str, Any], origins: dict[str, Origin], mistakes
     if values["register_id"] is not None and not values["register"]:
         wrong("register_id", "only with -register")
     for name, other in (("client_cert", "client_key"), ("client_key", "client_cert")):
-        if values[name] is not None and values[other] is None:
+        if origins[name].rank > Rank.DEFAULT and origins[other].rank is Rank.DEFAULT:
             wrong(name, f"it needs -{other.replace('_', '-')} as well")
     _check_binds(values, wrong)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from agent.base.exits import Exit, ExitCode
+from agent.base.exits import NotYet
 from agent.config.parsers import ConsulAddress
 from agent.config.settings import Settings
 from agent.consul.api import Consul
@@ -95,12 +95,12 @@ def _trust(context: ssl.SSLContext, path: Path) -> None:
 
 
 def consul_of(settings: Settings, token: TokenSource) -> Consul:
-    """Return the client of the agent; it sends nothing yet. Raises Exit for unusable TLS files."""
+    """Return the client of the agent; it sends nothing yet. Raises NotYet for unusable TLS files."""
     try:
         context = tls_context(settings)
     except OSError as error:
         text = f"the TLS files for {settings.http_addr} cannot be used: {error}"
-        raise Exit(ExitCode.CONFIGURATION, text) from error
+        raise NotYet(text) from error
     address = settings.http_addr
     dial = dialler(address, context, settings.tls_server_name)
     host = "localhost" if address.socket is not None else str(address).partition("://")[2]

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.base.exits import Exit, ExitCode
+from agent.base.exits import NotYet
 from agent.handover.state import FORMAT, StateReason, StateUnusable
 from certs.sealed import LEAST_SECRET, NONCE_BYTES, SealBroken, seal, unseal
 
@@ -66,20 +66,20 @@ class SealedFile:
 
 
 def sealed_file(directory: Path | None, secret_file: Path | None) -> SealedFile | None:
-    """Return the file that the settings ask for; None without a directory or a secret. Raises Exit."""
+    """Return the file that the settings ask for; None without a directory or a secret. Raises NotYet."""
     if directory is None or secret_file is None:
         return None
     try:
         secret = secret_file.read_bytes().strip()
     except OSError as error:
-        raise Exit(ExitCode.CONFIGURATION, f"state_key_file: {secret_file}: {error.strerror}") from error
+        raise NotYet(f"state_key_file: {secret_file}: {error.strerror}") from error
     if not secret:
         return None
     if len(secret) < LEAST_SECRET:
         text = (
             f"state_key_file: {secret_file} has {len(secret)} bytes; give at least {LEAST_SECRET} random ones"
         )
-        raise Exit(ExitCode.CONFIGURATION, text)
+        raise NotYet(text)
     return SealedFile(directory, secret)
 
 

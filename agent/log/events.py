@@ -47,6 +47,10 @@ class Journal(WatchJournal):
         """The settings are valid, and the agent starts."""
         self.write(LogLevel.INFO, "started", version=version, pid=pid, identity=identity, consul=consul)
 
+    def files_awaited(self, detail: str) -> None:
+        """The start waits for files that are not there, or not whole."""
+        self.write(LogLevel.WARN, "files.awaited", detail=detail)
+
     def note(self, text: str) -> None:
         """A setting is unusual, but no mistake."""
         self.write(LogLevel.WARN, "settings.note", text=text)

@@ -11,6 +11,7 @@ import trio
 
 from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console
+from agent.log.events import Journal
 from agent.run import main
 from tests.support.agent_process import sidecar
 from tests.support.beside_consul import QUIET, everything, unused
@@ -53,9 +54,30 @@ async def test_a_missing_settings_file() -> None:
 async def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nonsense")
     words = ("-sidecar-for", "web", "-http-addr", "https://127.0.0.1:1", "-ca-file", str(tmp_path / "ca.pem"))
+    ended = await sidecar("run", *words, "-start-timeout", "0.3")
+    assert ended.code == 69
+    wrong = "the TLS files for https://127.0.0.1:1 cannot be used"
+    assert ended.last_words.startswith(f"not able to serve within 0.3 s: {wrong}")
+    assert ended.err.count("files.awaited") == 1
+
+
+@pytest.mark.parametrize("flag", ["-token-file", "-ca-file", "-state-key-file", "-ca-path"])
+async def test_a_file_that_is_not_there_yet_is_waited_for_and_then_the_exit_is_tried_again(
+    tmp_path: Path, flag: str
+) -> None:
+    words = ("-sidecar-for", "web", flag, str(tmp_path / "late"), "-start-timeout", "0.3", *QUIET)
     ended = await sidecar("run", *words)
-    assert ended.code == 78
-    assert ended.last_words.startswith("the TLS files for https://127.0.0.1:1 cannot be used")
+    assert ended.code == 69
+    assert f"{flag}: there is no " in ended.last_words
+
+
+async def test_a_client_certificate_that_is_not_there_yet_is_no_wrong_setting(tmp_path: Path) -> None:
+    pair = ("-client-cert", str(tmp_path / "a.pem"), "-client-key", str(tmp_path / "a.key"))
+    words = ("-sidecar-for", "web", "-start-timeout", "0.3", *QUIET)
+    ended = await sidecar("run", *words, *pair)
+    assert ended.code == 69
+    assert "-client-cert: there is no file" in ended.last_words
+    assert (await sidecar("run", *words, *pair[:2])).code == 78  # for the key is not named at all
 
 
 async def test_several_mistakes_are_told_at_once() -> None:
@@ -129,9 +151,9 @@ def run(*words: str) -> tuple[int, str]:
 def test_mistakes_and_help_end_it_before_anything_is_begun() -> None:
     assert run("-help") == (0, "")
     assert run("-nonsense")[0] == 64
-    code, err = run("-sidecar-for", "web", "-http-addr", "https://x", "-ca-file", "/etc/hostname")
+    code, err = run("-sidecar-for", "web", "-http-addr", "https://x", "-drain-seconds", "never")
     assert code == 78
-    assert "cannot be used" in err
+    assert "drain-seconds" in err
 
 
 def test_an_end_that_was_expected_is_one_message() -> None:
@@ -143,12 +165,31 @@ def test_an_end_that_was_expected_is_one_message() -> None:
     )
 
 
+def test_a_file_that_comes_while_it_is_waited_for_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = tmp_path / "late"
+    reasons = []
+
+    def comes(_log: Journal, detail: str) -> None:
+        reasons.append(detail)
+        late.write_text("")
+
+    monkeypatch.setattr(Journal, "files_awaited", comes)
+    words = ("-sidecar-for", "web", "-http-addr", unused(), "-deny-file", str(late), "-start-timeout", "1")
+    code, err = run(*words, *QUIET)
+    assert reasons == [f"deny_file: {late} cannot be read: No such file or directory"]
+    assert "started version=" in err
+    assert code == 69
+    assert "registration: " in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (("-nonsense",), "usage"),
         (("-sidecar-for", "web", "-drain-seconds", "soon"), "configuration"),
-        (("-sidecar-for", "web", "-deny-file", "/nowhere/denied"), "configuration"),
+        (("-sidecar-for", "web", "-deny-file", "/nowhere/denied", "-start-timeout", "0.2"), "unavailable"),
         (
             ("-sidecar-for", "web", "-http-addr", "127.0.0.1:1", "-start-timeout", "0.2", *QUIET),
             "unavailable",
@@ -218,9 +259,10 @@ async def test_no_start_without_the_deny_list(tmp_path: Path) -> None:
     for content in (None, "nonsense\n"):
         if content is not None:
             denied.write_text(content)
-        ended = await sidecar("run", "-sidecar-for", "web", "-deny-file", str(denied), *QUIET)
-        assert ended.code == 78
-        assert ended.last_words.startswith(f"deny_file: {denied} ")
+        words = ("-sidecar-for", "web", "-deny-file", str(denied), "-start-timeout", "0.3", *QUIET)
+        ended = await sidecar("run", *words)
+        assert ended.code == 69
+        assert ended.last_words.startswith(f"not able to serve within 0.3 s: deny_file: {denied} ")
 
 
 async def test_audit_is_told_at_start_and_excludes_strict(consul: FakeConsul, nursery: trio.Nursery) -> None:

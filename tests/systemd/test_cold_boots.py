@@ -31,8 +31,9 @@ def cold(namespaces: None) -> Iterator[ColdMachine]:
         yield made
 
 
-def test_there_are_twenty_cases_and_those_tried_are_among_them() -> None:
-    assert len(set(cases())) == len(cases()) == 20
+def test_there_are_twenty_cases_with_acls_and_those_tried_are_among_them() -> None:
+    assert len(set(cases())) == len(cases()) == 24
+    assert sum(case.acl for case in cases()) == 20
     assert set(TRIED) <= set(cases())
 
 

@@ -37,6 +37,20 @@ def test_a_missing_settings_file_fails_once_with_78(machine: Machine) -> None:
     assert "/etc/connect-sidecar/absent.toml" in machine.journal("sidecar@absent")
 
 
+def test_a_file_that_is_not_there_yet_is_waited_for_and_tried_again(machine: Machine) -> None:
+    settings = 'sidecar_for = "web"\nhttp_addr = "127.0.9.9:8500"\ndeny_file = "/run/later/denied"\n'
+    machine.write("/etc/connect-sidecar/filed.toml", f"{settings}start_timeout = 3\n")
+    machine.add_unit("sidecar@filed.service.d/fast.conf", "[Service]\nRestartSec=100ms\n")
+    machine.systemctl("start", "--no-block", "sidecar@filed")
+    awaited = "starting · deny_file: /run/later/denied cannot be read: No such file or directory"
+    until(lambda: machine.show("sidecar@filed", "StatusText") == awaited or None, "the reason in STATUS")
+    until(lambda: int(machine.show("sidecar@filed", "NRestarts")) >= 1 or None, "a restart")
+    assert "exit code=69 reason=unavailable" in machine.journal("sidecar@filed")
+    machine.write("/run/later/denied", "")
+    until(lambda: "registration" in machine.show("sidecar@filed", "StatusText") or None, "it was read")
+    machine.systemctl("stop", "sidecar@filed", check=False)
+
+
 @pytest.fixture(scope="module")
 def mesh(machine: Machine) -> Mesh:
     """Both datacenters with the workloads; no sidecar."""
