@@ -14,15 +14,16 @@ class Latest(Generic[T]):
     """A cell that holds the newest published value and wakes every reader that waits for the next one.
 
     A reader never sees a torn or an older value. A slow reader skips the values in between: readers need the
-    newest state, not its history.
+    newest state, not its history. `moment`: when the newest was published, by trio's clock.
     """
 
-    __slots__ = ("_changed", "_value", "_version")
+    __slots__ = ("_changed", "_value", "_version", "moment")
 
     def __init__(self, value: T | None = None) -> None:
         self._value = value
         self._version = 0 if value is None else 1
         self._changed = trio.Event()
+        self.moment = 0.0
 
     def __repr__(self) -> str:
         return f"<Latest version={self._version}>"  # the value may hold secrets
@@ -41,6 +42,8 @@ class Latest(Generic[T]):
         """Replace the value and wake every waiter. Never blocks."""
         self._value = value
         self._version += 1
+        if trio.lowlevel.in_trio_run():
+            self.moment = trio.current_time()
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 

@@ -12,15 +12,21 @@ from collections.abc import Mapping
 
 from agent.base.histogram import Histogram
 from agent.base.prometheus import Family
-from agent.connections.records import Direction, Finished
+from agent.connections.records import CloseReason, Direction, Finished
 
 MOST = 100  # other ends of each direction that have a row of their own
 OTHERS = "others"
 UNPROVEN = "unproven"  # a caller whose identity was not proven
 ALLOWED = "allowed"
+# After the first bytes: by the far side (by name, for its reasons are of a room above), or by a later verdict.
 _REFUSED_LATE = frozenset(
-    {"denied_by_peer", "refused_by_peer", "intention_withdrawn"}
-)  # after the first bytes
+    {
+        *("denied_by_peer", "refused_by_peer"),
+        *(CloseReason.INTENTION_WITHDRAWN, CloseReason.INTENTIONS_TOO_OLD, CloseReason.NARROWED),
+        *(CloseReason.DENY_LISTED, CloseReason.ROOT_REMOVED, CloseReason.PEER_EXPIRED),
+    }
+)
+STEPS = ("queue", "handshake", "connect", "first_byte")
 
 
 class CallTable:
@@ -42,17 +48,19 @@ class CallTable:
 
 
 class Timings:
-    """How long the steps of ended connections took, by direction."""
+    """How long the steps of ended connections took, by direction, and how long a change until all were judged."""
 
     def __init__(self) -> None:
-        self._steps = {
-            (direction, step): Histogram() for direction in Direction for step in ("handshake", "connect")
-        }
+        self._steps = {(direction, step): Histogram() for direction in Direction for step in STEPS}
+        self.rejudged = Histogram()
 
     def add(self, finished: Finished) -> None:
         """Count the steps that the connection has passed."""
-        steps = {"handshake": finished.handshake_seconds, "connect": finished.connect_seconds}
-        for step, seconds in steps.items():
+        seconds_of = (
+            *(finished.queue_seconds, finished.handshake_seconds),
+            *(finished.connect_seconds, finished.first_byte_seconds),
+        )
+        for step, seconds in zip(STEPS, seconds_of, strict=True):
             if seconds is not None:
                 self._steps[finished.direction, step].observe(seconds)
 

@@ -77,6 +77,7 @@ class Reauthorizer:
         self._outgoing = outgoing or Latest()
         self._wake = trio.Event()
         self._next_expiry: datetime | None = None
+        self._changed: float | None = None  # the first publication that no connection was judged by yet
 
     async def run(self) -> None:
         """Judge until cancelled."""
@@ -88,6 +89,7 @@ class Reauthorizer:
             nursery.start_soon(self._wake_on, self._outgoing)
             while True:
                 self._wake = trio.Event()
+                changed, self._changed = self._changed, None
                 now = self._clock()
                 result = rejudge(
                     self._ledger,
@@ -101,6 +103,8 @@ class Reauthorizer:
                 )
                 for failure in result.failures:
                     self._faults.internal_error(Where.CONNECTION, "a verdict", failure)
+                if changed is not None:
+                    self._ledger.timings.rejudged.observe(trio.current_time() - changed)
                 self._next_expiry = result.next_expiry
                 if result.closed:
                     self._on_closed(result.closed)
@@ -122,6 +126,8 @@ class Reauthorizer:
         version = cell.version
         while True:
             _, version = await cell.newer(version)
+            if self._changed is None:
+                self._changed = cell.moment
             self._wake.set()
 
     async def _wake_on_age(self) -> None:

@@ -7,8 +7,9 @@ many are left out.
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,16 +20,23 @@ from agent.base.containment import Where
 from agent.base.histogram import histogram
 from agent.base.incremental import Work
 from agent.base.prometheus import Family, counter, gauge
+from agent.connections.calls import ALLOWED, MOST
 from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.connections.records import Direction, Finished, address_and_why
 from agent.net.admission import Displaced, Overflow
 from agent.net.listeners import Listeners
 from agent.outbound.listeners import UpstreamListeners
+from agent.outbound.reasons import OutboundReason
+from agent.policy.authorize import VerdictReason
 from agent.proxy import upstream_report
 from agent.proxy.reconcile import PUBLIC
 
 MOST_ROWS = 1000  # connections in one answer
+FROM_ZERO = {
+    Direction.INBOUND: {ALLOWED: 0, VerdictReason.INTENTION_DENY.value: 0},
+    Direction.OUTBOUND: {ALLOWED: 0, OutboundReason.DENIED_BY_PEER.value: 0},
+}
 INTERNAL_ERRORS = "sidecar_internal_errors_total"
 
 Row: TypeAlias = dict[str, Any]
@@ -85,7 +93,8 @@ def resident_bytes() -> int:
 
 
 def _families(ledger: Ledger, upstreams: UpstreamListeners) -> Work[list[Family]]:
-    found = [*_connection_families(ledger), *_listener_families(upstreams.listeners)]
+    names = dict.fromkeys(str(one.upstream.destination) for one in upstreams.current.values())
+    found = [*_connection_families(ledger, names), *_listener_families(upstreams.listeners)]
     yield
     return [*found, *(yield from upstream_report.families(upstreams))]
 
@@ -182,11 +191,18 @@ def _calls(ledger: Ledger) -> dict[str, Mapping[str, int]]:
     }
 
 
-def _call_family(ledger: Ledger) -> Family:
-    """Return ended connections by the other end's service and datacenter, and by verdict."""
+def _call_family(ledger: Ledger, upstreams: Iterable[str]) -> Family:
+    """Return ended connections by the other end's service and datacenter, and by verdict.
+
+    A name is there from zero: an upstream at once, a caller from its first connection on.
+    """
     family = counter("sidecar_calls_total", "Ended connections, by caller or upstream, and verdict.")
     for direction in Direction:
-        for name, verdicts in ledger.calls.counts(direction).items():
+        counts = dict(ledger.calls.counts(direction))
+        if direction is Direction.OUTBOUND:
+            counts = {**{name: {} for name in islice(upstreams, MOST)}, **counts}
+        for name, counted in counts.items():
+            verdicts = {**FROM_ZERO[direction], **counted}
             service, _, datacenter = name.rpartition("@") if "@" in name else (name, "", "")
             for verdict, count in sorted(verdicts.items()):
                 labels = {"service": service, "datacenter": datacenter, "verdict": verdict}
@@ -194,7 +210,7 @@ def _call_family(ledger: Ledger) -> Family:
     return family
 
 
-def _connection_families(ledger: Ledger) -> Iterator[Family]:
+def _connection_families(ledger: Ledger, upstreams: Iterable[str]) -> Iterator[Family]:
     live = gauge("sidecar_connections_live", "Live connections, by direction.")
     moved = counter("sidecar_bytes_total", "Bytes relayed, by the leg they were written to.")
     for direction in Direction:
@@ -219,8 +235,11 @@ def _connection_families(ledger: Ledger) -> Iterator[Family]:
         exposed.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks, which count as no caller and no refusal.")
     steps = histogram("sidecar_connection_step_seconds", "How long a step of ended connections took.")
-    yield from (live, moved, ended, _call_family(ledger), attempts, requests, audited, exposed)
+    yield from (live, moved, ended, _call_family(ledger, upstreams), attempts, requests, audited, exposed)
     yield ledger.timings.add_to(steps)
+    rejudged = histogram("sidecar_rejudge_seconds", "From a changed value to the end of judging all anew.")
+    ledger.timings.rejudged.add_to(rejudged)
+    yield rejudged
     yield probes.add(ledger.probes)
     yield from _tunnel_families(ledger)
 

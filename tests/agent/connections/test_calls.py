@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
+import pytest
+
 from agent.connections.calls import MOST, OTHERS, UNPROVEN
 from agent.connections.ledger import Ledger
-from agent.connections.records import Direction
+from agent.connections.records import CloseReason, Direction
 from agent.net.handshake import HandshakeReason
 from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
@@ -47,6 +51,36 @@ async def test_a_denial_after_the_first_bytes_is_no_served_call() -> None:
         connection.relaying()
         connection.end(OutboundReason.DENIED_BY_PEER)
     assert ledger.calls.counts(Direction.OUTBOUND) == {"db@dc2": {"denied_by_peer": 1}}
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        CloseReason.INTENTION_WITHDRAWN,
+        CloseReason.INTENTIONS_TOO_OLD,
+        CloseReason.NARROWED,
+        CloseReason.DENY_LISTED,
+        CloseReason.ROOT_REMOVED,
+        CloseReason.PEER_EXPIRED,
+    ],
+)
+async def test_a_connection_that_a_later_verdict_cuts_is_no_served_call(reason: CloseReason) -> None:
+    ledger = book()
+    with ledger.open(Direction.INBOUND, "1.2.3.4:5") as connection:
+        connection.peer = peer("web")
+        connection.relaying()
+        connection.close(reason)
+    assert ledger.calls.counts(Direction.INBOUND) == {"web@dc1": {reason.value: 1}}
+
+
+@pytest.mark.parametrize("reason", [CloseReason.BY_REQUEST_NOW, CloseReason.DRAIN_DEADLINE, Ending.TLS_RESET])
+async def test_a_connection_that_ends_otherwise_was_served(reason: StrEnum) -> None:
+    ledger = book()
+    with ledger.open(Direction.INBOUND, "1.2.3.4:5") as connection:
+        connection.peer = peer("web")
+        connection.relaying()
+        connection.end(reason)
+    assert ledger.calls.counts(Direction.INBOUND) == {"web@dc1": {"allowed": 1}}
 
 
 async def test_ten_thousand_connections_of_a_thousand_callers_do_not_grow_the_table() -> None:

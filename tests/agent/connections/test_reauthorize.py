@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.base.freshness import Confirmation, Freshness
+from agent.base.histogram import histogram
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.reauthorize import Reauthorizer
@@ -102,6 +103,32 @@ async def test_a_change_of_intentions(nursery: trio.Nursery, autojump_clock: Moc
     await wait_all_tasks_blocked()
     assert bench.reasons == {"a": "intention_withdrawn"}
     assert bench.closed == [1]
+
+
+async def test_the_time_from_a_change_to_the_last_verdict_by_it_is_counted(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bench = await running(nursery)
+    bench.connect("a", LATE)
+    await trio.sleep(1)
+    before = counted(bench.ledger)
+    bench.allow(default=False)
+    autojump_clock.jump(0.2)  # other tasks run before the judge
+    bench.trust(bench.root)
+    autojump_clock.jump(0.1)
+    await wait_all_tasks_blocked()
+    seconds, times = (after - was for after, was in zip(counted(bench.ledger), before, strict=True))
+    assert seconds == pytest.approx(0.3)
+    assert times == 1, "two changes, judged at once"
+    await trio.sleep(120)
+    assert counted(bench.ledger)[1] == before[1] + 1, "to look again for an expiry is no change"
+
+
+def counted(ledger: Ledger) -> tuple[float, float]:
+    """The sum and the number of the times from a change to the last verdict."""
+    family = histogram("x", "")
+    ledger.timings.rejudged.add_to(family)
+    return family.samples[-2][1], family.samples[-1][1]
 
 
 async def test_the_rule_that_admitted_is_kept_beside_the_one_that_cut(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.base.prometheus import text
+from agent.connections.calls import MOST
 from agent.connections.records import Audited, Direction, FailedAttempt
 from agent.net.dial import DialReason
 from agent.observe.agent import Agent
@@ -17,8 +19,10 @@ from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.proxy.report import resident_bytes
 from agent.relay.splice import Ending
-from tests.support.agent_in_process import public_life
-from tests.support.agent_parts import agent_bench, settings
+from certs.peer import Peer
+from certs.spiffe import ServiceId, TrustDomain
+from tests.support.agent_in_process import free_port, public_life
+from tests.support.agent_parts import START, agent_bench, settings
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -143,6 +147,10 @@ async def test_the_steps_of_connections_are_timed(nursery: trio.Nursery) -> None
     assert value(samples, "sidecar_connection_step_seconds_bucket", le="0.05", **of) == 1
     assert value(samples, "sidecar_connection_step_seconds_count", **of) == 1
     assert value(samples, "sidecar_connection_step_seconds_count", direction="inbound", step="connect") == 0
+    assert (
+        value(samples, "sidecar_connection_step_seconds_count", direction="outbound", step="first_byte") == 0
+    )
+    assert value(samples, "sidecar_rejudge_seconds_count") == 0
 
 
 async def test_the_lag_of_the_loop_is_there_from_zero(nursery: trio.Nursery) -> None:
@@ -153,3 +161,54 @@ async def test_the_lag_of_the_loop_is_there_from_zero(nursery: trio.Nursery) -> 
     assert value(samples, "sidecar_loop_lag_seconds_bucket", le="0.25") == 0
     assert value(samples, "sidecar_loop_lag_seconds_bucket", le="0.5") == 1
     assert value(samples, "sidecar_loop_lag_seconds_sum") == 0.3
+
+
+async def test_ten_thousand_connections_of_a_thousand_peers_do_not_grow_the_labels(
+    nursery: trio.Nursery,
+) -> None:
+    bench = agent_bench(nursery)
+    before = await scrape(bench.agent)
+    domain, reasons = TrustDomain("x.consul"), (VerdictReason.INTENTION_DENY, Ending.CLEAN)
+    for number in range(10_000):
+        with bench.data.ledger.open(Direction.INBOUND, f"10.0.{number % 250}.1:{number}") as connection:
+            identity = ServiceId(
+                trust_domain=domain, datacenter=f"dc{number % 7}", service=f"s{number % 1000}"
+            )
+            connection.peer = Peer(id=identity, serial=f"{number:x}", not_after=START, root="")
+            if number % 2:
+                connection.relaying()
+            connection.end(reasons[number % 2])
+    grown = (await scrape(bench.agent)).keys() - before.keys()
+    assert {name for name, _ in grown} == {"sidecar_calls_total"}
+    assert len(grown) == 2 * (MOST + 1), "each name with both verdicts, and the row of the others"
+
+
+async def test_an_upstream_is_there_from_zero_before_its_first_call(nursery: trio.Nursery) -> None:
+    life = public_life(nursery, upstream=[f"db@dc2:127.0.0.1:{free_port()}"])
+    life.bench.well()
+    async with trio.open_nursery() as inner:
+        inner.start_soon(life.run)
+        await life.ready()
+        samples = await scrape(life.bench.agent)
+        of = {"direction": "outbound", "service": "db", "datacenter": "dc2"}
+        for verdict in ("allowed", "denied_by_peer"):
+            assert value(samples, "sidecar_calls_total", verdict=verdict, **of) == 0
+        inner.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian's prometheus) is not here")
+async def test_promtool_has_nothing_to_say_about_the_page(nursery: trio.Nursery) -> None:
+    life = public_life(nursery)
+    life.bench.well()
+    async with trio.open_nursery() as inner:
+        inner.start_soon(life.run)
+        await life.ready()
+        with life.bench.data.ledger.open(Direction.OUTBOUND, "10.0.0.1:1", "db@dc2") as connection:
+            connection.end(Ending.CLEAN)
+        page = text(await families(life.bench.agent))
+        inner.cancel_scope.cancel()
+    words = ["promtool", "check", "metrics"]
+    said = await trio.run_process(
+        words, stdin=page.encode(), capture_stdout=True, capture_stderr=True, check=False
+    )
+    assert (said.returncode, said.stdout + said.stderr) == (0, b"")

@@ -75,3 +75,28 @@ def test_a_permission_is_put_into_words_once() -> None:
     assert verdicts[0] is verdicts[2]
     assert verdicts[1] is verdicts[3]
     assert policy == policy_of([item], "db", default_allow=False)
+
+
+ID = "f5a2b8cd-0000-4a5e-9d83-53be5e1ab1c4"
+
+
+@pytest.mark.parametrize("action", ["allow", "deny"])
+def test_a_verdict_has_the_id_of_its_rule_where_consul_answers_one(action: str) -> None:
+    """A legacy intention has one (1.10), a config entry has none (docs/consul-api.md#intentions)."""
+    policy = policy_of([rule("web", action=action, ID=ID), rule("api", action=action)], default_allow=False)
+    assert authorize(policy, caller("web"), None).intention == ID
+    assert authorize(policy, caller("api"), None).intention == ""
+    assert authorize(policy, caller("other"), None).intention == ""
+
+
+@pytest.mark.parametrize("odd", [7, None, ["a"], {"a": 1}, "x" * 5000])
+def test_an_odd_id_changes_no_verdict_and_is_shown_within_bounds(odd: object) -> None:
+    verdict = authorize(policy_of([rule("web", ID=odd)], default_allow=False), caller("web"), None)
+    assert verdict.allowed
+    assert len(verdict.intention) <= 64
+
+
+def test_a_narrowed_call_keeps_the_id_of_the_rule_that_would_have_allowed_it() -> None:
+    narrowed = policy_of([rule("web", ID=ID)], default_allow=False, narrowings=(parse_setting("web@dc9"),))
+    verdict = authorize(narrowed, caller("web"), None)
+    assert (verdict.allowed, verdict.intention) == (False, ID)
