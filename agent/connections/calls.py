@@ -18,7 +18,7 @@ MOST = 100  # other ends of each direction that have a row of their own
 OTHERS = "others"
 UNPROVEN = "unproven"  # a caller whose identity was not proven
 ALLOWED = "allowed"
-# After the first bytes: by the far side (by name, for its reasons are of a room above), or by a later verdict.
+# After the first bytes, by the far side (by name: its reasons are of a room above) or by a later verdict.
 _REFUSED_LATE = frozenset(
     {
         *("denied_by_peer", "refused_by_peer"),
@@ -48,7 +48,7 @@ class CallTable:
 
 
 class Timings:
-    """How long the steps of ended connections took, by direction, and how long a change until all were judged."""
+    """How long the steps of ended connections took, and a change until all were judged by it."""
 
     def __init__(self) -> None:
         self._steps = {(direction, step): Histogram() for direction in Direction for step in STEPS}
