@@ -1,6 +1,7 @@
 """The services that the workload wants to reach, and their instances. No effects.
 
     endpoints  answers              the instances and their health; Consul's answers read into them
+    vanished                        which instances are used though Consul offers none
     ejection                        which instances fail too often
     spec                            an upstream, its local bind, its destination
     reach                           which of an endpoint's addresses is dialled from here

@@ -12,6 +12,7 @@ import msgspec
 
 from certs.spiffe import DEFAULT
 from upstreams.endpoints import (
+    Checks,
     Endpoint,
     EndpointSet,
     ExpectedIdentity,
@@ -26,6 +27,11 @@ GATEWAY_KIND = "mesh-gateway"
 MOST_WEIGHT = 65535  # Consul's own bound
 TUNNEL_KEY = "connect_sidecar_tunnel"  # in a proxy's Config; whatever else stands there is not ours to read
 PIECE = 50  # instances read in one step: about a millisecond
+
+# Kinds of checks that the agent runs, and whose failures all have a text (docs/consul-api.md#discovery). An
+# alias repeats those of another service of the agent.
+_RUN_BY_AGENT = frozenset({"tcp", "http", "grpc", "h2ping", "alias"})
+_NO_TEXT = ("", None)
 
 _TTL = re.compile(r"(?P<number>\d+)(?P<unit>ms|s|m|h)", re.ASCII)  # one number and unit; "" is no hint
 _TTL_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -59,6 +65,8 @@ class _ConnectAnswer(msgspec.Struct, frozen=True, rename="pascal"):
 
 class _CheckAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     status: str = ""
+    type: str = ""
+    output: object = ""  # any JSON: only whether there is a text is looked at
 
 
 class _NodeAnswer(msgspec.Struct, frozen=True, rename="pascal"):
@@ -248,7 +256,23 @@ def _endpoint(entry: _Entry, name: str) -> Endpoint:
         weight=_weight(weights.passing if status is Status.PASSING else weights.warning),
         status=status,
         tunnels=_offers_tunnels(service.proxy),
+        checks=_checks(entry.checks or ()),
     )
+
+
+def _checks(checks: Iterable[_CheckAnswer]) -> Checks:
+    """Return whether the agent has the results of the checks it runs (upstreams.vanished)."""
+    run = [check for check in checks if check.type in _RUN_BY_AGENT]
+    failing = [check for check in checks if check.status != Status.PASSING]
+    if failing and all(_is_untold(check) for check in failing):
+        return Checks.UNTOLD
+    return Checks.TOLD if run and all(check.output not in _NO_TEXT for check in run) else Checks.OTHERS
+
+
+def _is_untold(check: _CheckAnswer) -> bool:
+    """Return whether a check has not run yet: a new one is critical, and has no text."""
+    fresh = check.status == Status.CRITICAL and check.output in _NO_TEXT
+    return fresh and check.type in _RUN_BY_AGENT
 
 
 def _offers_tunnels(proxy: _ProxyAnswer | None) -> bool:

@@ -17,11 +17,26 @@ _LEAST_ODDS = 1e-6
 
 
 class Status(StrEnum):
-    """The worst of an instance's checks."""
+    """The worst of an instance's checks; or why it is used though Consul offers none (upstreams.vanished)."""
 
     PASSING = "passing"
     WARNING = "warning"
     CRITICAL = "critical"
+    VANISHED = "vanished"  # Consul's answer has lost it, with its whole node
+    UNCHECKED = "unchecked"  # its agent has lost the results of its checks
+
+    @property
+    def kept(self) -> bool:
+        """Whether Consul does not offer the instance."""
+        return self in (Status.VANISHED, Status.UNCHECKED)
+
+
+class Checks(StrEnum):
+    """Whether the agent that runs an instance's checks has their results."""
+
+    OTHERS = "others"  # a check that another program reports, or a node's, decides; or there is none
+    TOLD = "told"  # every check that the agent runs has a result
+    UNTOLD = "untold"  # the agent runs all that do not pass, and they have no result
 
 
 class UnusableReason(StrEnum):
@@ -89,6 +104,7 @@ class Endpoint:
     weight: int
     status: Status
     tunnels: bool = False  # its registration offers tunnels
+    checks: Checks = Checks.OTHERS
 
     @property
     def odds(self) -> float:
@@ -166,6 +182,11 @@ class EndpointSet(_Tiers):
 
     def _rank(self, place: int, endpoint: Endpoint) -> tuple[bool, int]:
         return endpoint.status is not Status.PASSING, place if self.nearest_first else 0
+
+    @property
+    def offered(self) -> bool:
+        """Whether Consul offers an instance; no instance is kept beside one that it offers."""
+        return bool(self.tiers) and not self.tiers[0].endpoints[0].status.kept
 
 
 def _name(endpoint: Endpoint) -> tuple[str, str, str]:

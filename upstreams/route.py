@@ -87,7 +87,8 @@ class RouteContext:
 
 def dialled(candidate: Candidate, dialling: DialAddress, *more: str) -> str:
     """Return the text of the dialled address with its reason and `more` notes."""
-    notes = ["mesh gateway", *more] if candidate.through_gateway else more
+    kept = [one.status.value for one in (candidate.endpoint, candidate.hop) if one.status.kept][:1]
+    notes = [*(["mesh gateway"] if candidate.through_gateway else []), *kept, *more]
     return ", ".join((str(dialling)[:-1], *notes)) + ")"
 
 

@@ -343,6 +343,7 @@ async def _look_at_upstreams(
         wan=case.settings.wan_addresses,
         contexts=None if case.credentials is None else build_contexts(case.credentials, 1),
         clock=case.clock,
+        running=running.document,
     )
     found = await in_order([partial(look_at_upstream, one, journey) for one in registration.upstreams])
     findings += [finding for each in found for finding in each]

@@ -7,9 +7,10 @@ is a connection that ends at once. A refusal by its intentions is seen here as a
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import trio
 
@@ -34,13 +35,14 @@ from certs.contexts import Contexts
 from certs.peer import PeerRejected
 from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
-from upstreams.endpoints import EndpointSet
+from upstreams.endpoints import EndpointSet, Status
 from upstreams.reach import AddressWarning, Unreachable, doubt, reach
 from upstreams.route import Candidate, RouteContext, candidates, dialled
 from upstreams.spec import Destination, Gateways, QueryDestination, Upstream, WanMode
 
 MOST_WAYS = 3  # candidates tried of one target
 
+_KEPT = {status.value for status in Status if status.kept}
 _ODD = {
     AddressWarning.PRIVATE_ADDRESS: (
         "register tagged_addresses.wan, or see that this address is reached from here"
@@ -50,13 +52,17 @@ _ODD = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journey:
-    """What the checks of all upstreams share. `contexts` None: endpoints are looked up and not dialled."""
+    """What the checks of all upstreams share. `contexts` None: endpoints are looked up and not dialled.
+
+    `running`: `/status` of the running agent; empty when there is none.
+    """
 
     consul: Consul
     datacenter: str
     wan: WanMode
     contexts: Contexts | None
     clock: Clock
+    running: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def look_at_upstream(upstream: Upstream, journey: Journey) -> Sequence[Finding]:
@@ -102,6 +108,7 @@ async def _look_at_target(upstream: Upstream, target: Destination, journey: Jour
     alive = sum(len(tier.endpoints) for tier in found.tiers)
     counted = f"{len(found.endpoints)} instances, {alive} passing or warning"
     if not ways:
+        counted += still_used(upstream, journey.running)
         remedy = (
             "register a sidecar for it there, mend its checks, see that the token may read it"
             if not alive
@@ -110,6 +117,19 @@ async def _look_at_target(upstream: Upstream, target: Destination, journey: Jour
         return [fail(subject, counted, remedy, ExitCode.FAR_SIDE)]
     findings = await in_order([_tried(subject, way, upstream, journey) for way in ways])
     return [skip(subject, f"{counted}; {len(ways)} tried"), *(one for each in findings for one in each)]
+
+
+def still_used(upstream: Upstream, running: Mapping[str, Any]) -> str:
+    """Return which vanished instances the running agent uses (`vanished_grace`), to end a text with."""
+    targets = [
+        target
+        for row in running.get("upstreams", ())
+        if row["bind"] == str(upstream.bind)
+        for target in row.get("targets", ())
+    ]
+    rows = [row for target in targets for row in target["endpoints"] if row["status"] in _KEPT]
+    names = ", ".join(f"{row['instance']} ({row['status']})" for row in rows)
+    return f"; the running agent still uses {names}" if names else ""
 
 
 async def endpoints_of(target: Destination | Gateways, consul: Consul) -> EndpointSet:

@@ -29,6 +29,7 @@ from agent.cli.doctor_consul import (
 from agent.cli.doctor_upstreams import (
     Journey,
     endpoints_of,
+    still_used,
     ways_of,
 )
 from agent.cli.findings import Finding, State
@@ -107,7 +108,7 @@ async def walk_to(walk: Walk, settings: Settings, clock: Clock) -> None:
         upstream = None if registration is None else _named(walk, registration)
         _look_at_sidecar(walk, running, settings, upstream)
         if known and registration is not None and upstream is not None:
-            await _go(walk, case, registration, upstream)
+            await _go(walk, case, running, upstream)
     finally:
         await consul.aclose()
 
@@ -170,11 +171,20 @@ def _look_at_sidecar(walk: Walk, running: Running, settings: Settings, upstream:
         walk.green(Name.SIDECAR, f"pid {running.document['pid']} is ready, and listens there", timed=False)
 
 
-async def _go(walk: Walk, case: Examination, registration: Registration, upstream: Upstream) -> None:
+async def _go(walk: Walk, case: Examination, running: Running, upstream: Upstream) -> None:
+    registration = case.registration
     assert case.credentials is not None  # Consul was passed
+    assert registration is not None
     contexts, datacenter = build_contexts(case.credentials, 1), registration.datacenter or case.datacenter
     wan = case.settings.wan_addresses
-    journey = Journey(consul=case.consul, datacenter=datacenter, wan=wan, contexts=contexts, clock=case.clock)
+    journey = Journey(
+        consul=case.consul,
+        datacenter=datacenter,
+        wan=wan,
+        contexts=contexts,
+        clock=case.clock,
+        running=running.document,
+    )
     trip = Trip(
         datacenter=datacenter,
         wan=upstream.wan or wan,
@@ -213,7 +223,8 @@ async def _look_for(walk: Walk, upstream: Upstream, journey: Journey) -> Sequenc
         alive = sum(len(tier.endpoints) for tier in endpoints.tiers)
         found.append(f"{target}: {len(endpoints.endpoints)} instances, {alive} passing or warning")
     remedy = "register a sidecar for it there, and mend its checks; across gateways, register a mesh gateway"
-    walk.red(Name.ADDRESS, "; ".join(found), remedy, ExitCode.FAR_SIDE)
+    text = f"{'; '.join(found)}{still_used(upstream, journey.running)}"
+    walk.red(Name.ADDRESS, text, remedy, ExitCode.FAR_SIDE)
     return ()
 
 

@@ -111,6 +111,7 @@ class Settings:
     drain_seconds: float
     leave_seconds: float | None
     expired_peer_grace: float  # infinite: never
+    vanished_grace: float
     wan_addresses: WanMode
     tunnel: TunnelMode
     max_connections: int

@@ -3,11 +3,14 @@
 A prepared query cannot block, so it is polled, slowly. Its answer depends on the health of the service it
 names, so that service is watched beside it, here and where the query has found it; when a check changes
 there, the query is asked again at once.
+
+Instances that have vanished with their whole node are used for a while (upstreams.vanished). An answer to a
+prepared query, or with a filter on checks, leaves critical instances out as if they were gone: it is obeyed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
@@ -22,7 +25,7 @@ from agent.consul.api import Consul
 from agent.consul.budget import Budget, Place, Rank
 from agent.control.watches import EndpointsWatch, endpoints_watch, own_intentions
 from agent.snapshot import EndpointSource, Snapshot
-from upstreams.endpoints import EndpointSet
+from upstreams.endpoints import Endpoint, EndpointSet
 from upstreams.spec import (
     Gateways,
     Lookup,
@@ -31,19 +34,13 @@ from upstreams.spec import (
     ServiceDestination,
     Upstream,
 )
+from upstreams.vanished import Memory, remember
 
 _CROSSING = frozenset({MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE})
 
 Key = tuple[Lookup, float | None]  # a query's poll interval is part of what is watched
 Share = Callable[[Lookup, float | None, EndpointSource], Awaitable[None]]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Feed:
-    watch: EndpointsWatch
-    source: EndpointSource
-    place: Place
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+Begin = Callable[[str, Callable[[], Awaitable[None]]], None]  # a named task, contained
 
 
 class WatchEvents(FaultEvents, Protocol):
@@ -52,6 +49,55 @@ class WatchEvents(FaultEvents, Protocol):
     def watch_failed(self, status: WatchStatus) -> None: ...
     def watch_recovered(self, status: WatchStatus) -> None: ...
     def watch_filtered(self, status: WatchStatus) -> None: ...
+    def instances_kept(self, lookup: str, instances: Sequence[Endpoint], seconds: float) -> None: ...
+    def instances_not_kept(self, lookup: str, *, offered: bool) -> None: ...
+
+
+class _Publisher:
+    """Publishes the answers of one lookup, and with them the instances that are kept for `grace` seconds."""
+
+    def __init__(
+        self, lookup: Lookup, cell: Latest[EndpointSet], grace: float, events: WatchEvents, begin: Begin
+    ) -> None:
+        self._lookup, self._cell, self._events, self._begin = lookup, cell, events, begin
+        self._grace = grace if _shows_critical(lookup) else 0.0
+        self._memory: Memory | None = None
+        self._forgets = False
+
+    def take(self, answer: EndpointSet) -> None:
+        """Publish a newer answer."""
+        self._become(remember(self._memory, answer, now=trio.current_time(), grace=self._grace))
+        if self._memory is not None and self._memory.kept and not self._forgets:
+            self._forgets = True
+            self._begin(f"vanished instances of {self._lookup}", self._forget)
+
+    async def _forget(self) -> None:
+        """Publish what is left whenever the time of a kept instance is over, until none is kept."""
+        try:
+            while self._memory is not None and self._memory.ends is not None:
+                await trio.sleep_until(self._memory.ends)
+                self._become(self._memory.without_the_late(trio.current_time()))
+        finally:
+            self._forgets = False
+
+    def _become(self, memory: Memory) -> None:
+        before, self._memory = self._memory, memory
+        self._cell.publish(memory.endpoints)
+        kept = tuple(one.endpoint for one in memory.kept)
+        used = () if before is None else tuple(one.endpoint for one in before.kept)
+        if kept and kept != used:
+            seconds = max(one.until for one in memory.kept) - trio.current_time()
+            self._events.instances_kept(str(self._lookup), kept, seconds)
+        elif used and not kept:
+            self._events.instances_not_kept(str(self._lookup), offered=memory.answer.offered)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Feed:
+    watch: EndpointsWatch
+    source: EndpointSource
+    place: Place
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class EndpointWatches:
@@ -66,8 +112,10 @@ class EndpointWatches:
         rng: Random,
         events: WatchEvents,
         budget: Budget | None = None,
+        vanished_grace: float = 0.0,
     ) -> None:
         self._consul = consul
+        self._vanished_grace = vanished_grace
         self._budget = budget or Budget()
         self._nursery: trio.Nursery
         self._snapshot = snapshot
@@ -166,10 +214,14 @@ class EndpointWatches:
         if self._on_status is not None:
             self._on_status(status)
 
+    def _begin(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(contained, self._events, Where.TASK, name, task)
+
     def _make(self, key: Key) -> _Feed:
         lookup, poll_interval = key
         endpoints: Latest[EndpointSet] = Latest(self._resumed.get(key))
-        watch = endpoints_watch(self._consul, lookup, endpoints.publish, poll_interval)
+        publisher = _Publisher(lookup, endpoints, self._vanished_grace, self._events, self._begin)
+        watch = endpoints_watch(self._consul, lookup, publisher.take, poll_interval)
         watch.on_failure, watch.on_recovery = self._failed, self._recovered
         watch.on_filtered = self._events.watch_filtered
         rank = Rank.QUERY if isinstance(lookup, QueryDestination) else Rank.ENDPOINTS
@@ -218,6 +270,13 @@ class EndpointWatches:
             await any_newer([(source.endpoints, version), *seen])
             if any(cell.version > before > 0 for cell, before in seen):
                 source.ask_again()
+
+
+def _shows_critical(lookup: Lookup) -> bool:
+    """Return whether the answer has critical instances too, so that one which is missing is gone."""
+    if isinstance(lookup, ServiceDestination):
+        return "Checks" not in lookup.filter
+    return isinstance(lookup, Gateways)
 
 
 def _services_behind(query: QueryDestination, answer: EndpointSet, own: str) -> list[ServiceDestination]:

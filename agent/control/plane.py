@@ -104,6 +104,7 @@ class ControlPlane:
             rng=rng,
             events=events,
             budget=self.budget,
+            vanished_grace=settings.vanished_grace,
         )
         self.intentions = IntentionsKeeper(
             settings=settings,

@@ -20,6 +20,7 @@ from upstreams.endpoints import Endpoint
 from upstreams.reach import AddressWarning, DialAddress
 from upstreams.spec import Destination, Upstream
 
+MOST_KEPT = 10  # vanished instances in one line
 MOST_UNSUPPORTED = 10  # lines about intentions of one list that are not understood
 
 
@@ -80,6 +81,24 @@ class WatchJournal(Log):
             self.write(LogLevel.WARN, "watch.filtered", watch=status.name, detail=detail)
         else:
             self.write(LogLevel.INFO, "watch.unfiltered", watch=status.name)
+
+    def instances_kept(self, lookup: str, instances: Sequence[Endpoint], seconds: float) -> None:
+        """Consul offers no instance, and these are used for a while (`vanished_grace`, docs/upstreams.md)."""
+        self.write(
+            LogLevel.WARN,
+            "upstream.vanished",
+            upstream=lookup,
+            instances=", ".join(f"{one} ({one.status.value})" for one in instances[:MOST_KEPT]),
+            of=len(instances),
+            until=(self._clock() + timedelta(seconds=seconds)).isoformat(),
+        )
+
+    def instances_not_kept(self, lookup: str, *, offered: bool) -> None:
+        """Vanished instances are used no more: Consul offers some again, or it is obeyed from now on."""
+        if offered:
+            self.write(LogLevel.INFO, "upstream.returned", upstream=lookup)
+        else:
+            self.write(LogLevel.WARN, "upstream.given_up", upstream=lookup)
 
     def token_changed(self) -> None:
         """The token file holds another token."""

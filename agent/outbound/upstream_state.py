@@ -244,7 +244,10 @@ def _target_health(source: EndpointSource, route: RouteContext) -> TargetHealth:
     endpoints = source.endpoints.value
     if endpoints is None:
         return TargetHealth.UNKNOWN if source.status.failing is None else TargetHealth.DEAD
-    return TargetHealth.LIVE if route.reachable(endpoints) else TargetHealth.DEAD
+    live = endpoints.offered and route.reachable(
+        endpoints
+    )  # a failover target goes before vanished instances
+    return TargetHealth.LIVE if live else TargetHealth.DEAD
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from certs.spiffe import ServiceId, TrustDomain
 from tests.recorded import body
 from upstreams.answers import InvalidAnswer, parse_health, parse_query
-from upstreams.endpoints import EndpointKey, ExpectedIdentity, HostPort, Status, UnusableReason
+from upstreams.endpoints import Checks, EndpointKey, ExpectedIdentity, HostPort, Status, UnusableReason
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -242,3 +242,38 @@ def test_a_tunnel_is_offered_by_true_alone_and_no_other_config_is_read(config: o
     answer = entry(Service__Proxy__Config=config)
     assert parse_health([answer]).endpoints[0].tunnels is offered
     assert parse_health([msgspec.Raw(msgspec.json.encode(answer))]).endpoints[0].tunnels is offered
+
+
+def check(status: str, output: object = "Success", kind: object = "tcp") -> dict[str, object]:
+    return {"Status": status, "Output": output, "Type": kind}
+
+
+PROBED = check("passing")
+SERF = check("passing", "Agent alive and reachable", "")
+
+
+@pytest.mark.parametrize(
+    ("checks", "found"),
+    [
+        ([PROBED, SERF], Checks.TOLD),
+        ([check("critical", "dial tcp: connection refused"), SERF], Checks.TOLD),
+        ([check("critical", ""), SERF], Checks.UNTOLD),
+        ([check("critical", None), PROBED], Checks.UNTOLD),
+        ([check("critical", "", "alias"), check("critical", "", "http")], Checks.UNTOLD),
+        # a workload says critical without a note; a maintenance mode; a node that has failed
+        ([check("critical", "", "ttl"), PROBED], Checks.TOLD),
+        ([check("critical", "", "maintenance"), check("critical", "")], Checks.OTHERS),
+        ([check("critical", ""), check("critical", "Agent not live or unreachable", "")], Checks.OTHERS),
+        # a script may be silent, an agent may discard outputs, another program may report
+        ([check("critical", "", "script")], Checks.OTHERS),
+        ([check("passing", "")], Checks.OTHERS),
+        ([check("warning", "")], Checks.OTHERS),
+        ([SERF], Checks.OTHERS),
+        ([], Checks.OTHERS),
+    ],
+)
+def test_an_agent_that_has_lost_the_results_of_its_checks_is_told_from_one_that_has_them(
+    checks: list[dict[str, object]], found: Checks
+) -> None:
+    (endpoint,) = parse_health([entry(Checks=checks)]).endpoints
+    assert endpoint.checks is found

@@ -173,3 +173,13 @@ def test_what_is_said_of_a_way() -> None:
     assert dialled(straight, address) == str(address) == "10.0.0.1:1 (wan_tag)"
     assert dialled(straight, address, "warm") == "10.0.0.1:1 (wan_tag, warm)"
     assert dialled(through, address, "warm") == "10.0.0.1:1 (wan_tag, mesh gateway, warm)"
+
+
+def test_a_dialled_instance_that_consul_does_not_offer_is_named() -> None:
+    address = DialAddress(host="10.0.0.1", port=1, reason=ReachReason.WAN_TAG)
+    gone, gate = endpoint("db", status=Status.VANISHED), endpoint("gate")
+    fresh = endpoint("gate", status=Status.UNCHECKED)
+    straight = Candidate(target=0, endpoint=gone, hop=gone)
+    assert dialled(straight, address, "tunnel") == "10.0.0.1:1 (wan_tag, vanished, tunnel)"
+    through = Candidate(target=0, endpoint=gate, hop=fresh)
+    assert dialled(through, address) == "10.0.0.1:1 (wan_tag, mesh gateway, unchecked)"

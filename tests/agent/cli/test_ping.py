@@ -130,6 +130,18 @@ async def test_no_instance_passes(nursery: trio.Nursery, agent: Mapping[str, Any
     assert (cause(walk), exit_code(walk.passed)) == (Name.ADDRESS, ExitCode.FAR_SIDE)
 
 
+async def test_a_vanished_instance_that_the_agent_still_uses_is_named(
+    nursery: trio.Nursery, agent: dict[str, Any]
+) -> None:
+    kept = {"instance": "db-1 on n1 in dc1", "status": "vanished"}
+    agent["upstreams"] = [{**agent["upstreams"][0], "targets": [{"endpoints": [kept]}]}]
+    scene = Scene(nursery)
+    scene.tell("/v1/health/connect/db", [])
+    walk = await scene.walk()
+    assert (cause(walk), exit_code(walk.passed)) == (Name.ADDRESS, ExitCode.FAR_SIDE)
+    assert "the running agent still uses db-1 on n1 in dc1 (vanished)" in walk.passed[-1].text
+
+
 async def test_the_lookup_is_refused(nursery: trio.Nursery, agent: Mapping[str, Any]) -> None:
     scene = Scene(nursery)
     scene.tell("/v1/health/connect/db", text="Permission denied", status=403)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from trio.testing import MockClock
@@ -18,6 +19,8 @@ from agent.log.watch_events import WatchJournal
 from certs.contexts import build_contexts
 from certs.credentials import retain
 from tests.certs import fitting
+from tests.upstreams.test_choose import endpoint
+from upstreams.endpoints import Status
 
 SHORT = "ACLs hide some entries from the token; the visible ones are used"
 START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
@@ -91,6 +94,20 @@ def test_answers_short_for_want_of_rights_and_a_token_file_that_holds_none() -> 
         '[ERROR] sidecar.consul: token.unusable: detail="token file x: it is empty" next="sidecar doctor"',
         "[INFO]  sidecar.consul: token.usable",
     ]
+
+
+def test_vanished_instances_and_their_end() -> None:
+    log, written = journal()
+    gone = replace(endpoint("db-1"), status=Status.VANISHED)
+    log.instances_kept("db", [gone], 30.0)
+    log.instances_not_kept("db", offered=True)
+    log.instances_not_kept("db", offered=False)
+    kept, *ends = lines(written)
+    assert kept.startswith(
+        'WARN  upstream.vanished upstream=db instances="db-1 on n1 in dc1 (vanished)" of=1'
+    )
+    assert f"until={(START + timedelta(seconds=30)).isoformat()}" in kept
+    assert ends == ["INFO  upstream.returned upstream=db", "WARN  upstream.given_up upstream=db"]
 
 
 async def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> None:

@@ -64,6 +64,15 @@ def test_before_any_answer_there_is_no_way_and_no_change() -> None:
     assert story.after(0) == "db"
 
 
+def test_a_failover_target_goes_before_vanished_instances() -> None:
+    story, gone = Story(), endpoint("near", Status.VANISHED)
+    story.lookups.answer("db", gone)
+    assert story.ways() == ["near"]  # there is nothing better
+    story.lookups.answer("db@dc2", FAR)
+    assert story.ways() == ["far", "near"]
+    assert story.after(0) == "db@dc2"
+
+
 def test_an_empty_list_is_left_at_once_and_told() -> None:
     story = Story()
     story.lookups.answer("db", NEAR)
