@@ -25,12 +25,13 @@ CHECK_SECONDS = "1s"
 
 @dataclass(kw_only=True)
 class Stormy:
-    """All of it. `web` and `db` are sidecars, each behind a front of its own."""
+    """All of it. `web` and `db` are sidecars, each behind a front of its own; `site` is the agent of db."""
 
     site: Site
     web: Sidecar
     db: Sidecar
     fronts: tuple[Front, Front]
+    app: int  # the port of db's
 
     async def endpoints(self) -> dict[str, str]:
         """Return the status of each instance of db, as web knows it."""
@@ -61,23 +62,36 @@ async def stormy(directory: Path, kind: Kind = "embedded") -> AsyncIterator[Stor
         try:
             site.start()
             await until(lambda: site.ask("GET", "/v1/agent/connect/ca/leaf/probe"), "the datacenter signs")
-            made = []
-            for name, front in zip(("web", "db"), fronts, strict=True):
-                upstream = free_port()
-                public = await register(site, name, await _app(nursery), upstream if name == "web" else None)
-                made.append(_sidecar(site, name, front, (public, upstream), directory))
-                made[-1].start()
-            processes += made
-            whole = Stormy(site=site, web=made[0], db=made[1], fronts=fronts)
-            for sidecar in made:
-                await until(lambda one=sidecar: _ready(one), f"{sidecar.name} is ready")  # type: ignore[misc]
-            await until(lambda: _passing(whole), "db is passing")
-            await until(lambda: answers(whole.web.upstream), "db answers")
+            whole = await callers(nursery, (site, site), fronts, directory)
+            processes += (whole.web, whole.db)
+            await begun(whole)
             yield whole
         finally:
             for process in reversed(processes):
                 process.end()
         nursery.cancel_scope.cancel()
+
+
+async def callers(
+    nursery: trio.Nursery, sites: tuple[Site, Site], fronts: tuple[Front, Front], directory: Path
+) -> Stormy:
+    """Register web and db with their agents, in this order; their sidecars are not started yet."""
+    made, apps = [], [await _app(nursery), await _app(nursery)]
+    for name, site, front, app in zip(("web", "db"), sites, fronts, apps, strict=True):
+        sidecar = _sidecar(site, name, front, directory)
+        await register(sidecar, app)
+        made.append(sidecar)
+    return Stormy(site=sites[1], web=made[0], db=made[1], fronts=fronts, app=apps[1])
+
+
+async def begun(whole: Stormy) -> None:
+    """Start both sidecars, and wait until calls are answered."""
+    for sidecar in (whole.web, whole.db):
+        sidecar.start()
+    for sidecar in (whole.web, whole.db):
+        await until(lambda one=sidecar: _ready(one), f"{sidecar.name} is ready")  # type: ignore[misc]
+    await until(lambda: passing(whole), "db is passing")
+    await until(lambda: answers(whole.web.upstream), "db answers")
 
 
 def _embedded(directory: Path, port: int) -> list[str]:
@@ -112,31 +126,34 @@ async def _app(nursery: trio.Nursery) -> int:
     return port
 
 
-def _sidecar(site: Site, name: str, front: Front, ports: tuple[int, int], directory: Path) -> Sidecar:
+def _sidecar(site: Site, name: str, front: Front, directory: Path) -> Sidecar:
     admin = free_port()
     command = [sys.executable, "-m", "agent", "run", "-sidecar-for", name]
     command += ["-http-addr", f"127.0.0.1:{front.port}", "-admin-bind", f"127.0.0.1:{admin}"]
     command += ["-drain-seconds", "1", "-leave-seconds", "0"]
-    log, (public, upstream) = directory / f"{name}.log", ports
     return Sidecar(
-        command=command, log=log, name=name, site=site, admin=admin, public=public, upstream=upstream
+        command=command,
+        log=directory / f"{name}.log",
+        name=name,
+        site=site,
+        admin=admin,
+        public=free_port(),
+        upstream=free_port(),
     )
 
 
-async def register(site: Site, name: str, app: int, upstream: int | None) -> int:
-    """Register an instance with its sidecar, which has a TCP check on its door; return the door's port."""
-    public = free_port()
-    upstreams = [] if upstream is None else [{"DestinationName": "db", "LocalBindPort": upstream}]
-    check = {"Name": "door", "TCP": f"127.0.0.1:{public}", "Interval": CHECK_SECONDS}
-    sidecar: dict[str, Any] = {
+async def register(sidecar: Sidecar, app: int) -> None:
+    """Register the service and its sidecar, which has a TCP check on its door; web has db as its upstream."""
+    wanted = {"DestinationName": "db", "LocalBindPort": sidecar.upstream}
+    check = {"Name": "door", "TCP": f"127.0.0.1:{sidecar.public}", "Interval": CHECK_SECONDS}
+    proxy: dict[str, Any] = {
         "Address": "127.0.0.1",
-        "Port": public,
+        "Port": sidecar.public,
         "Checks": [check],
-        "Proxy": {"Upstreams": upstreams},
+        "Proxy": {"Upstreams": [wanted] if sidecar.name == "web" else []},
     }
-    service = {"Name": name, "Port": app, "Connect": {"SidecarService": sidecar}}
-    assert await site.ask("PUT", "/v1/agent/service/register", service) is not None
-    return public
+    service = {"Name": sidecar.name, "Port": app, "Connect": {"SidecarService": proxy}}
+    assert await sidecar.site.ask("PUT", "/v1/agent/service/register", service) is not None
 
 
 async def answers(port: int) -> bool:
@@ -153,5 +170,6 @@ async def _ready(sidecar: Sidecar) -> bool:
     return bool((await sidecar.status()).get("ready"))
 
 
-async def _passing(whole: Stormy) -> bool:
+async def passing(whole: Stormy) -> bool:
+    """Return whether web knows db, and as passing."""
     return set((await whole.endpoints()).values()) == {"passing"}
