@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,8 +39,7 @@ class Story:
 
     def events(self) -> list[str]:
         """The log's events about them."""
-        words = (line.split() for line in self.written.getvalue().splitlines())
-        return [line[2] for line in words if line[2].startswith("upstream.")]
+        return re.findall(r"upstream\.\w+", self.written.getvalue())
 
 
 def checked(output: str, status: str = "passing") -> dict[str, Any]:

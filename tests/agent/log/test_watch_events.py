@@ -104,10 +104,13 @@ def test_vanished_instances_and_their_end() -> None:
     log.instances_not_kept("db", offered=False)
     kept, *ends = lines(written)
     assert kept.startswith(
-        'WARN  upstream.vanished upstream=db instances="db-1 on n1 in dc1 (vanished)" of=1'
+        '[WARN]  sidecar.upstreams: upstream.vanished: upstream=db instances="db-1 on n1 in dc1 (vanished)"'
     )
     assert f"until={(START + timedelta(seconds=30)).isoformat()}" in kept
-    assert ends == ["INFO  upstream.returned upstream=db", "WARN  upstream.given_up upstream=db"]
+    assert [line.partition(": ")[2] for line in ends] == [
+        "upstream.returned: upstream=db",
+        "upstream.given_up: upstream=db",
+    ]
 
 
 async def test_a_run_of_failures_is_one_warning_until_its_reason_changes() -> None:
