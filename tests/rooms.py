@@ -139,6 +139,7 @@ TESTED_BY = {
     "agent/tunnel/byte_stream.py": "scenarios/test_tunnelled_requests.py",
     "agent/inbound/tunnel.py": "scenarios/test_tunnels.py",
     "agent/inbound/by_request.py": "agent/inbound/test_http_connection.py",
+    "agent/inbound/http_service.py": "agent/inbound/test_http_connection.py",
     "agent/inbound/verdict.py": "agent/inbound/test_inbound.py",
     "agent/h2/core.py": "agent/h2/test_connection.py",
     "agent/h2/faults.py": "agent/h2/test_control.py",

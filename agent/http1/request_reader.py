@@ -12,6 +12,7 @@ from agent.http1.request import HttpRequest, Values
 from agent.http1.request_body import ChunkedBody, CountedBody, RequestBody
 from agent.http1.target import Target, parse_target
 
+_BODILESS = Framing(length=0, chunked=False, expects_continue=False, closes=False)
 REMEMBERED = 2 * 1024  # bytes of headers that are kept at most for a caller's next request
 
 
@@ -33,6 +34,11 @@ class ParsedRequest:
     def bodiless(self) -> bool:
         """Whether there is no body."""
         return not self.framing.length and not self.framing.chunked
+
+    @property
+    def usual(self) -> bool:
+        """Whether it has no body, keeps its connection, and asks for nothing but its answer."""
+        return not self.http10 and self.framing == _BODILESS and not self.upgrades
 
     @property
     def upgrades(self) -> bool:

@@ -2,6 +2,6 @@
 
 A refused caller never reaches the app.
 
-    app_connection  by_request  exchange  exposed  http_connection  inbound  local_reply
-    tunnel  verdict
+    app_connection  by_request  exchange  exposed  front  http_connection  http_service  inbound
+    local_reply  request_judge  tunnel  usual_requests  verdict
 """

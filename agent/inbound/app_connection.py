@@ -43,6 +43,14 @@ class AppConnection:
         await self.stream.send(data)
         self.sent = last
 
+    def send_nowait(self, data: bytes) -> bytes | None:
+        """Send a whole request; return the rest that did not go without waiting, None after a failure."""
+        sent = self.stream.send_nowait(data)
+        if sent is None:
+            return None
+        self.sent = sent == len(data)
+        return data[sent:]
+
     def close(self) -> None:
         """Close in order after a complete exchange, else by a reset, which ends no request."""
         if self.sent and self.answered:

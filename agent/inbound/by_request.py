@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from agent.connections.connection import Connection
 from agent.http1.head import FieldNames
-from agent.inbound.http_connection import HttpConnection, HttpService
+from agent.inbound.http_connection import HttpConnection
+from agent.inbound.http_service import HttpService
 from agent.inbound.verdict import Inbound, identity
 from agent.relay.splice import Ending
 from agent.relay.streams import CallerStream

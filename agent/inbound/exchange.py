@@ -62,6 +62,7 @@ class Exchange:
         self._scope: trio.CancelScope | None = None
         self._answering = False
         self._closing = False
+        self._came: bytes | None = None  # of the answer, before this exchange was resumed
 
     async def run(self) -> Outcome:
         """Run the exchange. Raises ExchangeFailed. `body` and `app` then know what can be reused."""
@@ -71,6 +72,23 @@ class Exchange:
             await self._download()
         else:
             await self._both_ways()
+        return self._ended()
+
+    async def resume(self, unsent: bytes, answer: bytes | None) -> Outcome:
+        """Go on with an exchange whose request has been sent, but for `unsent`. Raises ExchangeFailed.
+
+        `answer`: the first bytes of the answer, empty at the app's end; None if nothing has come.
+        """
+        if unsent and not await self._send(unsent):
+            return Outcome.STALE
+        self._came = answer
+        if answer is None:
+            await self._both_ways()
+        else:
+            await self._download()
+        return self._ended()
+
+    def _ended(self) -> Outcome:
         failure, self._failure = self._failure, None
         if failure is not None:
             try:
@@ -92,13 +110,17 @@ class Exchange:
         """Send the head and what has come of the body; return False if the kept connection is stale."""
         try:
             data = self._parsed.head + self._body.start()
+        except BodyBroken as broken:
+            raise ExchangeFailed(broken.reason, broken.detail, answering=False) from broken
+        return await self._send(data)
+
+    async def _send(self, data: bytes) -> bool:
+        try:
             await self._app.send(data, last=self._body.ended)
         except StreamBroken as broken:
             if self._app.used:
                 return False
             raise ExchangeFailed(AnswerReason.CLOSED, broken.detail, answering=False) from broken
-        except BodyBroken as broken:
-            raise ExchangeFailed(broken.reason, broken.detail, answering=False) from broken
         return True
 
     # The request.
@@ -152,7 +174,7 @@ class Exchange:
     async def _first(self) -> bytes | None:
         """Return the first bytes, or b"" at the end; None if the kept connection is stale."""
         try:
-            data = await self._app.stream.receive()
+            data = await self._app.stream.receive() if self._came is None else self._came
         except StreamBroken:
             if not self._app.used:
                 raise

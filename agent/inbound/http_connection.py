@@ -14,6 +14,8 @@ malformed head the start of the next request is unknown.
 * While an exchange or an upgraded connection lives, the ledger holds its request, and a change of intentions
   judges it again (`connections/reauthorize.py`).
 * Headers that repeat byte for byte are not parsed again (`request_reader.py`); every request is judged.
+* Usual requests on a kept connection to the app are served in the relay's loop (`usual_requests.py`), by the
+  same reader and the same verdict; the task of the connection goes on where something else comes.
 * A request with a body is the last one on its connection to the app (`app_connection.py`).
 * An app may answer before it has read the whole request. Its answer then says that it is the connection's
   last one, and what the caller still writes is dropped for a while, so that no reset overtakes the answer.
@@ -23,30 +25,27 @@ malformed head the start of the next request is unknown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 
 import trio
 
-from agent.base.address import Address, TcpAddress
-from agent.base.freshness import Freshness
-from agent.base.latest import Latest
 from agent.connections.connection import Connection
-from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, RefusedRequest
-from agent.http1.head import FieldNames, HeadRefused, find_end
+from agent.http1.head import HeadRefused, find_end
 from agent.http1.request_body import BodyReason
 from agent.http1.request_reader import ParsedRequest, RequestReader
 from agent.http1.response_h11 import AnswerReason
 from agent.http1.target import TargetRefused
 from agent.inbound.app_connection import AppConnection
 from agent.inbound.exchange import Exchange, ExchangeFailed, Outcome
+from agent.inbound.front import Front
+from agent.inbound.http_service import HttpService
 from agent.inbound.local_reply import answer, drained, linger, worth_draining
-from agent.net.dial import DialFailed, Shun, dial, nothing
-from agent.policy.authorize import Policy, Verdict, authorize_request
+from agent.inbound.request_judge import RequestJudge
+from agent.inbound.usual_requests import Unusual, UsualRequests
+from agent.net.dial import DialFailed, dial
+from agent.policy.authorize import Verdict
 from agent.relay.close import close_both
-from agent.relay.relay import Relay
 from agent.relay.splice import Ending
 from agent.relay.streams import CallerStream, StreamBroken
 from certs.peer import Peer
@@ -68,21 +67,6 @@ class FrontReason(StrEnum):
     HEAD_CUT_OFF = "head_cut_off"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpService:
-    """What all HTTP connections to our app share. `connect_timeout` in seconds."""
-
-    policy: Latest[Policy]
-    freshness: Freshness
-    app: Address
-    connect_timeout: float
-    relay: Relay
-    ledger: Ledger
-    preamble: bytes = b""  # the first bytes of each connection to the app: a PROXY protocol header
-    shun: Shun = nothing
-    names: FieldNames = FieldNames.PLAIN
-
-
 class HttpConnection:
     """One connection of a caller whose identity is proven."""
 
@@ -95,10 +79,18 @@ class HttpConnection:
         self._peer = peer
         self._connection = connection
         self._reader = RequestReader(
-            host=_authority(service.app),
+            host=service.authority,
             identity=identity,
-            judged=partial(_judged, service),
+            judged=service.judged_headers,
             names=service.names,
+        )
+        self._judge = RequestJudge(service, peer.id)
+        self._usual = UsualRequests(
+            tls,
+            Front(self._reader, self._judge),
+            connection=connection,
+            ledger=service.ledger,
+            relay=service.relay,
         )
         self._received: bytes | bytearray = b""
         self._head = b""  # the head of the present request, as received
@@ -121,14 +113,36 @@ class HttpConnection:
         return Ending.CLEAN
 
     async def _serve_one(self) -> bool:
-        """Serve one request; return whether there may be another."""
+        """Serve usual requests, and then one with all care; return whether there may be another."""
+        left = await self._serve_usual()
+        if left is None:
+            return False
+        if left.under_way is not None:
+            return await self._pass_on(left.under_way, left)
         try:
             length = await self._next_head()
             parsed = None if length is None else self._read(length)
         except (HeadRefused, TargetRefused) as refusal:
             await self._refuse_unread(refusal.status, refusal.reason, refusal.detail)
             return False
-        return parsed is not None and await self._judge(parsed)
+        return parsed is not None and await self._decide(parsed)
+
+    async def _serve_usual(self) -> Unusual | None:
+        """Let the relay's loop serve requests for as long as they are usual; return what is under way then.
+
+        None if the caller has been silent for too long. Raises StreamBroken.
+        """
+        if self._received or self._app is None or not self._app.idle or self._tls.has_come():
+            return Unusual()
+        left = await self._usual.serve(self._app, IDLE_SECONDS)
+        if left is None:
+            self._connection.end(FrontReason.IDLE, f"no request for {IDLE_SECONDS:g} s")
+            return None
+        self._received = left.received
+        if left.owed:
+            await self._tls.send(left.owed)
+            self._connection.request = None
+        return left
 
     # Reading.
 
@@ -177,9 +191,8 @@ class HttpConnection:
 
     # Judging.
 
-    async def _judge(self, parsed: ParsedRequest) -> bool:
-        too_old_since = self._service.freshness.too_old_since()
-        verdict = authorize_request(_newest(self._service), self._peer.id, parsed.request, too_old_since)
+    async def _decide(self, parsed: ParsedRequest) -> bool:
+        verdict = self._judge.verdict(parsed.request)
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
             return await self._refuse(parsed, 403, verdict.reason, text, verdict.rule)
@@ -187,8 +200,13 @@ class HttpConnection:
             self._audit(parsed, verdict)
         else:
             self._service.ledger.request_passed(verdict.reason)
+        return await self._pass_on(parsed)
+
+    async def _pass_on(self, parsed: ParsedRequest, left: Unusual | None = None) -> bool:
+        """Pass a request on, or what is `left` of it; return whether there may be another."""
         try:
-            return await self._pass_on(parsed)
+            self._connection.request = parsed.request  # from now on a change of intentions judges it again
+            outcome = await self._exchange(parsed, left)
         except DialFailed as failure:
             text = "the service behind this sidecar cannot be reached"
             return await self._refuse(parsed, 503, failure.reason, text, failure.detail)
@@ -202,23 +220,24 @@ class HttpConnection:
                 parsed, 400 if faulty else 502, failure.reason, text, failure.detail, close=True
             )
             return False
-
-    async def _pass_on(self, parsed: ParsedRequest) -> bool:
-        """Pass a request on; return whether there may be another. Raises DialFailed, ExchangeFailed."""
-        self._connection.request = parsed.request  # from now on a change of intentions judges it again
-        outcome = await self._exchange(parsed)
         self._connection.request = None
         self._received = parsed.body.rest
         return outcome is Outcome.ANSWERED and parsed.body.ended
 
-    async def _exchange(self, parsed: ParsedRequest) -> Outcome:
-        """Run the exchange, again if the kept connection is stale.
+    async def _exchange(self, parsed: ParsedRequest, left: Unusual | None) -> Outcome:
+        """Run the exchange, or resume it; run it again if the kept connection is stale.
 
         Raises DialFailed, ExchangeFailed, _Ended.
         """
         while True:
-            exchange = Exchange(self._tls, await self._app_connection(), parsed)
-            outcome = await exchange.run()
+            if left is None:
+                exchange = Exchange(self._tls, await self._app_connection(), parsed)
+                outcome = await exchange.run()
+            else:
+                assert self._app is not None  # it is serving the request
+                exchange = Exchange(self._tls, self._app, parsed)
+                outcome = await exchange.resume(left.unsent, left.answer)
+                left = None
             if outcome is Outcome.SWITCHED:
                 raise _Ended(await self._relay(parsed.body.rest, exchange.first_bytes))
             if outcome is not Outcome.STALE:
@@ -307,18 +326,3 @@ class _Ended(Exception):
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending.value)
         self.ending = ending
-
-
-def _newest(service: HttpService) -> Policy:
-    newest = service.policy.value
-    assert newest is not None  # checked when the caller was admitted; a cell is never emptied
-    return newest
-
-
-def _judged(service: HttpService) -> frozenset[str]:
-    return _newest(service).intentions.header_names
-
-
-def _authority(app: Address) -> bytes:
-    """Return the Host for a request of HTTP/1.0 without one."""
-    return str(app).encode() if isinstance(app, TcpAddress) else b"localhost"

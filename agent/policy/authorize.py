@@ -71,10 +71,11 @@ class Verdict:
     intention: str = ""
 
 
-class _Worded:  # `_verdicts` is derived, so it is no field: neither compared nor sent to another process
-    __slots__ = ("_verdicts",)
+class _Worded:  # both are derived, so they are no fields: neither compared nor sent to another process
+    __slots__ = ("_taken", "_verdicts")
 
     _verdicts: dict[tuple[Source, int], Verdict]
+    _taken: dict[ServiceId, dict[tuple[object, ...], Verdict]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ class Policy(_Worded):
     def __post_init__(self) -> None:
         """Make the cache of verdicts on requests."""
         object.__setattr__(self, "_verdicts", {})
+        object.__setattr__(self, "_taken", {})
 
     @property
     def narrows(self) -> bool:
@@ -102,6 +104,10 @@ class Policy(_Worded):
     def deciding(self, source: ServiceId) -> Intention | None:
         """Return the rule that decides about the source; None leaves it to the default policy."""
         return self.intentions.deciding(source, self.datacenter)
+
+    def taken(self, source: ServiceId) -> dict[tuple[object, ...], Verdict]:
+        """Return the table of verdicts taken on that caller's requests, which its reader fills and bounds."""
+        return self._taken.setdefault(source, {})
 
     def by_permission(self, rule: Intention, permission: Permission | None) -> Verdict:
         """Return the verdict when this permission of the rule decides, or None of them; cached."""

@@ -162,6 +162,11 @@ class Relay:
         return f"<Relay connections={self.connections}>"
 
     @property
+    def turned(self) -> float:
+        """When the present turn has begun, or the last one, by trio's clock."""
+        return self._turned
+
+    @property
     def connections(self) -> int:
         """How many connections the relay holds now."""
         return len(self._runs) // 2

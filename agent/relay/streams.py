@@ -15,8 +15,8 @@ import trio
 from OpenSSL import SSL
 
 from agent.relay.pump import BUFFER, COLLECT, RECORD, explain, explain_system
-from agent.relay.relay import Relay
-from agent.relay.splice import Ending, Progress, Transfer
+from agent.relay.relay import Relay, Watching
+from agent.relay.splice import READ, Ending, Progress, Transfer
 
 CHUNK = 64 * 1024  # bytes read from the plain leg at once
 BURST = 4  # buffers moved before other tasks run
@@ -46,6 +46,24 @@ class CallerStream(ByteStream, Protocol):
 
     def send_nowait(self, data: memoryview) -> int:
         """Send what goes without waiting; return how many bytes. `send` must go on with exactly the rest."""
+
+    def has_come(self) -> bool:
+        """Return whether the next `receive` need not wait, which no readiness of the socket would show."""
+
+    def watch(
+        self, relay: Relay, on_ready: Callable[[int], None], on_failure: Callable[[Exception], None], /
+    ) -> bool:
+        """Call `on_ready` in the relay's loop when something may have come, until `unwatch`.
+
+        `on_failure` hears what that raises, and the relay's end; it must call `unwatch`. Return False if this
+        stream cannot be watched.
+        """
+
+    def unwatch(self) -> None:
+        """End `watch`; may be called again."""
+
+    def receive_nowait(self) -> bytes | None:
+        """Return bytes; b"" at the end, or after a failure that `receive` then raises; None for nothing."""
 
     async def send_end(self) -> None:
         """Send the end of our bytes. Raises StreamBroken."""
@@ -108,6 +126,26 @@ class PlainStream:
             self._progress.add_plain(sent)
             rest = rest[sent:]
 
+    def receive_nowait(self) -> bytes | None:
+        """Return bytes, or b"" at the end or after a failure; None if nothing is there."""
+        try:
+            return bytes(_buffer[: self.sock.recv_into(_buffer, CHUNK)])
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def send_nowait(self, data: bytes) -> int | None:
+        """Send what goes without waiting; return how many bytes, None after a failure."""
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return None
+        self._progress.add_plain(sent)
+        return sent
+
     def quiet(self) -> bool:
         """Return whether nothing has come since the last read: no byte, no end, no error."""
         try:
@@ -122,13 +160,24 @@ class PlainStream:
 class TlsStream:
     """A handshaken pyOpenSSL connection over a non-blocking socket. The caller closes the socket."""
 
-    __slots__ = ("_broken", "_ended", "_progress", "_readable", "_writable", "connection")
+    __slots__ = (
+        "_broken",
+        "_ended",
+        "_progress",
+        "_readable",
+        "_sock",
+        "_watched",
+        "_writable",
+        "connection",
+    )
 
     def __init__(self, connection: SSL.Connection, sock: socket.socket, progress: Progress) -> None:
         self.connection = connection
         self._broken: tuple[Ending, str] | None = None
         self._ended = False
         self._progress = progress
+        self._sock = sock
+        self._watched: tuple[Relay, int, Watching] | None = None
         self._readable = _SharedWait(trio.lowlevel.wait_readable, sock)
         self._writable = _SharedWait(trio.lowlevel.wait_writable, sock)
 
@@ -196,6 +245,41 @@ class TlsStream:
                 sent += self.connection.send(data[sent:])
         self._progress.add_tls(sent)
         return sent
+
+    def has_come(self) -> bool:
+        """See CallerStream."""
+        return self._ended or self._broken is not None or self.connection.pending() > 0
+
+    def watch(
+        self, relay: Relay, on_ready: Callable[[int], None], on_failure: Callable[[Exception], None]
+    ) -> bool:
+        """See CallerStream."""
+        fd = self._sock.fileno()
+        watching = relay.attach(fd, on_ready, on_failure)
+        self._watched = relay, fd, watching
+        watching.want(READ)
+        return True
+
+    def unwatch(self) -> None:
+        """See CallerStream."""
+        if self._watched is not None:
+            relay, fd, watching = self._watched
+            self._watched = None
+            relay.detach(fd, watching)
+
+    def receive_nowait(self) -> bytes | None:
+        """See CallerStream."""
+        try:
+            data = self.connection.recv(RECORD)
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return None
+        except SSL.ZeroReturnError:
+            self._ended = True
+            return b""
+        except SSL.Error as error:
+            self._broken = explain(error)
+            return b""
+        return data if len(data) < RECORD else self._collected(data)
 
     async def relay(self, relay: Relay, app: socket.socket, progress: Progress) -> Transfer:
         """See CallerStream."""

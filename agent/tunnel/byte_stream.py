@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import trio
 
@@ -75,6 +76,23 @@ class TunnelStream:
             self._progress.add_tls(sent)
             tunnel.wake()
         return sent
+
+    def has_come(self) -> bool:
+        """See CallerStream."""
+        return bool(self._inbox) or self._ended or self._broken is not None
+
+    def watch(
+        self, _relay: Relay, _on_ready: Callable[[int], None], _on_failure: Callable[[Exception], None]
+    ) -> bool:
+        """See CallerStream."""
+        return False
+
+    def unwatch(self) -> None:
+        """See CallerStream."""
+
+    def receive_nowait(self) -> bytes | None:
+        """See CallerStream."""
+        return None
 
     async def send_end(self) -> None:
         """Send END_STREAM. Raises StreamBroken."""
