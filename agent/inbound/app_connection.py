@@ -45,7 +45,7 @@ class AppConnection:
 
     def send_nowait(self, data: bytes) -> bytes | None:
         """Send a whole request; return the rest that did not go without waiting, None after a failure."""
-        sent = self.stream.send_nowait(data)
+        sent = self.stream.send_at_once(data)
         if sent is None:
             return None
         self.sent = sent == len(data)

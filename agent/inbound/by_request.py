@@ -8,11 +8,11 @@ from agent.inbound.http_connection import HttpConnection
 from agent.inbound.http_service import HttpService
 from agent.inbound.verdict import Inbound, identity
 from agent.relay.splice import Ending
-from agent.relay.streams import CallerStream
+from agent.relay.streams import WatchedStream
 
 
 async def serve_requests(
-    stream: CallerStream, connection: Connection, preamble: bytes, inbound: Inbound
+    stream: WatchedStream, connection: Connection, preamble: bytes, inbound: Inbound
 ) -> Ending:
     """Serve requests until the end, which the ledger then has; `preamble` begins each dial of the app."""
     assert connection.peer is not None  # proven before a verdict

@@ -47,7 +47,7 @@ from agent.net.dial import DialFailed, dial
 from agent.policy.authorize import Verdict
 from agent.relay.close import close_both
 from agent.relay.splice import Ending
-from agent.relay.streams import CallerStream, StreamBroken
+from agent.relay.streams import StreamBroken, WatchedStream
 from certs.peer import Peer
 
 IDLE_SECONDS = 3600.0  # between two requests
@@ -71,7 +71,7 @@ class HttpConnection:
     """One connection of a caller whose identity is proven."""
 
     def __init__(
-        self, tls: CallerStream, service: HttpService, *, peer: Peer, identity: bytes, connection: Connection
+        self, tls: WatchedStream, service: HttpService, *, peer: Peer, identity: bytes, connection: Connection
     ) -> None:
         """`identity`: the value of X-Forwarded-Client-Cert for this caller (`fields.identity_value`)."""
         self._tls = tls

@@ -22,7 +22,7 @@ from agent.inbound.app_connection import AppConnection
 from agent.inbound.front import Front, usual_answer
 from agent.relay.relay import Relay, Watching
 from agent.relay.splice import READ
-from agent.relay.streams import CHUNK, CallerStream
+from agent.relay.streams import CHUNK, WatchedStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class UsualRequests:
     )
 
     def __init__(
-        self, caller: CallerStream, front: Front, *, connection: Connection, ledger: Ledger, relay: Relay
+        self, caller: WatchedStream, front: Front, *, connection: Connection, ledger: Ledger, relay: Relay
     ) -> None:
         self._caller = caller
         self._front = front

@@ -47,6 +47,16 @@ class CallerStream(ByteStream, Protocol):
     def send_nowait(self, data: memoryview) -> int:
         """Send what goes without waiting; return how many bytes. `send` must go on with exactly the rest."""
 
+    async def send_end(self) -> None:
+        """Send the end of our bytes. Raises StreamBroken."""
+
+    async def relay(self, relay: Relay, app: socket.socket, progress: Progress, /) -> Transfer:
+        """Copy between the caller and that socket until the end; the stream serves nothing else any more."""
+
+
+class WatchedStream(CallerStream, Protocol):
+    """A caller's leg that the relay's loop can serve between two waits of a task."""
+
     def has_come(self) -> bool:
         """Return whether the next `receive` need not wait, which no readiness of the socket would show."""
 
@@ -64,12 +74,6 @@ class CallerStream(ByteStream, Protocol):
 
     def receive_nowait(self) -> bytes | None:
         """Return bytes; b"" at the end, or after a failure that `receive` then raises; None for nothing."""
-
-    async def send_end(self) -> None:
-        """Send the end of our bytes. Raises StreamBroken."""
-
-    async def relay(self, relay: Relay, app: socket.socket, progress: Progress, /) -> Transfer:
-        """Copy between the caller and that socket until the end; the stream serves nothing else any more."""
 
 
 class PlainStream:
@@ -135,7 +139,7 @@ class PlainStream:
         except OSError:
             return b""
 
-    def send_nowait(self, data: bytes) -> int | None:
+    def send_at_once(self, data: bytes) -> int | None:
         """Send what goes without waiting; return how many bytes, None after a failure."""
         try:
             sent = self.sock.send(data)
