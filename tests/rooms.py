@@ -138,6 +138,7 @@ TESTED_BY = {
     "agent/tunnel/ends.py": "agent/tunnel/test_tunnel.py",
     "agent/tunnel/byte_stream.py": "scenarios/test_tunnelled_requests.py",
     "agent/inbound/tunnel.py": "scenarios/test_tunnels.py",
+    "agent/relay/shared_wait.py": "agent/relay/test_streams.py",
     "agent/inbound/by_request.py": "agent/inbound/test_http_connection.py",
     "agent/inbound/http_service.py": "agent/inbound/test_http_connection.py",
     "agent/inbound/verdict.py": "agent/inbound/test_inbound.py",

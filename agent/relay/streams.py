@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -16,6 +16,7 @@ from OpenSSL import SSL
 
 from agent.relay.pump import BUFFER, COLLECT, RECORD, explain, explain_system
 from agent.relay.relay import Relay, Watching
+from agent.relay.shared_wait import SharedWait
 from agent.relay.splice import READ, Ending, Progress, Transfer
 
 CHUNK = 64 * 1024  # bytes read from the plain leg at once
@@ -182,8 +183,8 @@ class TlsStream:
         self._progress = progress
         self._sock = sock
         self._watched: tuple[Relay, int, Watching] | None = None
-        self._readable = _SharedWait(trio.lowlevel.wait_readable, sock)
-        self._writable = _SharedWait(trio.lowlevel.wait_writable, sock)
+        self._readable = SharedWait(trio.lowlevel.wait_readable, sock)
+        self._writable = SharedWait(trio.lowlevel.wait_writable, sock)
 
     async def receive(self) -> bytes:
         """Return bytes, or b"" after close_notify. Raises StreamBroken."""
@@ -326,33 +327,3 @@ async def pour(app: PlainStream, caller: CallerStream, length: int) -> int:
 
 
 _buffer = memoryview(bytearray(BUFFER))
-
-
-class _SharedWait:
-    """One task's wait for a readiness of a socket, which other tasks may join: trio allows one waiter.
-
-    A TLS write may need the readiness that a read is waiting for already.
-    """
-
-    __slots__ = ("_ended", "_sock", "_wait", "_waiting")
-
-    def __init__(self, wait: Callable[[socket.socket], Awaitable[None]], sock: socket.socket) -> None:
-        self._wait = wait
-        self._sock = sock
-        self._waiting = False
-        self._ended: trio.Event | None = None  # made when a second task waits too
-
-    async def wait(self) -> None:
-        if self._waiting:
-            if self._ended is None:
-                self._ended = trio.Event()
-            await self._ended.wait()
-            return
-        self._waiting = True
-        try:
-            await self._wait(self._sock)
-        finally:
-            self._waiting = False
-            if self._ended is not None:
-                self._ended.set()
-                self._ended = None

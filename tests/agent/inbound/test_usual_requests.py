@@ -128,6 +128,7 @@ async def test_requests_that_come_during_an_exchange_are_served_after_it(pieces:
         await raw_answer(*pieces)(side, asked)
 
     async with front(*RULES, answer=after_the_first(wait)) as f, f.caller() as caller:
+        caller.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         assert (await ask(caller, request("GET /0"))).status == 200
         await caller.send(request("GET /1"))
         await until(lambda: len(f.app.reached) == 2)
