@@ -10,6 +10,7 @@ from agent.config.collisions import PUBLIC, Known, bind_of, without_collisions
 from agent.config.opaque_config import Problem, ProblemReason
 from agent.config.registration import Registration
 from agent.config.settings import Origin, Rank, Settings
+from upstreams.answers import TUNNEL_KEY
 
 _FIELDS = {"listen": "public_bind", "service_addr": "local_app", "upstream": "upstreams"}
 
@@ -106,8 +107,11 @@ def origins(registration: Registration, settings: Settings) -> Mapping[str, tupl
     return values
 
 
-def own_definition(registration: Registration) -> dict[str, object]:
-    """Return the definition that `-register` registers: a proxy by itself, with a TTL check that we renew."""
+def own_definition(registration: Registration, *, tunnels: bool = False) -> dict[str, object]:
+    """Return the definition that `-register` registers: a proxy by itself, with a TTL check that we renew.
+
+    `tunnels`: it offers tunnels (docs/tunnels.md).
+    """
     assert registration.public_bind is not None  # the settings require -listen with -register
     proxy: dict[str, object] = {
         "DestinationServiceName": registration.service,
@@ -118,6 +122,8 @@ def own_definition(registration: Registration) -> dict[str, object]:
         proxy["LocalServicePort"] = registration.local_app.port
     elif isinstance(registration.local_app, UnixAddress):
         proxy["LocalServiceSocketPath"] = registration.local_app.path
+    if tunnels:
+        proxy["Config"] = {TUNNEL_KEY: True}
     return {
         "Kind": "connect-proxy",
         "ID": registration.proxy_id,

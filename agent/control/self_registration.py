@@ -21,6 +21,7 @@ from agent.consul.api import Consul
 from agent.consul.errors import ConsulError
 from agent.consul.maintenance import maintenance_reason, set_maintenance
 from agent.consul.watch import is_gone
+from upstreams.spec import TunnelMode
 
 HEARTBEAT_SECONDS = 10.0  # a third of the check's TTL
 GOODBYE_SECONDS = 3.0
@@ -90,12 +91,16 @@ class Deregistration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfRegistration:
-    """Our registration with the local agent. `missing` returns what keeps us from serving."""
+    """Our registration with the local agent. `missing` returns what keeps us from serving.
+
+    `tunnels`: it offers callers tunnels.
+    """
 
     consul: Consul
     registration: Registration
     missing: Callable[[], list[str]]
     failed: Callable[[str], None]
+    tunnels: bool = False
 
     async def keep(self) -> None:
         """Register, again whenever the agent has lost us, and update the check; until cancelled."""
@@ -103,7 +108,7 @@ class SelfRegistration:
         while True:
             try:
                 if not registered:
-                    await self.consul.register(own_definition(self.registration))
+                    await self.consul.register(own_definition(self.registration, tunnels=self.tunnels))
                     registered = True
                 pieces = self.missing()
                 await self.consul.update_check(
@@ -137,6 +142,7 @@ class Maintenance:
     proxy_id: str
     ended: Callable[[], None]
     failed: Callable[[str], None]
+    tunnels: bool = False
 
     async def keep(self) -> None:
         """End a maintenance of ours, which the last end has left; try again until Consul has answered."""
@@ -186,7 +192,11 @@ def presence(
     if not settings.register:
         return None
     return SelfRegistration(
-        consul=consul, registration=registration, missing=missing, failed=events.self_registration_failed
+        consul=consul,
+        registration=registration,
+        missing=missing,
+        failed=events.self_registration_failed,
+        tunnels=settings.tunnel is TunnelMode.AUTO,
     )
 
 

@@ -28,7 +28,7 @@ from agent.net.handshake import HandshakeReason
 from agent.outbound.reasons import OutboundReason
 from certs.peer import PeerReason
 from tests.rotation.load import Load, load
-from tests.rotation.mesh import Mesh, mesh, until
+from tests.rotation.mesh import TUNNELLED, Mesh, mesh, until
 from tests.rotation.rotations import Rotated, rotations, table
 
 # What a sidecar names so says how busy the machine is, not whom it trusts.
@@ -104,6 +104,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="load before the first rotation")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two rotations")
     parser.add_argument("--leaf-ttl", type=int, default=120, help="seconds")
+    parser.add_argument("--tunnels", action="store_true", help="all connections in tunnels")
     parser.add_argument("--table", type=Path, help="a file to write the outcome to as well")
     args = parser.parse_args()
     found = Found(wanted=args.per_second, lasting=args.lasting, rotations=args.rotations)
@@ -119,7 +120,8 @@ def main() -> int:
 async def run(directory: Path, args: argparse.Namespace, found: Found) -> None:
     """Everything once."""
     # Streams outlive the leaf they began with, so expired peers get grace: what is measured is rotation.
-    async with mesh(directory, leaf_ttl=f"{args.leaf_ttl}s", flags=["-expired-peer-grace", "never"]) as whole:
+    flags = ["-expired-peer-grace", "never", *(TUNNELLED if args.tunnels else ())]
+    async with mesh(directory, leaf_ttl=f"{args.leaf_ttl}s", flags=flags) as whole:
         ports = [sidecar.upstream for sidecar in whole.sidecars]
         shape = {"per_second": args.per_second, "lasting": args.lasting, "beat": args.beat}
         before = await endings(whole)

@@ -21,13 +21,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from agent.outbound.tunnels import IDLE_SECONDS
+from agent.tunnel.tunnel import LOOK_SECONDS
 from tests.bench.habits import Unlike, converse, download_slowly, half_close, hang_up, idle, stranger, upload
 from tests.bench.pairs import CLIENT, L4, SERVER, Pair, sidecars
 from tests.bench.rig import BenchFailed, ask_text, datacenters, origin, prepare, resident_kib
+from upstreams.answers import TUNNEL_KEY
 
 KINDS: dict[str, tuple[Callable[[Pair, random.Random], None], float]] = {
     "idle": (idle, 0.3),
@@ -38,6 +41,8 @@ KINDS: dict[str, tuple[Callable[[Pair, random.Random], None], float]] = {
     "reset": (hang_up, 0.05),
     "stranger": (stranger, 0.05),
 }
+TUNNELLED = replace(L4, config={TUNNEL_KEY: True}, flags=("-tunnel", "auto"))
+TUNNELS_END = IDLE_SECONDS + 2 * LOOK_SECONDS  # seconds, after their last stream
 HALVES = ("client", "server")
 SAMPLE_SECONDS = 5.0
 RAMP_SECONDS = 20.0  # in which the callers arrive
@@ -75,6 +80,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--connections", type=int, default=2000)
     parser.add_argument("--first-flood", type=float, default=FIRST_FLOOD, metavar="SECONDS")
+    parser.add_argument("--tunnels", action="store_true", help="all connections in tunnels")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there too")
     args = parser.parse_args()
     prepare()
@@ -83,9 +89,10 @@ def main() -> int:
             tempfile.TemporaryDirectory(prefix="sidecar-soak-") as directory,
             datacenters(Path(directory)),
             origin(Path(directory)),
-            sidecars(Path(directory), L4) as pair,
+            sidecars(Path(directory), TUNNELLED if args.tunnels else L4) as pair,
         ):
-            lines, faults = soak(pair, args.connections, args.minutes * 60, args.first_flood)
+            settling = SETTLING + args.tunnels * TUNNELS_END
+            lines, faults = soak(pair, args.connections, args.minutes * 60, args.first_flood, settling)
     except BenchFailed as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1
@@ -96,11 +103,13 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def soak(pair: Pair, connections: int, seconds: float, first_flood: float) -> tuple[list[str], list[str]]:
+def soak(
+    pair: Pair, connections: int, seconds: float, first_flood: float, settling: float
+) -> tuple[list[str], list[str]]:
     """The report, and what is wrong."""
     before = look_at_both(pair)
-    first, _, flooded = flood(pair, connections, first_flood)
-    crowd, samples, after = flood(pair, connections, seconds)
+    first, _, flooded = flood(pair, connections, first_flood, settling)
+    crowd, samples, after = flood(pair, connections, seconds, settling)
     lines = [
         f"- {connections} connections at a time for {seconds / 60:g} minutes: {crowd.told()}",
         f"- a first flood of {first_flood:g} s before it: {first.told()}",
@@ -120,7 +129,7 @@ def soak(pair: Pair, connections: int, seconds: float, first_flood: float) -> tu
 
 
 def flood(
-    pair: Pair, connections: int, seconds: float
+    pair: Pair, connections: int, seconds: float, settling: float
 ) -> tuple[Crowd, list[dict[str, Sample]], dict[str, Sample]]:
     """A crowd for so long: what it did, looks while it lasted, and one when all has settled."""
     samples = []
@@ -129,7 +138,7 @@ def flood(
         while time.monotonic() < ends:
             time.sleep(min(SAMPLE_SECONDS, seconds / 12))
             samples.append(look_at_both(pair))
-    time.sleep(SETTLING)
+    time.sleep(settling)
     return crowd, samples, look_at_both(pair)
 
 

@@ -27,6 +27,7 @@ ROTATE = "/v1/connect/ca/rotate"
 CONFIGURATION = "/v1/connect/ca/configuration"
 ROOTS = "/v1/connect/ca/roots"
 PATIENCE = 60.0
+TUNNELLED = ("-tunnel", "auto")  # what they register offers tunnels then
 
 
 @dataclass(kw_only=True)

@@ -59,6 +59,13 @@ def test_our_own_definition() -> None:
     }
 
 
+def test_our_own_definition_offers_tunnels_where_we_take_them() -> None:
+    effective = registration(public_bind=TcpAddress("10.0.0.1", 21000))
+    definition = own_definition(effective, tunnels=True)
+    assert isinstance(definition["Proxy"], dict)
+    assert definition["Proxy"]["Config"] == {"connect_sidecar_tunnel": True}
+
+
 def test_an_app_on_a_socket_and_a_listener_on_every_address() -> None:
     effective = registration(public_bind=TcpAddress("0.0.0.0", 1), local_app=UnixAddress("/run/app"))
     definition = own_definition(effective)
