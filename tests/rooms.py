@@ -133,6 +133,8 @@ ONLY_FOR = {
 # Tables and shapes that have no behaviour of their own, and the test of what reads them.
 TESTED_BY = {
     "agent/tunnel/leg.py": "agent/tunnel/test_tunnel.py",
+    "agent/tunnel/carry.py": "agent/tunnel/test_tunnel.py",
+    "agent/tunnel/carrier.py": "agent/tunnel/test_tunnel.py",
     "agent/outbound/at_once.py": "scenarios/test_tunnels_at_once.py",
     "agent/outbound/reasons.py": "agent/outbound/test_outbound.py",
     "agent/tunnel/ends.py": "agent/tunnel/test_tunnel.py",
@@ -143,6 +145,7 @@ TESTED_BY = {
     "agent/inbound/http_service.py": "agent/inbound/test_http_connection.py",
     "agent/inbound/verdict.py": "agent/inbound/test_inbound.py",
     "agent/h2/core.py": "agent/h2/test_connection.py",
+    "agent/h2/calls.py": "agent/h2/test_connection.py",
     "agent/h2/faults.py": "agent/h2/test_control.py",
     "agent/h2/stream.py": "agent/h2/test_connection.py",
     "agent/base/clock.py": "agent/test_run.py",

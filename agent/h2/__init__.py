@@ -3,5 +3,5 @@
 This room knows no socket and no identity. What a peer may make us hold or do is bounded, and a peer that goes
 beyond a bound loses its connection by a named `FaultReason` (docs/tunnels.md#what-is-bounded).
 
-    budget  connection  control  core  faults  frames  header_blocks  requests  stream
+    budget  calls  connection  control  core  faults  frames  header_blocks  requests  stream
 """

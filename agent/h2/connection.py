@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.h2 import control
-from agent.h2.core import ConnectionHandler, ConnectionState
+from agent.h2.calls import Calls
+from agent.h2.core import ConnectionHandler
 from agent.h2.faults import ErrorCode, FaultReason
 from agent.h2.frames import (
     END_HEADERS,
@@ -22,23 +23,21 @@ from agent.h2.frames import (
     PADDED,
     PREFACE,
     PRIORITY,
-    RECORD_FRAME,
     Kind,
-    frame,
-    goaway,
 )
-from agent.h2.header_blocks import MOST_FIELDS, BlockReader, Fields, request_block, response_block
+from agent.h2.header_blocks import MOST_FIELDS, BlockReader, Fields
 from agent.h2.requests import Malformed, read_request, read_status
-from agent.h2.stream import Stream, StreamOwner
+from agent.h2.stream import Stream
 
 MOST_STREAMS = 16384  # that a peer may have open
+COPIED = 2048  # bytes below which a copy costs less than a view
 MOST_CONTINUATIONS = 8  # frames of one header block, CVE-2024-27316 among others
 
 _DATA, _HEADERS, _CONTINUATION = int(Kind.DATA), int(Kind.HEADERS), int(Kind.CONTINUATION)
 _PING_DATA = b"liveness"
 
 
-class H2Connection(ConnectionState):
+class H2Connection(Calls):
     """One side of a connection. The caller sends what `take` returns."""
 
     def __init__(
@@ -63,87 +62,6 @@ class H2Connection(ConnectionState):
             self.out.insert(0, PREFACE)
             self.queued += len(PREFACE)
 
-    # --- calls ---
-
-    @property
-    def takes_streams(self) -> bool:
-        """Whether a client may open another stream."""
-        return (
-            not self.peer_left
-            and len(self.streams) < self.peer_most_streams
-            and self.next_id <= LARGEST_WINDOW
-        )
-
-    def open(self, block: bytes, owner: StreamOwner) -> Stream:
-        """Open a stream by a request's header block; a client's call, while `takes_streams`."""
-        number = self.next_id
-        self.next_id += 2
-        stream = self.add(number)
-        stream.owner = owner
-        self.queue(frame(_HEADERS, END_HEADERS, number, block))
-        return stream
-
-    def connect(self, authority: bytes, owner: StreamOwner) -> Stream:
-        """Open a stream by CONNECT."""
-        return self.open(request_block(authority), owner)
-
-    def accept(self, stream: Stream) -> None:
-        """Answer 200: the bytes that follow are the app's."""
-        stream.answered = True
-        self.queue(frame(_HEADERS, END_HEADERS, stream.id, response_block(200, [])))
-
-    def refuse(self, stream: Stream, status: int, fields: Fields) -> None:
-        """Answer with a refusal, which ends the stream; what the peer still sends on it is thrown away."""
-        self.answer(frame(_HEADERS, END_HEADERS | END_STREAM, stream.id, response_block(status, fields)))
-        stream.answered = stream.local_ended = True
-        if stream.remote_ended:
-            self.drop(stream)
-        else:
-            self.reset(stream, ErrorCode.NO_ERROR)  # RFC 9113 §8.1: the request need not be sent to its end
-
-    def send(self, stream: Stream, data: bytes) -> None:
-        """Send bytes, at most `room` of them."""
-        size = len(data)
-        stream.sent = True
-        stream.send_window -= size
-        self.send_window -= size
-        out, number = self.out, stream.id
-        if size <= RECORD_FRAME:
-            out.append(HEAD.pack(size >> 8, size & 0xFF, 0, 0, number))
-            out.append(data)
-            self.queued += HEAD_SIZE + size
-            return
-        view = memoryview(data)
-        for at in range(0, size, RECORD_FRAME):
-            piece = view[at : at + RECORD_FRAME]
-            length = len(piece)
-            out.append(HEAD.pack(length >> 8, length & 0xFF, 0, 0, number))
-            out.append(piece)
-            self.queued += HEAD_SIZE + length
-
-    def end(self, stream: Stream) -> None:
-        """Send the end of our bytes."""
-        self.queue(frame(_DATA, END_STREAM, stream.id))
-        stream.local_ended = True
-        if stream.remote_ended:
-            self.drop(stream)
-
-    def ping(self) -> None:
-        """Ask for a sign of life."""
-        self.queue(frame(Kind.PING, 0, 0, _PING_DATA))
-
-    def retire(self) -> None:
-        """Say that no more streams are taken; those that are on their way still are (RFC 9113 §6.8)."""
-        if not self.leaving:
-            self.leaving = True
-            self.queue(goaway(LARGEST_WINDOW, ErrorCode.NO_ERROR))
-            self.queue(frame(Kind.PING, 0, 0, control.LEAVING))
-
-    def close(self, code: ErrorCode, detail: str = "") -> None:
-        """Say that the connection ends at once."""
-        self.leaving = True
-        self.queue(goaway(self.last_peer_id, code, detail.encode("ascii", "replace")))
-
     # --- bytes ---
 
     def receive(self, data: bytes) -> None:
@@ -162,6 +80,9 @@ class H2Connection(ConnectionState):
             high, low, kind, flags, number = unpack(data, at)
             length = high << 8 | low
             if kind == 0 and not flags & PADDED and self._block is None and self.settled:
+                if not flags and self._whole_data(data, at + HEAD_SIZE, length, number):
+                    at += HEAD_SIZE + length
+                    continue
                 at += HEAD_SIZE
                 self._begin_data(number & LARGEST_WINDOW, length, ends=flags & END_STREAM != 0)
                 continue
@@ -184,6 +105,19 @@ class H2Connection(ConnectionState):
             return len(data)
         self._preface = False
         return len(PREFACE)
+
+    def _whole_data(self, data: bytes, at: int, length: int, number: int) -> bool:
+        """Pass on a DATA frame that is in order and has come whole; return whether it was one."""
+        stream, end = self.streams.get(number), at + length
+        if stream is None or stream.remote_ended or end > len(data) or not 0 < length <= MAX_FRAME:
+            return False
+        if length > self.receive_window or length > stream.receive_window:
+            return False
+        self.receive_window -= length
+        stream.receive_window -= length
+        assert stream.owner is not None  # a handler gives each stream one, or refuses it
+        stream.owner.on_data(data[at:end] if length < COPIED else memoryview(data)[at:end])
+        return True
 
     def _begin_data(self, number: int, length: int, *, ends: bool) -> None:
         if length > MAX_FRAME:

@@ -11,7 +11,7 @@ class StreamOwner(Protocol):
     def on_response(self, status: int, fields: list[tuple[bytes, bytes]], /) -> None:
         """The server has answered; at a client's streams only, once, before any data."""
 
-    def on_data(self, data: bytes, /) -> None:
+    def on_data(self, data: bytes | memoryview, /) -> None:
         """Bytes have come; `H2Connection.consumed` is to be told when they have gone on."""
 
     def on_end(self, /) -> None:

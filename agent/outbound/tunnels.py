@@ -39,6 +39,7 @@ from agent.policy.deny_list import DenyList
 from agent.relay.close import close_without_notify, reset
 from agent.relay.relay import Relay
 from agent.relay.splice import Progress, Transfer
+from agent.tunnel.carry import carry
 from agent.tunnel.ends import TunnelReason
 from agent.tunnel.leg import Leg
 from agent.tunnel.sign import marked
@@ -99,7 +100,7 @@ class ClientTunnel:
 
     async def run(self, sock: socket.socket, progress: Progress) -> Transfer:
         """Carry a connection of our app; while `takes_streams`."""
-        return await self.tunnel.run(sock, self.block, progress)
+        return await carry(self.tunnel, sock, self.block, progress)
 
     def open(self, sock: socket.socket, progress: Progress, on_over: Callable[[Leg], None]) -> Leg:
         """Do the same without a wait; `on_over` is called once it is over."""

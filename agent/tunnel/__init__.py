@@ -2,5 +2,5 @@
 
 This room knows sockets and streams; who may open one, and to where, is decided by those that use it.
 
-    byte_stream  ends  leg  refusal  sign  tunnel
+    byte_stream  carrier  carry  ends  leg  records  refusal  sign  tunnel
 """

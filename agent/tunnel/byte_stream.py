@@ -13,7 +13,8 @@ from agent.h2.stream import Stream
 from agent.relay.relay import Relay
 from agent.relay.splice import Ending, Progress, Transfer
 from agent.relay.streams import StreamBroken
-from agent.tunnel.leg import Carrier, Leg
+from agent.tunnel.carrier import Carrier
+from agent.tunnel.leg import Leg
 
 
 class TunnelStream:
@@ -146,7 +147,7 @@ class TunnelStream:
     def on_response(self, _status: int, _fields: Fields) -> None:
         """See StreamOwner: a server gets none."""
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         """See StreamOwner."""
         self._inbox += data
         self._news.set()

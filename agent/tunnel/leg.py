@@ -10,49 +10,22 @@ END_STREAM and the end of the socket's bytes are each other; so are RST_STREAM a
 from __future__ import annotations
 
 import socket
-from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
-from agent.h2.connection import H2Connection
 from agent.h2.faults import ErrorCode
 from agent.h2.frames import RECORD_FRAME
 from agent.h2.header_blocks import Fields
 from agent.h2.stream import Stream
 from agent.relay.pump import explain_system
-from agent.relay.relay import Relay, Watching
+from agent.relay.relay import Watching
 from agent.relay.splice import NONE, READ, WRITE, Ending, Progress, Transfer
+from agent.tunnel import records
+from agent.tunnel.carrier import Carrier
 from agent.tunnel.refusal import reason_of
 
 QUANTUM = 4 * RECORD_FRAME  # bytes read from a socket at once
 BURSTS = 4  # times that a socket is read before another stream has its turn
 _MOST_CHUNKS = 512  # of one write, below IOV_MAX
-
-
-class Sender(Protocol):
-    """What waits for a tunnel to take bytes."""
-
-    def resume(self) -> None:
-        """Send again from now on."""
-
-
-class Carrier(Protocol):
-    """The part of a tunnel that a leg uses."""
-
-    h2: H2Connection
-    relay: Relay
-    waiting: deque[Sender]  # those that wait for the tunnel to take bytes, the first to wait first
-    fed: list[Leg]  # those that have something to write, or to end, once the tunnel has read
-
-    @property
-    def congested(self) -> bool:
-        """Whether no stream is to be read for now."""
-
-    def stream_over(self) -> None:
-        """Note that a stream has ended."""
-
-    def wake(self) -> None:
-        """Send what the machine has queued, at the end of the turn."""
 
 
 class Leg:
@@ -62,6 +35,7 @@ class Leg:
     """
 
     __slots__ = (
+        "_bulk",
         "_fed",
         "_inbox",
         "_on_over",
@@ -88,8 +62,9 @@ class Leg:
         self._tunnel = tunnel
         self._on_over = on_over
         self._watch: Watching | None = None
-        self._inbox: list[bytes] = []
+        self._inbox: list[bytes | memoryview] = []
         self._fed = False
+        self._bulk = False  # the last read has brought all it could
         self._rest: bytearray | None = None  # what the socket did not take
         self._paused = False  # the tunnel takes nothing of this stream now
         self._plain_ended = self._plain_shut = self._remote_ended = False
@@ -173,22 +148,30 @@ class Leg:
             if not stream.starved:
                 tunnel.waiting.append(self)
             return 0
+        bulk, data = self._bulk and room >= RECORD_FRAME, b""
         try:
-            data = self.sock.recv(min(room, QUANTUM))
+            if bulk:
+                size = records.read(self.sock, room)
+            else:
+                data = self.sock.recv(min(room, QUANTUM))
+                size = len(data)
         except BlockingIOError:
             return 0
         except OSError as error:
             self._end_both(ErrorCode.CONNECT_ERROR, Ending.PLAIN_RESET, explain_system(error))
             return 0
-        self.taken = True
+        self.taken, self._bulk = True, size >= QUANTUM
+        if size:
+            self.progress.add_tls(size)
         if data:
             tunnel.h2.send(stream, data)
-            self.progress.add_tls(len(data))
+        elif size:
+            tunnel.send_records(stream, size)
         else:
             self._plain_ended = True
             tunnel.h2.end(stream)
         tunnel.wake()
-        return len(data)
+        return size
 
     def resume(self) -> None:
         """Read again from now on."""
@@ -213,7 +196,7 @@ class Leg:
             self.refused = reason_of(status, fields)
             self._end_both(ErrorCode.NO_ERROR, Ending.REFUSED, self.refused)
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         """See StreamOwner."""
         if self._rest is not None:
             self._rest += data

@@ -29,10 +29,12 @@ from agent.h2.requests import Request
 from agent.h2.stream import Stream
 from agent.relay.pump import RECORD, explain
 from agent.relay.relay import Relay
-from agent.relay.splice import READ, WRITE, Ending, Progress, Transfer
+from agent.relay.splice import READ, WRITE, Ending, Progress
+from agent.tunnel import records
 from agent.tunnel.byte_stream import TunnelStream
+from agent.tunnel.carrier import Fed, Sender
 from agent.tunnel.ends import TunnelReason
-from agent.tunnel.leg import Leg, Sender
+from agent.tunnel.leg import Leg
 
 MOST_QUEUED = 256 * 1024  # bytes of output before no more are read from the sockets
 LOOK_SECONDS = 15.0  # between two looks at whether a peer lives
@@ -50,7 +52,7 @@ class TunnelEvents(Protocol):
 
 
 class Tunnel:
-    """One tunnel, after its handshake (agent.tunnel.leg.Carrier). Use `start`, and at the end `close`."""
+    """One tunnel, after its handshake (agent.tunnel.carrier.Carrier). Use `start`, and at the end `close`."""
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class Tunnel:
         self.relay = relay
         self.h2 = H2Connection(self, trio.current_time, client=client, most_streams=most_streams)
         self.waiting: deque[Sender] = deque()
-        self.fed: list[Leg] = []
+        self.fed: list[Fed] = []
         self.ended = trio.Event()
         self.reason: StrEnum | None = None
         self.detail = ""
@@ -108,34 +110,6 @@ class Tunnel:
         self.wake()
         self._read()
         self._watch_for()
-
-    async def run(self, sock: socket, block: bytes, progress: Progress) -> Transfer:
-        """Carry a plain socket's bytes in a new stream until it is over.
-
-        A client's call, while `takes_streams`. The socket stays open, as with `Relay.run`. Cancelled, it cuts
-        the stream.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        task, waits = trio.lowlevel.current_task(), False
-
-        def on_over(_leg: Leg) -> None:
-            if waits:
-                trio.lowlevel.reschedule(task)
-
-        leg = self.open(sock, block, progress, on_over)
-
-        def cancel(_: object) -> trio.lowlevel.Abort:
-            leg.cut(ErrorCode.CANCEL)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        if leg.over:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
-            waits = True
-            await trio.lowlevel.wait_task_rescheduled(cancel)
-        if leg.failure is not None:
-            raise leg.failure
-        return leg.transfer()
 
     def open(self, sock: socket, block: bytes, progress: Progress, on_over: Callable[[Leg], None]) -> Leg:
         """Begin to carry a plain socket's bytes in a new stream; it may be over already, and called so."""
@@ -263,17 +237,18 @@ class Tunnel:
 
     def _flush(self) -> None:
         """Send what waits, until the TLS connection takes no more; then let the line read again."""
-        send = self._tls.send
-        rest = self._rest
+        while self._rest is not None or self.h2.queued:
+            if not self._send(self._rest if self._rest is not None else memoryview(self.h2.take())):
+                return
+        if self.waiting:
+            self._resume()
+
+    def _send(self, rest: memoryview, *, lent: bool = False) -> bool:
+        """Send that; return whether all is sent. What is not stays in `_rest`, a copy of it if it is lent."""
+        send, sent, size = self._tls.send, 0, len(rest)
         try:
-            while True:
-                if rest is None:
-                    if not self.h2.queued:
-                        break
-                    rest = memoryview(self.h2.take())
-                while rest:
-                    rest = rest[send(rest) :]
-                rest = None
+            while sent < size:
+                sent += send(rest[sent:])
         except SSL.WantWriteError:
             self._write_wants = WRITE
         except SSL.WantReadError:
@@ -281,10 +256,22 @@ class Tunnel:
         except SSL.Error as error:
             self._rest = None
             self._lost(*explain(error))
-            return
-        self._rest = rest
-        if rest is None and self.waiting:
-            self._resume()
+            return False
+        if sent == size:
+            self._rest = None
+            return True
+        self._rest = memoryview(bytes(rest[sent:])) if lent else rest[sent:]
+        return False
+
+    def send_records(self, stream: Stream, size: int) -> None:
+        """See Carrier. What waits goes before it."""
+        self.h2.sending(stream, size)
+        frames = records.frames(stream.id, size)
+        self._flush()
+        if self._rest is None:
+            self._send(frames, lent=True)
+        else:
+            self.h2.queue(bytes(frames))
 
     def _resume(self) -> None:
         waiting, self.waiting = self.waiting, deque()

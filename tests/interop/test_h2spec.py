@@ -84,7 +84,7 @@ class _Owner:
     def on_response(self, status: int, fields: Fields) -> None:
         pass
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         self.server.machine.consumed(self.stream, len(data))
 
     def on_end(self) -> None:

@@ -31,7 +31,7 @@ class Owner:
     def on_response(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
         self.status, self.fields = status, fields
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes | memoryview) -> None:
         self.got += data
         self.held += len(data)
         if not self.slow:

@@ -22,6 +22,7 @@ from agent.policy.deny_list import DenyList
 from agent.relay.close import close_both
 from agent.relay.relay import Relay
 from agent.relay.splice import Progress, Transfer
+from agent.tunnel.carry import carry
 from agent.tunnel.leg import Leg
 from agent.tunnel.tunnel import Tunnel
 from certs.contexts import Contexts
@@ -91,7 +92,7 @@ class Ends:
         try:
             with trio.CancelScope() as scope:
                 self.scopes.append(scope)
-                transfer = await self.near.run(plain, BLOCK, Progress())
+                transfer = await carry(self.near, plain, BLOCK, Progress())
                 ending = transfer.ending
                 self.transfers.append(transfer)
         finally:
