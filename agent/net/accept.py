@@ -29,7 +29,7 @@ BATCH = 256  # connections accepted before other tasks run
 PACE = 16  # handshakes started before other tasks run: some 10 ms of work
 PAUSE = 0.1  # seconds without accepting when the system lacks descriptors or memory
 LOOK = 0.05  # seconds until a line that does not move is checked again
-_ESTABLISHED = b"\1"  # TCP_ESTABLISHED, the first byte of tcp_info
+_ESTABLISHED, _CLOSED = b"\1", b"\7"  # TCP_ESTABLISHED and TCP_CLOSE, the first byte of tcp_info
 
 # The system lacks what another connection needs; accepting again at once would spin.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -227,7 +227,7 @@ class _Gate:
     def _start(self, source: Source, caller: _Caller) -> None:
         """Start a caller, unless it has left while it waited in line."""
         sock, admission = caller.sock, self._admission
-        if trio.current_time() - caller.since > LOOK and _has_left(sock):
+        if trio.current_time() - caller.since > LOOK and _has_left(sock, shaking=admission.fair):
             admission.left += 1
             sock.close()
             return
@@ -316,12 +316,17 @@ def _owes(sock: socket.socket) -> bool:
     return False
 
 
-def _has_left(sock: socket.socket) -> bool:
-    """Return whether a caller has ended its side while it waited, even if it sent bytes before."""
+def _has_left(sock: socket.socket, *, shaking: bool) -> bool:
+    """Return whether a caller has gone while it waited, even if it sent bytes before.
+
+    One that is to shake hands has gone once it has ended its side; an app that has said all it will say
+    may wait for its answer.
+    """
     try:
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _ESTABLISHED
+        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
     except OSError:  # not of TCP
         return False
+    return state != _ESTABLISHED if shaking else state == _CLOSED
 
 
 def _line_limit() -> int:

@@ -161,7 +161,7 @@ def rows(half: str, seen: Seen) -> list[str]:
 def endings(half: str) -> str:
     """By reason, the most frequent first."""
     rows = re.findall(r'^sidecar_connections_total{.*reason="(\w+)".*} (\S+)$', _metrics(half), re.MULTILINE)
-    told = sorted(((float(count), reason) for reason, count in rows), reverse=True)
+    told = sorted(((float(count), reason) for reason, count in rows if float(count)), reverse=True)
     return ", ".join(f"{reason} {count:,.0f}" for count, reason in told)
 
 

@@ -12,6 +12,7 @@ import trio.testing
 from agent.net import accept as accept_module
 from agent.net.accept import LOOK, accept_all
 from agent.net.admission import Admission, Displaced, Overflow, Slot
+from agent.relay.close import reset
 from tests.agent.net.test_accept import Told
 from tests.support.socket_pairs import listener
 
@@ -202,6 +203,24 @@ async def test_one_who_left_while_it_stood_in_line_costs_no_handshake() -> None:
             rush.handler.places[0].settle()
             await rush.until(lambda: rush.admission.left == 1)
             assert (rush.admission.admitted, rush.admission.waiting) == (1, 0)
+            rush.end(nursery)
+
+
+async def test_an_app_that_ended_its_side_in_line_is_served_and_one_that_was_reset_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accept_module, "LOOK", -1.0)  # each has waited for longer than that
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            callers = [socket.create_connection(sock.getsockname()) for _ in range(2)]
+            for caller in callers:
+                caller.send(b"GET / HTTP/1.0\r\n\r\n")
+                caller.shutdown(socket.SHUT_WR)
+            reset(callers.pop())
+            rush = Rush(nursery, sock, Admission())
+            await rush.until(lambda: rush.admission.left == 1)
+            assert rush.admission.admitted == 1
+            rush.callers += callers
             rush.end(nursery)
 
 
