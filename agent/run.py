@@ -50,6 +50,7 @@ from agent.process.sink import never_waiting
 from agent.process.systemd import Notifier, inherited_descriptors, notifier, sockets_among
 from agent.proxy.dataplane import DataPlane, LocalDataPlane
 from agent.sandbox import landlock, rules
+from agent.tracing.begin import traced
 
 SAYS = "run the sidecar of a service"
 CODE = Path(__file__).resolve().parents[1]  # a checkout, or the packages of an environment
@@ -291,7 +292,7 @@ def _raise_file_limit(journal: Journal) -> None:
 def _live(life: Lifecycle) -> int:
     """Run the agent; return the exit code. Only a bug leaves a traceback."""
     try:
-        return trio.run(life.run)
+        return trio.run(_traced, life)
     except BaseException as error:
         failures = list(_leaves(error))
         exits = [failure for failure in failures if isinstance(failure, Exit)]
@@ -305,6 +306,14 @@ def _live(life: Lifecycle) -> int:
             raise
         life.agent.log.crashed("".join(traceback.format_exception(error)))
         return ExitCode.FAILED
+
+
+async def _traced(life: Lifecycle) -> ExitCode:
+    data = life.agent.data
+    if not isinstance(data, LocalDataPlane):  # each worker traces what it serves
+        return await life.run()
+    async with traced(data.ledger, life.agent.control.settings):
+        return await life.run()
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -42,6 +42,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "proxy": ("inbound", "outbound", "connections", "net", "relay", "config", "policy", "snapshot"),
     "overview": (),
     "log": ("process", "relay", "net", "config", "consul", "connections", "outbound"),
+    "tracing": ("config", "relay", "http1", "connections", "log"),
     "observe": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
         *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "log"),
@@ -49,7 +50,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
     "page": ("relay", "observe"),
     "workers": (
         *("proxy", "log", "observe", "snapshot", "config", "policy", "net", "connections", "relay"),
-        "process",
+        *("process", "tracing"),
     ),
     "path": ("relay", "net", "policy", "outbound", "overview"),
     "handover": ("process", "net", "config", "policy", "intentions", "control", "proxy", "workers"),
@@ -104,6 +105,7 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "rich": ("datacenter.demo",),
     "h11": ("agent",),
     "hpack": ("agent.h2.header_blocks",),
+    "opentelemetry": ("agent.tracing",),
     "OpenSSL": ("agent", "certs"),
     "cryptography": ("certs", "datacenter"),
 }

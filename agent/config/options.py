@@ -212,6 +212,10 @@ OURS = (
            says="text, json or journald (its own protocol, with each field of an event)"),
     Option(name="log_silence", read=parsers.OneOf(LogClass), repeatable=True, example="CLASS",
            says="a class of events of which only errors are logged, such as inbound or consul"),
+    Option(name="tracing_endpoint", read=parsers.parse_collector, example="URL",
+           says="export spans to this collector by OTLP over HTTP; needs the extra `tracing`"),
+    Option(name="tracing_sample", read=parsers.parse_ratio, default=1.0, example="RATIO",
+           says="the share of the traces that begin here of which spans are exported"),
 )  # fmt: skip
 
 POLICY = (

@@ -8,8 +8,10 @@ import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 from agent.base.address import ANY_ADDRESS, Address, TcpAddress, UnixAddress
 from upstreams.spec import LOOPBACK
@@ -225,6 +227,23 @@ def parse_admin(text: str) -> Address:
         return _socket(text)
     host, port = _split(text, lowest=0)
     return TcpAddress(host or LOOPBACK, port)
+
+
+def parse_collector(text: str) -> str:
+    """Return the URL of a collector, if the extra that it needs is installed."""
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError(f"{text!r}: write http://HOST:4318/v1/traces, or https://…")
+    if find_spec("opentelemetry") is None:
+        raise ValueError("spans need the extra: pip install 'connect-sidecar[tracing]'")
+    return text
+
+
+def parse_ratio(text: str) -> float:
+    """Return a number from 0 to 1."""
+    if not re.fullmatch(r"0(\.\d+)?|1(\.0+)?|\.\d+", text, re.ASCII):
+        raise ValueError(f"{text!r}: write a number from 0 to 1, such as 0.01")
+    return float(text)
 
 
 def parse_http_addr(text: str) -> ConsulAddress:

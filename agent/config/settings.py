@@ -121,6 +121,8 @@ class Settings:
     log_level: LogLevel
     log_format: LogFormat
     log_silence: tuple[LogClass, ...] | None
+    tracing_endpoint: str | None
+    tracing_sample: float
     narrow: tuple[Narrowing, ...] | None
     deny_file: Path | None
     intentions_max_age: float  # infinite: never too old

@@ -26,6 +26,7 @@ from agent.connections.records import (
     Finished,
     RefusedRequest,
 )
+from agent.connections.tracing import Tracing
 from agent.relay.splice import Progress
 
 RECENT = 100  # ended connections kept for `/status`
@@ -56,6 +57,7 @@ class Ledger:
         self._recent: deque[Finished] = deque(maxlen=RECENT)
         self.calls = CallTable()
         self.timings = Timings()
+        self.tracing: Tracing | None = None  # where the settings ask for spans
         self.probes = 0  # TCP health checks, counted neither as callers nor as refusals
 
     def __repr__(self) -> str:
@@ -237,6 +239,8 @@ class Ledger:
         self._recent.append(finished)
         self.calls.add(finished)
         self.timings.add(finished)
+        if self.tracing is not None:
+            self.tracing.connection_ended(finished)
         if connection.opened:
             self._events.closed(finished)
         else:

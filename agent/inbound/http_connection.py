@@ -31,6 +31,7 @@ import trio
 
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, RefusedRequest
+from agent.connections.tracing import RequestSpan
 from agent.http1.head import HeadRefused, find_end
 from agent.http1.request_body import BodyReason
 from agent.http1.request_reader import ParsedRequest, RequestReader
@@ -95,6 +96,7 @@ class HttpConnection:
         self._received: bytes | bytearray = b""
         self._head = b""  # the head of the present request, as received
         self._app: AppConnection | None = None
+        self._span: RequestSpan | None = None  # of the last request
 
     async def serve(self) -> Ending:
         """Serve requests until the connection ends; name its end in the ledger, and return it."""
@@ -114,6 +116,7 @@ class HttpConnection:
 
     async def _serve_one(self) -> bool:
         """Serve usual requests, and then one with all care; return whether there may be another."""
+        self._span = None
         left = await self._serve_usual()
         if left is None:
             return False
@@ -125,13 +128,20 @@ class HttpConnection:
         except (HeadRefused, TargetRefused) as refusal:
             await self._refuse_unread(refusal.status, refusal.reason, refusal.detail)
             return False
-        return parsed is not None and await self._decide(parsed)
+        tracing = self._service.ledger.tracing
+        if parsed is None or tracing is None:
+            return parsed is not None and await self._decide(parsed)
+        with tracing.request(parsed, self._connection) as self._span:
+            return await self._decide(parsed)
 
     async def _serve_usual(self) -> Unusual | None:
         """Let the relay's loop serve requests for as long as they are usual; return what is under way then.
 
-        None if the caller has been silent for too long. Raises StreamBroken.
+        None if the caller has been silent for too long. Raises StreamBroken. No request is usual that gets a
+        span, and with it a head of its own.
         """
+        if self._service.ledger.tracing is not None:
+            return Unusual()
         if self._received or self._app is None or not self._app.idle or self._tls.has_come():
             return Unusual()
         left = await self._usual.serve(self._app, IDLE_SECONDS)
@@ -200,6 +210,8 @@ class HttpConnection:
             self._audit(parsed, verdict)
         else:
             self._service.ledger.request_passed(verdict.reason)
+        if self._span is not None:
+            self._span.passed(verdict.reason, verdict.rule)
         return await self._pass_on(parsed)
 
     async def _pass_on(self, parsed: ParsedRequest, left: Unusual | None = None) -> bool:
@@ -318,6 +330,8 @@ class HttpConnection:
             method=method[:SHOWN], target=target[:SHOWN], status=status, reason=reason, detail=detail
         )
         self._service.ledger.request_refused(self._connection, refused)
+        if self._span is not None:
+            self._span.refused(reason, status)
 
 
 class _Ended(Exception):

@@ -241,6 +241,10 @@ def _connection_families(ledger: Ledger, upstreams: Iterable[str]) -> Iterator[F
     ledger.timings.rejudged.add_to(rejudged)
     yield rejudged
     yield probes.add(ledger.probes)
+    spans = counter("sidecar_spans_total", "Spans of `tracing_endpoint`, by what became of them.")
+    for result, count in (ledger.tracing.counts() if ledger.tracing is not None else {}).items():
+        spans.add(count, result=result)
+    yield spans
     yield from _tunnel_families(ledger)
 
 

@@ -37,6 +37,7 @@ from agent.process.memory import give_back, settle
 from agent.process.sink import never_waiting
 from agent.proxy.dataplane import LocalDataPlane
 from agent.snapshot import Snapshot
+from agent.tracing.begin import traced
 from agent.workers.channel import Channel, ChannelClosed
 from agent.workers.endpoints import HandedSources
 from agent.workers.listeners import HandedListeners
@@ -136,7 +137,7 @@ class Worker:
         async with trio.open_nursery() as tasks:
             kept = Kept(tasks, self.log)
             kept.begin(Where.TASK, "log", self.log.keep_up)
-            async with self.data.running():
+            async with traced(self.data.ledger, self.data.settings), self.data.running():
                 kept.begin(Where.TASK, "warm connections", self.data.keep_warm)
                 kept.begin(Where.TASK, "memory", give_back, self.data.live)
                 kept.begin(Where.TASK, "messages to the control process", self._send_requests)
