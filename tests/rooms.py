@@ -155,6 +155,7 @@ TESTED_BY = {
     "agent/base/phase.py": "agent/observe/test_readiness.py",
     "agent/cli/commands.py": "agent/test_main.py",
     "agent/connections/connection.py": "agent/connections/test_ledger.py",
+    "agent/connections/tracing.py": "agent/tracing/test_tracer.py",
     "agent/consul/answers.py": "agent/consul/test_api.py",
     "agent/deployment/flags.py": "agent/deployment/test_manual.py",
     "agent/consul/token.py": "agent/consul/test_connect.py",
