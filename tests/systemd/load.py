@@ -3,6 +3,7 @@
 Says "steady" once a few have been served, so that what happens then happens under load.
 
 load.py http://ADDRESS:PORT/ [RATE]     a request each; anything but its answer is a failure
+load.py unix:///PATH [RATE]             the same over a unix socket
 load.py tcp://ADDRESS:PORT [RATE]       connect and leave; anything but a connection is a failure
 load.py stream://ADDRESS:PORT/ COUNT    so many answers without an end at once; an end is a failure
 
@@ -37,6 +38,11 @@ def stop(_signal: int, _frame: FrameType | None) -> None:
 
 def connected(url: SplitResult) -> socket.socket:
     """A connection to the address."""
+    if url.scheme == "unix":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(SECONDS)
+        sock.connect(url.path)
+        return sock
     return socket.create_connection((str(url.hostname), url.port or 80), timeout=SECONDS)
 
 
