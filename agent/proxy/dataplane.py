@@ -290,12 +290,16 @@ class LocalDataPlane:
         await keep_warm(self.reconciler.upstreams, self.snapshot, self._clock, self._rng, self._events)
 
     async def close_public(self) -> None:
-        self._leaving.set()
+        self.leave()
         await self.reconciler.listeners.close(PUBLIC)
 
     def hand_over(self) -> None:
-        self._leaving.set()  # or the tunnels of before, which end by this alone, would be waited for
+        self.leave()  # or the tunnels of before, which end by this alone, would be waited for
         self.reconciler.listeners.successor = True
+
+    def leave(self) -> None:
+        """Retire the tunnels of callers, of now and of later."""
+        self._leaving.set()
 
     async def close_listeners(self) -> None:
         await self.reconciler.listeners.close_all()

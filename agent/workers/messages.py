@@ -39,7 +39,7 @@ from certs.leaf import handed_on, parse_leaf
 from upstreams.endpoints import EndpointSet
 from upstreams.spec import Lookup
 
-FORMAT = 10  # of the frames; raised when a worker of another version could misread them
+FORMAT = 11  # of the frames; raised when a worker of another version could misread them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,11 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """No more callers of the mesh are to come: tunnels are retired, so that their clients open others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """Ask the worker to end: close every connection, and report how many were cut."""
 
@@ -148,6 +153,7 @@ Message = (
     | Unwatched
     | Verbosity
     | Report
+    | Leaving
     | Finish
 )
 

@@ -39,6 +39,7 @@ from agent.workers.listeners import SharedListeners
 from agent.workers.messages import (
     HandedCredentials,
     HandedEndpoints,
+    Leaving,
     Unwatched,
     Verbosity,
     hand_on,
@@ -109,6 +110,7 @@ class WorkerPool:
         self._events = events
         self._clock = clock
         self._level = Latest(events.level)
+        self._leaving: Latest[Leaving] = Latest()
         self._numbers = 0
         self._shared: dict[int, tuple[EndpointSource, Callable[[], None]]] = {}
         self._ledger = Ledger(clock, events)  # stays empty: the workers have the connections
@@ -157,6 +159,7 @@ class WorkerPool:
         publisher, snapshot = self._publisher, self._snapshot
         publisher.post("deny list", SendOrder.POLICY, snapshot.deny_list, lambda value: value)
         publisher.post("log level", SendOrder.POLICY, self._level, lambda level: Verbosity(level=level))
+        publisher.post("leaving", SendOrder.POLICY, self._leaving, lambda value: value)
         publisher.post("registration", SendOrder.REGISTRATION, snapshot.registration, lambda value: value)
         publisher.post("credentials", SendOrder.CREDENTIALS, snapshot.credentials, self._hand_on)
         publisher.post("policy", SendOrder.INTENTIONS, snapshot.policy, lambda value: value)
@@ -183,9 +186,11 @@ class WorkerPool:
             kept.begin(Where.TASK, "listeners", self._listeners.retry_failed)
 
     async def close_public(self) -> None:
+        self._leaving.publish(Leaving())
         await self._listeners.close(PUBLIC)
 
     def hand_over(self) -> None:
+        self._leaving.publish(Leaving())
         self._listeners.successor = True
 
     async def close_listeners(self) -> None:

@@ -48,6 +48,7 @@ from agent.workers.messages import (
     HandedCredentials,
     HandedEndpoints,
     HandedSockets,
+    Leaving,
     Message,
     Report,
     Unwatched,
@@ -178,6 +179,8 @@ class Worker:
                 self.endpoints.drop(message.number)
             case Report():
                 await self._answer(message)
+            case Leaving():
+                self.data.leave()
 
     def _publish(
         self, value: HandedCredentials | Policy | HandedConfirmation | SourceIntentions | DenyList

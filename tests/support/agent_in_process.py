@@ -14,11 +14,13 @@ from OpenSSL import SSL
 
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
+from agent.h2.frames import PREFACE, Kind, frame
 from agent.lifecycle import Lifecycle
 from agent.net.inherited import InheritedSockets
 from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerKey
 from agent.process.systemd import Inherited, Notifier
+from agent.tunnel.sign import marked
 from certs.bundle import parse_roots
 from certs.contexts import build_contexts
 from certs.credentials import prove
@@ -110,30 +112,57 @@ class App:
 class Caller:
     """A peer in the mesh, over blocking sockets in a thread of trio's."""
 
-    def __init__(self, root: Issuer, service: str = "client") -> None:
+    def __init__(self, root: Issuer, service: str = "client", clock: Callable[[], datetime] = wall) -> None:
         minted = root.leaf(service=service)
         leaf, bundle = parse_leaf(minted.cert_pem, minted.key_pem), parse_roots(roots_answer(root))
-        proven = prove(leaf, bundle, service=service, datacenter="dc1", at=wall())
+        proven = prove(leaf, bundle, service=service, datacenter="dc1", at=clock())
         self._context = build_contexts(proven, 1).client
         self.tls: SSL.Connection | None = None
 
-    async def connect(self, address: tuple[str, int]) -> None:
-        await trio.to_thread.run_sync(self._connect, address)
+    async def connect(self, address: tuple[str, int], server_name: str = "") -> None:
+        await trio.to_thread.run_sync(self._connect, address, server_name)
 
     async def say(self, text: bytes) -> bytes:
         """What is echoed; empty when the connection was ended."""
         return await trio.to_thread.run_sync(self._say, text)
 
-    def _connect(self, address: tuple[str, int]) -> None:
+    def _connect(self, address: tuple[str, int], server_name: str) -> None:
         self._sock = socket.create_connection(address, timeout=SECONDS)
         self._sock.settimeout(None)
         self.tls = SSL.Connection(self._context, self._sock)
         self.tls.set_connect_state()
+        if server_name:
+            self.tls.set_tlsext_host_name(server_name.encode())
         try:
             self.tls.do_handshake()
         except SSL.Error:
             self._sock.close()
             raise
+
+    async def open_tunnel(self, address: tuple[str, int]) -> None:
+        """Connect as a tunnel that opens no stream yet, and read the far side's greeting."""
+        await self.connect(address, marked("web"))
+        assert self.tls is not None
+        self.tls.send(PREFACE + frame(Kind.SETTINGS, 0, 0))
+        await self.frame_of(Kind.SETTINGS)
+
+    async def frame_of(self, kind: Kind) -> None:
+        """Read frames until one is of that kind. Raises SSL.Error if the connection ends before."""
+        await trio.to_thread.run_sync(self._frame_of, kind)
+
+    def _frame_of(self, kind: Kind) -> None:
+        found = -1
+        while found != kind:
+            head = self._exactly(9)  # RFC 9113 §4.1
+            found = head[3]
+            self._exactly(int.from_bytes(head[:3], "big"))
+
+    def _exactly(self, count: int) -> bytes:
+        assert self.tls is not None
+        found = b""
+        while len(found) < count:
+            found += self.tls.recv(count - len(found))
+        return found
 
     def _say(self, text: bytes) -> bytes:
         assert self.tls is not None

@@ -16,14 +16,22 @@ from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.consul.watch import AnswerRejected
 from agent.control.endpoints import EndpointWatches
+from agent.h2.frames import Kind
 from agent.net.listeners import Opening
 from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
 from agent.workers.pool import WorkerPool
 from agent.workers.reports import AskedAgain, GatewaysWanted, RefusalsUnexplained
 from agent.workers.supervisor import CEILING_SECONDS, _pause
+from certs.bundle import parse_roots
+from certs.contexts import Contexts, build_contexts
+from certs.credentials import prove
+from certs.leaf import parse_leaf
 from tests.agent.workers.test_listeners import greet
-from tests.support.agent_parts import AgentBench, agent_bench, registration, settings
+from tests.certs.authority import Issuer, roots_answer
+from tests.support.agent_in_process import Caller
+from tests.support.agent_parts import AgentBench, agent_bench, registration, settings, virtual
+from tests.support.policies import policy_of
 from tests.support.worker_in_process import Nursery
 from tests.upstreams.test_choose import endpoint
 from upstreams.endpoints import EndpointSet
@@ -40,7 +48,7 @@ def slow_clock() -> MockClock:
 
 class Bench:
     def __init__(self, nursery: trio.Nursery, count: int) -> None:
-        self.agent: AgentBench = agent_bench(nursery, settings(workers=str(count)))
+        self.agent: AgentBench = agent_bench(nursery, settings(workers=str(count), tunnel="auto"))
         self.agent.agent.log.level = LogLevel.INFO
         self.spawn = Nursery(nursery)
         control = self.agent.control
@@ -60,6 +68,12 @@ class Bench:
 
     async def metrics(self) -> str:
         return text((await self.pool.report(rows=False)).metrics)
+
+
+def contexts_of(root: Issuer) -> Contexts:
+    minted = root.leaf(service="web")
+    leaf, bundle = parse_leaf(minted.cert_pem, minted.key_pem), parse_roots(roots_answer(root))
+    return build_contexts(prove(leaf, bundle, service="web", datacenter="dc1", at=virtual()), 1)
 
 
 @asynccontextmanager
@@ -86,6 +100,30 @@ async def test_all_of_them_serve_and_say_so_as_one(slow_clock: MockClock) -> Non
         assert 'sidecar_connections_live{direction="inbound"} 0' in page
         assert b.pool.live() == 0
     assert [worker.returncode for worker in b.spawn.begun] == [0, 0]
+
+
+@pytest.mark.parametrize("way", ["drain", "upgrade"])
+async def test_callers_tunnels_are_retired_in_every_worker(way: str) -> None:
+    root = Issuer.root(now=virtual())
+    async with bench() as b:
+        snapshot, placed = b.agent.control.snapshot, registration(public_bind=TcpAddress("127.0.0.1", 0))
+        snapshot.registration.publish(placed)
+        snapshot.credentials.publish(contexts_of(root))
+        snapshot.policy.publish(policy_of(None, "web", default_allow=True))
+        await b.pool.bind(placed)
+        await b.pool.open()
+        await b.serving()
+        address = [b.listeners.sockets("public", slot)[0].getsockname() for slot in range(2)]
+        callers = [Caller(root, clock=virtual) for _ in range(8)]  # which the kernel distributes
+        for number, caller in enumerate(callers):
+            await caller.open_tunnel(address[number % 2])
+        if way == "drain":
+            await b.pool.close_public()
+        else:
+            b.pool.hand_over()
+        for caller in callers:
+            await caller.frame_of(Kind.GOAWAY)
+            caller.close()
 
 
 async def test_another_log_level_is_one_for_all(slow_clock: MockClock) -> None:

@@ -17,6 +17,7 @@ from agent.base.address import TcpAddress
 from agent.base.clock import monotonic
 from agent.base.exits import ExitCode
 from agent.config.settings import Settings
+from agent.h2.frames import Kind
 from agent.policy.deny_list import parse_deny_list
 from agent.workers.channel import Channel
 from agent.workers.messages import (
@@ -24,6 +25,7 @@ from agent.workers.messages import (
     HandedConfirmation,
     HandedEndpoints,
     HandedSockets,
+    Leaving,
     Message,
     Report,
     Unwatched,
@@ -149,6 +151,23 @@ async def test_the_deny_list_is_in_force_in_a_worker_too() -> None:
             while not (endings := (await told.report()).counters["endings"]["inbound"]):
                 pass
             assert endings == {"deny_listed": 1}
+
+
+@pytest.mark.parametrize("rotated", [False, True], ids=["leaving", "rotated"])
+async def test_a_tunnel_is_retired_when_callers_are_to_leave_and_by_newer_credentials(rotated: bool) -> None:
+    root = Issuer.root()
+    with socket.create_server(("127.0.0.1", 0)) as public:
+        async with worker(welcome(settings(tunnel="auto"))) as told:
+            await told.tell(registration(), credentials(root), policy_of(None, "web", default_allow=True))
+            sockets = HandedSockets(key="public", purpose="callers")
+            await told.channel.send(encode(sockets), [public.fileno()])
+            caller = Caller(root)
+            await caller.open_tunnel(public.getsockname())
+            await told.tell(credentials(root) if rotated else Leaving())
+            await caller.frame_of(Kind.GOAWAY)
+            caller.close()
+            await told.tell(Finish())
+            await told.word()
 
 
 async def test_what_is_withdrawn_lets_nobody_in() -> None:
