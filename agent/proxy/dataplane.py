@@ -130,7 +130,7 @@ class LocalDataPlane:
         self.ledger, self._relay = Ledger(clock, events), Relay()
         self._clock, self._rng = clock, rng
         self._shared: tuple[Registration, Inbound] | None = None
-        self._leaving = trio.Event()  # no more callers are accepted
+        self.leaving = trio.Event()  # no more callers are accepted: their tunnels are retired
         self.beat = liveness.new_name()
         self._events, self._steps = events, trio.CapacityLimiter(STEPS)
         self._freshness = Freshness(snapshot.confirmed, settings.intentions_max_age, clock)
@@ -228,7 +228,7 @@ class LocalDataPlane:
             before_step=self.before_step,
             serve_tunnel=self._tunnelling.serve,
             renewed=self._inbound,
-            leaving=self._leaving,
+            leaving=self.leaving,
             beat=self.beat.encode(),
         )
         self._shared = (registration, made)
@@ -290,16 +290,12 @@ class LocalDataPlane:
         await keep_warm(self.reconciler.upstreams, self.snapshot, self._clock, self._rng, self._events)
 
     async def close_public(self) -> None:
-        self.leave()
+        self.leaving.set()
         await self.reconciler.listeners.close(PUBLIC)
 
     def hand_over(self) -> None:
-        self.leave()  # or the tunnels of before, which end by this alone, would be waited for
+        self.leaving.set()  # or the tunnels of before, which end by this alone, would be waited for
         self.reconciler.listeners.successor = True
-
-    def leave(self) -> None:
-        """Retire the tunnels of callers, of now and of later."""
-        self._leaving.set()
 
     async def close_listeners(self) -> None:
         await self.reconciler.listeners.close_all()

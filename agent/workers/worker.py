@@ -180,7 +180,7 @@ class Worker:
             case Report():
                 await self._answer(message)
             case Leaving():
-                self.data.leave()
+                self.data.leaving.set()
 
     def _publish(
         self, value: HandedCredentials | Policy | HandedConfirmation | SourceIntentions | DenyList
