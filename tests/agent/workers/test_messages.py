@@ -23,6 +23,7 @@ from agent.workers.messages import (
     HandedCredentials,
     HandedEndpoints,
     HandedSockets,
+    Leaving,
     Message,
     NotAMessage,
     Report,
@@ -124,6 +125,7 @@ ORDERS: list[Message] = [
     Unwatched(number=7),
     Verbosity(level=LogLevel.DEBUG),
     Report(number=9, rows=True),
+    Leaving(),
     Finish(),
     unknown_own_intentions("permission denied"),
     HandedCredentials(
