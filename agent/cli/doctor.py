@@ -135,14 +135,15 @@ async def examine(settings: Settings, clock: Clock) -> list[Finding]:
             fail("consul", error.message, "correct -ca-file, -client-cert, -client-key", error.code),
         ]
     case = Examination(settings=settings, consul=consul, token=token, clock=clock, findings=findings)
+    case.running = running.document
     try:
         await _ask_consul(case)
         registration = case.registration or _by_settings(settings)
         if registration is None:
             findings.append(skip("listeners and upstreams", "not known without the registration"))
             return findings
-        findings += another_agent(registration, running)
-        findings += await look_at_listeners(registration, running)
+        listeners = await look_at_listeners(registration, running)
+        findings += [*another_agent(registration, running), *listeners]
         findings += await _look_at_upstreams(case, registration, running)
     finally:
         await consul.aclose()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -50,7 +50,10 @@ _TABLES = ("tcp", "tcp6")
 
 @dataclass(slots=True, kw_only=True)
 class Examination:
-    """What the checks share, and what they have found out; None where a check failed."""
+    """What the checks share, and what they have found out; None where a check failed.
+
+    `running`: `/status` of the running agent; empty when there is none.
+    """
 
     settings: Settings
     consul: Consul
@@ -60,6 +63,7 @@ class Examination:
     datacenter: str = ""
     registration: Registration | None = None
     credentials: Credentials | None = None
+    running: Mapping[str, Any] = field(default_factory=dict)
 
     def note(self, finding: Finding) -> bool:
         """Keep the finding; return whether it is no failure."""
@@ -283,12 +287,20 @@ async def _replica(case: Examination, registration: Registration, intentions: In
     reasons = {part.reason: part for part in replica.parts.values()}
     for reason, remedy in _REPLICA_REMEDIES.items():
         if reason in reasons:
-            return warn("replica", f"{reason}: {reasons[reason].detail}", remedy)
+            return warn("replica", f"{reason}: {reasons[reason].detail}{_age(case.running)}", remedy)
     if ReplicaReason.PRIMARY in reasons:
         return ok("replica", f"none: {own} is the primary datacenter")
     if ReplicaReason.PRIMARY_UNKNOWN in reasons:
         return skip("replica", "no datacenter shows that it is the primary: set primary_datacenter")
     return ok("replica", f"intentions and roots are those of the primary {replica.primary}")
+
+
+def _age(running: Mapping[str, Any]) -> str:
+    """Return since when the running agent has known the primary to say otherwise, to end a text with."""
+    rows = (running.get("replica") or {}).items()
+    ages = {name: row["confirmed_seconds_ago"] for name, row in rows if isinstance(row, Mapping)}
+    told = [f"{name} {age:.0f} s" for name, age in ages.items() if age is not None]
+    return f"; by the running agent the primary last said the same of {', '.join(told)} ago" if told else ""
 
 
 _REPLICA_REMEDIES = {

@@ -9,6 +9,7 @@ restart resets everything. `PUT /v1/internal/faults` replaces all faults, and `{
     {"Corrupt": "wrong_key"}                         leaf or roots answers as in `state.switches.Corruption`
     {"IntermediateSeconds": 30}                      in the primary: new intermediates expire this soon
     {"RevokedTokens": ["6f2a…"]}                     these secrets are unknown from now on
+    {"FrozenReplication": true}                      in a secondary: config entries are not copied any more
 
 `GET` shows the present faults, and of the secrets only their number.
 """
@@ -37,6 +38,7 @@ _SHAPE = Fields(
         "Corrupt": str,
         "IntermediateSeconds": float,
         "RevokedTokens": [str],
+        "FrozenReplication": bool,
     },
 )
 
@@ -60,6 +62,7 @@ async def _read(dc: Datacenter, faults: Faults, request: Request) -> Reply:  # n
         "Corrupt": faults.corrupt or "",
         "IntermediateSeconds": faults.intermediate_ttl.total_seconds() if faults.intermediate_ttl else 0,
         "RevokedTokens": len(faults.revoked),
+        "FrozenReplication": faults.frozen,
     }
     return Reply(value=value)
 
@@ -81,6 +84,7 @@ async def _write(dc: Datacenter, faults: Faults, request: Request) -> Reply:
         corrupt=corrupt,
         intermediate_ttl=intermediate_ttl,
         revoked=frozenset(body.get("RevokedTokens", ())),
+        frozen=bool(body.get("FrozenReplication", False)),
     )
     _LOG.warning("faults of %s: %s", dc.settings.name, ", ".join(sorted(body)) or "none")
     return Reply()

@@ -40,6 +40,8 @@ async def replicate(dc: Datacenter) -> None:
         else:
             complaint = ""
             backoff.reset()
+            while dc.faults is not None and dc.faults.frozen:
+                await dc.faults.changed()
             apply(dc, entries)
 
 

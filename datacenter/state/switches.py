@@ -37,6 +37,7 @@ class Faults:
         self.corrupt: Corruption | None = None
         self.intermediate_ttl: timedelta | None = None
         self.revoked: frozenset[str] = frozenset()
+        self.frozen = False  # what the primary writes is not copied
 
     def __repr__(self) -> str:
         return "<Faults>"  # some values are secrets
@@ -50,10 +51,11 @@ class Faults:
         corrupt: Corruption | None = None,
         intermediate_ttl: timedelta | None = None,
         revoked: frozenset[str] = frozenset(),
+        frozen: bool = False,
     ) -> None:
         """Replace all switches."""
         self.wan_cut, self.hung, self.skew, self.corrupt = wan_cut, hung, skew, corrupt
-        self.intermediate_ttl, self.revoked = intermediate_ttl, revoked
+        self.intermediate_ttl, self.revoked, self.frozen = intermediate_ttl, revoked, frozen
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 

@@ -197,6 +197,18 @@ async def test_intentions(nursery: trio.Nursery) -> None:
     assert case.findings[0].found == f"0 for web, default allow ({origin})"
 
 
+async def test_the_age_of_a_replica_that_is_cut_off_is_the_running_agents(nursery: trio.Nursery) -> None:
+    _, case = examined(nursery, primary_datacenter="dc9")
+    aged = {"state": "unreachable", "confirmed_seconds_ago": 34.2, "detail": "no answer"}
+    case.running = {"replica": {"primary": "dc9", "intentions": aged, "roots": None}}
+    assert await look_at_credentials(case, registration())
+    assert await look_at_intentions(case, registration())
+    replica = case.findings[-1]
+    assert replica.state is State.WARN
+    assert replica.found.startswith("unreachable: ")
+    assert "by the running agent the primary last said the same of intentions 34 s ago" in replica.found
+
+
 async def test_a_default_that_consul_does_not_tell_is_pointed_out(nursery: trio.Nursery) -> None:
     bench, case = examined(nursery)
     bench.consul.replace(AUTHORIZE)

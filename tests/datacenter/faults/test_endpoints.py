@@ -34,6 +34,7 @@ async def test_it_says_what_is_broken_but_no_secret(autojump_clock: MockClock) -
         "Corrupt": "wrong_key",
         "IntermediateSeconds": 30.0,
         "RevokedTokens": ["s3cret"],
+        "FrozenReplication": True,
     }
     await site.put(PATH, everything)
     assert await site.get(PATH) == everything | {"RevokedTokens": 1}

@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from datacenter.faults.endpoints import PATH
 from datacenter.federation.replication import apply
 from datacenter.http.context import Answer
 from datacenter.services.central_defaults import CONFIG_ENTRIES
@@ -37,6 +38,20 @@ async def test_what_is_written_in_the_primary_is_read_in_the_secondary(autojump_
         await dc1.call("DELETE", f"{EXACT}?source=web&destination=db")
         await trio.sleep(1)
         assert await rules(dc2) == []
+
+
+async def test_a_frozen_replication_goes_on_where_it_was(autojump_clock: MockClock) -> None:
+    wan = Wan()
+    dc1, dc2 = wan.site("dc1"), wan.site("dc2", enable_faults=True)
+    async with running(dc1, dc2):
+        await dc2.put(PATH, {"FrozenReplication": True})
+        await dc1.put(f"{EXACT}?source=web&destination=db", DENY)
+        await trio.sleep(100)
+        assert await rules(dc2) == []
+        assert (await dc2.get(f"{MATCH}&dc=dc1"))["db"]  # the WAN is there
+        await dc2.put(PATH, {})
+        await trio.sleep(1)
+        assert await rules(dc2) == [("web", "deny")]
 
 
 async def test_a_write_in_the_secondary_goes_to_the_primary_and_comes_back(autojump_clock: MockClock) -> None:
