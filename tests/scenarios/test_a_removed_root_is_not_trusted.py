@@ -19,10 +19,13 @@ from tests.support.fake_consul import Scripted
 UNTRUSTED = "credentials: credentials_untrusted: our certificate is untrusted_chain: "
 
 
-async def test_peers_are_cut_at_once_and_we_say_that_we_cannot_serve(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("grace", ["0", "never"])  # of expired peers: never, until their root has gone
+async def test_peers_are_cut_at_once_and_we_say_that_we_cannot_serve(
+    nursery: trio.Nursery, grace: str
+) -> None:
     app, port = App(), free_port()
     nursery.start_soon(app.serve)
-    one = public_life(nursery, service_addr=app.address)
+    one = public_life(nursery, service_addr=app.address, expired_peer_grace=grace)
     removed, other = one.bench.well(upstream("db", port)), Issuer.root(name="pri-other")
     caller = Caller(removed)
 
