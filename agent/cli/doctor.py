@@ -142,8 +142,7 @@ async def examine(settings: Settings, clock: Clock) -> list[Finding]:
         if registration is None:
             findings.append(skip("listeners and upstreams", "not known without the registration"))
             return findings
-        listeners = await look_at_listeners(registration, running)
-        findings += [*another_agent(registration, running), *listeners]
+        findings += [*another_agent(registration, running), *await look_at_listeners(registration, running)]
         findings += await _look_at_upstreams(case, registration, running)
     finally:
         await consul.aclose()
