@@ -12,6 +12,8 @@ from agent.sandbox.rules import rules
 
 SECCOMP = {"0": "no filter of system calls", "1": "read and write only", "2": "a filter of system calls"}
 VARIABLE, TRUE = "SIDECAR_LANDLOCK", ("true", "1")
+CAP_NET_BIND_SERVICE = 1 << 10  # capabilities(7)
+FIRST_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")  # ip_sysctl
 SAME = "4294967295"  # an identity map that covers every user: no user namespace of its own
 
 
@@ -24,6 +26,7 @@ def shown(pid: int, settings: Settings) -> tuple[str, bool]:
     process = Path(f"/proc/{pid}")
     status = (process / "status").read_text()
     said = confinement(status, (process / "uid_map").read_text())
+    said += f", {network(status, int(FIRST_PORT.read_text()))}"
     environ = _environment((process / "environ").read_bytes())
     asked_for = environ.get(VARIABLE, "") in TRUE if VARIABLE in environ else settings.landlock
     version = interface() if asked_for else 0
@@ -50,6 +53,19 @@ def confinement(status: str, uid_map: str) -> str:
     said.append(SECCOMP.get(fields.get("Seccomp", "?"), "system calls unknown"))
     said.append("the machine's user namespace" if SAME in uid_map.split() else "a user namespace of its own")
     return ", ".join(said)
+
+
+def network(status: str, first_port: int) -> str:
+    """Return what the process may do on the network by itself. `first_port` needs no capability.
+
+    Landlock could hold ports alone, and for good, while a registration may name others; addresses it cannot.
+    """
+    fields = dict(re.findall(r"(?m)^(\w+):\t(.*)$", status))
+    any_port = int(fields.get("CapEff", "0"), 16) & CAP_NET_BIND_SERVICE or not first_port
+    ports = "any port" if any_port else f"ports from {first_port} on"
+    return (
+        f"listens at {ports} and connects anywhere that the unit's SocketBindDeny= and IPAddressDeny= let it"
+    )
 
 
 def is_confined(status: str) -> bool:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 CLONE_NEWUSER = 0x10000000
+LISTENED_AT = 7007  # at all addresses of the machine, by the test
+ELSEWHERE = "10.99.0.1"
 
 
 def refused(act: Callable[[], object]) -> str:
@@ -32,6 +34,16 @@ def unshare() -> None:
     """Try to enter a new user namespace."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER):
         raise OSError(ctypes.get_errno(), "unshare")
+
+
+def listen(port: int) -> None:
+    """Listen at a port that no setting names."""
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def connect(host: str) -> None:
+    """Connect where something listens; what the kernel drops is refused at once."""
+    socket.create_connection((host, LISTENED_AT), timeout=2).close()
 
 
 def capabilities() -> str:
@@ -53,6 +65,10 @@ def report(environ: Mapping[str, str]) -> dict[str, object]:
         "write /var": refused(lambda: Path("/var/lib/probe").touch()),
         "read /root": refused(lambda: list(Path("/root").iterdir())),
         "write the runtime directory": refused((runtime / "probe").touch),
+        "listen below 1024": refused(lambda: listen(81)),
+        "listen at another port": refused(lambda: listen(23456)),
+        "connect to this machine": refused(lambda: connect("127.0.0.1")),
+        "connect elsewhere": refused(lambda: connect(ELSEWHERE)),
         "runtime directory": str(runtime),
         "capabilities": int(capabilities(), 16),
         "root": os.geteuid() == 0,

@@ -8,7 +8,7 @@ import pytest
 
 from agent.config.settings import resolve
 from agent.sandbox.landlock import interface
-from agent.sandbox.report import confinement, is_confined, shown
+from agent.sandbox.report import confinement, is_confined, network, shown
 
 UNIT = "Uid:\t61234\t61234\t61234\t61234\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
 BARE = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\nSeccomp:\t0\n"
@@ -20,6 +20,12 @@ def test_it_says_what_the_kernel_shows() -> None:
     assert confinement(UNIT, OWN) == ", ".join((*confined, "a user namespace of its own"))
     bare = ("user 0", "41 capabilities", "may gain privileges by a program", "no filter of system calls")
     assert confinement(BARE, SAME) == ", ".join((*bare, "the machine's user namespace"))
+
+
+def test_what_it_may_do_on_the_network_is_said_with_what_can_keep_it_from_that() -> None:
+    rest = "and connects anywhere that the unit's SocketBindDeny= and IPAddressDeny= let it"
+    assert network(UNIT, 1024) == f"listens at ports from 1024 on {rest}"
+    assert network(BARE, 1024) == network(UNIT, 0) == f"listens at any port {rest}"
 
 
 def test_confined_is_a_filter_and_no_new_privileges() -> None:
@@ -35,6 +41,7 @@ def test_it_reads_a_process_and_says_what_its_settings_ask_for(landlock: bool) -
     assert settings is not None
     text, _ = shown(os.getpid(), settings)
     assert text.startswith(f"user {os.getuid()}, ")
+    assert ", listens at " in text
     assert ("reads below /bin, " in text) == (landlock and interface() > 0)
 
 
