@@ -3,5 +3,5 @@
 A property test compares each fast reader with h11.
 
     chunked  fields  head  host  request  request_body  request_reader  response_fast
-    response_h11  target
+    response_h11  target  usual_answers  usual_headers
 """

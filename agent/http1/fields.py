@@ -155,7 +155,7 @@ def header_values(fields: Fields) -> Mapping[str, Values]:
     headers: dict[str, Values] = {}
     for name, value in fields:
         folded = header_name(name).folded
-        headers[folded] = (*headers[folded], _text(value)) if folded in headers else (_text(value),)
+        headers[folded] = (*headers[folded], text(value)) if folded in headers else (text(value),)
     return headers
 
 
@@ -222,7 +222,8 @@ def _upgrades(head: RequestHead, nominated: frozenset[str], names: set[bytes]) -
     )
 
 
-def _text(value: bytes) -> str | None:
+def text(value: bytes) -> str | None:
+    """Return a header's value as permissions judge it; None if it is not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -208,8 +208,13 @@ def _check_framing(lengths: list[bytes], codings: list[bytes], *, old: bool) -> 
 def _check_host(hosts: list[bytes], *, old: bool) -> None:
     if len(hosts) > 1 or (not hosts and not old):
         raise HeadRefused(HeadReason.HOST, f"{len(hosts)} Host headers, not one")
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    if hosts and not is_host(hosts[0]):
         raise HeadRefused(HeadReason.HOST, "Host is not a name or address with an optional port")
+
+
+def is_host(value: bytes) -> bool:
+    """Return whether that is a name or address with an optional port."""
+    return _HOST.fullmatch(value) is not None
 
 
 def _diagnosis(head: bytes, names: FieldNames) -> HeadRefused:

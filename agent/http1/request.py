@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Values: TypeAlias = tuple[str | None, ...]  # None: not UTF-8, so that apps may read it differently
 
@@ -15,8 +14,7 @@ OVERRIDING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """What permissions judge. `paths` are the readings of the path; header names are folded (`fold`)."""
 
     method: str

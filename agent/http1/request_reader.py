@@ -11,6 +11,7 @@ from agent.http1.head import FieldNames, Fields, HeadReason, HeadRefused, read_h
 from agent.http1.request import HttpRequest, Values
 from agent.http1.request_body import ChunkedBody, CountedBody, RequestBody
 from agent.http1.target import Target, parse_target
+from agent.http1.usual_headers import Line, identity_line, read_usual_headers
 
 _BODILESS = Framing(length=0, chunked=False, expects_continue=False, closes=False)
 REMEMBERED = 2 * 1024  # bytes of headers that are kept at most for a caller's next request
@@ -54,6 +55,10 @@ class _Headers(NamedTuple):
     written: bytes
     values: Mapping[str, Values]
     framing: Framing
+    lines: Mapping[bytes, Line]  # what is known of them one by one, for headers that differ in some
+
+
+_NO_LINES: Mapping[bytes, Line] = {}
 
 
 class RequestReader:
@@ -61,7 +66,8 @@ class RequestReader:
 
     Callers repeat their headers from request to request. The reader keeps the last headers and what it made
     of them, and uses both again if exactly the same bytes come again, so that only the request line is new
-    (HPACK of HTTP/2 rests on the same repetition). It keeps no headers that change how the body or connection
+    (HPACK of HTTP/2 rests on the same repetition). Of headers that differ in some lines only those are read
+    (`usual_headers.py`). It keeps no headers that change how the body or connection
     is read (chunks, an upgrade, an expectation), none of HTTP/1.0, and no long ones. It never keeps a
     verdict.
     """
@@ -80,18 +86,36 @@ class RequestReader:
         self._identity = identity
         self._judged = judged
         self._last: _Headers | None = None
+        self._own = identity_line(identity) if names is FieldNames.PLAIN else None
 
     def read(self, raw: bytes, came: bytes) -> ParsedRequest:
         """Read a head and the bytes that came with it. Raises HeadRefused, TargetRefused."""
         line, _, block = raw.partition(b"\r\n")
-        if self._last is not None and self._last.raw == block:
-            usual = read_usual_line(line)
-            if usual is not None:
-                return self._again(came, *usual, self._last)
+        usual = read_usual_line(line)
+        if usual is not None:
+            last = self._last
+            headers = last if last is not None and last.raw == block else self._usual_headers(block)
+            if headers is not None:
+                return self._usual(came, *usual, headers)
         return self._anew(raw, came, line, block)
 
-    def _again(self, came: bytes, method: bytes, raw_target: bytes, last: _Headers) -> ParsedRequest:
-        """Return a request whose headers are the last ones."""
+    def _usual_headers(self, block: bytes) -> _Headers | None:
+        """Return headers that are read line by line; None if they have to be read with the whole head."""
+        own, last = self._own, self._last
+        if own is None:
+            return None
+        found = read_usual_headers(block, _NO_LINES if last is None else last.lines)
+        if found is None:
+            return None
+        found.fields.append(own.field)
+        found.values[own.folded] = own.values
+        written = b"%b%b\r\n" % (found.written, own.written)
+        headers = _Headers(block, found.fields, written, found.values, _BODILESS, found.lines)
+        self._last = headers if len(block) <= REMEMBERED else None
+        return headers
+
+    def _usual(self, came: bytes, method: bytes, raw_target: bytes, last: _Headers) -> ParsedRequest:
+        """Return a request of a usual line, with headers that were read before, or line by line."""
         target = parse_target(raw_target, method.decode(), b"")  # a path: it names no host that could differ
         return ParsedRequest(
             method=method,
@@ -115,7 +139,7 @@ class RequestReader:
         framed = framing(head)
         if framed.length or framed.chunked:
             fields.append(LAST)
-        headers = _Headers(block, fields, written(fields), header_values(fields), framed)
+        headers = _Headers(block, fields, written(fields), header_values(fields), framed, _NO_LINES)
         self._last = headers if _repeatable(line, headers) else None
         body = (
             ChunkedBody(came, self._judged(), self._names)

@@ -9,25 +9,25 @@ spelled length, a folded line, HTTP/1.0, an incomplete head.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _FIELD = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n"
 _HEAD = re.compile(
     rb"(HTTP/1\.1 ([2-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*\r\n)((?:" + _FIELD + rb")*+)\r\n"
 )  # fmt: skip
 _HOP_BY_HOP = rb"connection|keep-alive|proxy-connection|proxy-authenticate|proxy-authorization|te"
+HOP_BY_HOP = frozenset(_HOP_BY_HOP.split(b"|"))
 _TELLING = re.compile(
     rb"^(" + _HOP_BY_HOP + rb"|upgrade|transfer-encoding|content-length):([^\r]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _ENDS_HERE = re.compile(rb"^(?:" + _HOP_BY_HOP + rb"):[^\r]*\r\n", re.IGNORECASE | re.MULTILINE)
 _LENGTH = re.compile(rb" (?:0|[1-9][0-9]{0,17})")  # the spelling in which it would be written anew
-_BODILESS = frozenset({b"204", b"304"})
+BODILESS = frozenset({b"204", b"304"})
 _CLOSE = b"Connection: close\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class FastResponse:
+class FastResponse(NamedTuple):
     """`body_start`: offset in the received bytes; `length`: of the body.
 
     `keep_alive`: the app goes on after it.
@@ -57,7 +57,7 @@ def read_fast(received: bytes, method: bytes) -> FastResponse | None:
     if framing is None:
         return None
     length, chunked, keep_alive = framing
-    if status in _BODILESS:
+    if status in BODILESS:
         if length is not None or chunked:
             return None
         length = 0
@@ -69,13 +69,18 @@ def read_fast(received: bytes, method: bytes) -> FastResponse | None:
     )
 
 
+def is_length(value: bytes) -> bool:
+    """Return whether that is a length in the spelling in which it would be written anew."""
+    return _LENGTH.fullmatch(value) is not None
+
+
 def _framing(fields: bytes) -> tuple[int | None, bool, bool] | None:
     """Return length, whether there are chunks, and keep-alive; None if one is repeated or oddly spelled."""
     length, chunked, keep_alive = None, False, True
     for raw, value in _TELLING.findall(fields):
         name = raw.lower()
         if name == b"content-length":
-            if length is not None or not _LENGTH.fullmatch(value):
+            if length is not None or not is_length(value):
                 return None
             length = int(value)
         elif name == b"transfer-encoding":

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 MAX_PATH = 4 * 1024  # bytes, without the query: every escape and segment takes time
 
@@ -69,8 +69,7 @@ class TargetRefused(ValueError):
         return 414 if self.reason is TargetReason.TOO_LONG else 400
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(NamedTuple):
     """`sent` goes to the app, with the query; `readings`, one or several paths without it, to permissions."""
 
     sent: bytes

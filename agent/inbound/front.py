@@ -13,8 +13,9 @@ from agent.http1.chunked import Chunks, ChunksBroken
 from agent.http1.fields import trailer_fields
 from agent.http1.head import HeadRefused, find_end
 from agent.http1.request_reader import ParsedRequest, RequestReader
-from agent.http1.response_fast import FastResponse, read_fast
+from agent.http1.response_fast import FastResponse
 from agent.http1.target import TargetRefused
+from agent.http1.usual_answers import UsualAnswers
 from agent.inbound.request_judge import RequestJudge
 from agent.policy.authorize import Verdict
 
@@ -34,13 +35,14 @@ class Answer(NamedTuple):
 
 
 class Front:
-    """What one caller's requests are read and judged by."""
+    """What one caller's requests, and their answers, are read and judged by."""
 
-    __slots__ = ("_judge", "_reader")
+    __slots__ = ("_answers", "_judge", "_reader")
 
     def __init__(self, reader: RequestReader, judge: RequestJudge) -> None:
         self._reader = reader
         self._judge = judge
+        self._answers = UsualAnswers()
 
     def request(self, received: bytes) -> Allowed | None:
         """Return the usual request that these bytes are; None if they are anything else."""
@@ -55,17 +57,16 @@ class Front:
         verdict = self._judge.verdict(parsed.request)
         return Allowed(parsed, verdict) if verdict.allowed and not verdict.audited else None
 
-
-def usual_answer(received: bytes, method: bytes) -> Answer | None:
-    """Return the usual answer that these bytes are; None if they are anything else, or a part of one."""
-    fast = read_fast(received, method)
-    if fast is None:
-        return None
-    if fast.chunked:
-        return _in_chunks(fast, received)
-    if len(received) != fast.body_start + fast.length:
-        return None
-    return Answer(fast.written(close=False) + received[fast.body_start :], fast.keep_alive)
+    def answer(self, received: bytes, method: bytes) -> Answer | None:
+        """Return the usual answer that these bytes are; None if they are anything else, or a part of one."""
+        fast = self._answers.read(received, method)
+        if fast is None:
+            return None
+        if fast.chunked:
+            return _in_chunks(fast, received)
+        if len(received) != fast.body_start + fast.length:
+            return None
+        return Answer(fast.written(close=False) + received[fast.body_start :], fast.keep_alive)
 
 
 def _in_chunks(fast: FastResponse, received: bytes) -> Answer | None:

@@ -19,7 +19,7 @@ from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.http1.request_reader import ParsedRequest
 from agent.inbound.app_connection import AppConnection
-from agent.inbound.front import Front, usual_answer
+from agent.inbound.front import Front
 from agent.relay.relay import Relay, Watching
 from agent.relay.splice import READ
 from agent.relay.streams import CHUNK, WatchedStream
@@ -171,7 +171,7 @@ class UsualRequests:
         if data is None:
             return
         self._last = self._relay.turned
-        answer = usual_answer(data, parsed.method)
+        answer = self._front.answer(data, parsed.method)
         if answer is None:
             self._leave(Unusual(under_way=parsed, answer=data))
             return

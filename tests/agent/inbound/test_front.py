@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.base.latest import Latest
 from agent.http1.request_reader import RequestReader
 from agent.http1.response_h11 import H11Response
-from agent.inbound.front import Front, usual_answer
+from agent.inbound.front import Front
 from agent.inbound.request_judge import RequestJudge
 from agent.policy.authorize import Policy, authorize_request
 from tests.scenarios.attempts import AGAINST_ALLOWANCES, AGAINST_DENIALS, SMUGGLING
@@ -140,7 +140,7 @@ ANSWERS = st.sampled_from(
 @given(ANSWERS, st.integers(0, 120), st.binary(max_size=3), st.sampled_from([b"GET", b"HEAD"]))
 def test_an_answer_is_taken_whole_or_not_at_all(raw: bytes, cut: int, more: bytes, method: bytes) -> None:
     received = raw[:cut] + more
-    answer = usual_answer(received, method)
+    answer = front().answer(received, method)
     if answer is None:
         return
     careful = H11Response(method, http10=False, upgrades=False)
@@ -158,11 +158,11 @@ def test_an_answer_is_taken_whole_or_not_at_all(raw: bytes, cut: int, more: byte
     ],
 )
 def test_what_is_short_of_an_answer_or_more_than_one_is_left_alone(raw: bytes) -> None:
-    assert usual_answer(raw, b"GET") is not None
-    assert usual_answer(raw + b"x", b"GET") is None
+    assert front().answer(raw, b"GET") is not None
+    assert front().answer(raw + b"x", b"GET") is None
     for size in range(len(raw)):
-        assert usual_answer(raw[:size], b"GET") is None
+        assert front().answer(raw[:size], b"GET") is None
 
 
 def test_broken_chunks_are_left_alone() -> None:
-    assert usual_answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"GET") is None
+    assert front().answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"GET") is None
