@@ -86,7 +86,7 @@ class RequestReader:
         self._identity = identity
         self._judged = judged
         self._last: _Headers | None = None
-        self._own = identity_line(identity) if names is FieldNames.PLAIN else None
+        self._own = identity_line(identity) if identity and names is FieldNames.PLAIN else None
 
     def read(self, raw: bytes, came: bytes) -> ParsedRequest:
         """Read a head and the bytes that came with it. Raises HeadRefused, TargetRefused."""

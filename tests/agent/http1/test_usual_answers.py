@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.http1.response_fast import read_fast
 from agent.http1.usual_answers import MAX_HEAD, UsualAnswers
-from tests.agent.http1.test_response_fast import OK, lines, methods, statuses
+from tests.agent.http1.test_response_fast import NOT_PLAIN, OK, lines, methods, statuses
 
 
 def test_a_line_is_looked_up_once_the_app_has_said_it() -> None:
@@ -27,6 +27,13 @@ def test_a_head_of_any_length_is_read(size: int) -> None:
     found = UsualAnswers().read(raw, b"GET")
     assert found is not None
     assert found == read_fast(raw, b"GET")
+
+
+@pytest.mark.parametrize("raw", NOT_PLAIN, ids=repr)
+def test_what_is_not_plain_is_left_to_h11(raw: bytes) -> None:
+    answers = UsualAnswers()
+    for _ in range(2):
+        assert answers.read(raw, b"GET") is None
 
 
 def test_a_status_is_no_header_and_a_header_no_status() -> None:
