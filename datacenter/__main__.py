@@ -18,8 +18,10 @@ from agent.process.sink import Sink, never_waiting, replace_closed_streams
 from datacenter.assembly import assembled
 from datacenter.config.options import UsageMistake, parse_flags, read_settings, usage
 from datacenter.http.server import CannotListen, bound_address, open_listener, serve_http
+from datacenter.services.agent_self import require_own_store
+from datacenter.state.database import StoreUnavailable
 from datacenter.state.settings import Settings
-from datacenter.state.store import Store, StoreUnavailable
+from datacenter.state.store import Store
 
 _CLEAN, _FAILED, _USAGE, _CONFIGURATION = 0, 1, 64, 78
 _DATABASE = "datacenter.db"
@@ -58,6 +60,7 @@ def _serve(settings: Settings, sink: Sink, notify_address: str) -> int:
     assert settings.data_dir is not None, "the options require it"
     store = Store(settings.data_dir / _DATABASE)
     try:
+        require_own_store(settings, store)
         listener = open_listener(settings.http_addr)
         return trio.run(_run, as_bound(settings, listener), store, listener, sink, notify_address)
     finally:

@@ -98,7 +98,7 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "shelve": (),
     "multiprocessing": (),
     "select": ("agent.relay.relay", "agent.relay.pump"),
-    "sqlite3": ("datacenter.state.store",),
+    "sqlite3": ("datacenter.state.store", "datacenter.state.database"),
     "starlette": ("datacenter",),
     "hypercorn": ("datacenter",),
     "httpcore2": ("datacenter",),

@@ -110,14 +110,15 @@ def cross_sign(successor: x509.Certificate, by: Signer, *, serial: int, at: date
     return _authority(builder, by.key_id).sign(by.key, hashes.SHA256())
 
 
-def intermediate_request(
-    key: SigningKey, *, trust_domain: TrustDomain, uid: str
-) -> x509.CertificateSigningRequest:
-    """Return a secondary's request to the primary: its public key and the rights it asks for."""
+def intermediate_request(key: SigningKey, *, trust_domain: TrustDomain) -> x509.CertificateSigningRequest:
+    """Return a secondary's request to the primary: its public key and the rights it asks for.
+
+    As of Consul 1.18 it has no name but its URI, which therefore is critical (RFC 5280 section 4.2.1.6).
+    """
     return (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(_name(f"sec-{uid}.consul.ca.{_short(trust_domain)}.consul"))
-        .add_extension(_signing_name(trust_domain), critical=False)
+        .subject_name(x509.Name([]))
+        .add_extension(_signing_name(trust_domain), critical=True)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -136,7 +137,8 @@ def sign_intermediate(
     public_key = _check_request(request, trust_domain)
     not_before, not_after = _window(by, at, ttl)
     builder = _builder(request.subject, by.certificate.subject, public_key, serial, (not_before, not_after))
-    builder = _ca_extensions(builder, public_key, by.key_id, trust_domain, 0)
+    names = bool(list(request.subject))
+    builder = _ca_extensions(builder, public_key, by.key_id, trust_domain, 0, names=names)
     return builder.sign(by.key, hashes.SHA256())
 
 
@@ -211,7 +213,7 @@ def _check_request(
     except InvalidKey as error:
         raise RequestRefused(str(error)) from None
     names = [str(attribute.value) for attribute in request.subject]
-    if len(names) != 1 or not _SECONDARY_NAME.fullmatch(names[0]):
+    if names and (len(names) != 1 or not _SECONDARY_NAME.fullmatch(names[0])):  # older ones have a name
         raise RequestRefused("the certificate request does not have the name of a secondary datacenter")
     if _requested_id(request) != SigningId(trust_domain=trust_domain):
         raise RequestRefused(f"the certificate request is not for the trust domain {trust_domain}")
@@ -282,13 +284,17 @@ def _ca_extensions(
     authority_key_id: bytes,
     trust_domain: TrustDomain,
     path_length: int | None,
+    *,
+    names: bool = True,
 ) -> x509.CertificateBuilder:
     builder = (
         builder.add_extension(_CA_USAGE, critical=True)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(x509.SubjectKeyIdentifier(key_id(public_key)), critical=False)
     )
-    return _authority(builder, authority_key_id).add_extension(_signing_name(trust_domain), critical=False)
+    return _authority(builder, authority_key_id).add_extension(
+        _signing_name(trust_domain), critical=not names
+    )
 
 
 def _authority(builder: x509.CertificateBuilder, authority_key_id: bytes) -> x509.CertificateBuilder:

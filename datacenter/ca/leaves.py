@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 import trio
 
-from datacenter.ca.authority import ROOTS, SERIAL, CertificateAuthority, IssuedLeaf
+from datacenter.ca.authority import ROOTS, CertificateAuthority, IssuedLeaf
 from datacenter.http.context import Datacenter
 from datacenter.state.errors import ApiError
 
@@ -68,14 +68,13 @@ class Leaves:
         deadline = trio.current_time() + wait
         key = (token, service)
         before = self._cache.get(key)
-        since = self._dc.store.index
         if reissue:
             await self._issue_in_turn(key)
         cached = await self._current(key, index)
         while cached.leaf.index <= index and (remaining := deadline - trio.current_time()) > 0:
             pause = min(remaining, self._time_to_replacement(cached))
-            await self._dc.store.changed((ROOTS, SERIAL), since, pause)
-            since = self._dc.store.index
+            with self._dc.store.waiting((ROOTS, _topic(key))) as woken, trio.move_on_after(pause):
+                await woken.wait()
             cached = await self._current(key, index)
         age = self._dc.clock() - cached.issued_at
         hit = cached is before and index == 0  # an agent calls every answer it waited for a MISS
@@ -135,6 +134,7 @@ class Leaves:
         share = EARLIEST_RENEWAL + self._dc.rng.random() * (LATEST_RENEWAL - EARLIEST_RENEWAL)
         cached = _Cached(leaf=leaf, issued_at=now, renew_at=begin + share * (end - begin), used_at=now)
         self._cache[key] = cached
+        self._dc.store.wake(_topic(key))
         self._forget(now)
         return cached
 
@@ -142,3 +142,8 @@ class Leaves:
         old = [key for key, cached in self._cache.items() if now - cached.used_at > FORGOTTEN_AFTER]
         for key in old:
             del self._cache[key]
+
+
+def _topic(key: tuple[str, str]) -> str:
+    """Return the topic of one leaf, in memory alone: the signature of another wakes no read of it."""
+    return "\0".join(("leaf", *key))

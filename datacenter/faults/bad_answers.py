@@ -90,7 +90,7 @@ class _Mint:
         key = generate_key()
         domain = CertificateAuthority(self._dc).require_trust().trust_domain
         certificate = sign_intermediate(
-            intermediate_request(key, trust_domain=domain, uid="missing"),
+            intermediate_request(key, trust_domain=domain),
             self.signer,
             trust_domain=domain,
             serial=self._dc.rng.getrandbits(62),

@@ -2,5 +2,5 @@
 
 CA keys never leave their datacenter.
 
-    endpoints  replication  secondary
+    backoff  endpoints  replication  secondary
 """

@@ -14,9 +14,9 @@ from typing import Any
 
 import trio
 
+from datacenter.federation.backoff import Backoff
 from datacenter.http.context import Datacenter
 from datacenter.services.central_defaults import CONFIG_ENTRIES, entry_key
-from datacenter.state.backoff import Backoff
 from datacenter.state.errors import ApiError
 
 WATCH_SECONDS = 60

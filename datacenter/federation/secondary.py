@@ -30,9 +30,9 @@ from datacenter.ca.certificates import RequestRefused, check_intermediate, inter
 from datacenter.ca.keys import generate_key_aside
 from datacenter.ca.retirement import take_listing
 from datacenter.ca.trust import Trust, followed, past_half_life, signed, timestamp, trust_of_answer
+from datacenter.federation.backoff import Backoff
 from datacenter.http.context import Datacenter
 from datacenter.http.forward import DATACENTERS
-from datacenter.state.backoff import Backoff
 from datacenter.state.errors import ApiError
 
 WATCH_SECONDS = 60
@@ -158,7 +158,7 @@ class Secondary:
     async def _renew(self, theirs: Trust) -> None:
         """Make a key, have the primary sign its intermediate, and install both; the key stays here."""
         key = await generate_key_aside(self._ca.config.kind)
-        request = intermediate_request(key, trust_domain=theirs.trust_domain, uid=self._ca.new_uid())
+        request = intermediate_request(key, trust_domain=theirs.trust_domain)
         csr = request.public_bytes(serialization.Encoding.PEM).decode()
         answer, _ = await self._ask("PUT", "sign", {"CSR": csr, "Datacenter": self._dc.settings.name})
         with _as_bad_answer():

@@ -10,7 +10,13 @@ from functools import partial
 from datacenter.http.context import Datacenter, Reply, Request, Route
 from datacenter.http.decode import Fields, decode
 from datacenter.http.filter import CHECK_SHAPE, compile_filter
-from datacenter.services.check_definitions import STATUSES, define_check, set_check
+from datacenter.services.check_definitions import (
+    NODE_MAINTENANCE,
+    STATUSES,
+    define_check,
+    set_check,
+    set_maintenance,
+)
 from datacenter.services.definitions import CHECK
 from datacenter.services.views import agent_check
 from datacenter.state.acl import require
@@ -19,6 +25,7 @@ from datacenter.state.store import Document
 from datacenter.state.validation import check_mistake
 
 _UPDATE = Fields("checkUpdate", {"Status": str, "Output": str})
+_ENABLE = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 _NAMED_STATUS = {"pass": "passing", "warn": "warning", "fail": "critical"}
 
 
@@ -34,6 +41,7 @@ def routes(dc: Datacenter) -> list[Route]:
             for word, status in _NAMED_STATUS.items()
         ),
         local("PUT", "/v1/agent/check/update/{id:path}", partial(_update, dc)),
+        local("PUT", "/v1/agent/maintenance", partial(_node_maintenance, dc)),
     ]
 
 
@@ -76,6 +84,23 @@ async def _deregister(dc: Datacenter, request: Request) -> Reply:
     return Reply()
 
 
+def maintenance_wanted(request: Request) -> bool:
+    """Return what `?enable=` says. Raises ApiError 400."""
+    if "enable" not in request.query:
+        raise ApiError(400, "Missing value for enable")
+    text = request.query["enable"]
+    if text.lower() not in _ENABLE:
+        raise ApiError(400, f'Invalid value for enable: "{text}"')
+    return _ENABLE[text.lower()]
+
+
+async def _node_maintenance(dc: Datacenter, request: Request) -> Reply:
+    wanted = maintenance_wanted(request)
+    require(request.authorizer.node_write(dc.settings.node_name))
+    set_maintenance(dc, NODE_MAINTENANCE, None, request.query.get("reason", "") if wanted else None)
+    return Reply()
+
+
 async def _heard(dc: Datacenter, status: str, request: Request) -> Reply:
     return _set(dc, request, status, request.query.get("note", ""))
 
@@ -100,7 +125,7 @@ def _set(dc: Datacenter, request: Request, status: str, output: str) -> Reply:
     else:
         require(authorizer.node_write(dc.settings.node_name))
     dc.heartbeats.beat(identifier)
-    set_check(dc, identifier, status, output)
+    set_check(dc, identifier, status, output, heard=True)
     return Reply()
 
 

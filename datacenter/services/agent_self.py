@@ -9,11 +9,14 @@ from functools import partial
 from datacenter.http.context import Datacenter, Reply, Request, Route
 from datacenter.services.registration import normal_service
 from datacenter.state.acl import require
+from datacenter.state.database import StoreUnavailable
 from datacenter.state.inventory import SERF_HEALTH, SERVER_SERVICE
-from datacenter.state.store import Document
+from datacenter.state.settings import Settings
+from datacenter.state.store import Document, Store
 
 VERSION = "1.10.12"  # the Consul version whose API this is
 SERVER_PORT = 8300  # where a server's RPC would be; this process does not listen there
+_OWNER = "datacenter"  # private document: whose store this is
 _AGENT = "agent"  # table: what this agent remembers about itself
 
 
@@ -26,6 +29,17 @@ def routes(dc: Datacenter) -> list[Route]:
         Route("GET", "/v1/status/leader", partial(_leader, dc)),
         Route("GET", "/v1/status/peers", partial(_peers, dc)),
     ]
+
+
+def require_own_store(settings: Settings, store: Store) -> None:
+    """Note in the store whose it is. Raises StoreUnavailable for that of another datacenter."""
+    owner = (store.private(_OWNER) or {}).get("Name", settings.name)
+    if owner != settings.name:
+        remedy = f"give {settings.name} a data-dir of its own, or start this one with -name {owner}"
+        whose = f"is of datacenter {owner}, not of {settings.name}"
+        raise StoreUnavailable(f"{settings.data_dir} {whose}: {remedy}")
+    if store.private(_OWNER) is None:
+        store.put_private(_OWNER, {"Name": owner})
 
 
 def register_own_node(dc: Datacenter) -> None:

@@ -10,8 +10,14 @@ from functools import partial
 from datacenter.http.context import Datacenter, Reply, Request, Route
 from datacenter.http.decode import decode
 from datacenter.http.filter import SERVICE_SHAPE, compile_filter, service_document
+from datacenter.services.agent_checks import maintenance_wanted
 from datacenter.services.central_defaults import CONFIG_ENTRIES, content_hash, merged
-from datacenter.services.check_definitions import define_check
+from datacenter.services.check_definitions import (
+    MAINTENANCE,
+    SERVICE_MAINTENANCE,
+    define_check,
+    set_maintenance,
+)
 from datacenter.services.definitions import SERVICE
 from datacenter.services.registration import Invalid, Registered, expand
 from datacenter.services.views import agent_health_check, agent_service
@@ -23,9 +29,6 @@ from datacenter.state.validation import PROXY_KIND
 
 _WORST = ("passing", "warning", "critical", "maintenance")
 _HEALTH_STATUS = {"passing": 200, "warning": 429, "critical": 503, "maintenance": 503}
-_MAINTENANCE_REASON = (
-    "Maintenance mode is enabled for this service, but no reason was provided. This is a default message."
-)
 
 
 def routes(dc: Datacenter) -> list[Route]:
@@ -129,34 +132,10 @@ def _remove_sidecar(dc: Datacenter, parent: str) -> None:
 
 
 async def _maintenance(dc: Datacenter, request: Request) -> Reply:
-    if "enable" not in request.query:
-        raise ApiError(400, "Missing value for enable")
-    text = request.query["enable"]
-    if text.lower() not in {"true", "false", "1", "0", "t", "f"}:
-        raise ApiError(400, f'Invalid value for enable: "{text}"')
+    wanted = maintenance_wanted(request)
     row = _required(dc, request, 404, 'No service registered with ID "{}"')
-    identifier = f"_service_maintenance:{row.value['ID']}"
-    if text.lower() in {"false", "0", "f"}:
-        dc.inventory.remove_check(dc.settings.node_name, identifier)
-        return Reply()
-    if any(check.value["CheckID"] == identifier for check in dc.inventory.agent_checks()):
-        return Reply()  # the first reason stays, as in Consul
-    check = {
-        "CheckID": identifier,
-        "Name": "Service Maintenance Mode",
-        "Status": "critical",
-        "Notes": request.query.get("reason") or _MAINTENANCE_REASON,
-        "Output": "",
-        "ServiceID": row.value["ID"],
-        "ServiceName": row.value["Service"],
-        "ServiceTags": row.value["Tags"],
-        "Type": "maintenance",
-        "Interval": "",
-        "Timeout": "",
-        "ExposedPort": 0,
-        "Definition": {},
-    }
-    dc.inventory.put_check(dc.settings.node_name, check)
+    identifier = f"{SERVICE_MAINTENANCE}{row.value['ID']}"
+    set_maintenance(dc, identifier, row.value, request.query.get("reason", "") if wanted else None)
     return Reply()
 
 
@@ -187,8 +166,7 @@ def _health(dc: Datacenter, row: Row) -> tuple[str, Document]:
         check.value for check in dc.inventory.agent_checks() if check.value["ServiceID"] in {"", identifier}
     ]
     statuses = [
-        "maintenance" if check["CheckID"].startswith("_service_maintenance:") else check["Status"]
-        for check in checks
+        "maintenance" if check["CheckID"].startswith(MAINTENANCE) else check["Status"] for check in checks
     ]
     worst = max(statuses, key=_WORST.index, default="passing")
     service = agent_service(merged(dc.store, row.value), dc.settings.name)

@@ -1,7 +1,7 @@
 """Runs the agent's checks: TTL alarms, TCP and HTTP probes, and the removal of long critical services.
 
 Each check has one task, started and ended as definitions come and go. Alias checks have none: they are
-updated with each write (`Inventory`).
+updated with each write (`Inventory`). After a start checks are critical but for what workloads have told.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import trio
 
 from datacenter.http.context import Datacenter
 from datacenter.http.go_errors import dial_failure
-from datacenter.services.check_definitions import set_check
+from datacenter.services.check_definitions import HEARD, set_check
 from datacenter.state.inventory import DEFINITIONS
 from datacenter.state.store import Document
 
@@ -38,6 +38,7 @@ class _Running:
 async def run(dc: Datacenter, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Run every defined check until cancelled."""
     running: dict[str, _Running] = {}
+    _doubt(dc)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_reap, dc)
         task_status.started()
@@ -53,6 +54,18 @@ async def run(dc: Datacenter, task_status: trio.TaskStatus[None] = trio.TASK_STA
                 running[identifier] = each
                 nursery.start_soon(_run_one, dc, each)
             await dc.store.changed((DEFINITIONS,), since, inf)
+
+
+def _doubt(dc: Datacenter) -> None:
+    """Make critical what was known before a start, until it is found or heard again, as Consul does.
+
+    What a workload has told of its TTL check holds for another TTL.
+    """
+    with dc.store.transaction():
+        for row in dc.inventory.definitions.rows():
+            check = dc.inventory.check(dc.settings.node_name, row.key)
+            if row.value["Kind"] != "alias" and not (check and check.value.get(HEARD)):
+                set_check(dc, row.key, "critical", "")
 
 
 async def _run_one(dc: Datacenter, running: _Running) -> None:

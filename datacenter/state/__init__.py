@@ -2,6 +2,6 @@
 
 This room imports nothing of ours.
 
-    acl  backoff  call_counts  csr_limit  durations  errors  heartbeats  inventory  settings  store
-    switches  validation
+    acl  call_counts  csr_limit  database  durations  errors  heartbeats  inventory  settings  store
+    switches  validation  waiters
 """

@@ -17,7 +17,9 @@ from datacenter.state.store import Document, Row, Store
 from datacenter.state.validation import PROXY_KIND
 
 NODES, SERVICES, CHECKS, DEFINITIONS = "nodes", "services", "checks", "check_definitions"
+MOST_ENDED = 1024  # names whose last instance has gone, and whose index is still known
 SERF_HEALTH = "serfHealth"
+_FINE = ("service:", "connect:")
 _MOST_TURNS = 3  # how often one change may update the same alias
 SERVER_SERVICE = "consul"  # every server registers itself under this name; no agent lists it
 
@@ -81,7 +83,16 @@ class Inventory:
             self.services.delete(row.key)
             self.store.touch(*_topics(row.value))
             self._settle_after(node, identifier)
+        self._drop_topics()
         return True
+
+    def _drop_topics(self) -> None:
+        """Forget names under which nothing is registered any more, the longest ones gone first."""
+        if self.store.topic_count - len(self._services_by_topic) <= MOST_ENDED:
+            return
+        fine = [topic for topic in self.store.topics() if topic.startswith(_FINE)]
+        ended = [topic for topic in fine if not self._services_by_topic.rows(topic)]
+        self.store.drop_topics(*ended[: max(0, len(ended) - MOST_ENDED // 2)])
 
     def put_check(self, node: str, check: Document) -> None:
         """Register or change a check. A new output alone wakes no watcher, as in Consul's agents."""

@@ -4,7 +4,8 @@ Theory of operation. Readers and watchers read memory only; a write changes memo
 transaction, so a process that is killed at any moment comes back with exactly its committed transactions.
 Each transaction has one index, one higher than the last, as a raft entry has in Consul. An index is kept per
 *topic*: every table is a topic, and a writer may touch finer ones (`health/db`), so that the changes of one
-service do not wake the watchers of another. Topics outlive their rows, so an index never goes backwards.
+service do not wake the watchers of another. Topics outlive their rows, and of those that are dropped the
+newest index is kept, so an index never goes backwards.
 Private documents are separate: they have no topic and no watcher, and no API reads them.
 
 All of this runs on one trio thread, and only `changed` awaits; a transaction must not.
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -26,21 +26,15 @@ from typing import Any, TypeVar
 
 import trio
 
+from datacenter.state.database import damaged, open_database
+from datacenter.state.waiters import Waiters
+
 # A JSON object as received or to be sent; Consul's API defines its shape.
 Document = dict[str, Any]
 
 T = TypeVar("T")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS documents (bucket TEXT, key TEXT, value TEXT, created INTEGER, modified INTEGER,
-  PRIMARY KEY (bucket, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS topics (name TEXT PRIMARY KEY, modified INTEGER) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS private (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-"""
-
-
-class StoreUnavailable(Exception):
-    """The data directory cannot be used: not writable, not ours, or held by another process."""
+_ENDED = ""  # topic: the newest index of all topics that were dropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +116,9 @@ class Grouping:
         self._by = by
         self._groups: dict[str, dict[str, Row]] = {}
 
+    def __len__(self) -> int:
+        return len(self._groups)
+
     def rows(self, group: str) -> list[Row]:
         """Return the rows of this group, sorted by key."""
         return _by_key(self._groups.get(group, {}).values())
@@ -150,12 +147,14 @@ class Store:
         self._tables: dict[str, Table] = {}
         self._topics: dict[str, int] = {}
         self._index = 1
-        self._changed = trio.Event()
+        self._path = path
+        self._waiters = Waiters()
+        self._touched: set[str] = set()  # by the present transaction
         self._depth = 0
         self._undo: list[Callable[[], None]] = []
         self._private: dict[str, Document] = {}
         self._forget = False  # a private document was replaced
-        self._connection = _open(path)
+        self._connection = open_database(path)
         weakref.finalize(
             self, self._connection.close
         )  # from Python 3.13 on sqlite3 warns of open connections
@@ -176,11 +175,21 @@ class Store:
 
     def index_of(self, topics: Collection[str]) -> int:
         """Return the index of the newest change in any of the topics; at least 1."""
-        return max((self._topics.get(topic, 1) for topic in topics), default=1)
+        ended = self._topics.get(_ENDED, 1)
+        return max((self._topics.get(topic, ended) for topic in topics), default=1)
 
     def known(self, topic: str) -> bool:
-        """Return whether the topic was ever touched."""
+        """Return whether the topic was touched, and not dropped since."""
         return topic in self._topics
+
+    @property
+    def topic_count(self) -> int:
+        """How many topics have an index of their own."""
+        return len(self._topics)
+
+    def topics(self) -> list[str]:
+        """Return every topic, the one that changed longest ago first."""
+        return sorted(self._topics.keys() - {_ENDED}, key=self._topics.__getitem__)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[int]:
@@ -208,14 +217,38 @@ class Store:
         with self.transaction() as index:
             for topic in topics:
                 self._undo.append(_restore(self._topics, topic))
-                self._topics[topic] = index
-                self._connection.execute("INSERT OR REPLACE INTO topics VALUES (?, ?)", (topic, index))
+                self._set_topic(topic, index)
+            self._touched.update(topics)
+
+    def drop_topics(self, *topics: str) -> None:
+        """Forget finer topics of which no row is left. Those who wait for one are not woken by that."""
+        newest = max((self._topics.get(topic, 1) for topic in (*topics, _ENDED)), default=1)
+        with self.transaction():
+            for topic in topics:
+                self._undo.append(_restore(self._topics, topic))
+                self._topics.pop(topic, None)
+                self._connection.execute("DELETE FROM topics WHERE name = ?", (topic,))
+            self._undo.append(_restore(self._topics, _ENDED))
+            self._set_topic(_ENDED, newest)
+
+    def _set_topic(self, topic: str, index: int) -> None:
+        self._topics[topic] = index
+        self._connection.execute("INSERT OR REPLACE INTO topics VALUES (?, ?)", (topic, index))
 
     async def changed(self, topics: Collection[str], since: int, timeout: float) -> None:  # noqa: ASYNC109  a blocking read is a wait with an end, not a failure
         """Wait until one of the topics has an index above `since`, or until `timeout` seconds have passed."""
         with trio.move_on_after(timeout):
             while self.index_of(topics) <= since:
-                await self._changed.wait()
+                with self.waiting(topics) as woken:
+                    await woken.wait()
+
+    def waiting(self, topics: Iterable[str]) -> contextlib.AbstractContextManager[trio.Event]:
+        """Return a block with an event that is set after a change of a topic, or by `wake`."""
+        return self._waiters.registered(topics)
+
+    def wake(self, topic: str) -> None:
+        """Wake those who wait for this topic, without a new index: for what is kept in memory alone."""
+        self._waiters.wake((topic,))
 
     def private(self, key: str) -> Document | None:
         """Return a private document (a key), which no API shows and no watcher sees."""
@@ -273,18 +306,26 @@ class Store:
             # sqlite overwrites a replaced key in the database; its journal must not keep it either.
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._forget = False
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+        touched, self._touched = self._touched, set()
+        self._waiters.wake(touched)
 
     def _roll_back(self) -> None:
         for undo in reversed(self._undo):
             undo()
         self._undo.clear()
+        self._touched.clear()
         self._index -= 1
         if self._connection.in_transaction:  # a full disk makes sqlite roll back on its own
             self._connection.execute("ROLLBACK")
 
     def _load(self) -> None:
+        try:
+            self._read()
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            self._connection.close()
+            raise damaged(self._path, error) from error
+
+    def _read(self) -> None:
         for bucket, key, text, created, modified in self._connection.execute("SELECT * FROM documents"):
             row = Row(key=key, value=json.loads(text), create_index=created, modify_index=modified)
             self.table(bucket).set(key, row)
@@ -307,39 +348,3 @@ def _restore(mapping: dict[str, T], key: str) -> Callable[[], None]:
             mapping[key] = before
 
     return restore
-
-
-def _open(path: Path | None) -> sqlite3.Connection:
-    """Open or create the database for this process alone, readable by its owner alone.
-
-    One thread uses it; but the thread that collects a forgotten store closes it.
-    """
-    if path is None:
-        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        connection.executescript(_SCHEMA)
-        return connection
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # sqlite gives its log the mode of the database, which must therefore exist with the right one.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
-        with contextlib.ExitStack() as failed:
-            failed.callback(connection.close)
-            _prepare(connection)
-            failed.pop_all()
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise StoreUnavailable(f"{path} is in use by another datacenter process") from error
-        raise StoreUnavailable(f"{path}: {error}") from error
-    except (OSError, sqlite3.DatabaseError) as error:
-        raise StoreUnavailable(f"{path}: {error}") from error
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("PRAGMA journal_mode = WAL")
-    # NORMAL survives the death of the process at any moment; only a power cut can lose commits.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA secure_delete = ON")
-    connection.executescript(_SCHEMA)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.chains import certificates, roots_of, trusted
 from tests.contract.conftest import KINDS
-from tests.contract.federation import Federation, running, wait_until_ready
+from tests.contract.federation import Federation, free_port, running, wait_until_ready
 from tests.contract.services import proxy, sidecar, ttl
 from tests.contract.versions import lasting
 
@@ -30,6 +30,14 @@ class Cut:
     query_id: str
 
 
+def doubted() -> dict[str, Any]:
+    """A service whose checks pass by their registration: one is probed, where nothing is; two have a TTL."""
+    closed = {"TCP": f"127.0.0.1:{free_port()}", "Interval": "1h"}
+    checks = [("probed", closed), ("never-told", {"TTL": "1h"}), ("told", {"TTL": "1h"})]
+    listed = [{"CheckID": name, "Status": "passing", **check} for name, check in checks]
+    return {"Name": "doubted", "Checks": listed}
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def cut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cut]:
     """Fill a federation of its own, then kill dc1."""
@@ -39,6 +47,8 @@ def cut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             api.put("/v1/agent/service/register", proxy("kept", Check=ttl("kept-ttl")))
             api.until("/v1/health/connect/kept?passing", len)
         dc1.put("/v1/agent/service/register", sidecar("remembered"))
+        assert dc1.put("/v1/agent/service/register", doubted()).status == 200
+        assert dc1.put("/v1/agent/check/pass/told").status == 200
         dc1.put(f"{EXACT}?source=web&destination=kept", {"Action": "deny"})
         dc2.until(MATCH, lambda found: found["kept"])
         query = {"Name": "kept", "Service": {"Service": "kept", "Connect": True}}
@@ -100,6 +110,9 @@ def test_the_primary_comes_back_with_everything_it_had(cut: Cut) -> None:
     cut.federation.processes[0].restart()
     wait_until_ready(cut.federation)
     assert dc1.get(ROOTS).json["ActiveRootID"] == cut.roots["ActiveRootID"]
+    checks = dc1.get("/v1/agent/checks").json
+    status = {name: checks[name]["Status"] for name in ("probed", "never-told", "told")}
+    assert status == {"probed": "critical", "never-told": "critical", "told": "passing"}
     dc1.until("/v1/health/connect/kept", len)
     registration = dc1.get("/v1/agent/service/remembered-sidecar-proxy").json
     assert lasting(dc1, registration) == lasting(dc1, cut.registration)

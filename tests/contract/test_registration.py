@@ -234,3 +234,21 @@ def test_the_agents_own_health_is_in_the_status_code(
     answer = dc1.get(f"/v1/agent/health/service/id/{name}-proxy")
     assert answer.status == code
     assert answer.headers["x-consul-reason"] == status
+
+
+def test_a_node_in_maintenance_has_a_check_of_its_own_that_ends_with_it(dc1: Api) -> None:
+    path, checks = "/v1/agent/maintenance", "/v1/agent/checks"
+    try:
+        assert dc1.put(f"{path}?enable=true&reason=disk").status == 200
+        check = dc1.get(checks).json["_node_maintenance"]
+    finally:
+        assert dc1.put(f"{path}?enable=false").status == 200
+    assert check["ServiceID"] == ""
+    assert (check["Name"], check["Status"], check["Notes"]) == ("Node Maintenance Mode", "critical", "disk")
+    assert "_node_maintenance" not in dc1.get(checks).json
+    refused = dc1.put(path)
+    assert (refused.status, refused.text) == (400, "Missing value for enable")
+    node = check["Node"]
+    dc1.until(
+        f"/v1/health/node/{node}", lambda found: "_node_maintenance" not in {c["CheckID"] for c in found}
+    )

@@ -22,9 +22,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import trio
-from cryptography import x509
-from cryptography.x509.verification import PolicyBuilder, VerificationError
-from cryptography.x509.verification import Store as Trusted
 
 from datacenter.assembly import all_routes
 from datacenter.ca.authority import CertificateAuthority
@@ -40,6 +37,7 @@ from datacenter.state.settings import Policy, Settings, Token
 from datacenter.state.store import Store
 from datacenter.state.switches import Faults
 from tests.datacenter.mint import NOW
+from tests.datacenter.verifiers import accepted
 
 MANAGEMENT = "management-secret"
 REFUSED = "rpc error getting client: failed to get conn: dial tcp {}: connect: connection refused"
@@ -118,14 +116,8 @@ class Site:
 
 
 def accepts(trust: Trust, leaf: Mapping[str, str]) -> bool:
-    """Whether a peer that holds these roots accepts this leaf now; `cryptography` is asked."""
-    store = Trusted([root.certificate for root in trust.roots])
-    certificate, *others = x509.load_pem_x509_certificates(leaf["CertPEM"].encode())
-    try:
-        PolicyBuilder().store(store).time(now()).build_client_verifier().verify(certificate, others)
-    except VerificationError:
-        return False
-    return True
+    """Whether a peer that holds these roots accepts this leaf now."""
+    return accepted(leaf["CertPEM"], (root.certificate for root in trust.roots), now())
 
 
 async def assert_mutual_trust(*sites: Site) -> None:

@@ -144,6 +144,23 @@ def test_a_data_directory_in_use(tmp_path: Path) -> None:
     assert lines[0].endswith("is in use by another datacenter process")
 
 
+def test_a_data_directory_of_another_datacenter(tmp_path: Path) -> None:
+    with started(tmp_path):
+        pass
+    code, lines = refused("-name", "dc2", "-data-dir", str(tmp_path), "-http-addr", "127.0.0.1:0")
+    assert code == 78
+    (line,) = lines
+    assert line.startswith(f"sidecar datacenter: {tmp_path} is of datacenter dc1, not of dc2: give dc2 a")
+
+
+def test_a_damaged_data_directory(tmp_path: Path) -> None:
+    (tmp_path / "datacenter.db").write_bytes(b"no database" * 1000)
+    code, lines = refused("-name", "dc1", "-data-dir", str(tmp_path), "-http-addr", "127.0.0.1:0")
+    assert code == 78
+    (line,) = lines
+    assert line.startswith(f"sidecar datacenter: {tmp_path / 'datacenter.db'} is damaged (")
+
+
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-help"], {}) == 0
     assert "-primary-addr URL" in capsys.readouterr().out

@@ -11,13 +11,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from tests.datacenter.verifiers import accepted
 
 pytestmark = pytest.mark.slow
 
@@ -78,12 +80,7 @@ class Site:
     def accepts(self, leaf: dict[str, str]) -> bool:
         """Whether a peer with this datacenter's roots accepts the leaf."""
         roots = [x509.load_pem_x509_certificate(root["RootCert"].encode()) for root in self.roots()]
-        certificate, *others = x509.load_pem_x509_certificates(leaf["CertPEM"].encode())
-        try:
-            PolicyBuilder().store(Store(roots)).build_client_verifier().verify(certificate, others)
-        except VerificationError:
-            return False
-        return True
+        return accepted(leaf["CertPEM"], roots, datetime.now(UTC))
 
     def roots(self) -> list[dict[str, str]]:
         return list(self.call("GET", ROOTS)["Roots"])

@@ -113,7 +113,8 @@ def test_an_intermediate_signs_leaves_and_nothing_else() -> None:
     constraints = intermediate.extensions.get_extension_for_class(x509.BasicConstraints).value
     assert constraints == x509.BasicConstraints(ca=True, path_length=0)
     assert usages(intermediate) == {"digitalSignature", "keyCertSign", "cRLSign"}
-    assert common_name(intermediate).startswith("sec-")
+    assert list(intermediate.subject) == []
+    assert intermediate.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
     assert uris(intermediate) == [f"spiffe://{TRUST_DOMAIN}"]
     assert intermediate.not_valid_after_utc - intermediate.not_valid_before_utc == YEAR
 
@@ -197,6 +198,12 @@ def test_a_request_for_anything_else_is_refused(changed: dict[str, str], reason:
         Primary().sign(request(generate_key(), **changed))  # type: ignore[arg-type]
 
 
+def test_a_request_of_an_older_secondary_has_a_name() -> None:
+    signed = Primary().sign(request(generate_key()))
+    assert common_name(signed) == "sec-abc.consul.ca.11111111.consul"
+    assert not signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
+
+
 def test_a_request_for_two_names_is_refused() -> None:
     names = [x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}"), x509.DNSName("db")]
     doubled = (
@@ -216,7 +223,7 @@ def test_a_request_with_a_weak_key_is_refused() -> None:
 
 
 def test_a_request_signed_by_another_key_is_refused() -> None:
-    honest = intermediate_request(generate_key(), trust_domain=TRUST_DOMAIN, uid="x")
+    honest = intermediate_request(generate_key(), trust_domain=TRUST_DOMAIN)
     der = bytearray(honest.public_bytes(serialization.Encoding.DER))
     der[-1] ^= 1
     with pytest.raises(RequestRefused, match="signature"):
@@ -273,7 +280,7 @@ def test_old_and_new_leaves_verify_against_old_and_new_roots(before: KeyKind, af
         assert refusals(leaf, primary.trust.roots) == {}
     for leaf in old_leaves:
         assert refusals(leaf, old_roots) == {}
-        assert set(refusals(leaf, only_new)) >= {"ssl", "cryptography"}
+        assert "ssl" in refusals(leaf, only_new)
     for leaf in new_leaves:
         assert refusals(leaf, old_roots) == {}
         assert refusals(leaf, only_new) == {}
@@ -303,7 +310,7 @@ def test_certificates_end_in_a_newline() -> None:
 def test_what_a_primary_sends_back_is_checked() -> None:
     primary, other, key = Primary(), Primary(), generate_key()
     root = primary.trust.active.certificate
-    csr = intermediate_request(key, trust_domain=TRUST_DOMAIN, uid="x")
+    csr = intermediate_request(key, trust_domain=TRUST_DOMAIN)
     honest = primary.sign(csr)
     check_intermediate(honest, key, root, TRUST_DOMAIN)
     for certificate, its_key, domain, reason in [

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from datacenter.ca.leaves import Leaves
 from tests.datacenter.sites import (
     Site,
     Wan,
@@ -149,3 +150,43 @@ async def test_an_index_goes_on_after_a_restart(autojump_clock: MockClock, site:
     after = await again.call("GET", f"{LEAF}?index={before.index}&wait=60s")
     assert after.index > before.index
     assert trio.current_time() == 0
+
+
+class _Waits:
+    """Counts how often the reads that are held look at their leaf."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.looks: list[tuple[str, str]] = []
+        look = Leaves._current
+
+        async def counted(leaves: Leaves, key: tuple[str, str], index: int) -> object:
+            self.looks.append(key)
+            return await look(leaves, key, index)
+
+        monkeypatch.setattr(Leaves, "_current", counted)
+
+
+async def test_a_signature_wakes_the_reads_of_its_own_leaf_and_no_others(
+    autojump_clock: MockClock, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await site.call("GET", LEAF)
+    other = await site.call("GET", LEAF, token="other")
+    waits = _Waits(monkeypatch)
+    answers: list[str] = []
+
+    async def read(index: int, token: str) -> None:
+        answered = await site.call("GET", f"{LEAF}?index={index}&wait=90s", token=token)
+        answers.append(answered.body["SerialNumber"])
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(read, first.index, "")
+        nursery.start_soon(read, other.index, "other")
+        await trio.testing.wait_all_tasks_blocked()
+        waits.looks.clear()
+        anew = await site.call("GET", f"{LEAF}?reissue")
+        await trio.testing.wait_all_tasks_blocked()
+        assert ("other", "web") not in waits.looks
+        assert answers == [anew.body["SerialNumber"]] * 3
+        await site.put(ROTATE)  # a new root is everybody's
+    assert answers[-1] != other.body["SerialNumber"]

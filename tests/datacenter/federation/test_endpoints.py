@@ -213,7 +213,7 @@ async def test_a_request_for_another_trust_domain_is_not_signed(autojump_clock: 
     start(dc1)
     other.dc.rng.seed(99)
     start(other)
-    csr = intermediate_request(generate_key(), trust_domain=other.trust.trust_domain, uid="x")
+    csr = intermediate_request(generate_key(), trust_domain=other.trust.trust_domain)
     body = {"CSR": csr.public_bytes(serialization.Encoding.PEM).decode()}
     serial = dc1.dc.store.index
     answered = await dc1.call("PUT", "/v1/internal/federation/sign", body)

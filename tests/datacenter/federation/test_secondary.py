@@ -267,7 +267,7 @@ async def test_a_primary_that_answers_nonsense_is_not_installed(
     async with running(dc1, dc2):
         before = dc2.trust
         if changed.get("Certificate") == "another key":
-            csr = intermediate_request(generate_key(), trust_domain=before.trust_domain, uid="x")
+            csr = intermediate_request(generate_key(), trust_domain=before.trust_domain)
             changed = {"Certificate": dc1.ca.sign_request(csr)}
         honest = dc2.dc.forwarder.call
 

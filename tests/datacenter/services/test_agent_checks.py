@@ -96,3 +96,47 @@ async def test_a_check_of_a_service_that_went_away(autojump_clock: object) -> No
     await dc1.ok("PUT", "/v1/agent/check/deregister/tcp")
     set_check(dc1.dc, "tcp", "passing", "late")
     assert await dc1.ok("GET", "/v1/agent/checks") == {}
+
+
+MAINTENANCE = "/v1/agent/maintenance"
+
+
+async def test_a_node_in_maintenance_takes_all_its_services_with_it() -> None:
+    dc1 = site()
+    await dc1.ok("PUT", "/v1/agent/service/register", {"Name": "web"})
+    await dc1.ok("PUT", f"{MAINTENANCE}?enable=true&reason=disk")
+    await dc1.ok("PUT", f"{MAINTENANCE}?enable=true&reason=another")
+    check = (await dc1.ok("GET", "/v1/agent/checks"))["_node_maintenance"]
+    told = {key: check[key] for key in ("Name", "Status", "Notes", "ServiceID", "Type")}
+    assert told == {
+        "Name": "Node Maintenance Mode",
+        "Status": "critical",
+        "Notes": "disk",
+        "ServiceID": "",
+        "Type": "maintenance",
+    }
+    assert await dc1.ok("GET", "/v1/health/service/web?passing") == []
+    health = await dc1.call("GET", "/v1/agent/health/service/name/web")
+    assert (health.status, health.headers["X-Consul-Reason"]) == (503, "maintenance")
+    await dc1.ok("PUT", f"{MAINTENANCE}?enable=false")
+    assert len(await dc1.ok("GET", "/v1/health/service/web?passing")) == 1
+
+
+async def test_a_node_s_maintenance_without_a_reason_has_one() -> None:
+    dc1 = site()
+    await dc1.ok("PUT", f"{MAINTENANCE}?enable=1")
+    notes = (await dc1.ok("GET", "/v1/agent/checks"))["_node_maintenance"]["Notes"]
+    assert notes.startswith("Maintenance mode is enabled for this node, but no reason was provided.")
+
+
+async def test_a_node_s_maintenance_needs_the_node() -> None:
+    dc1 = world_a().dc1
+    for token, status in ((WEB, 403), (MANAGEMENT, 200)):
+        assert (
+            await dc1.call("PUT", f"{MAINTENANCE}?enable=true", None, {"x-consul-token": token})
+        ).status == status
+
+
+@pytest.mark.parametrize("query", ["", "?enable=zip"])
+async def test_a_node_s_maintenance_takes_a_boolean(query: str) -> None:
+    assert (await site().call("PUT", f"{MAINTENANCE}{query}")).status == 400

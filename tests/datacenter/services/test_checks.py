@@ -24,6 +24,13 @@ class Still(random.Random):
         return 0.0
 
 
+class Late(random.Random):
+    """The whole stagger."""
+
+    def random(self) -> float:
+        return 1.0
+
+
 @asynccontextmanager
 async def running(definition: dict[str, Any] | None = None) -> AsyncIterator[Site]:
     """A datacenter that runs its checks; `web` has the one given."""
@@ -48,6 +55,41 @@ async def until(site: Site, wanted: Callable[[str, str], bool]) -> None:
     with trio.fail_after(10):
         while not wanted(*found(site)):  # noqa: ASYNC110  a new output alone touches no topic to wait for
             await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("definition", "status"),
+    [
+        ({"TCP": "127.0.0.1:1", "Interval": "1h"}, "critical"),
+        ({"HTTP": "http://127.0.0.1:1", "Interval": "1h"}, "critical"),
+        ({"TTL": "1h"}, "critical"),
+    ],
+)
+async def test_after_a_start_what_a_probe_has_found_is_critical_until_it_passes_again(
+    autojump_clock: object, definition: dict[str, Any], status: str
+) -> None:
+    site = World().add(settings("dc1"))
+    object.__setattr__(site.dc, "rng", Late())  # frozen for everyone but a test
+    check = {"CheckID": "c", "Status": "passing", **definition}
+    await site.ok("PUT", REGISTER, {"Name": "web", "Check": check})
+    assert found(site)[0] == "passing"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(checks.run, site.dc)
+        assert found(site)[0] == status
+        nursery.cancel_scope.cancel()
+
+
+async def test_after_a_start_what_a_workload_has_told_holds_for_another_ttl(autojump_clock: object) -> None:
+    site = World().add(settings("dc1"))
+    await site.ok("PUT", REGISTER, {"Name": "web", "Check": {"CheckID": "c", "TTL": "1h"}})
+    await site.ok("PUT", "/v1/agent/check/pass/c?note=fine")
+    await site.ok("PUT", REGISTER, {"Name": "web", "Tags": ["a"], "Check": {"CheckID": "c", "TTL": "1h"}})
+    async with trio.open_nursery() as nursery:
+        await nursery.start(checks.run, site.dc)
+        assert found(site) == ("passing", "fine")
+        await trio.sleep(3601)
+        assert found(site) == ("critical", "TTL expired")
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_ttl_that_passes_in_silence_is_critical(autojump_clock: object) -> None:

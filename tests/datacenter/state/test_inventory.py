@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datacenter.services.registration import normal_service
-from datacenter.state.inventory import CHECKS, SERVICES, Inventory
+from datacenter.state.inventory import CHECKS, MOST_ENDED, SERVICES, Inventory
 from datacenter.state.store import Store
 
 NODE = {"ID": "", "Node": "n1", "Address": "10.0.0.1", "TaggedAddresses": {}, "Meta": {}}
@@ -254,3 +254,23 @@ def test_the_server_is_no_service_of_the_agent() -> None:
     made.put_service("n1", service("consul"))
     made.put_check("n1", check("serfHealth"))
     assert made.agent_services() == made.agent_checks() == []
+
+
+def test_names_that_come_and_go_do_not_grow_the_table_of_topics_without_end() -> None:
+    made = inventory()
+    made.put_service("n1", service("stays"))
+
+    def index_of(name: str) -> int:
+        return made.store.index_of(made.instance_topics("service", name))
+
+    stays, most, before = index_of("stays"), 0, 0
+    for number in range(2 * MOST_ENDED):
+        name = f"s{number}"
+        made.put_service("n1", service(name))
+        before = index_of(name)
+        made.remove_service("n1", name)
+        assert index_of(name) > before
+        most = max(most, made.store.topic_count)
+    assert most < 1.2 * MOST_ENDED
+    assert index_of("s0") >= before  # an index never goes backwards
+    assert index_of("stays") == stays

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +12,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from datacenter.state.store import Store, StoreUnavailable
+from datacenter.state.database import StoreUnavailable
+from datacenter.state.store import Store
 
 
 def test_index_is_at_least_one() -> None:
@@ -288,10 +288,34 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "db")
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / "db").write_bytes(os.urandom(4096))
-    with pytest.raises(StoreUnavailable, match="not a database"):
-        Store(tmp_path / "db")
+def test_a_dropped_topic_leaves_its_index_behind(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    store.table("things").put("a", {})
+    for topic in ("one", "other"):
+        store.touch(topic)
+    before = {topic: store.index_of((topic,)) for topic in ("one", "other", "never")}
+    store.drop_topics("one", "other")
+    for reopened in (store, _reopened(store, tmp_path / "db")):
+        assert not reopened.known("one")
+        assert reopened.topics() == ["things"]
+        assert all(reopened.index_of((topic,)) >= index for topic, index in before.items())
+    reopened.touch("one")
+    assert reopened.index_of(("one",)) == reopened.index > before["other"]
+    reopened.close()
+
+
+async def test_who_waits_for_a_dropped_topic_wakes_for_its_next_change(autojump_clock: object) -> None:
+    store = Store()
+    store.touch("one")
+    since = store.index
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.changed, ("one",), since, 1000)
+        await trio.testing.wait_all_tasks_blocked()
+        store.drop_topics("one")
+        await trio.sleep(1)
+        assert nursery.child_tasks
+        store.touch("one")
+    assert trio.current_time() < 100
 
 
 def _reopened(store: Store, path: Path) -> Store:

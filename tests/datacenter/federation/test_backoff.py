@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from datacenter.state.backoff import LONGEST_SECONDS, Backoff
+from datacenter.federation.backoff import LONGEST_SECONDS, Backoff
 
 
 def test_pauses_double_up_to_half_a_minute_and_begin_again() -> None:
