@@ -24,7 +24,7 @@ TWO = Sidecars(
 @contextlib.contextmanager
 def two_workers(directory: Path) -> Iterator[Pair]:
     """Ours, each half with two processes."""
-    _allow(TWO.service)
+    allow(TWO.service)
     with sidecars(directory, TWO) as pair:
         yield pair
 
@@ -43,12 +43,13 @@ TUNNEL = Sidecars(
 @contextlib.contextmanager
 def tunnel(directory: Path) -> Iterator[Pair]:
     """Ours, with all connections in one TLS connection."""
-    _allow(TUNNEL.service)
+    allow(TUNNEL.service)
     with sidecars(directory, TUNNEL) as pair:
         yield pair
 
 
-def _allow(service: str) -> None:
+def allow(service: str) -> None:
+    """Let web call the service."""
     ask(
         "PUT",
         f"{api('dc1')}/v1/connect/intentions/exact?source=web&destination={service}",

@@ -111,6 +111,13 @@ def requests_per_second(pair: Pair, connections: int, seconds: int, *, fresh: bo
     return _wrk(pair, connections=connections, seconds=seconds, header=header).per_second
 
 
+def cost(pair: Pair, connections: int, seconds: int, *, fresh: bool) -> tuple[float, float]:
+    """The same, and the CPU of both halves for each, in µs."""
+    header = "Connection: close" if fresh else "X-Bench: 1"
+    load, cpu = _with_cpu(pair, lambda: _wrk(pair, connections=connections, seconds=seconds, header=header))
+    return load.per_second, cpu / load.requests * 1e6
+
+
 def resident_mb(pair: Pair) -> float:
     """Of the larger half, now."""
     return _resident(pair)

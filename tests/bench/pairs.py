@@ -69,6 +69,8 @@ class Sidecars:
     admin: int
     config: Mapping[str, object] = field(default_factory=dict)  # the registration's Proxy.Config
     flags: tuple[str, ...] = ()
+    module: str = "agent"  # what Python runs
+    level: str = "warn"  # of the log
 
 
 AS_THE_UNIT = ("env", "PYTHONMALLOC=malloc")  # systemd/sidecar@.service, for the reason said there
@@ -82,7 +84,8 @@ def sidecars(directory: Path, which: Sidecars, *more: str) -> Iterator[Pair]:
     register(which)
     for path in PACKAGES:  # as pip does when it installs: else each start compiles, and keeps what that took
         compileall.compile_dir(path, quiet=2)
-    common = [*AS_THE_UNIT, sys.executable, "-m", "agent", "run", "-log-level", "warn", *which.flags]
+    common = [*AS_THE_UNIT, sys.executable, "-m", which.module, "run", "-log-level", which.level]
+    common += which.flags
     server = [*common, "-sidecar-for", which.service, "-http-addr", f"{SERVER}:{API_PORT}",
               "-admin-bind", f"{SERVER}:{which.admin}"]  # fmt: skip
     upstream = f"{which.service}@dc2:{CLIENT}:{which.upstream}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.systemd.boot import Machine, until
@@ -32,6 +34,19 @@ def test_wrong_settings_fail_once_with_78_and_say_why(machine: Machine) -> None:
     assert line.startswith("[ERROR] sidecar.process: exit: code=78 reason=configuration detail=")
 
 
+def test_by_journalds_own_protocol_each_field_of_the_last_event_can_be_asked_for(machine: Machine) -> None:
+    settings = 'sidecar_for = "web"\nlog_format = "journald"\ndrain_secs = 3\n'
+    machine.write("/etc/connect-sidecar/named.toml", settings)
+    assert stubborn(machine, "named") == ("78", "failed", "0")
+    asked = ("SIDECAR_EVENT=exit", "SIDECAR_REASON=configuration", "_SYSTEMD_UNIT=sidecar@named.service")
+    (line,) = machine.run("journalctl", "--quiet", "--output=json", *asked).splitlines()
+    entry = json.loads(line)
+    assert (entry["PRIORITY"], entry["SYSLOG_IDENTIFIER"]) == ("3", "sidecar")
+    assert "drain_secs" in entry["SIDECAR_DETAIL"]
+    assert entry["SIDECAR_NEXT"] == "sidecar check"
+    assert entry["MESSAGE"].startswith("[ERROR] sidecar.process: exit: code=78 ")
+
+
 def test_a_missing_settings_file_fails_once_with_78(machine: Machine) -> None:
     assert stubborn(machine, "absent") == ("78", "failed", "0")
     assert "/etc/connect-sidecar/absent.toml" in machine.journal("sidecar@absent")
@@ -45,7 +60,7 @@ def test_a_file_that_is_not_there_yet_is_waited_for_and_tried_again(machine: Mac
     awaited = "starting · deny_file: /run/later/denied cannot be read: No such file or directory"
     until(lambda: machine.show("sidecar@filed", "StatusText") == awaited or None, "the reason in STATUS")
     until(lambda: int(machine.show("sidecar@filed", "NRestarts")) >= 1 or None, "a restart")
-    assert "exit code=69 reason=unavailable" in machine.journal("sidecar@filed")
+    assert "exit: code=69 reason=unavailable" in machine.journal("sidecar@filed")
     machine.write("/run/later/denied", "")
     until(lambda: "registration" in machine.show("sidecar@filed", "StatusText") or None, "it was read")
     machine.systemctl("stop", "sidecar@filed", check=False)
