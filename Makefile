@@ -52,6 +52,7 @@ build/docs/.ready: docs/requirements.txt
 
 reference: $(READY)
 	$(BIN)/python -m tests.reference
+	$(BIN)/python -m tests.diagnosis.table
 
 test: $(READY) packages
 	$(BIN)/python -m pytest --durations=10 $(TEST_FLAGS)

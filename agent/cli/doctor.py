@@ -31,8 +31,8 @@ from agent.cli.doctor_consul import (
     look_at_registration,
     look_at_token,
 )
-from agent.cli.doctor_upstreams import Journey, in_order, look_at_upstream
-from agent.cli.findings import Finding, fail, ok, page, skip, warn, worst
+from agent.cli.doctor_upstreams import Journey, deny_list_of, in_order, look_at_instance, look_at_upstream
+from agent.cli.findings import Finding, document, fail, ok, page, skip, warn, worst
 from agent.cli.instances import CALL_SECONDS, beside, read_beside, unix_or_tcp
 from agent.config.collisions import bind_of
 from agent.config.effective import from_settings
@@ -48,9 +48,9 @@ from agent.net.bind import BindFailed, bind
 from agent.net.dial import DialFailed, dial
 from agent.net.own_listeners import OwnListeners
 from agent.relay.close import reset
-from agent.sandbox.report import shown
+from agent.sandbox.report import is_started_by_systemd, shown
 from certs.contexts import build_contexts
-from upstreams.spec import LOOPBACK, Bind, LocalBind
+from upstreams.spec import Bind, LocalBind
 
 SAYS = "check everything this sidecar needs to serve, one line each"
 GROUPS = {**RUN_GROUPS, "the output": (JSON,)}
@@ -114,10 +114,7 @@ def main(_name: str, console: Console) -> int:
         findings += trio.run(examine, settings, now)
     as_json = "json" in parse_arguments(console.words, flags).values
     code = worst(findings)
-    rows = {"exit": int(code), "findings": [finding.row for finding in findings]}
-    console.say(
-        msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() if as_json else page(findings)
-    )
+    console.say(document(findings) if as_json else page(findings))
     return code
 
 
@@ -143,6 +140,7 @@ async def examine(settings: Settings, clock: Clock) -> list[Finding]:
             findings.append(skip("listeners and upstreams", "not known without the registration"))
             return findings
         findings += [*another_agent(registration, running), *await look_at_listeners(registration, running)]
+        findings += await look_at_instance(registration, case.datacenter, consul)
         findings += await _look_at_upstreams(case, registration, running)
     finally:
         await consul.aclose()
@@ -187,13 +185,16 @@ def look_at_deny_file(settings: Settings) -> list[Finding]:
 
 
 def look_at_sandbox(settings: Settings, running: Running) -> list[Finding]:
-    """Say what the running agent may do."""
+    """Say what the running agent may do; a warning if a unit has started it, which could confine it."""
     if not running.document:
         return []
+    pid = running.document["pid"]
     try:
-        text, confined = shown(running.document["pid"], settings)
+        (text, confined), by_unit = shown(pid, settings), is_started_by_systemd(pid)
     except OSError as error:
         return [skip("sandbox", f"{error.filename}: {error.strerror}; root can read it")]
+    if not confined and not by_unit:
+        return [skip("sandbox", f"{text}; no unit has started it, which would confine it")]
     remedy = "run it by the unit sidecar@.service, which takes away what it does not need"
     return [ok("sandbox", text) if confined else warn("sandbox", text, remedy)]
 
@@ -211,7 +212,8 @@ async def look_at_agent(settings: Settings, findings: list[Finding]) -> Running:
         document = msgspec.json.decode(response.body, type=dict[str, Any])
         findings += agent_findings(document)
     except (RequestFailed, *UNDECODABLE, KeyError) as error:
-        findings.append(skip("running agent", f"none answers at {address} ({error})"))
+        remedy = "start it (systemctl start sidecar@NAME), or give its -admin-bind"
+        findings.append(warn("running agent", f"none answers at {address} ({error})", remedy))
         return Running()
     finally:
         await client.aclose()
@@ -269,12 +271,8 @@ async def look_at_listeners(registration: Registration, running: Running) -> lis
         return [skip("public", "there is no port, so no public listener")]
     if registration.public_unserved:
         return [skip("public", "it is not served, see above"), await _look_at_app(registration)]
-    findings = [await look_at_bind("public", LocalBind(public.host, public.port), running)]
-    if public.host not in (ANY_ADDRESS, "::", LOOPBACK, "localhost"):
-        found = f"bound to {public.host} only, Consul's default check probes {LOOPBACK}:{public.port}"
-        remedy = "that check stays critical: bind 0.0.0.0, or give the sidecar a check of that address"
-        findings.append(warn("public", found, remedy))
-    return [*findings, await _look_at_app(registration)]
+    held = await look_at_bind("public", LocalBind(public.host, public.port), running)
+    return [held, await _look_at_app(registration)]
 
 
 async def look_at_bind(subject: str, place: Bind, running: Running) -> Finding:
@@ -344,6 +342,8 @@ async def _look_at_upstreams(
         contexts=None if case.credentials is None else build_contexts(case.credentials, 1),
         clock=case.clock,
         running=running.document,
+        service=registration.service,
+        deny_list=deny_list_of(case.settings),
     )
     found = await in_order([partial(look_at_upstream, one, journey) for one in registration.upstreams])
     findings += [finding for each in found for finding in each]

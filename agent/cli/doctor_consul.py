@@ -65,6 +65,11 @@ class Examination:
     credentials: Credentials | None = None
     running: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether a token is sent; it was read before."""
+        return bool(self.token.current())
+
     def note(self, finding: Finding) -> bool:
         """Keep the finding; return whether it is no failure."""
         self.findings.append(finding)
@@ -78,22 +83,19 @@ async def answered(call: Callable[[], Awaitable[T]]) -> T:
     raise ConsulError(ConsulReason.UNAVAILABLE, "Consul", f"no answer within {ASK_SECONDS:g} s")
 
 
-def refused(subject: str, error: ConsulError, rule: str) -> Finding:
-    """Return the finding for a failed question: `rule` is the ACL rule that it needs."""
+def refused(subject: str, error: ConsulError, rule: str, *, given: bool = True) -> Finding:
+    """Return the finding for a failed question. `rule`: what it needs of ACLs; `given`: a token was sent."""
     if error.reason is ConsulReason.DENIED:
-        unknown = refusal(error, given=True) is Refusal.UNKNOWN
-        found = (
-            "Consul does not know this token: it was deleted, has expired, or has not reached this "
-            "datacenter yet; give a valid one with -token-file or CONSUL_HTTP_TOKEN"
-            if unknown
-            else f"the token needs {rule}; a service-identity token has it"
-        )
+        found = _REFUSALS.get(refusal(error, given=given), "") or f"the token needs {rule}; {_IDENTITY}"
         return fail(subject, str(error), found, ExitCode.PERMISSION)
     if "Connect must be enabled" in error.text:
         return fail(subject, str(error), "set `connect { enabled = true }` on the Consul servers and agents")
     if error.reason is ConsulReason.RATE_LIMITED:
         remedy = "ask later; 200 connections of one address are Consul's limit: lower consul_connections"
         return fail(subject, str(error), remedy, ExitCode.UNAVAILABLE)
+    for text, remedy in _NO_SUCH.items():
+        if text in error.text:
+            return fail(subject, str(error), remedy)
     if error.reason is ConsulReason.UNAVAILABLE:
         return fail(
             subject,
@@ -102,6 +104,21 @@ def refused(subject: str, error: ConsulError, rule: str) -> Finding:
             ExitCode.UNAVAILABLE,
         )
     return fail(subject, str(error), "check that -http-addr is a Consul agent of 1.8 or later")
+
+
+_NO_SUCH = {
+    "No path to datacenter": "correct the datacenter in the upstream, or join that one (consul members -wan)",
+    "Query not found": "create that prepared query, or correct the name in the upstream",
+}
+_GIVE = "give a valid one with -token-file or CONSUL_HTTP_TOKEN"
+_IDENTITY = "a service-identity token has it"
+_REFUSALS: dict[Refusal | None, str] = {
+    Refusal.ABSENT: f"no token is given, and ACLs deny the anonymous one: {_GIVE}",
+    Refusal.UNKNOWN: (
+        "Consul does not know this token: it was deleted, has expired, or has not reached this "
+        f"datacenter yet; {_GIVE}"
+    ),
+}
 
 
 async def look_at_consul(case: Examination) -> bool:
@@ -116,7 +133,7 @@ async def look_at_consul(case: Examination) -> bool:
         if error.unanswered:
             remedy = "start the Consul agent, or correct -http-addr, -ca-file and -tls-server-name"
             return case.note(fail("consul", f"{address}: {error.text}", remedy, ExitCode.UNAVAILABLE))
-        return case.note(refused("consul", error, "to be known to Consul"))
+        return case.note(refused("consul", error, "to be known to Consul", given=case.has_token))
     took = (trio.current_time() - begun) * 1000
     tls = " over TLS" if address.tls else ""
     case.note(ok("consul", f"{address} answered{tls} in {took:.0f} ms, datacenter {case.datacenter}"))
@@ -174,7 +191,8 @@ async def look_at_registration(case: Examination) -> bool:
     except AnswerRejected as error:
         return case.note(fail("registration", str(error), "without a registration use -service NAME"))
     except ConsulError as error:
-        return case.note(refused("registration", error, missing_rule(error, settings.sidecar_for or "NAME")))
+        rule = missing_rule(error, settings.sidecar_for or "NAME")
+        return case.note(refused("registration", error, rule, given=case.has_token))
     case.registration = await _servable(case, overridden(found, settings))
     for problem in found.problems:
         case.note(warn("registration", str(problem), "correct the service definition and register it again"))
@@ -211,7 +229,7 @@ async def look_at_credentials(case: Examination, registration: Registration) -> 
         subject = "leaf"
         leaf = read_leaf(await answered(lambda: case.consul.leaf(registration.service)))
     except ConsulError as error:
-        return case.note(refused(subject, error, rule))
+        return case.note(refused(subject, error, rule, given=case.has_token))
     except AnswerRejected as error:
         return case.note(fail(subject, str(error), "look at the CA provider of this datacenter"))
     try:
@@ -244,7 +262,7 @@ async def look_at_intentions(case: Examination, registration: Registration) -> b
         answer = await answered(lambda: case.consul.intentions(registration.service))
         listed = await read_intentions(registration.service, answer).run()
     except ConsulError as error:
-        return case.note(refused("intentions", error, rule))
+        return case.note(refused("intentions", error, rule, given=case.has_token))
     except AnswerRejected as error:
         return case.note(fail("intentions", str(error), "correct the intention with that field"))
     caller = unnamed_caller("", registration.datacenter or case.datacenter)

@@ -1,53 +1,65 @@
-"""The checks of `sidecar doctor` behind each upstream: instances, the chosen address, a handshake.
+"""The checks of `sidecar doctor` of instances: those behind each upstream, and our own as callers find it.
 
 The leaf is used in memory only, and no byte of an application is sent. To the far side an accepted handshake
-is a connection that ends at once. A refusal by its intentions is seen here as a refusal, without the reason.
+is a connection that ends at once. The way to an instance is walked as by `sidecar ping` (agent.path.walk).
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
+import msgspec
 import trio
 
-from agent.base.address import TcpAddress
 from agent.base.clock import Clock
 from agent.base.exits import ExitCode
-from agent.base.latest import Latest
 from agent.cli.doctor_consul import answered, refused
 from agent.cli.findings import Finding, eased, fail, ok, skip, warn
+from agent.config.registration import Registration
+from agent.config.settings import Settings
 from agent.consul.api import Consul
 from agent.consul.errors import ConsulError
+from agent.consul.refusal import NODES, list_rules
 from agent.consul.watch import AnswerRejected, WatchReason
-from agent.control.watches import read_endpoints, read_found
-from agent.net.dial import DialFailed, dial
-from agent.net.handshake import HandshakeFailed, client_handshake
-from agent.outbound.identify import identify, server_name
-from agent.outbound.reasons import NotServed
-from agent.path.walk import DIAL_SECONDS, HANDSHAKE_SECONDS, cipher_of, refusal_of
-from agent.policy.deny_list import NO_ENTRIES
-from agent.relay.close import reset
+from agent.control.deny_file import DenyFile, DenyFileUnusable
+from agent.control.watches import own_intentions, read_endpoints, read_found
+from agent.overview.stations import Light, Name, Station, first_red
+from agent.path.walk import LOOKS_WRONG, Trip, Walk, take
+from agent.policy.deny_list import NO_ENTRIES, DenyList
 from certs.contexts import Contexts
-from certs.peer import PeerRejected
 from upstreams.choose import Chance
 from upstreams.ejection import FailureMemory
 from upstreams.endpoints import EndpointSet, Status
-from upstreams.reach import AddressWarning, Unreachable, doubt, reach
+from upstreams.reach import Unreachable, doubt, reach
 from upstreams.route import Candidate, RouteContext, candidates, dialled
-from upstreams.spec import Destination, Gateways, QueryDestination, Upstream, WanMode
+from upstreams.spec import Destination, Gateways, QueryDestination, ServiceDestination, Upstream, WanMode
 
 MOST_WAYS = 3  # candidates tried of one target
+MAINTENANCE = ("_service_maintenance", "_node_maintenance")  # ids of Consul's checks
 
 _KEPT = {status.value for status in Status if status.kept}
-_ODD = {
-    AddressWarning.PRIVATE_ADDRESS: (
-        "register tagged_addresses.wan, or see that this address is reached from here"
-    ),
-}
+
+
+class _Check(msgspec.Struct):
+    name: str = msgspec.field(name="Name", default="")
+    check_id: str = msgspec.field(name="CheckID", default="")
+    status: str = msgspec.field(name="Status", default="")
+    output: str = msgspec.field(name="Output", default="")
+    notes: str = msgspec.field(name="Notes", default="")
+
+
+class _Service(msgspec.Struct):
+    id: str = msgspec.field(name="ID")
+
+
+class _Listed(msgspec.Struct):
+    service: _Service = msgspec.field(name="Service")
+    checks: list[_Check] = msgspec.field(name="Checks", default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +75,16 @@ class Journey:
     contexts: Contexts | None
     clock: Clock
     running: Mapping[str, Any] = field(default_factory=dict)
+    service: str = ""  # ours
+    deny_list: DenyList = NO_ENTRIES
+
+
+def deny_list_of(settings: Settings) -> DenyList:
+    """Return the list of the deny file; none if there is no file, or if it cannot be read."""
+    file = DenyFile(settings.deny_file)
+    with suppress(DenyFileUnusable):
+        file.load()
+    return file.list
 
 
 async def look_at_upstream(upstream: Upstream, journey: Journey) -> Sequence[Finding]:
@@ -95,7 +117,7 @@ def _bound(
 
 async def _look_at_target(upstream: Upstream, target: Destination, journey: Journey) -> Sequence[Finding]:
     subject = f"upstream {target}"
-    rule = f'service "{target.name}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
+    rule = list_rules(target.name)
     try:
         found = await endpoints_of(target, journey.consul)
         ways = await ways_of(found, upstream, journey)
@@ -105,16 +127,11 @@ async def _look_at_target(upstream: Upstream, target: Destination, journey: Jour
         if error.reason == WatchReason.FILTERED:
             return [fail(subject, str(error), f"the token needs {rule}", ExitCode.PERMISSION)]
         return [fail(subject, str(error), "look at the registration of that instance")]
-    alive = sum(len(tier.endpoints) for tier in found.tiers)
-    counted = f"{len(found.endpoints)} instances, {alive} passing or warning"
     if not ways:
-        counted += still_used(upstream, journey.running)
-        remedy = (
-            "register a sidecar for it there, mend its checks, see that the token may read it"
-            if not alive
-            else "no mesh gateway is known on the way: register one, or set another mesh gateway mode"
-        )
-        return [fail(subject, counted, remedy, ExitCode.FAR_SIDE)]
+        text, remedy = nowhere(target, found)
+        text += still_used(upstream, journey.running)
+        return [fail(subject, text, remedy, ExitCode.FAR_SIDE)]
+    counted = f"{len(found.endpoints)} instances, {_alive(found)} passing or warning"
     findings = await in_order([_tried(subject, way, upstream, journey) for way in ways])
     return [skip(subject, f"{counted}; {len(ways)} tried"), *(one for each in findings for one in each)]
 
@@ -130,6 +147,22 @@ def still_used(upstream: Upstream, running: Mapping[str, Any]) -> str:
     rows = [row for target in targets for row in target["endpoints"] if row["status"] in _KEPT]
     names = ", ".join(f"{row['instance']} ({row['status']})" for row in rows)
     return f"; the running agent still uses {names}" if names else ""
+
+
+def _alive(found: EndpointSet) -> int:
+    return sum(len(tier.endpoints) for tier in found.tiers)
+
+
+def nowhere(target: Destination, found: EndpointSet) -> tuple[str, str]:
+    """Return why there is no way to a target, and the remedy."""
+    text = f"{len(found.endpoints)} instances, {_alive(found)} passing or warning"
+    if _alive(found):
+        remedy = "register a mesh gateway there, or set another mesh gateway mode"
+        return f"{text}, and no mesh gateway is known on the way", remedy
+    if found.endpoints:
+        return text, "mend its checks, or end its maintenance: `sidecar doctor` beside it names the check"
+    rules = list_rules(target.name)
+    return text, f"register a sidecar for it there; if other callers find it, the token needs {rules}"
 
 
 async def endpoints_of(target: Destination | Gateways, consul: Consul) -> EndpointSet:
@@ -177,48 +210,68 @@ def _tried(
 
 
 async def _try(subject: str, way: Candidate, upstream: Upstream, journey: Journey) -> Sequence[Finding]:
+    """Walk to the far app as `sidecar ping` does, and return what is not green, or that all of it is."""
+    if journey.contexts is None:
+        return _undialled(subject, way, upstream, journey)
+    walk = Walk(name=subject)
+    walk.begin()
+    await take(walk, way, trip_of(upstream, journey, journey.contexts))
+    doubtful = [one for one in walk.passed if one.light is Light.AMBER]
+    red = first_red(walk.passed)
+    if red is not None:
+        return [fail(subject, "; ".join(map(_said, (red, *doubtful))), red.remedy, red.code)]
+    told = [_said(one) for one in walk.passed if one.name in (Name.ADDRESS, Name.TLS, Name.IDENTITY)]
+    return [*(warn(subject, _said(one), one.remedy) for one in doubtful), ok(subject, "; ".join(told))]
+
+
+def _said(station: Station) -> str:
+    took = f", {station.seconds * 1000:.0f} ms" if station.name is Name.TLS and station.seconds else ""
+    return f"{station.name.value}: {station.text}{took}"
+
+
+def _undialled(subject: str, way: Candidate, upstream: Upstream, journey: Journey) -> list[Finding]:
     try:
         dialling = reach(way.hop, own_datacenter=journey.datacenter, wan=upstream.wan or journey.wan)
     except Unreachable as error:
-        remedy = "register an address, or tagged_addresses.wan, for that instance"
-        return [fail(subject, str(error), remedy)]
+        return [fail(subject, str(error), "register an address, or tagged_addresses.wan, for that instance")]
     address, odd = dialled(way, dialling), doubt(way.hop, dialling)
-    findings = [] if odd is None or odd.avoided else [warn(subject, f"{odd.value}: {address}", _ODD[odd])]
-    if journey.contexts is None:
-        return [*findings, skip(subject, f"{address} is not dialled: there is no leaf to show")]
-    try:
-        sock = await dial(TcpAddress(dialling.host, dialling.port), DIAL_SECONDS)
-    except DialFailed as error:
-        remedy = "see that it runs, and that no firewall or NAT is on the way to this very address"
-        return [*findings, fail(subject, f"{address}: {error}", remedy, ExitCode.FAR_SIDE)]
-    try:
-        return [*findings, await _shake_hands(subject, address, way, sock, journey)]
-    finally:
-        reset(sock)
+    findings = [] if odd is None or odd.avoided else [warn(subject, f"{odd.value}: {address}", LOOKS_WRONG)]
+    return [*findings, skip(subject, f"{address} is not dialled: there is no leaf to show")]
 
 
-async def _shake_hands(
-    subject: str, address: str, way: Candidate, sock: socket.socket, journey: Journey
-) -> Finding:
-    contexts = journey.contexts
-    assert contexts is not None  # `_try` has returned without contexts
-    begun = trio.current_time()
-    name = server_name(way.endpoint.expected, contexts.credentials.bundle.trust_domain)
+def trip_of(upstream: Upstream, journey: Journey, contexts: Contexts) -> Trip:
+    """Return what all ways to an upstream share."""
+    return Trip(
+        datacenter=journey.datacenter,
+        wan=upstream.wan or journey.wan,
+        contexts=contexts,
+        clock=journey.clock,
+        own_intentions=partial(own_intentions, journey.consul, journey.service),
+        deny_list=journey.deny_list,
+    )
+
+
+async def look_at_instance(registration: Registration, datacenter: str, consul: Consul) -> Sequence[Finding]:
+    """Check whether callers find our own instance, if Consul has one registered: listed, and not critical."""
+    if registration.public_bind is None or not registration.proxy_id or not datacenter:
+        return []
+    subject, own = "instance", ServiceDestination(registration.service)
     try:
-        tls = await client_handshake(sock, contexts.client, name, HANDSHAKE_SECONDS)
-        peer = identify(tls, way.endpoint.expected, Latest(contexts), journey.clock(), Latest(NO_ENTRIES))
-    except HandshakeFailed as error:
-        remedy = "see what that sidecar's log says of us, and that it trusts the same roots"
-        return fail(subject, f"{address}: {error}", remedy, ExitCode.FAR_SIDE)
-    except (PeerRejected, NotServed) as error:
-        remedy = "another service answers at this address: correct the registration, the NAT or its leaf"
-        return fail(subject, f"{address}: {error}", remedy)
-    took = (trio.current_time() - begun) * 1000
-    cipher = cipher_of(tls)
-    refusal = await refusal_of(tls, sock)
-    if refusal:
-        remedy = "its intentions deny us, or its app is down: ask `sidecar explain`, and its log"
-        return fail(
-            subject, f"{address}: refused after the handshake ({refusal})", remedy, ExitCode.PERMISSION
-        )
-    return ok(subject, f"{address}: {peer.id} as expected, {cipher}, handshake in {took:.0f} ms")
+        rows = (await answered(lambda: consul.endpoints(own))).value
+        listed = [msgspec.json.decode(row, type=_Listed) for row in rows]
+    except (ConsulError, msgspec.MsgspecError) as error:
+        return [skip(subject, f"not known whether callers find it: {error}")]
+    found = next((one for one in listed if one.service.id == registration.proxy_id), None)
+    if found is None:
+        text = f"callers do not find it: the list of {registration.service} lacks {registration.proxy_id}"
+        remedy = f"the token needs {NODES}; with that right, see why the Consul agent does not sync"
+        return [fail(subject, text, remedy, ExitCode.PERMISSION)]
+    critical = next((one for one in found.checks if one.status == Status.CRITICAL), None)
+    if critical is None:
+        return [ok(subject, f"callers find {registration.proxy_id}: no check of it is critical")]
+    if critical.check_id.startswith(MAINTENANCE):
+        text = f"in maintenance ({critical.notes or 'no reason is given'}), so that callers do not find it"
+        return [fail(subject, text, "end it: consul maint -disable -service=ID", ExitCode.FAR_SIDE)]
+    text = f"callers do not find it, a check is critical: {critical.name}: {critical.output.strip()}"
+    remedy = "mend what is checked, or the address in the check (Consul's default one probes 127.0.0.1)"
+    return [fail(subject, text, remedy, ExitCode.FAR_SIDE)]

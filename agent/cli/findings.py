@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from agent.base.exits import ExitCode
 
 # what stands first hides what stands after it: without Consul no upstream is known
@@ -20,14 +22,17 @@ _FIRST = (
 
 # Subjects, or their beginnings, in order: a failure of one shows in those after it.
 _CAUSES = (
-    ("settings", "deny file"),
-    ("token", "consul"),
+    ("settings", "open files", "deny file"),
+    ("token", "consul", "clock"),
     ("registration",),
-    ("roots", "leaf", "intentions"),
+    ("roots", "leaf", "intentions", "replica"),
     ("listeners", "public", "app"),
+    ("instance",),
     ("upstream",),
     ("running agent",),
+    ("sandbox",),
 )
+_EXPLAINS = ("clock", "consul connections")  # subjects whose warnings may cause failures after them
 
 
 class State(StrEnum):
@@ -97,7 +102,8 @@ def worst(findings: Iterable[Finding]) -> ExitCode:
 
 
 def page(findings: Sequence[Finding]) -> str:
-    """Return the cause of the failures if there are any, every line, and a last one with the counts."""
+    """Return the cause of what is wrong if anything is, every line, and a last one with the counts."""
+    findings = ordered(findings)
     counts = ((state, sum(finding.state is state for finding in findings)) for state in State)
     first = cause(findings)
     head = [] if first is None else [f"cause {first.subject}: {first.found}", f"      {first.remedy}", ""]
@@ -105,10 +111,24 @@ def page(findings: Sequence[Finding]) -> str:
     return "\n".join([*head, *map(str, findings), last])
 
 
-def cause(findings: Sequence[Finding]) -> Finding | None:
-    """Return the failure that most likely causes the others: causes before symptoms."""
-    fails = [finding for finding in findings if finding.state is State.FAIL]
-    return min(fails, key=_depth, default=None)
+def document(findings: Sequence[Finding]) -> str:
+    """Return the same as JSON: the exit code, the cause or null, and every finding."""
+    first, rows = cause(findings), [finding.row for finding in ordered(findings)]
+    told = {"exit": int(worst(findings)), "cause": None if first is None else first.row, "findings": rows}
+    return msgspec.json.format(msgspec.json.encode(told), indent=2).decode()
+
+
+def ordered(findings: Iterable[Finding]) -> Sequence[Finding]:
+    """Return the findings with causes before symptoms."""
+    return sorted(findings, key=_depth)
+
+
+def cause(findings: Iterable[Finding]) -> Finding | None:
+    """Return the finding that most likely causes the others; without a failure the first warning."""
+    bad = [finding for finding in ordered(findings) if finding.state in (State.FAIL, State.WARN)]
+    if not any(finding.state is State.FAIL for finding in bad):
+        return next(iter(bad), None)
+    return next(one for one in bad if one.state is State.FAIL or one.subject in _EXPLAINS)
 
 
 def _depth(finding: Finding) -> int:

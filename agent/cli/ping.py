@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 
 import msgspec
 import trio
@@ -28,8 +27,11 @@ from agent.cli.doctor_consul import (
 )
 from agent.cli.doctor_upstreams import (
     Journey,
+    deny_list_of,
     endpoints_of,
+    nowhere,
     still_used,
+    trip_of,
     ways_of,
 )
 from agent.cli.findings import Finding, State
@@ -40,16 +42,17 @@ from agent.config.registration import Registration
 from agent.config.settings import Mistake, Settings
 from agent.consul.connect import consul_of
 from agent.consul.errors import ConsulError
+from agent.consul.refusal import list_rules
 from agent.consul.token import TokenSource
 from agent.consul.watch import AnswerRejected
-from agent.control.watches import own_intentions
 from agent.overview import stations
 from agent.overview.headline import rough
 from agent.overview.stations import Name, Station
-from agent.path.walk import Trip, Walk, take
+from agent.path.walk import Walk, take
 from certs.contexts import build_contexts
+from upstreams.endpoints import EndpointSet
 from upstreams.route import Candidate
-from upstreams.spec import Upstream
+from upstreams.spec import Destination, Upstream
 
 FORM = "UPSTREAM"
 SAYS = "walk the path to an upstream station by station, and name the first that is red"
@@ -176,22 +179,17 @@ async def _go(walk: Walk, case: Examination, running: Running, upstream: Upstrea
     assert case.credentials is not None  # Consul was passed
     assert registration is not None
     contexts, datacenter = build_contexts(case.credentials, 1), registration.datacenter or case.datacenter
-    wan = case.settings.wan_addresses
     journey = Journey(
         consul=case.consul,
         datacenter=datacenter,
-        wan=wan,
+        wan=case.settings.wan_addresses,
         contexts=contexts,
         clock=case.clock,
+        service=registration.service,
+        deny_list=deny_list_of(case.settings),
         running=running.document,
     )
-    trip = Trip(
-        datacenter=datacenter,
-        wan=upstream.wan or wan,
-        contexts=contexts,
-        clock=case.clock,
-        own_intentions=partial(own_intentions, case.consul, registration.service),
-    )
+    trip = trip_of(upstream, journey, contexts)
     walk.begin()
     ways = await _look_for(walk, upstream, journey)
     before, first = list(walk.passed), list[Station]()
@@ -205,14 +203,13 @@ async def _go(walk: Walk, case: Examination, running: Running, upstream: Upstrea
 
 async def _look_for(walk: Walk, upstream: Upstream, journey: Journey) -> Sequence[Candidate]:
     """Return the ways to the first target that has one; note it in red if none has."""
-    found: list[str] = []
+    found: list[tuple[Destination, EndpointSet]] = []
     for target in upstream.targets:
         try:
             endpoints = await endpoints_of(target, journey.consul)
             ways = await ways_of(endpoints, upstream, journey)
         except ConsulError as error:
-            rule = f'service "{target.name}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
-            _failed(walk, Name.ADDRESS, [refused(f"upstream {target}", error, rule)])
+            _failed(walk, Name.ADDRESS, [refused(f"upstream {target}", error, list_rules(target.name))])
             return ()
         except AnswerRejected as error:
             remedy = "look at the registration of that instance, and at the rights of the token"
@@ -220,11 +217,11 @@ async def _look_for(walk: Walk, upstream: Upstream, journey: Journey) -> Sequenc
             return ()
         if ways:
             return ways
-        alive = sum(len(tier.endpoints) for tier in endpoints.tiers)
-        found.append(f"{target}: {len(endpoints.endpoints)} instances, {alive} passing or warning")
-    remedy = "register a sidecar for it there, and mend its checks; across gateways, register a mesh gateway"
-    text = f"{'; '.join(found)}{still_used(upstream, journey.running)}"
-    walk.red(Name.ADDRESS, text, remedy, ExitCode.FAR_SIDE)
+        found.append((target, endpoints))
+    told = [(target, *nowhere(target, endpoints)) for target, endpoints in found]
+    text = "; ".join(f"{target}: {said}" for target, said, _ in told)
+    text += still_used(upstream, journey.running)
+    walk.red(Name.ADDRESS, text, told[0][2], ExitCode.FAR_SIDE)
     return ()
 
 

@@ -44,6 +44,13 @@ class ProblemReason(StrEnum):
     OTHER_PARTITION = "other_partition"
 
 
+NOT_SERVED = frozenset(  # by these an upstream is left out
+    {ProblemReason.NO_NAME, ProblemReason.NO_BIND, ProblemReason.BAD_BIND, ProblemReason.DUPLICATE_BIND}
+    | {ProblemReason.APP_BIND, ProblemReason.UNKNOWN_TYPE, ProblemReason.PEERED}
+    | {ProblemReason.OTHER_NAMESPACE, ProblemReason.OTHER_PARTITION}
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """A part of a registration that is not honoured: where, why, and what is done instead or to change."""

@@ -2,5 +2,5 @@
 
 The reauthorizer closes connections that the newest values no longer allow.
 
-    calls  connection  ledger  reauthorize  records  tracing
+    calls  connection  failing  ledger  reauthorize  records  tracing
 """

@@ -18,6 +18,7 @@ import trio
 from agent.base.clock import Clock
 from agent.connections.calls import CallTable, Timings
 from agent.connections.connection import Connection, ConnectionEvents, Handling
+from agent.connections.failing import FailingCalls
 from agent.connections.records import (
     Audited,
     CloseReason,
@@ -58,6 +59,7 @@ class Ledger:
         self.calls = CallTable()
         self.timings = Timings()
         self.tracing: Tracing | None = None  # where the settings ask for spans
+        self.failing = FailingCalls()
         self.probes = 0  # TCP health checks, counted neither as callers nor as refusals
 
     def __repr__(self) -> str:
@@ -239,6 +241,7 @@ class Ledger:
         self._recent.append(finished)
         self.calls.add(finished)
         self.timings.add(finished)
+        self.failing.add(finished)
         if self.tracing is not None:
             self.tracing.connection_ended(finished)
         if connection.opened:

@@ -47,6 +47,12 @@ def rule_for(resource: str, name: str, access: str) -> str:
     return f'{resource} "{name}" {{ policy = "{access}" }}'
 
 
+def list_rules(name: str) -> str:
+    """Return the rules for a list of instances: it has proxies, under their own name, and nodes."""
+    proxies = rule_for("service", f"{name}-sidecar-proxy", "read")
+    return f"{rule_for('service', name, 'read')}, {proxies} and {NODES}"
+
+
 def missing_rule(error: ConsulError, service: str) -> str:
     """Return the rule that the refused question needs. `service` is the one that the sidecar stands for."""
     named = _NAMED.search(error.text) or _MISSING.search(error.text)
@@ -57,7 +63,7 @@ def missing_rule(error: ConsulError, service: str) -> str:
     if found := _PROXY.fullmatch(error.path):
         return rule_for("service", unquote(found[1]), "read")
     if found := _LIST.fullmatch(error.path):
-        return f"{rule_for('service', unquote(found[1]), 'read')} and {NODES}"
+        return list_rules(unquote(found[1]))
     if found := _QUERY.fullmatch(error.path):
         return rule_for("query", unquote(found[1]), "read")
     if error.path.endswith("/intentions/match"):

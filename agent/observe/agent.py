@@ -45,7 +45,18 @@ class Agent:
     def complaints(self) -> list[str]:
         """What an operator must not overlook though the agent serves."""
         resumed = "" if self.last_run is None else self.last_run.complaint
-        return [text for text in (resumed, self.complaint, *self.admin_problems.values()) if text]
+        return [
+            text for text in (resumed, self.complaint, self._clock, *self.admin_problems.values()) if text
+        ]
+
+    @property
+    def _clock(self) -> str:
+        skew = self.control.skew
+        if skew.seconds is None or not skew.notable:
+            return ""
+        return (
+            f"Consul's clock is {abs(skew.seconds):.0f} s {'ahead of' if skew.seconds > 0 else 'behind'} ours"
+        )
 
     @property
     def uptime(self) -> float:

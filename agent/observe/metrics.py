@@ -24,7 +24,7 @@ from agent.intentions.replica import Replica
 from agent.net.dial import DialReason
 from agent.net.handshake import HandshakeReason
 from agent.observe.agent import Agent
-from agent.observe.readiness import missing
+from agent.observe.readiness import facts, missing, unserved
 from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.proxy.report import resident_bytes
@@ -117,6 +117,10 @@ def _process(agent: Agent) -> Iterator[Family]:
     yield gauge("sidecar_audit_mode", "1 if intentions are audited, not enforced.").add(
         control.settings.audit
     )
+    silent = gauge("sidecar_consul_silent_seconds", "How long Consul has not answered; 0 while it does.")
+    yield silent.add(facts(agent).silent or 0)
+    left_out = gauge("sidecar_upstreams_unserved", "Upstreams of the registration that are not served.")
+    yield left_out.add(len(unserved(agent)))
     policy = control.snapshot.policy.value
     too_old = gauge("sidecar_intentions_too_old", "1 if intentions are older than intentions_max_age.")
     yield too_old.add(policy is not None and control.intentions.freshness.too_old_since() is not None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.base.phase import Phase
 from agent.base.watch_status import WatchStatus
-from agent.config.collisions import PUBLIC
+from agent.config.collisions import CHECK, PUBLIC
+from agent.config.opaque_config import NOT_SERVED
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import is_gone
 from agent.control.bootstrap import token_remedy
@@ -49,26 +52,41 @@ def headline(agent: Agent) -> str:
 def facts(agent: Agent) -> Facts:
     """Return what the headline is made of, without asking another process."""
     failing = [status for status in agent.control.statuses() if status.failing is not None]
-    silent = [one.failing_seconds for one in failing if _reason(one) == ConsulReason.UNAVAILABLE]
-    refused = {one.name for one in failing if _reason(one) != ConsulReason.UNAVAILABLE}
+    silent = _silent(agent, failing)
+    refused = {one.name for one in failing} - {one.name for one in silent}
     registration = agent.control.snapshot.registration.value
     upstreams = () if registration is None else registration.upstreams
     found = [(str(one.destination), _instances(agent, one)) for one in upstreams]
     return Facts(
         phase=agent.control.phase,
         missing=tuple(missing(agent)),
-        complaints=tuple(agent.complaints),
+        complaints=(*agent.complaints, *unserved(agent)),
         upstreams=len(upstreams),
         empty=tuple(name for name, count in found if count == 0),
         unknown=tuple(name for name, count in found if count is None),
-        silent=max(silent, default=None),
+        silent=max((one.failing_seconds for one in silent), default=None),
         refused=tuple(sorted(refused)),
         leaf_left=_leaf_left(agent),
+        failing=tuple(agent.data.warnings()),
     )
 
 
-def _reason(status: WatchStatus) -> str:
-    return "" if status.failing is None else str(status.failing.reason)
+def unserved(agent: Agent) -> list[str]:
+    """Return the upstreams of the registration that are not served, and why."""
+    registration = agent.control.snapshot.registration.value
+    problems = () if registration is None else registration.problems
+    return [
+        str(one) for one in problems if one.reason in NOT_SERVED and not one.where.startswith((CHECK, PUBLIC))
+    ]
+
+
+def _silent(agent: Agent, failing: Sequence[WatchStatus]) -> Sequence[WatchStatus]:
+    """Return the watches that Consul does not answer: no answer at all, or none but 5xx to every watch."""
+    if len(failing) == len(list(agent.control.statuses())) and all(
+        one.failing is not None and str(one.failing.reason) == ConsulReason.UNAVAILABLE for one in failing
+    ):
+        return failing
+    return [one for one in failing if isinstance(one.failing, ConsulError) and one.failing.unanswered]
 
 
 def _instances(agent: Agent, upstream: Upstream) -> int | None:

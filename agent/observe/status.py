@@ -15,7 +15,7 @@ from agent.config.effective import origins
 from agent.config.registration import Registration
 from agent.control import credentials_report
 from agent.observe.agent import Agent
-from agent.observe.readiness import acl_remedy, facts
+from agent.observe.readiness import acl_remedy, facts, unserved
 from agent.overview.headline import headline, health
 from agent.policy.authorize import Policy
 from agent.proxy.report import DataPlaneReport
@@ -181,6 +181,7 @@ def _complaints(agent: Agent) -> list[str]:
         agent.control.token.complaint,
         _refusals(agent),
         *agent.complaints,
+        *unserved(agent),
         *(() if agent.control.replica is None else agent.control.replica.complaints),
         agent.log.problem,
         *agent.data.warnings(),

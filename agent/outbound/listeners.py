@@ -52,6 +52,11 @@ class UpstreamListeners:
         default_factory=Latest
     )  # those of `current`, after a change
 
+    @property
+    def names(self) -> set[str]:
+        """The destinations in force, as the records of connections name them."""
+        return {str(one.upstream.destination) for one in self.current.values()}
+
     async def bind(self, upstreams: Sequence[Upstream]) -> None:
         """Bind every address at the start. Raises BindFailed."""
         self.sources.want(upstreams)

@@ -32,6 +32,7 @@ class Facts:
     `missing`: what keeps the agent from serving. `empty`, `unknown`: upstreams without an instance that may
     be dialled, and those whose first answer has not come. `silent`: how long Consul has not answered; None
     while it does. `refused`: watches that Consul answers with an error. `leaf_left`: None before a leaf.
+    `failing`: calls that fail, one text each.
     """
 
     phase: Phase
@@ -43,6 +44,7 @@ class Facts:
     silent: float | None = None
     refused: tuple[str, ...] = ()
     leaf_left: float | None = None
+    failing: tuple[str, ...] = ()
 
 
 def health(facts: Facts) -> Health:
@@ -87,6 +89,10 @@ def _problems(facts: Facts) -> Iterator[str]:
         yield _counted(facts.unknown, facts.upstreams, "no answer yet")
     if facts.refused:
         yield f"Consul refuses {_few(facts.refused)}"
+    named = (*facts.empty, *facts.unknown)  # calls to them fail for a reason that is told already
+    yield from (
+        one for one in facts.failing if not any(f" {name} fail: no_endpoints" in one for name in named)
+    )
 
 
 def _counted(names: tuple[str, ...], of: int, what: str) -> str:

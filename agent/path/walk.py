@@ -19,12 +19,12 @@ from agent.base.clock import Clock
 from agent.base.exits import ExitCode
 from agent.base.latest import Latest
 from agent.net.dial import DialFailed, dial
-from agent.net.handshake import HandshakeFailed, client_handshake
+from agent.net.handshake import HandshakeFailed, HandshakeReason, client_handshake
 from agent.outbound.identify import identify, server_name
-from agent.outbound.reasons import NotServed
+from agent.outbound.reasons import NotServed, OutboundReason
 from agent.outbound.refusal import explained
 from agent.overview.stations import Light, Name, Station
-from agent.policy.deny_list import NO_ENTRIES
+from agent.policy.deny_list import NO_ENTRIES, DenyList
 from agent.policy.source_intentions import OwnIntentions
 from agent.relay.close import reset
 from certs.contexts import Contexts
@@ -34,8 +34,13 @@ from upstreams.reach import Unreachable, doubt, reach
 from upstreams.route import Candidate, dialled
 from upstreams.spec import WanMode
 
+LOOKS_WRONG = "register tagged_addresses.wan, or see that this address is reached from here"
 DIAL_SECONDS = 3.0
 HANDSHAKE_SECONDS = 3.0
+_TLS_REMEDIES = {
+    HandshakeReason.NOT_TLS: "no sidecar is there: correct the registered port, or what forwards to it",
+    HandshakeReason.UNTRUSTED_CHAIN: "its roots are not ours: is it of another mesh, or late in a rotation?",
+}
 REFUSAL_SECONDS = 0.5  # with TLS 1.3 a refusal arrives after our handshake is over
 
 
@@ -48,6 +53,7 @@ class Trip:
     contexts: Contexts
     clock: Clock
     own_intentions: Callable[[], Awaitable[OwnIntentions]]
+    deny_list: DenyList = NO_ENTRIES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,9 +73,9 @@ class Walk:
         """Note that a station is passed."""
         self._note(name, Light.GREEN, text, timed=timed)
 
-    def amber(self, name: Name, text: str) -> None:
+    def amber(self, name: Name, text: str, remedy: str = "") -> None:
         """Note that a station is passed, and that an operator should look."""
-        self._note(name, Light.AMBER, text, timed=True)
+        self._note(name, Light.AMBER, text, timed=True, remedy=remedy)
 
     def red(self, name: Name, text: str, remedy: str, code: ExitCode) -> None:
         """Note that a station is not passed."""
@@ -106,7 +112,7 @@ async def take(walk: Walk, way: Candidate, trip: Trip, tried: int = 0) -> bool:
     if odd is None or odd.avoided:
         walk.green(Name.ADDRESS, text)
     else:
-        walk.amber(Name.ADDRESS, f"{text}; looks wrong ({odd.value})")
+        walk.amber(Name.ADDRESS, f"{text}; looks wrong ({odd.value})", LOOKS_WRONG)
     try:
         sock = await dial(TcpAddress(dialling.host, dialling.port), DIAL_SECONDS)
     except DialFailed as error:
@@ -127,14 +133,18 @@ async def _shake_hands(walk: Walk, sock: socket.socket, way: Candidate, trip: Tr
     try:
         tls = await client_handshake(sock, contexts.client, name, HANDSHAKE_SECONDS)
     except HandshakeFailed as error:
-        remedy = "see what that sidecar's log says of us, and that it trusts the same roots"
+        remedy = _TLS_REMEDIES.get(error.reason, "see what the log of that sidecar says of us")
         walk.red(Name.TLS, str(error), remedy, ExitCode.FAR_SIDE)
         return False
     walk.green(Name.TLS, cipher_of(tls))
     try:
-        peer = identify(tls, expected, Latest(contexts), trip.clock(), Latest(NO_ENTRIES))
+        peer = identify(tls, expected, Latest(contexts), trip.clock(), Latest(trip.deny_list))
     except (PeerRejected, NotServed) as error:
-        remedy = "another service answers at this address: correct the registration, the NAT or its leaf"
+        remedy = (
+            "take it out of our deny_file, if we may call it"
+            if error.reason is OutboundReason.DENY_LISTED
+            else "another service answers at this address: correct the registration, the NAT or its leaf"
+        )
         walk.red(Name.IDENTITY, str(error), remedy, ExitCode.CONFIGURATION)
         return False
     walk.green(Name.IDENTITY, f"{peer.id.service} of {peer.id.datacenter}, as expected", timed=False)

@@ -339,7 +339,7 @@ class LocalDataPlane:
         return self.reconciler.problems
 
     def warnings(self) -> list[str]:
-        return self.reconciler.warnings
+        return [*self.reconciler.warnings, *self.ledger.failing.texts(self.reconciler.upstreams.names)]
 
     def take_level(self, level: LogLevel, /) -> None:
         pass  # `Agent.log` is this process's own log, which the route has set already

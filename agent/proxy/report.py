@@ -50,6 +50,7 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int
     metrics: list[Family]
     counters: Row
+    failing: list[str] = []  # calls that fail now, one text each
     public: Row | None = None
     upstreams: list[Row] = []
     connections: list[Row] = []
@@ -71,6 +72,7 @@ def report(
         resident_bytes=resident_bytes(),
         metrics=[*metrics, _internal_errors(errors)],
         counters={**_counters(ledger), "internal_errors": dict(errors)},
+        failing=ledger.failing.texts(upstreams.names),
     )
     if not rows:
         return bare

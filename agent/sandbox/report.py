@@ -34,6 +34,12 @@ def shown(pid: int, settings: Settings) -> tuple[str, bool]:
     return f"{said}; {held}", is_confined(status)
 
 
+def is_started_by_systemd(pid: int) -> bool:
+    """Return whether systemd has started the process itself ($SYSTEMD_EXEC_PID). Raises OSError."""
+    environ = _environment(Path(f"/proc/{pid}/environ").read_bytes())
+    return environ.get("SYSTEMD_EXEC_PID") == str(pid)
+
+
 def _environment(block: bytes) -> dict[str, str]:
     """Return the variables of a block as /proc/PID/environ shows it; proc(5)."""
     entries = (entry.partition("=") for entry in block.decode("utf-8", "replace").split("\0"))

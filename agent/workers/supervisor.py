@@ -125,9 +125,11 @@ class Supervisor:
         return [f"workers: none of {len(self._slots)} serves{f', the last one {ends}' if ends else ' yet'}"]
 
     def warnings(self) -> list[str]:
-        """Return which workers are down."""
+        """Return which workers are down, and which calls fail by the last reports."""
         down = [slot for slot in self._slots if not slot.serving and slot.last_end]
-        return [f"worker {slot.number} is down: {slot.last_end}" for slot in down]
+        last = [slot.link.last for slot in self._slots if slot.link and slot.link.last]
+        failing = dict.fromkeys(text for report in last for text in report.failing)
+        return [*(f"worker {slot.number} is down: {slot.last_end}" for slot in down), *failing]
 
     def families(self, reports: Mapping[int, Reported]) -> list[Family]:
         """Return the metrics of the worker processes."""

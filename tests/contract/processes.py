@@ -34,6 +34,10 @@ class Process:
         """SIGTERM; its end is not waited for."""
         self._running.terminate()
 
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self._running.send_signal(number)
+
     def end(self) -> None:
         """SIGTERM, and SIGKILL for one that does not heed it."""
         self.terminate()

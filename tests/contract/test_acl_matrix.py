@@ -28,6 +28,7 @@ MINIMAL = {
     "registration": 'service "web-sidecar-proxy" { policy = "read" }',
     "identity": 'service "web" { policy = "write" }',
     "upstream": 'service "db" { policy = "read" }',
+    "proxies": 'service "db-sidecar-proxy" { policy = "read" }',
     "nodes": 'node_prefix "" { policy = "read" }',
 }
 
@@ -37,8 +38,8 @@ def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Api]]:
     with managed("consul", "deny", tmp_path_factory.mktemp("matrix")) as (api, manager):
         service = {"Name": "web", "Port": 80, "Connect": {"SidecarService": {"Port": 21000}}}
         assert manager.put("/v1/agent/service/register", service).status == 200
-        native = {"Name": "db", "Port": 5432, "Connect": {"Native": True}}
-        assert manager.put("/v1/agent/service/register", native).status == 200
+        far = {"Name": "db", "Port": 5432, "Connect": {"SidecarService": {"Port": 21001}}}
+        assert manager.put("/v1/agent/service/register", far).status == 200
         manager.until("/v1/health/connect/db", len)
         yield api, manager
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
 import trio
 
 from agent.base.exits import ExitCode
-from agent.cli.doctor_upstreams import Journey, look_at_upstream
+from agent.cli.doctor_upstreams import Journey, look_at_instance, look_at_upstream
 from agent.cli.findings import Finding, State
 from agent.net.handshake import HandshakeFailed, server_handshake
 from agent.relay.close import reset
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import wall
+from tests.support.agent_parts import registration
 from tests.support.fake_consul import FakeConsul
 from tests.support.socket_pairs import contexts_of, listener
 from upstreams.spec import LocalBind, ServiceDestination, Upstream, WanMode
@@ -89,8 +91,10 @@ async def test_who_must_answer_does(nursery: trio.Nursery, root: Issuer) -> None
     far = Far(root, nursery)
     told = await look(nursery, contexts_of(root.leaf(), root), instance(far.port))
     assert [one.state for one in told] == [State.SKIP, State.OK]
-    assert f"127.0.0.1:{far.port} (local_service_address): spiffe://" in told[1].found
-    assert "/svc/db as expected, TLSv1.3, " in told[1].found
+    said = (
+        rf"address: 127\.0\.0\.1:{far.port} \(local_service_address\) of db-proxy-.*; tls: TLSv1\.3, .* ms; "
+    )
+    assert re.fullmatch(f"{said}identity: db of dc1, as expected", told[1].found)
 
 
 async def test_another_answers(nursery: trio.Nursery, root: Issuer) -> None:
@@ -103,8 +107,9 @@ async def test_another_answers(nursery: trio.Nursery, root: Issuer) -> None:
 async def test_refused_after_the_handshake(nursery: trio.Nursery, root: Issuer) -> None:
     far = Far(root, nursery, refuses=True)
     told = await look(nursery, contexts_of(root.leaf(), root), instance(far.port))
-    assert (told[1].state, told[1].code) == (State.FAIL, ExitCode.PERMISSION)
-    assert "refused after the handshake" in told[1].found
+    assert (told[1].state, told[1].code) == (State.FAIL, ExitCode.FAR_SIDE)
+    assert told[1].found.startswith("far app: its sidecar broke off after the handshake")
+    assert "intention: which intention it was, if any, is not known" in told[1].found
 
 
 async def test_not_trusted(nursery: trio.Nursery, root: Issuer) -> None:
@@ -157,3 +162,40 @@ async def test_the_lookup_is_refused(nursery: trio.Nursery) -> None:
     (told,) = await look_at_upstream(UPSTREAM, journey)
     assert told.code is ExitCode.PERMISSION
     assert 'service "db" { policy = "read" }' in told.remedy
+
+
+OWN = {"Node": {"Node": "n1"}, "Service": {"ID": "web-sidecar-proxy"}}
+
+
+@pytest.mark.parametrize(
+    ("checks", "state", "found"),
+    [
+        ([{"Status": "passing"}, {"Status": "warning"}], State.OK, "no check of it is critical"),
+        (
+            [{"Status": "critical", "Name": "door", "CheckID": "x", "Output": "connection refused"}],
+            State.FAIL,
+            "a check is critical: door: connection refused",
+        ),
+        (
+            [{"Status": "critical", "CheckID": "_service_maintenance:web", "Notes": "an upgrade"}],
+            State.FAIL,
+            "in maintenance (an upgrade)",
+        ),
+    ],
+)
+async def test_our_own_instance_as_callers_find_it(
+    nursery: trio.Nursery, checks: list[object], state: State, found: str
+) -> None:
+    consul = FakeConsul()
+    consul.answer("/v1/health/connect/web", [{**OWN, "Checks": checks}])
+    (told,) = await look_at_instance(registration(), "dc1", consul.client(nursery))
+    assert (told.state, found in told.found) == (state, True), told
+
+
+async def test_an_instance_that_is_not_listed_is_not_judged(nursery: trio.Nursery) -> None:
+    for answer in ([], [{"Service": {}}]):
+        consul = FakeConsul()
+        consul.answer("/v1/health/connect/web", answer)
+        (told,) = await look_at_instance(registration(), "dc1", consul.client(nursery))
+        assert told.state is State.SKIP
+    assert not await look_at_instance(registration(public_bind=None), "dc1", consul.client(nursery))

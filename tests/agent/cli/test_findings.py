@@ -45,4 +45,13 @@ def test_the_cause_stands_before_its_symptoms() -> None:
     assert cause([agent, ok("consul", "answers"), upstream]) is upstream
     assert cause([ok("consul", "answers")]) is None
     shown = page([agent, consul])
-    assert shown.startswith("cause consul: unreachable\n      start it\n\nfail  running agent 7")
+    assert shown.startswith("cause consul: unreachable\n      start it\n\nfail  consul")
+
+
+def test_a_warning_is_the_cause_where_nothing_fails_or_where_it_explains_what_fails() -> None:
+    clock, odd = warn("clock", "+3600 s", "set both"), warn("upstream db", "ejected", "look")
+    leaf = fail("leaf", "not valid yet", "wait")
+    assert cause([odd, ok("consul", "answers")]) is odd
+    assert cause([odd, leaf]) is leaf
+    assert cause([leaf, clock]) is clock
+    assert page([odd]).startswith("cause upstream db: ejected\n      look\n\nwarn  upstream db")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from agent.config.settings import resolve
 from agent.sandbox.landlock import interface
-from agent.sandbox.report import confinement, is_confined, network, shown
+from agent.sandbox.report import confinement, is_confined, is_started_by_systemd, network, shown
 
 UNIT = "Uid:\t61234\t61234\t61234\t61234\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
 BARE = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\nSeccomp:\t0\n"
@@ -50,3 +53,23 @@ def test_a_process_that_there_is_not() -> None:
     assert settings is not None
     with pytest.raises(FileNotFoundError):
         shown(2**22 + 1, settings)
+
+
+def test_systemd_has_started_the_process_that_it_names() -> None:
+    environ = {"SYSTEMD_EXEC_PID": "1"}  # inherited from another process
+    with subprocess.Popen(["sleep", "60"], env=environ) as child:
+        assert not is_started_by_systemd(child.pid)
+        child.kill()
+    named = ["sh", "-c", "SYSTEMD_EXEC_PID=$$ exec sleep 60"]
+    with subprocess.Popen(named) as child:
+        wait_for_exec(child.pid)
+        assert is_started_by_systemd(child.pid)
+        child.kill()
+
+
+def wait_for_exec(pid: int) -> None:
+    """Until the shell has become the program: its environment is new then."""
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}/comm").read_text() != "sleep\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
