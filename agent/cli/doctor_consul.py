@@ -86,7 +86,7 @@ async def answered(call: Callable[[], Awaitable[T]]) -> T:
 def refused(subject: str, error: ConsulError, rule: str, *, given: bool = True) -> Finding:
     """Return the finding for a failed question. `rule`: what it needs of ACLs; `given`: a token was sent."""
     if error.reason is ConsulReason.DENIED:
-        found = _REFUSALS.get(refusal(error, given=given), "") or f"the token needs {rule}; {_IDENTITY}"
+        found = _REFUSALS.get(refusal(error, given=given), _INSUFFICIENT).format(rule=rule)
         return fail(subject, str(error), found, ExitCode.PERMISSION)
     if "Connect must be enabled" in error.text:
         return fail(subject, str(error), "set `connect { enabled = true }` on the Consul servers and agents")
@@ -111,9 +111,9 @@ _NO_SUCH = {
     "Query not found": "create that prepared query, or correct the name in the upstream",
 }
 _GIVE = "give a valid one with -token-file or CONSUL_HTTP_TOKEN"
-_IDENTITY = "a service-identity token has it"
+_INSUFFICIENT = "the token needs {rule}; a service-identity token has it"
 _REFUSALS: dict[Refusal | None, str] = {
-    Refusal.ABSENT: f"no token is given, and ACLs deny the anonymous one: {_GIVE}",
+    Refusal.ABSENT: f"no token is given, and the anonymous one lacks {{rule}}: {_GIVE}",
     Refusal.UNKNOWN: (
         "Consul does not know this token: it was deleted, has expired, or has not reached this "
         f"datacenter yet; {_GIVE}"

@@ -192,10 +192,11 @@ async def test_our_own_instance_as_callers_find_it(
     assert (told.state, found in told.found) == (state, True), told
 
 
-async def test_an_instance_that_is_not_listed_is_not_judged(nursery: trio.Nursery) -> None:
-    for answer in ([], [{"Service": {}}]):
+async def test_an_instance_that_is_not_listed(nursery: trio.Nursery) -> None:
+    for answer, state in (([], State.FAIL), ([{"Service": {}}], State.SKIP)):
         consul = FakeConsul()
         consul.answer("/v1/health/connect/web", answer)
         (told,) = await look_at_instance(registration(), "dc1", consul.client(nursery))
-        assert told.state is State.SKIP
+        assert told.state is state
+        assert told.state is State.SKIP or 'the token needs node_prefix ""' in told.remedy
     assert not await look_at_instance(registration(public_bind=None), "dc1", consul.client(nursery))

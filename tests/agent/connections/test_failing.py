@@ -20,7 +20,6 @@ from agent.relay.splice import Ending
 from tests.scenarios.recorder import Recorder
 from tests.support.two_sidecars import now
 
-
 UPSTREAMS = ("db@dc2",)
 
 

@@ -51,7 +51,10 @@ def test_what_is_no_refusal_has_no_remedy() -> None:
         (
             "/v1/health/connect/db",
             "Permission denied",
-            'service "db" { policy = "read" } and node_prefix "" { policy = "read" }',
+            (
+                'service "db" { policy = "read" }, service "db-sidecar-proxy" { policy = "read" } '
+                'and node_prefix "" { policy = "read" }'
+            ),
         ),
         ("/v1/query/near/execute", "Permission denied", 'query "near" { policy = "read" }'),
         (
