@@ -1,7 +1,7 @@
 # demo: the two-datacenter story   test: all tests   test-fast: without root, peers and waiting   bench: benchmarks
 # check: format, lint, types, all tests with a floor under their coverage, the audit; what CI runs
 # hostile: crafted requests at the servers people run
-# docs: the pages as a site in build/site; a warning is an error   reference: docs/reference.md from the code
+# docs: the pages as a site in build/site; a warning is an error   reference: docs/reference.md and docs/faults.md from the code   picture: the demo, drawn
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # install, uninstall: the program, units, man pages, completions (DESTDIR=, PREFIX=/usr/local)   deb: a Debian package in dist/
 # fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep; --seed N; --runs N)
@@ -15,7 +15,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs reference lint test test-fast check audit bench hostile fuzz mutants lock release install uninstall deb clean packages
+.PHONY: help demo docs reference picture lint test test-fast check audit bench hostile fuzz mutants lock release install uninstall deb clean packages
 FUZZ_SECONDS ?= 60
 
 help:
@@ -53,6 +53,9 @@ build/docs/.ready: docs/requirements.txt
 reference: $(READY)
 	$(BIN)/python -m tests.reference
 	$(BIN)/python -m tests.diagnosis.table
+
+picture: $(READY)
+	$(BIN)/python -m agent demo | $(BIN)/python -m tests.drawn
 
 test: $(READY) packages
 	$(BIN)/python -m pytest --durations=10 $(TEST_FLAGS)

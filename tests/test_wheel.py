@@ -82,6 +82,9 @@ def test_the_index_page_links_to_the_repository(wheel: Path) -> None:
     links = LINK.findall(page)
     assert f"{SOURCE_URL}/blob/v{Parser().parsestr(page)['Version']}/docs/intentions.md" in links
     assert [link for link in links if not link.startswith("https://")] == []
+    images = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
+    assert len(images) >= 2
+    assert all(f"{SOURCE_URL}/raw/v" in image for image in images)
     assert f"Project-URL: Source, {SOURCE_URL}" in page
 
 

@@ -18,10 +18,11 @@ second.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -95,6 +96,8 @@ class CredentialsStatus:
     rejections: Counter[str] = field(default_factory=Counter)  # by reason, since the start
     renewal_due: datetime | None = None
     refreshes: Counter[tuple[RenewalSource, RenewalResult]] = field(default_factory=Counter)
+    # when a generation was published, its number, the serial of its leaf, the id of its signing root
+    rotations: deque[tuple[datetime, int, str, str]] = field(default_factory=partial(deque, maxlen=20))
     refresh_failed: str = ""  # why the last question of the alarm or the operator brought no leaf
 
 
@@ -259,6 +262,8 @@ class CredentialsKeeper:
         if not credentials.unfit:
             rehearse(contexts)
         self.contexts.publish(contexts)
+        leaf, root = credentials.leaf.serial, credentials.bundle.active.id
+        self.status.rotations.append((self._clock(), contexts.generation, leaf, root))
         self._events.credentials_published(contexts)
         self._tell_alarm()
 

@@ -89,6 +89,10 @@ def _renewal(keeper: CredentialsKeeper) -> Row:
     catch_ups = keeper.roots_first.results
     return {
         "renewal_due": _time(status.renewal_due),
+        "rotations": [
+            {"at": _time(at), "generation": generation, "leaf": leaf, "root": root}
+            for at, generation, leaf, root in status.rotations
+        ],
         "rejected": rejected,
         "churning": keeper.churning or None,
         "refresh_failed": status.refresh_failed or None,
