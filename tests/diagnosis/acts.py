@@ -37,6 +37,11 @@ def give_rule(right: str) -> Cure:
     return act
 
 
+def no_token(mesh: Mesh) -> None:
+    del mesh.web.settings["token_file"]
+    mesh.restart("web", ready=False)
+
+
 def no_token_file(mesh: Mesh) -> None:
     mesh.web.settings["token_file"] = str(mesh.directory / "nowhere.token")
     mesh.restart("web", ready=False)

@@ -10,6 +10,7 @@ from tests.diagnosis.acts import (
     give_rule,
     give_token,
     leave_connections,
+    no_token,
     no_token_file,
     pause_consul,
     register_web,
@@ -29,7 +30,7 @@ from tests.diagnosis.mesh import Mesh
 FAULTS = (
     Fault(
         name="no token is given, and ACLs deny",
-        make=take_token("\n"),
+        make=no_token,
         doctor="registration: ",
         remedy="no token is given",
         cure=by(give_token),
@@ -50,12 +51,12 @@ FAULTS = (
     Fault(
         name="the token file is missing",
         make=no_token_file,
-        doctor="token: ",
-        remedy="give a file with -token-file",
+        doctor="settings: ",
+        remedy="sidecar help run",
         cure=by(give_token),
-        page="token file",
-        alert="SidecarNotReady",
-        ping=("db", "consul"),
+        page="",
+        alert="SidecarDown",
+        ping=("db", ""),
     ),
     Fault(
         name="the token may not read the sidecar's registration",

@@ -254,7 +254,7 @@ def _sidecar(mesh: Mesh, name: str) -> Sidecar:
         "sidecar_for": service,
         "http_addr": api.url.removeprefix("http://"),
         "admin_bind": f"127.0.0.1:{admin}",
-        "drain_seconds": 1,
+        "drain_seconds": 0.1,
         "leave_seconds": 0,
         "state_max_age": 0,
     }
