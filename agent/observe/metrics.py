@@ -117,10 +117,7 @@ def _process(agent: Agent) -> Iterator[Family]:
     yield gauge("sidecar_audit_mode", "1 if intentions are audited, not enforced.").add(
         control.settings.audit
     )
-    silent = gauge("sidecar_consul_silent_seconds", "How long Consul has not answered; 0 while it does.")
-    yield silent.add(facts(agent).silent or 0)
-    left_out = gauge("sidecar_upstreams_unserved", "Upstreams of the registration that are not served.")
-    yield left_out.add(len(unserved(agent)))
+    yield from _headline(agent)
     policy = control.snapshot.policy.value
     too_old = gauge("sidecar_intentions_too_old", "1 if intentions are older than intentions_max_age.")
     yield too_old.add(policy is not None and control.intentions.freshness.too_old_since() is not None)
@@ -144,6 +141,13 @@ def _process(agent: Agent) -> Iterator[Family]:
     yield counter("sidecar_log_lines_lost_total", "Log lines lost: stderr was slow or closed.").add(
         agent.log.lost
     )
+
+
+def _headline(agent: Agent) -> Iterator[Family]:
+    silent = gauge("sidecar_consul_silent_seconds", "How long Consul has not answered; 0 while it does.")
+    yield silent.add(facts(agent).silent or 0)
+    left_out = gauge("sidecar_upstreams_unserved", "Upstreams of the registration that are not served.")
+    yield left_out.add(len(unserved(agent)))
 
 
 def _replica(replica: Replica | None) -> Iterator[Family]:

@@ -193,8 +193,10 @@ async def test_our_own_instance_as_callers_find_it(
 
 
 async def test_an_instance_that_is_not_listed(nursery: trio.Nursery) -> None:
-    for answer, state in (([], State.FAIL), ([{"Service": {}}], State.SKIP)):
-        consul = FakeConsul()
+    consul = FakeConsul()
+    nothing: list[object] = []
+    for answer, state in ((nothing, State.FAIL), ([{"Service": {}}], State.SKIP)):
+        consul.replace("/v1/health/connect/web")
         consul.answer("/v1/health/connect/web", answer)
         (told,) = await look_at_instance(registration(), "dc1", consul.client(nursery))
         assert told.state is state
