@@ -14,7 +14,7 @@ import trio
 from agent.base.clock import Clock
 from agent.base.exits import ExitCode
 from agent.base.watch_status import WatchStatus
-from agent.cli.findings import Finding, State, fail, ok, skip, warn
+from agent.cli.findings import Finding, State, fail, ok, refused, skip, warn
 from agent.config.collisions import CHECK
 from agent.config.effective import from_settings, listening_at, overridden, servable
 from agent.config.parsers import ConsulAddress
@@ -22,7 +22,7 @@ from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
 from agent.consul.errors import ConsulError, ConsulReason
-from agent.consul.refusal import Refusal, missing_rule, refusal
+from agent.consul.refusal import missing_rule
 from agent.consul.token import TokenSource, TokenUnusable
 from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import Start
@@ -81,44 +81,6 @@ async def answered(call: Callable[[], Awaitable[T]]) -> T:
     with trio.move_on_after(ASK_SECONDS):
         return await call()
     raise ConsulError(ConsulReason.UNAVAILABLE, "Consul", f"no answer within {ASK_SECONDS:g} s")
-
-
-def refused(subject: str, error: ConsulError, rule: str, *, given: bool = True) -> Finding:
-    """Return the finding for a failed question. `rule`: what it needs of ACLs; `given`: a token was sent."""
-    if error.reason is ConsulReason.DENIED:
-        found = _REFUSALS.get(refusal(error, given=given), _INSUFFICIENT).format(rule=rule)
-        return fail(subject, str(error), found, ExitCode.PERMISSION)
-    if "Connect must be enabled" in error.text:
-        return fail(subject, str(error), "set `connect { enabled = true }` on the Consul servers and agents")
-    if error.reason is ConsulReason.RATE_LIMITED:
-        remedy = "ask later; 200 connections of one address are Consul's limit: lower consul_connections"
-        return fail(subject, str(error), remedy, ExitCode.UNAVAILABLE)
-    for text, remedy in _NO_SUCH.items():
-        if text in error.text:
-            return fail(subject, str(error), remedy)
-    if error.reason is ConsulReason.UNAVAILABLE:
-        return fail(
-            subject,
-            str(error),
-            "ask again; if it stays so, look at the Consul agent's log",
-            ExitCode.UNAVAILABLE,
-        )
-    return fail(subject, str(error), "check that -http-addr is a Consul agent of 1.8 or later")
-
-
-_NO_SUCH = {
-    "No path to datacenter": "correct the datacenter in the upstream, or join that one (consul members -wan)",
-    "Query not found": "create that prepared query, or correct the name in the upstream",
-}
-_GIVE = "give a valid one with -token-file or CONSUL_HTTP_TOKEN"
-_INSUFFICIENT = "the token needs {rule}; a service-identity token has it"
-_REFUSALS: dict[Refusal | None, str] = {
-    Refusal.ABSENT: f"no token is given, and the anonymous one lacks {{rule}}: {_GIVE}",
-    Refusal.UNKNOWN: (
-        "Consul does not know this token: it was deleted, has expired, or has not reached this "
-        f"datacenter yet; {_GIVE}"
-    ),
-}
 
 
 async def look_at_consul(case: Examination) -> bool:

@@ -18,8 +18,8 @@ import trio
 
 from agent.base.clock import Clock
 from agent.base.exits import ExitCode
-from agent.cli.doctor_consul import answered, refused
-from agent.cli.findings import Finding, eased, fail, ok, skip, warn
+from agent.cli.doctor_consul import answered
+from agent.cli.findings import Finding, eased, fail, ok, refused, skip, warn
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.consul.api import Consul

@@ -9,6 +9,8 @@ from enum import StrEnum
 import msgspec
 
 from agent.base.exits import ExitCode
+from agent.consul.errors import ConsulError, ConsulReason
+from agent.consul.refusal import Refusal, refusal
 
 # what stands first hides what stands after it: without Consul no upstream is known
 _FIRST = (
@@ -137,3 +139,41 @@ def _depth(finding: Finding) -> int:
         (depth for depth, subjects in enumerate(_CAUSES) if finding.subject.startswith(subjects)),
         len(_CAUSES),
     )
+
+
+def refused(subject: str, error: ConsulError, rule: str, *, given: bool = True) -> Finding:
+    """Return the finding for a failed question. `rule`: what it needs of ACLs; `given`: a token was sent."""
+    if error.reason is ConsulReason.DENIED:
+        found = _REFUSALS.get(refusal(error, given=given), _INSUFFICIENT).format(rule=rule)
+        return fail(subject, str(error), found, ExitCode.PERMISSION)
+    if "Connect must be enabled" in error.text:
+        return fail(subject, str(error), "set `connect { enabled = true }` on the Consul servers and agents")
+    if error.reason is ConsulReason.RATE_LIMITED:
+        remedy = "ask later; 200 connections of one address are Consul's limit: lower consul_connections"
+        return fail(subject, str(error), remedy, ExitCode.UNAVAILABLE)
+    for text, remedy in _NO_SUCH.items():
+        if text in error.text:
+            return fail(subject, str(error), remedy)
+    if error.reason is ConsulReason.UNAVAILABLE:
+        return fail(
+            subject,
+            str(error),
+            "ask again; if it stays so, look at the Consul agent's log",
+            ExitCode.UNAVAILABLE,
+        )
+    return fail(subject, str(error), "check that -http-addr is a Consul agent of 1.8 or later")
+
+
+_NO_SUCH = {
+    "No path to datacenter": "correct the datacenter in the upstream, or join that one (consul members -wan)",
+    "Query not found": "create that prepared query, or correct the name in the upstream",
+}
+_GIVE = "give a valid one with -token-file or CONSUL_HTTP_TOKEN"
+_INSUFFICIENT = "the token needs {rule}; a service-identity token has it"
+_REFUSALS: dict[Refusal | None, str] = {
+    Refusal.ABSENT: f"no token is given, and the anonymous one lacks {{rule}}: {_GIVE}",
+    Refusal.UNKNOWN: (
+        "Consul does not know this token: it was deleted, has expired, or has not reached this "
+        f"datacenter yet; {_GIVE}"
+    ),
+}

@@ -23,7 +23,6 @@ from agent.cli.doctor_consul import (
     look_at_credentials,
     look_at_registration,
     look_at_token,
-    refused,
 )
 from agent.cli.doctor_upstreams import (
     Journey,
@@ -34,7 +33,7 @@ from agent.cli.doctor_upstreams import (
     trip_of,
     ways_of,
 )
-from agent.cli.findings import Finding, State
+from agent.cli.findings import Finding, State, refused
 from agent.cli.instances import read_beside
 from agent.config.flags import parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code

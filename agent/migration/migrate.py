@@ -21,10 +21,9 @@ from agent.cli.doctor_consul import (
     look_at_consul,
     look_at_registration,
     look_at_token,
-    refused,
 )
 from agent.cli.doctor_upstreams import endpoints_of
-from agent.cli.findings import Finding, State, fail, ok, warn, worst
+from agent.cli.findings import Finding, State, fail, ok, refused, warn, worst
 from agent.config.flags import parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code, read_settings
 from agent.config.registration import Registration
