@@ -167,6 +167,8 @@ CONSUL = (
            says="Consul Enterprise only"),
     Option(name="consul_connections", read=parsers.parse_connections, default=3, example="N",
            says="connections to the Consul agent; watches beyond them ask in turn; 0: one for each watch"),
+    Option(name="consul_connections_most", read=parsers.parse_count, default=16, example="N",
+           says="how many of them while all processes of this host have few; at most 120 are taken so"),
     Option(name="state_max_age", read=parsers.parse_grace, default=86400.0, example="SECONDS|never",
            says="how old the state of the last run may be that is served from while Consul does not answer"),
     Option(name="state_dir", read=parsers.parse_path, example="DIRECTORY",

@@ -101,6 +101,7 @@ class Settings:
     namespace: str | None
     partition: str | None
     consul_connections: int
+    consul_connections_most: int
     state_max_age: float  # infinite: never too old; 0: the state is not used
     state_dir: Path | None
     state_key_file: Path | None

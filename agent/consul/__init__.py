@@ -2,5 +2,6 @@
 
 A failure's reason says what the caller may do next.
 
-    agent_services  answers  api  budget  connect  errors  http  maintenance  refusal  token  watch
+    agent_services  answers  api  budget  connect  errors  http  maintenance  refusal
+    room  token  watch
 """

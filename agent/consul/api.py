@@ -106,12 +106,18 @@ class Consul:
         self.clock: Callable[[], float] = trio.current_time
         # Called with each answer's Date, and how many seconds old that can be at most.
         self.on_date: Callable[[str, float], None] = _ignore_date
+        # Called when the agent refuses for the number of connections or questions (429).
+        self.on_refused: Callable[[], None] = _ignore_refusal
         # Entered for each question that has no turn yet.
         self.turn: Callable[[], AbstractAsyncContextManager[None]] = _at_once
 
     async def aclose(self) -> None:
         """Close the idle connections."""
         await self._http.aclose()
+
+    async def keep(self, connections: int) -> None:
+        """Keep that many connections from now on."""
+        await self._http.keep(connections)
 
     async def services(self) -> dict[str, ListedService]:
         """Return the agent's own services by id (/v1/agent/services); a denied token sees none."""
@@ -262,6 +268,8 @@ class Consul:
             raise ConsulError(ConsulReason.UNAVAILABLE, path, text, status=200)
         if response.status == 200:
             return response
+        if response.status == 429:
+            self.on_refused()
         raise refused(path, response)
 
     def _headers(self) -> dict[str, str]:
@@ -310,6 +318,10 @@ async def _at_once() -> AsyncIterator[None]:
 
 def _ignore_date(_date: str, _oldest: float) -> None:
     """Default `on_date`: ignore the Date header."""
+
+
+def _ignore_refusal() -> None:
+    """Default `on_refused`: the error says it too."""
 
 
 def _unchanged(at: Blocking, headers: Mapping[str, str]) -> bool:

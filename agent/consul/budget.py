@@ -8,6 +8,9 @@ shared: the other watches ask in turn and without blocking, each about once in `
 answered from the agent's cache (`?cached`), which one stream keeps up to date for all sidecars of the agent,
 so that no server is asked; a first question, one after a failure and one after a failed dial are not.
 
+There are `least` connections, and up to `most` while the host has few: `sized` decides, `agent.consul.room`
+counts. A watch that has to give its connection back ends its question there and asks in turn.
+
 Who asks next on the shared connection: our own service's questions, then lists that are not known yet or that
 a failed dial has asked about, then the rest in the order in which they asked last. The rest keep an interval
 between two questions. A question of our own service waits for the shared connection a second at most; then it
@@ -38,6 +41,11 @@ SHORTEST, LONGEST = 0.05, 1.0  # seconds between two questions on the shared con
 OWN_SECONDS = 10.0  # the longest interval between two questions of our own service's watches
 PATIENCE = 1.0  # seconds that a question of our own service waits for the shared connection
 GLANCE = 0.001  # seconds that Consul may hold a question of our own service in turn
+
+# Connections of the host to its agent, which allows 200. Below SPARSE a sidecar takes more, by a small part
+# of the room, since others look at the same moment; from CROWDED on each goes back to its least. The rest is
+# room for sidecars that start, and for the CLI.
+SPARSE, CROWDED, PART = 120, 160, 16
 
 
 class Rank(IntEnum):
@@ -70,17 +78,33 @@ class _Waiting:
         self.woken = trio.Event()
 
 
-class Budget:
-    """The connections of one sidecar to its Consul agent; 0 connections: no limit, all watches block."""
+def sized(now: int, *, least: int, wanted: int, host: int) -> int:
+    """Return how many connections a sidecar of `now` is to have, at least `least`.
 
-    def __init__(self, connections: int = 0) -> None:
-        self.connections = connections
+    `wanted`: what it could use; `host`: those of all processes of this host, its own among them.
+    """
+    if host >= CROWDED:
+        return least
+    step = max(1, (SPARSE - host) // PART) if host < SPARSE else 0
+    return max(least, min(wanted, now + step))
+
+
+class Budget:
+    """The connections of one sidecar to its Consul agent; 0 connections: no limit, all watches block.
+
+    `most`: how many it may have while the host has few.
+    """
+
+    def __init__(self, connections: int = 0, most: int = 0) -> None:
+        self.connections = self.least = connections
+        self.most = max(connections, most) if connections else 0
         self._holders = connections - 1 if connections else math.inf
         self._places: list[Place] = []  # those that may hold a connection, the most important first
         self._queries = 0
         self._queues: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
         self._busy = False
         self._routine_at = -math.inf
+        self.joined = trio.Event()  # set when a watch is added
 
     @property
     def held(self) -> int:
@@ -98,6 +122,19 @@ class Budget:
         return self.in_turn * self._interval if self.connections else 0.0
 
     @property
+    def wanted(self) -> int:
+        """How many connections can be used: one for each watch that can hold one, and the shared one."""
+        return max(self.least, min(self.most, len(self._places) + 1))
+
+    def resize(self, connections: int) -> None:
+        """Have that many connections from now on; of a budget without a limit nothing changes."""
+        if not self.connections or connections == self.connections:
+            return
+        self.connections, self._holders = connections, connections - 1
+        for position, place in enumerate(self._places):
+            place.hold(position < self._holders)
+
+    @property
     def _interval(self) -> float:
         return min(LONGEST, max(SHORTEST, ROUND_SECONDS / max(1, self.in_turn)))
 
@@ -110,12 +147,13 @@ class Budget:
 
     def add(self, place: Place) -> None:
         """Count a place."""
+        self.joined.set()
         if place.rank is Rank.QUERY:
             self._queries += 1
             return
         at = bisect_right(self._places, int(place.rank), key=_rank)
         self._places.insert(at, place)
-        place.holds = at < self._holders
+        place.hold(at < self._holders)
         self._settle()
 
     def remove(self, place: Place) -> None:
@@ -130,7 +168,7 @@ class Budget:
         """Let the last that may hold a connection hold it, and the next one not."""
         last = self.held - 1
         for position, place in enumerate(self._places[max(0, last) : last + 2], start=max(0, last)):
-            place.holds = position < self._holders
+            place.hold(position < self._holders)
 
     @asynccontextmanager
     async def turn(self, urgency: Urgency, place: Place | None = None) -> AsyncIterator[None]:
@@ -217,6 +255,7 @@ class Place:
         self.holds = not budget.connections and rank is not Rank.QUERY
         self.waiting: _Waiting | None = None  # for the shared connection
         self._hurried = False
+        self._question = trio.CancelScope()  # that has a connection of our own
 
     @property
     def in_turn(self) -> bool:
@@ -226,7 +265,8 @@ class Place:
     async def ask(self, ask: Callable[[Blocking], Awaitable[Answer[R]]], at: Blocking) -> Answer[R]:
         """Ask with a connection of our own, or in turn and without blocking. Raises ConsulError."""
         if self.holds or not self._budget.connections:
-            return await ask(replace(at, has_turn=True))
+            with trio.CancelScope() as self._question:
+                return await ask(replace(at, has_turn=True))
         async with self._budget.turn(self._urgency(at), self):
             cached = bool(at.params) and not self._hurried
             self._asked, self._hurried = True, False
@@ -234,6 +274,12 @@ class Place:
                 return await ask(replace(at, has_turn=True, wait=min(at.wait, GLANCE)))
             answer = await ask(Blocking(has_turn=True, cached=cached))
             return replace(answer, index=None)  # those of cache and servers cannot be compared
+
+    def hold(self, holds: bool) -> None:
+        """Have a connection of our own from the next question on, or give it back at once."""
+        if self.holds and not holds:
+            self._question.cancel()
+        self.holds = holds
 
     def hurry(self) -> None:
         """Ask as soon as possible."""

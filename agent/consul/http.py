@@ -74,7 +74,7 @@ class Client:
         self._dial = dial
         self._host = host
         self._max_body = max_body
-        self._kept = kept  # the most connections, with those in use, that are kept after an exchange
+        self.kept = kept  # the most connections, with those in use, that are kept after an exchange
         self._open = 0
         self._idle: list[_Connection] = []
 
@@ -101,6 +101,13 @@ class Client:
             self._open -= 1
             await trio.aclose_forcefully(self._idle.pop().stream)
 
+    async def keep(self, connections: int) -> None:
+        """Keep that many connections from now on, and close idle ones beyond them."""
+        self.kept = connections
+        while self._idle and self._open > connections:
+            self._open -= 1
+            await trio.aclose_forcefully(self._idle.pop().stream)
+
     async def _connect(self) -> _Connection:
         try:
             stream = await self._dial()
@@ -117,7 +124,7 @@ class Client:
         keep = False
         try:
             response = await connection.exchange(request, self._max_body)
-            keep = connection.reusable and self._open <= self._kept
+            keep = connection.reusable and self._open <= self.kept
         finally:
             if not keep:
                 self._open -= 1

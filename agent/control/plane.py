@@ -25,6 +25,7 @@ from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
 from agent.consul.budget import Budget, Rank, Urgency
+from agent.consul.room import Room, counting
 from agent.consul.token import TokenSource
 from agent.consul.watch import Watch
 from agent.control.bootstrap import Start
@@ -95,7 +96,8 @@ class ControlPlane:
         self.registered: Registration | None = None  # the newest registration as Consul answered it
         self.watches: dict[str, Watch[Any, Any]] = {}  # of our own service, by name, in order of their start
         self.credentials: CredentialsKeeper | None = None  # once our service is known
-        self.budget = Budget(settings.consul_connections)
+        self.budget = Budget(settings.consul_connections, settings.consul_connections_most)
+        self.room = Room(self.budget, consul.keep, counting(settings.http_addr), rng)
         self.replica: Replica | None = None  # once our service is known
         self.endpoints = EndpointWatches(
             consul,
@@ -122,6 +124,7 @@ class ControlPlane:
     def _listen(self, events: ControlEvents) -> None:
         """Have the client and the token tell us what they learn."""
         self.consul.on_date = self.skew.take
+        self.consul.on_refused = self.room.refused
         self.consul.turn = partial(self.budget.turn, Urgency.OWN)
         self.token.on_change = self.token_changed
         self.token.on_complaint = events.token_complaint
@@ -137,6 +140,7 @@ class ControlPlane:
         self.attach(nursery)
         callbacks = (self._events.deny_list_changed, self._events.deny_list_unusable)
         self._kept.begin(Where.TASK, "deny file", self.deny_file.follow, *callbacks)
+        self._kept.begin(Where.TASK, "connections to Consul", self.room.follow)
 
     async def identify(self) -> Registration:
         """Find out which proxy we are, however long that takes; publish and return the registration."""

@@ -135,6 +135,8 @@ def _consul(agent: Agent) -> Row:
     budget = agent.control.budget
     return {
         "connections": budget.connections or None,
+        "connections_most": budget.most or None,
+        "connections_of_this_host": agent.control.room.host,
         "watches_held": budget.held,
         "watches_in_turn": budget.in_turn,
         "turn_seconds": round(budget.turn_seconds, 3),

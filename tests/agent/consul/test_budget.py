@@ -13,7 +13,18 @@ from trio.testing import MockClock
 
 from agent.base.clock import now
 from agent.consul.api import Answer, Blocking
-from agent.consul.budget import GLANCE, OWN_SECONDS, PATIENCE, Budget, Place, Rank, Urgency
+from agent.consul.budget import (
+    CROWDED,
+    GLANCE,
+    OWN_SECONDS,
+    PATIENCE,
+    SPARSE,
+    Budget,
+    Place,
+    Rank,
+    Urgency,
+    sized,
+)
 from agent.consul.watch import WAIT, Cursor, Watch
 
 
@@ -219,3 +230,67 @@ async def test_a_list_in_turn_comes_from_the_agents_cache_but_not_after_a_failed
     watch.kick()
     await trio.sleep(0.5)
     assert [at.cached for name, _, at in story.agent.asked if name == "list"][-1] is False
+
+
+@pytest.mark.parametrize(
+    ("now_", "wanted", "host", "then"),
+    [
+        (3, 14, 3, 10),  # alone: two looks are enough
+        (10, 14, 10, 14),
+        (3, 14, 119, 4),  # the last ones below the bound
+        (3, 14, 120, 3),
+        (9, 14, 159, 9),  # what is there is kept
+        (9, 14, 160, 3),
+        (14, 5, 14, 5),  # what is not needed is given back
+        (3, 2, 3, 3),
+        (16, 16, 500, 3),
+    ],
+)
+def test_more_connections_are_taken_while_the_host_has_few(
+    now_: int, wanted: int, host: int, then: int
+) -> None:
+    assert sized(now_, least=3, wanted=wanted, host=host) == then
+
+
+@pytest.mark.parametrize("sidecars", [*range(1, 60), 60])
+def test_sidecars_that_look_at_the_same_moment_leave_room(sidecars: int) -> None:
+    """Whatever their number: never beyond 200, and from one size on none has more than its least."""
+    sizes = [3] * sidecars
+    for _ in range(100):
+        host = sum(sizes)
+        sizes = [sized(size, least=3, wanted=16, host=host) for size in sizes]
+        assert sum(sizes) <= max(CROWDED + 20, 3 * sidecars)
+    if 3 * sidecars >= SPARSE:
+        assert sizes == [3] * sidecars
+    if 16 * sidecars <= SPARSE:
+        assert sizes == [16] * sidecars
+
+
+async def test_a_larger_budget_holds_more_and_a_smaller_one_gives_them_back_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    story = Story(nursery, Budget(3, 16))
+    for name, rank in OWN:
+        story.start(name, rank)
+    for number in range(8):
+        story.start(f"list {number}", Rank.ENDPOINTS)
+    await trio.sleep(30)
+    assert (story.agent.most, story.budget.wanted) == (3, 13)
+    story.budget.resize(13)
+    await trio.sleep(30)
+    assert (story.budget.held, story.budget.in_turn, story.budget.turn_seconds) == (12, 0, 0)
+    assert story.agent.now == 12
+    asked = len(story.agent.asked)
+    story.budget.resize(3)
+    await trio.sleep(0.01)
+    assert story.agent.now <= 3
+    assert [name for name, place in story.places.items() if place.holds] == ["roots", "intentions"]
+    await trio.sleep(20)
+    later = {name for name, _, _ in story.agent.asked[asked:]}
+    assert {f"list {number}" for number in range(8)} <= later
+
+
+async def test_a_budget_without_a_limit_has_no_size(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    budget = Budget(0, 16)
+    budget.resize(5)
+    assert (budget.connections, budget.most, budget.turn_seconds) == (0, 0, 0)

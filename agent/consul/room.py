@@ -1,0 +1,139 @@
+"""Fits the connections of one sidecar to the room that its host has at the agent.
+
+The agent counts the connections of one client address, all processes together, and says so only by refusing.
+So the sidecar counts them itself, where the kernel lists those of its network namespace, and takes more while
+there are few. It gives them back when there are many, which is how those that start later find room: each
+sidecar looks again every few seconds while it has more than its least. After a refusal it has its least, for
+a minute first, and for twice as long after each further one, an hour at most.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from random import Random
+
+import trio
+
+from agent.config.parsers import ConsulAddress
+from agent.consul.budget import Budget, sized
+
+SOON, LATER = 3.0, 15.0  # seconds between two looks; later: where nothing is to be had or given back
+FIRST_REST, LONGEST_REST = 60.0, 3600.0  # seconds with the least connections after a refusal
+NAMES_SECONDS = 60.0  # for which the addresses of the agent's name are remembered
+TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
+MOST_READ = 4 << 20  # bytes of both: some 25,000 connections. A host with more is not looked at
+_READ = 64 << 10
+_TURN = 8  # reads before other tasks run; one returns a page of the kernel's, some 25 connections
+_ESTABLISHED = b" 01 "
+
+Count = Callable[[], Awaitable[int | None]]
+
+
+class Room:
+    """Keeps one budget fitted; `count` returns the connections of this host, None where that is unknown."""
+
+    def __init__(
+        self, budget: Budget, keep: Callable[[int], Awaitable[None]], count: Count, rng: Random
+    ) -> None:
+        self._budget = budget
+        self._keep = keep
+        self._count = count
+        self._rng = rng
+        self._rest = FIRST_REST
+        self._least_until = -math.inf
+        self.host: int | None = None  # as counted last
+
+    def refused(self) -> None:
+        """Go back to the least at once: the agent has refused a question for the number of them."""
+        now = trio.current_time()
+        if now >= self._least_until:
+            self._least_until = now + self._rest
+            self._rest = min(LONGEST_REST, 2 * self._rest)
+        self._budget.resize(self._budget.least)
+
+    async def follow(self) -> None:
+        """Fit the budget again and again, until cancelled."""
+        while self._budget.most > self._budget.least:
+            await trio.sleep(SOON * self._rng.uniform(0.7, 1.3))
+            before = self._budget.connections
+            await self._fit()
+            if self._budget.connections in (before, self._budget.least):
+                with trio.move_on_after((LATER - SOON) * self._rng.uniform(0.7, 1.3)):
+                    await self._budget.joined.wait()
+            self._budget.joined = trio.Event()
+
+    async def _fit(self) -> None:
+        budget = self._budget
+        self.host = await self._count()
+        size = budget.least
+        if self.host is not None and trio.current_time() >= self._least_until:
+            size = sized(budget.connections, least=budget.least, wanted=budget.wanted, host=self.host)
+        budget.resize(size)
+        await self._keep(size)
+
+
+def counting(address: ConsulAddress) -> Count:
+    """Return what counts the connections of this host to an agent; those to a unix socket are unknown."""
+    known: list[str] = []
+    stale_at = -math.inf
+
+    async def count() -> int | None:
+        nonlocal known, stale_at
+        if address.socket is not None:
+            return None
+        now = trio.current_time()
+        if now >= stale_at:
+            try:
+                found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            except (OSError, ValueError):  # gaierror; a label too long for DNS
+                return None
+            known, stale_at = [str(place[0]) for *_, place in found], now + NAMES_SECONDS
+        return await connections(known, address.port)
+
+    return count
+
+
+async def connections(hosts: Iterable[str], port: int, tables: Iterable[Path] = TABLES) -> int | None:
+    """Count the established connections of this network namespace to a port of these addresses.
+
+    None: the tables cannot be read, or are too long to be read often.
+    """
+    ends = [end for host in set(hosts) for end in _ends(host, port)]
+    found, size = 0, 0
+    for number, lines in enumerate(_whole_lines(tables)):
+        if lines is None or size > MOST_READ:
+            return None
+        size += len(lines)
+        found += sum(lines.count(end) for end in ends)
+        if number % _TURN == _TURN - 1:
+            await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint()
+    return found
+
+
+def _whole_lines(tables: Iterable[Path]) -> Iterator[bytes | None]:
+    """Yield the tables piece by piece, lines undivided; None where one cannot be read."""
+    for table in tables:
+        try:
+            with table.open("rb", buffering=0) as file:
+                rest = b""
+                while data := file.read(_READ):
+                    lines, _, rest = (rest + data).rpartition(b"\n")
+                    yield lines
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        except OSError:
+            yield None
+
+
+def _ends(host: str, port: int) -> list[bytes]:
+    """Return how the kernel writes an established connection to that end (proc(5), /proc/net/tcp)."""
+    packed = ipaddress.ip_address(host.partition("%")[0]).packed
+    forms = [packed] if len(packed) == 16 else [packed, bytes(10) + b"\xff\xff" + packed]
+    words = [b"".join(b"%08X" % word for word in struct.unpack(f"={len(one) // 4}I", one)) for one in forms]
+    return [b" %b:%04X%b" % (word, port, _ESTABLISHED) for word in words]

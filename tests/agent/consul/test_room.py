@@ -1,0 +1,166 @@
+"""How many connections this host has at its agent, and what a sidecar makes of it."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent.config.parsers import ConsulAddress
+from agent.consul import room
+from agent.consul.budget import Budget, Rank
+from agent.consul.room import FIRST_REST, LATER, SOON, Room, connections, counting
+from tests.agent.consul.test_budget import Agent, watching
+
+
+@dataclass
+class Host:
+    """A host of one sidecar and `others` connections of other processes."""
+
+    budget: Budget = field(default_factory=lambda: Budget(3, 16))
+    others: int = 0
+    unknown: bool = False
+    looks: int = 0
+    kept: list[int] = field(default_factory=list)
+
+    async def count(self) -> int | None:
+        self.looks += 1
+        await trio.lowlevel.checkpoint()
+        return None if self.unknown else self.others + self.budget.connections
+
+    async def keep(self, connections: int) -> None:
+        self.kept.append(connections)
+        await trio.lowlevel.checkpoint()
+
+    def watch(self, lists: int) -> None:
+        for number in range(lists):
+            self.budget.place(Rank.ENDPOINTS, watching(Agent(), f"list {number}")).join()
+
+    def room(self) -> Room:
+        return Room(self.budget, self.keep, self.count, Random(1))
+
+
+async def test_a_sidecar_alone_holds_every_list_after_two_looks(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    host = Host()
+    host.watch(13)
+    nursery.start_soon(host.room().follow)
+    await trio.sleep(2 * SOON * 1.3 + 0.1)
+    assert (host.budget.connections, host.budget.in_turn) == (14, 0)
+    assert host.kept[-1] == 14
+
+
+async def test_what_is_wanted_later_is_taken_soon(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    host = Host()
+    nursery.start_soon(host.room().follow)
+    await trio.sleep(100)
+    assert host.budget.connections == 3
+    host.watch(6)
+    await trio.sleep(2 * SOON * 1.3)
+    assert host.budget.connections == 7
+
+
+async def test_connections_are_given_back_while_the_host_is_crowded(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    host = Host()
+    host.watch(13)
+    nursery.start_soon(host.room().follow)
+    await trio.sleep(20)
+    host.others = 150
+    await trio.sleep(SOON * 1.3 + LATER * 1.3)
+    assert (host.budget.connections, host.budget.held) == (3, 2)
+    host.others = 0
+    await trio.sleep(2 * SOON * 1.3 + LATER * 1.3)
+    assert host.budget.connections == 14
+
+
+async def test_an_unknown_number_is_a_crowd(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    host = Host(unknown=True)
+    host.watch(13)
+    nursery.start_soon(host.room().follow)
+    await trio.sleep(100)
+    assert host.budget.connections == 3
+    assert host.looks <= 100 / LATER * 2
+
+
+async def test_after_a_refusal_a_sidecar_has_its_least_for_longer_each_time(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    host = Host()
+    host.watch(13)
+    one = host.room()
+    nursery.start_soon(one.follow)
+    for rest in (FIRST_REST, 2 * FIRST_REST, 4 * FIRST_REST):
+        await trio.sleep(SOON * 1.3 * 2 + LATER * 1.3)
+        assert host.budget.connections == 14
+        one.refused()
+        one.refused()  # one more within the same rest makes it no longer
+        assert host.budget.connections == 3
+        await trio.sleep(rest - 0.1)
+        assert host.budget.connections == 3
+
+
+async def test_a_budget_that_may_not_grow_is_not_looked_after(autojump_clock: MockClock) -> None:
+    for budget in (Budget(3, 3), Budget(16, 3), Budget(0, 16)):
+        host = Host(budget)
+        await host.room().follow()
+        assert host.looks == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "host"),
+    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET, "localhost")],
+)
+async def test_the_kernel_is_asked_who_is_connected(family: socket.AddressFamily, host: str) -> None:
+    with ExitStack() as stack:
+        bind = "::1" if family is socket.AF_INET6 else "127.0.0.1"
+        server = stack.enter_context(socket.create_server((bind, 0), family=family))
+        port = server.getsockname()[1]
+        count = counting(ConsulAddress(host=host, port=port))
+        assert await count() == 0
+        for number in range(1, 4):
+            stack.enter_context(socket.create_connection((bind, port)))
+            stack.enter_context(server.accept()[0])
+            assert await count() == number
+        with socket.socket(socket.AF_INET6) as mapped:
+            if family is socket.AF_INET:
+                mapped.connect((f"::ffff:{bind}", port))
+                assert await count() == 4
+
+
+async def test_a_unix_socket_and_a_name_without_address_are_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nothing(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror
+
+    assert await counting(ConsulAddress(socket="/run/consul.sock"))() is None
+    monkeypatch.setattr(trio.socket, "getaddrinfo", nothing)
+    assert await counting(ConsulAddress(host="consul.example", port=8500))() is None
+
+
+LINE = b"%4d: 0100007F:%04X 0100007F:2134 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 20\n"
+
+
+async def test_long_tables_are_read_whole_and_too_long_ones_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "tcp"
+    lines = [LINE % (number, number) for number in range(3000)]
+    other = [line.replace(b" 01 ", b" 06 ") for line in lines[:50]]
+    table.write_bytes(b"  sl  local_address rem_address   st\n" + b"".join(lines + other))
+    monkeypatch.setattr(room, "_READ", 1000)
+    count = partial(connections, ["127.0.0.1"], 0x2134)
+    assert await count([table, tmp_path / "none"]) == 3000
+    assert await count([tmp_path]) is None  # a directory cannot be read
+    monkeypatch.setattr(room, "MOST_READ", 100_000)
+    assert await count([table]) is None
