@@ -71,10 +71,11 @@ class Urgency(IntEnum):
 class _Waiting:
     """One question that waits for the shared connection."""
 
-    __slots__ = ("urgency", "woken")
+    __slots__ = ("released", "urgency", "woken")
 
     def __init__(self, urgency: Urgency) -> None:
         self.urgency = urgency
+        self.released = False  # it has got a connection of its own meanwhile
         self.woken = trio.Event()
 
 
@@ -199,6 +200,8 @@ class Budget:
         self._queues[waiting.urgency].append(waiting)
         try:
             while not self._may_go(waiting):
+                if waiting.released:
+                    return False
                 urgent = waiting.urgency is Urgency.OWN
                 if urgent and trio.current_time() >= began + PATIENCE:
                     return False
@@ -273,13 +276,17 @@ class Place:
             if self.rank < Rank.ENDPOINTS:
                 return await ask(replace(at, has_turn=True, wait=min(at.wait, GLANCE)))
             answer = await ask(Blocking(has_turn=True, cached=cached))
-            return replace(answer, index=None)  # those of cache and servers cannot be compared
+            # Indexes of cache and servers cannot be compared; a position from before is kept for later.
+            return replace(answer, index=at.index or None)
 
     def hold(self, holds: bool) -> None:
         """Have a connection of our own from the next question on, or give it back at once."""
         if self.holds and not holds:
             self._question.cancel()
         self.holds = holds
+        if holds and self.waiting is not None:
+            self.waiting.released = True
+            self.waiting.woken.set()
 
     def hurry(self) -> None:
         """Ask as soon as possible."""

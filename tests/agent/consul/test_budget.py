@@ -294,3 +294,21 @@ async def test_a_budget_without_a_limit_has_no_size(nursery: trio.Nursery, autoj
     budget = Budget(0, 16)
     budget.resize(5)
     assert (budget.connections, budget.most, budget.turn_seconds) == (0, 0, 0)
+
+
+async def test_a_list_that_gives_its_connection_back_goes_on_at_its_position(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    story = Story(nursery, Budget(3, 16))
+    for name, rank in OWN[2:]:
+        story.start(name, rank)
+    watch = story.start("list", Rank.ENDPOINTS)
+    story.budget.resize(16)
+    await trio.sleep(30)
+    story.budget.resize(3)
+    await trio.sleep(30)
+    assert [at.index for name, _, at in story.agent.asked if name == "list"][-2:] == [0, 0]
+    story.budget.resize(16)
+    await trio.sleep(30)
+    assert [at.index for name, _, at in story.agent.asked if name == "list"][-1] == 7
+    assert watch.status.failures == {}

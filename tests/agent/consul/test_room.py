@@ -27,12 +27,13 @@ class Host:
     budget: Budget = field(default_factory=lambda: Budget(3, 16))
     others: int = 0
     unknown: bool = False
+    takes: float = 0.0  # seconds
     looks: int = 0
     kept: list[int] = field(default_factory=list)
 
     async def count(self) -> int | None:
         self.looks += 1
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.takes)
         return None if self.unknown else self.others + self.budget.connections
 
     async def keep(self, connections: int) -> None:
@@ -164,3 +165,14 @@ async def test_long_tables_are_read_whole_and_too_long_ones_not(
     assert await count([tmp_path]) is None  # a directory cannot be read
     monkeypatch.setattr(room, "MOST_READ", 100_000)
     assert await count([table]) is None
+
+
+async def test_what_takes_long_to_count_is_counted_more_rarely(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    host = Host(takes=0.05)
+    host.watch(13)
+    nursery.start_soon(host.room().follow)
+    await trio.sleep(1000)
+    assert host.budget.connections == 14
+    assert host.looks <= 1000 / (0.05 * room.SPARING * 0.7)
