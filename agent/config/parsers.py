@@ -6,7 +6,7 @@ import ipaddress
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +45,10 @@ class ConsulAddress:
     port: int = 0
     socket: str | None = None
     tls: bool = False
+
+    def over_tls(self) -> ConsulAddress:
+        """Return the same address with TLS, which a unix socket does not have."""
+        return self if self.socket is not None else replace(self, tls=True)
 
     def __str__(self) -> str:
         if self.socket is not None:

@@ -191,7 +191,7 @@ def resolve(
     _settle_identity(values, origins, mistakes, required=identity_required)
     _check_together(values, origins, mistakes)
     if values["http_ssl"] and values["http_addr"] is not None:
-        values["http_addr"] = _over_tls(values["http_addr"])
+        values["http_addr"] = values["http_addr"].over_tls()
     settings = None if mistakes else Settings(**values, origins=origins)
     return Resolution(
         settings=settings,
@@ -333,12 +333,6 @@ def _check_binds(values: dict[str, Any], wrong: Callable[[str, str], None]) -> N
         who = problem.where.partition(" on ")[0]
         if who != CHECK:  # a collision there only prevents Consul's check of the public port
             wrong(_LISTENERS.get(who, "upstream"), str(problem))
-
-
-def _over_tls(address: ConsulAddress) -> ConsulAddress:
-    if address.socket is not None:
-        return address
-    return ConsulAddress(host=address.host, port=address.port, tls=True)
 
 
 def _notes(environ: Mapping[str, str]) -> tuple[str, ...]:
