@@ -83,8 +83,7 @@ class UsualRequests:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._app = app
         self._left, self._failure = None, None
-        if not self._watch(app):
-            return Unusual()
+        self._watch(app)
 
         def cancel(_: object) -> trio.lowlevel.Abort:
             self._unwatch()
@@ -100,14 +99,12 @@ class UsualRequests:
         assert self._left is not None  # one of both has woken the task
         return self._left
 
-    def _watch(self, app: AppConnection) -> bool:
-        if not self._caller.watch(self._relay, self._on_caller, self._on_failure):
-            return False
+    def _watch(self, app: AppConnection) -> None:
+        self._caller.watch(self._relay, self._on_caller, self._on_failure)
         fd = app.stream.sock.fileno()
         watching = self._relay.attach(fd, self._on_app, self._on_failure)
         watching.want(READ)
         self._app_watch = fd, watching
-        return True
 
     def _unwatch(self) -> None:
         self._caller.unwatch()

@@ -63,11 +63,10 @@ class WatchedStream(CallerStream, Protocol):
 
     def watch(
         self, relay: Relay, on_ready: Callable[[int], None], on_failure: Callable[[Exception], None], /
-    ) -> bool:
+    ) -> None:
         """Call `on_ready` in the relay's loop when something may have come, until `unwatch`.
 
-        `on_failure` hears what that raises, and the relay's end; it must call `unwatch`. Return False if this
-        stream cannot be watched.
+        `on_failure` hears what that raises, and the relay's end; it must call `unwatch`.
         """
 
     def unwatch(self) -> None:
@@ -252,28 +251,27 @@ class TlsStream:
         return sent
 
     def has_come(self) -> bool:
-        """See CallerStream."""
+        """See WatchedStream."""
         return self._ended or self._broken is not None or self.connection.pending() > 0
 
     def watch(
         self, relay: Relay, on_ready: Callable[[int], None], on_failure: Callable[[Exception], None]
-    ) -> bool:
-        """See CallerStream."""
+    ) -> None:
+        """See WatchedStream."""
         fd = self._sock.fileno()
         watching = relay.attach(fd, on_ready, on_failure)
         self._watched = relay, fd, watching
         watching.want(READ)
-        return True
 
     def unwatch(self) -> None:
-        """See CallerStream."""
+        """See WatchedStream."""
         if self._watched is not None:
             relay, fd, watching = self._watched
             self._watched = None
             relay.detach(fd, watching)
 
     def receive_nowait(self) -> bytes | None:
-        """See CallerStream."""
+        """See WatchedStream."""
         try:
             data = self.connection.recv(RECORD)
         except (SSL.WantReadError, SSL.WantWriteError):

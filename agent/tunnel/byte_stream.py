@@ -1,4 +1,4 @@
-"""A stream of a tunnel for what reads requests, in trio (agent.relay.streams.CallerStream)."""
+"""A stream of a tunnel for what reads requests, in trio (agent.relay.streams.WatchedStream)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.h2.faults import ErrorCode
 from agent.h2.header_blocks import Fields
 from agent.h2.stream import Stream
 from agent.relay.relay import Relay
-from agent.relay.splice import Ending, Progress, Transfer
+from agent.relay.splice import READ, Ending, Progress, Transfer
 from agent.relay.streams import StreamBroken
 from agent.tunnel.carrier import Carrier
 from agent.tunnel.leg import Leg
@@ -20,13 +20,18 @@ from agent.tunnel.leg import Leg
 class TunnelStream:
     """A stream's owner (agent.h2.stream.StreamOwner). One task may receive while another sends."""
 
-    __slots__ = ("_broken", "_ended", "_inbox", "_news", "_progress", "_room", "_tunnel", "stream")
+    __slots__ = (
+        *("_broken", "_ended", "_fed", "_inbox", "_news", "_progress", "_room", "_tunnel", "_watching"),
+        "stream",
+    )
 
     def __init__(self, tunnel: Carrier, stream: Stream, progress: Progress) -> None:
         self._tunnel = tunnel
         self._progress = progress
         self._inbox = bytearray()
         self._ended = False
+        self._fed = False  # `deliver` will be called
+        self._watching: tuple[Callable[[int], None], Callable[[Exception], None]] | None = None
         self._broken: tuple[Ending, str] | None = None
         self._news = trio.Event()  # something has come
         self._room = trio.Event()  # the stream may take bytes again
@@ -43,11 +48,7 @@ class TunnelStream:
                 return b""
             self._news = trio.Event()
             await self._news.wait()
-        data = bytes(self._inbox)
-        self._inbox.clear()
-        self._tunnel.h2.consumed(self.stream, len(data))
-        self._tunnel.wake()
-        return data
+        return self._taken()
 
     async def send(self, data: bytes) -> None:
         """Send all of `data`. Raises StreamBroken."""
@@ -79,21 +80,31 @@ class TunnelStream:
         return sent
 
     def has_come(self) -> bool:
-        """See CallerStream."""
+        """See WatchedStream."""
         return bool(self._inbox) or self._ended or self._broken is not None
 
     def watch(
-        self, _relay: Relay, _on_ready: Callable[[int], None], _on_failure: Callable[[Exception], None]
-    ) -> bool:
-        """See CallerStream."""
-        return False
+        self, _relay: Relay, on_ready: Callable[[int], None], on_failure: Callable[[Exception], None]
+    ) -> None:
+        """See WatchedStream."""
+        self._watching = on_ready, on_failure
 
     def unwatch(self) -> None:
-        """See CallerStream."""
+        """See WatchedStream."""
+        self._watching = None
 
     def receive_nowait(self) -> bytes | None:
-        """See CallerStream."""
-        return None
+        """See WatchedStream."""
+        if not self._inbox:
+            return b"" if self._ended or self._broken is not None else None
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        data = bytes(self._inbox)
+        self._inbox.clear()
+        self._tunnel.h2.consumed(self.stream, len(data))
+        self._tunnel.wake()
+        return data
 
     async def send_end(self) -> None:
         """Send END_STREAM. Raises StreamBroken."""
@@ -151,11 +162,28 @@ class TunnelStream:
         """See StreamOwner."""
         self._inbox += data
         self._news.set()
+        self._feed()
 
     def on_end(self) -> None:
         """See StreamOwner."""
         self._ended = True
         self._news.set()
+        self._feed()
+
+    def _feed(self) -> None:
+        if self._watching is not None and not self._fed:
+            self._fed = True
+            self._tunnel.fed.append(self)
+
+    def deliver(self) -> None:
+        """Tell what watches that something has come; called once the tunnel has read what there is."""
+        self._fed = False
+        if self._watching is not None:
+            on_ready, on_failure = self._watching
+            try:
+                on_ready(READ)
+            except Exception as error:  # noqa: BLE001 - a bug; raised in the task of the stream, and there alone
+                on_failure(error)
 
     def on_reset(self, _code: int, detail: str) -> None:
         """See StreamOwner."""
@@ -174,3 +202,4 @@ class TunnelStream:
         self._broken = ending, detail
         self._news.set()
         self._room.set()
+        self.deliver()

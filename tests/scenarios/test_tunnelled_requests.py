@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,9 +13,13 @@ import trio
 
 from agent.base.address import TcpAddress
 from agent.connections.connection import Handling
+from agent.connections.records import CloseReason
+from agent.inbound.front import Front
 from agent.net.dial import Begun
 from agent.policy.http_mode import HttpMode
 from tests.scenarios.test_tunnels import called, connect, ended, tunnelling
+from tests.support.exchanges import watched_exchanges
+from tests.support.faults import Faults
 from tests.support.two_sidecars import Mesh, until
 
 
@@ -71,6 +77,72 @@ async def test_each_request_of_a_stream_is_judged_and_carries_its_caller() -> No
         await stream.aclose()
         await m.quiet()
         assert {reason for _, reason in m.db.ledger.counters()} == {"clean"}
+
+
+async def test_all_but_the_first_request_of_a_stream_take_no_exchange_of_its_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exchanges = watched_exchanges(monkeypatch)
+    async with judged() as m:
+        first, second = await connect(m), await connect(m)
+        for number in range(5):
+            for stream in (first, second):
+                await stream.send_all(b"GET /%d HTTP/1.1\r\nHost: db\r\n\r\n" % number)
+                assert b"/%d for web" % number in await answer(stream, 1)
+        assert len(exchanges) == 2
+        assert len(m.db.ledger.tunnels()) == 1
+        await first.aclose()
+        await second.send_all(b"GET /again HTTP/1.1\r\nHost: db\r\n\r\n")
+        assert b"/again for web" in await answer(second, 1)
+        await second.aclose()
+        await m.quiet()
+        assert {reason for _, reason in m.db.ledger.counters()} == {"clean"}
+
+
+@pytest.mark.parametrize("tunnel_ends", [True, False])
+async def test_a_stream_that_breaks_off_during_an_exchange_is_over(tunnel_ends: bool) -> None:
+    async def never(stream: trio.SocketStream) -> None:
+        while data := await stream.receive_some(65536):
+            if b"/last" in data:
+                await trio.sleep_forever()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with tunnelling(handler=never, http=HttpMode.ALWAYS) as m:
+        stream = await connect(m)
+        for _ in range(2):
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
+            assert (await answer(stream, 1)).endswith(b"ok")
+        await stream.send_all(b"GET /last HTTP/1.1\r\nHost: db\r\n\r\n")
+        await until(lambda: m.db.ledger.live()[0].request is not None)
+        if tunnel_ends:
+            m.web.ledger.close_tunnels(CloseReason.SHUTDOWN)
+        else:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.aclose()
+        with trio.fail_after(5):
+            await until(lambda: not m.db.ledger.live())
+        assert m.db.ledger.recent()[-1].reason.value != "clean"
+
+
+async def test_a_bug_in_a_step_ends_its_stream_and_not_the_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Front, received: bytes) -> None:
+        raise ZeroDivisionError
+
+    async with judged() as m:
+        stream, other = await connect(m), await connect(m)
+        for one in (stream, other):
+            await one.send_all(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
+            assert b"/ for web" in await answer(one, 1)
+        faults = Faults()
+        with monkeypatch.context() as patch:
+            patch.setattr(Front, "request", fail)
+            patch.setattr(m.db.events, "internal_error", faults.internal_error)
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
+            await ended(stream)
+        await other.send_all(b"GET /on HTTP/1.1\r\nHost: db\r\n\r\n")
+        assert b"/on for web" in await answer(other, 1)
+        assert len(m.db.ledger.tunnels()) == 1
+        assert [type(error) for _, _, error in faults.told] == [ZeroDivisionError]
 
 
 async def test_a_refused_request_is_answered_in_its_stream() -> None:
