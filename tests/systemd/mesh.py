@@ -20,6 +20,7 @@ WAN_HOST, PUBLIC_PORT, APP_PORT = "127.0.2.20", 21000, 8080
 UPSTREAM = "http://127.0.0.1:9191"
 # A stop hardly waits for callers to look elsewhere; an instance whose socket systemd holds does not.
 QUICK = "leave_seconds = 0.2\n"
+LAST_SECONDS = 180  # for the callers that have begun
 CURL = ("curl", "--silent", "--show-error", "--max-time", "20")
 
 DC1 = """
@@ -116,7 +117,8 @@ def install(machine: Machine, name: str, *arguments: str) -> None:
     script = f"{name.partition('-')[0]}.py"
     machine.write(f"/opt/{script}", Path(__file__).with_name(script).read_text())
     machine.add_unit(
-        f"{name}.service", f"[Service]\nExecStart={PYTHON} /opt/{script} {' '.join(arguments)}\n"
+        f"{name}.service",
+        f"[Service]\nExecStart={PYTHON} /opt/{script} {' '.join(arguments)}\nTimeoutStopSec={LAST_SECONDS}\n",
     )
 
 
@@ -156,7 +158,7 @@ def start_load(machine: Machine, name: str) -> None:
 def load(machine: Machine, name: str) -> dict[str, Any]:
     """Stop the callers of unit `load-…` and read their report."""
     run = machine.show(name, "InvocationID")
-    machine.systemctl("stop", name)
+    machine.systemctl("stop", name, seconds=LAST_SECONDS)
 
     def said() -> str | None:
         lines = machine.journal_of_run(run).splitlines()
