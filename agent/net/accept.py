@@ -77,12 +77,14 @@ async def accept_all(
     where: Where = Where.CONNECTION,
     first_kept: Callable[[], float] = lambda: math.inf,
     at_once: AtOnce | None = None,
+    replaced: Callable[[], bool] = lambda: False,
 ) -> None:
     """Accept on every listening, non-blocking socket until cancelled; each caller is a task in `connections`.
 
     The handler owns its socket and closes it; it settles its slot when the handshake is over. Connections
     outlive this call: cancel it first, and give `connections` its own time. Errors of accept(2) that concern
-    the listener are raised; an unforeseen exception in a connection ends that connection.
+    the listener are raised; an unforeseen exception in a connection ends that connection. `replaced`: whether
+    the next process accepts from the same queue, so that those who cannot begin yet are left in it.
     """
 
     async def handle(caller: socket.socket, slot: Slot) -> None:
@@ -103,7 +105,7 @@ async def accept_all(
             slot.leave()
             return True
 
-    gate = _Gate(handle, connections, admission, events, first_kept, taken=taken)
+    gate = _Gate(handle, connections, admission, events, first_kept, replaced=replaced, taken=taken)
     try:
         async with trio.open_nursery() as loops:
             for sock in listeners:
@@ -124,10 +126,12 @@ class _Gate:
         events: AdmissionEvents,
         first_kept: Callable[[], float],
         *,
+        replaced: Callable[[], bool],
         taken: Callable[[socket.socket, Slot], bool],
     ) -> None:
         self._taken = taken
         self._first_kept = first_kept
+        self._replaced = replaced
         self._handle = handle
         self._connections = connections
         self._admission = admission
@@ -143,7 +147,7 @@ class _Gate:
         """Accept callers from one socket until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(sock)
-            while self._line.full:
+            while self._leaves_in_queue():
                 await self._until_change(math.inf)
             line_was_empty = not self._line
             shortage = self._accept(sock)
@@ -177,7 +181,7 @@ class _Gate:
         if self._short and _next_descriptor(sock) >= kept:
             return _no_descriptors()
         for _ in range(BATCH):
-            if self._line.full:
+            if self._leaves_in_queue():
                 break
             try:
                 caller, address = sock.accept()
@@ -197,6 +201,12 @@ class _Gate:
             elif caller.fileno() >= kept - 1:
                 return _no_descriptors()
         return None
+
+    def _leaves_in_queue(self) -> bool:
+        """Return whether no caller is to be accepted now."""
+        if self._replaced():
+            return bool(self._line) or self._admission.full is not None
+        return self._line.full
 
     def _begin(self, most: int) -> int:
         """Start at most `most` callers in line, while slots are free; return how many."""

@@ -198,6 +198,7 @@ class Listeners:
             events=self.events,
             first_kept=first_kept,
             at_once=opening.at_once,
+            replaced=lambda: self.successor,
         )
         try:
             with opening.scope:

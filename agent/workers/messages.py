@@ -130,7 +130,12 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """No more callers of the mesh are to come: tunnels are retired, so that their clients open others."""
+    """No more callers of the mesh are to come: tunnels are retired, so that their clients open others.
+
+    `replaced`: the next process accepts from the same queues.
+    """
+
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

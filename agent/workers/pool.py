@@ -190,7 +190,7 @@ class WorkerPool:
         await self._listeners.close(PUBLIC)
 
     def hand_over(self) -> None:
-        self._leaving.publish(Leaving())
+        self._leaving.publish(Leaving(replaced=True))
         self._listeners.successor = True
 
     async def close_listeners(self) -> None:

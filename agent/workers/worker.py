@@ -181,6 +181,7 @@ class Worker:
                 await self._answer(message)
             case Leaving():
                 self.data.leaving.set()
+                self._listeners.successor = message.replaced
 
     def _publish(
         self, value: HandedCredentials | Policy | HandedConfirmation | SourceIntentions | DenyList

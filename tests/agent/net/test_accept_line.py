@@ -38,6 +38,7 @@ class Rush:
         self.handler, self.told, self.admission, self.sock = Slow(), Told(), admission, sock
         self.callers: list[socket.socket] = []
         self.first = b""
+        self.replaced = False
         nursery.start_soon(self._run, nursery)
 
     def end(self, nursery: trio.Nursery) -> None:
@@ -53,6 +54,7 @@ class Rush:
             connections=nursery,
             admission=self.admission,
             events=self.told,
+            replaced=lambda: self.replaced,
         )
 
     def speak(self) -> None:
@@ -151,6 +153,31 @@ async def test_a_full_line_of_our_app_leaves_the_others_in_the_backlog(
                 ending.cancel_scope.cancel()
             assert rush.admission.overflow == 0
             rush.end(nursery)
+
+
+@pytest.mark.parametrize("fair", [False, True])
+async def test_a_process_that_is_replaced_takes_only_those_whom_it_can_begin(fair: bool) -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 4, fair=fair))
+            rush.replaced, rush.first = True, b"\x16"
+            await rush.stand(4, "127.0.0.1")
+            await rush.stand(6, "127.0.0.2")
+            begun = 4 if not fair else 2
+            await rush.until(lambda: rush.admission.admitted >= begun)
+            await trio.testing.wait_all_tasks_blocked(LOOK)
+            assert rush.admission.waiting <= 1
+            taken = rush.admission.admitted + rush.admission.waiting
+            rush.handler.places[0].settle()
+            await rush.until(lambda: rush.admission.admitted + rush.admission.waiting > taken)
+            left = 10 - rush.admission.admitted - rush.admission.waiting
+            nursery.cancel_scope.cancel()
+        for _ in range(left):  # for the next process
+            sock.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            sock.accept()
+        for caller in rush.callers:
+            caller.close()
 
 
 async def test_the_limit_of_live_ones_is_another_reason() -> None:
