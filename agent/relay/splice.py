@@ -68,7 +68,8 @@ class Transfer:
 class Progress:
     """Bytes written so far. Any task may read them; only the task that owns the connection changes them.
 
-    `plain_since`, `tls_since`: when the first byte was written to that leg, by `now`; 0 before it.
+    `plain_since`, `tls_since`: when the first byte was written to that leg, by `now`; 0 before it, and where
+    no clock is given.
     """
 
     __slots__ = ("now", "plain_since", "tls_since", "to_plain", "to_tls")
