@@ -82,6 +82,7 @@ class _ServiceAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     service: str = ""
     address: str = ""
     port: int = 0
+    ports: object = None  # any JSON: of Consul 2
     tagged_addresses: dict[str, _HostPortAnswer] | None = None
     weights: _WeightsAnswer | None = None
     proxy: _ProxyAnswer | None = None
@@ -195,6 +196,8 @@ class _Found:
             self._unusable.append(Unusable(instance=instance, reason=UnusableReason.NO_DESTINATION))
         elif not entry.node.datacenter:
             self._unusable.append(Unusable(instance=instance, reason=UnusableReason.NO_DATACENTER))
+        elif entry.service.ports and not entry.service.port:
+            self._unusable.append(Unusable(instance=instance, reason=UnusableReason.NAMED_PORTS))
         else:
             self._endpoints.append(_endpoint(entry, name))
 

@@ -44,6 +44,7 @@ class UnusableReason(StrEnum):
 
     NO_DESTINATION = "no_destination"
     NO_DATACENTER = "no_datacenter"
+    NAMED_PORTS = "named_ports"  # of Consul 2, and none that is the service's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -17,6 +17,7 @@ from agent.base.watch_status import WatchStatus
 from agent.cli.findings import Finding, State, fail, ok, refused, skip, warn
 from agent.config.collisions import CHECK
 from agent.config.effective import from_settings, listening_at, overridden, servable
+from agent.config.opaque_config import Problem
 from agent.config.parsers import ConsulAddress
 from agent.config.registration import Registration
 from agent.config.settings import IdentityKind, Settings
@@ -157,9 +158,16 @@ async def look_at_registration(case: Examination) -> bool:
         return case.note(refused("registration", error, rule, given=case.has_token))
     case.registration = await _servable(case, overridden(found, settings))
     for problem in found.problems:
-        case.note(warn("registration", str(problem), "correct the service definition and register it again"))
+        case.note(_of_problem(problem))
     text = f"{found.proxy_id}, sidecar of {found.service} ({found.service_id})"
     return case.note(ok("registration", text)) if not found.problems else True
+
+
+def _of_problem(problem: Problem) -> Finding:
+    """Return what is wrong with a registration; keys for another proxy are nothing wrong."""
+    if problem.harmless:
+        return ok("registration", f"{problem.where}: {problem.detail}")
+    return warn("registration", str(problem), "correct the service definition and register it again")
 
 
 async def _servable(case: Examination, configured: Registration) -> Registration:

@@ -6,7 +6,7 @@ strings, and any value may have the wrong type (docs/consul-api.md#registration 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
@@ -20,6 +20,7 @@ _MOST_DIGITS = 18
 _MOST_COUNT = 2**53 - 1  # the largest whole number that all readers of JSON agree on (RFC 8259 §6)
 _MOST_SHOWN = 80  # characters quoted of a wrong value
 _MOST_KEYS = 20  # unknown keys that are named
+ENVOYS = "envoy_"  # how the keys begin that only configure Envoy itself
 
 
 class ProblemReason(StrEnum):
@@ -42,12 +43,13 @@ class ProblemReason(StrEnum):
     PEERED = "peered"
     OTHER_NAMESPACE = "other_namespace"
     OTHER_PARTITION = "other_partition"
+    NAMED_PORT = "named_port"  # of another service, of Consul 2
 
 
 NOT_SERVED = frozenset(  # by these an upstream is left out
     {ProblemReason.NO_NAME, ProblemReason.NO_BIND, ProblemReason.BAD_BIND, ProblemReason.DUPLICATE_BIND}
     | {ProblemReason.APP_BIND, ProblemReason.UNKNOWN_TYPE, ProblemReason.PEERED}
-    | {ProblemReason.OTHER_NAMESPACE, ProblemReason.OTHER_PARTITION}
+    | {ProblemReason.OTHER_NAMESPACE, ProblemReason.OTHER_PARTITION, ProblemReason.NAMED_PORT}
 )
 
 
@@ -58,17 +60,23 @@ class Problem:
     where: str
     reason: ProblemReason
     detail: str
+    harmless: bool = False  # keys that only configure Envoy itself
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason.value}: {self.detail}"
 
 
-def unknown(where: str, keys: Iterable[str]) -> Problem:
-    """Return the problem that these keys are not honoured; of very many the first are named."""
+def unknown(where: str, keys: Iterable[str]) -> Iterator[Problem]:
+    """Yield the problem of these unknown keys, and one for Envoy's own among them; of many some are named."""
     names = sorted(keys)
-    more = f" and {len(names) - _MOST_KEYS} more" if len(names) > _MOST_KEYS else ""
-    detail = f"not honoured here: {', '.join(map(_short, names[:_MOST_KEYS]))}{more}"
-    return Problem(where=where, reason=ProblemReason.UNKNOWN_KEYS, detail=detail)
+    envoys = [name for name in names if name.startswith(ENVOYS)]
+    others = [name for name in names if not name.startswith(ENVOYS)]
+    for some, says in ((others, "not honoured here"), (envoys, "for Envoy alone, no effect here")):
+        more = f" and {len(some) - _MOST_KEYS} more" if len(some) > _MOST_KEYS else ""
+        detail = f"{says}: {', '.join(map(_short, some[:_MOST_KEYS]))}{more}"
+        if some:
+            reason, harmless = ProblemReason.UNKNOWN_KEYS, some is envoys
+            yield Problem(where=where, reason=reason, detail=detail, harmless=harmless)
 
 
 def unknown_keys(fields: Mapping[str, object], known: Collection[str]) -> list[str]:

@@ -39,6 +39,7 @@ class UpstreamAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     destination_namespace: str = ""
     destination_partition: str = ""
     destination_peer: str = ""
+    destination_port: str = ""  # of Consul 2: one of a service's named ports
     datacenter: str = ""
     local_bind_address: str = ""
     local_bind_port: int = 0
@@ -105,14 +106,18 @@ def differences(answers: Sequence[Mapping[str, object]]) -> Iterator[Problem]:
     for (place, key), numbers in having.items():
         together.setdefault((place, tuple(numbers)), []).append(key)
     for (place, those), keys in together.items():
-        problem = unknown(f"Upstreams[{those[0]}]{place}", keys)
         others = f"; the same holds for {len(those) - 1} more" if those[1:] else ""
-        yield replace(problem, detail=problem.detail + others)
+        for problem in unknown(f"Upstreams[{those[0]}]{place}", keys):
+            yield replace(problem, detail=problem.detail + others)
 
 
 def _not_honoured(answer: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield the place in the entry of one upstream, and the key."""
     yield from (("", key) for key in unknown_keys(answer, _FIELDS))
+    gateways = answer.get("MeshGateway")
+    if isinstance(gateways, Mapping):
+        known = MeshGatewayAnswer.__struct_encode_fields__
+        yield from ((".MeshGateway", key) for key in unknown_keys(gateways, known))
     config = answer.get("Config")
     if isinstance(config, Mapping):
         yield from ((".Config", key) for key in not_honoured(config))
@@ -133,6 +138,9 @@ def _upstream(answer: UpstreamAnswer, default_mode: MeshGatewayMode, loopback: s
 
 
 def _refuse_elsewhere(answer: UpstreamAnswer) -> None:
+    if answer.destination_port:
+        detail = f"DestinationPort {answer.destination_port!r}: named ports are not reached here"
+        raise _Unserved(ProblemReason.NAMED_PORT, detail)
     if answer.destination_peer:
         raise _Unserved(ProblemReason.PEERED, f"cluster peer {answer.destination_peer!r} cannot be reached")
     if answer.destination_namespace not in {"", DEFAULT}:

@@ -250,11 +250,13 @@ def _unknown(answer: Mapping[str, Any]) -> Iterator[Problem]:
         "Service": unknown_keys(answer, _SERVICE_FIELDS),
         "Proxy": unknown_keys(proxy, PROXY_READ | strict),
         "Proxy.Config": unknown_keys(config, _KEYS),
+        "Proxy.MeshGateway": unknown_keys(
+            proxy.get("MeshGateway") or {}, MeshGatewayAnswer.__struct_encode_fields__
+        ),
         **unknown_of_expose(proxy.get("Expose") or {}),
     }
     for where, keys in places.items():
-        if keys:
-            yield unknown(where, keys)
+        yield from unknown(where, keys)
     yield from differences(proxy.get("Upstreams") or ())
 
 

@@ -51,7 +51,13 @@ _OF_LIMITS = frozenset({"max_connections", "max_pending_requests", "MaxConnectio
 _OF_HEALTH = frozenset(
     {"interval", "max_failures", "base_ejection_time", "Interval", "MaxFailures", "BaseEjectionTime"}
 )
-_WITHIN = {"limits": _OF_LIMITS, "passive_health_check": _OF_HEALTH}
+# Keys of the inner maps; `mesh_gateway` is one where a central config entry gives it.
+WITHIN: Mapping[str, frozenset[str]] = {
+    "limits": _OF_LIMITS,
+    "passive_health_check": _OF_HEALTH,
+    "mesh_gateway": frozenset({"mode", "Mode"}),
+}
+TARGET_KEYS = frozenset({"datacenter", "filter", "query", "service"})  # of a table of `failover`
 _NANOSECONDS = 1e9  # in a second; how Go writes a duration as a number
 
 
@@ -68,7 +74,7 @@ def configured(upstream: Upstream, config: ConfigReader) -> Upstream:
         max_pending=limits.count(limits.spelt("max_pending_requests", "MaxPendingRequests")),
         poll_interval=config.duration("poll_interval"),
         protocol=config.text("protocol", upstream.protocol),
-        mesh_gateway=config.choice("mesh_gateway", MeshGatewayMode) or upstream.mesh_gateway,
+        mesh_gateway=_gateways(config) or upstream.mesh_gateway,
         wan=config.choice("wan", WanMode),
         ejection=_ejection(config.within("passive_health_check"), upstream.ejection),
         failover=tuple(_target(table, destination) for table in config.tables("failover")),
@@ -83,11 +89,22 @@ def not_honoured(config: Mapping[str, object]) -> tuple[str, ...]:
     """Return the keys of an upstream's `Config` that have no effect here, those of inner maps after a dot."""
     inner = [
         f"{key}.{name}"
-        for key, known in _WITHIN.items()
+        for key, known in WITHIN.items()
         if isinstance(map_ := config.get(key), Mapping)
         for name in unknown_keys(map_, known)
     ]
+    targets = config.get("failover")
+    for number, target in enumerate(targets if isinstance(targets, list) else ()):
+        if isinstance(target, Mapping):
+            inner += [f"failover[{number}].{name}" for name in unknown_keys(target, TARGET_KEYS)]
     return tuple(sorted([*unknown_keys(config, KEYS), *inner]))
+
+
+def _gateways(config: ConfigReader) -> MeshGatewayMode | None:
+    if not isinstance(config.config.get("mesh_gateway"), Mapping):
+        return config.choice("mesh_gateway", MeshGatewayMode)
+    within = config.within("mesh_gateway")
+    return within.choice(within.spelt("mode", "Mode"), MeshGatewayMode)
 
 
 def _chosen(destination: Destination, config: ConfigReader) -> Destination:

@@ -13,15 +13,15 @@ Here an unknown key is a mistake. In a registration it is not, since others may 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from agent.config.flags import did_you_mean
 from agent.config.opaque_config import ConfigReader
-from agent.config.upstream_config import KEYS, configured
+from agent.config.upstream_config import KEYS, TARGET_KEYS, WITHIN, configured
 from upstreams.spec import InvalidUpstream, Upstream, parse_upstream_flag
 
 _PLACE = re.compile(r"(?:upstreams\[(\d+)\]\.?)?(?:failover\[\d+\]\.?)?(\w*)")  # in the text of a mistake
 _HEADER = "[[upstreams]]"
-_TARGET_KEYS = frozenset({"datacenter", "filter", "query", "service"})
 
 
 def line_of(text: str, place: str) -> int | None:
@@ -59,7 +59,10 @@ def read_tables(value: object) -> tuple[list[Upstream], list[str]]:
 def _upstream(table: ConfigReader) -> Upstream | None:
     _refuse_unknown(table, KEYS | {"spec"})
     for target in table.tables("failover"):
-        _refuse_unknown(target, _TARGET_KEYS)
+        _refuse_unknown(target, TARGET_KEYS)
+    for key, known in WITHIN.items():
+        if isinstance(table.config.get(key), Mapping):
+            _refuse_unknown(table.within(key), known)
     try:
         return configured(parse_upstream_flag(table.text("spec", "")), table)
     except InvalidUpstream as error:

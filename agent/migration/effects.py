@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from agent.cli.findings import Finding, fail, warn
 from agent.config.collisions import CHECK
-from agent.config.opaque_config import Problem, ProblemReason, says_something
+from agent.config.opaque_config import ENVOYS, Problem, ProblemReason, says_something
 from agent.config.registration import PROXY_READ, Registration
 from agent.config.upstream_config import KEYS, not_honoured
 from agent.policy.http_mode import HttpMode
@@ -120,7 +120,7 @@ def _settings(config: Mapping[str, object]) -> dict[str, object]:
     outer = {key: value for key, value in config.items() if key not in _OURS_UPSTREAM | {"limits"}}
     if outer.get("protocol") == "tcp":
         del outer["protocol"]
-    without = {key: True for key in not_honoured(config) if key.startswith("passive_health_check.")}
+    without = {key: True for key in not_honoured(config) if "." in key and not key.startswith("limits.")}
     return {**outer, **inner, **without}
 
 
@@ -133,7 +133,7 @@ def _keys(where: str, config: Mapping[str, object], effects: Mapping[str, Effect
 def _unlisted(key: str) -> Effect:
     if key.startswith("passive_health_check."):
         return Effect(ENVOY, "no effect here, where the rest of it is used")
-    return ENVOYS_OWN if key.startswith("envoy_") else UNKNOWN
+    return ENVOYS_OWN if key.startswith(ENVOYS) else UNKNOWN
 
 
 def _protocol(registration: Registration) -> Iterator[Finding]:

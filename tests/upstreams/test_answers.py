@@ -100,6 +100,7 @@ def test_namespace_and_partition_of_the_instance_are_expected() -> None:
         ({"Service__Proxy": None}, UnusableReason.NO_DESTINATION),
         ({"Service__Proxy": None, "Service__Connect": {}}, UnusableReason.NO_DESTINATION),
         ({"Node__Datacenter": ""}, UnusableReason.NO_DATACENTER),
+        ({"Service__Port": 0, "Service__Ports": [{"Name": "http", "Port": 80}]}, UnusableReason.NAMED_PORTS),
     ],
 )
 def test_instances_nobody_could_identify_are_named_and_left_out(
@@ -277,3 +278,10 @@ def test_an_agent_that_has_lost_the_results_of_its_checks_is_told_from_one_that_
 ) -> None:
     (endpoint,) = parse_health([entry(Checks=checks)]).endpoints
     assert endpoint.checks is found
+
+
+@pytest.mark.parametrize(
+    "ports", [None, [], [{"Name": "http", "Port": 80, "Default": False}], {"http": 80}, 7]
+)
+def test_named_ports_beside_the_service_s_own_change_nothing(ports: object) -> None:
+    assert parse_health([entry(Service__Ports=ports)]) == parse_health([entry()])

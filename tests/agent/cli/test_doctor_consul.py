@@ -116,6 +116,28 @@ async def test_the_registration_has_a_problem(nursery: trio.Nursery) -> None:
     assert any("transparent_proxy" in one.found for one in case.findings)
 
 
+async def test_keys_that_configure_envoy_are_no_fault_of_the_registration(nursery: trio.Nursery) -> None:
+    bench, case = examined(nursery, proxy_id="web-sidecar-proxy")
+    bench.consul.replace(SERVICE)
+    config = {"envoy_prometheus_bind_addr": "0.0.0.0:9102", "colour": "red"}
+    proxy = {"DestinationServiceName": "web", "DestinationServiceID": "web", "LocalServicePort": 1}
+    answer = {
+        "Kind": "connect-proxy",
+        "ID": "web-sidecar-proxy",
+        "Port": 1,
+        "Proxy": proxy | {"Config": config},
+    }
+    bench.consul.answer(SERVICE, answer)
+    assert await look_at_registration(case)
+    told_of = {str(one) for one in case.findings}
+    assert (
+        "ok    registration: Proxy.Config: for Envoy alone, no effect here: envoy_prometheus_bind_addr"
+        in told_of
+    )
+    (warned,) = (one for one in case.findings if one.state is State.WARN)
+    assert "colour" in warned.found
+
+
 async def test_listeners_that_meet_fail_by_name(nursery: trio.Nursery) -> None:
     bench, case = examined(nursery, proxy_id="web-sidecar-proxy", listen="10.0.0.5:80")
     bench.consul.replace(SERVICE)

@@ -6,6 +6,7 @@ from typing import Any
 
 from agent.config.registration import parse_registration
 from upstreams.answers import TUNNEL_KEY
+from upstreams.spec import MeshGatewayMode
 
 CALLED = "is called, as LocalServiceAddress and LocalServicePort say"
 
@@ -30,7 +31,8 @@ def test_what_is_not_honoured_is_named_once() -> None:
     assert [str(problem) for problem in parse_registration(answer).problems] == [
         f"Proxy.Config.local_service_address: overruled: 127.0.0.1:8080 {CALLED}",
         "Ports: multi_port: named ports are not served; callers reach port 21000 alone",
-        "Proxy.Config: unknown_keys: not honoured here: envoy_prometheus_bind_addr, local_request_timeout_ms",
+        "Proxy.Config: unknown_keys: not honoured here: local_request_timeout_ms",
+        "Proxy.Config: unknown_keys: for Envoy alone, no effect here: envoy_prometheus_bind_addr",
     ]
 
 
@@ -65,6 +67,7 @@ def test_fields_of_a_newer_consul_are_named_and_empty_ones_are_not() -> None:
 
 
 HEALTH = "passive_health_check"
+DB = {"DestinationName": "db", "LocalBindPort": 9000}
 
 
 def test_the_same_keys_of_many_upstreams_are_named_once() -> None:
@@ -75,14 +78,15 @@ def test_the_same_keys_of_many_upstreams_are_named_once() -> None:
         for number in range(500)
     ]
     upstreams += [
-        {"DestinationName": "cache", "LocalBindPort": 8999, "DestinationPort": "http", "Config": more},
+        {"DestinationName": "cache", "LocalBindPort": 8999, "DestinationHost": "x", "Config": more},
         {"DestinationName": "*", "CentrallyConfigured": True, "Config": config},
     ]
     place = "Upstreams[0].Config: unknown_keys: not honoured here"
+    envoys = "Upstreams[0].Config: unknown_keys: for Envoy alone, no effect here: envoy_cluster_json"
     assert problems({"Upstreams": upstreams}) == [
-        f"{place}: envoy_cluster_json; the same holds for 500 more",
+        f"{envoys}; the same holds for 500 more",
         f"{place}: limits.max_concurrent_requests; the same holds for 499 more",
-        "Upstreams[500]: unknown_keys: not honoured here: DestinationPort",
+        "Upstreams[500]: unknown_keys: not honoured here: DestinationHost",
         f"Upstreams[500].Config: unknown_keys: not honoured here: {HEALTH}.EnforcingConsecutive5xx",
     ]
 
@@ -94,3 +98,39 @@ def test_the_key_that_offers_tunnels_is_ours() -> None:
 def test_a_key_of_any_length_is_named_in_a_short_line() -> None:
     (problem,) = problems({"Config": {"k" * 10_000: 1}})
     assert len(problem) < 200
+
+
+def test_keys_of_inner_maps_are_named_too() -> None:
+    config = {
+        "limits": {"max_connections": 3, "Maximum": 4},
+        HEALTH: {"interval": "3s", "colour": "red"},
+        "mesh_gateway": {"Mode": "local", "Modus": "x"},
+        "failover": [{"datacenter": "dc2", "region": "y"}],
+    }
+    upstream = {**DB, "MeshGateway": {"Modes": "local"}, "Config": config}
+    keys = f"failover[0].region, limits.Maximum, mesh_gateway.Modus, {HEALTH}.colour"
+    said = {"Upstreams": [upstream], "MeshGateway": {"Mode": "none", "Peer": "x"}}
+    assert problems(said) == [
+        "Proxy.MeshGateway: unknown_keys: not honoured here: Peer",
+        "Upstreams[0].MeshGateway: unknown_keys: not honoured here: Modes",
+        f"Upstreams[0].Config: unknown_keys: not honoured here: {keys}",
+    ]
+
+
+def test_a_mesh_gateway_of_a_central_entry_is_a_map_and_counts() -> None:
+    upstream = {**DB, "Config": {"mesh_gateway": {"Mode": "remote"}}}
+    answer = {"ID": "x", "Kind": "connect-proxy", "Proxy": proxy(Upstreams=[upstream])}
+    registration = parse_registration(answer)
+    assert registration.problems == ()
+    assert registration.upstreams[0].mesh_gateway is MeshGatewayMode.REMOTE
+
+
+def test_an_upstream_that_names_a_port_is_not_led_to_another_one() -> None:
+    upstream = {**DB, "DestinationPort": "metrics"}
+    answer = {"ID": "x", "Kind": "connect-proxy", "Proxy": proxy(Upstreams=[upstream])}
+    registration = parse_registration(answer)
+    assert registration.upstreams == ()
+    (problem,) = registration.problems
+    assert str(problem) == (
+        "Upstreams[0] (db): named_port: DestinationPort 'metrics': named ports are not reached here"
+    )

@@ -95,3 +95,18 @@ def test_their_mistakes_are_told_with_all_others(tmp_path: Path) -> None:
 def test_two_on_one_bind_are_a_mistake(tmp_path: Path) -> None:
     said = resolved(tmp_path, 'service = "web"\nupstream = ["x:9192"]\n' + WHOLE, {}).mistakes
     assert ["taken by another upstream" in str(mistake) for mistake in said] == [True]
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ({"limits": {"max_connection": 3}}, "max_connection"),
+        ({"passive_health_check": {"max_failure": 3}}, "max_failure"),
+        ({"mesh_gateway": {"mod": "local"}}, "mod"),
+    ],
+)
+def test_an_unknown_key_of_an_inner_table_is_a_mistake(table: dict[str, object], key: str) -> None:
+    _, mistakes = read_tables([{"spec": "db:9191", **table}])
+    (inner,) = table
+    assert len(mistakes) == 1
+    assert mistakes[0].startswith(f"upstreams[0].{inner}.{key}: unknown key")

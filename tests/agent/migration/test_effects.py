@@ -93,13 +93,13 @@ def test_what_is_not_served_fails_and_the_rest_is_told() -> None:
 
 
 def test_fields_of_service_and_upstream_that_are_not_known_are_told() -> None:
-    upstream = {"DestinationName": "db", "LocalBindPort": 9191, "DestinationPort": "http"}
+    upstream = {"DestinationName": "db", "LocalBindPort": 9191, "DestinationHost": "x"}
     proxy = {"DestinationServiceName": "web", "LocalServicePort": 1, "Upstreams": [upstream]}
     answer = {"ID": "x", "Kind": "connect-proxy", "Proxy": proxy, "SocketPath": "/run/web"}
     lines = [str(finding) for finding in of_registration(answer, parse_registration(answer))]
     assert lines == [
         "warn  Service: unknown_keys: not honoured here: SocketPath",
-        "warn  Upstreams[0]: unknown_keys: not honoured here: DestinationPort",
+        "warn  Upstreams[0]: unknown_keys: not honoured here: DestinationHost",
     ]
 
 
