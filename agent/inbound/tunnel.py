@@ -123,6 +123,7 @@ class _Service:
         self.app = str(inbound.app)  # text, made once
         self.has_app = True
         self.count = 0  # streams that are served
+        self._joined: list[Joined] = []  # slots of all of them but one
 
     def on_request(self, tunnel: Tunnel, stream: Stream, request: Request) -> None:
         """See TunnelEvents."""
@@ -144,19 +145,20 @@ class _Service:
     def on_change(self, _tunnel: Tunnel) -> None:
         """See TunnelEvents."""
 
-    def enter(self) -> Joined | None:
-        """Take a slot for a stream; the tunnel's own is that of its first one. Raises Denied."""
-        joined = self.caller.join() if self.caller is not None and self.count else None
-        if joined is None and self.caller is not None and self.count:
-            raise Denied(Overflow.CONNECTIONS, "the listener's limit is reached")
+    def enter(self) -> None:
+        """Take a slot for a stream; the tunnel's own is that of one of them. Raises Denied."""
+        if self.count and self.caller is not None:
+            joined = self.caller.join()
+            if joined is None:
+                raise Denied(Overflow.CONNECTIONS, "the listener's limit is reached")
+            self._joined.append(joined)
         self.count += 1
-        return joined
 
-    def leave(self, joined: Joined | None) -> None:
+    def leave(self) -> None:
         """Free what `enter` took."""
         self.count -= 1
-        if joined is not None:
-            joined.leave()
+        if self._joined:
+            self._joined.pop().leave()
 
 
 class _Call:
@@ -170,7 +172,6 @@ class _Call:
         "_leg",
         "_scope",
         "_service",
-        "_slot",
         "_stream",
         "_tunnel",
     )
@@ -181,7 +182,6 @@ class _Call:
         self._stream = stream
         self._done = False
         self._entered = False  # it holds a slot
-        self._slot: Joined | None = None
         self._leg: Leg | None = None
         self._scope: trio.CancelScope | None = None  # of the task, if there is one
         self._inbound = service.inbound  # as it is now
@@ -230,7 +230,7 @@ class _Call:
         if objection is not None:
             raise Denied(*objection)
         connection.handling = judge(connection, peer, inbound)
-        self._slot = self._service.enter()
+        self._service.enter()
         self._entered = True
 
     def _serve(self, sock: socket.socket) -> None:
@@ -268,7 +268,7 @@ class _Call:
         self._leg = None  # no cycle is left to the collector
         self._connection.cut = nothing_to_cut
         if self._entered:
-            self._service.leave(self._slot)
+            self._service.leave()
         self._inbound.ledger.finish(self._connection)
 
     # --- what has to wait ---

@@ -223,6 +223,18 @@ async def test_a_far_side_that_forbids_them_gets_a_connection_each_all_the_same(
         assert [one.reason.value for one in m.db.events.refused_ones] == ["no_tunnels"]
 
 
+async def test_the_first_stream_of_a_tunnel_frees_its_place_when_it_ends() -> None:
+    async with tunnelling(limit=2) as m:
+        first, second = await called(m), await called(m)
+        await first.aclose()
+        await until(lambda: len(m.db.ledger.live()) == 1)
+        third = await called(m)
+        assert m.db.admission.live == 2
+        await second.aclose()
+        await third.aclose()
+        await m.quiet()
+
+
 async def test_a_listeners_limit_holds_for_streams() -> None:
     async with tunnelling(limit=3) as m:
         kept = [await called(m) for _ in range(3)]
