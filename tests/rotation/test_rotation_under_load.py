@@ -18,7 +18,7 @@ from datacenter.ca.keys import load_key
 from datacenter.ca.trust import trust_of_answer
 from tests.datacenter.mint import MintedLeaf, refusals
 from tests.rotation.load import load
-from tests.rotation.mesh import Mesh, Sidecar, Site, mesh, until
+from tests.rotation.mesh import TUNNELLED, Mesh, Sidecar, Site, mesh, until
 from tests.rotation.rotations import rotations
 
 KEY = re.compile(rb"PRIVATE KEY")
@@ -39,6 +39,24 @@ async def test_nobody_notices_and_no_key_crosses(tmp_path: Path) -> None:
         await assert_three_verifiers_agree(whole)
         crossed = [bytes(wire.recorded) for wire in (whole.to_dc1, whole.to_dc2)]
     assert_no_key_crossed(whole, crossed)
+
+
+async def test_no_stream_of_a_tunnel_notices(tmp_path: Path) -> None:
+    """Each rotation makes new tunnels; those of before go on with the streams that last."""
+    async with mesh(tmp_path, flags=TUNNELLED) as whole:
+        ports = [sidecar.upstream for sidecar in whole.sidecars]
+        async with load(ports, per_second=40, lasting=20) as counted:
+            await rotations(whole, 3)
+            for sidecar in whole.sidecars:
+                what = f"{sidecar.name} has a new tunnel, and the first one for the streams that last"
+                await until(partial(_has_two_tunnels, sidecar), what)
+        assert counted.faults == []
+        assert counted.made > 60
+
+
+async def _has_two_tunnels(sidecar: Sidecar) -> bool:
+    tunnels = (await sidecar.status())["tunnels"]
+    return [tunnel["direction"] for tunnel in tunnels].count("outbound") >= 2
 
 
 async def _trusts(sidecar: Sidecar, roots: int) -> bool:
