@@ -1,15 +1,18 @@
 """A link that takes its time: every frame that comes in at one interface leaves at the other so much later.
 
     python -m tests.bench.delay wan1 wan2 40        # milliseconds, each way
+    python -m tests.bench.delay wan1 wan2 40 1      # and of a hundred frames one is lost, by chance
 
 Stands between two network namespaces (tests.bench.sites), because not every kernel has netem. Whole Ethernet
 frames are held back, so whatever two TCPs say to each other crosses late, the SYN and its answer too; a
-forwarder of streams would accept at once and thereby hide the first round trip. Nothing is lost, reordered or
-held to a bandwidth. Frames keep their checksum and segmentation state (PACKET_VNET_HDR), as on a veth pair.
+forwarder of streams would accept at once and thereby hide the first round trip. Nothing is reordered or held
+to a bandwidth, and nothing lost that was not asked for. Frames keep their checksum and segmentation state
+(PACKET_VNET_HDR), as on a veth pair.
 """
 
 from __future__ import annotations
 
+import random
 import select
 import socket
 import sys
@@ -48,14 +51,17 @@ class End:
                 self.under_way.append((due, frame))
 
 
-def forward(first: End, second: End, seconds: float) -> None:
-    """For ever."""
+def forward(first: End, second: End, seconds: float, lost: float) -> None:
+    """For ever; each frame is lost with that probability."""
+    rng = random.Random(1)
     pairs = ((first, second), (second, first))
     while True:
         now = time.monotonic()
         for come, go in pairs:
             while come.under_way and come.under_way[0][0] <= now:
-                go.sock.send(come.under_way.popleft()[1])
+                frame = come.under_way.popleft()[1]
+                if rng.random() >= lost:
+                    go.sock.send(frame)
         due = min((end.under_way[0][0] for end in (first, second) if end.under_way), default=now + _IDLE)
         ready, _, _ = select.select([first, second], [], [], max(0.0, due - time.monotonic()))
         for end in ready:
@@ -63,4 +69,5 @@ def forward(first: End, second: End, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    forward(End(sys.argv[1]), End(sys.argv[2]), float(sys.argv[3]) / 1000)
+    percent = float(sys.argv[4]) if len(sys.argv) > 4 else 0.0
+    forward(End(sys.argv[1]), End(sys.argv[2]), float(sys.argv[3]) / 1000, percent / 100)

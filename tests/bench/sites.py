@@ -30,8 +30,11 @@ def at(site: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def sites(directory: Path, milliseconds: float) -> Iterator[None]:
-    """Both sites, the link, and ourselves in the first of them; afterwards we are where we were."""
+def sites(directory: Path, milliseconds: float, lost: float = 0.0) -> Iterator[None]:
+    """Both sites, the link, and ourselves in the first of them; afterwards we are where we were.
+
+    The link holds each frame back for so long, and loses so many per cent of them.
+    """
     if os.geteuid() != 0:
         raise BenchFailed("network namespaces take root")
     here = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -41,7 +44,16 @@ def sites(directory: Path, milliseconds: float) -> Iterator[None]:
             _ip("netns", "add", name)
         for number, (site, address) in enumerate(ADDRESS.items(), 1):
             _attach(_name(site), address, number)
-        command = [*at(_LINK), sys.executable, "-m", "tests.bench.delay", "wan1", "wan2", str(milliseconds)]
+        command = [
+            *at(_LINK),
+            sys.executable,
+            "-m",
+            "tests.bench.delay",
+            "wan1",
+            "wan2",
+            str(milliseconds),
+            str(lost),
+        ]
         with process(command, directory / "delay.log"):
             _enter(f"/run/netns/{_name('dc1')}")
             try:

@@ -33,9 +33,11 @@ from tests.bench.contestants import versions
 from tests.bench.envoy_pairs import envoy_config
 from tests.bench.rig import BenchFailed, Identity, ask, identity, process, wait_for_port
 from tests.bench.sites import ADDRESS, at, sites
+from upstreams.answers import TUNNEL_KEY
 
 API, ORIGIN, ADMIN = 8500, 8080, 19000
 PUBLIC, ENVOY_PUBLIC = 21000, 21002
+FRESH, TUNNEL, ENVOY = 9101, 9105, 9103  # the upstream's ports in dc1
 WARM = 8
 _WORD = b"hello"
 _SECONDS = 10
@@ -96,14 +98,28 @@ def bring_up(directory: Path, stack: contextlib.ExitStack) -> list[Contestant]:
     _datacenters(directory, stack)
     start(_running("dc2", "origin", [sys.executable, "-m", "tests.bench.wan", "--origin"], ORIGIN, directory))
     _register()
-    far = ["-sidecar-for", "db", "-http-addr", f"{ADDRESS['dc2']}:{API}", "-admin-bind", "127.0.0.1:0"]
+    far = [
+        "-sidecar-for",
+        "db",
+        "-tunnel",
+        "auto",
+        "-http-addr",
+        f"{ADDRESS['dc2']}:{API}",
+        "-admin-bind",
+        "127.0.0.1:0",
+    ]
     start(_running("dc2", "sidecar-db", [*_SIDECAR, *far], PUBLIC, directory))
-    for name, port, admin, warm in (("fresh", 9101, ADMIN, 0), ("warm", 9102, ADMIN + 1, WARM)):
+    rows = (
+        ("fresh", FRESH, ADMIN, 0, "never"),
+        ("warm", 9102, ADMIN + 1, WARM, "never"),
+        ("tunnel", TUNNEL, ADMIN + 2, 0, "auto"),
+    )
+    for name, port, admin, warm, tunnel in rows:
         settings = directory / f"{name}.toml"
         settings.write_text(
             f'service = "web"\nhttp_addr = "{ADDRESS["dc1"]}:{API}"\n'
             f'admin_bind = ["{ADDRESS["dc1"]}:{admin}"]\n'
-            f'[[upstreams]]\nspec = "db@dc2:{ADDRESS["dc1"]}:{port}"\nwarm = {warm}\n'
+            f'[[upstreams]]\nspec = "db@dc2:{ADDRESS["dc1"]}:{port}"\nwarm = {warm}\ntunnel = "{tunnel}"\n'
         )
         command = [*_SIDECAR, "-config", str(settings)]
         start(_running("dc1", f"sidecar-{name}", command, port, directory))
@@ -124,6 +140,7 @@ def bring_up(directory: Path, stack: contextlib.ExitStack) -> list[Contestant]:
         Contestant(f"through two Envoys, preconnect ratio {_MOST_EAGER:g}", lambda: plain("dc1", 9104)),
         Contestant("through two sidecars", lambda: plain("dc1", 9101)),
         Contestant(f"through two sidecars, `warm = {WARM}`", lambda: plain("dc1", 9102)),
+        Contestant("through two sidecars, in a tunnel", lambda: plain("dc1", TUNNEL)),
     ]
 
 
@@ -231,7 +248,9 @@ def _datacenters(directory: Path, stack: contextlib.ExitStack) -> None:
 
 
 def _register() -> None:
-    proxy = {"LocalServiceAddress": ADDRESS["dc2"], "LocalServicePort": ORIGIN}
+    proxy = {
+        "LocalServiceAddress": ADDRESS["dc2"], "LocalServicePort": ORIGIN, "Config": {TUNNEL_KEY: True},
+    }  # fmt: skip
     checks = [{"Name": "up", "TTL": "24h", "Status": "passing"}]
     sidecar = {"Port": PUBLIC, "Checks": checks, "Proxy": proxy}
     body = {"Name": "db", "ID": "db", "Address": ADDRESS["dc2"], "Port": ORIGIN}

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+import trio.lowlevel
 
 from agent.h2.faults import ErrorCode, FaultReason
 from agent.h2.frames import Kind, frame
 from agent.h2.stream import Stream
-from agent.relay.splice import Ending
+from agent.relay.splice import Ending, Progress
+from agent.tunnel.byte_stream import TunnelStream
 from agent.tunnel.ends import TunnelReason
 from agent.tunnel.refusal import refusal_fields
 from agent.tunnel.tunnel import Tunnel
@@ -272,3 +274,23 @@ async def test_half_written_records_of_a_blocked_tunnel_go_on_when_it_takes_byte
         assert ends.near.h2.queued <= 512 * 1024
         ends.far._watch.want(1)
         assert await receive(app, len(data)) == data
+
+
+async def test_a_new_stream_and_its_first_bytes_wait_for_no_answer(contexts: Contexts) -> None:
+    """Across a WAN a new connection costs no round trip of its own."""
+    taken: list[TunnelStream] = []
+
+    def take(tunnel: Tunnel, stream: Stream) -> None:
+        taken.append(TunnelStream(tunnel, stream, Progress()))
+        stream.owner = taken[-1]
+
+    async with tunnelled(contexts) as ends:
+        ends.far_end.on_stream = take
+        caller = ends.call()
+        await send(caller, b"hello")
+        with trio.fail_after(5):
+            while not taken:
+                await trio.lowlevel.checkpoint()
+            assert await taken[0].receive() == b"hello"
+        assert not taken[0].stream.answered
+        taken[0].close(ErrorCode.NO_ERROR)
