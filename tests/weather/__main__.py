@@ -41,7 +41,8 @@ async def _all(directory: Path, args: argparse.Namespace) -> int:
         faults = 0
         for storm in chain.from_iterable(STORMS.values()):
             faults += _say(await played(whole, storm, **pace))
-        faults += _say(await restarted(whole, **pace))
+        for restart in whole.restarts:
+            faults += _say(await restarted(whole, restart, **pace))
     return faults
 
 

@@ -1,12 +1,11 @@
 """`web` calls `db` in one datacenter; before each sidecar's way to its agent stands a front.
 
-The datacenter is an embedded one, or a real Consul server: a process either way, as are the sidecars. The
-apps echo; they live in the test.
+The datacenter is an embedded one, or a real Consul server with a client agent beside each sidecar: processes
+all, as are the sidecars. The apps echo; they live in the test.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,11 +15,32 @@ from typing import Any
 
 import trio
 
-from tests.contract.federation import Kind, consul_binary, free_port, switched_off
-from tests.rotation.mesh import Process, Sidecar, Site, echo, until
+from tests.contract.federation import Kind, free_port
+from tests.rotation.mesh import Sidecar, Site, echo, until
+from tests.weather.client_agent import cluster, signs
 from tests.weather.front import Front
 
 CHECK_SECONDS = "1s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """An agent that may be ended and started again; `leaves`: by SIGTERM, and else by SIGKILL."""
+
+    name: str
+    agent: Site
+    leaves: bool = False
+
+    async def run(self, seconds: float, beside: Site) -> None:
+        """Let it be away for that many seconds, and wait until the agent beside db answers."""
+        if self.leaves:
+            await trio.to_thread.run_sync(self.agent.end)
+        else:
+            self.agent.kill()
+        await trio.sleep(seconds)
+        self.agent.start()
+        await until(lambda: signs(beside), "the agent is back")
+        await until(lambda: beside.ask("GET", "/v1/status/leader"), "it has a leader")  # empty while it has none
 
 
 @dataclass(kw_only=True)
@@ -32,6 +52,7 @@ class Stormy:
     db: Sidecar
     fronts: tuple[Front, Front]
     app: int  # the port of db's
+    restarts: tuple[Restart, ...] = ()
 
     async def endpoints(self) -> dict[str, str]:
         """Return the status of each instance of db, as web knows it."""
@@ -50,32 +71,59 @@ class Stormy:
 
 @asynccontextmanager
 async def stormy(directory: Path, kind: Kind = "embedded") -> AsyncIterator[Stormy]:
-    """Everything up, passing, and answering."""
-    port = free_port()
-    command = _embedded(directory, port) if kind == "embedded" else _consul(directory, port)
-    site = Site(command=command, log=directory / "dc1.log", name="dc1", port=port)
-    processes: list[Process] = [site]
-    async with trio.open_nursery() as nursery:
-        fronts = Front(port), Front(port)
+    """Everything up, passing, and answering: beside one embedded datacenter, or real client agents."""
+    agents = _alone(directory) if kind == "embedded" else _clients(directory)
+    async with agents as (near, far, restarts), trio.open_nursery() as nursery:
+        fronts = Front(near.port), Front(far.port)
         for front in fronts:
             await nursery.start(front.run)
+        whole = await _registered(nursery, (near, far), fronts, directory)
+        whole.restarts = restarts
         try:
-            site.start()
-            await until(lambda: site.ask("GET", "/v1/agent/connect/ca/leaf/probe"), "the datacenter signs")
-            whole = await callers(nursery, (site, site), fronts, directory)
-            processes += (whole.web, whole.db)
-            await begun(whole)
+            await _begin(whole)
             yield whole
         finally:
-            for process in reversed(processes):
-                process.end()
+            whole.web.end()
+            whole.db.end()
         nursery.cancel_scope.cancel()
 
 
-async def callers(
+_Agents = tuple[Site, Site, tuple[Restart, ...]]  # of web, of db, and what may be restarted
+
+
+@asynccontextmanager
+async def _alone(directory: Path) -> AsyncIterator[_Agents]:
+    port = free_port()
+    command = [sys.executable, "-m", "agent", "datacenter", "-name", "dc1"]
+    command += ["-http-addr", f"127.0.0.1:{port}", "-data-dir", str(directory / "dc1")]
+    site = Site(command=command, log=directory / "dc1.log", name="dc1", port=port)
+    try:
+        site.start()
+        await until(lambda: signs(site), "the datacenter signs")
+        yield site, site, (Restart(name="agent killed", agent=site),)
+    finally:
+        site.end()
+
+
+@asynccontextmanager
+async def _clients(directory: Path) -> AsyncIterator[_Agents]:
+    async with cluster(directory, "web", "db") as consul:
+        near, far = consul.clients.values()
+        yield (
+            near,
+            far,
+            (
+                Restart(name="client agent of db restarted, it leaves", agent=far, leaves=True),
+                Restart(name="client agent of db killed", agent=far),
+                Restart(name="client agent of web killed", agent=near),
+                Restart(name="server killed", agent=consul.server),
+            ),
+        )
+
+
+async def _registered(
     nursery: trio.Nursery, sites: tuple[Site, Site], fronts: tuple[Front, Front], directory: Path
 ) -> Stormy:
-    """Register web and db with their agents, in this order; their sidecars are not started yet."""
     made, apps = [], [await _app(nursery), await _app(nursery)]
     for name, site, front, app in zip(("web", "db"), sites, fronts, apps, strict=True):
         sidecar = _sidecar(site, name, front, directory)
@@ -84,7 +132,7 @@ async def callers(
     return Stormy(site=sites[1], web=made[0], db=made[1], fronts=fronts, app=apps[1])
 
 
-async def begun(whole: Stormy) -> None:
+async def _begin(whole: Stormy) -> None:
     """Start both sidecars, and wait until calls are answered."""
     for sidecar in (whole.web, whole.db):
         sidecar.start()
@@ -92,31 +140,6 @@ async def begun(whole: Stormy) -> None:
         await until(lambda one=sidecar: _ready(one), f"{sidecar.name} is ready")  # type: ignore[misc]
     await until(lambda: passing(whole), "db is passing")
     await until(lambda: answers(whole.web.upstream), "db answers")
-
-
-def _embedded(directory: Path, port: int) -> list[str]:
-    command = [sys.executable, "-m", "agent", "datacenter", "-name", "dc1"]
-    return [*command, "-http-addr", f"127.0.0.1:{port}", "-data-dir", str(directory / "dc1")]
-
-
-def _consul(directory: Path, port: int) -> list[str]:
-    binary = consul_binary()
-    assert binary
-    own = {name: free_port() for name in ("serf_lan", "server")}
-    settings = {
-        "datacenter": "dc1",
-        "server": True,
-        "bootstrap_expect": 1,
-        "data_dir": str(directory / "dc1"),
-        "bind_addr": "127.0.0.1",
-        "ports": {"http": port, **own, **switched_off(binary, "https", "grpc", "dns", "serf_wan")},
-        "connect": {"enabled": True},
-        "performance": {"raft_multiplier": 1},
-        "disable_update_check": True,
-    }
-    file = directory / "dc1.json"
-    file.write_text(json.dumps(settings))
-    return [binary, "agent", "-config-file", str(file)]
 
 
 async def _app(nursery: trio.Nursery) -> int:

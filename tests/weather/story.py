@@ -14,7 +14,7 @@ from tests.contract.federation import free_port
 from tests.rotation.load import Load, load
 from tests.rotation.mesh import until
 from tests.weather.front import fair
-from tests.weather.mesh import Stormy
+from tests.weather.mesh import Restart, Stormy
 from tests.weather.weathers import Storm
 
 EXACT = "/v1/connect/intentions/exact?destination=db&source="
@@ -93,18 +93,14 @@ async def played(whole: Stormy, storm: Storm, *, seconds: float, per_second: flo
     return await told(whole, storm.name, pass_by, clear, seconds=seconds, per_second=per_second)
 
 
-async def restarted(whole: Stormy, *, seconds: float, per_second: float) -> Told:
-    """Let the agent be killed, and started again after that many seconds."""
+async def restarted(whole: Stormy, restart: Restart, *, seconds: float, per_second: float) -> Told:
+    """Let an agent be away for that many seconds."""
 
-    async def kill() -> None:
-        whole.site.kill()
-        await trio.sleep(seconds)
-        whole.site.start()
-        await until(lambda: whole.site.ask("GET", "/v1/agent/connect/ca/leaf/probe"), "the agent is back")
+    async def away() -> None:
+        await restart.run(seconds, whole.site)
 
-    return await told(
-        whole, "agent restarted", kill, trio.lowlevel.checkpoint, seconds=seconds, per_second=per_second
-    )
+    pace = {"seconds": seconds, "per_second": per_second}
+    return await told(whole, restart.name, away, trio.lowlevel.checkpoint, **pace)
 
 
 async def told(

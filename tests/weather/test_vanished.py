@@ -1,7 +1,7 @@
 """The agent beside an instance restarts: its node leaves the catalog, and no call fails.
 
-The embedded datacenter is one node, so that there the instance is taken away and put back; a real Consul has
-a client agent beside each sidecar.
+The embedded datacenter is one node, so that here the instance is taken away and put back; real client agents
+are restarted in test_weather.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trio
 
-from tests.contract.federation import consul_binary
 from tests.rotation.load import load
-from tests.rotation.mesh import Site, until
-from tests.weather.client_agent import cluster, signs
-from tests.weather.front import Front
-from tests.weather.mesh import Stormy, answers, begun, callers, passing, register, stormy
+from tests.rotation.mesh import until
+from tests.weather.mesh import Stormy, answers, passing, register, stormy
 
 DEREGISTER = "/v1/agent/service/deregister"
 PER_SECOND = 20.0
@@ -65,38 +61,3 @@ async def test_maintenance_is_obeyed_at_once(tmp_path: Path) -> None:
 
 async def _none(whole: Stormy) -> bool:
     return await whole.endpoints() == {}
-
-
-async def restarted(agent: Site, *, leaves: bool) -> None:
-    """End the agent, orderly or not, and start it again."""
-    if leaves:
-        agent.end()
-        await trio.sleep(3)
-    else:
-        agent.kill()
-    agent.start()
-    await until(lambda: signs(agent), "the agent is back")
-
-
-@pytest.mark.consul
-@pytest.mark.skipif(consul_binary() is None, reason="no consul binary")
-async def test_no_call_fails_while_a_client_agent_restarts(tmp_path: Path) -> None:
-    async with cluster(tmp_path, "a", "b") as consul, trio.open_nursery() as nursery:
-        near, far = consul.clients["b"], consul.clients["a"]
-        fronts = Front(near.port), Front(far.port)
-        for front in fronts:
-            await nursery.start(front.run)
-        whole = await callers(nursery, (near, far), fronts, tmp_path)
-        try:
-            await begun(whole)
-            async with load([whole.web.upstream], per_second=PER_SECOND, lasting=2) as counted:
-                for leaves in (True, False):
-                    await restarted(far, leaves=leaves)
-                    await trio.sleep(8)  # the node is back, and its checks run again
-                    await until(lambda: passing(whole), "db is passing again")
-            assert counted.faults == []
-            assert "upstream.returned" in whole.web.log.read_text()
-        finally:
-            whole.web.end()
-            whole.db.end()
-        nursery.cancel_scope.cancel()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.contract.federation import Kind, consul_binary
 from tests.weather.mesh import stormy
 from tests.weather.story import Told, most_requests, played, restarted
 from tests.weather.weathers import STORMS
@@ -17,6 +19,8 @@ from tests.weather.weathers import STORMS
 figures = logging.getLogger("weather.figures")
 
 SECONDS, PER_SECOND = 2.0, 10.0
+
+NEEDS_CONSUL = pytest.mark.skipif(consul_binary() is None, reason="no consul binary")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # several storms a test, on any machine
 
@@ -36,7 +40,14 @@ async def test_calls_go_on_through_storms_and_what_changed_meanwhile_is_seen(
         for storm in STORMS[kind]:
             survived(await played(whole, storm, seconds=SECONDS, per_second=PER_SECOND))
 
+        assert all("clock.skewed" not in sidecar.log.read_text() for sidecar in (whole.web, whole.db))
 
-async def test_calls_go_on_while_the_agent_is_restarted(tmp_path: Path) -> None:
-    async with stormy(tmp_path) as whole:
-        survived(await restarted(whole, seconds=1.0, per_second=PER_SECOND))
+
+KINDS: list[Any] = ["embedded", pytest.param("consul", marks=[pytest.mark.consul, NEEDS_CONSUL])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_calls_go_on_while_agents_and_servers_are_restarted(kind: Kind, tmp_path: Path) -> None:
+    async with stormy(tmp_path, kind) as whole:
+        for restart in whole.restarts:
+            survived(await restarted(whole, restart, seconds=SECONDS, per_second=PER_SECOND))
