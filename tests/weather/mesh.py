@@ -40,7 +40,8 @@ class Restart:
         await trio.sleep(seconds)
         self.agent.start()
         await until(lambda: signs(beside), "the agent is back")
-        await until(lambda: beside.ask("GET", "/v1/status/leader"), "it has a leader")  # empty while it has none
+        # The answer is empty while there is no leader.
+        await until(lambda: beside.ask("GET", "/v1/status/leader"), "the agent has a leader")
 
 
 @dataclass(kw_only=True)
