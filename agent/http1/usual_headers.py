@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from agent.http1.fields import IDENTITY, header_name, text
+from agent.http1.fields import IDENTITY, HeaderName, header_name, text
 from agent.http1.head import MAX_FIELDS, Fields, is_host
 from agent.http1.request import Values
 
@@ -88,11 +88,10 @@ def read_line(raw: bytes) -> Line | None:
         return _GONE if value.lower() == b"keep-alive" else None
     if meaning.gone:
         return _GONE
-    return _passed_on(name, value)
+    return _passed_on(meaning, name, value)
 
 
-def _passed_on(name: bytes, value: bytes) -> Line:
-    meaning = header_name(name)
+def _passed_on(meaning: HeaderName, name: bytes, value: bytes) -> Line:
     return Line(
         gone=False,
         host=meaning.lower == b"host",
@@ -108,4 +107,4 @@ def identity_line(identity: bytes) -> Line | None:
     name = IDENTITY.encode()
     if _LINE.fullmatch(b"%b: %b" % (name, identity)) is None:
         return None
-    return _passed_on(name, identity)
+    return _passed_on(header_name(name), name, identity)
