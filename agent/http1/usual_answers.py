@@ -78,23 +78,25 @@ class UsualAnswers:
 
 def _read_status(raw: bytes) -> Line:
     match = _STATUS_LINE.fullmatch(raw)
-    return Line(_ODD) if match is None else Line(_STATUS, match[1] not in BODILESS)
+    return _ODD_LINE if match is None else Line(_STATUS, match[1] not in BODILESS)
 
 
 def _read_field(raw: bytes) -> Line:
     match = _FIELD.fullmatch(raw)
     if match is None:
-        return Line(_ODD)
+        return _ODD_LINE
     name, value = match[1].lower(), match[2]
     if name == b"content-length":
-        return Line(_LENGTH, int(value)) if is_length(value) else Line(_ODD)
+        return Line(_LENGTH, int(value)) if is_length(value) else _ODD_LINE
     if name == b"transfer-encoding":
-        return Line(_CHUNKED if value == b" chunked" else _ODD)
+        return Line(_CHUNKED) if value == b" chunked" else _ODD_LINE
     if name == b"connection":
-        return Line(_OPTIONS.get(value.strip(b" \t").lower(), _ODD))
+        return _OPTIONS.get(value.strip(b" \t").lower(), _ODD_LINE)
     if name == b"upgrade":
-        return Line(_ODD)
-    return Line(_GONE if name in HOP_BY_HOP else _KEPT)
+        return _ODD_LINE
+    return _GONE_LINE if name in HOP_BY_HOP else _KEPT_LINE
 
 
-_OPTIONS = {b"keep-alive": _GONE, b"close": _CLOSE}
+# Shared, since each connection keeps the lines of its last answer.
+_KEPT_LINE, _GONE_LINE, _ODD_LINE = Line(_KEPT), Line(_GONE), Line(_ODD)
+_OPTIONS = {b"keep-alive": _GONE_LINE, b"close": Line(_CLOSE)}
