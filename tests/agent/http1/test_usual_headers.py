@@ -11,6 +11,7 @@ from agent.http1.head import MAX_FIELDS, read_head
 from agent.http1.request_reader import RequestReader
 from agent.http1.usual_headers import Line, identity_line, read_line, read_usual_headers
 from tests.agent.http1.test_request_reader import HEADERS, LINES, shown
+from tests.support.careful_reader import CarefulReader
 
 IDENTITY = b"URI=spiffe://x"
 
@@ -124,19 +125,12 @@ def test_the_whole_heads_readers_make_the_same_of_it(blocks: list[list[str]]) ->
         assert (fields, found.written + own.written + b"\r\n", values) == by_the_whole_head(raw)
 
 
-class Careful(RequestReader):
-    """Reads every head as a whole."""
-
-    def _usual_headers(self, block: bytes) -> None:
-        return None
-
-
 @given(st.lists(st.tuples(st.sampled_from(LINES), FIELDS), min_size=1, max_size=4))
 def test_a_request_comes_to_the_same_whichever_way_it_is_read(heads: list[tuple[str, list[str]]]) -> None:
     by = RequestReader(host=b"127.0.0.1:80", identity=IDENTITY, judged=frozenset)
     for line, fields in heads:
         raw = f"{line}\r\n".encode("latin-1") + block(*fields)
-        careful = Careful(host=b"127.0.0.1:80", identity=IDENTITY, judged=frozenset)
+        careful = CarefulReader(host=b"127.0.0.1:80", identity=IDENTITY, judged=frozenset)
         assert shown(raw, by) == shown(raw, careful)
 
 
@@ -145,5 +139,5 @@ def test_bytes_of_any_kind_are_refused_or_read_the_same(pieces: list[bytes]) -> 
     by = RequestReader(host=b"127.0.0.1:80", identity=IDENTITY, judged=frozenset)
     for piece in pieces:
         raw = b"GET / HTTP/1.1\r\nHost: db\r\n" + piece + b"\r\n\r\n"
-        careful = Careful(host=b"127.0.0.1:80", identity=IDENTITY, judged=frozenset)
+        careful = CarefulReader(host=b"127.0.0.1:80", identity=IDENTITY, judged=frozenset)
         assert shown(raw, by) == shown(raw, careful)

@@ -2,8 +2,8 @@
 
 The first byte says which names fields may have. Each request is refused by name, or read so that what goes on
 to the app has one reading: h11's, which is that of the rules, with the caller's identity in it once. What was
-remembered of the request before changes nothing, and a head that comes byte by byte is no more work than it
-is long.
+remembered of the request before changes nothing, and neither does reading the headers line by line. A head
+that comes byte by byte is no more work than it is long.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from agent.http1.target import TargetRefused
 from tests.fuzz.metered import Metered
 from tests.fuzz.target import Target
 from tests.scenarios.attempts import AGAINST_ALLOWANCES, AGAINST_DENIALS, SMUGGLING
+from tests.support.careful_reader import CarefulReader
 
 MOST = 4  # requests
 _HOST, _IDENTITY = b"127.0.0.1:80", b"By=spiffe://t/ns/d/dc/d/svc/db;URI=spiffe://t/ns/d/dc/d/svc/web"
@@ -89,7 +90,9 @@ def _body(call: ParsedRequest) -> bytes:
 
 
 def _as_if_alone(call: ParsedRequest, body: bytes, head: bytes, came: bytes, names: FieldNames) -> None:
-    alone = _reader(names).read(head, came)
+    alone = CarefulReader(host=_HOST, identity=_IDENTITY, judged=lambda: ("x-role",), names=names).read(
+        head, came
+    )
     assert (alone.head, alone.request, alone.framing) == (call.head, call.request, call.framing)
     assert _body(alone) == body
     assert (alone.body.ended, alone.body.rest) == (call.body.ended, call.body.rest)
