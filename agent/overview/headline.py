@@ -89,6 +89,8 @@ def _problems(facts: Facts) -> Iterator[str]:
         yield _counted(facts.unknown, facts.upstreams, "no answer yet")
     if facts.refused:
         yield f"Consul refuses {_few(facts.refused)}"
+    if facts.missing:
+        return  # which is why calls fail
     named = (*facts.empty, *facts.unknown)  # calls to them fail for a reason that is told already
     yield from (
         one for one in facts.failing if not any(f" {name} fail: no_endpoints" in one for name in named)

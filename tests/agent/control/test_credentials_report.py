@@ -45,6 +45,9 @@ async def test_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery
     leaf = bench.snapshot.credentials.value.credentials.leaf
     assert told["chain"] == {"certificates": 1, "bytes": len(leaf.certificate.public_bytes(Encoding.DER))}
     assert told["refreshes"] == {"watch_new": 1}
+    (rotation,) = cast("list[dict[str, object]]", told["rotations"])
+    assert (rotation["generation"], rotation["leaf"]) == (1, "0d")
+    assert str(rotation["at"]).startswith(START.isoformat()[:16])
     assert told["roots_read_for_a_leaf"] == {}
     (listed,) = cast("list[dict[str, str]]", told["roots"])
     assert listed["not_after"].startswith(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from email.utils import format_datetime
 
 import trio
 from trio.testing import MockClock
 
 from agent.base.phase import Phase
+from agent.config.opaque_config import Problem, ProblemReason
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.control.credentials import CredentialsKeeper
 from agent.control.self_registration import GONE_GRACE
 from agent.control.watches import intentions_watch, registration_watch
-from agent.observe.readiness import headline, missing
+from agent.observe.readiness import facts, headline, missing
 from certs.contexts import build_contexts
 from tests.certs import fitting
 from tests.certs.authority import Issuer
@@ -147,3 +149,37 @@ async def test_the_headline_names_upstreams_and_an_outage_of_consul_as_one_cause
     nursery.cancel_scope.cancel()
     line = "serving · 1 of 2 upstreams has no instance (db) · Consul silent 28 s · leaf 59 min"
     assert headline(bench.agent) == line
+
+
+async def test_a_question_that_consul_refuses_is_no_silence(nursery: trio.Nursery) -> None:
+    bench = agent_bench(nursery)
+    bench.control.phase = Phase.SERVING
+    for name in ("intentions", "registration"):
+        bench.control.watches[name] = intentions_watch(bench.control.consul, "web", lambda _: None)
+    one, other = (bench.control.watches[name].status for name in ("intentions", "registration"))
+    other.succeeded(START)
+    one.failed(error(), START)
+    assert facts(bench.agent).silent is None
+    assert facts(bench.agent).refused == (one.name,)
+    one.failed(ConsulError(ConsulReason.UNAVAILABLE, "/v1/x", "refused"), START)
+    assert facts(bench.agent).silent is not None
+    one.failed(error(), START)
+    other.failed(error(), START)  # none but 5xx: no leader
+    assert facts(bench.agent).silent is not None
+
+
+async def test_an_upstream_that_is_not_served_is_told_of(nursery: trio.Nursery) -> None:
+    bench = agent_bench(nursery)
+    taken = Problem(where="upstream db on 127.0.0.1:9191", reason=ProblemReason.APP_BIND, detail="the app")
+    other = Problem(where="envoy", reason=ProblemReason.UNKNOWN_KEYS, detail="x")
+    bench.snapshot.registration.publish(registration(problems=(taken, other)))
+    assert facts(bench.agent).complaints == (str(taken),)
+
+
+async def test_a_clock_that_differs_is_told_of(nursery: trio.Nursery) -> None:
+    bench = agent_bench(nursery)
+    assert bench.agent.complaints == []
+    bench.control.skew.take(format_datetime(bench.control.clock() + timedelta(hours=1), usegmt=True), 0.0)
+    (told,) = bench.agent.complaints
+    assert told.startswith("Consul's clock is 3")
+    assert told.endswith(" s ahead of ours")

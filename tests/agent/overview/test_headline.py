@@ -44,6 +44,21 @@ SERVING = Phase.SERVING
             Health.DEGRADED,
         ),
         (
+            Facts(phase=SERVING, upstreams=2, failing=("calls to a fail: denied_by_peer",), leaf_left=90),
+            "serving · calls to a fail: denied_by_peer · leaf 1 min",
+            Health.DEGRADED,
+        ),
+        (
+            Facts(phase=SERVING, upstreams=1, empty=("a",), failing=("calls to a fail: no_endpoints: none",)),
+            "serving · 1 of 1 upstreams has no instance (a)",
+            Health.DEGRADED,
+        ),
+        (
+            Facts(phase=SERVING, missing=("credentials: expired",), failing=("calls to a fail: x",)),
+            "not ready · credentials: expired",
+            Health.FAILING,
+        ),
+        (
             Facts(phase=SERVING, missing=("credentials: expired",), complaints=("AUDIT MODE",), leaf_left=-5),
             "not ready · credentials: expired · AUDIT MODE",
             Health.FAILING,
