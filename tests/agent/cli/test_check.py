@@ -156,3 +156,14 @@ def test_an_admin_endpoint_that_the_network_reaches_is_a_note() -> None:
     assert code == 0
     (line,) = err.splitlines()
     assert line.startswith("sidecar: note: flag -admin-bind: 0.0.0.0:19000 can be reached from the network")
+
+
+def test_a_public_listener_at_an_upstream_s_bind_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "web.toml"
+    file.write_text(
+        'service = "web"\nlisten = "127.0.0.1:9191"\nservice_addr = "127.0.0.1:8080"\nupstream = ["db:9191"]\n'
+    )
+    code, out, err = check(str(file))
+    assert (code, out) == (78, "")
+    where = f"sidecar: file {file}, line 4: upstream db on 127.0.0.1:9191: duplicate_bind: "
+    assert err.startswith(f"{where}the public listener is there (127.0.0.1:9191)")
