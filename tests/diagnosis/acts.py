@@ -203,18 +203,14 @@ def app_of_db_down(mesh: Mesh) -> None:
     mesh.register("db", mesh.db_definition(LocalServicePort=mesh.kept["port"]))
 
 
-def db_check(status: str) -> Act:
-    def act(mesh: Mesh) -> None:
-        check = {
-            "ID": "pulse",
-            "Name": "the pulse of db",
-            "TTL": "1h",
-            "ServiceID": "db-sidecar-proxy",
-            "Status": status,
-        }
-        assert mesh.dc1.put("/v1/agent/check/register", check).status == 200
+def db_critical(mesh: Mesh) -> None:
+    check = {"ID": "pulse", "Name": "the pulse of db", "TTL": "1h", "Status": "critical"}
+    check["ServiceID"] = "db-sidecar-proxy"
+    assert mesh.dc1.put("/v1/agent/check/register", check).status == 200
 
-    return act
+
+def db_sound(mesh: Mesh) -> None:
+    assert mesh.dc1.put("/v1/agent/check/deregister/pulse").status == 200
 
 
 def db_maintenance(on: str) -> Act:

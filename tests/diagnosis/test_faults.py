@@ -64,7 +64,7 @@ def test_a_healthy_mesh_has_neither_warning_nor_failure_nor_alert(keeper: Keeper
     for sidecar in mesh.sidecars.values():
         assert seen.first_not_ok(sidecar) == ("", "")
         assert seen.problems(sidecar).startswith("serving · leaf 2 d 23 h")
-        assert not firing(sidecar.before, sidecar, "", tmp_path)
+        assert not firing_now(sidecar, tmp_path)
     for upstream in ("db", "db@dc2", "prepared_query:db-near"):
         assert seen.first_red(mesh.web, upstream) == ("", "")
     keeper.give_back(mesh)

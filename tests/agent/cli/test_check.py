@@ -161,7 +161,8 @@ def test_an_admin_endpoint_that_the_network_reaches_is_a_note() -> None:
 def test_a_public_listener_at_an_upstream_s_bind_is_refused_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "web.toml"
     file.write_text(
-        'service = "web"\nlisten = "127.0.0.1:9191"\nservice_addr = "127.0.0.1:8080"\nupstream = ["db:9191"]\n'
+        'service = "web"\nlisten = "127.0.0.1:9191"\nservice_addr = "127.0.0.1:8080"\n'
+        'upstream = ["db:9191"]\n'
     )
     code, out, err = check(str(file))
     assert (code, out) == (78, "")
