@@ -179,7 +179,7 @@ def test_a_file_that_comes_while_it_is_waited_for_is_taken(
     words = ("-sidecar-for", "web", "-http-addr", unused(), "-deny-file", str(late), "-start-timeout", "1")
     code, err = run(*words, *QUIET)
     assert reasons == [f"deny_file: {late} cannot be read: No such file or directory"]
-    assert "started version=" in err
+    assert "started: version=" in err
     assert code == 69
     assert "registration: " in err.splitlines()[-1]
 
