@@ -27,7 +27,7 @@ from agent.observe.agent import Agent
 from agent.observe.readiness import facts, missing, unserved
 from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
-from agent.proxy.report import resident_bytes
+from agent.proxy.report import resident_bytes, virtual_bytes
 from agent.relay.splice import Ending
 from certs.peer import PeerReason
 
@@ -101,6 +101,7 @@ def _process(agent: Agent) -> Iterator[Family]:
         agent.started.timestamp()
     )
     yield gauge("process_resident_memory_bytes", "Resident memory.").add(resident_bytes())
+    yield gauge("process_virtual_memory_bytes", "Size of the address space.").add(virtual_bytes())
     yield counter("process_cpu_seconds_total", "User and system time of the process that answers.").add(
         sum(os.times()[:2])
     )

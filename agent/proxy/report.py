@@ -90,8 +90,17 @@ def report(
 
 def resident_bytes() -> int:
     """Return the resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
+    return _memory_bytes(1)
+
+
+def virtual_bytes() -> int:
+    """Return the size of this process's address space."""
+    return _memory_bytes(0)
+
+
+def _memory_bytes(column: int) -> int:
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[column]  # proc(5)
+    return int(pages) * resource.getpagesize()
 
 
 def _families(ledger: Ledger, upstreams: UpstreamListeners) -> Work[list[Family]]:

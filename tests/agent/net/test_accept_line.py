@@ -293,3 +293,18 @@ async def test_when_the_line_is_full_the_backlog_holds_and_a_source_beyond_its_s
                 [Overflow.HANDSHAKES],
             )
             rush.end(nursery)
+
+
+async def test_a_slot_says_how_long_its_caller_has_waited_for_it() -> None:
+    with listener() as sock:
+        async with trio.open_nursery() as nursery:
+            rush = Rush(nursery, sock, Admission(None, 1))
+            await rush.stand(2)
+            await rush.until(lambda: rush.admission.waiting == 1)
+            await trio.sleep(0.05)
+            rush.handler.places[0].settle()
+            await rush.until(lambda: len(rush.handler.places) == 2)
+            first, second = rush.handler.places
+            assert first.waited < second.waited
+            assert second.waited >= 0.05
+            rush.end(nursery)

@@ -48,6 +48,8 @@ async def test_an_agent_that_has_not_started(nursery: trio.Nursery) -> None:
     assert value(samples, "sidecar_connections_live", direction="inbound") == 0
     assert value(samples, "sidecar_build_info", version="0.1.0") == 1
     assert value(samples, "sidecar_tasks") >= 1
+    resident = value(samples, "process_resident_memory_bytes")
+    assert 0 < resident < value(samples, "process_virtual_memory_bytes")
 
 
 async def test_reasons_are_labels(nursery: trio.Nursery) -> None:
