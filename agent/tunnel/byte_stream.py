@@ -84,10 +84,12 @@ class TunnelStream:
         return bool(self._inbox) or self._ended or self._broken is not None
 
     def watch(
-        self, _relay: Relay, on_ready: Callable[[int], None], on_failure: Callable[[Exception], None]
+        self, relay: Relay, on_ready: Callable[[int], None], on_failure: Callable[[Exception], None]
     ) -> None:
         """See WatchedStream."""
         self._watching = on_ready, on_failure
+        if self.has_come():  # while nothing watched: the tunnel will not tell of it again
+            relay.after_turn(self.deliver)
 
     def unwatch(self) -> None:
         """See WatchedStream."""

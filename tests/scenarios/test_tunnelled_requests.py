@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import h11
@@ -17,6 +17,8 @@ from agent.connections.records import CloseReason
 from agent.inbound.front import Front
 from agent.net.dial import Begun
 from agent.policy.http_mode import HttpMode
+from agent.relay.splice import Progress
+from agent.tunnel.byte_stream import TunnelStream
 from tests.scenarios.test_tunnels import called, connect, ended, tunnelling
 from tests.support.exchanges import watched_exchanges
 from tests.support.faults import Faults
@@ -47,6 +49,38 @@ async def http_app(stream: trio.SocketStream) -> None:
             connection.start_next_cycle()
         else:
             return
+
+
+class LaterCalls:
+    """The end of a relay's turn."""
+
+    def __init__(self) -> None:
+        self.due: list[Callable[[], None]] = []
+
+    def after_turn(self, call: Callable[[], None]) -> None:
+        self.due.append(call)
+
+    def run(self) -> None:
+        for call in self.due:
+            call()
+
+
+class Consuming:
+    """A tunnel, as far as a stream needs one to take what has come."""
+
+    def __init__(self) -> None:
+        self.fed: list[TunnelStream] = []
+        self.h2, self.stream = self, None
+
+    def consumed(self, stream: object, size: int) -> None:
+        """Nothing is counted."""
+
+    def wake(self) -> None:
+        """Nothing is sent."""
+
+    def deliver(self) -> None:
+        for stream in self.fed:
+            stream.deliver()
 
 
 @asynccontextmanager
@@ -97,6 +131,27 @@ async def test_all_but_the_first_request_of_a_stream_take_no_exchange_of_its_tas
         await second.aclose()
         await m.quiet()
         assert {reason for _, reason in m.db.ledger.counters()} == {"clean"}
+
+
+async def test_what_came_to_a_stream_while_nothing_watched_it_is_told_once_it_is_watched() -> None:
+    told: list[bytes | None] = []
+    relay, tunnel = LaterCalls(), Consuming()
+    stream = TunnelStream(tunnel, tunnel.stream, Progress())  # type: ignore[arg-type]  # what it uses of one
+
+    def on_ready(_events: int) -> None:
+        told.append(stream.receive_nowait())
+
+    stream.watch(relay, on_ready, pytest.fail)  # type: ignore[arg-type]  # likewise
+    stream.unwatch()
+    stream.on_data(b"GET")
+    tunnel.deliver()
+    assert told == []
+    stream.watch(relay, on_ready, pytest.fail)  # type: ignore[arg-type]  # likewise
+    relay.run()
+    assert told == [b"GET"]
+    stream.on_data(b" /")
+    tunnel.deliver()
+    assert told == [b"GET", b" /"]
 
 
 @pytest.mark.parametrize("tunnel_ends", [True, False])
