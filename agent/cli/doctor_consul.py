@@ -227,7 +227,7 @@ async def look_at_credentials(case: Examination, registration: Registration) -> 
 
 async def look_at_intentions(case: Examination, registration: Registration) -> bool:
     """Check that the intentions can be read, and all of them understood."""
-    rule = f'service "{registration.service}" {{ intentions = "read" }} (policy = "read" includes it)'
+    rule = f'service "{registration.service}" {{ policy = "read" }} (which includes intentions = "read")'
     try:
         answer = await answered(lambda: case.consul.intentions(registration.service))
         listed = await read_intentions(registration.service, answer).run()

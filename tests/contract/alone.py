@@ -36,12 +36,26 @@ def alone(kind: Kind, default: Default, directory: Path, *, intentions: str = ""
 
 @contextmanager
 def managed(
-    kind: Kind, default: Default, directory: Path, *, intentions: str = ""
+    kind: Kind,
+    default: Default,
+    directory: Path,
+    *,
+    intentions: str = "",
+    connections: int = 200,
+    tokens: str = "",
 ) -> Iterator[tuple[Api, Api]]:
-    """The same, and asked with a manager's token too (a real Consul has one)."""
+    """The same, and asked with a manager's token too.
+
+    `connections`: how many the agent takes of one client address. `tokens`: more of an embedded one's, as its
+    file has them.
+    """
     port, manager, token = free_port(), str(uuid4()), str(uuid4())
-    start = _embedded if kind == "embedded" else _consul
-    command = start(default, directory, port, manager if kind == "consul" else token)
+    if kind == "embedded":
+        written = f'[[tokens]]\nsecret = "{manager}"\npolicy = "management"\n{tokens}'
+        command = _embedded(default, directory, port, token, written)
+        command += ["-http-max-conns-per-client", str(connections)]
+    else:
+        command = _consul(default, directory, port, manager, connections)
     command += ["-default-intention-policy", intentions] if intentions else []
     with ThreadPoolExecutor(max_workers=1) as threads, process(command, directory / "log") as member:
         url = f"http://127.0.0.1:{port}"
@@ -55,20 +69,20 @@ def managed(
         yield api, managing
 
 
-def _embedded(default: Default, directory: Path, port: int, token: str) -> list[str]:
+def _embedded(default: Default, directory: Path, port: int, token: str, more: str) -> list[str]:
     file = directory / "dc1.toml"
     every = '[tokens.policy.{kind}_prefix]\n"" = "write"\n'
     rules = "".join(every.format(kind=kind) for kind in ("service", "intentions"))
     identity = (
         f'[[tokens]]\nsecret = "{IDENTITY_TOKEN}"\n[tokens.policy]\nservice_identities = ["{IDENTITY}"]\n'
     )
-    file.write_text(f'[[tokens]]\nsecret = "{token}"\n{rules}{identity}')
+    file.write_text(f'[[tokens]]\nsecret = "{token}"\n{rules}{identity}{more}')
     command = [sys.executable, "-m", "agent", "datacenter", "-name", "dc1", "-config", str(file)]
     command += ["-http-addr", f"127.0.0.1:{port}", "-data-dir", str(directory / "dc1")]
     return [*command, "-default-policy", default]
 
 
-def _consul(default: Default, directory: Path, port: int, manager: str) -> list[str]:
+def _consul(default: Default, directory: Path, port: int, manager: str, connections: int) -> list[str]:
     binary = consul_binary()
     assert binary
     ports = {
@@ -85,6 +99,7 @@ def _consul(default: Default, directory: Path, port: int, manager: str) -> list[
         "client_addr": "127.0.0.1",
         "ports": ports,
         "connect": {"enabled": True},
+        "limits": {"http_max_conns_per_client": connections},
         "acl": {"enabled": True, "default_policy": default, "tokens": {"master": manager}},
         "performance": {"raft_multiplier": 1},
         "disable_update_check": True,

@@ -16,21 +16,13 @@ from agent.consul.token import TokenSource
 from tests.contract.alone import managed
 from tests.contract.client import Api
 from tests.contract.federation import consul_binary
+from tests.contract.rights import MINIMAL, one_a_name
 from upstreams.spec import ServiceDestination
 
 pytestmark = [
     pytest.mark.consul,
     pytest.mark.skipif(not consul_binary(), reason="the embedded datacenter has its tokens in a file"),
 ]
-
-# The minimal policy of docs/consul-api.md#rights, one rule each.
-MINIMAL = {
-    "registration": 'service "web-sidecar-proxy" { policy = "read" }',
-    "identity": 'service "web" { policy = "write" }',
-    "upstream": 'service "db" { policy = "read" }',
-    "proxies": 'service "db-sidecar-proxy" { policy = "read" }',
-    "nodes": 'node_prefix "" { policy = "read" }',
-}
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +95,8 @@ def test_no_rule_of_it_can_be_left_out_and_the_remedy_names_it(apis: tuple[Api, 
     named = set(re.findall(r'(?:service|node_prefix|query) "[^"]*" \{[^}]*\}', " ".join(found)))
     if right in ("registration", "identity"):
         assert MINIMAL[right] in named
-        cured = token_of(manager, f"without-{right}", "\n".join([*rules, *_one_a_name(named)]))
+        cured = token_of(manager, f"without-{right}", "\n".join([*rules, *one_a_name(named)]))
         assert problems(api, cured) == []
-
-
-def _one_a_name(rules: set[str]) -> list[str]:
-    """Of several rules for one name the one that grants most: Consul refuses two."""
-    best: dict[str, str] = {}
-    for rule in sorted(rules, key=lambda rule: "write" in rule):
-        best[rule.partition("{")[0]] = rule
-    return list(best.values())
 
 
 @pytest.mark.parametrize(

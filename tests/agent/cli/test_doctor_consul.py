@@ -267,7 +267,7 @@ async def test_intentions_are_refused(nursery: trio.Nursery) -> None:
     bench.consul.replace(MATCH)
     bench.consul.answer(MATCH, text="Permission denied", status=403)
     assert not await look_at_intentions(case, registration())
-    assert 'intentions = "read"' in case.findings[0].remedy
+    assert 'service "web" { policy = "read" } (which includes' in case.findings[0].remedy
 
 
 @pytest.mark.parametrize(("count", "state"), [(3, State.OK), (180, State.WARN)])
