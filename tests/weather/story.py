@@ -88,7 +88,7 @@ async def played(whole: Stormy, storm: Storm, *, seconds: float, per_second: flo
     async def clear() -> None:
         await trio.sleep(seconds / 2)
         for front in whole.fronts:
-            front.turn(fair)
+            front.turn(fair, breaking=storm.endless)
 
     return await told(whole, storm.name, pass_by, clear, seconds=seconds, per_second=per_second)
 

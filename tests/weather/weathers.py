@@ -85,13 +85,15 @@ async def reset(exchange: Exchange) -> None:
 class Storm:
     """One kind of bad weather, which breaks every connection that there is where it is `breaking`.
 
-    `deaf`: connections are accepted, and nothing is read.
+    `deaf`: connections are accepted, and nothing is read. `endless`: what is being sent at its end is broken
+    off.
     """
 
     name: str
     weather: Weather
     deaf: bool = False
     breaking: bool = False
+    endless: bool = False
 
 
 STORMS = {
@@ -105,7 +107,7 @@ STORMS = {
     "bodies": (
         Storm(name="cut reads", weather=cut),
         Storm(name="slow bodies", weather=slow),
-        Storm(name="gigantic bodies", weather=gigantic),
+        Storm(name="gigantic bodies", weather=gigantic, endless=True),
         Storm(name="broken JSON", weather=broken),
     ),
     "connections": (
