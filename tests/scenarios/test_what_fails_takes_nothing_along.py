@@ -62,7 +62,7 @@ async def counted(one: Life, where: Where, least: int = 1) -> None:
     assert float(line.split()[-1]) >= least
     assert (await document(agent))["counters"]["internal_errors"][where.value] >= least  # type: ignore[index]
     assert any(
-        f"internal_error where={where.value}" in told and "Traceback" in told for told in one.bench.log
+        f"internal_error: where={where.value}" in told and "Traceback" in told for told in one.bench.log
     )
 
 
