@@ -16,6 +16,7 @@ from tests.support.socket_pairs import tcp_pair
 from tests.support.two_sidecars import Mesh, Side, echo, inbound, mesh, outbound, until
 
 Serve = Callable[[], Awaitable[None]]
+NEVER = 10**6  # more steps than there are
 
 
 class CancelAtStep(trio.abc.Instrument):
@@ -102,8 +103,9 @@ async def test_inbound_at_every_await() -> None:
         assert await try_every_step(m.db, once) == {"nothing", "address"}
 
 
-async def test_outbound_at_every_await() -> None:
-    async with mesh(echo) as m:
+@pytest.mark.parametrize("tunnel", [False, True])
+async def test_outbound_at_every_await(*, tunnel: bool) -> None:
+    async with mesh(echo, tunnel=tunnel) as m:
 
         async def talk(sock: socket.socket) -> None:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
@@ -123,8 +125,12 @@ async def test_outbound_at_every_await() -> None:
             await until(lambda: m.relay.connections == 0)
             return caught
 
-        assert await try_every_step(m.web, once) == {"nothing", "address"}
+        if tunnel:
+            await once(NEVER)  # makes the tunnel, which stays when its streams end
+        # A stream of a tunnel that is there is chosen and begun without a wait.
+        assert await try_every_step(m.web, once) == ({"address"} if tunnel else {"nothing", "address"})
         assert m.loads == {}
+        assert len(m.web.ledger.tunnels()) == tunnel
 
 
 @pytest.mark.parametrize("reason", [CloseReason.DRAIN_DEADLINE, CloseReason.INTENTION_WITHDRAWN])
@@ -151,7 +157,8 @@ async def test_closed_in_mid_relay_both_ends_see_a_break(reason: CloseReason) ->
         assert m.db.events.closed_ones == [ended]
 
 
-async def test_a_thousand_cancels_while_bytes_fly() -> None:
+@pytest.mark.parametrize("tunnel", [False, True])
+async def test_a_thousand_cancels_while_bytes_fly(*, tunnel: bool) -> None:
     """The two-step cancel, against the relay in the middle of its work."""
 
     async def pour(m: Mesh) -> None:
@@ -170,12 +177,12 @@ async def test_a_thousand_cancels_while_bytes_fly() -> None:
         except trio.BrokenResourceError:
             return
 
-    async with no_descriptor_leaked(), mesh(sink) as m:
+    async with no_descriptor_leaked(), mesh(sink, tunnel=tunnel) as m:
         for _ in range(40):
             async with trio.open_nursery() as nursery:
                 for _ in range(5):
                     nursery.start_soon(pour, m)
-                await until(lambda: len(m.db.ledger.live()) == 5 and m.relay.connections >= 5)
+                await until(lambda: len(m.db.ledger.live()) == 5 and (tunnel or m.relay.connections >= 5))
                 m.web.ledger.close_all(CloseReason.SHUTDOWN)
                 m.db.ledger.close_all(CloseReason.SHUTDOWN)
             await m.quiet()
