@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
+import trio
 
 from agent.base.incremental import Incremental
 from agent.base.prometheus import CONTENT_TYPE, written
@@ -39,7 +40,10 @@ def routes(agent: Agent, drain: Callable[[str], None]) -> Sequence[Route]:
 
     async def status(_body: bytes) -> Reply:
         encoded = msgspec.json.encode(await document(agent))
-        return Reply(content_type=JSON, body=msgspec.json.format(encoded, indent=1))
+        await trio.lowlevel.checkpoint()  # of hundreds of upstreams it is a megabyte, and each step takes ms
+        written = msgspec.json.format(encoded, indent=1)
+        await trio.lowlevel.checkpoint()
+        return Reply(content_type=JSON, body=written)
 
     async def begin_drain(_body: bytes) -> Reply:
         drain("the admin endpoint")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from datetime import datetime
 
+import trio
+
 from agent import VERSION
 from agent.base.watch_status import WatchStatus
 from agent.config.effective import origins
@@ -31,6 +33,9 @@ async def document(agent: Agent) -> Row:
     now = agent.control.clock()
     state = facts(agent)
     report = await agent.data.report(rows=True)
+    await trio.lowlevel.checkpoint()
+    watches = [_watch(status) for status in agent.control.statuses()]
+    await trio.lowlevel.checkpoint()  # there may be a thousand of them
     workers = {} if report.workers is None else {"workers": report.workers}
     return {
         "schema": SCHEMA,
@@ -51,7 +56,7 @@ async def document(agent: Agent) -> Row:
         "policy": _policy(agent),
         "consul": _consul(agent),
         "replica": _replica(agent),
-        "watches": [_watch(status) for status in agent.control.statuses()],
+        "watches": watches,
         "public": report.public,
         "upstreams": report.upstreams,
         "connections": report.connections,

@@ -105,8 +105,11 @@ def _memory_bytes(column: int) -> int:
 
 def _families(ledger: Ledger, upstreams: UpstreamListeners) -> Work[list[Family]]:
     names = dict.fromkeys(str(one.upstream.destination) for one in upstreams.current.values())
-    found = [*_connection_families(ledger, names), *_listener_families(upstreams.listeners)]
-    yield
+    found: list[Family] = []
+    for family in _connection_families(ledger, names):
+        found.append(family)
+        yield
+    found += yield from _listener_families(upstreams.listeners)
     return [*found, *(yield from upstream_report.families(upstreams))]
 
 
@@ -269,7 +272,7 @@ def _tunnel_families(ledger: Ledger) -> Iterator[Family]:
     yield from (live, ended)
 
 
-def _listener_families(listeners: Listeners) -> Iterator[Family]:
+def _listener_families(listeners: Listeners) -> Work[list[Family]]:
     limit = gauge("sidecar_listener_limit", "The limit of live connections; absent: none by a setting.")
     live = gauge("sidecar_listener_live", "Live connections of a listener.")
     most = gauge("sidecar_listener_most", "The most live connections at once since the start.")
@@ -283,7 +286,9 @@ def _listener_families(listeners: Listeners) -> Iterator[Family]:
     waiting = gauge("sidecar_listener_waiting", "Accepted callers in line for a slot.")
     left = counter("sidecar_listener_left_total", "Callers that left the line before their turn.")
     displaced = counter("sidecar_listener_displaced_total", "Callers closed to give another caller the slot.")
-    for key, opening in listeners.all().items():
+    for place, (key, opening) in enumerate(listeners.all().items(), start=1):
+        if place % upstream_report.PIECE == 0:
+            yield
         name, admission = str(key), opening.admission
         live.add(admission.live, listener=name)
         most.add(admission.most, listener=name)
@@ -300,8 +305,9 @@ def _listener_families(listeners: Listeners) -> Iterator[Family]:
             limit.add(admission.limit, listener=name)
         if admission.unsettled_limit is not None:
             unsettled_limit.add(admission.unsettled_limit, listener=name)
-    yield from (limit, live, most, is_open, unsettled_limit, unsettled, most_unsettled, overflow)
-    yield from (waiting, left, displaced)
+    yield
+    families = [limit, live, most, is_open, unsettled_limit, unsettled, most_unsettled, overflow]
+    return [*families, waiting, left, displaced]
 
 
 def _time(at: datetime | None) -> str | None:
