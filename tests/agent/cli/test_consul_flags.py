@@ -279,6 +279,21 @@ def test_help() -> None:
             ),
             2,
         ),
+        # the built-in proxy with every flag that a unit gives it
+        (
+            "proxy",
+            (
+                "-sidecar-for=dashboard-1 -log-level=TRACE -log-json -pprof-addr=127.0.0.1:6060 -stale"
+                " -http-addr=https://127.0.0.1:8501 -ca-path={ca} -token=secret -datacenter=dc1"
+            ),
+            4,
+        ),
+        # without a registration: each upstream by its type
+        (
+            "proxy",
+            "-service web -upstream db.service:9191 -upstream=cache.query:127.0.0.2:9192 -datacenter dc2",
+            0,
+        ),
         # as Carbonio's units do
         ("envoy", "-token=secret -admin-bind localhost:0 -sidecar-for carbonio-files", 0),
         # as HashiCups' units do
@@ -292,10 +307,13 @@ def test_help() -> None:
         ),
     ],
 )
-def test_units_of_others_need_another_program_s_name_only(kind: str, line: str, notes: int) -> None:
-    translation = translate(kind, line.split(), {})
+def test_units_of_others_need_another_program_s_name_only(
+    kind: str, line: str, notes: int, tmp_path: Path
+) -> None:
+    (tmp_path / "agent-ca.pem").write_text("-----BEGIN")  # a plain name; its content is read at the start
+    translation = translate(kind, line.format(ca=tmp_path).split(), {})
     assert settings(translation).identity is not None
-    assert len(translation.notes) == notes
+    assert len(translation.notes) == notes, translation.notes
 
 
 def test_the_page_says_what_each_flag_does() -> None:

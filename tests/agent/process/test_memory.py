@@ -97,9 +97,9 @@ async def test_it_looks_for_as_long_as_it_runs(autojump_clock: trio.testing.Mock
 
 
 def test_a_collection_of_everything_is_rare_once_the_process_has_settled() -> None:
-    """In a process of its own: a hundred thousand objects that stay cause none, and cycles are still freed."""
+    """In a process of its own: a hundred thousand objects that stay cause none; cycles are still freed."""
     script = """
-import gc
+import gc, weakref
 from agent.process.memory import settle
 settle()
 full = []
@@ -108,7 +108,6 @@ kept = [[number] for number in range(100_000)]
 assert not full, full
 class Node: pass
 node = Node(); node.itself = node
-import weakref
 ref = weakref.ref(node)
 del node
 made = [[number] for number in range(1000)]
