@@ -20,8 +20,8 @@ import trio
 
 CALM_LOOKS = 5  # looks in a row at a tenth of the peak or fewer
 LOOK_SECONDS = 1.0
-# Collections of the younger objects until one of all: of 500 upstreams that takes 15 to 35 ms in one piece, and
-# reports and changed registrations caused one in 1.5 s by the default, 10. What is no cycle needs none.
+# Collections of the younger objects until one of all. Of 500 upstreams that one takes 15 to 35 ms in a piece,
+# and by the default, 10, reports and changed registrations caused one in 1.5 s.
 FULL_AFTER = 100
 WORTH_IT = 200  # connections: fewer at the peak than this leave some megabytes at most
 
