@@ -11,6 +11,7 @@ from agent.base.exits import ExitCode
 from agent.base.incremental import Incremental
 from agent.overview.stations import Light, Name, first_red
 from agent.path.walk import Trip, Walk, take
+from agent.policy.deny_list import NO_ENTRIES, DenyList, parse_deny_list
 from agent.policy.source_intentions import OwnIntentions, read_own_intentions, unknown_own_intentions
 from certs.contexts import Contexts
 from tests.agent.cli.test_doctor_upstreams import Far
@@ -36,13 +37,24 @@ def rules(*listed: object) -> OwnIntentions:
 
 
 async def walked(
-    contexts: Contexts, to: Endpoint, known: OwnIntentions | None = None, wan: WanMode = WanMode.AUTO
+    contexts: Contexts,
+    to: Endpoint,
+    known: OwnIntentions | None = None,
+    wan: WanMode = WanMode.AUTO,
+    deny_list: DenyList = NO_ENTRIES,
 ) -> Walk:
     async def own_intentions() -> OwnIntentions:
         await trio.lowlevel.checkpoint()
         return known or rules()
 
-    trip = Trip(datacenter="dc1", wan=wan, contexts=contexts, clock=wall, own_intentions=own_intentions)
+    trip = Trip(
+        datacenter="dc1",
+        wan=wan,
+        contexts=contexts,
+        clock=wall,
+        own_intentions=own_intentions,
+        deny_list=deny_list,
+    )
     walk = Walk(name="db")
     walk.begin()
     with trio.fail_after(20):
@@ -88,6 +100,18 @@ async def test_broken_off_after_the_handshake(
 async def test_another_service_answers(nursery: trio.Nursery, root: Issuer) -> None:
     walk = await walked(contexts_of(root.leaf(), root), at(Far(root, nursery).port, "cache"))
     assert red(walk) == (Name.IDENTITY, ExitCode.CONFIGURATION)
+
+
+async def test_our_own_deny_list_names_it(nursery: trio.Nursery, root: Issuer) -> None:
+    ours = contexts_of(root.leaf(), root)
+    text = f"spiffe://{ours.credentials.bundle.trust_domain}/ns/default/dc/*/svc/db\n"
+    walk = await walked(ours, at(Far(root, nursery).port), deny_list=parse_deny_list(text))
+    station = first_red(walk.passed)
+    assert station is not None
+    assert (station.name, station.remedy) == (
+        Name.IDENTITY,
+        "take it out of our deny_file, if we may call it",
+    )
 
 
 async def test_another_root(nursery: trio.Nursery, root: Issuer) -> None:
