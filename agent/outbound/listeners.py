@@ -13,13 +13,17 @@ from agent.base.containment import Where, contained
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction
-from agent.net.admission import Admission, Slot
+from agent.net.admission import SHARES, Admission, Slot
 from agent.net.inherited import InheritedSockets, address
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.upstream_state import UpstreamContext, UpstreamState
 from agent.snapshot import EndpointSources
 from upstreams.plan import plan
 from upstreams.spec import Bind, LocalBind, Upstream
+
+# Handshakes that one upstream has at a time, as a part of max_handshakes: those of two processes, as in an
+# upgrade, are what a callee with the same setting allows to one source before it takes slow ones for stalled.
+APP_SHARES = 2 * SHARES
 
 _Held = Mapping[Bind, tuple[socket.socket, ...]]
 Serve = Callable[[socket.socket, Slot, UpstreamState], Awaitable[None]]
@@ -44,7 +48,7 @@ class UpstreamListeners:
     serve: Serve
     context: UpstreamContext
     limit: int | None  # of each listener; an upstream's own limits refuse by a reason of their own
-    unsettled_limit: int | None
+    unsettled_limit: int | None  # of a listener for callers of the mesh; of each of these a share
     current: dict[Bind, UpstreamState]
     serve_at_once: ServeAtOnce = never
     inherited: InheritedSockets = field(default_factory=InheritedSockets)
@@ -116,8 +120,11 @@ class UpstreamListeners:
             mode=None if isinstance(upstream.bind, LocalBind) else upstream.bind.mode,
             handler=partial(self._serve, upstream.bind),
             at_once=partial(self._serve_at_once, upstream.bind),
-            admission=Admission(self.limit, self.unsettled_limit, patience=upstream.deadline),
+            admission=Admission(self.limit, self._at_a_time(), patience=upstream.deadline),
         )
+
+    def _at_a_time(self) -> int | None:
+        return None if self.unsettled_limit is None else max(1, self.unsettled_limit // APP_SHARES)
 
     async def _serve(self, bind: Bind, sock: socket.socket, place: Slot) -> None:
         """Serve a connection by the upstream that has the bind at this moment."""

@@ -1,16 +1,17 @@
 """What callers notice while a sidecar is restarted, killed, reloaded or upgraded.
 
-`python -m tests.systemd.under_load` tries all of it, as often as `FULL` says, with and without socket
-units, and prints a table. The variables RESTARTS (how often, instead) and RATE (callers in each second, of
-each of three kinds) make it shorter.
+`python -m tests.systemd.under_load [ACT …]` tries all of it or these acts, as often as `FULL` says, with
+and without socket units, and prints a table. The variables RESTARTS (how often, instead) and RATE (callers in
+each second, of each of three kinds) make it shorter.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.systemd.boot import Machine, boot, until
@@ -44,10 +45,14 @@ def asked(name: str) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noticed:
-    """The reports of the callers by unit, and of the streams where they are to outlive what was done."""
+    """The reports of the callers by unit, and of the streams where they are to outlive what was done.
+
+    `cut`: how many connections were open when their process was killed.
+    """
 
     reports: Mapping[str, Any]
     streams: Mapping[str, Any] | None = None
+    cut: int = 0
 
     @property
     def failures(self) -> list[list[str]]:
@@ -71,6 +76,7 @@ class Rig:
 
     mesh: Mesh
     times: Mapping[str, int]
+    open_at_kill: list[int] = field(default_factory=list)
 
     def noticed(self, act: str, instance: str) -> Noticed:
         """Do it as often as is asked, under load."""
@@ -84,7 +90,8 @@ class Rig:
 
         reports = self.under_load(change)
         streams = load(self.mesh.machine, "load-streams") if act in STEADY else None
-        return Noticed(reports=reports, streams=streams)
+        cut, self.open_at_kill[:] = sum(self.open_at_kill), []
+        return Noticed(reports=reports, streams=streams, cut=cut)
 
     def under_load(self, change: Callable[[], None]) -> dict[str, Any]:
         """Do it while callers come; return their reports."""
@@ -100,10 +107,17 @@ class Rig:
     def kill(self, instance: str) -> None:
         """Kill a sidecar, and wait until it serves again."""
         machine, before = self.mesh.machine, self.mesh.pid(instance)
+        self.open_at_kill.append(self.open(instance))
         machine.run("kill", "-KILL", str(before))
         until(lambda: self.mesh.pid(instance) not in (0, before) or None, "another process")
         until(lambda: machine.show(f"sidecar@{instance}", "ActiveState") == "active" or None, "it serves")
         self.mesh.get(UPSTREAM)  # after those who waited, so that the next kill finds few connections open
+
+    def open(self, instance: str) -> int:
+        """Return how many connections a sidecar has accepted that have not ended."""
+        status = json.loads(self.mesh.admin(instance, "/status")[1])
+        listeners = [status["public"], *(one["listener"] for one in status["upstreams"])]
+        return sum(one["live"] + one["waiting"] for one in listeners)
 
     def reload(self, instance: str) -> None:
         """Have a sidecar read its settings anew."""
@@ -153,6 +167,8 @@ def row(held: str, act: str, instance: str, times: int, noticed: Noticed) -> str
     """Return a line of the table: failed of all callers, for each kind."""
     cells = [f"{report['failed']} of {report['calls']:,}" for report in noticed.reports.values()]
     reset = "" if noticed.streams is None else f"{noticed.streams['failed']} of {noticed.streams['calls']}"
+    if act == "kill":
+        cells[-1] += f" ({noticed.cut} open)"
     longest = max(report["longest"] for report in noticed.reports.values())
     return f"| {act} × {times} | `{instance}` | {held} | {' | '.join(cells)} | {reset} | {longest:.1f} |\n"
 
@@ -160,7 +176,7 @@ def row(held: str, act: str, instance: str, times: int, noticed: Noticed) -> str
 def main() -> int:
     """Try everything; return 0 if no connect was refused and no reload or upgrade reset a stream."""
     often, rate = asked("RESTARTS"), asked("RATE") or FULL_RATE
-    times = {act: often or most for act, most in FULL.items()}
+    times = {act: often or most for act, most in FULL.items() if act in (sys.argv[1:] or FULL)}
     heads = ("", "unit", "socket units", *CALLERS.values(), "streams reset", "longest wait, s")
     sys.stdout.write(f"{rate} callers/s of each kind\n\n| {' | '.join(heads)} |\n{'|---' * len(heads)}|\n")
     good = True
@@ -169,11 +185,11 @@ def main() -> int:
         for held in ("no", "yes"):
             if held == "yes":
                 rig.take_sockets()
-            for act in FULL:
+            for act, count in times.items():
                 for instance in ("db", "web"):
                     noticed = rig.noticed(act, instance)
                     good &= noticed.good
-                    sys.stdout.write(row(held, act, instance, times[act], noticed))
+                    sys.stdout.write(row(held, act, instance, count, noticed))
                     for name, report in noticed.reports.items():
                         if report["failed"]:
                             sys.stderr.write(f"{name}: {report['kinds']} {report['failures'][:1]}\n")

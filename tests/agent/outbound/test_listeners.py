@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import trio
 
 from agent.connections.connection import Connection
@@ -147,6 +148,19 @@ async def test_a_connection_beyond_the_places_waits_as_long_as_the_upstream_says
         assert opening.admission.patience == 3.0
         await made.upstreams.follow([replace(upstream, deadline=7.0)], 0, connections)
         assert opening.admission.patience == 7.0
+
+
+@pytest.mark.parametrize(("most", "each"), [(512, 128), (3, 1), (None, None)])
+async def test_two_processes_have_no_more_handshakes_than_a_callee_allows_to_one_source(
+    nursery: trio.Nursery, tmp_path: Path, most: int | None, each: int | None
+) -> None:
+    async with bench(nursery) as (made, connections):
+        made.upstreams.unsettled_limit = most
+        upstream = at(tmp_path, "db", "db.sock")
+        await made.upstreams.follow([upstream], 0, connections)
+        opening = made.upstreams.listeners.get(upstream.bind)
+        assert opening is not None
+        assert opening.admission.unsettled_limit == each
 
 
 async def test_an_address_that_is_taken(nursery: trio.Nursery, tmp_path: Path) -> None:
