@@ -1,6 +1,6 @@
 """No caller is refused, whatever happens to the sidecars: restarts, crashes, with and without socket units.
 
-The counts are small; docs/decisions.md has those of long runs.
+The counts are small; docs/bench/restarts.md has those of a long run.
 """
 
 from __future__ import annotations
