@@ -54,7 +54,7 @@ def give_token(mesh: Mesh) -> None:
 
 
 def revoke(mesh: Mesh) -> None:
-    mesh.faults(RevokedTokens=[rights.WEB])
+    mesh.faults(RevokedTokens=[mesh.token_file.read_text()])
     mesh.restart("web", ready=False)
 
 
