@@ -126,8 +126,8 @@ class Reauthorizer:
         version = cell.version
         while True:
             _, version = await cell.newer(version)
-            if self._changed is None:
-                self._changed = cell.moment
+            # trio wakes the tasks of two changes in any order
+            self._changed = cell.moment if self._changed is None else min(self._changed, cell.moment)
             self._wake.set()
 
     async def _wake_on_age(self) -> None:
