@@ -41,6 +41,7 @@ from agent.handover.upgrade import Upgrade
 from agent.handover.upgrade import spawner as new_program
 from agent.lifecycle import Lifecycle
 from agent.log.events import Journal
+from agent.log.log import LogOptions, options_of
 from agent.net.bind import address_of
 from agent.net.inherited import InheritedSockets
 from agent.net.kept import PREFIX, KeptSockets
@@ -77,7 +78,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     try:
         agent, state = _made(resolution, read, console, environ, handed, waits=old is None)
     except Exit as error:
-        Journal(console.err, now, form=resolution.log_format).exiting(error.code, error.message)
+        Journal(console.err, now, LogOptions(form=resolution.log_format)).exiting(error.code, error.message)
         if old is not None:
             trio.run(old.fail, error.message)
         return error.code
@@ -136,7 +137,7 @@ def _made(
     except NotYet as error:
         if not waits:
             raise
-        log = Journal(console.err, now, form=resolution.log_format)
+        log = Journal(console.err, now, LogOptions(form=resolution.log_format))
         awaited = Awaited(handed.manager, log.files_awaited, resolution.start_timeout, error.message)
         return trio.run(awaited.made, lambda: attempt(read() or resolution))
 
@@ -195,14 +196,7 @@ def assemble(
     handed: Handed,
 ) -> Agent:
     """Make an agent, not started yet. Raises NotYet for files that cannot be used."""
-    log = Journal(
-        console.err,
-        clock,
-        level=settings.log_level,
-        form=settings.log_format,
-        connections=settings.connection_log,
-        silent=settings.log_silence or (),
-    )
+    log = Journal(console.err, clock, options_of(settings))
     token = TokenSource(settings.token, settings.token_file)
     control = ControlPlane(
         settings=settings,

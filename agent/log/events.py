@@ -7,10 +7,11 @@ from typing import TextIO
 
 from agent.base.clock import Clock
 from agent.base.exits import ExitCode
-from agent.config.options import LogClass, LogFormat, LogLevel
+from agent.config.options import LogLevel
 from agent.connections.connection import Connection
 from agent.connections.records import Audited, FailedAttempt, Finished, RefusedRequest
 from agent.log.connection_log import fields
+from agent.log.log import DEFAULT_OPTIONS, LogOptions
 from agent.log.next_steps import after_exit
 from agent.log.watch_events import WatchJournal
 from agent.net.admission import Admission, Overflow
@@ -27,19 +28,8 @@ _REFUSED_BY_CALLEE = (OutboundReason.REFUSED_BY_PEER.value, OutboundReason.DENIE
 class Journal(WatchJournal):
     """The log of one agent, one function per event."""
 
-    def __init__(
-        self,
-        stream: TextIO,
-        clock: Clock,
-        *,
-        level: LogLevel = LogLevel.INFO,
-        form: LogFormat = LogFormat.TEXT,
-        connections: bool = False,
-        worker: int | None = None,
-        silent: tuple[LogClass, ...] = (),
-    ) -> None:
-        super().__init__(stream, clock, level=level, form=form, worker=worker, silent=silent)
-        self._connections = connections  # log every connection, also one that ends in order
+    def __init__(self, stream: TextIO, clock: Clock, options: LogOptions = DEFAULT_OPTIONS) -> None:
+        super().__init__(stream, clock, options)
 
     # --- the process ---
 
@@ -192,7 +182,7 @@ class Journal(WatchJournal):
         A callee's refusal is a warning.
         """
         reason = finished.reason.value
-        if reason == Ending.CLEAN.value and not self._connections:
+        if reason == Ending.CLEAN.value and not self._options.connections:
             self._ended(LogLevel.DEBUG, "connection.closed", finished)
         else:
             level = LogLevel.WARN if reason in _REFUSED_BY_CALLEE else LogLevel.INFO
@@ -295,7 +285,7 @@ class Journal(WatchJournal):
         """Log the end of a connection: each one with `connection_log`, else some of a kind."""
         if not self.wants(level):
             return
-        if self._connections:
+        if self._options.connections:
             self.write_each(level, event, fields(finished))
         else:
             self.write(level, event, **fields(finished))

@@ -14,6 +14,7 @@ journal has one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TextIO, TypeAlias
 
 import msgspec
@@ -21,6 +22,7 @@ import trio
 
 from agent.base.clock import Clock
 from agent.config.options import LogClass, LogFormat, LogLevel
+from agent.config.settings import Settings
 from agent.log.classes import class_of
 from agent.log.next_steps import next_step
 from agent.log.repeats import SUM_SECONDS, Repeats
@@ -37,27 +39,48 @@ Field: TypeAlias = str | int | float | bool | None
 Fields: TypeAlias = dict[str, Field]
 
 
-class Log:
-    """Writes events of `level` and above, but for those of the classes in `silent`. `clock` returns UTC."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """What is written, and in which form.
 
-    def __init__(
-        self,
-        stream: TextIO,
-        clock: Clock,
-        *,
-        level: LogLevel = LogLevel.INFO,
-        form: LogFormat = LogFormat.TEXT,
-        worker: int | None = None,
-        silent: tuple[LogClass, ...] = (),
-    ) -> None:
+    `level` and above, but for the events of the classes in `silent`; `connections`: also each connection that
+    ends in order; `worker`: the number of this process, where there are several.
+    """
+
+    level: LogLevel = LogLevel.INFO
+    form: LogFormat = LogFormat.TEXT
+    worker: int | None = None
+    silent: tuple[LogClass, ...] = ()
+    connections: bool = False
+
+
+DEFAULT_OPTIONS = LogOptions()
+
+
+def options_of(settings: Settings, worker: int | None = None) -> LogOptions:
+    """Return what the settings ask for."""
+    return LogOptions(
+        level=settings.log_level,
+        form=settings.log_format,
+        worker=worker,
+        silent=settings.log_silence or (),
+        connections=settings.connection_log,
+    )
+
+
+class Log:
+    """Writes events as `options` say. `clock` returns UTC."""
+
+    def __init__(self, stream: TextIO, clock: Clock, options: LogOptions = DEFAULT_OPTIONS) -> None:
+        form = options.form
         journal = journal_sink() if form is LogFormat.JOURNALD else None
         self._sink = journal or (stream if isinstance(stream, Sink) else Sink(stream))
         self._form = LogFormat.TEXT if form is LogFormat.JOURNALD and journal is None else form
         self._clock = clock
-        self._worker = worker  # the number of this process, where there are several
-        self._silent = frozenset(silent)
+        self._options = options
+        self._silent = frozenset(options.silent)
         self._repeats: Repeats[tuple[LogLevel, str, Fields]] = Repeats()
-        self.level = level
+        self.level = options.level  # an operator may set another while the agent runs
 
     @property
     def lost(self) -> int:
@@ -95,7 +118,7 @@ class Log:
             fields = {**fields, "next": fields.get("next") or next_step(event)}
         elif kind in self._silent:
             return
-        more: Fields = {"hidden": hidden or None, "worker": self._worker}
+        more: Fields = {"hidden": hidden or None, "worker": self._options.worker}
         printed = {
             name: _printable(value)
             for name, value in (fields | more).items()

@@ -11,9 +11,9 @@ from typing import TextIO
 from agent.base.clock import Clock
 from agent.base.containment import Where
 from agent.base.watch_status import WatchStatus
-from agent.config.options import LogClass, LogFormat, LogLevel
+from agent.config.options import LogLevel
 from agent.consul.watch import WatchCrashed
-from agent.log.log import Log
+from agent.log.log import DEFAULT_OPTIONS, Log, LogOptions
 from certs.contexts import Contexts
 from certs.credentials import OwnFault
 from upstreams.endpoints import Endpoint
@@ -27,17 +27,8 @@ MOST_UNSUPPORTED = 10  # lines about intentions of one list that are not underst
 class WatchJournal(Log):
     """Logs the events of watches and of the values they bring, and unforeseen exceptions."""
 
-    def __init__(
-        self,
-        stream: TextIO,
-        clock: Clock,
-        *,
-        level: LogLevel = LogLevel.INFO,
-        form: LogFormat = LogFormat.TEXT,
-        worker: int | None = None,
-        silent: tuple[LogClass, ...] = (),
-    ) -> None:
-        super().__init__(stream, clock, level=level, form=form, worker=worker, silent=silent)
+    def __init__(self, stream: TextIO, clock: Clock, options: LogOptions = DEFAULT_OPTIONS) -> None:
+        super().__init__(stream, clock, options)
         self.internal_errors: Counter[str] = Counter()  # by `Where`, since the start
 
     def internal_error(self, where: Where, name: str, error: BaseException, /) -> None:

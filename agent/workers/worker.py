@@ -29,7 +29,7 @@ from agent.config.options import LogLevel
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.log.events import Journal
-from agent.log.log import Log
+from agent.log.log import Log, options_of
 from agent.policy.authorize import Policy
 from agent.policy.deny_list import DenyList
 from agent.policy.source_intentions import OwnIntentions, SourceIntentions
@@ -103,15 +103,7 @@ class Worker:
 
     def __init__(self, channel: Channel, welcome: Welcome, err: TextIO, clock: Clock) -> None:
         settings = _share_of_settings(welcome)
-        self.log = Journal(
-            err,
-            clock,
-            level=settings.log_level,
-            form=settings.log_format,
-            connections=settings.connection_log,
-            silent=settings.log_silence or (),
-            worker=welcome.slot,
-        )
+        self.log = Journal(err, clock, options_of(settings, welcome.slot))
         self.snapshot = Snapshot()
         self._listeners = HandedListeners(self.log)
         self.endpoints = HandedSources(self._say)

@@ -14,6 +14,7 @@ from agent.base.clock import now
 from agent.connections.ledger import Ledger
 from agent.connections.records import Direction, Party
 from agent.log.events import Journal
+from agent.log.log import LogOptions
 from agent.relay.splice import Ending
 from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
@@ -33,7 +34,9 @@ async def _accounts(log: Path) -> dict[str, float]:
     found = {}
     with log.open("w") as stream:
         for name, lines in (("off", False), ("default", False), ("default, connection_log", True)):
-            ledgers = [Ledger(now, Journal(stream, now, connections=lines)) for _ in range(ROUNDS)]
+            ledgers = [
+                Ledger(now, Journal(stream, now, LogOptions(connections=lines))) for _ in range(ROUNDS)
+            ]
             found[name] = min(_round(ledger, dark=name == "off") for ledger in ledgers)
     return found
 

@@ -17,6 +17,7 @@ from agent.config.settings import Settings, resolve
 from agent.consul.token import TokenSource
 from agent.control.plane import ControlPlane
 from agent.log.events import Journal
+from agent.log.log import LogOptions
 from agent.net.inherited import InheritedSockets
 from agent.observe.agent import Agent
 from agent.proxy.dataplane import LocalDataPlane
@@ -138,7 +139,7 @@ def agent_bench(
     """An agent that has not started."""
     told = told or settings()
     consul, written = FakeConsul(), io.StringIO()
-    log = Journal(written, clock, level=LogLevel.DEBUG)
+    log = Journal(written, clock, LogOptions(level=LogLevel.DEBUG))
     token = TokenSource(told.token, told.token_file)
     control = ControlPlane(
         settings=told,

@@ -157,7 +157,7 @@ class FakeConsul:
         http = h11.Connection(h11.SERVER)
         try:
             while True:
-                request, body = await _receive(http, stream)
+                request, body = await receive_request(http, stream)
                 if request is None:
                     return
                 answer = await self._decide(request, body)
@@ -206,7 +206,8 @@ def _blocks(standing: Scripted, query: Mapping[str, str]) -> bool:
     )
 
 
-async def _receive(http: h11.Connection, stream: trio.abc.Stream) -> tuple[h11.Request | None, bytes]:
+async def receive_request(http: h11.Connection, stream: trio.abc.Stream) -> tuple[h11.Request | None, bytes]:
+    """Return the next request and its body; no request at the end of the connection."""
     request: h11.Request | None = None
     body = bytearray()
     while True:

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
+from tests.support.fake_consul import receive_request
+
 _CHUNK = 65536
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError, OSError)
 _HOP_BY_HOP = (b"connection", b"keep-alive", b"content-length", b"transfer-encoding")
@@ -160,7 +162,7 @@ class Front:
         while True:
             while self.deaf:
                 await self._changed.wait()
-            request, body = await _receive(http, near)
+            request, body = await receive_request(http, near)
             if request is None:
                 return
             exchange = Exchange(near, http, self.agent, request, body)
@@ -204,23 +206,6 @@ async def _until_left(near: trio.SocketStream, answered: list[bool], scope: trio
     if left:
         answered.append(False)
         scope.cancel()
-
-
-async def _receive(http: h11.Connection, near: trio.SocketStream) -> tuple[h11.Request | None, bytes]:
-    request: h11.Request | None = None
-    body = bytearray()
-    while True:
-        event = http.next_event()
-        if event is h11.NEED_DATA:
-            http.receive_data(bytes(await near.receive_some(_CHUNK)))
-        elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-        elif isinstance(event, h11.EndOfMessage):
-            return request, bytes(body)
-        else:
-            return None, b""
 
 
 async def _read(http: h11.Connection, far: trio.SocketStream) -> Whole:

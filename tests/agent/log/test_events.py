@@ -13,6 +13,7 @@ from agent.config.options import LogClass, LogFormat, LogLevel
 from agent.connections.ledger import Ledger
 from agent.connections.records import Audited, Direction, FailedAttempt, RefusedRequest
 from agent.log.events import Journal
+from agent.log.log import LogOptions
 from agent.log.repeats import LINES, SUM_SECONDS, WINDOW
 from agent.net.admission import Admission, Overflow
 from agent.net.dial import DialReason
@@ -35,7 +36,7 @@ def journal(
     level: LogLevel = LogLevel.DEBUG, form: LogFormat = LogFormat.TEXT
 ) -> tuple[Journal, io.StringIO]:
     written = io.StringIO()
-    return Journal(written, Clock(), level=level, form=form), written
+    return Journal(written, Clock(), LogOptions(level=level, form=form)), written
 
 
 def lines(written: io.StringIO) -> list[str]:
@@ -190,7 +191,7 @@ async def test_what_audit_and_the_deny_list_have_to_say() -> None:
 
 async def test_every_connection_is_told_where_that_is_wanted() -> None:
     written = io.StringIO()
-    ledger = Ledger(Clock(), Journal(written, Clock(), connections=True))
+    ledger = Ledger(Clock(), Journal(written, Clock(), LogOptions(connections=True)))
     for _ in range(2 * LINES):
         with ledger.open(Direction.OUTBOUND, "unix", "db") as connection:
             connection.end(OutboundReason.NO_ENDPOINTS)
@@ -238,7 +239,7 @@ async def test_one_upstreams_flood_hides_no_line_about_another() -> None:
 
 async def test_a_class_can_be_silenced_and_its_errors_cannot() -> None:
     written = io.StringIO()
-    log = Journal(written, Clock(), silent=(LogClass.INBOUND, LogClass.LISTENERS))
+    log = Journal(written, Clock(), LogOptions(silent=(LogClass.INBOUND, LogClass.LISTENERS)))
     ledger = Ledger(Clock(), log)
     for direction in Direction:
         with ledger.open(direction, "unix", "db") as connection:

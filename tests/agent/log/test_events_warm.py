@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from agent.config.options import LogLevel
 from agent.connections.records import CloseReason, FailedAttempt
 from agent.log.events import Journal
+from agent.log.log import LogOptions
 from agent.log.repeats import WINDOW
 from agent.net.dial import DialReason
 from agent.outbound.warm_connection import WarmReason
@@ -23,7 +24,7 @@ WAY = Candidate(target=0, endpoint=ONE, hop=ONE)
 
 def log(level: LogLevel) -> tuple[Journal, io.StringIO]:
     stream = io.StringIO()
-    return Journal(stream, Clock(), level=level), stream
+    return Journal(stream, Clock(), LogOptions(level=level)), stream
 
 
 @pytest.mark.parametrize(

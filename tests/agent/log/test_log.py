@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from agent.config.options import LogFormat, LogLevel
-from agent.log.log import Log
+from agent.log.log import Log, LogOptions
 from agent.process.journal import journal_sink
 from agent.process.sink import Sink
 
@@ -25,7 +25,7 @@ START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 
 def log_of(level: LogLevel = LogLevel.DEBUG, form: LogFormat = LogFormat.TEXT) -> tuple[Log, io.StringIO]:
     written = io.StringIO()
-    return Log(written, lambda: START, level=level, form=form), written
+    return Log(written, lambda: START, LogOptions(level=level, form=form)), written
 
 
 @contextmanager
@@ -82,14 +82,16 @@ def test_a_line_of_json() -> None:
 )
 def test_a_line_for_the_journal_has_a_priority_and_no_time_of_its_own(level: LogLevel, priority: int) -> None:
     with on_the_journal() as (sink, journal):
-        Log(sink.stream, lambda: START, level=LogLevel.DEBUG).write(level, "event", number=3)
+        Log(sink.stream, lambda: START, LogOptions(level=LogLevel.DEBUG)).write(level, "event", number=3)
         line = f"{f'[{level.upper()}]':7} sidecar.process: event: number=3"
         assert journal.recv(1000).decode() == f"<{priority}>{line}\n"
 
 
 def test_a_line_of_json_for_the_journal_is_json_behind_its_priority() -> None:
     with on_the_journal() as (sink, journal):
-        Log(sink.stream, lambda: START, form=LogFormat.JSON).write(LogLevel.WARN, "event", number=3)
+        Log(sink.stream, lambda: START, LogOptions(form=LogFormat.JSON)).write(
+            LogLevel.WARN, "event", number=3
+        )
         priority, line = journal.recv(1000).decode().split(">", 1)
     assert priority == "<4"
     assert json.loads(line) == {

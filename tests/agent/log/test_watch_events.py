@@ -14,6 +14,7 @@ from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.watch import WatchCrashed
+from agent.log.log import LogOptions
 from agent.log.repeats import LINES
 from agent.log.watch_events import WatchJournal
 from certs.contexts import build_contexts
@@ -28,7 +29,7 @@ START = datetime(2031, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 
 def journal(level: LogLevel = LogLevel.DEBUG) -> tuple[WatchJournal, io.StringIO]:
     written = io.StringIO()
-    return WatchJournal(written, lambda: START, level=level), written
+    return WatchJournal(written, lambda: START, LogOptions(level=level)), written
 
 
 def lines(written: io.StringIO) -> list[str]:
