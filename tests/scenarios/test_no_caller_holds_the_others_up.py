@@ -11,7 +11,7 @@ import trio
 
 from agent.http1.chunked import MOST, Chunks
 from agent.http1.head import find_end
-from agent.policy.authorize import authorize_request
+from agent.inbound.request_judge import RequestJudge
 from tests.scenarios.http_app import AppSide, Reached, say_ok
 from tests.scenarios.http_front import allow, deny, front, request
 
@@ -50,8 +50,7 @@ class Others:
 
 async def test_each_of_many_requests_that_came_together_is_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     others = Others()
-    name = "agent.inbound.http_connection.authorize_request"
-    monkeypatch.setattr(name, others.watched(authorize_request))
+    monkeypatch.setattr(RequestJudge, "verdict", others.watched(RequestJudge.verdict))
     async with front(deny(PathPrefix="/")) as f, f.caller() as caller, trio.open_nursery() as nursery:
         nursery.start_soon(others.run)
         await caller.send(request("GET /") * 100)
