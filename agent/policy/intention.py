@@ -20,7 +20,7 @@ from agent.policy.permissions import Permissions, parse_permissions, unreadable_
 from agent.policy.wire import WILDCARD, Doubt, IntentionAnswer, doubt_of, id_of
 from certs.spiffe import DEFAULT
 
-Order: TypeAlias = tuple[int, str, str, str, int, str, str, str, str, bool]
+Order: TypeAlias = tuple[int, str, str, str, int, int, str, str, str, str, bool, str, str]
 Source: TypeAlias = tuple[str, str, str]  # partition, namespace, name
 
 
@@ -106,8 +106,23 @@ def deciding_order(rule: Intention) -> Order:
     Consul should answer no two rules for one pair. Of two equally strict ones the same decides in any order.
     """
     requests = "" if rule.permissions is None else repr(rule.permissions)
-    said = (rule.destination, rule.doubt, requests, rule.destination_namespace, rule.of_peer)
-    return (-rule.precedence, *rule.origin, _leniency(rule), *said)
+    narrowed = ";".join(map(_said, rule.narrowings))
+    said = (
+        rule.destination,
+        rule.doubt,
+        requests,
+        rule.destination_namespace,
+        rule.of_peer,
+        narrowed,
+        rule.id,
+    )
+    return (-rule.precedence, *rule.origin, _leniency(rule), -len(rule.narrowings), *said)
+
+
+def _said(narrowing: Narrowing) -> str:
+    """Return what a narrowing says, the same for equal ones: a set has no order."""
+    lists = [found and sorted(found) for found in (narrowing.sources, narrowing.destinations)]
+    return f"{narrowing.source} {lists} {narrowing.origin}"
 
 
 def _leniency(rule: Intention) -> int:

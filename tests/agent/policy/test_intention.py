@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -145,6 +146,21 @@ def test_of_two_rules_as_strict_the_same_one_decides_whatever_the_order_of_the_a
     assert min(doubtful, key=deciding_order) == min(doubtful[::-1], key=deciding_order)
     elsewhere = [one for one in (rule(Bogus=[], DestinationNS=each) for each in ("", "d")) if one]
     assert min(elsewhere, key=deciding_order) == min(elsewhere[::-1], key=deciding_order)
+
+
+def test_of_two_rules_of_one_place_the_narrowed_one_decides_whatever_the_order_of_the_answer() -> None:
+    metas: tuple[dict[str, Any], ...] = (
+        {},
+        {"source_datacenters": "dc1"},
+        {"source_datacenters": "dc2,dc1"},
+        {"SOURCE_datacenter": 6},
+    )
+    rules = [one for one in (rule(Meta=each) for each in metas) if one is not None]
+    assert len(rules) == len(metas)
+    for pair in permutations(rules, 2):
+        first = min(pair, key=deciding_order)
+        assert first == min(pair[::-1], key=deciding_order)
+        assert first.narrowings
 
 
 def test_a_json_web_token_is_not_verified_whatever_is_asked_of_it() -> None:

@@ -89,6 +89,11 @@ async def test_a_collector_that_is_away_ends_nothing_but_the_spans(nursery: trio
             with bench.data.ledger.open(Direction.OUTBOUND, "unix", "db@dc2") as connection:
                 connection.end(Ending.CLEAN)
     assert bench.data.ledger.counters() == {(Direction.OUTBOUND, "clean"): 1}
+    exporting = [each for each in threading.enumerate() if each.name.startswith("OtelBatch")]
+    for (
+        each
+    ) in exporting:  # it outlives CLOSE_SECONDS, and draws random numbers, which no other test may meet
+        await trio.to_thread.run_sync(each.join)
 
 
 async def test_without_an_endpoint_nothing_is_traced(nursery: trio.Nursery) -> None:
