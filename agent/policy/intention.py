@@ -20,7 +20,7 @@ from agent.policy.permissions import Permissions, parse_permissions, unreadable_
 from agent.policy.wire import WILDCARD, Doubt, IntentionAnswer, doubt_of, id_of
 from certs.spiffe import DEFAULT
 
-Order: TypeAlias = tuple[int, str, str, str, int, int, str, str, str, str, bool, str, str]
+Order: TypeAlias = tuple[int, str, str, str, int, int, str, str, str, str, bool, str, str, int]
 Source: TypeAlias = tuple[str, str, str]  # partition, namespace, name
 
 
@@ -103,7 +103,8 @@ def read_rule(item: IntentionAnswer, destination: str) -> Intention | None:
 def deciding_order(rule: Intention) -> Order:
     """Return a sort key: Consul's order, and of two rules for one pair the stricter first.
 
-    Consul should answer no two rules for one pair. Of two equally strict ones the same decides in any order.
+    Consul should answer no two rules for one pair. Of two equally strict ones the same decides in any order,
+    so every field is in the key.
     """
     requests = "" if rule.permissions is None else repr(rule.permissions)
     narrowed = ";".join(map(_said, rule.narrowings))
@@ -115,6 +116,7 @@ def deciding_order(rule: Intention) -> Order:
         rule.of_peer,
         narrowed,
         rule.id,
+        rule.at_least,
     )
     return (-rule.precedence, *rule.origin, _leniency(rule), -len(rule.narrowings), *said)
 

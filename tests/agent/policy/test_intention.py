@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from itertools import permutations
 from typing import Any
 
 import pytest
 
 from agent.policy.intention import BEYOND_ALL, Effect, Intention, deciding_order, read_rule
+from agent.policy.narrowing import Narrowing
 from agent.policy.wire import read_item
 from certs.spiffe import DEFAULT
 
@@ -161,6 +163,25 @@ def test_of_two_rules_of_one_place_the_narrowed_one_decides_whatever_the_order_o
         first = min(pair, key=deciding_order)
         assert first == min(pair[::-1], key=deciding_order)
         assert first.narrowings
+
+
+def test_no_field_is_left_out_of_the_order() -> None:
+    plain = rule()
+    assert plain is not None
+    permitted = rule(Permissions=[{"Action": "allow", "HTTP": {"PathPrefix": "/"}}])
+    assert permitted is not None
+    others: dict[str, Any] = {
+        **dict.fromkeys(("source", "destination", "source_namespace", "source_partition"), "x"),
+        **dict.fromkeys(("destination_namespace", "doubt", "id"), "x"),
+        "effect": Effect.DENY,
+        "permissions": permitted.permissions,
+        "at_least": 1,
+        "of_peer": True,
+        "narrowings": (Narrowing(sources=frozenset({"dc1"})),),
+    }
+    assert {field.name for field in fields(Intention)} == others.keys()
+    for name, value in others.items():
+        assert deciding_order(replace(plain, **{name: value})) != deciding_order(plain), name
 
 
 def test_a_json_web_token_is_not_verified_whatever_is_asked_of_it() -> None:
