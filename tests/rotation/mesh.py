@@ -27,6 +27,7 @@ ROTATE = "/v1/connect/ca/rotate"
 CONFIGURATION = "/v1/connect/ca/configuration"
 ROOTS = "/v1/connect/ca/roots"
 PATIENCE = 60.0
+STATUS_SECONDS = 10.0  # for one answer of a sidecar; then it is asked again
 TUNNELLED = ("-tunnel", "auto")  # what they register offers tunnels then
 
 
@@ -95,7 +96,7 @@ class Sidecar(Process):
 
     async def status(self) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.admin}/status"
-        return dict(await trio.to_thread.run_sync(_ask, "GET", url, None) or {})
+        return dict(await trio.to_thread.run_sync(_ask, "GET", url, None, STATUS_SECONDS) or {})
 
     async def endings(self) -> dict[str, dict[str, int]]:
         """How its connections and its attempts have ended so far: `inbound`, `outbound`, `attempts`."""
@@ -170,7 +171,7 @@ async def mesh(
             for sidecar in whole.sidecars:
                 sidecar.start()
             for sidecar in whole.sidecars:
-                await until(lambda one=sidecar: _is_ready(one), f"{sidecar.name} is ready")  # type: ignore[misc]
+                await _ready(sidecar)
             await _reachable(whole)
             yield whole
         finally:
@@ -221,8 +222,15 @@ async def echo(stream: trio.SocketStream) -> None:
         pass  # the caller counts it
 
 
-async def _is_ready(sidecar: Sidecar) -> bool:
-    return bool((await sidecar.status()).get("ready"))
+async def _ready(sidecar: Sidecar) -> None:
+    async def is_ready() -> bool:
+        return bool((await sidecar.status()).get("ready"))
+
+    try:
+        await until(is_ready, f"{sidecar.name} is ready")
+    except AssertionError as error:
+        error.add_note(sidecar.log.read_text()[-3000:])
+        raise
 
 
 async def _reachable(whole: Mesh) -> None:
@@ -238,10 +246,12 @@ async def _reachable(whole: Mesh) -> None:
         await until(lambda one=sidecar: answers(one), f"the upstream of {sidecar.name} answers")  # type: ignore[misc]
 
 
-def _ask(method: str, url: str, body: object) -> Any:
+def _ask(method: str, url: str, body: object, seconds: float = PATIENCE) -> Any:
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=60) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data, method=method), timeout=seconds
+        ) as answer:
             return json.loads(answer.read() or b"true")
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError):
         return None
