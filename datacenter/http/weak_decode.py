@@ -134,7 +134,7 @@ def _below(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _text(value: str | float, path: str) -> str:  # noqa: ARG001  the readers have one signature
+def _text(value: str | float, _path: str) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     return value if isinstance(value, str) else _printed(value)

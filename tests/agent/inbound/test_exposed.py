@@ -21,6 +21,7 @@ from agent.net.dial import nothing
 from tests.scenarios.http_app import Answer, AppSide, HttpApp, Reached, say_ok
 from tests.scenarios.recorder import Recorder
 from tests.support.socket_pairs import tcp_pair
+from tests.support.tunnels import until
 
 ASK = b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -278,12 +279,10 @@ async def test_a_caller_that_leaves_is_counted_as_that() -> None:
         await stream.send_all(ASK)
         assert await stream.receive_some()
         await stream.aclose()
-        while not bench.counted:  # noqa: ASYNC110 - no event tells of it
-            await trio.sleep(0.001)
+        await until(lambda: bench.counted != {})
         assert bench.counted == {"exposed_caller_left": 1}
         bench.call().close()
-        while bench.counted != {"exposed_caller_left": 2}:  # noqa: ASYNC110 - no event tells of it
-            await trio.sleep(0.001)
+        await until(lambda: bench.counted == {"exposed_caller_left": 2})
 
 
 async def late(bench: Bench, request: bytes, seconds: float, clock: trio.testing.MockClock) -> bytes:
