@@ -2,7 +2,8 @@
 
 After a reboot they may come after us: the token of a Vault agent, the CA of a Consul agent, a list of another
 program's. So each is waited for until `start_timeout`, with its reason in STATUS, and then the exit is one
-that the service manager retries. This is before the kernel holds the process to its files (agent.sandbox).
+that the service manager retries. What it takes is taken from the time that Consul then has (agent.lifecycle).
+This is before the kernel holds the process to its files (agent.sandbox).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TypeVar
 import trio
 
 from agent.base.exits import Exit, ExitCode, NotYet
+from agent.overview.headline import starting
 from agent.process.systemd import Notifier
 
 LOOK_SECONDS = 0.25
@@ -25,20 +27,25 @@ Made = TypeVar("Made")
 
 @dataclass(slots=True)
 class Awaited:
-    """One wait. `seconds`: at most so long, 0 for ever; `reason`: what is missing at first."""
+    """One wait. `seconds`: at most so long, 0 for ever; `reason`: what is missing at first.
+
+    `waited`: how long it took, in seconds.
+    """
 
     notifier: Notifier
     on_reason: Callable[[str], None]
     seconds: float
     reason: str
+    waited: float = 0.0
 
     async def made(self, make: Callable[[], Made]) -> Made:
         """Return what `make` makes once it raises NotYet no more. Raises Exit when the time is over."""
         self._say(self.reason)
-        until = trio.current_time() + (self.seconds or math.inf)
-        while trio.current_time() < until:
+        began = trio.current_time()
+        while self.waited < (self.seconds or math.inf):
             self.notifier.extend(MORE_SECONDS)
             await trio.sleep(LOOK_SECONDS)
+            self.waited = trio.current_time() - began
             try:
                 return make()
             except NotYet as error:
@@ -48,5 +55,5 @@ class Awaited:
 
     def _say(self, reason: str) -> None:
         self.reason = reason
-        self.notifier.send(f"STATUS=starting · {reason}")
+        self.notifier.send(f"STATUS={starting([reason], self.seconds)}")
         self.on_reason(reason)

@@ -64,6 +64,7 @@ class Lifecycle:
     state: StateKeeper | None = None  # what it leaves to the next run, and what it has of the last one
     succession: Succession = field(default_factory=lambda: Succession(notifier=Notifier()))
     on_ready: Callable[[], None] = lambda: None
+    waited: float = 0.0  # seconds of `start_timeout` that files have taken (agent.awaited)
     _admin: AdminListeners = field(init=False)
     _serve_admin: Callable[[], None] = field(init=False)
     _serving: trio.Nursery = field(init=False)  # until the drain begins
@@ -182,7 +183,7 @@ class Lifecycle:
         registration: Registration | None = None
         began = trio.current_time()
         seconds = self.agent.control.settings.start_timeout or math.inf
-        with trio.move_on_after(seconds) as in_time:
+        with trio.move_on_after(max(0.0, seconds - self.waited)) as in_time:
             async with trio.open_nursery() as starting:
                 starting.start_soon(_cancel_on, self._drain, starting)
                 starting.start_soon(hurry, self.agent.control.watches)
@@ -190,7 +191,8 @@ class Lifecycle:
                 starting.cancel_scope.cancel()
         if in_time.cancelled_caught:
             pieces = "; ".join(missing(self.agent))
-            raise Exit(ExitCode.UNAVAILABLE, f"not able to serve within {seconds:g} s: {pieces}")
+            files = f", of which files took {self.waited:.1f} s" if self.waited else ""
+            raise Exit(ExitCode.UNAVAILABLE, f"not able to serve within {seconds:g} s{files}: {pieces}")
         if registration is not None and not self._drain.is_set():
             self._now_ready(trio.current_time() - began)
         return registration

@@ -76,7 +76,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
     descriptors = inherited_descriptors(environ, os.getpid()) if old is None else old.descriptors
     handed = Handed.of(descriptors, manager)
     try:
-        agent, state = _made(resolution, read, console, environ, handed, waits=old is None)
+        agent, state, waited = _made(resolution, read, console, environ, handed, waits=old is None)
     except Exit as error:
         Journal(console.err, now, LogOptions(form=resolution.log_format)).exiting(error.code, error.message)
         if old is not None:
@@ -92,6 +92,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         succession=_succession(agent, handed, manager, environ, old),
         read=read,
         on_ready=settle,
+        waited=waited,
     )
     return _live(life)
 
@@ -120,8 +121,8 @@ def _made(
     handed: Handed,
     *,
     waits: bool,
-) -> tuple[Agent, StateKeeper]:
-    """Return an agent and the keeper of its state; wait for a file that is missing. Raises Exit.
+) -> tuple[Agent, StateKeeper, float]:
+    """Return an agent, the keeper of its state, and how many seconds a missing file took. Raises Exit.
 
     An upgrade does not wait: the old program serves, and reports what is wrong.
     """
@@ -133,13 +134,14 @@ def _made(
         return agent, _state(agent, handed, file)
 
     try:
-        return attempt(resolution)
+        return *attempt(resolution), 0.0
     except NotYet as error:
         if not waits:
             raise
         log = Journal(console.err, now, LogOptions(form=resolution.log_format))
         awaited = Awaited(handed.manager, log.files_awaited, resolution.start_timeout, error.message)
-        return trio.run(awaited.made, lambda: attempt(read() or resolution))
+        agent, state = trio.run(awaited.made, lambda: attempt(read() or resolution))
+        return agent, state, awaited.waited
 
 
 def _state(agent: Agent, handed: Handed, file: SealedFile | None) -> StateKeeper:

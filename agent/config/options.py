@@ -176,7 +176,7 @@ CONSUL = (
     Option(name="state_key_file", read=parsers.parse_file, example="FILE",
            says="the secret that encrypts it: at least 32 bytes; an empty file is none"),
     Option(name="start_timeout", read=parsers.parse_seconds, default=60.0, example="SECONDS",
-           says="exit 69 if Consul has not answered enough to serve by then; 0 waits for ever"),
+           says="exit 69 if files and Consul's answers are not enough to serve by then; 0 waits for ever"),
 )  # fmt: skip
 
 OURS = (

@@ -68,6 +68,7 @@ def facts(agent: Agent) -> Facts:
         refused=tuple(sorted(refused)),
         leaf_left=_leaf_left(agent),
         failing=tuple(agent.data.warnings()),
+        start_timeout=agent.control.settings.start_timeout,
     )
 
 

@@ -6,7 +6,7 @@ page at `/`. It is made of what the agent knows anyway, once a second, so it ask
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,7 +32,7 @@ class Facts:
     `missing`: what keeps the agent from serving. `empty`, `unknown`: upstreams without an instance that may
     be dialled, and those whose first answer has not come. `silent`: how long Consul has not answered; None
     while it does. `refused`: watches that Consul answers with an error. `leaf_left`: None before a leaf.
-    `failing`: calls that fail, one text each.
+    `failing`: calls that fail, one text each. `start_timeout`: after how long a start gives up, 0 for never.
     """
 
     phase: Phase
@@ -45,6 +45,7 @@ class Facts:
     refused: tuple[str, ...] = ()
     leaf_left: float | None = None
     failing: tuple[str, ...] = ()
+    start_timeout: float = 0.0
 
 
 def health(facts: Facts) -> Health:
@@ -59,12 +60,19 @@ def headline(facts: Facts) -> str:
     if facts.phase is Phase.DRAINING:
         return "draining"
     if facts.phase is Phase.STARTING:
-        return _BETWEEN.join(("starting", *(facts.missing or ("almost ready",)), *facts.complaints))
+        pieces = (*(facts.missing or ("almost ready",)), *facts.complaints)
+        return starting(pieces, facts.start_timeout)
     parts = ["not ready", *facts.missing] if facts.missing else ["serving"]
     parts += _problems(facts)
     if facts.leaf_left is not None and facts.leaf_left > 0:  # one that has expired is missing
         parts.append(f"leaf {rough(facts.leaf_left)}")
     return _BETWEEN.join(parts)
+
+
+def starting(pieces: Sequence[str], timeout: float) -> str:
+    """Return the line of a start that waits for `pieces`, and gives up after `timeout` seconds; 0: never."""
+    end = [f"gives up after {timeout:g} s"] if timeout else []
+    return _BETWEEN.join(("starting", *pieces, *end))
 
 
 def rough(seconds: float) -> str:

@@ -46,8 +46,12 @@ async def test_each_reason_is_said_once_and_what_is_made_is_returned(
     began = trio.current_time()
     assert await awaited.made(make) == "an agent"
     assert trio.current_time() - began == pytest.approx(4 * LOOK_SECONDS)
+    assert awaited.waited == pytest.approx(4 * LOOK_SECONDS)
     assert log == ["no token", "no CA"]
-    assert heard.status() == ["STATUS=starting · no token", "STATUS=starting · no CA"]
+    assert heard.status() == [
+        "STATUS=starting · no token · gives up after 60 s",
+        "STATUS=starting · no CA · gives up after 60 s",
+    ]
     heard.sock.close()
 
 

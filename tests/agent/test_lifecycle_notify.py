@@ -45,7 +45,7 @@ async def test_it_is_told_what_is_missing_then_that_it_serves_and_how_long_the_e
         starting = told(manager)
         assert starting[:2] == [
             "EXTEND_TIMEOUT_USEC=30000000",
-            "STATUS=starting · registration: no answer yet",
+            "STATUS=starting · registration: no answer yet · gives up after 60 s",
         ]
         assert any(line.startswith("READY=1 STATUS=serving") for line in starting)
         one.cycle.read = lambda: None

@@ -33,6 +33,21 @@ async def test_it_gives_up_when_it_cannot_serve_in_time(nursery: trio.Nursery) -
     assert "Connection refused" in exit_of(caught).message
 
 
+@pytest.mark.parametrize("waited", [0.0, 45.0, 60.2])
+async def test_what_files_have_taken_is_taken_from_the_one_time_that_a_start_has(
+    nursery: trio.Nursery, autojump_clock: MockClock, waited: float
+) -> None:
+    one = public_life(nursery, start_timeout="60")
+    one.bench.consul.down = True
+    one.cycle.waited = waited
+    began = trio.current_time()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await one.run()
+    assert trio.current_time() - began == pytest.approx(max(0.0, 60 - waited), abs=0.01)
+    files = f", of which files took {waited:.1f} s" if waited else ""
+    assert exit_of(caught).message.startswith(f"not able to serve within 60 s{files}: registration: ")
+
+
 REFUSED = {"text": "ACL not found", "status": 403}
 
 

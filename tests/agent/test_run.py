@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console
 from agent.log.events import Journal
 from agent.run import main
-from tests.support.agent_process import sidecar
+from tests.support.agent_process import command, environment, lines_until, sidecar
 from tests.support.beside_consul import QUIET, everything, unused
 from tests.support.fake_consul import FakeConsul
 
@@ -69,6 +71,22 @@ async def test_a_file_that_is_not_there_yet_is_waited_for_and_then_the_exit_is_t
     ended = await sidecar("run", *words)
     assert ended.code == 69
     assert f"{flag}: there is no " in ended.last_words
+
+
+async def test_what_a_file_took_is_taken_from_the_time_that_consul_has(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    token = tmp_path / "late"
+    words = ("-sidecar-for", "web", "-token-file", str(token), "-start-timeout", "1.5", *QUIET)
+    run = command("run", *words, "-http-addr", unused())
+    process = await trio.lowlevel.open_process(run, env=environment(), stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    async with process.stderr:
+        await lines_until(process.stderr, "files.awaited")
+        token.write_text("s3cret")
+        said = await lines_until(process.stderr, " exit: ")
+    await process.wait()
+    assert re.search(r"not able to serve within 1.5 s, of which files took \d\.\d s: registration: ", said)
 
 
 async def test_a_client_certificate_that_is_not_there_yet_is_no_wrong_setting(tmp_path: Path) -> None:

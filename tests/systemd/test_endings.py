@@ -57,7 +57,8 @@ def test_a_file_that_is_not_there_yet_is_waited_for_and_tried_again(machine: Mac
     machine.write("/etc/connect-sidecar/filed.toml", f"{settings}start_timeout = 3\n")
     machine.add_unit("sidecar@filed.service.d/fast.conf", "[Service]\nRestartSec=100ms\n")
     machine.systemctl("start", "--no-block", "sidecar@filed")
-    awaited = "starting · deny_file: /run/later/denied cannot be read: No such file or directory"
+    missing = "deny_file: /run/later/denied cannot be read: No such file or directory"
+    awaited = f"starting · {missing} · gives up after 3 s"
     until(lambda: machine.show("sidecar@filed", "StatusText") == awaited or None, "the reason in STATUS")
     until(lambda: int(machine.show("sidecar@filed", "NRestarts")) >= 1 or None, "a restart")
     assert "exit: code=69 reason=unavailable" in machine.journal("sidecar@filed")

@@ -51,7 +51,7 @@ def publish_credentials(bench: AgentBench) -> None:
 async def test_from_nothing_to_ready(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     bench = agent_bench(nursery)
     assert missing(bench.agent) == ["registration: no answer yet"]
-    assert headline(bench.agent) == "starting · registration: no answer yet"
+    assert headline(bench.agent) == "starting · registration: no answer yet · gives up after 60 s"
     bench.control.start_status.failed(error(), START)
     assert missing(bench.agent) == ["registration: /v1/x answered 500: no"]
     bench.snapshot.registration.publish(registration())

@@ -28,7 +28,10 @@ async def test_alive_is_always_yes(nursery: trio.Nursery) -> None:
 async def test_ready_says_what_is_missing(nursery: trio.Nursery) -> None:
     bench = agent_bench(nursery)
     reply = await answer(bench.agent, "GET", "/ready")
-    assert (reply.status, reply.body) == (503, "starting · registration: no answer yet\n".encode())
+    assert (reply.status, reply.body) == (
+        503,
+        "starting · registration: no answer yet · gives up after 60 s\n".encode(),
+    )
     bench.control.phase = Phase.DRAINING
     assert (await answer(bench.agent, "GET", "/ready")).body == b"draining\n"
 

@@ -15,6 +15,11 @@ SERVING = Phase.SERVING
     [
         (Facts(phase=Phase.STARTING, missing=("a", "b")), "starting · a · b", Health.FAILING),
         (Facts(phase=Phase.STARTING), "starting · almost ready", Health.FAILING),
+        (
+            Facts(phase=Phase.STARTING, missing=("a",), start_timeout=7.5),
+            "starting · a · gives up after 7.5 s",
+            Health.FAILING,
+        ),
         (Facts(phase=Phase.DRAINING, missing=("draining",)), "draining", Health.FAILING),
         (Facts(phase=SERVING), "serving", Health.OK),
         (Facts(phase=SERVING, leaf_left=255700), "serving · leaf 2 d 23 h", Health.OK),
