@@ -1,7 +1,9 @@
 """`python -m tests.weather`: every weather in turn under load, and the table that docs/bench/weather.md has.
 
 python -m tests.weather --seconds 20 --per-second 200
-CONSUL_BIN=/path/to/consul python -m tests.weather --consul
+CONSUL_BIN=/path/to/consul python -m tests.weather --consul "client agent" "server killed"
+
+Words choose the weathers whose names have one of them; without words it plays all.
 """
 
 from __future__ import annotations
@@ -11,14 +13,18 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
-from tests.weather.mesh import stormy
+from tests.weather.mesh import Restart, stormy
 from tests.weather.story import HEAD, Told, played, restarted
-from tests.weather.weathers import STORMS
+from tests.weather.weathers import STORMS, Storm
+
+Named = TypeVar("Named", Storm, Restart)
 
 
 def main() -> int:
@@ -26,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.weather", description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="of calm before each storm, and of storm")
     parser.add_argument("--per-second", type=float, default=200.0, help="new connections")
+    parser.add_argument("names", nargs="*", help="parts of the names of weathers; all by default")
     parser.add_argument("--consul", action="store_true", help="beside a real Consul")
     args = parser.parse_args()
     print(HEAD, flush=True)
@@ -39,11 +46,15 @@ async def _all(directory: Path, args: argparse.Namespace) -> int:
     pace = {"seconds": args.seconds, "per_second": args.per_second}
     async with stormy(directory, "consul" if args.consul else "embedded") as whole:
         faults = 0
-        for storm in chain.from_iterable(STORMS.values()):
+        for storm in _chosen(chain.from_iterable(STORMS.values()), args.names):
             faults += _say(await played(whole, storm, **pace))
-        for restart in whole.restarts:
+        for restart in _chosen(whole.restarts, args.names):
             faults += _say(await restarted(whole, restart, **pace))
     return faults
+
+
+def _chosen(weathers: Iterable[Named], names: Sequence[str]) -> list[Named]:
+    return [one for one in weathers if not names or any(name in one.name for name in names)]
 
 
 def _say(told: Told) -> int:
