@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -117,6 +118,39 @@ async def test_an_instance_that_turned_critical_is_obeyed_at_once(autojump_clock
         await trio.sleep(2)
         assert told.statuses() == []
         assert told.events() == []
+
+
+def of_a_lost_node(output: str = "Success", status: str = "passing") -> dict[str, Any]:
+    """Its own check as its agent has reported it last, and what the other agents say of that agent."""
+    node = {
+        "Status": "critical",
+        "Type": "",
+        "CheckID": "serfHealth",
+        "Output": "Agent not live or unreachable",
+    }
+    answer = checked(output, status)
+    return answer | {"Checks": [*answer["Checks"], node]}
+
+
+@pytest.mark.parametrize("own", [("Success", "passing"), ("", "critical")])
+@pytest.mark.parametrize("vanishes_first", [False, True])
+async def test_an_instance_whose_agent_the_others_have_lost_is_obeyed_at_once_though_it_is_the_only_one(
+    autojump_clock: MockClock, own: tuple[str, str], vanishes_first: bool
+) -> None:
+    async with story() as told:
+        if vanishes_first:
+            told.consul.answer(HEALTH, [], index=6)
+            await trio.sleep(2)
+            assert told.statuses() == [Status.VANISHED]
+        told.consul.answer(HEALTH, [of_a_lost_node(*own)], index=7)
+        await trio.sleep(2)
+        assert told.statuses() == []
+        told.consul.answer(HEALTH, [], index=8)  # the node is reaped, or taken out by an operator
+        await trio.sleep(2)
+        assert told.statuses() == []
+        told.consul.answer(HEALTH, [checked("Success")], index=9)
+        await trio.sleep(2)
+        assert told.statuses() == [Status.PASSING]
 
 
 async def test_without_grace_consul_is_obeyed(autojump_clock: MockClock) -> None:
