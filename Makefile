@@ -2,6 +2,7 @@
 # check: format, lint, types, all tests with a floor under their coverage, the audit; what CI runs
 # hostile: crafted requests at the servers people run
 # docs: the pages as a site in build/site; a warning is an error   reference: docs/reference.md and docs/faults.md from the code   picture: the demo, drawn
+# pictures: every state of the page, by Chromium, judged by axe
 # audit: known vulnerabilities of what is locked   release: sdist and wheel, proven by the demo (VERSION=, SOURCE_URL=)
 # install, uninstall: the program, units, man pages, completions (DESTDIR=, PREFIX=/usr/local)   deb: a Debian package in dist/
 # fuzz: coverage-guided fuzzing of every reader, FUZZ_SECONDS for each (FUZZ_FLAGS=: the readers; --keep; --seed N; --runs N)
@@ -15,7 +16,7 @@ BIN    := .venv/bin
 READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs reference picture lint test test-fast check audit bench hostile fuzz mutants lock release install uninstall deb clean packages
+.PHONY: help demo docs reference picture pictures lint test test-fast check audit bench hostile fuzz mutants lock release install uninstall deb clean packages
 FUZZ_SECONDS ?= 60
 
 help:
@@ -53,6 +54,17 @@ build/docs/.ready: docs/requirements.txt
 reference: $(READY)
 	$(BIN)/python -m tests.reference
 	$(BIN)/python -m tests.diagnosis.table
+
+# Each state of the page by a headless Chromium into docs/pages, and what axe says of it. axe's file is apart: its wheel
+# asks for a browser of its own, which pip would miss.
+pictures: $(READY) build/axe/.ready
+	@.ci/packages chromium
+	$(BIN)/python -m tests.pictures $(PICTURES_FLAGS)
+
+build/axe/.ready: tests/pictures/requirements.txt | $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+	  --upgrade --target build/axe -r tests/pictures/requirements.txt
+	@touch $@
 
 picture: $(READY)
 	$(BIN)/python -m agent demo | $(BIN)/python -m tests.drawn

@@ -77,3 +77,16 @@ def test_no_two_panels_lie_over_each_other() -> None:
 
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     assert unknown(json.dumps(PANELS)) == set()
+
+
+def test_what_alerts_ask_for_and_every_histogram_has_a_panel() -> None:
+    asked = {
+        PARTS.sub("", name)
+        for panel in PANELS
+        for one in panel["targets"]
+        for name in NAME.findall(one["expr"])
+    }
+    histograms = {metric.name for metric in metrics() if metric.kind == "histogram"}
+    assert len(histograms) == 3
+    wanted = {name for name in NAME.findall(RULES) if name.startswith("sidecar_")} | histograms
+    assert wanted | {"sidecar_tunnels_live", "sidecar_tunnels_total"} <= asked

@@ -47,6 +47,11 @@ class Family(msgspec.Struct):
         """Add a sample whose name is that of the family with this ending."""
         self.samples.append(({_ENDING: ending, **labels}, float(value)))
 
+    def sum_of(self, ending: str, **labels: str) -> float:
+        """Return the sum of the samples that have this ending and these labels, among others."""
+        wanted = {_ENDING: ending, **labels}.items()
+        return sum(value for having, value in self.samples if wanted <= having.items())
+
 
 def gauge(name: str, says: str) -> Family:
     """Return a family for a number that goes up and down."""

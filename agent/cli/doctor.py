@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import msgspec
 import trio
 
 from agent import VERSION
-from agent.base.address import ANY_ADDRESS, ANY_ADDRESS_6, TcpAddress, UnixAddress
+from agent.base.address import TcpAddress, UnixAddress
 from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.base.undecodable import UNDECODABLE
@@ -33,7 +32,7 @@ from agent.cli.doctor_consul import (
 )
 from agent.cli.doctor_upstreams import Journey, deny_list_of, in_order, look_at_instance, look_at_upstream
 from agent.cli.findings import Finding, document, fail, ok, page, skip, warn, worst
-from agent.cli.instances import CALL_SECONDS, beside, read_beside, unix_or_tcp
+from agent.cli.instances import CALL_SECONDS, Running, beside, read_beside, unix_or_tcp
 from agent.config.collisions import bind_of
 from agent.config.effective import from_settings
 from agent.config.flags import parse_arguments
@@ -55,43 +54,6 @@ from upstreams.spec import Bind, LocalBind
 SAYS = "check everything this sidecar needs to serve, one line each"
 GROUPS = {**RUN_GROUPS, "the output": (JSON,)}
 FEW_FILES = 4096  # each connection takes two: enough for about two thousand
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """The `/status` of the running agent, with the addresses it holds; empty when no agent answers."""
-
-    document: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def who(self) -> str:
-        """The agent, named for a person."""
-        return f"the running agent (pid {self.document['pid']})"
-
-    def holds(self, place: Bind) -> bool:
-        """Return whether the agent listens there, or at that port of every address."""
-        openings = [self._public, *(one["listener"] for one in self.document.get("upstreams", ()))]
-        spellings = {str(place)}
-        if isinstance(place, LocalBind):
-            spellings |= {
-                str(LocalBind(everywhere, place.port)) for everywhere in (ANY_ADDRESS, ANY_ADDRESS_6)
-            }
-        return any(spellings & set(opening["addresses"]) for opening in openings if opening)
-
-    def instead_of(self, place: Bind) -> str:
-        """Return where the agent listens instead; empty if it listens there, or nowhere.
-
-        A socket of systemd replaces the address of the registration.
-        """
-        rows = [one["listener"] for one in self.document.get("upstreams", ()) if one["bind"] == str(place)]
-        if (self.document.get("placement") or {}).get("public_bind") == str(place):
-            rows.append(self._public)
-        found = [address for row in rows if row for address in row["addresses"]]
-        return "" if self.holds(place) else ", ".join(found)
-
-    @property
-    def _public(self) -> Mapping[str, Any] | None:
-        return self.document.get("public")
 
 
 def main(_name: str, console: Console) -> int:
@@ -120,8 +82,9 @@ def main(_name: str, console: Console) -> int:
 
 async def examine(settings: Settings, clock: Clock) -> list[Finding]:
     """Return all findings, in the order of the checks."""
-    findings = [ok("settings", "valid"), look_at_files(), *look_at_deny_file(settings)]
-    running = await look_at_agent(settings, findings)
+    of_agent: list[Finding] = []
+    running = await look_at_agent(settings, of_agent)
+    findings = [ok("settings", "valid"), look_at_files(running), *look_at_deny_file(settings), *of_agent]
     findings += look_at_sandbox(settings, running)
     token = TokenSource(settings.token, settings.token_file)
     try:
@@ -163,8 +126,13 @@ def _by_settings(settings: Settings) -> Registration | None:
     return from_settings(settings) if settings.identity is IdentityKind.SERVICE else None
 
 
-def look_at_files() -> Finding:
-    """Check the limit of open files that an agent would have: it raises the soft limit to the hard one."""
+def look_at_files(running: Running) -> Finding:
+    """Check the limit of open files of the running agent, and the one that an agent would have.
+
+    An agent raises the soft limit to the hard one.
+    """
+    if running.hindered:
+        return warn("open files", running.hindered.partition(": ")[2], "raise LimitNOFILE= or ulimit -Hn")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < FEW_FILES:
         return warn(
@@ -280,6 +248,9 @@ async def look_at_bind(subject: str, place: Bind, running: Running) -> Finding:
 
     A socket file is neither made nor removed.
     """
+    if crowd := running.crowd(place):
+        remedy = "raise max_connections, start more instances, or see on the page who holds them"
+        return warn(subject, f"{place} is full: {crowd}", remedy)
     if running.holds(place):
         return ok(subject, f"{place} is held by {running.who}")
     if elsewhere := running.instead_of(place):

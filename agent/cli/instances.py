@@ -10,13 +10,13 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from agent.base.address import Address, UnixAddress
+from agent.base.address import ANY_ADDRESS, ANY_ADDRESS_6, Address, UnixAddress
 from agent.base.exits import Exit, ExitCode
 from agent.base.undecodable import UNDECODABLE
 from agent.config.flags import Flag
@@ -24,7 +24,8 @@ from agent.config.load import read_settings
 from agent.config.options import ADMIN_ADDRESS, BY_NAME
 from agent.config.settings import IdentityKind, Rank, Resolution, Settings
 from agent.consul.http import Client, Dial, Request, RequestFailed
-from upstreams.spec import InvalidUpstream, parse_upstream_flag
+from agent.net.shortage import FILES_RUN_OUT
+from upstreams.spec import Bind, InvalidUpstream, LocalBind, parse_upstream_flag
 
 RUNTIME = Path("/run/connect-sidecar")
 SETTINGS = Path("/etc/connect-sidecar")
@@ -37,6 +38,58 @@ _CONSUL = (
     "primary_datacenter",
 )
 _SECRETS = ("token", "token_file", "http_auth", "client_key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The `/status` of the running agent, with the addresses it holds; empty when no agent answers."""
+
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def who(self) -> str:
+        """The agent, named for a person."""
+        return f"the running agent (pid {self.document['pid']})"
+
+    def holds(self, place: Bind) -> bool:
+        """Return whether the agent listens there, or at that port of every address."""
+        openings = [self._public, *(one["listener"] for one in self.document.get("upstreams", ()))]
+        spellings = {str(place)}
+        if isinstance(place, LocalBind):
+            spellings |= {
+                str(LocalBind(everywhere, place.port)) for everywhere in (ANY_ADDRESS, ANY_ADDRESS_6)
+            }
+        return any(spellings & set(opening["addresses"]) for opening in openings if opening)
+
+    def instead_of(self, place: Bind) -> str:
+        """Return where the agent listens instead; empty if it listens there, or nowhere.
+
+        A socket of systemd replaces the address of the registration.
+        """
+        rows = [one["listener"] for one in self.document.get("upstreams", ()) if one["bind"] == str(place)]
+        if (self.document.get("placement") or {}).get("public_bind") == str(place):
+            rows.append(self._public)
+        found = [address for row in rows if row for address in row["addresses"]]
+        return "" if self.holds(place) else ", ".join(found)
+
+    def crowd(self, place: Bind) -> str:
+        """Return how many connections the listener there has, if that is its limit; else empty."""
+        rows = [one["listener"] for one in self.document.get("upstreams", ()) if one["bind"] == str(place)]
+        row = next(iter(rows), self._public) if self.holds(place) else None
+        limit = row.get("limit") if row else None
+        if row is None or limit is None or row["live"] < limit:
+            return ""
+        return f"{row['live']} of {limit} connections, {row['overflow']} callers turned away"
+
+    @property
+    def hindered(self) -> str:
+        """The complaint that open files run out; empty if they do not."""
+        said = self.document.get("complaints", ())
+        return next((one for one in said if one.startswith(FILES_RUN_OUT)), "")
+
+    @property
+    def _public(self) -> Mapping[str, Any] | None:
+        return self.document.get("public")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from agent.base.clock import Clock, now
 from agent.base.exits import Exit, ExitCode
 from agent.cli.admin_commands import JSON
 from agent.cli.console import Console, flag_usage, lights
-from agent.cli.doctor import GROUPS, Running, look_at_agent
+from agent.cli.doctor import GROUPS, look_at_agent
 from agent.cli.doctor_consul import (
     Examination,
     look_at_consul,
@@ -34,7 +34,7 @@ from agent.cli.doctor_upstreams import (
     ways_of,
 )
 from agent.cli.findings import Finding, State, refused
-from agent.cli.instances import read_beside
+from agent.cli.instances import Running, read_beside
 from agent.config.flags import parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code
 from agent.config.registration import Registration
@@ -167,6 +167,11 @@ def _look_at_sidecar(walk: Walk, running: Running, settings: Settings, upstream:
         text = f"{running.who} listens {instead}, not at {upstream.bind}{f': {missing}' if missing else ''}"
         remedy = "compare `sidecar status` with the registration; is it the agent of this service?"
         walk.red(Name.SIDECAR, text, remedy, ExitCode.CONFIGURATION)
+    elif upstream is not None and (crowd := running.crowd(upstream.bind)):
+        remedy = "raise max_connections, or see on the page who holds them"
+        walk.red(Name.SIDECAR, f"{upstream.bind} is full: {crowd}", remedy, ExitCode.UNAVAILABLE)
+    elif running.hindered:
+        walk.amber(Name.SIDECAR, f"{running.who}: {running.hindered}; raise it")
     elif missing:
         walk.amber(Name.SIDECAR, f"{running.who} is not ready: {missing}")
     else:

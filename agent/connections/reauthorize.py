@@ -278,7 +278,8 @@ def _taken_note(ledger: Ledger, connection: Connection, peer: Peer, verdict: Ver
         connection.withdrawn(verdict.rule, verdict.intention)
         return _withdrawn(peer, verdict)
     if verdict.audited:
-        ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
+        audited = Audited(reason=verdict.reason, rule=verdict.rule, intention=verdict.intention)
+        ledger.audit(connection, audited)
     return None
 
 

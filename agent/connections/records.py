@@ -33,13 +33,18 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedRequest:
-    """An HTTP request that the sidecar has answered instead of the app."""
+    """An HTTP request that the sidecar has answered instead of the app.
+
+    `rule`, `intention`: the rule that denied it, and that rule's ID where Consul answers one; else empty.
+    """
 
     method: str
     target: str
     status: int
     reason: StrEnum
     detail: str
+    rule: str = ""
+    intention: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,7 @@ class Audited:
 
     reason: StrEnum
     rule: str
+    intention: str = ""  # the rule's ID, where Consul answers one
     request: str = ""  # method and target; empty for the connection itself
 
 

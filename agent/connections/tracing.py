@@ -21,6 +21,12 @@ class RequestSpan(Protocol):
     def refused(self, reason: StrEnum, status: int, /) -> None:
         """Note that the sidecar answers it instead."""
 
+    def answered(self, status: int, /) -> None:
+        """Note the status of our app's answer."""
+
+    def broken_off(self, reason: StrEnum, /) -> None:
+        """Note that the answer has begun and was not whole, or that the caller has left."""
+
 
 class Tracing(Protocol):
     """Makes spans; must not block."""

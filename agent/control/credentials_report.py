@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+from cryptography import x509
+
 from agent.base.prometheus import Family, counter, gauge
 from agent.control.credentials import CredentialsKeeper
 from agent.control.plane import ControlPlane
@@ -60,6 +62,7 @@ def _in_force(contexts: Contexts, now: datetime) -> Row:
         "expires_in_seconds": round((leaf.not_after - now).total_seconds()),
         "generation": contexts.generation,
         "chain": {"certificates": 1 + len(leaf.extra), "bytes": leaf.chain_bytes},
+        "intermediates": [_certificate(one) for one in leaf.extra],
         "trust_domain": str(bundle.trust_domain),
         "roots": _roots(bundle),
     }
@@ -69,12 +72,19 @@ def _roots(bundle: TrustBundle) -> list[Row]:
     return [
         {
             "id": root.id,
-            "serial": serial_text(root.certificate.serial_number),
             "active": root.active,
-            "not_after": _time(root.not_after),
+            **_certificate(root.certificate),
         }
         for root in bundle.roots
     ]
+
+
+def _certificate(one: x509.Certificate) -> Row:
+    return {
+        "serial": serial_text(one.serial_number),
+        "not_before": _time(one.not_valid_before_utc),
+        "not_after": _time(one.not_valid_after_utc),
+    }
 
 
 def _renewal(keeper: CredentialsKeeper) -> Row:

@@ -39,6 +39,11 @@ class FastResponse(NamedTuple):
     chunked: bool  # instead of a length
     keep_alive: bool
 
+    @property
+    def status(self) -> int:
+        """Return the status of the answer."""
+        return int(self.head[9:12])
+
     def written(self, *, close: bool) -> bytes:
         """Return the head for the caller. `close`: the caller's connection ends with this answer."""
         return b"%b%b\r\n" % (self.head, _CLOSE if close else b"")

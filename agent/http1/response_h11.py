@@ -47,6 +47,7 @@ class H11Response:
         self._caller.receive_data((head or b"").replace(b"HTTP/1.1", b"HTTP/1.0") if http10 else head or b"")
         self._caller.next_event()
         self.begun = False  # the final answer's head has been written
+        self.status = 0  # of that head
         self.ended = False
         self.switched = (
             False  # both sides go on in another protocol; `rest` holds the app's first bytes of it
@@ -102,7 +103,7 @@ class H11Response:
         )
 
     def _head(self, event: h11.Response, *, close: bool) -> bytes:
-        self.begun = True
+        self.begun, self.status = True, event.status_code
         if len(dict(event.headers).get(b"content-length", b"")) > MOST_DIGITS:
             raise h11.RemoteProtocolError("no answer is as long as that")
         fields = [*response_fields(event), *([(b"Connection", b"close")] if close else [])]
@@ -118,6 +119,7 @@ class H11Response:
         if asked != [b"websocket"]:
             raise h11.RemoteProtocolError("the app switches to what was not asked for")
         self.begun = self.switched = True
+        self.status = event.status_code
         fields = [*response_fields(event), *SWITCH]
         return self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=event.reason))
 

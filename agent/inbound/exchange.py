@@ -53,6 +53,7 @@ class Exchange:
 
     def __init__(self, caller: CallerStream, app: AppConnection, parsed: ParsedRequest) -> None:
         self.first_bytes = b""  # of the app, in the protocol it switched to
+        self.status = 0  # of the app's answer, once it has begun
         self._caller = caller
         self._app = app
         self._parsed = parsed
@@ -191,7 +192,7 @@ class Exchange:
         return self._closing
 
     async def _pass_fast(self, fast: FastResponse, data: bytes) -> None:
-        self._answering = True
+        self._answering, self.status = True, fast.status
         body = data[fast.body_start : fast.body_start + fast.length]
         await self._caller.send(fast.written(close=self._closes()) + body)
         if missing := fast.length - len(body):
@@ -201,7 +202,7 @@ class Exchange:
         self._answer_ended(exact=len(data) <= fast.body_start + fast.length, keep_alive=fast.keep_alive)
 
     async def _pass_chunks(self, fast: FastResponse, data: bytes) -> None:
-        self._answering = True
+        self._answering, self.status = True, fast.status
         chunks = Chunks(trailer_fields)
         written = fast.written(close=self._closes()) + _taken(chunks, data[fast.body_start :])
         await self._caller.send(written)
@@ -218,7 +219,7 @@ class Exchange:
             try:
                 written = answer.take(data, close=not answer.begun and self._closes())
             finally:
-                self._answering = answer.begun
+                self._answering, self.status = answer.begun, answer.status
             await self._caller.send(written)
             if answer.ended or answer.switched:
                 break

@@ -2,10 +2,9 @@
 
 A request's head is read completely (at most MAX_HEAD) and must match the grammar before anything else
 happens. Then its target is normalized, its headers are cleaned, and permissions judge exactly what the app
-would get. An allowed request goes over our own connection to the app,
-which is kept as long as the caller's; `Exchange` passes it on. A denied request gets a text as its answer.
-The connection continues if the end of that request is certain; otherwise it is closed, since after a
-malformed head the start of the next request is unknown.
+would get. An allowed request goes over our own connection to the app, which is kept as long as the caller's;
+`Exchange` passes it on. A denied request gets a text as its answer. The connection continues if the end of
+that request is certain, else it is closed: after a malformed head the start of the next one is unknown.
 
 * Pipelined requests wait in the buffer; each is judged in its turn. An allowed request does not allow the
   next.
@@ -25,6 +24,7 @@ malformed head the start of the next request is unknown.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 
 import trio
@@ -205,7 +205,7 @@ class HttpConnection:
         verdict = self._judge.verdict(parsed.request)
         if not verdict.allowed:
             text = f"{self._peer.id.service} may not make this request"
-            return await self._refuse(parsed, 403, verdict.reason, text, verdict.rule)
+            return await self._refuse(parsed, _denied(parsed, verdict), text)
         if verdict.audited:
             self._audit(parsed, verdict)
         else:
@@ -221,16 +221,17 @@ class HttpConnection:
             outcome = await self._exchange(parsed, left)
         except DialFailed as failure:
             text = "the service behind this sidecar cannot be reached"
-            return await self._refuse(parsed, 503, failure.reason, text, failure.detail)
+            return await self._refuse(parsed, _refused(parsed, 503, failure.reason, failure.detail), text)
         except ExchangeFailed as failure:
             if failure.answering or isinstance(failure.reason, Ending):
                 self._connection.end(failure.reason, failure.detail)
+                if self._span is not None:
+                    self._span.broken_off(failure.reason)
                 raise _Ended(Ending.PLAIN_RESET) from failure
             faulty = isinstance(failure.reason, BodyReason)
             text = "the request's body is not whole" if faulty else "the service gave no answer"
-            await self._refuse(
-                parsed, 400 if faulty else 502, failure.reason, text, failure.detail, close=True
-            )
+            refused = _refused(parsed, 400 if faulty else 502, failure.reason, failure.detail)
+            await self._refuse(parsed, refused, text, close=True)
             return False
         self._connection.request = None
         self._received = parsed.body.rest
@@ -250,6 +251,8 @@ class HttpConnection:
                 exchange = Exchange(self._tls, self._app, parsed)
                 outcome = await exchange.resume(left.unsent, left.answer)
                 left = None
+            if self._span is not None and exchange.status:
+                self._span.answered(exchange.status)
             if outcome is Outcome.SWITCHED:
                 raise _Ended(await self._relay(parsed.body.rest, exchange.first_bytes))
             if outcome is not Outcome.STALE:
@@ -294,20 +297,14 @@ class HttpConnection:
     # Answering.
 
     async def _refuse(
-        self,
-        parsed: ParsedRequest,
-        status: int,
-        reason: StrEnum,
-        text: str,
-        detail: str,
-        *,
-        close: bool = False,
+        self, parsed: ParsedRequest, refused: RefusedRequest, text: str, *, close: bool = False
     ) -> bool:
         """Answer a request that is not passed on; return whether the connection can continue."""
         self._connection.request = None
-        self._tell(parsed.method.decode(), parsed.raw_target.decode(), status, reason, detail)
+        self._tell(refused)
         close = close or parsed.framing.closes or not worth_draining(parsed.framing)
-        await self._tls.send(answer(status, reason, text, close=close, bodiless=parsed.method == b"HEAD"))
+        bodiless = parsed.method == b"HEAD"
+        await self._tls.send(answer(refused.status, refused.reason, text, close=close, bodiless=bodiless))
         going_on = not close and await drained(parsed.body, self._tls)
         self._received = parsed.body.rest
         return going_on
@@ -315,23 +312,32 @@ class HttpConnection:
     async def _refuse_unread(self, status: int, reason: StrEnum, detail: str) -> None:
         """Answer bytes that are no valid request; nothing after them is read."""
         line = (self._head or self._received)[:SHOWN].partition(b"\r\n")[0].decode("latin-1").split(" ")
-        method, target = line[0], " ".join(line[1:2])
-        self._tell(method, target, status, reason, detail)
+        target = " ".join(line[1:2])
+        self._tell(RefusedRequest(method=line[0], target=target, status=status, reason=reason, detail=detail))
         self._connection.end(reason, detail)
         await self._tls.send(answer(status, reason, detail, close=True))
 
     def _audit(self, parsed: ParsedRequest, verdict: Verdict) -> None:
         shown = f"{parsed.method.decode()} {parsed.raw_target.decode()}"[:SHOWN]
-        audited = Audited(reason=verdict.reason, rule=verdict.rule, request=shown)
+        audited = Audited(
+            reason=verdict.reason, rule=verdict.rule, intention=verdict.intention, request=shown
+        )
         self._service.ledger.audit(self._connection, audited)
 
-    def _tell(self, method: str, target: str, status: int, reason: StrEnum, detail: str) -> None:
-        refused = RefusedRequest(
-            method=method[:SHOWN], target=target[:SHOWN], status=status, reason=reason, detail=detail
-        )
+    def _tell(self, refused: RefusedRequest) -> None:
         self._service.ledger.request_refused(self._connection, refused)
         if self._span is not None:
-            self._span.refused(reason, status)
+            self._span.refused(refused.reason, refused.status)
+
+
+def _refused(parsed: ParsedRequest, status: int, reason: StrEnum, detail: str) -> RefusedRequest:
+    method, target = parsed.method.decode()[:SHOWN], parsed.raw_target.decode()[:SHOWN]
+    return RefusedRequest(method=method, target=target, status=status, reason=reason, detail=detail)
+
+
+def _denied(parsed: ParsedRequest, verdict: Verdict) -> RefusedRequest:
+    refused = _refused(parsed, 403, verdict.reason, "")
+    return replace(refused, rule=verdict.rule, intention=verdict.intention)
 
 
 class _Ended(Exception):

@@ -140,7 +140,8 @@ def judge(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
     verdict = authority(policy, peer.id, inbound.freshness.too_old_since())
     connection.rule, connection.intention = verdict.rule, verdict.intention
     if verdict.audited:
-        inbound.ledger.audit(connection, Audited(reason=verdict.reason, rule=verdict.rule))
+        audited = Audited(reason=verdict.reason, rule=verdict.rule, intention=verdict.intention)
+        inbound.ledger.audit(connection, audited)
     if verdict.allowed:
         return how
     if verdict.reason is VerdictReason.INTENTION_BY_REQUEST and inbound.http is HttpMode.UNSUPPORTED:

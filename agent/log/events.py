@@ -220,6 +220,8 @@ class Journal(WatchJournal):
             status=refused.status,
             reason=refused.reason.value,
             detail=refused.detail,
+            rule=refused.rule,
+            intention_id=refused.intention,
         )
 
     def exposed_refused(self, caller: str, path: str, refused: RefusedRequest, /) -> None:
@@ -245,6 +247,7 @@ class Journal(WatchJournal):
             peer="" if connection.peer is None else str(connection.peer.id),
             reason=audited.reason.value,
             rule=audited.rule,
+            intention_id=audited.intention,
             request=audited.request,
         )
 

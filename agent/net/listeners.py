@@ -17,12 +17,12 @@ import trio
 from agent.base.address import Address, TcpAddress
 from agent.base.containment import Where, kept_up
 from agent.net.accept import AdmissionEvents, AtOnce, Handler, accept_all
-from agent.net.admission import Admission
+from agent.net.admission import Admission, Overflow
 from agent.net.bind import BindFailed, Bound, adopt, bind
 from agent.net.inherited import SocketComplaint
 from agent.net.kept import KeptSockets
 from agent.net.own_listeners import OwnListeners
-from agent.net.shortage import first_kept
+from agent.net.shortage import files_run_out, first_kept
 from upstreams.spec import LOOPBACK, Bind
 
 RETRY_SECONDS = 5.0
@@ -67,6 +67,17 @@ class Opening:
     def addresses(self) -> list[str]:
         """The addresses it is bound to."""
         return [bound.address for bound in self.bound]
+
+
+def limits_reached(listeners: Listeners) -> list[str]:
+    """Return the limits that callers meet now, a text each: open files, and full listeners."""
+    every = listeners.all().values()
+    files = files_run_out(sum(one.admission.live for one in every))
+    full = [one for one in every if one.admission.full is Overflow.CONNECTIONS]
+    told = [
+        f"{one.purpose} is full: {one.admission.live} of {one.admission.limit} connections" for one in full
+    ]
+    return [*([files] if files else []), *told]
 
 
 class Listeners:

@@ -23,6 +23,7 @@ from agent.inbound.verdict import InboundReason
 from agent.intentions.replica import Replica
 from agent.net.dial import DialReason
 from agent.net.handshake import HandshakeReason
+from agent.net.shortage import open_files
 from agent.observe.agent import Agent
 from agent.observe.readiness import facts, missing, unserved
 from agent.outbound.reasons import OutboundReason
@@ -84,12 +85,6 @@ def control_plane(agent: Agent) -> Iterator[Family]:
     yield from _process(agent)
     yield from credentials_report.families(agent.control)
     yield from _watches(agent)
-
-
-def open_files() -> int:
-    """Return how many descriptors are open."""
-    with os.scandir("/proc/self/fd") as entries:
-        return sum(1 for _ in entries)
 
 
 def _process(agent: Agent) -> Iterator[Family]:

@@ -287,7 +287,8 @@ def _check_source_intentions(route: _Route, connection: Connection, callee: Call
     if denial is None:
         return
     if denial.audited:
-        route.outbound.ledger.audit(connection, Audited(reason=denial.reason, rule=denial.rule))
+        audited = Audited(reason=denial.reason, rule=denial.rule, intention=denial.intention)
+        route.outbound.ledger.audit(connection, audited)
         return
     connection.rule, connection.intention = denial.rule, denial.intention
     raise NotServed(DENIALS[denial.reason], f"{callee}: {denial.rule}")
@@ -305,7 +306,8 @@ async def _take_refusal(
     refusal = await route.targets.refusals.explain(outbound.own_intentions, ours, expected)
     reason = OutboundReason.DENIED_BY_PEER if refusal.rule else OutboundReason.REFUSED_BY_PEER
     connection.rule = refusal.rule
-    detail = f"{refusal.text}; {transfer.ending.value}: {transfer.detail}"
+    # A rule is the cause; how the connection broke off is told only where the cause is not known.
+    detail = refusal.text if refusal.rule else f"{refusal.text}; {transfer.ending.value}: {transfer.detail}"
     if transfer.untouched:
         raise NotServed(reason, detail)
     if not refusal.rule:

@@ -62,8 +62,10 @@ def headline(facts: Facts) -> str:
     if facts.phase is Phase.STARTING:
         pieces = (*(facts.missing or ("almost ready",)), *facts.complaints)
         return starting(pieces, facts.start_timeout)
-    parts = ["not ready", *facts.missing] if facts.missing else ["serving"]
-    parts += _problems(facts)
+    if facts.missing:
+        parts = ["not ready", *_silence(facts), *facts.missing, *_problems(facts)]
+    else:
+        parts = ["serving", *_problems(facts)]
     if facts.leaf_left is not None and facts.leaf_left > 0:  # one that has expired is missing
         parts.append(f"leaf {rough(facts.leaf_left)}")
     return _BETWEEN.join(parts)
@@ -91,9 +93,9 @@ def _problems(facts: Facts) -> Iterator[str]:
     yield from facts.complaints
     if facts.empty:
         yield _counted(facts.empty, facts.upstreams, "no instance")
-    if facts.silent is not None:
-        yield f"Consul silent {rough(facts.silent)}"
-    elif facts.unknown:  # while Consul is silent, that is why
+    if not facts.missing:
+        yield from _silence(facts)
+    if facts.silent is None and facts.unknown:  # while Consul is silent, that is why
         yield _counted(facts.unknown, facts.upstreams, "no answer yet")
     if facts.refused:
         yield f"Consul refuses {_few(facts.refused)}"
@@ -103,6 +105,12 @@ def _problems(facts: Facts) -> Iterator[str]:
     yield from (
         one for one in facts.failing if not any(f" {name} fail: no_endpoints" in one for name in named)
     )
+
+
+def _silence(facts: Facts) -> Iterator[str]:
+    """Yield that Consul is silent: before what is missing, since that is most often why."""
+    if facts.silent is not None:
+        yield f"Consul silent {rough(facts.silent)}"
 
 
 def _counted(names: tuple[str, ...], of: int, what: str) -> str:

@@ -17,7 +17,7 @@ from agent.connections.ledger import Ledger
 from agent.inbound.exposed import Callers
 from agent.net.admission import Admission, Slot
 from agent.net.inherited import InheritedSockets, SocketComplaint, SocketReason
-from agent.net.listeners import Listeners, Opening
+from agent.net.listeners import Listeners, Opening, limits_reached
 from agent.outbound.listeners import Serve, ServeAtOnce, UpstreamListeners, never
 from agent.outbound.upstream_state import TargetEvents, UpstreamContext
 from agent.proxy.exposed import ExposedPaths
@@ -80,7 +80,8 @@ class Reconciler:
     @property
     def warnings(self) -> list[str]:
         """What an operator must not overlook although everything is served."""
-        return [str(one) for one in self._sockets() if one.reason is SocketReason.UNUSED]
+        unused = [str(one) for one in self._sockets() if one.reason is SocketReason.UNUSED]
+        return [*unused, *limits_reached(self.listeners)]
 
     def _sockets(self) -> Sequence[SocketComplaint]:
         now = self.in_force

@@ -25,7 +25,7 @@ from agent.connections.connection import Connection
 from agent.connections.ledger import Ledger
 from agent.connections.records import Direction, Finished, address_and_why
 from agent.net.admission import Displaced, Overflow
-from agent.net.listeners import Listeners
+from agent.net.listeners import Listeners, limits_reached
 from agent.outbound.listeners import UpstreamListeners
 from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
@@ -38,6 +38,7 @@ FROM_ZERO = {
     Direction.OUTBOUND: {ALLOWED: 0, OutboundReason.DENIED_BY_PEER.value: 0},
 }
 INTERNAL_ERRORS = "sidecar_internal_errors_total"
+STEP_SECONDS = "sidecar_connection_step_seconds"
 
 Row: TypeAlias = dict[str, Any]
 
@@ -72,7 +73,7 @@ def report(
         resident_bytes=resident_bytes(),
         metrics=[*metrics, _internal_errors(errors)],
         counters={**_counters(ledger), "internal_errors": dict(errors)},
-        failing=ledger.failing.texts(upstreams.names),
+        failing=[*limits_reached(upstreams.listeners), *ledger.failing.texts(upstreams.names)],
     )
     if not rows:
         return bare
@@ -248,7 +249,7 @@ def _connection_families(ledger: Ledger, upstreams: Iterable[str]) -> Iterator[F
     for reason, count in sorted(ledger.exposures().items()):
         exposed.add(count, reason=reason)
     probes = counter("sidecar_probes_total", "TCP health checks, which count as no caller and no refusal.")
-    steps = histogram("sidecar_connection_step_seconds", "How long a step of ended connections took.")
+    steps = histogram(STEP_SECONDS, "How long a step of ended connections took.")
     yield from (live, moved, ended, _call_family(ledger, upstreams), attempts, requests, audited, exposed)
     yield ledger.timings.add_to(steps)
     rejudged = histogram("sidecar_rejudge_seconds", "From a changed value to the end of judging all anew.")

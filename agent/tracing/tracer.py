@@ -34,6 +34,7 @@ from agent.tracing.spans import SpanQueue
 
 EXPORT_SECONDS = 5.0  # of one request to the collector
 CLOSE_SECONDS = 2.0  # at the end, for what is queued
+_SERVER_ERROR = 500
 SHOWN = 256  # bytes of a path in a span; its query, which may hold secrets, is in none
 _TRACEPARENT = re.compile(rb"(?i)\r\ntraceparent:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)")
 _TRACESTATE = re.compile(rb"(?i)\r\ntracestate:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)")
@@ -108,7 +109,19 @@ class _Request:
 
     def refused(self, reason: StrEnum, status: int) -> None:
         """See RequestSpan."""
-        self._span.set_attributes({"sidecar.reason": reason.value, "http.response.status_code": status})
+        self._span.set_attribute("http.response.status_code", status)
+        self.broken_off(reason)
+
+    def answered(self, status: int) -> None:
+        """See RequestSpan. To a server's span an answer from 500 on is an error, by the same conventions."""
+        self._span.set_attribute("http.response.status_code", status)
+        if status >= _SERVER_ERROR:
+            self._span.set_attribute("error.type", str(status))
+            self._span.set_status(StatusCode.ERROR)
+
+    def broken_off(self, reason: StrEnum) -> None:
+        """See RequestSpan."""
+        self._span.set_attributes({"sidecar.reason": reason.value, "error.type": reason.value})
         self._span.set_status(StatusCode.ERROR, reason.value)
 
 
@@ -137,8 +150,15 @@ def _with_span(head: bytes, span: Span) -> bytes:
 
 
 def _attributes(parsed: ParsedRequest, connection: Connection) -> dict[str, str | int]:
+    """Return the attributes by the conventions for spans of HTTP servers, and two of ours.
+
+    https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+    """
     return {
         "http.request.method": parsed.method.decode(),
+        "url.scheme": "https",
+        "network.protocol.version": "1.0" if parsed.http10 else "1.1",
+        "client.address": (connection.caller.rpartition(":")[0] or connection.caller).strip("[]"),
         "url.path": parsed.target.sent.partition(b"?")[0][:SHOWN].decode("latin-1"),
         "sidecar.connection_id": connection.id,
         "sidecar.peer": "" if connection.peer is None else str(connection.peer.id),

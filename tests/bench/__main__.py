@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.bench.contestants import PAIRS, present
 from tests.bench.load import Figures, Size, footprint, measure, warm_up
+from tests.bench.observed import observed
 from tests.bench.overload import overload
 from tests.bench.pairs import SERVER, Pair
 from tests.bench.plot import picture
@@ -27,6 +28,7 @@ from tests.bench.tls import agreed
 QUICK = Size(seconds=2, mebibytes=256, standing=(200,))
 IDLE = (1000, 5000)
 STORM_INSTANCES, STORM_SECONDS = 5000, 10
+OBSERVED_ROUNDS, OBSERVED_SECONDS = 9, 1
 OVERLOADED, OVERLOAD_SECONDS = ("sidecar", "envoy", "haproxy"), 8
 TITLE = "Distance from Envoy, medians of one run"
 
@@ -41,7 +43,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=2, help="length of each load")
     parser.add_argument("--pairs", help="which contestants, with commas: " + ", ".join(PAIRS))
     parser.add_argument(
-        "--no-storm", action="store_true", help="leave out the control-plane storm and the overload"
+        "--no-storm",
+        action="store_true",
+        help="leave out the control-plane storm, the overload, and what being seen costs",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write results.md and results.svg there")
     args = parser.parse_args()
@@ -92,6 +96,8 @@ def run(
         told = table(figures)
         if stormy:
             (ours,) = (pair for pair in pairs if pair.name == "sidecar")
+            told += ["", "What being seen costs:", ""]
+            told += [*observed(directory, OBSERVED_ROUNDS, OBSERVED_SECONDS), ""]
             told += storm(ours, STORM_INSTANCES, STORM_SECONDS)
             told += overload([pair for pair in pairs if pair.name in OVERLOADED], OVERLOAD_SECONDS)
     return [*lines, "", *told], figures

@@ -34,6 +34,7 @@ LOGGED = Sidecars(
     name="default, connection_log", service="db-logged", public=21033, upstream=9133, admin=19033,
     level="info", flags=("-connection-log",),
 )  # fmt: skip
+MOST_SLOWER, MOST_MB = 0.03, 2.0  # what being seen may cost
 SCRAPE_SECONDS = 15.0  # as often as Prometheus asks for in most places
 
 
@@ -57,25 +58,32 @@ def main() -> int:
     args = parser.parse_args()
     prepare()
     try:
-        with tempfile.TemporaryDirectory(prefix="sidecar-observed-") as directory:
-            each = accounts(Path(directory) / "accounts.log")
-            costs = measured(Path(directory), (DARK, SEEN, LOGGED), args.rounds, args.seconds)
+        with tempfile.TemporaryDirectory(prefix="sidecar-observed-") as name, contextlib.ExitStack() as stack:
+            directory = Path(name)
+            stack.enter_context(datacenters(directory))
+            stack.enter_context(origin(directory))
+            lines = observed(directory, args.rounds, args.seconds)
     except BenchFailed as error:
         print(f"observed: {error}", file=sys.stderr)
         return 1
-    lines = [*table(costs), "", f"{_told(each)} of CPU for one connection's account, in one half."]
     print("\n".join(lines))
     if args.output is not None:
         args.output.write_text("\n".join(["# What being seen costs", "", *lines, ""]))
     return 0
 
 
+def observed(directory: Path, rounds: int, seconds: int) -> list[str]:
+    """Measure beside datacenters and an origin that are up: table, verdict, and the account of one call."""
+    each = accounts(directory / "accounts.log")
+    costs = measured(directory, (DARK, SEEN, LOGGED), rounds, seconds)
+    account = f"{_told(each)} of CPU for one connection's account, in one half."
+    return [*table(costs), "", verdict(costs[DARK.name], costs[SEEN.name]), "", account]
+
+
 def measured(directory: Path, which: Sequence[Sidecars], rounds: int, seconds: int) -> dict[str, Costs]:
     """The figures of each pair."""
     costs = {one.name: Costs() for one in which}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(datacenters(directory))
-        stack.enter_context(origin(directory))
         pairs = []
         for one in which:
             allow(one.service)
@@ -122,7 +130,7 @@ def scraped(which: Sidecars) -> Iterator[None]:
 
 
 def table(costs: dict[str, Costs]) -> list[str]:
-    """The table in Markdown: medians, and their distance from the first pair."""
+    """The table in Markdown: medians, and the median distance from the first pair in the same round."""
     (base, *_) = costs.values()
     heads = ["", "requests/s, 32 connections", "CPU per request, µs", "new connections/s"]
     heads += ["CPU per new connection, µs", "resident, larger half, MB"]
@@ -145,7 +153,25 @@ def _told(each: dict[str, float]) -> str:
 def _cell(figures: Sequence[float], base: Sequence[float]) -> str:
     median = statistics.median(figures)
     shown = f"{median:,.0f}" if median >= 1000 else f"{median:.1f}"
-    return f"{shown} ({median / statistics.median(base) - 1:+.1%})"
+    return f"{shown} ({distance(figures, base):+.1%})"
+
+
+def distance(figures: Sequence[float], base: Sequence[float]) -> float:
+    """The median of what each round's figure is away from the other one of that round, as a fraction.
+
+    Rounds are interleaved, so that what slows the machine down slows both figures of a round.
+    """
+    return statistics.median(one / other - 1 for one, other in zip(figures, base, strict=True))
+
+
+def verdict(off: Costs, on: Costs) -> str:
+    """Whether being seen keeps its bounds: requests/s and MOST_MB of the larger half."""
+    slower, heavier = -distance(on.requests, off.requests), on.resident - off.resident
+    kept = slower <= MOST_SLOWER and heavier <= MOST_MB
+    return (
+        f"Everything at default against off: {-slower:+.1%} requests/s (at most -{MOST_SLOWER:.0%}) and "
+        f"{heavier:+.1f} MB (at most +{MOST_MB:g}): {'within' if kept else '**not within**'} the bounds."
+    )
 
 
 if __name__ == "__main__":

@@ -9,16 +9,19 @@ from pathlib import Path
 
 
 class Process:
-    """A program that can be started, killed and started again; all it writes goes to one file."""
+    """A program that can be started, killed and started again; all it writes goes to one file.
+
+    `command`: of the next start.
+    """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.log = log
-        self._command = list(command)
+        self.command = list(command)
         self._running = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
-            return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            return subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def restart(self) -> None:
         """Start it anew, once it has ended."""

@@ -18,8 +18,10 @@ from tests.diagnosis.acts import (
     resume_consul,
     revoke,
     right_http_addr,
+    silent_until_expired,
     skewed,
     sound,
+    start_consul_again,
     stop_consul,
     take_all_connections,
     take_token,
@@ -28,6 +30,16 @@ from tests.diagnosis.fault import Fault, by
 from tests.diagnosis.mesh import Mesh
 
 FAULTS = (
+    Fault(
+        name="the leaf runs out while Consul is silent",
+        make=silent_until_expired,
+        doctor="consul: ",
+        remedy="start the Consul agent",
+        cure=by(start_consul_again),
+        page="not ready · Consul silent",
+        alert="SidecarConsulSilent",
+        ping=("db", "consul"),
+    ),
     Fault(
         name="no token is given, and ACLs deny",
         make=no_token,

@@ -156,11 +156,11 @@ class Mesh:
         """The definition of db in dc1."""
         return definition("db", self.apps["db"].port, ("127.0.0.1", self.public["db"]), proxy)
 
-    def far_definition(self, port: int | None = None) -> Table:
+    def far_definition(self, port: int | None = None, **proxy: Any) -> Table:
         """The definition of db in dc2, whose WAN address may lead to another port."""
         at = (LAN_OF_DC2, self.public["dc2"])
         tagged = wan(WAN_OF_DC2, port or at[1])
-        return definition("db", self.apps["dc2"].port, at, {}, TaggedAddresses=tagged)
+        return definition("db", self.apps["dc2"].port, at, proxy, TaggedAddresses=tagged)
 
     def allow(self, action: str = "allow") -> None:
         """Write the intention from web to db; it comes to dc2 by replication."""

@@ -44,7 +44,7 @@ async def test_a_request_that_is_denied_gets_words_and_the_connection_goes_on() 
         assert [r.target for r in f.app.reached] == ["/fine"]
         (refused,) = f.mesh.db.events.refused_requests
         assert (refused.method, refused.target, refused.status) == ("GET", "/admin", 403)
-        assert "permission 1: deny any method /admin" in refused.detail
+        assert "permission 1: deny any method /admin" in refused.rule
 
 
 async def test_a_request_that_is_over_is_not_judged_again() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.base.prometheus import counter, gauge, text
+from agent.base.prometheus import Family, Kind, counter, gauge, text
 
 VALUES = st.one_of(st.integers(-(10**15), 10**15), st.floats(allow_nan=False, allow_infinity=False, width=32))
 
@@ -37,3 +37,14 @@ def test_the_library_reads_what_we_write(one: str, two: str, value: float) -> No
     (sample,) = first.samples
     assert (sample.name, sample.labels, sample.value) == ("x", {"one": one, "two": two}, value)
     assert (first.type, second.type, second.samples[0].name) == ("gauge", "counter", "y_total")
+
+
+def test_the_sum_of_a_part_is_over_the_labels_that_are_not_asked_for() -> None:
+    family = Family("a_seconds", Kind.HISTOGRAM, "")
+    for direction, value in (("in", 1.0), ("out", 2.0)):
+        family.add_part("_sum", value, direction=direction, step="dial")
+    family.add_part("_count", 8.0, direction="in", step="dial")
+    family.add_part("_sum", 16.0, direction="in", step="queue")
+    assert family.sum_of("_sum", step="dial") == 3.0
+    assert family.sum_of("_sum", direction="out") == 2.0
+    assert family.sum_of("_count", step="queue") == 0

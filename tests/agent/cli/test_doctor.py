@@ -15,7 +15,6 @@ from agent.base.address import TcpAddress, UnixAddress
 from agent.base.exits import ExitCode
 from agent.cli.console import Console
 from agent.cli.doctor import (
-    Running,
     agent_findings,
     another_agent,
     examine,
@@ -27,6 +26,7 @@ from agent.cli.doctor import (
     main,
 )
 from agent.cli.findings import Finding, State
+from agent.cli.instances import Running
 from tests.contract.processes import process
 from tests.support.agent_in_process import App, free_port, public_life, wall
 from tests.support.agent_parts import registration, settings
@@ -81,9 +81,12 @@ def test_the_agent_that_answers_is_another_service_s() -> None:
 
 def test_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("agent.cli.doctor.resource.getrlimit", lambda _what: (1024, 1024))
-    assert look_at_files().state is State.WARN
+    assert look_at_files(Running()).state is State.WARN
     monkeypatch.setattr("agent.cli.doctor.resource.getrlimit", lambda _what: (1024, 65536))
-    assert look_at_files().state is State.OK
+    assert look_at_files(Running()).state is State.OK
+    short = Running(document={"complaints": ["open files run out: 88 of 100 (LimitNOFILE), so callers wait"]})
+    found = look_at_files(short)
+    assert (found.state, found.found) == (State.WARN, "88 of 100 (LimitNOFILE), so callers wait")
     assert look_at_deny_file(settings()) == []
     assert states(look_at_deny_file(settings(deny_file="/nowhere/x"))) == [State.FAIL]
     (tmp_path / "denied").write_text("")
@@ -103,6 +106,16 @@ async def test_a_bind(tmp_path: Path) -> None:
     assert (await look_at_bind("u", SocketBind(f"{tmp_path}/s"), Running())).state is State.OK
     assert (await look_at_bind("u", SocketBind("/nowhere/s"), Running())).state is State.FAIL
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("live", "state"), [(1, State.OK), (2, State.WARN)])
+async def test_a_listener_at_its_limit_is_full(live: int, state: State) -> None:
+    place = LocalBind("127.0.0.1", free_port())
+    row = {"addresses": [str(place)], "live": live, "limit": 2, "overflow": 14}
+    for document in ({"public": row}, {"upstreams": [{"bind": str(place), "listener": row}]}):
+        found = await look_at_bind("x", place, Running(document={"pid": 7, **document}))
+        assert found.state is state
+        assert ("2 of 2 connections, 14 callers turned away" in found.found) is (state is State.WARN)
 
 
 async def test_a_listener_that_systemd_holds_at_another_port_is_not_free() -> None:

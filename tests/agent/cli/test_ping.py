@@ -13,7 +13,7 @@ import trio
 from agent.base.exits import ExitCode
 from agent.cli import ping
 from agent.cli.console import Console
-from agent.cli.doctor import Running
+from agent.cli.instances import Running
 from agent.cli.ping import main, walk_to
 from agent.config.settings import Settings
 from agent.overview.stations import Light, Name, complete, exit_code, first_red

@@ -44,6 +44,7 @@ async def test_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery
     assert bench.snapshot.credentials.value is not None
     leaf = bench.snapshot.credentials.value.credentials.leaf
     assert told["chain"] == {"certificates": 1, "bytes": len(leaf.certificate.public_bytes(Encoding.DER))}
+    assert told["intermediates"] == []
     assert told["refreshes"] == {"watch_new": 1}
     (rotation,) = cast("list[dict[str, object]]", told["rotations"])
     assert (rotation["generation"], rotation["leaf"]) == (1, "0d")
@@ -61,6 +62,22 @@ async def test_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery
     assert "sidecar_root_expiry_timestamp_seconds{" in written
     assert "sidecar_leaf_churning 0" in written
     assert "sidecar_clock_skew_seconds" not in written
+
+
+async def test_an_intermediate_is_told_with_its_time(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    bench = agent_bench(nursery)
+    root = Issuer.root(now=START)
+    bench.well(root=root)
+    bench.consul.answer(LEAF, root.intermediate().leaf().answer(), index=6)
+    bench.control.watch_credentials(registration())
+    await trio.sleep(1)
+    told = row(bench.control, virtual())
+    assert told is not None
+    (listed,) = cast("list[dict[str, str]]", told["intermediates"])
+    assert listed["serial"] != told["serial"]
+    assert listed["not_before"] < START.isoformat() < listed["not_after"]
 
 
 async def test_every_figure_of_what_is_in_force(autojump_clock: MockClock, nursery: trio.Nursery) -> None:

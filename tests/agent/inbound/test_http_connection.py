@@ -160,7 +160,7 @@ async def test_a_pattern_nobody_can_match_denies_and_says_so() -> None:
         reply = await f.ask(request("GET /"))
         assert reply is not None
         assert "(unsupported_pattern)" in reply.text
-        assert "invalid perl operator" in f.mesh.db.events.refused_requests[0].detail
+        assert "invalid perl operator" in f.mesh.db.events.refused_requests[0].rule
 
 
 async def test_a_connection_that_is_closed_from_outside_resets_the_app() -> None:

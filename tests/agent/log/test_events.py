@@ -152,13 +152,16 @@ async def test_a_refused_request_is_told() -> None:
     ledger = Ledger(Clock(), log)
     await trio.lowlevel.checkpoint()
     with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
+        reason = VerdictReason.PERMISSION_DENY
         refused = RefusedRequest(
-            method="GET", target="/admin", status=403, reason=VerdictReason.PERMISSION_DENY, detail="the rule"
+            method="GET", target="/admin", status=403, reason=reason, detail="", rule="r 1", intention="5b1"
         )
         ledger.request_refused(connection, refused)
         (line,) = lines(written)
         assert line.startswith("[WARN]  sidecar.inbound: request.refused: ")
-        assert line.endswith('method=GET target=/admin status=403 reason=permission_deny detail="the rule"')
+        assert line.endswith(
+            'method=GET target=/admin status=403 reason=permission_deny rule="r 1" intention_id=5b1'
+        )
         for _ in range(50):
             ledger.request_refused(connection, refused)
     assert len(lines(written)) < 40
@@ -172,7 +175,7 @@ async def test_what_audit_and_the_deny_list_have_to_say() -> None:
     log.deny_list_changed(3)
     log.deny_list_unusable("gone")
     with ledger.open(Direction.INBOUND, "10.0.0.1:5") as connection:
-        told = Audited(reason=VerdictReason.DEFAULT_DENY, rule="default policy (deny)", request="GET /x")
+        told = Audited(reason=VerdictReason.INTENTION_DENY, rule="a => b", intention="5b1", request="GET /x")
         for _ in range(LINES + 1):
             ledger.audit(connection, told)
         connection.end(Ending.CLEAN)
@@ -183,8 +186,8 @@ async def test_what_audit_and_the_deny_list_have_to_say() -> None:
         '[ERROR] sidecar.policy: deny_list.unusable: detail=gone next="sidecar check"',
     ]
     expected = (
-        "[WARN]  sidecar.policy: audit.would_deny: id=1 reason=default_deny"
-        ' rule="default policy (deny)" request="GET /x"'
+        "[WARN]  sidecar.policy: audit.would_deny: id=1 reason=intention_deny"
+        ' rule="a => b" intention_id=5b1 request="GET /x"'
     )
     assert said[3:-1] == [expected] * LINES
 

@@ -18,7 +18,7 @@ from agent.net.admission import Admission, Overflow, Slot
 from agent.net.bind import BindFailed, Bound, bind
 from agent.net.inherited import SocketComplaint
 from agent.net.kept import KeptSockets
-from agent.net.listeners import CHECK, RETRY_SECONDS, Listeners, Opening
+from agent.net.listeners import CHECK, RETRY_SECONDS, Listeners, Opening, limits_reached
 from tests.support.descriptor_store import Store
 from tests.support.faults import NoFaults
 
@@ -282,3 +282,15 @@ async def test_a_listener_is_left_to_a_successor_and_closed_without_one() -> Non
             await b.listeners.close("a")
     assert store.kept == {}
     assert refuses(port)
+
+
+async def test_a_listener_at_its_limit_is_said_to_be_full() -> None:
+    async with bench() as b:
+        await b.listeners.bind("a", b.opening(ANY, "upstream db"))
+        opening = b.listeners.get("a")
+        assert opening is not None
+        opening.admission = Admission(2)
+        opening.admission.live = 1
+        assert limits_reached(b.listeners) == []
+        opening.admission.live = 2
+        assert limits_reached(b.listeners) == ["upstream db is full: 2 of 2 connections"]

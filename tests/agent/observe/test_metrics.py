@@ -13,8 +13,9 @@ from agent.base.prometheus import text
 from agent.connections.calls import MOST
 from agent.connections.records import Audited, Direction, FailedAttempt
 from agent.net.dial import DialReason
+from agent.net.shortage import open_files
 from agent.observe.agent import Agent
-from agent.observe.metrics import families, open_files
+from agent.observe.metrics import families
 from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.proxy.report import resident_bytes

@@ -59,6 +59,11 @@ SERVING = Phase.SERVING
             Health.DEGRADED,
         ),
         (
+            Facts(phase=SERVING, missing=("credentials: expired",), silent=13),
+            "not ready · Consul silent 13 s · credentials: expired",
+            Health.FAILING,
+        ),
+        (
             Facts(phase=SERVING, missing=("credentials: expired",), failing=("calls to a fail: x",)),
             "not ready · credentials: expired",
             Health.FAILING,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from agent.page.samples import COUNT, EVERY, FIELDS, Ring, keep, totals
+from agent.base.histogram import Histogram, histogram
+from agent.page.samples import COUNT, EVERY, FIELDS, Ring, keep, steps, totals
+from agent.proxy.report import STEP_SECONDS
 from tests.agent.observe.test_metrics import scrape, value
 from tests.support.agent_parts import agent_bench
 
@@ -16,7 +18,7 @@ def test_the_newest_are_kept_oldest_first() -> None:
     for number in range(COUNT + 3):
         ring.take(**dict.fromkeys(FIELDS, float(number)))
     assert ring.columns()["live"] == [float(number) for number in range(3, COUNT + 3)]
-    assert sum(column.buffer_info()[1] * column.itemsize for column in ring._columns.values()) == 6720
+    assert sum(column.buffer_info()[1] * column.itemsize for column in ring._columns.values()) == 10560
 
 
 def test_what_did_not_end_in_order_is_counted_apart() -> None:
@@ -28,6 +30,25 @@ def test_what_did_not_end_in_order_is_counted_apart() -> None:
         },
     }
     assert totals(counters) == {"ended": 6, "refused": 3, "to_plain": 11, "to_tls": 22}
+
+
+def test_steps_are_added_up_over_both_directions() -> None:
+    timed, other = histogram(STEP_SECONDS, ""), histogram("another", "")
+    for direction, step, seconds in (
+        ("inbound", "first_byte", 0.25),
+        ("outbound", "first_byte", 0.5),
+        ("outbound", "handshake", 2.0),
+        ("outbound", "queue", 4.0),
+    ):
+        counted = Histogram()
+        counted.observe(seconds)
+        counted.add_to(timed, direction=direction, step=step)
+    assert steps([other, timed]) == {
+        "first_byte": 0.75,
+        "first_bytes": 2.0,
+        "handshake": 2.0,
+        "handshakes": 1.0,
+    }
 
 
 async def test_a_loop_that_wakes_late_is_seen(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
+import h11
 import pytest
 import trio
 from opentelemetry.sdk.trace import ReadableSpan
@@ -19,6 +21,7 @@ from agent.relay.splice import Ending
 from agent.tracing.tracer import Tracer
 from certs.peer import Peer
 from certs.spiffe import ServiceId, TrustDomain
+from tests.scenarios.http_app import AppSide, Reached
 from tests.scenarios.http_front import allow, front, request
 from tests.support.agent_parts import START, agent_bench
 
@@ -176,10 +179,44 @@ async def test_judged_requests_are_traced_and_the_app_gets_their_traceparent() -
     paths = [dict(span.attributes or {})["url.path"] for span in (first, second, denied)]
     assert paths == ["/api/a", "/api/b", "/admin"]
     assert denied.status.description == "default_deny"
-    assert dict(denied.attributes or {})["http.response.status_code"] == 403
+    told = dict(denied.attributes or {})
+    assert (told["http.response.status_code"], told["error.type"]) == (403, "default_deny")
+    told = dict(first.attributes or {})
+    assert (told["http.response.status_code"], "error.type" in told) == (200, False)
+    assert (told["url.scheme"], told["network.protocol.version"]) == ("https", "1.1")
+    assert told["client.address"] == "127.0.0.1"
     assert [span.name for span in rest] == ["inbound connection"]
     got = [dict(one.headers)["traceparent"] for one in f.app.reached]
     assert got == [f"00-{TRACE}-{span.context.span_id:016x}-01" for span in (first, second)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "error"),
+    [
+        (("HTTP/1.1 404 Not Found", "Content-Length: 0"), 404, None),
+        (("HTTP/1.1 500 Oh", "Content-Length: 0"), 500, "500"),
+        (("HTTP/1.1 503 Oh", "Transfer-Encoding: chunked", "", "0"), 503, "503"),
+        (("HTTP/1.0 502 Oh", "Content-Length: 0"), 502, "502"),
+        (("HTTP/1.1 200 OK", "Content-Length: 9"), None, "app_closed"),
+    ],
+)
+async def test_a_requests_span_has_the_status_of_the_apps_answer_and_a_servers_error(
+    lines: tuple[str, ...], status: int | None, error: str | None
+) -> None:
+    async def say(side: AppSide, request: Reached) -> None:
+        await side.body(request)
+        await side.say(*lines)
+        raise trio.EndOfChannel
+
+    bench = Bench()
+    async with front(allow(PathPrefix="/"), answer=say) as f:
+        f.mesh.db.ledger.tracing = bench.tracer
+        with suppress(h11.RemoteProtocolError):  # of an answer that is cut off
+            await f.ask(request("GET /"))
+    span, *_ = await bench.spans()
+    told = dict(span.attributes or {})
+    assert (told.get("http.response.status_code"), told.get("error.type")) == (status, error)
+    assert span.status.status_code is (StatusCode.UNSET if error is None else StatusCode.ERROR)
 
 
 async def test_without_a_tracer_the_callers_traceparent_reaches_the_app_as_it_is() -> None:
