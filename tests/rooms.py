@@ -47,7 +47,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),
         *("snapshot", "outbound", "intentions", "control", "proxy", "overview", "log"),
     ),
-    "page": ("relay", "observe"),
+    "page": ("relay", "proxy", "observe"),
     "workers": (
         *("proxy", "log", "observe", "snapshot", "config", "policy", "net", "connections", "relay"),
         *("process", "tracing"),

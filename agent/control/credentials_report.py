@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from cryptography import x509
-
 from agent.base.prometheus import Family, counter, gauge
 from agent.control.credentials import CredentialsKeeper
 from agent.control.plane import ControlPlane
@@ -62,7 +60,10 @@ def _in_force(contexts: Contexts, now: datetime) -> Row:
         "expires_in_seconds": round((leaf.not_after - now).total_seconds()),
         "generation": contexts.generation,
         "chain": {"certificates": 1 + len(leaf.extra), "bytes": leaf.chain_bytes},
-        "intermediates": [_certificate(one) for one in leaf.extra],
+        "intermediates": [
+            _certificate(one.serial_number, one.not_valid_before_utc, one.not_valid_after_utc)
+            for one in leaf.extra
+        ],
         "trust_domain": str(bundle.trust_domain),
         "roots": _roots(bundle),
     }
@@ -73,18 +74,16 @@ def _roots(bundle: TrustBundle) -> list[Row]:
         {
             "id": root.id,
             "active": root.active,
-            **_certificate(root.certificate),
+            **_certificate(
+                root.certificate.serial_number, root.certificate.not_valid_before_utc, root.not_after
+            ),
         }
         for root in bundle.roots
     ]
 
 
-def _certificate(one: x509.Certificate) -> Row:
-    return {
-        "serial": serial_text(one.serial_number),
-        "not_before": _time(one.not_valid_before_utc),
-        "not_after": _time(one.not_valid_after_utc),
-    }
+def _certificate(number: int, begin: datetime, end: datetime) -> Row:
+    return {"serial": serial_text(number), "not_before": _time(begin), "not_after": _time(end)}
 
 
 def _renewal(keeper: CredentialsKeeper) -> Row:

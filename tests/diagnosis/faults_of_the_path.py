@@ -11,11 +11,7 @@ from tests.diagnosis.acts import (
     db_maintenance,
     db_sound,
     deny_db,
-    few_connections,
-    few_files,
     leave_other_mesh,
-    more_connections,
-    more_files,
     no_intention,
     no_listener,
     one_instance,
@@ -35,6 +31,7 @@ from tests.diagnosis.acts import (
     wrong_setting,
 )
 from tests.diagnosis.fault import Fault, by
+from tests.diagnosis.limits import few_connections, few_files, more_connections, more_files
 
 FAULTS = (
     Fault(

@@ -117,7 +117,7 @@ class Page:
 
 def _is_fault(entry: Answer) -> bool:
     """Whether the page is wrong: what its policy refuses, say. An answer with 403 is told on the page."""
-    return entry["level"] == "error" and entry["source"] != "network"
+    return bool(entry["level"] == "error" and entry["source"] != "network")
 
 
 @contextmanager

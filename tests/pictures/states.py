@@ -110,9 +110,9 @@ def degraded(mesh: Mesh) -> Iterator[str]:
 @contextmanager
 def tunnels(mesh: Mesh) -> Iterator[str]:
     """Connections travel as streams of tunnels, one to each datacenter."""
-    offers = {"Config": {"connect_sidecar_tunnel": True}}
-    mesh.register("db", mesh.db_definition(**offers))
-    mesh.register("dc2", mesh.far_definition(**offers))
+    offer = {"connect_sidecar_tunnel": True}
+    mesh.register("db", mesh.db_definition(Config=offer))
+    mesh.register("dc2", mesh.far_definition(Config=offer))
     for one in mesh.sidecars.values():
         one.settings["tunnel"] = "auto"
     mesh.restart("db", "dc2", "web")
