@@ -14,7 +14,8 @@ from OpenSSL import SSL
 
 from agent.base.exits import Exit, ExitCode
 from agent.base.phase import Phase
-from agent.h2.frames import PREFACE, Kind, frame
+from agent.h2.faults import ErrorCode
+from agent.h2.frames import LARGEST_WINDOW, PREFACE, Kind, frame, read_goaway
 from agent.lifecycle import Lifecycle
 from agent.net.inherited import InheritedSockets
 from agent.net.kept import KeptSockets
@@ -146,16 +147,21 @@ class Caller:
         self.tls.send(PREFACE + frame(Kind.SETTINGS, 0, 0))
         await self.frame_of(Kind.SETTINGS)
 
-    async def frame_of(self, kind: Kind) -> None:
-        """Read frames until one is of that kind. Raises SSL.Error if the connection ends before."""
-        await trio.to_thread.run_sync(self._frame_of, kind)
+    async def is_retired(self) -> bool:
+        """Read on until GOAWAY; return whether it retires the tunnel or ends it (RFC 9113 §6.8)."""
+        last, code, _ = read_goaway(await self.frame_of(Kind.GOAWAY))
+        return (last, code) == (LARGEST_WINDOW, ErrorCode.NO_ERROR)
 
-    def _frame_of(self, kind: Kind) -> None:
-        found = -1
-        while found != kind:
+    async def frame_of(self, kind: Kind) -> bytes:
+        """Read frames until one is of that kind; return its payload. Raises SSL.Error at an end before."""
+        return await trio.to_thread.run_sync(self._frame_of, kind)
+
+    def _frame_of(self, kind: Kind) -> bytes:
+        while True:
             head = self._exactly(9)  # RFC 9113 §4.1
-            found = head[3]
-            self._exactly(int.from_bytes(head[:3], "big"))
+            payload = self._exactly(int.from_bytes(head[:3], "big"))
+            if head[3] == kind:
+                return payload
 
     def _exactly(self, count: int) -> bytes:
         assert self.tls is not None

@@ -16,7 +16,6 @@ from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
 from agent.consul.watch import AnswerRejected
 from agent.control.endpoints import EndpointWatches
-from agent.h2.frames import Kind
 from agent.net.listeners import Opening
 from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
@@ -122,7 +121,7 @@ async def test_callers_tunnels_are_retired_in_every_worker(way: str) -> None:
         else:
             b.pool.hand_over()
         for caller in callers:
-            await caller.frame_of(Kind.GOAWAY)
+            assert await caller.is_retired()
             caller.close()
 
 

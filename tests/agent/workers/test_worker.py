@@ -17,7 +17,6 @@ from agent.base.address import TcpAddress
 from agent.base.clock import monotonic
 from agent.base.exits import ExitCode
 from agent.config.settings import Settings
-from agent.h2.frames import Kind
 from agent.policy.deny_list import parse_deny_list
 from agent.workers.channel import Channel
 from agent.workers.messages import (
@@ -164,7 +163,7 @@ async def test_a_tunnel_is_retired_when_callers_are_to_leave_and_by_newer_creden
             caller = Caller(root)
             await caller.open_tunnel(public.getsockname())
             await told.tell(credentials(root) if rotated else Leaving())
-            await caller.frame_of(Kind.GOAWAY)
+            assert await caller.is_retired()
             caller.close()
             await told.tell(Finish())
             await told.word()
