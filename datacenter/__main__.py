@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import trio
 
+from agent.process.memory import settle
 from agent.process.sink import Sink, never_waiting, replace_closed_streams
 from datacenter.assembly import assembled
 from datacenter.config.options import UsageMistake, parse_flags, read_settings, usage
@@ -85,6 +86,7 @@ async def _run(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_up, sink)
                 await nursery.start(serve_http, alive.frame, listener)
+                settle()
                 # This line is what scripts wait for; it is not a log event and has no level.
                 sys.stderr.write(f"datacenter {settings.name} listening on {settings.http_addr}\n")
                 notify(notify_address, "READY=1")

@@ -10,13 +10,13 @@ ROOMS = ("agent", "certs", "upstreams", "datacenter")
 MOST_LINES = 350
 MOST_FUNCTION_LINES = 50
 
-# What a room may import of ours, beside itself. The sidecar and its double share the SPIFFE type and the
-# stream they log to, no more: had they shared parsers, one mistake would hide in both.
+# What a room may import of ours, beside itself. The sidecar and its double share the SPIFFE type, the stream
+# they log to and their care of memory, no more: had they shared parsers, one mistake would hide in both.
 MAY_IMPORT = {
     "certs": (),
     "upstreams": ("certs.spiffe",),
     "agent": ("certs", "upstreams"),
-    "datacenter": ("certs.spiffe", "agent.process.sink"),
+    "datacenter": ("certs.spiffe", "agent.process.memory", "agent.process.sink"),
 }
 
 # The rooms of the agent and what each may import of the agent, beside itself; `base` is open to all. A room

@@ -55,7 +55,7 @@ class Leaves:
     def __init__(self, dc: Datacenter) -> None:
         self._dc = dc
         self._ca = CertificateAuthority(dc)
-        self._cache: dict[tuple[str, str], _Cached] = {}
+        self._cache: dict[tuple[str, str], _Cached] = {}  # the one used longest ago first
 
     async def fetch(
         self, service: str, *, token: str, index: int, wait: float, reissue: bool = False
@@ -91,7 +91,7 @@ class Leaves:
                 cached = self._issue(key, now)
             else:
                 cached.hold_until = trio.current_time() + self._dc.rng.random() * RETRY_SECONDS
-        cached.used_at = now
+        self._use(key, cached, now)
         return cached
 
     async def _issue_in_turn(self, key: tuple[str, str]) -> _Cached:
@@ -133,15 +133,19 @@ class Leaves:
         begin, end = leaf.certificate.not_valid_before_utc, leaf.certificate.not_valid_after_utc
         share = EARLIEST_RENEWAL + self._dc.rng.random() * (LATEST_RENEWAL - EARLIEST_RENEWAL)
         cached = _Cached(leaf=leaf, issued_at=now, renew_at=begin + share * (end - begin), used_at=now)
-        self._cache[key] = cached
+        self._use(key, cached, now)
         self._dc.store.wake(_topic(key))
         self._forget(now)
         return cached
 
+    def _use(self, key: tuple[str, str], cached: _Cached, now: datetime) -> None:
+        cached.used_at = now
+        self._cache.pop(key, None)
+        self._cache[key] = cached
+
     def _forget(self, now: datetime) -> None:
-        old = [key for key, cached in self._cache.items() if now - cached.used_at > FORGOTTEN_AFTER]
-        for key in old:
-            del self._cache[key]
+        while now - self._cache[oldest := next(iter(self._cache))].used_at > FORGOTTEN_AFTER:
+            del self._cache[oldest]
 
 
 def _topic(key: tuple[str, str]) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 
 from datacenter.http.context import Datacenter, Reply, Request, Route
 from datacenter.http.decode import decode
-from datacenter.http.filter import SERVICE_SHAPE, compile_filter, service_document
+from datacenter.http.filter import SERVICE_SHAPE, Filter, compile_filter, service_document
 from datacenter.services.agent_checks import maintenance_wanted
 from datacenter.services.central_defaults import CONFIG_ENTRIES, content_hash, merged
 from datacenter.services.check_definitions import (
@@ -47,12 +47,21 @@ def routes(dc: Datacenter) -> list[Route]:
 
 async def _services(dc: Datacenter, request: Request) -> Reply:
     keep = compile_filter(request.query.get("filter", ""), SERVICE_SHAPE)
+    authorizer = request.authorizer
     shown = {
         row.value["ID"]: agent_service(merged(dc.store, row.value), dc.settings.name)
-        for row in dc.inventory.agent_services()
-        if request.authorizer.service_read(row.value["Service"]) and keep(service_document(row.value))
+        for row in _candidates(dc, keep)
+        if authorizer.service_read(row.value["Service"]) and keep(service_document(row.value))
     }
     return Reply(value=shown)
+
+
+def _candidates(dc: Datacenter, keep: Filter) -> list[Row]:
+    """Return the services among which are all that pass: each of a thousand sidecars asks for its own."""
+    kind, identifier = keep.fixed.get(("Kind",)), keep.fixed.get(("Proxy", "DestinationServiceID"))
+    if kind == PROXY_KIND and identifier:
+        return dc.inventory.agent_proxies_of(identifier)
+    return dc.inventory.agent_services()
 
 
 async def _service(dc: Datacenter, request: Request) -> Reply:

@@ -45,6 +45,7 @@ class Inventory:
         self.definitions = store.table(DEFINITIONS)
         self._services_by_node = self.services.grouped(lambda service: (service["Node"],))
         self._nodes_by_name = self.nodes.grouped(lambda node: (node["Node"].lower(),))
+        self._services_by_destination = self.services.grouped(_destinations)
         self._services_by_topic = self.services.grouped(_topics)
         self._checks_by_owner = self.checks.grouped(
             lambda check: (_owner(check["Node"], check["ServiceID"]),)
@@ -153,6 +154,10 @@ class Inventory:
     def agent_services(self) -> list[Row]:
         """Return the instances registered with this agent."""
         return [row for row in self.node_services(self.own_node) if row.value["ID"] != SERVER_SERVICE]
+
+    def agent_proxies_of(self, identifier: str) -> list[Row]:
+        """Return the proxies registered with this agent whose destination is the service of this ID."""
+        return self._services_by_destination.rows(_owner(self.own_node, identifier))
 
     def node_checks(self, node: str) -> list[Row]:
         """Return the checks on a node, those of the node itself first."""
@@ -270,6 +275,11 @@ class Inventory:
 def _owner(node: str, service: str) -> str:
     """Return the owner of a check: a service on a node, or with "" the node."""
     return f"{node}/{service}"
+
+
+def _destinations(service: Document) -> tuple[str, ...]:
+    identifier = service["Proxy"].get("DestinationServiceID") if service["Kind"] == PROXY_KIND else None
+    return (_owner(service["Node"], identifier),) if identifier else ()
 
 
 def _node_first(check: Row) -> tuple[bool, str]:

@@ -26,6 +26,7 @@ import trio
 
 from agent.consul.http import Client, Request, Response
 from agent.control.plane import ControlPlane
+from agent.process.memory import settle
 from tests.bench.fleet_plot import picture
 from tests.contract.alone import managed
 from tests.contract.chains import new_key
@@ -86,6 +87,7 @@ def main() -> int:
         managed(kind, "allow", Path(directory), connections=CONNECTIONS) as (api, manager),
         _counted() as requests,
     ):
+        settle()  # as `run` does
         for number in range(args.sidecars):
             registered(api, f"web{number}", UPSTREAMS)
         trio.run(_watched, api, manager, seen, requests, args.rest)

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from agent.process.memory import FULL_AFTER
 from datacenter.__main__ import as_bound, main, notify
 from datacenter.http.server import open_listener
 from tests.datacenter.world import settings
@@ -52,6 +53,22 @@ def call(address: str, method: str, path: str, body: object = None) -> Any:
     with urllib.request.urlopen(request, timeout=10) as reply:
         text = reply.read()
     return json.loads(text) if text else None
+
+
+def test_a_started_datacenter_walks_all_its_objects_rarely(tmp_path: Path) -> None:
+    """Each of a thousand sidecars' connections has hundreds of objects, which all stay."""
+    script = f"""
+import gc, os, signal
+import datacenter.__main__ as process
+def ready(_address, message):
+    if message == "READY=1":
+        print(gc.get_freeze_count() > 0, gc.get_threshold()[2])
+        os.kill(os.getpid(), signal.SIGTERM)
+process.notify = ready
+process.main(["-name", "dc1", "-data-dir", {str(tmp_path)!r}, "-http-addr", "127.0.0.1:0"], {{}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"True {FULL_AFTER}\n"
 
 
 def test_a_killed_datacenter_goes_on_where_it_was(tmp_path: Path) -> None:

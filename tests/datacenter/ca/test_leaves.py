@@ -142,6 +142,19 @@ async def test_leaves_nobody_asks_for_are_forgotten(autojump_clock: MockClock, s
     assert await site.get(LEAF) != first
 
 
+async def test_a_leaf_asked_for_again_and_again_is_kept_among_forgotten_ones(
+    autojump_clock: MockClock, site: Site
+) -> None:
+    await site.put(CONFIGURATION, configuration(LeafCertTTL="8760h", IntermediateCertTTL="30000h"))
+    first, other = await site.get(LEAF), await site.get("/v1/agent/connect/ca/leaf/db")
+    for _ in range(4):
+        await trio.sleep(24 * 3600)
+        assert await site.get(LEAF) == first
+    await site.get("/v1/agent/connect/ca/leaf/api")
+    assert await site.get(LEAF) == first
+    assert await site.get("/v1/agent/connect/ca/leaf/db") != other
+
+
 async def test_an_index_goes_on_after_a_restart(autojump_clock: MockClock, site: Site) -> None:
     """A client that comes back with its old index gets the new leaf at once, not after its wait."""
     before = await site.call("GET", LEAF)

@@ -116,6 +116,24 @@ def test_refused(expression: str, text: str) -> None:
     assert text in caught.value.text
 
 
+FIXED = {
+    "Service.ID == a": {("Service", "ID"): "a"},
+    "Service.ID == a and (Node.Node == n1)": {("Service", "ID"): "a", ("Node", "Node"): "n1"},
+    "Service.ID == a and (Node.Node == n1 or Node.Node == n2)": {("Service", "ID"): "a"},
+    "Service.ID == a or Node.Node == n1": {},
+    "Service.ID != a": {},
+    "not Service.ID == a and Node.Node == n1": {("Node", "Node"): "n1"},
+    "not (Service.ID == a and Node.Node == n1)": {},
+    "Service.ID matches a": {},
+    "": {},
+}
+
+
+@pytest.mark.parametrize(("expression", "fixed"), FIXED.items())
+def test_what_every_passing_document_has_is_fixed(expression: str, fixed: dict[tuple[str, ...], str]) -> None:
+    assert compile_filter(expression, HEALTH_SHAPE).fixed == fixed
+
+
 def test_shapes_of_the_other_lists() -> None:
     assert compile_filter('Kind == "connect-proxy"', SERVICE_SHAPE)({"Kind": "connect-proxy"})
     assert compile_filter("a in ServiceTags", CATALOG_SERVICE_SHAPE)({"ServiceTags": ["a"]})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from datacenter.services import agent_services
+from datacenter.state.store import Document
 from tests.datacenter.registrations import SERVICE, web_registration
 from tests.datacenter.world import DB, MANAGEMENT, WEB, WEB_ONLY, Site, World, settings, world_a
 
@@ -25,6 +29,29 @@ async def test_a_registration_twice_is_one() -> None:
     await dc1.ok("PUT", REGISTER, web_registration())
     assert (await dc1.ok("GET", f"{SERVICE}/web1-sidecar-proxy"))["ContentHash"] == hash_before
     assert dc1.dc.store.index == index
+
+
+async def test_a_sidecar_s_question_for_its_registration_tests_no_other_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dc1, tested = site(), Counter[str]()
+    for number in range(20):
+        await dc1.ok("PUT", REGISTER, {"Name": f"web{number}", "Connect": {"SidecarService": {}}})
+    document = agent_services.service_document
+
+    def counted(service: Document) -> Document:
+        tested[service["ID"]] += 1
+        return document(service)
+
+    monkeypatch.setattr(agent_services, "service_document", counted)
+    for asked, found in (("web7", ["web7-sidecar-proxy"]), ("WEB7", []), ("gone", []), ("", [])):
+        text = f'Kind == "connect-proxy" and Proxy.DestinationServiceID == "{asked}"'
+        assert list(await dc1.ok("GET", f"/v1/agent/services?filter={quote(text)}")) == found
+    assert tested.pop("web7-sidecar-proxy") == 2  # and with "", which may stand for no ID at all
+    assert set(tested.values()) == {1}
+    await dc1.ok("PUT", f"{SERVICE}/deregister/web7")
+    text = 'Kind == "connect-proxy" and Proxy.DestinationServiceID == "web7"'
+    assert await dc1.ok("GET", f"/v1/agent/services?filter={quote(text)}") == {}
 
 
 async def test_a_sidecar_keeps_its_port() -> None:
