@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from datacenter.services import agent_services
+from datacenter.http.filter import service_document
 from datacenter.state.store import Document
 from tests.datacenter.registrations import SERVICE, web_registration
 from tests.datacenter.world import DB, MANAGEMENT, WEB, WEB_ONLY, Site, World, settings, world_a
@@ -37,13 +37,12 @@ async def test_a_sidecar_s_question_for_its_registration_tests_no_other_service(
     dc1, tested = site(), Counter[str]()
     for number in range(20):
         await dc1.ok("PUT", REGISTER, {"Name": f"web{number}", "Connect": {"SidecarService": {}}})
-    document = agent_services.service_document
 
     def counted(service: Document) -> Document:
         tested[service["ID"]] += 1
-        return document(service)
+        return service_document(service)
 
-    monkeypatch.setattr(agent_services, "service_document", counted)
+    monkeypatch.setattr("datacenter.services.agent_services.service_document", counted)
     for asked, found in (("web7", ["web7-sidecar-proxy"]), ("WEB7", []), ("gone", []), ("", [])):
         text = f'Kind == "connect-proxy" and Proxy.DestinationServiceID == "{asked}"'
         assert list(await dc1.ok("GET", f"/v1/agent/services?filter={quote(text)}")) == found
