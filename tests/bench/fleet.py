@@ -136,7 +136,7 @@ async def _watched(api: Api, manager: Api, seen: Seen, moments: list[float], res
 
     async def one(number: int) -> None:
         await slots.acquire_on_behalf_of(number)
-        async with sidecar(api, f"web{number}", api._token["X-Consul-Token"], connections=0) as plane:
+        async with sidecar(api, f"web{number}", api.token, connections=0) as plane:
             while not ready(plane):  # noqa: ASYNC110  the cells of many watches, of which none tells of all
                 await trio.sleep(0.05)
             slots.release_on_behalf_of(number)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
+ESTABLISHED = "01"  # in the kernel's list: https://docs.kernel.org/networking/proc_net_tcp.html
 PATIENCE = 100.0  # seconds: above every wait, and above the minute in which an agent repairs a missed sync
 
 
@@ -47,16 +49,23 @@ class Api:
         self.name = name
         self.url = url
         self._threads = threads
-        self._token = {"X-Consul-Token": token} if token else {}
+        self.token = token
+
+    def connections(self) -> int:
+        """How many TCP connections this host has to it by IPv4, counted at the clients' end."""
+        port = urlsplit(self.url).port
+        rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+        return sum(row[2].endswith(f":{port:04X}") and row[3] == ESTABLISHED for row in rows)
 
     def call(self, method: str, path: str, body: object = None) -> Answer:
         """One request; a `str` body is sent as it is, anything else as JSON."""
         where = urlsplit(self.url)
         assert where.hostname
         content = body if body is None or isinstance(body, str) else json.dumps(body)
+        token = {"X-Consul-Token": self.token} if self.token else {}
         started = monotonic()
         with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=PATIENCE)) as connection:
-            connection.request(method, path, content, self._token)
+            connection.request(method, path, content, token)
             reply = connection.getresponse()
             text = reply.read().decode()
         headers = {name.lower(): value for name, value in reply.getheaders()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -34,12 +33,6 @@ def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield started
 
 
-def connections(port: int) -> int:
-    """How many connections this host has to that port, counted at the clients' end."""
-    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
-
-
 def failures(planes: list[ControlPlane]) -> dict[str, int]:
     found: dict[str, int] = {}
     for plane in planes:
@@ -50,7 +43,6 @@ def failures(planes: list[ControlPlane]) -> dict[str, int]:
 
 
 def test_sixty_sidecars_of_one_address_are_ready_and_leave_room_for_others(api: Api) -> None:
-    port = int(api.url.rpartition(":")[2])
     for number in range(SIDECARS):
         registered(api, f"web{number}", UPSTREAMS)
 
@@ -59,7 +51,7 @@ def test_sixty_sidecars_of_one_address_are_ready_and_leave_room_for_others(api: 
         async with trio.open_nursery() as nursery:
 
             async def one(number: int) -> None:
-                async with sidecar(api, f"web{number}", token_of(api)) as plane:
+                async with sidecar(api, f"web{number}", api.token) as plane:
                     planes.append(plane)
                     await trio.sleep_forever()
 
@@ -69,7 +61,7 @@ def test_sixty_sidecars_of_one_address_are_ready_and_leave_room_for_others(api: 
             await until(lambda: len(planes) == SIDECARS and all(map(ready, planes)), 60)
             took = monotonic() - began
             await trio.sleep(12)
-            open_now = connections(port)
+            open_now = api.connections()
             asked = await trio.to_thread.run_sync(api.get, "/v1/agent/services")
             figures.info(
                 "%d sidecars of %d upstreams: ready after %.1f s, %d connections at rest, failures %s",
@@ -82,10 +74,6 @@ def test_sixty_sidecars_of_one_address_are_ready_and_leave_room_for_others(api: 
             nursery.cancel_scope.cancel()
 
     trio.run(story)
-
-
-def token_of(api: Api) -> str:
-    return api._token["X-Consul-Token"]
 
 
 async def sees_a_change(api: Api, plane: ControlPlane, name: str) -> None:
@@ -105,11 +93,11 @@ def test_a_sidecar_alone_hears_of_a_change_at_once(api: Api) -> None:
     registered(api, "narrow", UPSTREAMS)
 
     async def story() -> None:
-        async with sidecar(api, "narrow", token_of(api)) as plane:
+        async with sidecar(api, "narrow", api.token) as plane:
             await until(lambda: ready(plane) and not plane.budget.in_turn, 30)
             assert plane.budget.turn_seconds == 0
             await sees_a_change(api, plane, "u4")
-            assert connections(int(api.url.rpartition(":")[2])) <= plane.budget.connections
+            assert api.connections() <= plane.budget.connections
             assert not failures([plane])
 
     trio.run(story)
@@ -120,7 +108,7 @@ def test_a_thousand_upstreams_of_one_sidecar_are_known_within_ten_seconds(api: A
 
     async def story() -> None:
         began = monotonic()
-        async with sidecar(api, "wide", token_of(api)) as plane:
+        async with sidecar(api, "wide", api.token) as plane:
             await until(lambda: ready(plane), 30)
             took = monotonic() - began
             figures.info("%d upstreams: ready after %.1f s, failures %s", MANY, took, failures([plane]))
