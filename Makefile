@@ -24,11 +24,13 @@ help:
 
 # The lock carries hashes and every dependency, so pip has nothing to resolve: left to resolve, it would take the
 # newest release of what only an extra names, and stop at the missing hash. `pip check` says if the lock lacks one.
+# An editable install warns of itself, forty lines long, before the first line of the demo; `make release` builds with
+# its warnings in the log.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/packages python3-venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check
 	@touch $@
 

@@ -257,65 +257,6 @@ def test_help() -> None:
     assert proxy("-help").help_wanted
 
 
-@pytest.mark.parametrize(
-    ("kind", "line", "notes"),
-    [
-        # as Nomad's documentation starts the built-in proxy in a task
-        (
-            "proxy",
-            (
-                "-http-addr 10.0.0.7:8500 -service api -service-addr 10.0.0.7:23456 -listen 10.0.0.7:24567"
-                " -register -register-id 4a8b -log-level TRACE -upstream count.service:9001"
-            ),
-            1,
-        ),
-        # as Nomad's own sidecar task is replaced, by the proxy's id
-        (
-            "envoy",
-            (
-                "-grpc-addr unix:///alloc/tmp/consul_grpc.sock -http-addr 127.0.0.1:8500"
-                " -admin-bind 127.0.0.2:19001 -address 127.0.0.1:19101"
-                " -proxy-id _nomad-task-7d3-group-api-count-api-9001-sidecar-proxy"
-            ),
-            2,
-        ),
-        # the built-in proxy with every flag that a unit gives it
-        (
-            "proxy",
-            (
-                "-sidecar-for=dashboard-1 -log-level=TRACE -log-json -pprof-addr=127.0.0.1:6060 -stale"
-                " -http-addr=https://127.0.0.1:8501 -ca-path={ca} -token=secret -datacenter=dc1"
-            ),
-            4,
-        ),
-        # without a registration: each upstream by its type
-        (
-            "proxy",
-            "-service web -upstream db.service:9191 -upstream=cache.query:127.0.0.2:9192 -datacenter dc2",
-            0,
-        ),
-        # as Carbonio's units do
-        ("envoy", "-token=secret -admin-bind localhost:0 -sidecar-for carbonio-files", 0),
-        # as HashiCups' units do
-        (
-            "envoy",
-            (
-                "-sidecar-for frontend-1 -grpc-addr=https://127.0.0.1:8503 -envoy-binary /usr/bin/envoy"
-                " -- -l debug"
-            ),
-            2,
-        ),
-    ],
-)
-def test_units_of_others_need_another_program_s_name_only(
-    kind: str, line: str, notes: int, tmp_path: Path
-) -> None:
-    (tmp_path / "agent-ca.pem").write_text("-----BEGIN")  # a plain name; its content is read at the start
-    translation = translate(kind, line.format(ca=tmp_path).split(), {})
-    assert settings(translation).identity is not None
-    assert len(translation.notes) == notes, translation.notes
-
-
 def test_the_page_says_what_each_flag_does() -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "migrating.md").read_text()
     for dialect in DIALECTS.values():
