@@ -12,8 +12,8 @@ Each room imports only rooms above it in this list; the `__init__` of a room lis
     intentions    intentions, and the config entries they are stored in
     faults        faults that are injected on purpose
 
-`assembly` puts the rooms together, `__main__` is the command. `demo` knows a datacenter by its HTTP API
-alone.
+`data_directory` reads what is kept before anything uses it, `assembly` puts the rooms together, `__main__` is
+the command. `demo` knows a datacenter by its HTTP API alone.
 
 `README.md` in this folder is for operators; `tests/recordings/README.md` says how this is compared with a
 real Consul.

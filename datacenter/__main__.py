@@ -18,6 +18,7 @@ from agent.process.memory import settle
 from agent.process.sink import Sink, never_waiting, replace_closed_streams
 from datacenter.assembly import assembled
 from datacenter.config.options import UsageMistake, parse_flags, read_settings, usage
+from datacenter.data_directory import require_readable
 from datacenter.http.server import CannotListen, bound_address, open_listener, serve_http
 from datacenter.services.agent_self import require_own_store
 from datacenter.state.database import StoreUnavailable
@@ -59,8 +60,10 @@ def _main(argv: Sequence[str], environ: MutableMapping[str, str], sink: Sink) ->
 
 def _serve(settings: Settings, sink: Sink, notify_address: str) -> int:
     assert settings.data_dir is not None, "the options require it"
-    store = Store(settings.data_dir / _DATABASE)
+    path = settings.data_dir / _DATABASE
+    store = Store(path)
     try:
+        require_readable(path, store)
         require_own_store(settings, store)
         listener = open_listener(settings.http_addr)
         return trio.run(_run, as_bound(settings, listener), store, listener, sink, notify_address)

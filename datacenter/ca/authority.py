@@ -69,7 +69,7 @@ ROOTS = "connect-ca-roots"  # table: root ID -> element of `Roots`, and when it 
 CONFIG = "connect-ca-config"  # table: "config" -> CaConfig.document()
 SERIAL = "connect-ca-serial"  # table: "last" -> the newest serial number given out
 
-_SIGNER = "connect-ca-signer"  # private document: {"PrivateKey": PEM}
+SIGNER = "connect-ca-signer"  # private document: {"PrivateKey": PEM}
 _LINGERING = "Lingering"  # ca_config.lingering
 _LEAF_SETTING = "LeafTTLSetting"  # seconds; a changed setting at start overrides the configuration once
 _UID = string.ascii_lowercase + string.digits
@@ -140,7 +140,7 @@ class CertificateAuthority:
     def signer(self) -> Signer:
         """Return the signing certificate and key. Raises ApiError 500 before there are any."""
         certificate = self.require_trust().active.signing_certificate
-        document = self._store.private(_SIGNER)
+        document = self._store.private(SIGNER)
         if document is None:
             raise not_initialised()
         return Signer(certificate=certificate, key=load_key(document["PrivateKey"]))
@@ -316,7 +316,7 @@ class CertificateAuthority:
             for root in trust.roots:
                 table.put(root.id, stored_root(root, trust.trust_domain))
             if key is not None:
-                self._store.put_private(_SIGNER, {"PrivateKey": key_pem(key)})
+                self._store.put_private(SIGNER, {"PrivateKey": key_pem(key)})
 
     def _put_config(self, config: CaConfig) -> None:
         row = self._store.table(CONFIG).get("config")
