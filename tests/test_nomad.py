@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from agent.config.load import read_settings
+from agent.config.settings import IdentityKind, Settings
+from agent.control.self_registration import LEAVE_SECONDS
 from tests.contract.alone import alone
 from tests.contract.apps import App, ask, serving
 from tests.contract.client import Api
@@ -22,8 +26,9 @@ from tests.contract.processes import Process, process
 PAGE = Path(__file__).parents[1] / "docs" / "nomad.md"
 ALLOCATION = "7d3f0a52-9e1c-4c33-8a51-3c2f5f0f4f10"
 SECONDS = 40
+MOST_OF_A_CLIENT = 30.0  # seconds: max_kill_timeout of a Nomad client, unless it is set
 
-pytestmark = pytest.mark.slow
+JOBS = range(2)
 
 
 def arguments(number: int, values: Mapping[str, str], **instead: str) -> list[str]:
@@ -58,6 +63,35 @@ def register(api: Api, service: dict[str, Any]) -> None:
     assert api.put("/v1/agent/service/register", service).status == 200
 
 
+def settings(number: int, directory: Path) -> Settings:
+    """What the sidecar makes of a job's arguments; there are no mistakes."""
+    (directory / "si_token").write_text("secret")
+    command, *words = arguments(number, nomad(directory, mesh=23456, api=23457))
+    assert command == "run"
+    resolution = read_settings(words, {})
+    assert resolution is not None
+    assert resolution.settings is not None, resolution.mistakes
+    return resolution.settings
+
+
+@pytest.mark.parametrize("number", JOBS)
+def test_the_arguments_of_each_job_are_settings_of_the_sidecar(number: int, tmp_path: Path) -> None:
+    found = settings(number, tmp_path)
+    assert found.identity in (IdentityKind.PROXY_ID, IdentityKind.SERVICE)
+    assert str(found.admin_bind[0]) == f"unix:{tmp_path}/admin.sock"
+
+
+@pytest.mark.parametrize("number", JOBS)
+def test_each_job_waits_longer_for_the_end_than_the_sidecar_drains(number: int, tmp_path: Path) -> None:
+    waits = [float(text) for text in re.findall(r'kill_timeout = "(\d+)s"', PAGE.read_text())]
+    assert len(waits) == len(JOBS)
+    found = settings(number, tmp_path)
+    assert found.drain_seconds is not None
+    assert found.leave_seconds is None
+    assert LEAVE_SECONDS + found.drain_seconds < waits[number] <= MOST_OF_A_CLIENT
+
+
+@pytest.mark.slow
 def test_the_task_that_stands_in_for_envoy(tmp_path: Path) -> None:
     """The service calls itself through the mesh: one sidecar is both ends."""
     mesh, upstream = free_port(), free_port()
@@ -78,8 +112,11 @@ def test_the_task_that_stands_in_for_envoy(tmp_path: Path) -> None:
         words = words[: words.index("-token-file")]  # the last pair, left out without ACLs as the page says
         with process([sys.executable, "-m", "agent", *words], tmp_path / "sidecar.log") as started:
             assert called(upstream, started) == "count-api hello"
+            started.send(signal.SIGINT)  # as Nomad ends a task
+            assert started.ends() == 0
 
 
+@pytest.mark.slow
 def test_the_prestart_task(tmp_path: Path) -> None:
     mesh, upstream = free_port(), free_port()
     with alone("embedded", "allow", tmp_path) as api, serving(App("count-api")) as app:
@@ -88,3 +125,5 @@ def test_the_prestart_task(tmp_path: Path) -> None:
         words = arguments(1, values, http_addr=api.url, upstream=f"count-api:{upstream}")
         with process([sys.executable, "-m", "agent", *words], tmp_path / "sidecar.log") as started:
             assert called(upstream, started) == "count-api hello"
+            started.send(signal.SIGINT)  # as Nomad ends a task
+            assert started.ends() == 0

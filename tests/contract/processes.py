@@ -49,6 +49,10 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
 
+    def ends(self) -> int:
+        """Wait for its end, which a signal has asked for; return the exit code."""
+        return self._running.wait(60)
+
     def must_live(self) -> None:
         """Fail with the end of its log when it has ended."""
         code = self._running.poll()
