@@ -202,7 +202,10 @@ def agent_findings(document: Mapping[str, Any]) -> list[Finding]:
         findings.append(warn(subject, found, "restart it to run what is installed"))
     findings += [warn(subject, one, "see its log") for one in document["complaints"]]
     credentials = document["credentials"] or {}
-    if "not_after" in credentials:
+    if credentials.get("expires_in_seconds", 1) <= 0:
+        found, remedy = f"its leaf has expired at {credentials['not_after']}", "sidecar rotate says why not"
+        findings.append(fail(subject, found, remedy))
+    elif "not_after" in credentials:
         findings.append(ok(subject, f"its leaf lasts until {credentials['not_after']}"))
     by_reason: dict[str, list[Mapping[str, Any]]] = {}
     for watch in document["watches"]:

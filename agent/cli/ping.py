@@ -97,6 +97,8 @@ async def walk_to(walk: Walk, settings: Settings, clock: Clock) -> None:
     """Walk from our app to the far one."""
     walk.begin()
     running = await look_at_agent(settings, [])
+    if placement := running.document.get("placement"):  # where Consul does not say who we are
+        walk.who = f"{placement['service']}@{placement['datacenter'] or '?'}"
     token = TokenSource(settings.token, settings.token_file)
     try:
         consul = consul_of(settings, token)

@@ -53,7 +53,7 @@ class FailingCalls:
 
 def _text(name: str, finished: Finished) -> str:
     why = finished.detail.rpartition(f" {finished.reason.value}: ")[2]  # without the address, as in the log
-    if finished.rule and finished.rule not in why:
+    if finished.rule and finished.rule not in why and name != _OUR_APP:  # whose caller the rule lets in
         why = f"{finished.rule}; {why}" if why else finished.rule
     what = "our app takes no calls" if name == _OUR_APP else f"calls to {name} fail"
     text = f"{what}: {finished.reason.value}: {why}" if why else f"{what}: {finished.reason.value}"

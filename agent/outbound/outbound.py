@@ -306,8 +306,7 @@ async def _take_refusal(
     refusal = await route.targets.refusals.explain(outbound.own_intentions, ours, expected)
     reason = OutboundReason.DENIED_BY_PEER if refusal.rule else OutboundReason.REFUSED_BY_PEER
     connection.rule = refusal.rule
-    # A rule is the cause; how the connection broke off is told only where the cause is not known.
-    detail = refusal.text if refusal.rule else f"{refusal.text}; {transfer.ending.value}: {transfer.detail}"
+    detail = refusal.text if refusal.known else f"{refusal.text}; {transfer.ending.value}: {transfer.detail}"
     if transfer.untouched:
         raise NotServed(reason, detail)
     if not refusal.rule:

@@ -26,10 +26,14 @@ _DENIES = frozenset({VerdictReason.INTENTION_DENY, VerdictReason.DEFAULT_DENY, V
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """`rule`: the rule that denies us the callee, empty if none does; `text`: what is known, for a person."""
+    """`rule`: the rule that denies us the callee, empty if none does; `text`: what is known, for a person.
+
+    `known`: whether the rules tell; else how the connection broke off is all that is known.
+    """
 
     rule: str
     text: str
+    known: bool = False
 
 
 class RefusalInquiry:
@@ -64,7 +68,8 @@ def _by_verdict(verdict: Verdict | None) -> Refusal:
     if verdict is None:
         return Refusal(rule="", text="see its log")
     if verdict.reason in _DENIES:
-        return Refusal(rule=verdict.rule, text=f"denied by {verdict.rule}")
+        return Refusal(rule=verdict.rule, text=f"denied by {verdict.rule}", known=True)
     if verdict.allowed:
-        return Refusal(rule="", text=f"no denial ({verdict.rule}): its app does not answer, or see its log")
+        said = "so its app does not answer, or the log of its sidecar says why"
+        return Refusal(rule="", text=f"{verdict.rule} lets us call, {said}", known=True)
     return Refusal(rule="", text=f"by {verdict.rule} it may be denied: see its log")

@@ -6,7 +6,7 @@ page at `/`. It is made of what the agent knows anyway, once a second, so it ask
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -98,7 +98,7 @@ def _problems(facts: Facts) -> Iterator[str]:
     if facts.silent is None and facts.unknown:  # while Consul is silent, that is why
         yield _counted(facts.unknown, facts.upstreams, "no answer yet")
     if facts.refused:
-        yield f"Consul refuses {_few(facts.refused)}"
+        yield f"Consul refuses {few(facts.refused)}"
     if facts.missing:
         return  # which is why calls fail
     named = (*facts.empty, *facts.unknown)  # calls to them fail for a reason that is told already
@@ -115,10 +115,12 @@ def _silence(facts: Facts) -> Iterator[str]:
 
 def _counted(names: tuple[str, ...], of: int, what: str) -> str:
     verb = "has" if len(names) == 1 else "have"
-    return f"{len(names)} of {of} upstreams {verb} {what} ({_few(names)})"
+    return f"{len(names)} of {of} upstreams {verb} {what} ({few(names)})"
 
 
-def _few(names: tuple[str, ...]) -> str:
+def few(every: Iterable[str]) -> str:
+    """Return the first names, and how many more there are."""
+    names = tuple(every)
     more = len(names) - FEW
     return ", ".join(names[:FEW]) + (f" and {more} more" if more > 0 else "")
 

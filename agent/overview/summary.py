@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agent.overview.headline import Health
+from agent.overview.headline import Health, few
 from agent.overview.stations import Light, Paint
 
 _LABEL = 12  # columns of the first word of a line
@@ -44,7 +44,7 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
     credentials = document["credentials"] or {}
     return [
         _headline(document),
-        *(f"attention   {complaint}" for complaint in document["complaints"]),
+        *(f"attention   {one}" for one in document["complaints"] if one not in document.get("headline", "")),
         *_failing(document["watches"]),
         *_doubts(credentials),
         *_identity(credentials),
@@ -63,10 +63,18 @@ def _headline(document: Mapping[str, Any]) -> str:
 
 
 def _failing(watches: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each cause: several watches that fail alike, as in an outage of Consul, share one."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
     for watch in watches:
-        failing = watch["failing"]
-        if failing is not None:
-            yield f"failing     {watch['name']} since {failing['since']}: {failing['detail']}"
+        if watch["failing"] is not None:
+            path, _, cause = watch["failing"]["detail"].partition(": ")
+            alike.setdefault(cause if path.startswith("/v1/") else watch["failing"]["detail"], []).append(
+                watch
+            )
+    for cause, several in alike.items():
+        since = min(one["failing"]["since"] for one in several)
+        detail = several[0]["failing"]["detail"] if len(several) == 1 else cause
+        yield f"failing     {few(one['name'] for one in several)} since {since}: {detail}"
 
 
 def _doubts(credentials: Mapping[str, Any]) -> Iterator[str]:

@@ -39,7 +39,7 @@ async def test_a_failed_call_is_told_of_until_one_is_served() -> None:
     assert ledger.failing.texts(UPSTREAMS) == [
         "calls to db@dc2 fail: no_endpoints: no instance is passing or warning",
     ]
-    ended(ledger, Direction.INBOUND, DialReason.REFUSED)
+    ended(ledger, Direction.INBOUND, DialReason.REFUSED, rule="web => db (allow)")
     ended(ledger, Direction.OUTBOUND, Ending.CLEAN)
     assert ledger.failing.texts(UPSTREAMS) == ["our app takes no calls: connect_refused"]
     ended(ledger, Direction.INBOUND, Ending.CLEAN)

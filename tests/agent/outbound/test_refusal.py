@@ -33,7 +33,11 @@ def rule(source: str, destination: str, action: str, **more: object) -> dict[str
         (None, False, "no answer of Consul yet"),
         (unknown_own_intentions("permission denied"), False, "permission denied"),
         (intentions([rule("web", "db", "deny")]), True, "web => db (deny"),
-        (intentions([rule("*", "*", "deny"), rule("web", "db", "allow")]), False, "no denial"),
+        (
+            intentions([rule("*", "*", "deny"), rule("web", "db", "allow")]),
+            False,
+            "lets us call, so its app does not answer",
+        ),
         (intentions([rule("*", "*", "deny"), rule("web", "other", "allow")]), True, "* => * (deny"),
         (intentions([]), True, "default policy (deny)"),
         (intentions([], default_allow=True), False, "default policy (unknown"),

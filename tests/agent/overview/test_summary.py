@@ -88,3 +88,22 @@ def test_colours_change_no_word_and_mark_what_is_wrong() -> None:
     assert "<RED:  no instance>" in text
     assert f"<{Light.DARK.name}:public      >127.0.0.1:21000, 2 live" in text
     assert re.sub(r"<[A-Z]+:([^>]*)>", r"\1", text) == summary(page)
+
+
+def test_watches_that_fail_alike_share_a_line_and_the_headline_is_not_said_twice() -> None:
+    def watch(name: str, second: int, detail: str) -> dict[str, object]:
+        return {"name": name, "failing": {"since": f"12:00:0{second}", "detail": detail}}
+
+    away = "unreachable: Connection refused"
+    watches = [
+        watch(name, 9 - place, f"/v1/{name}: {away}") for place, name in enumerate(("a", "b", "c", "d"))
+    ]
+    page = {"credentials": None, "public": None, "upstreams": [], "counters": {"endings": {}}, "ready": True}
+    page |= {"headline": "serving · Consul silent 3 s · calls fail", "complaints": ["calls fail", "audit"]}
+    watches += [watch("e", 1, "/v1/e: 403: no"), {"name": "f", "failing": None}]
+    assert summary({**page, "watches": watches}).splitlines() == [
+        "serving · Consul silent 3 s · calls fail",
+        "attention   audit",
+        f"failing     a, b, c and 1 more since 12:00:06: {away}",
+        "failing     e since 12:00:01: /v1/e: 403: no",
+    ]
