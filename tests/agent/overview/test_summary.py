@@ -98,7 +98,13 @@ def test_watches_that_fail_alike_share_a_line_and_the_headline_is_not_said_twice
     watches = [
         watch(name, 9 - place, f"/v1/{name}: {away}") for place, name in enumerate(("a", "b", "c", "d"))
     ]
-    page = {"credentials": None, "public": None, "upstreams": [], "counters": {"endings": {}}, "ready": True}
+    page: dict[str, object] = {
+        "credentials": None,
+        "public": None,
+        "upstreams": [],
+        "counters": {"endings": {}},
+        "ready": True,
+    }
     page |= {"headline": "serving · Consul silent 3 s · calls fail", "complaints": ["calls fail", "audit"]}
     watches += [watch("e", 1, "/v1/e: 403: no"), {"name": "f", "failing": None}]
     assert summary({**page, "watches": watches}).splitlines() == [
