@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from agent.relay import idle
-from agent.relay.relay import Relay, RelayClosed
+from agent.relay.relay import Relay
 from agent.relay.splice import READ
 from certs.contexts import Contexts
 from tests.certs.authority import Issuer
@@ -70,8 +70,7 @@ def ends() -> Iterator[Ends]:
 
 
 def failed(error: Exception) -> None:
-    if not isinstance(error, RelayClosed):
-        raise error
+    raise error
 
 
 def ball(relay: Relay, ends: Ends, times: int, over: trio.Event) -> None:
