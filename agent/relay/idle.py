@@ -24,9 +24,9 @@ from pathlib import Path
 
 import trio
 
-# Seconds that bytes wait for the long work of tasks, and tasks that can run for bytes. At 0 the median
-# latency of live connections beside a flood of new ones is halved, and there are a twentieth fewer new ones,
-# for each turn serves fewer legs.
+# Seconds that bytes wait for the long work of tasks, and tasks that can run for bytes. At 0 the median latency
+# of live connections beside a flood of new ones is halved, and there are a twentieth fewer new ones, for each
+# turn serves fewer legs.
 PATIENCE = 0.002
 _FDINFO = Path("/proc/self/fdinfo")
 _waiting: trio.lowlevel.RunVar[IdleWait | None] = trio.lowlevel.RunVar("the relay that waits", None)
@@ -35,8 +35,8 @@ _waiting: trio.lowlevel.RunVar[IdleWait | None] = trio.lowlevel.RunVar("the rela
 class IdleWait(trio.abc.Instrument):
     """Calls `turn` in trio's waits, from `begin` to `end`, and `due` before them.
 
-    `turn(seconds)` waits that long for the relay's descriptors, serves what is ready and returns how many
-    were. `watch(fd, call)` adds a descriptor to them.
+    `turn(seconds)` waits that long for the relay's descriptors, serves what is ready and returns how many were.
+    `watch(fd, call)` adds a descriptor to them.
     """
 
     def __init__(
