@@ -91,7 +91,7 @@ def test_a_page_is_what_troff_takes(page: str) -> None:
         check=True,
     )
     assert made.stderr == ""
-    assert re.search(r"exit 69 if Consul has", re.sub(r"\s+", " ", made.stdout), flags=re.IGNORECASE)
+    assert re.search(r"exit 69 if files and", re.sub(r"\s+", " ", made.stdout), flags=re.IGNORECASE)
 
 
 def test_a_page_that_there_is_not() -> None:
