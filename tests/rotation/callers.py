@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from os import strerror
 from time import monotonic
@@ -129,7 +130,7 @@ class Callers:
         self._poll.register(STDIN, select.EPOLLIN | select.EPOLLHUP)
         began = monotonic()
         for number in range(self._wanted):  # not all in one instant
-            self._timers.at(began + number * 0.01, lambda number=number: self._last(number))  # type: ignore[misc]
+            self._timers.at(began + number * 0.01, partial(self._last, number))
         self._timers.at(began, self._begin)
         while self._open or not self._stopped:
             for descriptor, _ in self._poll.poll(self._timers.run()):

@@ -12,6 +12,7 @@ import trio
 from tests.contract.federation import free_port
 from tests.rotation.load import Load, load
 from tests.rotation.mesh import echo
+from tests.support.two_sidecars import until
 
 RATE = 50.0
 App = Callable[[trio.SocketStream], Awaitable[None]]
@@ -25,8 +26,7 @@ async def called(app: App, *, lasting: int = 0, patience: float = 10.0) -> Load:
         ports = [listeners[0].socket.getsockname()[1]]
         async with load(ports, per_second=RATE, lasting=lasting, beat=0.01, patience=patience) as counted:
             with trio.fail_after(10):
-                while counted.made < 5:  # noqa: ASYNC110 - a count of another process
-                    await trio.sleep(0.01)
+                await until(lambda: counted.made >= 5)
         nursery.cancel_scope.cancel()
     return counted
 
