@@ -36,7 +36,7 @@ $(READY): requirements.lock pyproject.toml
 
 # Peers and tools the tests talk to. Without root the tests that need them say so and are skipped.
 packages:
-	@.ci/packages openssl curl iproute2 util-linux systemd procps haproxy debhelper dpkg-dev mmdebstrap lintian
+	@.ci/packages openssl curl iproute2 util-linux systemd procps haproxy nghttp2-client nghttp2-proxy debhelper dpkg-dev mmdebstrap lintian
 
 demo: $(READY)
 	$(BIN)/sidecar demo $(DEMO_FLAGS)
