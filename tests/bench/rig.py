@@ -120,7 +120,11 @@ def ask_text(url: str) -> str:
 
 @contextlib.contextmanager
 def origin(directory: Path) -> Iterator[None]:
-    """nginx with one worker: `/` is 1 KiB, `/sample` the sample, `/zeros/N` N MiB; `/sink` takes anything."""
+    """nginx with one worker: `/` is 1 KiB, `/sample` the sample, `/zeros/N` N MiB; `/sink` takes anything.
+
+    `/sink` is answered at once; what it throws away afterwards it would read for no more than 30 s, unless
+    told.
+    """
     nginx = shutil.which("nginx")
     if nginx is None:
         raise BenchFailed("nginx is the origin of the bench: apt-get install nginx-light")
@@ -140,7 +144,7 @@ def origin(directory: Path) -> Iterator[None]:
         "events { worker_connections 16384; }\n"
         "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 600; sendfile on;\n"
         f"  server {{ listen {NODES['dc2']}:{ORIGIN_PORT} backlog=4096; root {root};\n"
-        "    location = /sink { client_max_body_size 0; return 204; } } }\n"
+        "    location = /sink { client_max_body_size 0; lingering_time 10m; return 204; } } }\n"
     )
     log = directory / "nginx.log"
     with process([nginx, "-p", directory, "-c", config], log) as child:

@@ -60,10 +60,24 @@ def test_to_the_right_is_better_whatever_the_figure() -> None:
 
 
 def sample(
-    *, live: int = 0, descriptors: int = 15, threads: int = 1, tasks: int = 20, resident_mb: float = 45
+    *,
+    live: int = 0,
+    descriptors: int = 12,
+    to_consul: int = 3,
+    may_to_consul: int = 3,
+    threads: int = 1,
+    tasks: int = 20,
+    resident_mb: float = 45,
 ) -> Sample:
     return Sample(
-        at=0, live=live, descriptors=descriptors, threads=threads, tasks=tasks, resident_mb=resident_mb
+        at=0,
+        live=live,
+        descriptors=descriptors,
+        to_consul=to_consul,
+        may_to_consul=may_to_consul,
+        threads=threads,
+        tasks=tasks,
+        resident_mb=resident_mb,
     )
 
 
@@ -86,16 +100,21 @@ def test_a_soak_that_leaves_nothing() -> None:
     ("after", "told"),
     [
         (sample(live=1), "1 connections"),
-        (sample(descriptors=17), "2 descriptors"),
-        (sample(threads=2), "1 threads"),
+        (sample(descriptors=13), "1 descriptors"),
+        (sample(to_consul=6, may_to_consul=5), "6 connections to Consul, of 5"),
+        (sample(threads=3), "2 threads"),
         (sample(tasks=23), "3 tasks"),
         (sample(resident_mb=51 + GROWTH_MB), "MB more than the first flood left"),
     ],
-    ids=["connections", "descriptors", "threads", "tasks", "memory"],
+    ids=["connections", "descriptors", "consul", "threads", "tasks", "memory"],
 )
 def test_what_is_left_behind_is_named(after: Sample, told: str) -> None:
     (fault,) = left_behind("client", seen(after=after))
     assert told in fault
+
+
+def test_more_connections_to_consul_within_the_budget_and_their_counting_are_no_fault() -> None:
+    assert left_behind("server", seen(after=sample(to_consul=5, may_to_consul=5, threads=2))) == []
 
 
 def test_a_first_flood_may_not_leave_all_it_likes() -> None:
