@@ -22,6 +22,7 @@ from collections import deque
 _ALL_PROTOCOLS = 0x0003  # linux/if_ether.h, ETH_P_ALL
 _SOL_PACKET, _PACKET_VNET_HDR = 263, 15  # linux/if_packet.h; Python has no names for them
 _BUFFER = 1 << 24
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h; without it the kernel grants a few hundred frames
 _LARGEST = 1 << 17  # a frame before segmentation, and its header
 _IDLE = 60.0  # seconds
 
@@ -32,7 +33,7 @@ class End:
     def __init__(self, interface: str) -> None:
         self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_PROTOCOLS))
         self.sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        self.sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         self.sock.bind((interface, _ALL_PROTOCOLS))
         self.sock.setblocking(False)
         self.under_way: deque[tuple[float, bytes]] = deque()

@@ -4,7 +4,8 @@
         ...                                    # this process is in the first site from now on
         process([*at("dc2"), "some", "command"], log)
 
-They are cut off from everything else, and gone at the end of the block.
+They are cut off from everything else, and gone at the end of the block. A frame is a packet, as on a wire,
+else the link would lose 64 KiB at once. TCP is CUBIC, and keeps nothing of earlier connections.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from tests.bench.rig import BenchFailed, process
 
 ADDRESS = {"dc1": "10.66.0.11", "dc2": "10.66.0.21"}
+_NETWORK = "10.66.0.0/24"
 _LINK = "link"
 _NETWORK_NAMESPACE = 0x40000000  # linux/sched.h, CLONE_NEWNET
 
@@ -71,8 +73,12 @@ def _attach(name: str, address: str, number: int) -> None:
     far = f"wan{number}"
     _ip("link", "add", "wan", "netns", name, "type", "veth", "peer", "name", far, "netns", _name(_LINK))
     _ip("-n", name, "addr", "add", f"{address}/24", "dev", "wan")
+    _ip("-n", name, "link", "set", "wan", "gso_max_segs", "1")
     for namespace, interface in ((name, "lo"), (name, "wan"), (_name(_LINK), far)):
         _ip("-n", namespace, "link", "set", interface, "up")
+    # By the route (ip-route(8), congctl): by sysctl a namespace may choose only what its host allows to all.
+    _ip("-n", name, "route", "replace", _NETWORK, "dev", "wan", "src", address, "congctl", "cubic")
+    _ip("netns", "exec", name, "sysctl", "--quiet", "--write", "net.ipv4.tcp_no_metrics_save=1")
 
 
 def _name(site: str) -> str:

@@ -39,6 +39,7 @@ API, ORIGIN, ADMIN = 8500, 8080, 19000
 PUBLIC, ENVOY_PUBLIC = 21000, 21002
 FRESH, TUNNEL, ENVOY = 9101, 9105, 9103  # the upstream's ports in dc1
 WARM = 8
+FLOOD = b"flood"  # what db answers with zeros, until its caller leaves
 _WORD = b"hello"
 _SECONDS = 10
 _MOST_EAGER = 3.0  # connections for each that is wanted; Envoy takes no higher ratio
@@ -219,11 +220,15 @@ def _when_full() -> dict[str, Any]:
 
 def serve_echo() -> None:
     """db itself, for ever."""
+    zeros = bytes(1 << 16)
 
     class Echo(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             while data := self.request.recv(100):
                 self.request.sendall(data)
+                with contextlib.suppress(ConnectionError):
+                    while data == FLOOD:
+                        self.request.sendall(zeros)
 
     socketserver.ThreadingTCPServer.allow_reuse_address = True
     socketserver.ThreadingTCPServer.daemon_threads = True
