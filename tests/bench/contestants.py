@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.consul_pair import binary as consul_binary
 from tests.bench.consul_pair import consul
 from tests.bench.envoy_pairs import envoy, envoy_rbac, envoy_tunnel
-from tests.bench.l7_pairs import sidecar_l7, two_workers_l7
+from tests.bench.l7_pairs import sidecar_l7, tunnel_l7, two_workers_l7
 from tests.bench.pairs import Pair, Sidecars, Starter, direct, haproxy, nginx, ours, sidecars
 from tests.bench.rig import api, ask
 
@@ -69,6 +69,7 @@ PAIRS: dict[str, Starter] = {
     "consul": consul,
     "sidecar-l7": sidecar_l7,
     "sidecar-l7 x2": two_workers_l7,
+    "sidecar-l7-tunnel": tunnel_l7,
     "envoy-rbac": envoy_rbac,
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.bench.pairs import Pair, Sidecars, sidecars
 from tests.bench.rig import api, ask
+from upstreams.answers import TUNNEL_KEY
 
 L7 = Sidecars(
     name="sidecar-l7", service="db-l7", public=21010, upstream=9110, admin=19010, config={"protocol": "http"}
@@ -21,6 +22,15 @@ TWO = Sidecars(
     admin=19015,
     config={"protocol": "http"},
     flags=("-workers", "2"),
+)
+TUNNEL = Sidecars(
+    name="sidecar-l7-tunnel",
+    service="db-l7-tunnel",
+    public=21018,
+    upstream=9118,
+    admin=19018,
+    config={"protocol": "http", TUNNEL_KEY: True},
+    flags=("-tunnel", "auto"),
 )
 PERMISSIONS = [  # everything but `/forbidden…`, by GET or POST, unless a header says otherwise
     {"Action": "deny", "HTTP": {"PathPrefix": "/forbidden"}},
@@ -40,6 +50,13 @@ def sidecar_l7(directory: Path) -> Iterator[Pair]:
 def two_workers_l7(directory: Path) -> Iterator[Pair]:
     """The same with two processes a half."""
     with _judging(directory, TWO) as pair:
+        yield pair
+
+
+@contextlib.contextmanager
+def tunnel_l7(directory: Path) -> Iterator[Pair]:
+    """The same with all connections in one TLS connection."""
+    with _judging(directory, TUNNEL) as pair:
         yield pair
 
 

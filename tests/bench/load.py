@@ -6,9 +6,10 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,15 @@ WARM_UP = 1  # seconds of load before the first round
 SETTLING = 3  # seconds for connections to end and memory to be given back
 SHARE = 0.8  # of a contestant's own capacity, for its tail
 CONNECTIONS = 32
-IDS = Path(__file__).with_name("ids.lua")
+_HERE = Path(__file__).parent
+# What judged requests are like, beside the plain ones: a name, and what is said to wrk, a script first. What
+# wrk repeats byte for byte, who judges requests may remember; callers have more to say.
+SHAPES = {
+    "each with an id of its own": ("ids.lua",),
+    "bodies of 4 KiB": ("body.lua", "4096"),
+    "bodies of 64 KiB": ("body.lua", "65536"),
+    "8 in a pipeline": ("pipelined.lua", "8"),
+}
 _AT_WORK, _SOON = 0.1, 5.0  # seconds: of the processor's for a load that has begun, and for it to begin
 BESIDE_PER_SECOND = 2000  # requests of the connections beside which others are new: little, so that all can
 
@@ -51,7 +60,8 @@ FIGURES = (
     Figure(name="99th percentile at 80 % of that", unit="µs", better="less"),
     Figure(name="CPU per request, 32 connections", unit="µs", better="less"),
     Figure(name="requests/s, 256 connections", unit="1/s"),
-    Figure(name="requests/s, 32 connections, each with an id of its own", unit="1/s"),
+    *(Figure(name=f"requests/s, 32 connections, {shape}", unit="1/s") for shape in SHAPES),
+    *(Figure(name=f"CPU per request, {shape}", unit="µs", better="less") for shape in SHAPES),
     Figure(name="new connections/s, 16 at a time", unit="1/s"),
     Figure(name="CPU per new connection", unit="µs", better="less"),
     Figure(name="99th percentile beside 64 new ones at a time", unit="µs", better="less"),
@@ -132,14 +142,20 @@ def _requests(pair: Pair, size: Size) -> Figures:
         "99th percentile at 80 % of that": paced(pair, many.per_second * SHARE, size.seconds).p99_us,
         "CPU per request, 32 connections": cpu / many.requests * 1e6,
         "requests/s, 256 connections": crowd.per_second,
-        **(_with_ids(pair, size) if pair.judges_requests else {}),
+        **(_shaped(pair, size) if pair.judges_requests else {}),
     }
 
 
-def _with_ids(pair: Pair, size: Size) -> Figures:
-    """What `wrk` repeats byte for byte, who judges requests may remember; callers have more to say."""
-    one = _wrk(pair, connections=CONNECTIONS, seconds=size.seconds, script=IDS)
-    return {"requests/s, 32 connections, each with an id of its own": one.per_second}
+def _shaped(pair: Pair, size: Size) -> Figures:
+    """Requests of each shape."""
+    figures = {}
+    for shape, script in SHAPES.items():
+        load, cpu = _with_cpu(
+            pair, partial(_wrk, pair, connections=CONNECTIONS, seconds=size.seconds, script=script)
+        )
+        figures[f"requests/s, 32 connections, {shape}"] = load.per_second
+        figures[f"CPU per request, {shape}"] = cpu / load.requests * 1e6
+    return figures
 
 
 def _connections(pair: Pair, size: Size) -> Figures:
@@ -209,14 +225,15 @@ def _resident(pair: Pair) -> float:
 
 
 def _wrk(
-    pair: Pair, *, connections: int, seconds: int, header: str = "X-Bench: 1", script: Path | None = None
+    pair: Pair, *, connections: int, seconds: int, header: str = "X-Bench: 1", script: Sequence[str] = ()
 ) -> _Wrk:
+    """One load; `script`: the name of one in this room, and what is said to it."""
     binary = shutil.which("wrk")
     if binary is None:
         raise BenchFailed("wrk makes the load: apt-get install wrk")
     url = f"http://{pair.address}:{pair.port}/"
     command = [binary, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-H", header]
-    command += [*(("-s", str(script)) if script else ()), url]
+    command += ["-s", str(_HERE / script[0]), url, "--", *script[1:]] if script else [url]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     if re.search(r"Socket errors: .*[1-9]|Non-2xx", text):
         raise BenchFailed(f"{pair.name}: the load saw errors, so the figure means nothing:\n{text}")

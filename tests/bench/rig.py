@@ -123,7 +123,7 @@ def origin(directory: Path) -> Iterator[None]:
     """nginx with one worker: `/` is 1 KiB, `/sample` the sample, `/zeros/N` N MiB; `/sink` takes anything.
 
     `/sink` is answered at once; what it throws away afterwards it would read for no more than 30 s, unless
-    told.
+    told. `/body` is read first: `mirror` does that, and a file that is not there costs the least.
     """
     nginx = shutil.which("nginx")
     if nginx is None:
@@ -144,7 +144,11 @@ def origin(directory: Path) -> Iterator[None]:
         "events { worker_connections 16384; }\n"
         "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 600; sendfile on;\n"
         f"  server {{ listen {NODES['dc2']}:{ORIGIN_PORT} backlog=4096; root {root};\n"
-        "    location = /sink { client_max_body_size 0; lingering_time 10m; return 204; } } }\n"
+        "    location = /sink { client_max_body_size 0; lingering_time 10m; return 204; }\n"
+        "    location = /body { client_max_body_size 0; client_body_buffer_size 128k; log_not_found off;\n"
+        "      mirror /none; error_page 404 = @none; }\n"
+        "    location = /none { internal; return 204; }\n"
+        "    location @none { return 204; } } }\n"
     )
     log = directory / "nginx.log"
     with process([nginx, "-p", directory, "-c", config], log) as child:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from tests.bench.contestants import versions
 from tests.bench.load import FIGURES, Figure, Figures, Size
 
-_US, _MEASURE = "sidecar", "envoy"
+# Ours, and which Envoy each is held against.
+_RATIOS = (("sidecar", "envoy"), ("sidecar-l7", "envoy-rbac"), ("sidecar-l7-tunnel", "envoy-rbac"))
 
 
 def facts(rounds: int, size: Size) -> list[str]:
@@ -30,11 +31,11 @@ def facts(rounds: int, size: Size) -> list[str]:
 
 def table(figures: Mapping[str, Sequence[Figures]]) -> list[str]:
     """One row a figure: median and range of each contestant, and ours as a ratio to Envoy's."""
-    ratio = [f"{_US} / {_MEASURE}"] if {_US, _MEASURE} <= set(figures) else []
+    ratios = [pair for pair in _RATIOS if set(pair) <= set(figures)]
     return [
-        "| | " + " | ".join([*figures, *ratio]) + " |",
-        "|---" * (1 + len(figures) + len(ratio)) + "|",
-        *(_row(figure, figures, compared=bool(ratio)) for figure in measured(figures)),
+        "| | " + " | ".join([*figures, *map(" / ".join, ratios)]) + " |",
+        "|---" * (1 + len(figures) + len(ratios)) + "|",
+        *(_row(figure, figures, ratios) for figure in measured(figures)),
     ]
 
 
@@ -52,15 +53,14 @@ def medians(figure: Figure, figures: Mapping[str, Sequence[Figures]]) -> dict[st
     return {name: statistics.median(values) for name, values in found.items() if any(values)}
 
 
-def _row(figure: Figure, figures: Mapping[str, Sequence[Figures]], *, compared: bool) -> str:
+def _row(figure: Figure, figures: Mapping[str, Sequence[Figures]], ratios: Sequence[tuple[str, str]]) -> str:
     values = {
         name: [one[figure.name] for one in rounds if figure.name in one] for name, rounds in figures.items()
     }
-    cells = [_cell(of) for of in values.values()]
-    if compared:
-        middle = medians(figure, figures)
-        both = _US in middle and _MEASURE in middle
-        cells.append(f"{middle[_US] / middle[_MEASURE]:.2f}×" if both else "–")
+    cells, middle = [_cell(of) for of in values.values()], medians(figure, figures)
+    cells += [
+        f"{middle[us] / middle[peer]:.2f}×" if {us, peer} <= set(middle) else "–" for us, peer in ratios
+    ]
     return f"| {figure.name}, {figure.unit} ({figure.better} is better) | " + " | ".join(cells) + " |"
 
 
