@@ -1,8 +1,8 @@
-"""h2spec's suites against the machine of tunnels, in plain text: a server that answers each request.
+"""h2spec's suites against the machine of tunnels, in plain text, and against a tunnel to a running sidecar.
 
 h2spec is a program of its own (https://github.com/summerwind/h2spec), built with Go; H2SPEC names it, else
-PATH has it. It asks by GET, which a tunnel answers by 405; here the server serves GET, so that the rest can
-be seen too.
+PATH has it. It asks by GET, which a tunnel answers by 405, and so ends each stream; the server in plain text
+serves GET, so that the rest can be seen too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -24,6 +25,8 @@ from agent.h2.faults import ConnectionFault
 from agent.h2.header_blocks import Fields
 from agent.h2.requests import Request
 from agent.h2.stream import Stream
+from tests.interop.mesh import Mesh, Sidecar
+from tests.interop.nghttp import dialling
 
 BODY = b"x" * 4096
 _SUM = "the sum of the multiple DATA frames payload length"
@@ -36,6 +39,19 @@ LEFT_OUT = {
     f'Sends a HEADERS frame with the "content-length" header field which does not equal {_SUM}',
     f'Sends a HEADERS frame with the "content-length" header field which does not equal {_ONE}',
 }
+# What a tunnel forestalls: the stream is answered and over before what h2spec does with it next.
+FORESTALLED = {
+    "Sends a WINDOW_UPDATE frame on half-closed (remote) stream",
+    "Sends a PRIORITY frame on half-closed (remote) stream",
+    "closed: Sends a DATA frame after sending RST_STREAM frame",
+    "closed: Sends a HEADERS frame after sending RST_STREAM frame",
+    "Sends HEADERS frames that causes their advertised concurrent stream limit to be exceeded",
+    "Sends a WINDOW_UPDATE frame with a flow control window increment of 0 on a stream",
+    "Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a stream",
+    "Sends a second HEADERS frame without the END_STREAM flag",
+    "Sends a HEADERS frame that contains a pseudo-header field as trailers",
+}
+SUITES = {"generic": 40, "http2": 80, "hpack": 6}  # and how many cases each has at least
 
 
 class Answering:
@@ -127,21 +143,53 @@ def port() -> Iterator[int]:
         server.shutdown()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("suite", ["generic", "http2", "hpack"])
-def test_the_suites_of_h2spec(suite: str, port: int, tmp_path: object) -> None:
-    binary = os.environ.get("H2SPEC") or shutil.which("h2spec")  # noqa: TID251 - where a program of the tests is
-    if binary is None:
+@pytest.fixture
+def binary() -> str:
+    """Skip where h2spec is not."""
+    found = os.environ.get("H2SPEC") or shutil.which("h2spec")  # noqa: TID251 - where a program of the tests is
+    if found is None:
         pytest.skip("h2spec is not here: H2SPEC names it")
-    report = f"{tmp_path}/h2spec.xml"
+    return found
+
+
+@pytest.fixture(scope="module")
+def ours(mesh: Mesh) -> Iterator[Sidecar]:
+    """A sidecar that takes tunnels."""
+    with mesh.sidecar("h2spec-tunnels", "dc1", [], "-tunnel", "auto") as running:
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_suites_of_h2spec(suite: str, binary: str, port: int, tmp_path: Path) -> None:
+    failed, printed = _failed(binary, suite, port, tmp_path)
+    assert failed - LEFT_OUT == set(), printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy on PATH, which does the TLS")
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_suites_of_h2spec_in_a_tunnel(
+    suite: str, binary: str, mesh: Mesh, ours: Sidecar, tmp_path: Path
+) -> None:
+    who = mesh.holder("h2spec-caller", "dc2")
+    sni = "tunnel-v1.h2spec-tunnels.default.dc1.internal.11111111.consul"
+    with dialling(mesh.place("haproxy"), who, ours.port, sni) as port:
+        failed, printed = _failed(binary, suite, port, tmp_path)
+    assert failed - LEFT_OUT - FORESTALLED == set(), printed
+    assert ours.status()["counters"]["internal_errors"] == {}
+
+
+def _failed(binary: str, suite: str, port: int, directory: Path) -> tuple[set[str], str]:
+    """The cases of a suite that have failed, and what h2spec printed."""
+    report = directory / "h2spec.xml"
     done = subprocess.run(
-        [binary, suite, "-p", str(port), "-h", "127.0.0.1", "-o", "2", "-j", report],
+        [binary, suite, "-p", str(port), "-h", "127.0.0.1", "-o", "2", "-j", str(report)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     cases = list(ET.parse(report).iter("testcase"))
-    assert len(cases) > 5
-    failed = {case.get("classname", "") for case in cases if case.find("error") is not None}
-    assert failed - LEFT_OUT == set(), done.stdout
+    assert len(cases) >= SUITES[suite]
+    return {case.get("classname", "") for case in cases if case.find("error") is not None}, done.stdout
