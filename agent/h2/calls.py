@@ -16,7 +16,7 @@ from agent.h2.frames import (
     frame,
     goaway,
 )
-from agent.h2.header_blocks import Fields, request_block, response_block
+from agent.h2.header_blocks import OK, Fields, request_block, response_block
 from agent.h2.stream import Stream, StreamOwner
 
 _DATA, _HEADERS = int(Kind.DATA), int(Kind.HEADERS)
@@ -51,7 +51,7 @@ class Calls(ConnectionState):
     def accept(self, stream: Stream) -> None:
         """Answer 200: the bytes that follow are the app's."""
         stream.answered = True
-        self.queue(frame(_HEADERS, END_HEADERS, stream.id, response_block(200, [])))
+        self.queue(frame(_HEADERS, END_HEADERS, stream.id, OK))
 
     def refuse(self, stream: Stream, status: int, fields: Fields) -> None:
         """Answer with a refusal, which ends the stream; what the peer still sends on it is thrown away."""

@@ -26,7 +26,7 @@ from agent.h2.frames import (
     Kind,
 )
 from agent.h2.header_blocks import MOST_FIELDS, BlockReader, Fields
-from agent.h2.requests import Malformed, read_request, read_status
+from agent.h2.requests import Malformed, Request, read_request, read_status
 from agent.h2.stream import Stream
 
 MOST_STREAMS = 16384  # that a peer may have open
@@ -58,6 +58,8 @@ class H2Connection(Calls):
         self._block: bytearray | None = None  # a header block that goes on in CONTINUATION
         self._block_frames = 0
         self._block_stream = self._block_flags = 0
+        self._usual: Request | None = None  # what the last request was, and by which fields
+        self._usual_fields: Fields = []
         if client:
             self.out.insert(0, PREFACE)
             self.queued += len(PREFACE)
@@ -252,11 +254,14 @@ class H2Connection(Calls):
         if full or (self.refuses_after is not None and number > self.refuses_after):
             self.stream_error(stream, ErrorCode.REFUSED_STREAM, "no more streams")
             return
-        try:
-            request = read_request(fields)
-        except Malformed as wrong:
-            self.stream_error(stream, ErrorCode.PROTOCOL_ERROR, str(wrong))
-            return
+        request = self._usual
+        if request is None or fields != self._usual_fields:
+            try:
+                request = read_request(fields)
+            except Malformed as wrong:
+                self.stream_error(stream, ErrorCode.PROTOCOL_ERROR, str(wrong))
+                return
+            self._usual, self._usual_fields = request, fields
         stream.remote_ended = ends
         self.handler.on_request(stream, request)
         if ends and stream.owner is not None and stream.id in self.streams:

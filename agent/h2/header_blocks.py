@@ -20,7 +20,8 @@ MOST_FIELDS = 16 * 1024  # octets of a header list, counted as RFC 9113 §10.5.1
 _CONNECT = b"\x02\x07CONNECT"  # `:method` by its place in the static table, a literal that is not indexed
 _AUTHORITY = 0x01  # the same for `:authority`
 _STATUS = 0x08  # the same for `:status`
-_OK = b"\x88"  # `:status: 200` by its place in the static table
+OK = b"\x88"  # the block of `:status: 200`, by its place in the static table
+OK_FIELDS: Fields = [(b":status", b"200")]
 _ONE_OCTET = 0x7F  # the first length that needs more than seven bits
 
 
@@ -32,7 +33,7 @@ def request_block(authority: bytes) -> bytes:
 def response_block(status: int, fields: Fields) -> bytes:
     """Return the block of a response; the names are in lower case."""
     if status == 200 and not fields:
-        return _OK
+        return OK
     head = bytes([_STATUS]) + _text(b"%d" % status)
     return head + b"".join(b"\x00" + _text(name) + _text(value) for name, value in fields)
 
@@ -89,8 +90,8 @@ def _known(block: bytes) -> Fields | None:
 
     These blocks neither read nor change the table of HPACK.
     """
-    if block == _OK:
-        return [(b":status", b"200")]
+    if block == OK:
+        return OK_FIELDS
     at = len(_CONNECT)
     if block.startswith(_CONNECT) and len(block) > at + 2 and block[at] == _AUTHORITY:
         size = block[at + 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from agent.h2.header_blocks import Fields
+from agent.h2.header_blocks import OK_FIELDS, Fields
 
 CONNECT = b"CONNECT"
 
@@ -49,6 +49,8 @@ def read_request(fields: Fields) -> Request:
 
 def read_status(fields: Fields) -> int:
     """Return the status of a response. Raises Malformed."""
+    if fields == OK_FIELDS:
+        return 200
     pseudo = _pseudo(fields)
     status = pseudo.get(b":status", b"")
     if pseudo.keys() != {b":status"} or len(status) != 3 or not status.isdigit():

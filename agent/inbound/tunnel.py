@@ -19,17 +19,15 @@ from OpenSSL import SSL
 from agent.base.containment import Where, contained
 from agent.connections.connection import Connection, Handling, nothing_to_cut
 from agent.connections.ledger import named_ending
-from agent.connections.reauthorize import objection_to
 from agent.connections.records import CloseReason, Direction
 from agent.h2.faults import ConnectionFault, ErrorCode
 from agent.h2.requests import CONNECT, Request
 from agent.h2.stream import Stream
 from agent.inbound.by_request import serve_requests
-from agent.inbound.verdict import Admitted, Denied, Inbound, InboundReason, Joined, judge
+from agent.inbound.verdict import Admitted, Denied, Inbound, InboundReason, StreamJudge
 from agent.net.admission import Overflow
 from agent.net.dial import Begun, DialFailed, DialReason, begin, finish
 from agent.policy.authorize import VerdictReason
-from agent.policy.deny_list import NO_ENTRIES
 from agent.relay.close import close_both, close_without_notify
 from agent.relay.splice import Ending
 from agent.tunnel.byte_stream import TunnelStream
@@ -123,7 +121,8 @@ class _Service:
         self.app = str(inbound.app)  # text, made once
         self.has_app = True
         self.count = 0  # streams that are served
-        self._joined: list[Joined] = []  # slots of all of them but one
+        self.judge = StreamJudge()
+        self._joined = 0  # places of all of them but one
 
     def on_request(self, tunnel: Tunnel, stream: Stream, request: Request) -> None:
         """See TunnelEvents."""
@@ -148,17 +147,17 @@ class _Service:
     def enter(self) -> None:
         """Take a slot for a stream; the tunnel's own is that of one of them. Raises Denied."""
         if self.count and self.caller is not None:
-            joined = self.caller.join()
-            if joined is None:
+            if not self.caller.join():
                 raise Denied(Overflow.CONNECTIONS, "the listener's limit is reached")
-            self._joined.append(joined)
+            self._joined += 1
         self.count += 1
 
     def leave(self) -> None:
         """Free what `enter` took."""
         self.count -= 1
-        if self._joined:
-            self._joined.pop().leave()
+        if self._joined and self.caller is not None:
+            self._joined -= 1
+            self.caller.part()
 
 
 class _Call:
@@ -217,20 +216,13 @@ class _Call:
 
     def _judge(self) -> None:
         """Decide as for a new connection of this caller, and take a slot. Raises Denied."""
-        inbound, connection = self._inbound, self._connection
-        contexts, peer, now = inbound.credentials.value, connection.peer, inbound.clock()
-        assert contexts is not None  # the tunnel's handshake used them; a cell is never emptied
+        service, connection = self._service, self._connection
+        peer = connection.peer
         assert peer is not None  # proven before the tunnel began
-        if not self._service.has_app:
+        if not service.has_app:
             raise Denied(InboundReason.NO_APP, "the registration has lost its app")
-        fault = contexts.credentials.fault(now)
-        if fault is not None:
-            raise Denied(InboundReason(fault[0].value), fault[1])
-        objection = objection_to(peer, contexts, now, inbound.deny_list.value or NO_ENTRIES)
-        if objection is not None:
-            raise Denied(*objection)
-        connection.handling = judge(connection, peer, inbound)
-        self._service.enter()
+        connection.handling = service.judge.judge(connection, peer, self._inbound)
+        service.enter()
         self._entered = True
 
     def _serve(self, sock: socket.socket) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from agent.base.freshness import Freshness
 from agent.base.latest import Latest
 from agent.connections.connection import Connection, Handling
 from agent.connections.ledger import Ledger
+from agent.connections.reauthorize import objection_to
 from agent.connections.records import Audited
 from agent.http1.fields import identity_value
 from agent.net.dial import Shun, nothing
@@ -58,15 +60,11 @@ class Admitted(Waited, Protocol):
     def settle(self) -> None:
         """Note that the handshake has succeeded."""
 
-    def join(self) -> Joined | None:
-        """Return a slot for another connection of the same caller; None if the limit is reached."""
+    def join(self) -> bool:
+        """Take a place for another connection of the same caller; False if the limit is reached."""
 
-
-class Joined(Protocol):
-    """A slot of a stream."""
-
-    def leave(self) -> None:
-        """Free it."""
+    def part(self) -> None:
+        """Free such a place."""
 
 
 class ServeTunnel(Protocol):
@@ -147,6 +145,82 @@ def judge(connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
     if verdict.reason is VerdictReason.INTENTION_BY_REQUEST and inbound.http is HttpMode.UNSUPPORTED:
         raise Denied(InboundReason.UNSUPPORTED_PROTOCOL, f"{peer.id}: {verdict.rule}")
     raise Denied(verdict.reason, f"{peer.id}: {verdict.rule}")
+
+
+def judge_stream(connection: Connection, peer: Peer, inbound: Inbound, now: datetime) -> Handling:
+    """Return the same for a stream of a tunnel, whose caller was proven earlier. Raises Denied."""
+    contexts = inbound.credentials.value
+    assert contexts is not None  # the tunnel's handshake used them; a cell is never emptied
+    fault = contexts.credentials.fault(now)
+    if fault is not None:
+        raise Denied(InboundReason(fault[0].value), fault[1])
+    objection = objection_to(peer, contexts, now, inbound.deny_list.value or NO_ENTRIES)
+    if objection is not None:
+        raise Denied(*objection)
+    return judge(connection, peer, inbound)
+
+
+class StreamJudge:
+    """Judges the streams of one tunnel, and keeps its verdict while all it was decided from is the same.
+
+    Only an admission is kept, and only one that is settled for the whole stream: a denial, a call that audit
+    mode has allowed, and a caller whose requests are judged one by one are decided afresh each time.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: _Kept | None = None
+
+    def judge(self, connection: Connection, peer: Peer, inbound: Inbound) -> Handling:
+        """Return how the stream's bytes are handled. Raises Denied."""
+        kept, now = self._kept, inbound.clock()
+        if kept is not None and kept.holds(peer, inbound, now):
+            connection.rule, connection.intention = kept.rule, kept.intention
+            return kept.how
+        self._kept = None
+        how = judge_stream(connection, peer, inbound, now)
+        if how is not Handling.BY_REQUEST and not connection.audited:
+            self._kept = _kept(connection, peer, inbound, now, how)
+        return how
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An admission, and all that it was decided from; each cell by how often it was published."""
+
+    how: Handling
+    rule: str
+    intention: str
+    peer: Peer
+    inbound: Inbound  # another registration is another one
+    credentials: int
+    policy: int
+    deny_list: int
+    since: datetime
+    until: datetime  # when the caller's certificate expires, or ours
+
+    def holds(self, peer: Peer, inbound: Inbound, now: datetime) -> bool:
+        """Return whether the same would be decided now."""
+        return (
+            self.peer is peer
+            and self.inbound is inbound
+            and self.policy == inbound.policy.version
+            and self.credentials == inbound.credentials.version
+            and self.deny_list == inbound.deny_list.version
+            and self.since <= now <= self.until
+            and inbound.freshness.too_old_since() is None
+        )
+
+
+def _kept(connection: Connection, peer: Peer, inbound: Inbound, now: datetime, how: Handling) -> _Kept:
+    contexts = inbound.credentials.value
+    assert contexts is not None  # looked at by `judge_stream`
+    return _Kept(
+        *(how, connection.rule, connection.intention, peer, inbound),
+        *(inbound.credentials.version, inbound.policy.version, inbound.deny_list.version),
+        *(now, min(peer.not_after, contexts.credentials.leaf.not_after)),
+    )
 
 
 def handling(policy: Policy, http: HttpMode) -> Handling:

@@ -75,25 +75,9 @@ class Admission:
     """The slots of one listener, and its counters. A limit of None: that of open files alone applies."""
 
     __slots__ = (
-        "_begun",
-        "_clock",
-        "_grace",
-        "_held",
-        "_own_grace",
-        "_silent",
-        "admitted",
-        "displaced",
-        "fair",
-        "left",
-        "limit",
-        "live",
-        "most",
-        "most_unsettled",
-        "on_room",
-        "patience",
-        "refused",
-        "unsettled_limit",
-        "waiting",
+        *("_begun", "_clock", "_grace", "_held", "_own_grace", "_silent"),
+        *("admitted", "displaced", "fair", "left", "limit", "live", "most", "most_unsettled", "on_room"),
+        *("patience", "refused", "unsettled_limit", "waiting"),
     )
 
     def __init__(
@@ -180,20 +164,22 @@ class Admission:
         self.most_unsettled = max(self.most_unsettled, self.unsettled)
         return slot
 
-    def join(self, source: Source) -> Slot | None:
-        """Give a slot to another connection of a caller that is settled; None if `limit` is reached."""
-        if self._at_limit():
+    def join(self) -> bool:
+        """Count another connection of a settled caller, which never gives way; False at the limit."""
+        if self.limit is not None and self.live >= self.limit:
             self.give_way(pressed=True)
-        if self._at_limit():
-            self.refused[Overflow.CONNECTIONS] += 1
-            return None
+            if self.live >= self.limit:
+                self.refused[Overflow.CONNECTIONS] += 1
+                return False
         self.live += 1
         self.admitted += 1
         self.most = max(self.most, self.live)
-        return Slot(self, source, lambda: False)
+        return True
 
-    def _at_limit(self) -> bool:
-        return self.limit is not None and self.live >= self.limit
+    def part(self) -> None:
+        """Free what a `join` has taken."""
+        self.live -= 1
+        self.on_room()
 
     def next_to_yield(self) -> float:
         """Return when the next grace ends, or has ended, by the clock; infinite if no caller has one."""
@@ -278,9 +264,13 @@ class Slot:
         if not self._gone:
             self._admission._rest(self)  # noqa: SLF001 - two halves of one thing
 
-    def join(self) -> Slot | None:
-        """Return a slot for another connection of this caller; None if the listener's limit is reached."""
-        return self._admission.join(self.source)
+    def join(self) -> bool:
+        """Take a place for another connection of this caller, until `part`; False if `limit` is reached."""
+        return self._admission.join()
+
+    def part(self) -> None:
+        """Free the place of another connection."""
+        self._admission.part()
 
     def leave(self) -> None:
         """Free the slot; may be called again."""

@@ -152,8 +152,7 @@ class Mesh:
 
     async def call(self, context: SSL.Context) -> tuple[socket.socket, SSL.Connection]:
         """A TLS connection of one's own to db's public listener."""
-        sock = self.raw()
-        return sock, await client_handshake(sock, context, "db.default.dc2.internal.test", 5)
+        return (sock := self.raw()), await client_handshake(sock, context, "db.default.dc2.internal.test", 5)
 
     async def quiet(self) -> None:
         """Wait until no connection lives."""
@@ -277,7 +276,7 @@ async def inbound(
 
 
 def _inbound(m: Mesh, handshake_timeout: float, http: HttpMode) -> Inbound:
-    return Inbound(
+    made = Inbound(
         credentials=m.db.contexts,
         policy=m.policy,
         freshness=m.freshness,
@@ -293,9 +292,10 @@ def _inbound(m: Mesh, handshake_timeout: float, http: HttpMode) -> Inbound:
         underscores_in_headers=m.underscores,
         proxy_protocol=m.proxy_protocol,
         serve_tunnel=serve_tunnel if m.tunnel else None,
-        renewed=lambda: _inbound(m, handshake_timeout, http),
+        renewed=lambda: made if made.app == m.app.address else _inbound(m, handshake_timeout, http),
         leaving=m.leaving,
     )
+    return made
 
 
 async def outbound(

@@ -177,6 +177,33 @@ async def test_without_a_limit_there_is_no_obstacle() -> None:
     assert repr(admission) == "<Admission live=100 limit=None overflow=0>"
 
 
+async def test_what_joins_a_settled_caller_is_counted_and_bounded_and_outlives_its_slot() -> None:
+    bench = Bench(4, limit=3)
+    rooms: list[int] = []
+    bench.admission.on_room = lambda: rooms.append(bench.admission.live)
+    (caller,) = bench.fill(A, begun=True)
+    caller.settle()
+    rooms.clear()
+    assert [caller.join() for _ in range(3)] == [True, True, False]
+    assert (bench.admission.live, bench.admission.most, bench.admission.admitted) == (3, 3, 3)
+    assert bench.admission.refused == {Overflow.CONNECTIONS: 1}
+    caller.leave()
+    caller.part()
+    caller.part()
+    assert rooms == [2, 1, 0]
+    assert bench.admission.full is None
+
+
+async def test_who_joins_a_caller_takes_the_slot_of_a_silent_one() -> None:
+    bench = Bench(4, limit=2)
+    (caller,) = bench.fill(A, begun=True)
+    caller.settle()
+    (silent,) = bench.fill(B)
+    assert caller.join()
+    assert gone([silent]) == [True]
+    assert bench.admission.live == 2
+
+
 def called(line: Line[int]) -> list[int]:
     return [caller for _, caller in line.rest()]
 
