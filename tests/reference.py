@@ -16,6 +16,7 @@ from agent.base.exits import ExitCode
 from agent.config.options import CONFIG, OPTIONS, Option
 from agent.deployment.flags import usages
 from agent.deployment.manual import EXITS
+from agent.observe.status import SCHEMA
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 ROOT = Path(__file__).parents[1]
@@ -45,10 +46,10 @@ STATUS = {
     "replica": "how old the replica of intentions and roots is, in a secondary datacenter",
     "watches": "each question to Consul: answers, age, failures",
     "public": "the public listener and its limits",
-    "upstreams": "each upstream: targets, instances, the address of each and why, limits",
+    "upstreams": "each upstream: targets, instances with address, why, and how calls travel, limits",
     "connections": "live connections, at most a thousand",
     "connections_not_shown": "how many more there are",
-    "tunnels": "live tunnels, each with its streams",
+    "tunnels": "live tunnels: peer, direction, generation, age, streams that are open and those so far",
     "recent": "the last hundred ended connections",
     "counters": "endings, calls by the other end, requests, bytes",
     "admin": "the addresses of the admin endpoint",
@@ -171,7 +172,7 @@ def page() -> str:
         "The name is the label of the metric, the word in the log and the word in `/status`.",
         _table(("reason", ""), ((f"`{name}`", says) for name, says in reasons().items())),
         "## Fields of `/status`",
-        "The form has the version 1 (`schema`). `sidecar status -json` prints it.",
+        f"The form has the version {SCHEMA} (`schema`). `sidecar status -json` prints it.",
         _table(("field", ""), ((f"`{name}`", says) for name, says in STATUS.items())),
     ]
     return "\n\n".join(parts) + "\n"

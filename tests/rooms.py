@@ -52,7 +52,7 @@ AGENT_ROOMS: dict[str, tuple[str, ...]] = {
         *("proxy", "log", "observe", "snapshot", "config", "policy", "net", "connections", "relay"),
         *("process", "tracing"),
     ),
-    "path": ("relay", "net", "policy", "outbound", "overview"),
+    "path": ("relay", "h2", "tunnel", "net", "policy", "outbound", "overview"),
     "handover": ("process", "net", "config", "policy", "intentions", "control", "proxy", "workers"),
     "cli": (
         *("process", "relay", "http1", "policy", "net", "config", "consul", "connections", "inbound"),

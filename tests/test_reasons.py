@@ -21,6 +21,7 @@ from agent.inbound.http_connection import FrontReason
 from agent.inbound.verdict import InboundReason
 from agent.net.inherited import SocketReason
 from agent.policy.authorize import VerdictReason
+from upstreams.travel import TravelReason
 
 SYSTEMD = Path(__file__).parents[1] / "systemd" / "README.md"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -86,6 +87,11 @@ def test_the_page_of_failures_has_every_reason_of_a_watch_and_every_place() -> N
 def test_the_page_of_failures_has_every_reason_for_which_a_state_is_not_used() -> None:
     table = FAILURES.read_text().partition("## A start without Consul")[2]
     assert shown_in(table) == {reason.value for reason in StateReason}
+
+
+def test_the_page_of_tunnels_says_of_each_way_to_travel_why() -> None:
+    table = (DOCS / "tunnels.md").read_text().partition("## In a tunnel or not")[2].partition("\n## ")[0]
+    assert shown_in(table) == {reason.value for reason in TravelReason}
 
 
 def test_the_page_of_tunnels_has_every_fault_of_a_peer() -> None:

@@ -318,6 +318,7 @@ async def _look_at_upstreams(
         running=running.document,
         service=registration.service,
         deny_list=deny_list_of(case.settings),
+        tunnel=case.settings.tunnel,
     )
     found = await in_order([partial(look_at_upstream, one, journey) for one in registration.upstreams])
     findings += [finding for each in found for finding in each]

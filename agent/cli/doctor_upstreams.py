@@ -37,7 +37,15 @@ from upstreams.ejection import FailureMemory
 from upstreams.endpoints import EndpointSet, Status
 from upstreams.reach import Unreachable, doubt, reach
 from upstreams.route import Candidate, RouteContext, candidates, dialled
-from upstreams.spec import Destination, Gateways, QueryDestination, ServiceDestination, Upstream, WanMode
+from upstreams.spec import (
+    Destination,
+    Gateways,
+    QueryDestination,
+    ServiceDestination,
+    TunnelMode,
+    Upstream,
+    WanMode,
+)
 
 MOST_WAYS = 3  # candidates tried of one target
 MAINTENANCE = ("_service_maintenance", "_node_maintenance")  # ids of Consul's checks
@@ -77,6 +85,7 @@ class Journey:
     running: Mapping[str, Any] = field(default_factory=dict)
     service: str = ""  # ours
     deny_list: DenyList = NO_ENTRIES
+    tunnel: TunnelMode = TunnelMode.NEVER
 
 
 def deny_list_of(settings: Settings) -> DenyList:
@@ -248,6 +257,8 @@ def trip_of(upstream: Upstream, journey: Journey, contexts: Contexts) -> Trip:
         clock=journey.clock,
         own_intentions=partial(own_intentions, journey.consul, journey.service),
         deny_list=journey.deny_list,
+        upstream=upstream,
+        tunnel=journey.tunnel,
     )
 
 

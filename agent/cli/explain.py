@@ -5,14 +5,17 @@ It asks the Consul agent, so that no sidecar needs to run; with `-running` it as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 import trio
 
 from agent.base.exits import Exit, ExitCode
 from agent.cli.console import Console, flag_usage
-from agent.cli.instances import CALL_SECONDS, beside, read_beside, unix_or_tcp
+from agent.cli.doctor_upstreams import endpoints_of
+from agent.cli.instances import CALL_SECONDS, beside, read_beside, status_of, unix_or_tcp
 from agent.config.flags import Flag, parse_arguments
 from agent.config.load import RUN_FLAGS, exit_code, read_settings
 from agent.config.options import CONFIG, CONSUL, OURS, POLICY, Option
@@ -30,9 +33,10 @@ from agent.control.watches import read_intentions
 from agent.intentions.default_policy import unnamed_caller, with_default
 from agent.intentions.replica import Replica, ReplicaReason
 from agent.policy.authorize import Policy
-from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
+from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, Question, explain, question_of
 from agent.policy.intentions import Intentions
 from certs.bundle import BundleRejected, parse_roots
+from upstreams.spec import ServiceDestination
 
 ALLOWED, DENIED = 0, 1
 _CODES = {
@@ -145,6 +149,7 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
             datacenter=datacenter or own,
         )
         primary = await _beside_primary(consul, settings, listed, roots, datacenter or own)
+        travel = await _travel(question, inquiry.destination, settings, consul)
     except DenyFileUnusable as error:
         raise Exit(ExitCode.CONFIGURATION, f"deny_file: {error}") from error
     except AnswerRejected as error:
@@ -162,9 +167,32 @@ async def ask_consul(inquiry: Inquiry, settings: Settings) -> tuple[bool, str]:
         replica="; ".join(filter(None, (_replica(answer, settings), primary))),
         deny_list=deny_file.list,
         deny_origin=str(settings.deny_file or ""),
+        travel=travel,
     )
     explanation = explain(question, evidence)
     return explanation.allowed, explanation.text
+
+
+async def _travel(question: Question, destination: str, settings: Settings, consul: Consul) -> str:
+    """Return how the call would travel: as the source's running agent says, else what the far side offers."""
+    with suppress(Exit):
+        document = await status_of(beside(settings))
+        if (document.get("placement") or {}).get("service") == question.source.service:
+            rows = [row for row in document["upstreams"] if row.get("upstream") == destination]
+            ends = [end for row in rows for target in row["targets"] for end in target["endpoints"]]
+            if known := Counter(end["travel_says"] for end in ends if end.get("travel_says")):
+                return "; ".join(
+                    f"{said}, to {count} of {len(ends)} instances" for said, count in known.items()
+                )
+    service, _, datacenter = destination.partition("@")
+    try:
+        found = await endpoints_of(ServiceDestination(service, datacenter or None), consul)
+    except (ConsulError, AnswerRejected) as error:
+        return f"not known whether it offers tunnels: {error}"
+    offers = sum(one.tunnels for one in found.endpoints)
+    return (
+        f"{offers} of {len(found.endpoints)} instances offer tunnels; the caller's setting `tunnel` decides"
+    )
 
 
 def _default_origin(answer: Answer[RawList | None], settings: Settings) -> str:

@@ -193,6 +193,7 @@ async def _go(walk: Walk, case: Examination, running: Running, upstream: Upstrea
         clock=case.clock,
         service=registration.service,
         deny_list=deny_list_of(case.settings),
+        tunnel=case.settings.tunnel,
         running=running.document,
     )
     trip = trip_of(upstream, journey, contexts)

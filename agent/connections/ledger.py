@@ -10,8 +10,10 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
 import trio
 
@@ -33,6 +35,25 @@ from agent.relay.splice import Progress
 RECENT = 100  # ended connections kept for `/status`
 
 
+class Streams(Protocol):
+    """The streams of a tunnel (agent.tunnel.tunnel.Tunnel)."""
+
+    opened: int  # so far
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTunnel:
+    """A tunnel: its own connection, its streams, and the generation of our credentials that it began with."""
+
+    connection: Connection
+    streams: Streams
+    generation: int
+
+
 class _Probe(StrEnum):
     PROBE = "probe"
 
@@ -46,7 +67,7 @@ class Ledger:
         self.on_opened: Callable[[Connection], None] | None = None  # called after the log's event
         self._numbers = itertools.count(1)
         self._live: dict[int, Connection] = {}
-        self._tunnels: dict[int, Connection] = {}
+        self._tunnels: dict[int, LiveTunnel] = {}
         self._tunnel_endings: Counter[tuple[Direction, str]] = Counter()
         self._departure: trio.Event | None = None
         self._endings: Counter[tuple[Direction, str]] = Counter()
@@ -106,10 +127,13 @@ class Ledger:
         del self._live[connection.id]
         self._departed()
 
-    def become_tunnel(self, connection: Connection) -> None:
-        """Note that the connection is a tunnel: its streams are counted as connections, and it is not."""
+    def become_tunnel(self, connection: Connection, streams: Streams, generation: int) -> None:
+        """Note that the connection is a tunnel: its streams are counted as connections, and it is not.
+
+        `generation` is that of our credentials in its handshake.
+        """
         del self._live[connection.id]
-        self._tunnels[connection.id] = connection
+        self._tunnels[connection.id] = LiveTunnel(connection, streams, generation)
         connection.handling = Handling.TUNNEL
         self._departed()
         self._events.tunnel_opened(connection)
@@ -117,8 +141,13 @@ class Ledger:
             self.on_opened(connection)
 
     def tunnels(self, direction: Direction | None = None) -> tuple[Connection, ...]:
-        """Return the live tunnels, oldest first."""
-        return tuple(c for c in self._tunnels.values() if direction in {None, c.direction})
+        """Return the connections of the live tunnels, oldest first."""
+        connections = [tunnel.connection for tunnel in self._tunnels.values()]
+        return tuple(c for c in connections if direction in {None, c.direction})
+
+    def live_tunnels(self) -> tuple[LiveTunnel, ...]:
+        """Return the live tunnels with their streams, oldest first."""
+        return tuple(self._tunnels.values())
 
     def tunnel_counters(self) -> Mapping[tuple[Direction, str], int]:
         """Return the counts of ended tunnels, by direction and reason."""

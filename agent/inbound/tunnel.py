@@ -58,10 +58,10 @@ async def serve_tunnel(
     preamble: bytes,
 ) -> None:
     """Serve the streams of a proven caller until the tunnel ends; `connection` is the tunnel's own record."""
-    inbound.ledger.become_tunnel(connection)
     async with trio.open_nursery() as nursery:
         service = _Service(caller, connection, preamble, inbound, nursery)
         tunnel = Tunnel(tls, sock, inbound.relay, service, client=False)
+        inbound.ledger.become_tunnel(connection, tunnel, _generation(tunnel, inbound))
         tunnel.start()
         try:
             nursery.start_soon(_retire_in_time, tunnel, inbound)
@@ -75,6 +75,13 @@ async def serve_tunnel(
         raise tunnel.failure
     assert tunnel.reason is not None  # it has ended
     connection.end(tunnel.reason, tunnel.detail)
+
+
+def _generation(tunnel: Tunnel, inbound: Inbound) -> int:
+    """Return the generation of our credentials in the handshake: the present one, or the one before."""
+    current = inbound.credentials.value
+    assert current is not None  # the handshake used them; a cell is never emptied
+    return current.generation - (current.server is not tunnel.context)
 
 
 async def _retire_in_time(tunnel: Tunnel, inbound: Inbound) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from agent.base.undecodable import UNDECODABLE
+from agent.inbound.verdict import InboundReason
 from agent.observe.agent import Agent
 from agent.observe.server import JSON, Reply, text_reply
 from agent.policy.authorize import Policy
 from agent.policy.explain import Evidence, Inquiry, InvalidInquiry, explain, question_of
+from upstreams.spec import TunnelMode
 
 
 def answer_inquiry(agent: Agent, body: bytes) -> Reply:
@@ -42,10 +44,18 @@ def answer_inquiry(agent: Agent, body: bytes) -> Reply:
         deny_origin=str(agent.control.settings.deny_file or ""),
         http=registration.http,
         too_old_since=agent.control.intentions.freshness.too_old_since(),
+        travel=_travel(agent.control.settings.tunnel),
     )
     explanation = explain(question, evidence)
     answer = {"allowed": explanation.allowed, "reason": explanation.reason, "text": explanation.text}
     return Reply(content_type=JSON, body=msgspec.json.encode(answer))
+
+
+def _travel(mode: TunnelMode) -> str:
+    """Return whether callers may come in tunnels; whether one does is its own setting too."""
+    if mode is TunnelMode.AUTO:
+        return "in a tunnel, if the caller's sidecar takes our offer; else a connection each"
+    return f"a connection each: our setting `tunnel` is never ({InboundReason.NO_TUNNELS.value})"
 
 
 def _replica(agent: Agent, policy: Policy) -> str:

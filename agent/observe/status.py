@@ -23,7 +23,7 @@ from agent.policy.authorize import Policy
 from agent.proxy.report import DataPlaneReport
 
 MOST_ROWS = 1000  # connections in one answer
-SCHEMA = 1  # of the document; raised when a field goes, or changes its meaning, not when one is added
+SCHEMA = 2  # of the document; raised when a field goes, or changes its meaning, not when one is added
 
 Row = dict[str, object]
 

@@ -64,7 +64,7 @@ def _way(
     if contexts.credentials.fault(outbound.clock()) is not None or overflow(targets) is not None:
         return None
     candidate = next(targets.candidates(), None)
-    if candidate is None or not targets.tunnels(candidate):
+    if candidate is None or not targets.may_tunnel(candidate).in_tunnel:
         return None
     try:
         dialling = targets.address(candidate)

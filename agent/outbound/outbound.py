@@ -47,6 +47,7 @@ from certs.peer import Peer, PeerReason, PeerRejected
 from upstreams.endpoints import ExpectedIdentity
 from upstreams.reach import DialAddress, Unreachable
 from upstreams.route import Candidate, dialled
+from upstreams.travel import TunnelStanding
 
 _BY_OUR_ROOTS = (HandshakeReason.UNTRUSTED_CHAIN, PeerReason.UNTRUSTED_ROOT)
 
@@ -62,7 +63,7 @@ class TunnelTo(Protocol):
         """Carry a connection of our app until it is over, as `Relay.run` does."""
 
 
-class TunnelSource(Protocol):
+class TunnelSource(TunnelStanding, Protocol):
     """The tunnels to the endpoints that offer them (agent.outbound.tunnels)."""
 
     async def get(
@@ -234,7 +235,7 @@ async def _attempt(
 async def _tunnel(route: _Route, candidate: Candidate, dialling: DialAddress) -> TunnelTo | None:
     """Return a tunnel for the connection; None if it gets a connection of its own."""
     outbound, upstream = route.outbound, route.targets.upstream
-    if outbound.tunnels is None or not route.targets.tunnels(candidate):
+    if outbound.tunnels is None or not route.targets.travel(candidate, dialling, outbound.tunnels).in_tunnel:
         return None
     return await outbound.tunnels.get(
         candidate.endpoint.expected,

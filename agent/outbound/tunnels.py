@@ -48,6 +48,7 @@ from certs.contexts import Contexts
 from certs.peer import Peer, PeerRejected
 from upstreams.endpoints import ExpectedIdentity
 from upstreams.reach import DialAddress
+from upstreams.travel import IN_TUNNEL, Travel, TravelReason
 
 MOST_TUNNELS = 4  # to one endpoint
 IDLE_SECONDS = 60.0  # without a stream
@@ -96,7 +97,8 @@ class ClientTunnel:
     @property
     def takes_streams(self) -> bool:
         """Whether a new stream may begin, and would not have to wait for others."""
-        return not self.retired and self.tunnel.takes_streams and self.tunnel.h2.send_window > 0
+        tunnel = self.tunnel
+        return not self.retired and tunnel.h2.settled and tunnel.takes_streams and tunnel.h2.send_window > 0
 
     async def run(self, sock: socket.socket, progress: Progress) -> Transfer:
         """Carry a connection of our app; while `takes_streams`."""
@@ -187,6 +189,22 @@ class Tunnels:
                 return tunnel
         return None
 
+    def standing(self, expected: ExpectedIdentity, dialling: DialAddress) -> Travel:
+        """Return whether a stream may begin there, or a tunnel for it may be made (TunnelStanding)."""
+        contexts = self._context.credentials.value
+        if contexts is None:
+            return IN_TUNNEL
+        return self._standing(Place(expected, dialling.host, dialling.port, contexts.generation))
+
+    def _standing(self, place: Place) -> Travel:
+        ready = self._ready.get(place, ())
+        if place in self._making or any(tunnel.takes_streams for tunnel in ready):
+            return IN_TUNNEL
+        rest = self._no_offer.get(place, -math.inf) - trio.current_time()
+        if rest > 0:
+            return Travel(TravelReason.REFUSED, rest)
+        return IN_TUNNEL if len(ready) < MOST_TUNNELS else Travel(TravelReason.FULL)
+
     async def get(
         self, expected: ExpectedIdentity, dialling: DialAddress, *, dial_seconds: float, shake_seconds: float
     ) -> ClientTunnel | None:
@@ -199,12 +217,10 @@ class Tunnels:
         if found is not None or contexts is None or self._nursery is None:
             return found
         place = Place(expected, dialling.host, dialling.port, contexts.generation)
-        if self._no_offer.get(place, -math.inf) > trio.current_time():
+        if not self._standing(place).in_tunnel:
             return None
         making = self._making.get(place)
         if making is None:
-            if len(self._ready.get(place, ())) >= MOST_TUNNELS:
-                return None
             making = self._making[place] = _Making()
             limits = _Limits(dial_seconds, shake_seconds)
             faults, keep = self._context.faults, self._keep
@@ -249,8 +265,8 @@ class Tunnels:
         with ledger.open(Direction.OUTBOUND, "", str(place.expected)) as connection:
             connection.ours, connection.peer, connection.cipher = made.ours, made.peer, made.cipher
             connection.dialled = f"{place.host}:{place.port}"
-            ledger.become_tunnel(connection)
             tunnel = made.tunnel = Tunnel(tls, sock, self._context.relay, made, client=True)
+            ledger.become_tunnel(connection, tunnel, place.generation)
             tunnel.start()
             try:
                 async with trio.open_nursery() as nursery:

@@ -28,6 +28,7 @@ from upstreams.failover import Failover, TargetHealth
 from upstreams.reach import AddressWarning, DialAddress, Unreachable, doubt, reach
 from upstreams.route import Candidate, RouteContext, candidates, first_choice
 from upstreams.spec import Destination, Gateways, TunnelMode, Upstream, WanMode
+from upstreams.travel import Travel, TunnelStanding, may_tunnel, travel
 
 
 class Pool(Protocol):
@@ -104,13 +105,22 @@ class UpstreamState:
         """When WAN addresses are dialled."""
         return self.upstream.wan or self._context.wan
 
-    def tunnels(self, candidate: Candidate) -> bool:
-        """Return whether connections to that candidate travel in a tunnel; never through a gateway.
+    def may_tunnel(self, candidate: Candidate) -> Travel:
+        """Return whether connections to that candidate may travel in a tunnel, and why not."""
+        through = candidate.through_gateway
+        return may_tunnel(self.upstream, self._context.tunnel, candidate.endpoint, through_gateway=through)
 
-        A gateway passes TLS on by the SNI, which is the service's own there.
-        """
-        mode = self.upstream.tunnel or self._context.tunnel
-        return mode is TunnelMode.AUTO and candidate.endpoint.tunnels and not candidate.through_gateway
+    def travel(self, candidate: Candidate, dialling: DialAddress, tunnels: TunnelStanding) -> Travel:
+        """Return how a connection to that candidate travels now."""
+        return travel(self.may_tunnel(candidate), candidate.endpoint, dialling, tunnels)
+
+    def would_travel(
+        self, endpoint: Endpoint, dialling: DialAddress, tunnels: TunnelStanding | None
+    ) -> Travel:
+        """Return how a connection to that endpoint would travel, by the way that it would take now."""
+        through = self._route_context().gateway_datacenter(endpoint) is not None
+        allowed = may_tunnel(self.upstream, self._context.tunnel, endpoint, through_gateway=through)
+        return travel(allowed, endpoint, dialling, tunnels)
 
     @property
     def loads(self) -> Counter[EndpointKey]:

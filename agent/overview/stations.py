@@ -1,6 +1,8 @@
 """The path from our app to the app of an upstream, station by station, and the first that is red in words.
 
-    app → sidecar → Consul → address → TCP → TLS → identity → intention → far app
+    app → sidecar → Consul → address → TCP → TLS → identity → travel → intention → far app
+
+Travel says whether connections are streams of a tunnel or a connection each, and why.
 
 A station is reached through those before it, so the first red one is the cause, and what lies behind it is
 not reached.
@@ -29,6 +31,7 @@ class Name(StrEnum):
     TCP = "tcp"
     TLS = "tls"
     IDENTITY = "identity"
+    TRAVEL = "travel"
     INTENTION = "intention"
     FAR_APP = "far app"
 

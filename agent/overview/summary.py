@@ -49,6 +49,7 @@ def _lines(document: Mapping[str, Any]) -> list[str]:
         *_doubts(credentials),
         *_identity(credentials),
         *_public(document["public"]),
+        *_tunnels(document.get("tunnels", ())),
         *(line for upstream in document["upstreams"] for line in upstream_lines(upstream)),
         *_endings(document["counters"]["endings"]),
     ]
@@ -100,6 +101,15 @@ def _public(public: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"public      {', '.join(public['addresses'])}, {public['live']} live"
 
 
+def _tunnels(tunnels: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each tunnel; an older agent does not count the streams."""
+    for tunnel in tunnels:
+        other = "to" if tunnel["direction"] == "outbound" else "from"
+        streams = f"{tunnel.get('streams', '?')} streams, {tunnel.get('streams_opened', '?')} so far"
+        generation = f"generation {tunnel.get('generation', '?')}"
+        yield f"tunnel      {other} {tunnel['peer']} since {tunnel['since']}, {generation}, {streams}"
+
+
 def _endings(endings: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
     for direction, counts in endings.items():
         text = ", ".join(f"{reason} {count}" for reason, count in counts.items())
@@ -116,20 +126,31 @@ def upstream_lines(upstream: Mapping[str, Any]) -> list[str]:
     """Return the lines of one upstream: its bind, the instances of each target, its warm connections."""
     listener = upstream["listener"] or {}
     problem = listener.get("problem")
-    lines = [
-        f"upstream    {upstream['destination']} on {upstream['bind']}{f': {problem}' if problem else ''}"
-    ]
+    name = upstream.get("upstream") or upstream.get("destination")  # an older agent's word
+    lines = [f"upstream    {name} on {upstream['bind']}{f': {problem}' if problem else ''}"]
     for target in upstream["targets"]:
         if len(upstream["targets"]) > 1:
             active = ", where new connections go" if target["target"] == upstream["active"] else ""
             lines.append(f"            {target['target']}{active}")
         lines += [f"              {line}" for line in _instance_lines(target)]
+    lines += [f"              {line}" for line in _travel_lines(upstream["targets"])]
     warm = upstream.get("warm") or {}  # an older agent does not report it
     if warm.get("wanted"):
         given_up = "".join(f", {count} {reason}" for reason, count in sorted(warm["discarded"].items()))
         text = f"{len(warm['ready'])} of {warm['wanted']} ready, {warm['used']} used, {warm['missed']} missed"
         lines.append(f"              warm: {text}{given_up}")
     return lines
+
+
+def _travel_lines(targets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield how connections travel, one line if all alike; an older agent does not say it."""
+    known: dict[str, list[str]] = {}
+    for target in targets:
+        for endpoint in target["endpoints"]:
+            if said := endpoint.get("travel_says"):
+                known.setdefault(said, []).append(endpoint["instance"])
+    for said, instances in known.items():
+        yield f"travels {said}" if len(known) == 1 else f"travels {said}: {few(instances)}"
 
 
 def _instance_lines(target: Mapping[str, Any]) -> list[str]:

@@ -32,7 +32,7 @@ class Evidence:
     """What a verdict rests on. The texts name the origins, for a person.
 
     `http` is None if it is not known whether the destination reads HTTP. `too_old_since`: since when the
-    intentions have not been confirmed for too long.
+    intentions have not been confirmed for too long. `travel`: whether the call is a stream of a tunnel.
     """
 
     policy: Policy
@@ -42,6 +42,7 @@ class Evidence:
     deny_origin: str = ""
     http: HttpMode | None = None
     too_old_since: datetime | None = None
+    travel: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,8 @@ def _basis(question: Question, evidence: Evidence) -> Iterator[str]:
         yield _row("deny list", f"{evidence.deny_origin}, {len(evidence.deny_list)} entries")
     if policy.narrowings:
         yield _row("narrowed", f"by our settings to {' '.join(map(str, policy.narrowings))}")
+    if evidence.travel:
+        yield _row("travel", evidence.travel)
     if policy.audit:
         yield _row("audit", "on: what intentions deny is logged and let through")
 

@@ -322,18 +322,18 @@ class LocalDataPlane:
 
     def reporting(self, *, rows: bool) -> Incremental[DataPlaneReport]:
         """Return the work of making the report."""
-        errors = self._events.internal_errors
-        return Incremental(report(self.ledger, self.reconciler.upstreams, errors, self._clock(), rows=rows))
+        own, upstreams = self._tunnelling.own, self.reconciler.upstreams
+        errors, now = self._events.internal_errors, self._clock()
+        return Incremental(report(self.ledger, upstreams, errors, now, rows=rows, tunnels=own))
 
     def live(self) -> int:
         return self.ledger.count
 
     async def failure(self, seconds: float, /) -> str:
-        opening = self.reconciler.listeners.get(PUBLIC)
-        contexts, now = self.snapshot.credentials.value, self._clock()
+        opening, contexts = self.reconciler.listeners.get(PUBLIC), self.snapshot.credentials.value
         if liveness.is_full(opening_row(opening)):
             return ""
-        return await liveness.failure(opening, contexts, now, self.beat, seconds)
+        return await liveness.failure(opening, contexts, self._clock(), self.beat, seconds)
 
     def problems(self) -> list[str]:
         return self.reconciler.problems

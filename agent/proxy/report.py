@@ -22,7 +22,7 @@ from agent.base.incremental import Work
 from agent.base.prometheus import Family, counter, gauge
 from agent.connections.calls import ALLOWED, MOST
 from agent.connections.connection import Connection
-from agent.connections.ledger import Ledger
+from agent.connections.ledger import Ledger, LiveTunnel
 from agent.connections.records import Direction, Finished, address_and_why
 from agent.net.admission import Displaced, Overflow
 from agent.net.listeners import Listeners, limits_reached
@@ -31,6 +31,7 @@ from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.proxy import upstream_report
 from agent.proxy.reconcile import PUBLIC
+from upstreams.travel import TunnelStanding
 
 MOST_ROWS = 1000  # connections in one answer
 FROM_ZERO = {
@@ -62,9 +63,18 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report(
-    ledger: Ledger, upstreams: UpstreamListeners, errors: Mapping[str, int], now: datetime, *, rows: bool
+    ledger: Ledger,
+    upstreams: UpstreamListeners,
+    errors: Mapping[str, int],
+    now: datetime,
+    *,
+    rows: bool,
+    tunnels: TunnelStanding | None = None,
 ) -> Work[DataPlaneReport]:
-    """Make the report of this process in steps; `errors` counts unforeseen exceptions by `Where`."""
+    """Make the report of this process in steps; `errors` counts unforeseen exceptions by `Where`.
+
+    `tunnels` are those that this process makes; None: it makes none.
+    """
     metrics = yield from _families(ledger, upstreams)
     live = ledger.live()
     bare = DataPlaneReport(
@@ -77,14 +87,14 @@ def report(
     )
     if not rows:
         return bare
-    upstream_rows = yield from upstream_report.rows(upstreams, now)
+    upstream_rows = yield from upstream_report.rows(upstreams, now, tunnels)
     return msgspec.structs.replace(
         bare,
         public=upstream_report.opening_row(upstreams.listeners.get(PUBLIC)),
         upstreams=upstream_rows,
         connections=[_connection(connection) for connection in live[-MOST_ROWS:]],
         connections_not_shown=max(0, len(live) - MOST_ROWS),
-        tunnels=[_tunnel(tunnel) for tunnel in ledger.tunnels()[-MOST_ROWS:]],
+        tunnels=[_tunnel(tunnel) for tunnel in ledger.live_tunnels()[-MOST_ROWS:]],
         recent=[_finished(finished) for finished in ledger.recent()],
     )
 
@@ -141,7 +151,8 @@ def _connection(connection: Connection) -> Row:
     }
 
 
-def _tunnel(tunnel: Connection) -> Row:
+def _tunnel(live: LiveTunnel) -> Row:
+    tunnel, streams = live.connection, live.streams
     return {
         "id": tunnel.id,
         "direction": tunnel.direction.value,
@@ -150,7 +161,11 @@ def _tunnel(tunnel: Connection) -> Row:
         "peer": "" if tunnel.peer is None else str(tunnel.peer.id),
         "peer_serial": "" if tunnel.peer is None else tunnel.peer.serial,
         "address": tunnel.dialled,
+        "generation": live.generation,
         "since": _time(tunnel.since),
+        "age_seconds": round(trio.current_time() - tunnel.began, 3),
+        "streams": streams.streams,
+        "streams_opened": streams.opened,
     }
 
 

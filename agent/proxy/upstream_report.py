@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agent.base.incremental import Work
@@ -19,6 +20,7 @@ from upstreams.endpoints import Endpoint
 from upstreams.reach import Unreachable
 from upstreams.route import dialled
 from upstreams.spec import Upstream
+from upstreams.travel import TunnelStanding
 
 PIECE = 10  # upstreams of one step
 MOST_ENDPOINTS = 1000  # of one target, in one answer
@@ -26,11 +28,14 @@ MOST_ENDPOINTS = 1000  # of one target, in one answer
 Row = dict[str, object]
 
 
-def rows(upstreams: UpstreamListeners, now: datetime) -> Work[list[Row]]:
-    """Tell the state of every upstream, in steps."""
+def rows(
+    upstreams: UpstreamListeners, now: datetime, tunnels: TunnelStanding | None = None
+) -> Work[list[Row]]:
+    """Tell the state of every upstream, in steps. `tunnels` are those that this process makes."""
+    moment = _Moment(now, tunnels)
     found = []
     for bind, targets in list(upstreams.current.items()):
-        found.append(_upstream(targets, upstreams.listeners.get(bind), now))
+        found.append(_upstream(targets, upstreams.listeners.get(bind), moment))
         if len(found) % PIECE == 0:
             yield
     return found
@@ -130,18 +135,31 @@ def _places(source: EndpointSource) -> Counter[tuple[str, str]]:
     return Counter((e.datacenter, e.status.value) for e in (newest.endpoints if newest else ()))
 
 
-def _upstream(targets: UpstreamState, opening: Opening | None, now: datetime) -> Row:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What all rows of one answer share."""
+
+    now: datetime
+    tunnels: TunnelStanding | None
+
+
+_Tell = Callable[[UpstreamState, Endpoint, _Moment], Row]
+
+
+def _upstream(targets: UpstreamState, opening: Opening | None, moment: _Moment) -> Row:
     upstream = targets.upstream
     active = targets.active()
     sources = zip(upstream.targets, targets.sources(), strict=True)
     return {
-        "destination": str(upstream.destination),
+        "upstream": str(upstream.destination),
         "bind": str(upstream.bind),
         "listener": opening_row(opening),
         "active": str(active),
-        "active_since": _time(now - timedelta(seconds=targets.active_seconds)),
-        "targets": [{"target": str(target), **_source(targets, source, now)} for target, source in sources],
-        "gateways": [_source(targets, gateways, now) for gateways in targets.gateways()],
+        "active_since": _time(moment.now - timedelta(seconds=targets.active_seconds)),
+        "targets": [
+            {"target": str(target), **_source(targets, source, moment)} for target, source in sources
+        ],
+        "gateways": [_source(targets, gateways, moment, _endpoint) for gateways in targets.gateways()],
         "mesh_gateway": upstream.mesh_gateway.value or "none",
         "wan": targets.wan.value,
         "connections": len(targets.connections),
@@ -178,7 +196,9 @@ def _ready(warm: WarmConnection) -> Row:
     }
 
 
-def _source(targets: UpstreamState, source: EndpointSource, now: datetime) -> Row:
+def _source(
+    targets: UpstreamState, source: EndpointSource, moment: _Moment, tell: _Tell | None = None
+) -> Row:
     newest, status = source.endpoints.value, source.status
     endpoints = () if newest is None else newest.endpoints
     return {
@@ -186,13 +206,25 @@ def _source(targets: UpstreamState, source: EndpointSource, now: datetime) -> Ro
         "answered_seconds_ago": status.age,
         "failing": None if status.failing is None else str(status.failing),
         "source": None if newest is None else newest.source,
-        "endpoints": [_endpoint(targets, endpoint, now) for endpoint in endpoints[:MOST_ENDPOINTS]],
+        "endpoints": [
+            (tell or _instance)(targets, endpoint, moment) for endpoint in endpoints[:MOST_ENDPOINTS]
+        ],
         "endpoints_not_shown": max(0, len(endpoints) - MOST_ENDPOINTS),
         "unusable": [] if newest is None else [f"{u.instance}: {u.reason.value}" for u in newest.unusable],
     }
 
 
-def _endpoint(targets: UpstreamState, endpoint: Endpoint, now: datetime) -> Row:
+def _instance(targets: UpstreamState, endpoint: Endpoint, moment: _Moment) -> Row:
+    """Return an instance as an endpoint, and how a connection to it would travel."""
+    row = _endpoint(targets, endpoint, moment)
+    try:
+        how = targets.would_travel(endpoint, targets.dialling(endpoint), moment.tunnels)
+    except Unreachable:
+        return row | {"travel": None, "travel_says": ""}
+    return row | {"travel": how.reason.value, "travel_says": str(how)}
+
+
+def _endpoint(targets: UpstreamState, endpoint: Endpoint, moment: _Moment) -> Row:
     """Return an endpoint with the address at which it would be dialled now, and why that one."""
     out = targets.failures.ejected().get(endpoint.key)
     row: Row = {
@@ -201,7 +233,7 @@ def _endpoint(targets: UpstreamState, endpoint: Endpoint, now: datetime) -> Row:
         "weight": endpoint.weight,
         "expects": str(endpoint.expected),
         "live": targets.loads.get(endpoint.key, 0),
-        "ejected_until": None if out is None else _time(now + timedelta(seconds=out)),
+        "ejected_until": None if out is None else _time(moment.now + timedelta(seconds=out)),
     }
     try:
         dialling = targets.dialling(endpoint)

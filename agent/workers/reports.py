@@ -17,6 +17,7 @@ from agent.base.undecodable import UNDECODABLE
 from agent.connections.ledger import RECENT
 from agent.proxy.report import INTERNAL_ERRORS, MOST_ROWS, DataPlaneReport
 from agent.workers.rows import Rows
+from upstreams.travel import TravelReason
 
 # Metrics that each worker has about the same thing; all others are summed.
 _NOT_ADDED = frozenset(
@@ -38,6 +39,7 @@ _LISTENER_TABLES = ("overflow_by_reason", "displaced")
 _LISTENER_LIMITS = ("limit", "handshakes_limit")
 
 Row: TypeAlias = dict[str, Any]
+_OF_TUNNELS = (TravelReason.REFUSED, TravelReason.FULL)  # known only to the worker that has tried
 Sample: TypeAlias = tuple[dict[str, str], float]
 
 
@@ -230,7 +232,9 @@ def _target(target: Row, theirs: Sequence[Row], kind: str) -> Row:
         same = [row for row in rows if row["instance"] == endpoint["instance"]]
         until = max((row["ejected_until"] for row in same if row["ejected_until"]), default=None)
         live = sum(row["live"] for row in same)
-        endpoints.append({**endpoint, "live": live, "ejected_until": until})
+        told = max(same, key=lambda row: row.get("travel") in _OF_TUNNELS, default=endpoint)
+        travel = {name: told[name] for name in ("travel", "travel_says") if name in told}
+        endpoints.append({**endpoint, **travel, "live": live, "ejected_until": until})
     return {**target, "endpoints": endpoints}
 
 

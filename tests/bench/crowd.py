@@ -183,7 +183,7 @@ def _status(sidecar: Sidecar) -> Any:
 
 def _knows(sidecar: Sidecar, instances: int) -> bool:
     """Whether it knows so many instances of the first upstream."""
-    row = next(row for row in _status(sidecar)["upstreams"] if row["destination"] == "u0")
+    row = next(row for row in _status(sidecar)["upstreams"] if row["upstream"] == "u0")
     return sum(len(target["endpoints"]) for target in row["targets"]) == instances
 
 

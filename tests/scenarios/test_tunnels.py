@@ -114,7 +114,11 @@ async def test_connections_share_one_tunnel_and_are_connections_in_every_book(m:
 async def test_tunnels_are_listed_beside_connections(m: Mesh) -> None:
     await called(m)
     (tunnel,) = m.db.ledger.tunnels()
-    assert report._tunnel(tunnel)["peer"].endswith("/svc/web")
+    for side, other, generation in ((m.db, "web", 1), (m.web, "db", 1)):
+        row = report._tunnel(*side.ledger.live_tunnels())
+        assert row["peer"].endswith(f"/svc/{other}")
+        assert (row["streams"], row["streams_opened"], row["generation"]) == (1, 1, generation)
+        assert row["age_seconds"] >= 0
     text = prometheus.text(report._tunnel_families(m.db.ledger))
     assert 'sidecar_tunnels_live{direction="inbound"} 1' in text
     tunnel.close(CloseReason.SHUTDOWN)

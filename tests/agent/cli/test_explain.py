@@ -13,9 +13,11 @@ import pytest
 import trio
 
 from agent.base.exits import Exit, ExitCode
+from agent.cli import explain as explain_module
 from agent.cli.console import Console
 from agent.cli.explain import ask_agent, ask_consul, main
 from agent.policy.explain import Inquiry
+from tests.agent.cli.test_doctor_upstreams import instance
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import App, Caller, public_life
 from tests.support.agent_parts import AUTHORIZE, BY_DEFAULT, MATCH, settings
@@ -169,6 +171,43 @@ async def test_the_connection_log_says_it_in_the_same_words(nursery: trio.Nurser
             assert f'rule="{rule}"' in line
             assert name == "good" or f"reason={reason} " in line
         life.cycle.drain("the test")
+
+
+async def explained(
+    monkeypatch: pytest.MonkeyPatch, consul: FakeConsul, nursery: trio.Nursery, status: dict[str, Any] | None
+) -> str:
+    """The line of `travel`; `status`: of the agent beside, if there is one."""
+
+    async def status_of(_address: object) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        if status is None:
+            raise Exit(ExitCode.UNAVAILABLE, "no agent answers")
+        return status
+
+    monkeypatch.setattr(explain_module, "status_of", status_of)
+    ask = Inquiry(source="web", destination="db@dc2")
+    _, text = await ask_consul(ask, settings(http_addr=await consul.listen(nursery)))
+    (line,) = [line for line in text.splitlines() if line.startswith("travel ")]
+    return line.removeprefix("travel").strip()
+
+
+async def test_how_the_call_travels_is_what_the_sources_agent_says(
+    monkeypatch: pytest.MonkeyPatch, consul: FakeConsul, nursery: trio.Nursery
+) -> None:
+    offer = {"DestinationServiceName": "db", "Config": {"connect_sidecar_tunnel": True}}
+    consul.answer("/v1/health/connect/db", [instance(1, Proxy=offer), instance(2)])
+    offered = "1 of 2 instances offer tunnels; the caller's setting `tunnel` decides"
+    assert await explained(monkeypatch, consul, nursery, None) == offered
+    ends = [{"travel_says": "in a tunnel"}, {"travel_says": ""}]
+    rows = [{"upstream": "db@dc2", "targets": [{"endpoints": ends}]}]
+    web = {"placement": {"service": "web"}, "upstreams": rows}
+    assert await explained(monkeypatch, consul, nursery, web) == "in a tunnel, to 1 of 2 instances"
+    other = {**web, "placement": {"service": "other"}}
+    assert await explained(monkeypatch, consul, nursery, other) == offered
+    consul.replace("/v1/health/connect/db")
+    consul.answer("/v1/health/connect/db", text="Permission denied", status=403)
+    line = await explained(monkeypatch, consul, nursery, None)
+    assert line.startswith("not known whether it offers tunnels: ")
 
 
 def told(*words: str) -> tuple[int, str, str]:

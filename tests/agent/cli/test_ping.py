@@ -180,4 +180,4 @@ def test_the_picture_and_its_json(agent: dict[str, Any]) -> None:
     assert out.startswith("? to db\n\n  -     app        not reached\n  fail  sidecar    no agent answers")
     code, out, _ = run("-json", *words)
     said = json.loads(out)
-    assert (code, said["exit"], len(said["stations"])) == (69, 69, 9)
+    assert (code, said["exit"], len(said["stations"])) == (69, 69, 10)

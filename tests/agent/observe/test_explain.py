@@ -25,5 +25,6 @@ async def test_questions(nursery: trio.Nursery) -> None:
     told = json.loads(reply.body)
     assert (reply.status, told["allowed"], told["reason"]) == (200, True, "default_allow")
     assert "replica     0 rules as this agent has them" in told["text"]
+    assert "travel      a connection each: our setting `tunnel` is never (no_tunnels)" in told["text"]
     assert answer_inquiry(bench.agent, b'{"source": "a", "destination": "web@dc1"}').status == 200
     assert answer_inquiry(bench.agent, b'{"source": "a", "destination": "web@dc2"}').status == 400

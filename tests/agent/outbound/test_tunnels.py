@@ -11,7 +11,7 @@ import trio.testing
 
 from agent.connections.records import CloseReason
 from agent.net.dial import DialFailed, DialReason
-from agent.outbound.tunnels import IDLE_SECONDS, MOST_TUNNELS, ClientTunnel
+from agent.outbound.tunnels import IDLE_SECONDS, MOST_TUNNELS, REST_SECONDS, ClientTunnel
 from agent.policy.deny_list import parse_deny_list
 from agent.relay.splice import Progress
 from agent.tunnel.ends import TunnelReason
@@ -19,6 +19,7 @@ from tests.support.other_callee import in_place_of_db
 from tests.support.socket_pairs import tcp_pair
 from tests.support.two_sidecars import Mesh, echo, endpoint, mesh, until
 from upstreams.reach import DialAddress
+from upstreams.travel import IN_TUNNEL, Travel, TravelReason
 
 EXPECTED = endpoint(1).expected
 
@@ -51,6 +52,7 @@ async def test_connections_that_come_while_it_is_made_wait_for_the_same_tunnel(m
     assert made[0] is not None
     assert set(made) == {made[0]}
     assert m.tunnels.ready(EXPECTED, dialling(m)) is made[0]
+    assert m.tunnels.standing(EXPECTED, dialling(m)) is IN_TUNNEL
 
 
 async def test_a_failure_is_that_of_each_connection_that_has_waited(m: Mesh) -> None:
@@ -76,6 +78,7 @@ async def test_a_full_tunnel_gets_another_beside_it_up_to_a_bound(m: Mesh) -> No
         made.append(found)
     assert len(set(made)) == MOST_TUNNELS
     assert await got(m) is None
+    assert m.tunnels.standing(EXPECTED, dialling(m)) == Travel(TravelReason.FULL)
     made[1].tunnel.h2.peer_most_streams = 1
     assert await got(m) is made[1]
 
@@ -130,6 +133,24 @@ async def test_a_far_side_that_speaks_no_http2_is_not_asked_again_for_a_while(m:
         port = m.endpoints.value.endpoints[0].port  # type: ignore[union-attr]  # in_place_of_db has published it
         assert await got(m, port) is None
         assert await got(m, port) is None  # without a dial: none is answered
+        told = m.tunnels.standing(EXPECTED, dialling(m, port))
+        assert (told.reason, 59 < (told.again_seconds or 0) <= REST_SECONDS) == (TravelReason.REFUSED, True)
+
+
+async def test_a_far_side_that_stays_silent_gets_no_stream(m: Mesh) -> None:
+    async with in_place_of_db(m) as answer, trio.open_nursery() as nursery:
+        callers = []
+
+        async def accept() -> None:
+            callers.append(await answer())
+
+        nursery.start_soon(accept)
+        port = m.endpoints.value.endpoints[0].port  # type: ignore[union-attr]  # in_place_of_db has published it
+        assert await got(m, port, seconds=0.2) is None
+        assert m.tunnels.ready(EXPECTED, dialling(m, port)) is None
+        assert m.tunnels.standing(EXPECTED, dialling(m, port)).reason is TravelReason.REFUSED
+        for sock, _ in callers:
+            sock.close()
 
 
 async def test_a_tunnel_without_a_stream_is_retired_after_a_while(

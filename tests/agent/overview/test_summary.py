@@ -45,7 +45,7 @@ def test_the_page_shows_a_clock_that_is_off(skew: float, told: str) -> None:
 def test_the_page_shows_warm_connections_where_there_are_any() -> None:
     warm = {"wanted": 4, "ready": [{}, {}], "used": 9, "missed": 1, "discarded": {"refused_by_peer": 2}}
     upstream: dict[str, object] = {
-        "destination": "db",
+        "upstream": "db",
         "bind": "127.0.0.1:1",
         "listener": None,
         "targets": [],
@@ -57,6 +57,29 @@ def test_the_page_shows_warm_connections_where_there_are_any() -> None:
     ]
     assert upstream_lines({**upstream, "warm": {**warm, "wanted": 0}}) == [head]
     assert upstream_lines(upstream) == [head]
+
+
+def test_the_page_says_how_connections_travel_and_which_tunnels_there_are() -> None:
+    def ends(*said: str) -> dict[str, object]:
+        rows = [
+            {"instance": f"db-{place}", "address": "x:1", "why": "w", "status": "passing", "travel_says": one}
+            for place, one in enumerate(said)
+        ]
+        target = {"target": "db", "source": "index", "endpoints": rows}
+        return {"upstream": "db", "bind": "127.0.0.1:1", "listener": None, "targets": [target]}
+
+    assert upstream_lines(ends("in a tunnel", "in a tunnel"))[-1] == "              travels in a tunnel"
+    assert upstream_lines(ends("in a tunnel", "alone (no_tunnel_offer)"))[-2:] == [
+        "              travels in a tunnel: db-0",
+        "              travels alone (no_tunnel_offer): db-1",
+    ]
+    tunnel = {"direction": "inbound", "peer": "spiffe://x/web", "since": "12:00"}
+    page = {"phase": "serving", "ready": True, "missing": [], "credentials": None, "public": None}
+    page |= {"watches": [], "counters": {"endings": {}}, "upstreams": [], "complaints": []}
+    counted = {"generation": 3, "streams": 2, "streams_opened": 7}
+    lines = summary(page | {"tunnels": [tunnel | counted, tunnel]}).splitlines()
+    assert lines[1] == "tunnel      from spiffe://x/web since 12:00, generation 3, 2 streams, 7 so far"
+    assert "? streams" in lines[2]
 
 
 # --- without an address: the instances of this machine ---
@@ -73,7 +96,7 @@ def test_colours_change_no_word_and_mark_what_is_wrong() -> None:
         "counters": {"endings": {}},
         "upstreams": [
             {
-                "destination": "db",
+                "upstream": "db",
                 "bind": "127.0.0.1:1",
                 "listener": None,
                 "targets": [{"target": "db", "source": "index", "endpoints": []}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,16 @@ async def read_by_a_browser(url: str, directory: Path) -> str:
     return re.sub(r"\s*(?:<[^>]*>)+\s*", "\n", body)
 
 
+@dataclass
+class _Streams:
+    streams: int = 3
+    opened: int = 1234
+
+
 def open_tunnel(life: Life) -> None:
     """A tunnel to db, as the ledger has it."""
     tunnel = life.bench.data.ledger.begin(Direction.OUTBOUND, "127.0.0.1:9", lambda: None, "db@dc2")
-    life.bench.data.ledger.become_tunnel(tunnel)
+    life.bench.data.ledger.become_tunnel(tunnel, _Streams(), 1)
     tunnel.cut = lambda: life.bench.data.ledger.finish(tunnel)
 
 
@@ -52,4 +59,5 @@ async def test_tunnels_and_rotations_are_read_on_it(nursery: trio.Nursery, tmp_p
     assert "\nTunnels\nnone\n" in before
     assert "\n1 tunnel; the streams in them are among the connections\n" in after
     assert "\ndb@dc2\n" in after
+    assert "\n3\n1,234\n0.0\n" in after  # open streams, those so far, and how many a second
     assert re.search(r"Z: the first, leaf \w+, root [0-9a-f:]+\n", after)

@@ -114,7 +114,7 @@ const rows = [{direction: "inbound", peer: "web", upstream: "", opened: true, un
 const status = {recent: rows, counters: {calls: {"inbound web": {VERDICT: 1}}}};
 const samplesAt = 1000, number = new Intl.NumberFormat();
 const short = name => name, put = () => {}, make = () => {};
-let before = {at: 0, calls: {}, bytes: {}};
+const perSecond = () => ({});
 const table = (place, says, columns, shown) =>
   console.log(columns.find(column => column.name === "rule seen last").of(shown[0]));
 """

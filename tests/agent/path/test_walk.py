@@ -18,7 +18,7 @@ from tests.agent.cli.test_doctor_upstreams import Far
 from tests.certs.authority import Issuer
 from tests.support.agent_in_process import wall
 from tests.support.socket_pairs import contexts_of
-from tests.support.two_sidecars import endpoint
+from tests.support.two_sidecars import UPSTREAM, endpoint
 from upstreams.endpoints import Endpoint, ExpectedIdentity
 from upstreams.route import Candidate
 from upstreams.spec import WanMode
@@ -54,6 +54,7 @@ async def walked(
         clock=wall,
         own_intentions=own_intentions,
         deny_list=deny_list,
+        upstream=UPSTREAM,
     )
     walk = Walk(name="db")
     walk.begin()

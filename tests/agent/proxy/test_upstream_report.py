@@ -24,9 +24,11 @@ from tests.support import warm_upstream as warm_story
 from tests.support.agent_parts import AgentBench, agent_bench
 from tests.support.upstream_doubles import Lookups, Told, surroundings
 from tests.upstreams.test_choose import endpoint
-from upstreams.endpoints import EndpointSet, HostPort, Unusable, UnusableReason
+from upstreams.endpoints import EndpointSet, ExpectedIdentity, HostPort, Unusable, UnusableReason
+from upstreams.reach import DialAddress
 from upstreams.route import Candidate
-from upstreams.spec import LocalBind, MeshGatewayMode, ServiceDestination, Upstream
+from upstreams.spec import LocalBind, MeshGatewayMode, ServiceDestination, TunnelMode, Upstream
+from upstreams.travel import IN_TUNNEL, Travel, TravelReason
 
 BIND = LocalBind("127.0.0.1", 9191)
 DB = Upstream(
@@ -123,9 +125,29 @@ async def test_each_target_with_its_age_and_its_endpoints(nursery: trio.Nursery)
             "ejected_until": None,
             "address": "10.0.0.1:1",
             "why": "local_service_address",
+            "travel": "tunnel_never",
+            "travel_says": "a connection each: our setting `tunnel` is never (tunnel_never)",
         }
     ]
     assert (second["answered_seconds_ago"], second["source"], second["endpoints"]) == (None, None, [])
+
+
+class Far:
+    """What is known of the far side."""
+
+    def standing(self, _expected: ExpectedIdentity, dialling: DialAddress, /) -> Travel:
+        return Travel(TravelReason.REFUSED, 9.6) if dialling.port == 1 else IN_TUNNEL
+
+
+async def test_each_instance_says_how_a_connection_to_it_travels(nursery: trio.Nursery) -> None:
+    told = await story(nursery, replace(DB, tunnel=TunnelMode.AUTO, mesh_gateway=MeshGatewayMode.REMOTE))
+    near = [replace(endpoint(name), tunnels=name != "silent") for name in ("refuses", "silent")]
+    far = replace(endpoint("far", datacenter="dc2"), tunnels=True)
+    told.lookups.made["db"].endpoints.publish(EndpointSet(endpoints=(*near, far)))
+    work = upstream_status.rows(told.upstreams, told.bench.control.clock(), Far())
+    ends = Incremental(work).run_now()[0]["targets"][0]["endpoints"]  # type: ignore[index]  # rows of JSON
+    assert [end["travel"] for end in ends] == ["no_tunnels", "no_tunnel_offer", "behind_mesh_gateway"]
+    assert ends[0]["travel_says"].endswith("(no_tunnels); asked again in 10 s")
 
 
 async def test_addresses_and_the_lack_of_one(nursery: trio.Nursery) -> None:

@@ -224,6 +224,18 @@ def test_status_is_one_document() -> None:
     assert told.workers == [{"worker": 0}]
 
 
+def test_a_refusal_that_one_worker_has_met_is_told_of_all() -> None:
+    def said(reason: str) -> dict[str, Any]:
+        row = upstream(0, None)
+        row["targets"][0]["endpoints"][0] |= {"travel": reason, "travel_says": f"({reason})"}
+        return row
+
+    reports = {slot: report_of(upstreams=[said(one)]) for slot, one in enumerate(("tunnel", "no_tunnels"))}
+    told = merged(report_of(upstreams=[said("tunnel")]), reports, None, processes=[], workers=[])
+    (endpoint,) = told.upstreams[0]["targets"][0]["endpoints"]
+    assert (endpoint["travel"], endpoint["travel_says"]) == ("no_tunnels", "(no_tunnels)")
+
+
 def test_without_a_worker_that_answers_the_own_report_stays_as_it_is() -> None:
     own = report_of(counters={"probes": 0}, upstreams=[upstream(0, None)], public=row())
     told = merged(own, {}, None, processes=[], workers=[])

@@ -191,7 +191,7 @@ async def test_it_follows_the_registration_with_its_part_of_the_limits() -> None
         assert row["limits"]["max_connections"] == 3
         await told.tell(registration(upstreams=(parse_upstream_flag("cache:9192"),)))
         (row,) = (await told.report()).upstreams
-        assert row["destination"] == "cache"
+        assert row["upstream"] == "cache"
 
 
 async def test_it_asks_its_control_process_where_upstreams_are() -> None:
