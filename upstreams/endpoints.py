@@ -89,8 +89,14 @@ class EndpointKey:
     service_id: str
 
 
+class _Keyed:  # the key is derived, so it is no field: neither compared nor sent to another process
+    __slots__ = ("_key",)
+
+    _key: EndpointKey
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(_Keyed):
     """One instance with its addresses as answered and as tagged; `reach` chooses which to dial."""
 
     node: str
@@ -107,6 +113,11 @@ class Endpoint:
     tunnels: bool = False  # its registration offers tunnels
     checks: Checks = Checks.OTHERS
 
+    def __post_init__(self) -> None:
+        """Make the key, which each connection asks for several times."""
+        key = EndpointKey(datacenter=self.datacenter, node=self.node, service_id=self.service_id)
+        object.__setattr__(self, "_key", key)
+
     @property
     def odds(self) -> float:
         """The weight to draw by: 0 means "only if no other is left", not "never"."""
@@ -115,7 +126,7 @@ class Endpoint:
     @property
     def key(self) -> EndpointKey:
         """The key of the instance."""
-        return EndpointKey(datacenter=self.datacenter, node=self.node, service_id=self.service_id)
+        return self._key
 
     def __str__(self) -> str:
         return f"{self.service_id} on {self.node} in {self.datacenter}"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+
 from certs.peer import Peer
 from certs.spiffe import ServiceId
 
@@ -80,9 +82,11 @@ class CloseReason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """An ended connection. Bytes are those written to each leg; `opened`: application bytes flowed."""
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """An ended connection. Bytes are those written to each leg; `opened`: application bytes flowed.
+
+    A struct, since one is made for each connection: a frozen dataclass takes three times as long.
+    """
 
     id: int
     direction: Direction

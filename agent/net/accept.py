@@ -24,6 +24,7 @@ import trio
 
 from agent.base.containment import FaultEvents, Where, contained
 from agent.net.admission import LINE, Admission, Line, Overflow, Slot, Source, source_of
+from agent.net.dial import named
 
 BATCH = 256  # connections accepted before other tasks run
 PACE = 16  # handshakes started before other tasks run: some 10 ms of work
@@ -196,7 +197,7 @@ class _Gate:
             self._short = False
             caller.setblocking(False)
             source = source_of(address)
-            if not self._line.join(source, _Caller(caller, trio.current_time())):
+            if not self._line.join(source, _Caller(caller, trio.current_time(), address)):
                 self._turn_away(caller, Overflow.HANDSHAKES)
             elif caller.fileno() >= kept - 1:
                 return _no_descriptors()
@@ -237,13 +238,15 @@ class _Gate:
     def _start(self, source: Source, caller: _Caller) -> None:
         """Start a caller, unless it has left while it waited in line."""
         sock, admission = caller.sock, self._admission
-        if trio.current_time() - caller.since > LOOK and _has_left(sock, shaking=admission.fair):
+        now = trio.current_time()
+        if now - caller.since > LOOK and _has_left(sock, shaking=admission.fair):
             admission.left += 1
             sock.close()
             return
         self._turning_away = None
         slot = admission.enter(source, partial(_owes, sock))
-        slot.waited = trio.current_time() - caller.since
+        slot.waited = now - caller.since
+        slot.caller = named(caller.address)
         if admission.fair and not _owes(sock):
             slot.begin()
         if not self._taken(sock, slot):
@@ -285,7 +288,8 @@ class _Gate:
         return due if now < due < math.inf else now + LOOK
 
     def _look_again(self) -> None:
-        self._lookers.unpark_all()
+        if self._lookers:  # seldom: each connection comes by here, twice
+            self._lookers.unpark_all()
 
     def _count_line(self) -> None:
         self._admission.waiting = len(self._line)
@@ -296,6 +300,7 @@ class _Caller(NamedTuple):
 
     sock: socket.socket
     since: float
+    address: object  # as accept(2) has returned it
 
 
 def _next_descriptor(sock: socket.socket) -> int:

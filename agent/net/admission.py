@@ -238,10 +238,10 @@ class Admission:
 class Slot:
     """The slot of one admitted connection. `scope` is cancelled when the slot is needed for another one.
 
-    `waited`: the seconds in line, from accept(2) on.
+    `waited`: the seconds in line, from accept(2) on; `caller`: its address for a person, empty if not told.
     """
 
-    __slots__ = ("_admission", "_gone", "owes", "scope", "source", "waited")
+    __slots__ = ("_admission", "_gone", "caller", "owes", "scope", "source", "waited")
 
     def __init__(self, admission: Admission, source: Source, owes: Callable[[], bool]) -> None:
         self._admission = admission
@@ -250,6 +250,7 @@ class Slot:
         self.owes = owes
         self.scope = trio.CancelScope()
         self.waited = 0.0
+        self.caller = ""
 
     def begin(self) -> None:
         """Note that the caller has sent bytes; may be called again."""

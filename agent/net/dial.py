@@ -140,8 +140,14 @@ def remote(sock: socket.socket) -> str:
         name = sock.getpeername()
     except OSError as error:  # reset before we looked
         return f"gone ({errno.errorcode.get(error.errno or 0, 'EIO')})"
-    if isinstance(name, tuple):
-        return str(TcpAddress(name[0], name[1]))
+    return named(name)
+
+
+def named(address: object) -> str:
+    """Return the same by what accept(2) has returned."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return "unix"
 
 

@@ -86,6 +86,7 @@ class UpstreamState:
         self.overflow: Counter[str] = Counter()  # connections refused because of a limit, by reason
         self.warm: Pool | None = None  # None: no warm connections are wanted
         self.warm_book = WarmBook()
+        self.ways: dict[EndpointKey, object] = {}  # by hop; of agent.outbound.at_once, which checks them
         self.refusals = RefusalInquiry(context.sources.explain_refusals)
         self.upstream = upstream
         self.failures = FailureMemory(context.clock, upstream.ejection)
@@ -99,6 +100,12 @@ class UpstreamState:
         self.upstream = upstream
         self.failures = FailureMemory(self._context.clock, upstream.ejection)
         self.failover = Failover(len(upstream.targets), upstream.hold, self._context.clock)
+        self.ways.clear()
+
+    @property
+    def own_datacenter(self) -> str:
+        """Our datacenter, empty while unknown."""
+        return self._context.own_datacenter()
 
     @property
     def wan(self) -> WanMode:

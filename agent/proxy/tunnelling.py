@@ -69,5 +69,5 @@ class Tunnelling:
         shared = self.outbound()
         made = make(shared, self.faults, self.shun)
         at_once = import_module("agent.outbound.at_once")
-        self.at_once = at_once.AtOnce(self.outbound, made, shared.ledger, self.faults).serve
+        self.at_once = at_once.AtOnce(shared, made, shared.ledger, self.faults).serve
         return made

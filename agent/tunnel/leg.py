@@ -98,11 +98,12 @@ class Leg:
             untouched=not (self.taken or self.progress.to_plain or self._plain_shut),
         )
 
-    def start(self, stream: Stream) -> None:
-        """Move bytes from now on; those of the socket that have come already go at once."""
+    def start(self, stream: Stream, *, expects: bool = True) -> None:
+        """Move bytes from now on; those that the socket has already go at once, if it `expects` any."""
         self.stream = stream
         self._watch = self._tunnel.relay.attach(self.sock.fileno(), self.on_socket, self.fail)
-        self.pull()
+        if expects:
+            self.pull()
         self._settle()
 
     def cut(self, code: ErrorCode) -> None:

@@ -123,7 +123,7 @@ class Tunnel:
         """Answer 200 and carry a stream of the peer to the socket of the leg."""
         stream.owner = leg
         self.h2.accept(stream)
-        leg.start(stream)
+        leg.start(stream, expects=False)  # the app has just been dialled
         self.wake()
 
     @property

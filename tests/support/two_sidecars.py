@@ -307,7 +307,7 @@ async def outbound(
 
 def outbound_at_once(m: Mesh, sock: socket.socket, slot: Slot, again: Callable[[], None]) -> bool:
     """web's sidecar serves its app without a task, if it can."""
-    shared = Tunnelled(lambda: _outbound(m, 5.0), m.tunnels, m.web.ledger, m.web.events)
+    shared = Tunnelled(_outbound(m, 5.0), m.tunnels, m.web.ledger, m.web.events)
     return shared.serve(sock, slot, again, m.targets)
 
 
