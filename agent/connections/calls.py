@@ -38,9 +38,10 @@ class CallTable:
     def add(self, finished: Finished) -> None:
         """Count an ended connection."""
         rows, name = self._counts[finished.direction], _other_end(finished)
-        if name not in rows and len(rows) >= MOST:
-            name = OTHERS
-        rows.setdefault(name, Counter())[_verdict(finished)] += 1
+        row = rows.get(name)
+        if row is None:
+            row = rows.setdefault(name if len(rows) < MOST else OTHERS, Counter())
+        row[_verdict(finished)] += 1
 
     def counts(self, direction: Direction) -> Mapping[str, Mapping[str, int]]:
         """Return the counts by other end and verdict."""
@@ -51,23 +52,28 @@ class Timings:
     """How long the steps of ended connections took, and a change until all were judged by it."""
 
     def __init__(self) -> None:
-        self._steps = {(direction, step): Histogram() for direction in Direction for step in STEPS}
+        self._of = {
+            direction: (Histogram(), Histogram(), Histogram(), Histogram()) for direction in Direction
+        }
         self.rejudged = Histogram()
 
     def add(self, finished: Finished) -> None:
         """Count the steps that the connection has passed."""
-        seconds_of = (
-            *(finished.queue_seconds, finished.handshake_seconds),
-            *(finished.connect_seconds, finished.first_byte_seconds),
-        )
-        for step, seconds in zip(STEPS, seconds_of, strict=True):
-            if seconds is not None:
-                self._steps[finished.direction, step].observe(seconds)
+        queue, handshake, connect, first_byte = self._of[finished.direction]
+        if finished.queue_seconds is not None:
+            queue.observe(finished.queue_seconds)
+        if finished.handshake_seconds is not None:
+            handshake.observe(finished.handshake_seconds)
+        if finished.connect_seconds is not None:
+            connect.observe(finished.connect_seconds)
+        if finished.first_byte_seconds is not None:
+            first_byte.observe(finished.first_byte_seconds)
 
     def add_to(self, family: Family) -> Family:
         """Add the histograms to the family, and return it."""
-        for (direction, step), counted in self._steps.items():
-            counted.add_to(family, direction=direction.value, step=step)
+        for direction, histograms in self._of.items():
+            for step, counted in zip(STEPS, histograms, strict=True):
+                counted.add_to(family, direction=direction.value, step=step)
         return family
 
 

@@ -181,6 +181,7 @@ class _Gate:
         kept = self._first_kept()
         if self._short and _next_descriptor(sock) >= kept:
             return _no_descriptors()
+        now = trio.current_time()
         for _ in range(BATCH):
             if self._leaves_in_queue():
                 break
@@ -197,7 +198,7 @@ class _Gate:
             self._short = False
             caller.setblocking(False)
             source = source_of(address)
-            if not self._line.join(source, _Caller(caller, trio.current_time(), address)):
+            if not self._line.join(source, _Caller(caller, now, address)):
                 self._turn_away(caller, Overflow.HANDSHAKES)
             elif caller.fileno() >= kept - 1:
                 return _no_descriptors()

@@ -157,7 +157,7 @@ class Admission:
         """Give a slot to a caller, silent so far. `owes`: whether it has sent nothing that is unread."""
         slot = Slot(self, source, owes)
         self._silent[slot] = self._clock()
-        self._held[source] += 1
+        self._hold(source)
         self.live += 1
         self.admitted += 1
         self.most = max(self.most, self.live)
@@ -222,17 +222,20 @@ class Admission:
     def _rest(self, slot: Slot) -> None:
         self._settle(slot)
         self._silent[slot] = self._clock()
-        self._held[slot.source] += 1
+        self._hold(slot.source)
 
     def _settle(self, slot: Slot) -> None:
-        if slot not in self._silent and slot not in self._begun:
+        if self._silent.pop(slot, None) is None and self._begun.pop(slot, None) is None:
             return
-        self._silent.pop(slot, None)
-        self._begun.pop(slot, None)
-        self._held[slot.source] -= 1
-        if not self._held[slot.source]:
-            del self._held[slot.source]
+        if self.fair:
+            self._held[slot.source] -= 1
+            if not self._held[slot.source]:
+                del self._held[slot.source]
         self.on_room()
+
+    def _hold(self, source: Source) -> None:
+        if self.fair:  # else no source has a share
+            self._held[source] += 1
 
 
 class Slot:

@@ -79,6 +79,7 @@ class UpstreamState:
     def __init__(self, upstream: Upstream, context: UpstreamContext) -> None:
         self._context = context
         self._chance = Chance(context.rng)
+        self._route: RouteContext | None = None  # as used last
         self._doubted: set[tuple[EndpointKey, AddressWarning]] = set()
         self._crossed: set[str | None] = set()  # datacenters whose gateways were looked up
         self.connections: set[Connection] = set()
@@ -217,15 +218,18 @@ class UpstreamState:
         self.failures.succeeded(candidate.hop)
 
     def _route_context(self) -> RouteContext:
-        context = self._context
-        return RouteContext(
-            own_datacenter=context.own_datacenter(),
-            mode=self.upstream.mesh_gateway,
-            gateways=self._gateways,
-            failures=self.failures,
-            chance=self._chance,
-            loads=context.loads,
-        )
+        context, known, mode = self._context, self._route, self.upstream.mesh_gateway
+        own = context.own_datacenter()
+        if known is None or (known.own_datacenter, known.mode, known.failures) != (own, mode, self.failures):
+            known = self._route = RouteContext(
+                own_datacenter=own,
+                mode=mode,
+                gateways=self._gateways,
+                failures=self.failures,
+                chance=self._chance,
+                loads=context.loads,
+            )
+        return known
 
     def _gateways(self, datacenter: str) -> EndpointSet | None:
         context = self._context

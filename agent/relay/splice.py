@@ -11,8 +11,9 @@ blocked, an end of stream, a failure. The machine answers with the interest of e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
+
+import msgspec
 
 NONE = 0x0
 READ = 0x1  # EPOLLIN
@@ -34,8 +35,7 @@ class Ending(StrEnum):
 _OF_THE_TLS_SIDE = frozenset({Ending.TLS_RESET, Ending.TLS_TRUNCATED, Ending.TLS_FAILED, Ending.REFUSED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """What a relayed connection carried, in bytes, and how it ended.
 
     `tls_broke_first`: the TLS side failed before either side had ended. `untouched`: neither a byte nor an
