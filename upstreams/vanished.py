@@ -9,6 +9,9 @@ identity:
 - `unchecked`: it is listed, and every check that does not pass is one which the agent runs, and whose result
 it has lost: there was one, and now there is none.
 
+Its time counts from its loss, and anew from its return: an agent that was away for long must still run the
+checks. A further loss, before Consul has offered it again, lengthens nothing.
+
 All of this holds only while the answer has no other instance to offer. An instance is obeyed at once if a
 check has found it critical, if it is in maintenance, or if others of its node are still there without it.
 """
@@ -24,10 +27,14 @@ _USABLE = (Status.PASSING, Status.WARNING)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An instance that is used until `until`, though the newest answer does not offer it."""
+    """An instance that is used until `until`, though the newest answer does not offer it.
+
+    `returned`: it was listed since, with checks that have not run.
+    """
 
     endpoint: Endpoint
     until: float
+    returned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +76,17 @@ def remember(before: Memory | None, answer: EndpointSet, *, now: float, grace: f
     known += [one for one in before.kept if one.until > now]
     listed = {endpoint.key: endpoint for endpoint in answer.endpoints}
     nodes = {(key.datacenter, key.node) for key in listed}
-    kept = (_still_used(one, listed, nodes) for one in known)
+    kept = (_still_used(one, listed, nodes, now + grace) for one in known)
     return Memory(answer=answer, kept=tuple(one for one in kept if one is not None))
 
 
-def _still_used(one: Kept, listed: dict[EndpointKey, Endpoint], nodes: set[tuple[str, str]]) -> Kept | None:
-    """Return the instance as it is used by now; None if Consul's word about it is obeyed."""
+def _still_used(
+    one: Kept, listed: dict[EndpointKey, Endpoint], nodes: set[tuple[str, str]], anew: float
+) -> Kept | None:
+    """Return the instance as it is used by now; None if Consul's word about it is obeyed.
+
+    One that has returned is used until `anew`.
+    """
     before = one.endpoint
     newer = listed.get(before.key)
     if newer is None:
@@ -83,4 +95,5 @@ def _still_used(one: Kept, listed: dict[EndpointKey, Endpoint], nodes: set[tuple
     lost = before.checks is Checks.TOLD and newer.checks is Checks.UNTOLD
     if not lost or newer.expected != before.expected:
         return None
-    return replace(one, endpoint=replace(newer, status=Status.UNCHECKED, checks=Checks.TOLD))
+    unchecked = replace(newer, status=Status.UNCHECKED, checks=Checks.TOLD)
+    return Kept(unchecked, one.until if one.returned else anew, returned=True)

@@ -195,7 +195,7 @@ OURS = (
     Option(name="expired_peer_grace", read=parsers.parse_grace, default=0.0, example="SECONDS|never",
            says="how long a connection may outlive its peer's certificate; never: until its root has gone"),
     Option(name="vanished_grace", read=parsers.parse_seconds, default=30.0, example="SECONDS",
-           says="how long instances are used that vanished from Consul with their whole node; 0: not at all"),
+           says="how long to use instances that vanished with their node, anew once they are back; 0: never"),
     Option(name="wan_addresses", read=parsers.OneOf(WanMode), default=WanMode.AUTO, example="MODE",
            says="when to dial WAN addresses: auto (endpoints of other datacenters), prefer, require, never"),
     Option(name="tunnel", read=parsers.OneOf(TunnelMode), default=TunnelMode.NEVER, example="MODE",

@@ -103,13 +103,30 @@ def test_a_kept_instance_is_used_for_its_time_and_no_longer() -> None:
     memory = remember(None, EndpointSet(endpoints=(A1,)), now=0.0, grace=GRACE)
     memory = remember(memory, EndpointSet(endpoints=()), now=10.0, grace=GRACE)
     assert memory.ends == 40.0
-    memory = remember(memory, EndpointSet(endpoints=(fresh(A1),)), now=20.0, grace=GRACE)
-    assert memory.ends == 40.0  # a second loss lengthens nothing
+    memory = remember(memory, EndpointSet(endpoints=()), now=20.0, grace=GRACE)
+    assert memory.ends == 40.0  # the same loss, told again
     assert memory.without_the_late(39.9).endpoints.tiers
     late = memory.without_the_late(40.0)
     assert late.ends is None
     assert late.endpoints == late.answer
     assert remember(memory, EndpointSet(endpoints=()), now=41.0, grace=GRACE).endpoints.tiers == ()
+
+
+def test_an_instance_that_is_back_has_its_time_anew_until_its_checks_have_run_and_only_once() -> None:
+    memory = remember(None, EndpointSet(endpoints=(A1,)), now=0.0, grace=GRACE)
+    memory = remember(memory, EndpointSet(endpoints=()), now=10.0, grace=GRACE)
+    memory = remember(memory, EndpointSet(endpoints=(fresh(A1),)), now=35.0, grace=GRACE)
+    assert memory.ends == 65.0
+    for answer in ((fresh(A1),), (), (fresh(A1),)):  # an agent that restarts without end
+        memory = remember(memory, EndpointSet(endpoints=answer), now=50.0, grace=GRACE)
+        assert memory.ends == 65.0
+
+
+def test_an_instance_whose_checks_were_lost_first_has_no_time_anew() -> None:
+    memory = remember(None, EndpointSet(endpoints=(A1,)), now=0.0, grace=GRACE)
+    for now, answer in ((10.0, (fresh(A1),)), (20.0, ()), (30.0, (fresh(A1),))):
+        memory = remember(memory, EndpointSet(endpoints=answer), now=now, grace=GRACE)
+        assert memory.ends == 40.0
 
 
 def test_an_instance_that_comes_back_elsewhere_is_dialled_there() -> None:
@@ -137,6 +154,7 @@ class Answers(RuleBasedStateMachine):
         self.offered_at: dict[str, float] = {}  # when an answer last offered it
         self.obeyed: set[str] = set()  # found critical, or in maintenance, since
         self.any_offered = False
+        self.lost_at = 0.0  # when an answer first offered none
 
     @rule(
         seconds=st.floats(0.1, 20),
@@ -152,6 +170,8 @@ class Answers(RuleBasedStateMachine):
         if self.memory is not None:
             self.memory = self.memory.without_the_late(self.now)
         self.memory = remember(self.memory, EndpointSet(endpoints=listed), now=self.now, grace=GRACE)
+        if self.any_offered or "offered" in states:
+            self.lost_at = self.now
         self.any_offered = "offered" in states
         for one, state in rows:
             if state == "offered":
@@ -179,6 +199,7 @@ class Answers(RuleBasedStateMachine):
             assert one.service_id not in self.obeyed
         assert all(entry.until > self.now for entry in self.memory.kept)
         assert all(entry.until <= self.now + GRACE for entry in self.memory.kept)
+        assert all(entry.until <= self.lost_at + 2 * GRACE for entry in self.memory.kept)
         keys = [one.key for one in self.memory.endpoints.endpoints]
         assert len(keys) == len(set(keys))
         listed = {one.key for one in self.memory.answer.endpoints}

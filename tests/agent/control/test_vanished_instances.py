@@ -98,6 +98,21 @@ async def test_a_node_that_comes_back_is_used_until_its_checks_have_run(autojump
         assert told.statuses() == [Status.PASSING]
 
 
+async def test_a_node_that_came_back_late_is_used_until_its_checks_have_run(
+    autojump_clock: MockClock,
+) -> None:
+    """Of a real agent that was away for 15 s, the checks had a result 30 to 40 s after its node had left."""
+    async with story() as told:
+        told.consul.answer(HEALTH, [], index=6)
+        await trio.sleep(20)
+        told.consul.answer(HEALTH, [checked("", "critical")], index=7)
+        await trio.sleep(20)
+        assert told.statuses() == [Status.UNCHECKED]
+        await trio.sleep(15)
+        assert told.statuses() == []
+        assert told.events() == ["upstream.vanished", "upstream.vanished", "upstream.given_up"]
+
+
 async def test_a_second_loss_has_a_time_of_its_own(autojump_clock: MockClock) -> None:
     async with story() as told:
         for index in (6, 8):
