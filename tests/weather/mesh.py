@@ -61,6 +61,10 @@ class Stormy:
         (target,) = upstream["targets"]
         return {row["instance"].split()[0]: row["status"] for row in target["endpoints"] or ()}
 
+    async def is_offered(self) -> bool:
+        """Return whether web knows the instance of db as passing; after a restart its checks run first."""
+        return (await self.endpoints()).get("db-sidecar-proxy") == "passing"
+
     async def rules(self) -> list[str]:
         """Return the intentions of db, as its sidecar knows them."""
         return list((await self.db.status())["intentions"]["rules"])

@@ -127,6 +127,7 @@ async def told(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_see, seen, "rule", lambda: _has_rule(whole, source), seconds)
             nursery.start_soon(_see, seen, "endpoint", lambda: _has_endpoint(whole, late), seconds)
+            nursery.start_soon(_see, seen, "instance that passes", whole.is_offered, seconds)
     made = Told(
         storm=name,
         seconds=ended - began,
