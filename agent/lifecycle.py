@@ -64,6 +64,7 @@ class Lifecycle:
     state: StateKeeper | None = None  # what it leaves to the next run, and what it has of the last one
     succession: Succession = field(default_factory=lambda: Succession(notifier=Notifier()))
     on_ready: Callable[[], None] = lambda: None
+    on_end: Callable[[], None] = lambda: None  # all that still runs is cancelled
     waited: float = 0.0  # seconds of `start_timeout` that files have taken (agent.awaited)
     _admin: AdminListeners = field(init=False)
     _serve_admin: Callable[[], None] = field(init=False)
@@ -79,6 +80,7 @@ class Lifecycle:
         self._admin = admin = AdminListeners(agent, self.kept)
         agent.began = trio.current_time()
         async with trio.open_nursery() as watches:
+            watches.start_soon(_until_cancelled, self.on_end)
             kept = Kept(watches, agent.log)
             kept.begin(Where.TASK, "log", agent.log.keep_up)
             try:
@@ -338,3 +340,10 @@ class Lifecycle:
 async def _cancel_on(event: trio.Event, nursery: trio.Nursery) -> None:
     await event.wait()
     nursery.cancel_scope.cancel()
+
+
+async def _until_cancelled(then: Callable[[], None]) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        then()

@@ -39,13 +39,14 @@ from agent.handover.sealed_file import SealedFile, sealed_file
 from agent.handover.succession import Succession
 from agent.handover.upgrade import Upgrade
 from agent.handover.upgrade import spawner as new_program
-from agent.lifecycle import Lifecycle
+from agent.lifecycle import END_SECONDS, Lifecycle
 from agent.log.events import Journal
 from agent.log.log import LogOptions, options_of
 from agent.net.bind import address_of
 from agent.net.inherited import InheritedSockets
 from agent.net.kept import PREFIX, KeptSockets
 from agent.observe.agent import Agent
+from agent.process.end_deadline import EndDeadline
 from agent.process.memory import settle
 from agent.process.sink import never_waiting
 from agent.process.systemd import Notifier, inherited_descriptors, notifier, sockets_among
@@ -84,6 +85,8 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         return error.code
     for note in (*console.notes, *resolution.notes):
         agent.log.note(note)
+    too_long = f"what was cancelled had not ended {END_SECONDS:g} s later"
+    deadline = EndDeadline(END_SECONDS, partial(agent.log.exiting, ExitCode.FAILED, too_long))
     life = Lifecycle(
         agent=agent,
         notifier=manager,
@@ -92,6 +95,7 @@ def main(console: Console, environ: MutableMapping[str, str]) -> int:
         succession=_succession(agent, handed, manager, environ, old),
         read=read,
         on_ready=settle,
+        on_end=deadline.begin,
         waited=waited,
     )
     return _live(life)

@@ -2,5 +2,5 @@
 
 This room knows nothing of connections or of Consul.
 
-    journal  memory  openssl  sink  systemd
+    end_deadline  journal  memory  openssl  sink  systemd
 """

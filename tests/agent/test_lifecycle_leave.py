@@ -85,3 +85,30 @@ async def test_a_start_takes_back_what_the_last_end_has_announced(nursery: trio.
         assert [asked.query for asked in one.bench.consul.questions(MAINTENANCE)] == [{"enable": "false"}]
 
     await live(one, act)
+
+
+async def test_its_end_is_told_once_it_has_drained(nursery: trio.Nursery) -> None:
+    """And not before, for a drain takes its own time."""
+    told: list[bool] = []
+    one = public_life(nursery)
+    one.cycle.on_end = lambda: told.append("drained" in one.bench.events())
+    one.bench.well()
+
+    async def act() -> None:
+        assert not told
+
+    await live(one, act)
+    assert told == [True]
+
+
+async def test_its_end_is_told_when_it_is_cancelled(nursery: trio.Nursery) -> None:
+    """As by a bug in any of its tasks."""
+    ended = trio.Event()
+    one = public_life(nursery)
+    one.cycle.on_end = ended.set
+    one.bench.well()
+    async with trio.open_nursery() as inner:
+        inner.start_soon(one.run)
+        await one.ready()
+        inner.cancel_scope.cancel()
+    assert ended.is_set()

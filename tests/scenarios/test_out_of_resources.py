@@ -1,4 +1,4 @@
-"""Out of descriptors or of address space an agent fails by name, or serves on: no hang and no crash."""
+"""Out of descriptors an agent refuses by name; out of memory it serves on or ends, and does not linger."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ async def test_callers_who_take_every_descriptor_leave_some_to_probes(
 
 
 @pytest.mark.slow
-async def test_without_address_space_it_serves_on_or_ends_by_name(
-    consul: FakeConsul, nursery: trio.Nursery
-) -> None:
+async def test_without_address_space_it_serves_on_or_ends(consul: FakeConsul, nursery: trio.Nursery) -> None:
     everything(consul)
     at, public, admin = await consul.listen(nursery), unused(), unused()
     words = ("-sidecar-for", "web", "-listen", public, "-http-addr", at, "-admin-bind", admin)
@@ -94,11 +92,21 @@ async def test_without_address_space_it_serves_on_or_ends_by_name(
                     break
             with trio.move_on_after(10):
                 await sidecar.process.wait()
-        if sidecar.process.returncode is None:
-            assert await live(admin)
+        if await lives_on(sidecar.process, admin):
             await sidecar.end()
     assert sidecar.process.returncode is not None
     assert sidecar.process.returncode >= 0, signal.Signals(-sidecar.process.returncode)
+
+
+async def lives_on(process: trio.Process, admin: str) -> bool:
+    """Whether it answers again, rather than ends, with its callers gone: on its way out it does neither."""
+    with trio.fail_after(30):
+        while process.returncode is None:
+            try:
+                return await live(admin)
+            except (OSError, trio.BrokenResourceError):
+                await trio.sleep(0.05)
+    return False
 
 
 @pytest.mark.slow
