@@ -80,9 +80,9 @@ def _wrap_relay(seam: Seam) -> None:
         for fd in run.fds:
             seam.held.pop(fd, None)
 
-    def _turn(self: Relay) -> None:
+    def _turn(self: Relay, seconds: float = 0) -> int:
         with seam.inside():
-            turn(self)
+            return turn(self, seconds)
 
     for name, wrapped in (("_begin", _begin), ("_release", _release), ("_turn", _turn)):
         setattr(Relay, name, wrapped)

@@ -2,5 +2,5 @@
 
 This room knows sockets and TLS objects; it knows no identity, no intention and no Consul.
 
-    close  pump  relay  shared_wait  splice  streams
+    close  idle  pump  relay  shared_wait  splice  streams
 """

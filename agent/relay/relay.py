@@ -1,17 +1,17 @@
-"""The relay: one task, one epoll, and every byte of every connection.
+"""The relay: one loop, one epoll, and every byte of every connection.
 
 Theory of operation. trio runs what happens once per connection. A message would cost two task switches and
 half a dozen calls there, so messages are moved in one loop of few calls: epoll names the ready descriptor, a
-dictionary gives its bound method, and the method reads and writes until one side would block. would block.
+dictionary gives its bound method, and the method reads and writes until one side would block.
 
-* One epoll inside another. The relay's epoll is itself a descriptor, readable while a descriptor in it is
-  ready; the relay's task waits for it as for any socket. One wake of the task serves every ready leg, so a
-  message costs less the busier the relay is.
+* One wait for both. While no task can run, the relay waits in trio's place, for its own descriptors and for
+  trio's (`idle.py`): a message wakes no task. One turn serves every ready leg, so a message costs less the
+  busier the relay is.
 * No thread. An earlier version ran the loop in one, which passed the interpreter lock to and fro with trio's:
   some twenty futex calls for each new connection, and a fifth of its time. Long work in trio's tasks delays
   the bytes either way (a thread waits for the lock); more cores are used by more processes on SO_REUSEPORT.
 * Ownership moves, and nothing is shared. From the call of `run` until it returns or raises, only the relay
-  touches both sockets and the TLS connection; before and after, only the caller does. Both are tasks of one
+  touches both sockets and the TLS connection; before and after, only the caller does. Both are of one
   thread and the relay does not await within a turn, so a cancelled caller has its sockets back at once.
 * epoll is level-triggered, so a pump may stop at any point and be called again. Two things do not wake epoll,
   and the pump looks for them: bytes that OpenSSL has already decrypted (the pump reads until a read is short,
@@ -43,16 +43,11 @@ from typing import Self
 import trio
 from OpenSSL import SSL
 
+from agent.relay.idle import PATIENCE, IdleWait
 from agent.relay.pump import BUFFER, Pump
-from agent.relay.splice import NONE, Progress, Splice, Transfer
+from agent.relay.splice import NONE, READ, Progress, Splice, Transfer
 
-TURN = (
-    64  # events handled before other tasks run: at most some tens of milliseconds, if all are bulk transfers
-)
-# Seconds that live connections wait for the long work of other tasks. At 0 their median latency beside a
-# flood of new connections is halved, and there are a twentieth fewer new ones, for each turn serves fewer
-# legs.
-PATIENCE = 0.002
+TURN = 64  # events handled at once: at most some tens of milliseconds, if all are bulk transfers
 _ABSENT = -1  # not in the epoll
 
 
@@ -116,7 +111,7 @@ class _Run:
 
 
 class Relay:
-    """The relay's task. Use it as a context manager, inside trio and outside every connection.
+    """The relay's loop. Use it as a context manager, inside trio and outside every connection.
 
     with Relay() as relay:
         transfer = await relay.run(plain, tls)
@@ -128,19 +123,14 @@ class Relay:
         self._runs: dict[int, _Run] = {}  # by either descriptor
         self._buffer = memoryview(bytearray(BUFFER))
         self._attached: dict[int, Callable[[Exception], None]] = {}  # what hears of a handler's failure
-        self._due: list[Callable[[], None]] = []  # called at the end of the turn
-        self._turning = False
-        self._parked: trio.lowlevel.Task | None = None  # serves what is due outside of a turn
-        self._scope = trio.CancelScope()
-        self._scope_of_due = trio.CancelScope()
+        self._due: list[Callable[[], None]] = []  # called at the end of the turn, or before the next wait
+        self._wait = IdleWait(self._turn, self._end_turn, self._watch)
         self._open = False
         self._turned = -math.inf  # when the last turn began, by trio's clock
 
     def __enter__(self) -> Self:
         self._open = True
-        # A system task, since it must outlive the nurseries of all connections; a bug in it ends the process.
-        trio.lowlevel.spawn_system_task(self._work, name="relay")
-        trio.lowlevel.spawn_system_task(self._serve_due, name="relay, between turns")
+        self._wait.begin(self._epoll.fileno())
         return self
 
     def __exit__(
@@ -154,8 +144,7 @@ class Relay:
             self._retire(run, RelayClosed("the relay was closed"))
         for on_failure in tuple(self._attached.values()):
             on_failure(RelayClosed("the relay was closed"))
-        self._scope.cancel()
-        self._scope_of_due.cancel()
+        self._wait.end()
         self._epoll.close()
 
     def __repr__(self) -> str:
@@ -219,20 +208,6 @@ class Relay:
     def after_turn(self, call: Callable[[], None]) -> None:
         """Call that at the end of this turn, or soon, if this is none. It must not raise."""
         self._due.append(call)
-        if not self._turning and self._parked is not None:
-            task, self._parked = self._parked, None
-            trio.lowlevel.reschedule(task)
-
-    async def _serve_due(self) -> None:
-        def wake(_: object) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        with self._scope_of_due:
-            while self._open:
-                self._end_turn()
-                self._parked = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(wake)
 
     def _end_turn(self) -> None:
         while self._due:
@@ -240,25 +215,20 @@ class Relay:
             for call in due:
                 call()
 
-    async def _work(self) -> None:
-        with self._scope:
-            while self._open:
-                self._turn()
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-
     async def serve_relay(self) -> None:
         """Serve ready legs if they have waited for `PATIENCE`; called before each piece of long work."""
-        if trio.current_time() - self._turned >= PATIENCE:
+        if self._open and trio.current_time() - self._turned >= PATIENCE:
             self._turn()
 
-    def _turn(self) -> None:
-        """Serve the ready legs, `TURN` events at most; the rest keeps the epoll readable."""
+    def _turn(self, seconds: float = 0) -> int:
+        """Wait that long for ready legs and serve `TURN` events at most; return how many.
+
+        The rest keeps the epoll readable.
+        """
+        ready = self._epoll.poll(seconds, TURN)
         self._turned = trio.current_time()
         handlers = self._handlers
-        if not handlers:
-            return
-        self._turning = True
-        for fd, events in self._epoll.poll(0, TURN):
+        for fd, events in ready:
             handler = handlers.get(fd)
             if handler is None:
                 continue  # its connection ended earlier in this batch
@@ -268,7 +238,11 @@ class Relay:
             except Exception as error:  # noqa: BLE001 - a bug; raised in the task that awaits the run
                 self._failed(fd, error)
         self._end_turn()
-        self._turning = False
+        return len(ready)
+
+    def _watch(self, fd: int, call: Callable[[int], None]) -> None:
+        self._handlers[fd] = call
+        self._epoll.register(fd, READ)
 
     def _failed(self, fd: int, error: Exception) -> None:
         on_failure = self._attached.get(fd)

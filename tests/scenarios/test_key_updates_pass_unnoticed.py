@@ -13,23 +13,13 @@ import trio
 import trio.testing
 from OpenSSL import SSL
 
-from agent.relay.relay import Relay
 from agent.relay.splice import Ending
 from tests.certs.authority import pem
 from tests.support import two_sidecars as halves
+from tests.support.relayed_pairs import CountingRelay
 from tests.support.two_sidecars import Mesh, echo, mesh
 
 LINES = 20
-
-
-class CountingRelay(Relay):
-    """Counts how often its loop turns."""
-
-    turns = 0
-
-    def _turn(self) -> None:
-        self.turns += 1
-        super()._turn()
 
 
 @pytest.fixture
@@ -89,10 +79,10 @@ async def test_key_updates(counting: None, tmp_path: Path, update: str) -> None:
             await peer.hears("KEYUPDATE")
         assert isinstance(m.relay, CountingRelay)
         await trio.testing.wait_all_tasks_blocked()
-        before = m.relay.turns
+        before = m.relay.served
         await trio.sleep(0.05)
         await trio.testing.wait_all_tasks_blocked()
-        assert m.relay.turns - before <= 3
+        assert m.relay.served - before <= 3
         assert before < 10 * LINES
         await peer.say("Q")
         assert (await m.db.finished()).reason is Ending.CLEAN

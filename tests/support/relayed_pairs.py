@@ -17,6 +17,17 @@ from certs.contexts import Contexts
 from tests.support.socket_pairs import tcp_pair
 
 
+class CountingRelay(Relay):
+    """Counts what its turns find ready, to show that it rests."""
+
+    served = 0
+
+    def _turn(self, seconds: float = 0) -> int:
+        ready = super()._turn(seconds)
+        self.served += ready
+        return ready
+
+
 @dataclass
 class Wire:
     """app ↔ plain ══relay══ tls ↔ peer: the outer two are the test's, the inner two the relay's."""

@@ -120,10 +120,10 @@ async def test_it_serves_callers_and_cuts_them_when_intentions_change() -> None:
                 row = (await told.report()).connections[0]
                 assert row["peer"].endswith("/svc/client")
                 await told.tell(policy_of(None, "web", default_allow=False))
-                assert await caller.say(b"hello") == b""
-                caller.close()
                 while (reported := await told.report()).live:
                     pass
+                assert await caller.say(b"hello") == b""
+                caller.close()
                 assert reported.counters["endings"]["inbound"] == {"intention_withdrawn": 1}
                 await told.tell(Finish())
                 last = await told.word()
