@@ -146,7 +146,6 @@ TESTED_BY = {
     "agent/inbound/by_request.py": "agent/inbound/test_http_connection.py",
     "agent/inbound/http_service.py": "agent/inbound/test_http_connection.py",
     "agent/inbound/verdict.py": "agent/inbound/test_inbound.py",
-    "agent/h2/core.py": "agent/h2/test_connection.py",
     "agent/h2/calls.py": "agent/h2/test_connection.py",
     "agent/h2/faults.py": "agent/h2/test_control.py",
     "agent/h2/stream.py": "agent/h2/test_connection.py",

@@ -3,8 +3,9 @@
 Flow control (RFC 9113 §5.2). What has come and has not gone on is held in memory, so the connection's window
 is given back only for bytes that have gone on: WINDOW bounds what all streams together can make us hold. A
 stream begins with the default window, so a reader that never reads holds no more than that; each time a
-reader has taken half of its window in, the window is doubled, up to MOST_STREAM_WINDOW, as long as all
-enlargements together are within MOST_EXTRA.
+reader has taken half of its window in, the window is doubled, up to USUAL_STREAM_WINDOW, as long as all
+enlargements together are within MOST_EXTRA. Where bytes wait for the network and not for the reader, it is
+doubled further, up to MOST_STREAM_WINDOW, as long as they are within half of that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from agent.h2.requests import Request
 from agent.h2.stream import Stream
 
 WINDOW = 32 * 1024 * 1024  # bytes that all streams of a connection can make us hold
-MOST_STREAM_WINDOW = 1024 * 1024
+USUAL_STREAM_WINDOW = 1024 * 1024
+MOST_STREAM_WINDOW = 4 * USUAL_STREAM_WINDOW  # of which it has half to all in a round trip
 MOST_EXTRA = 16 * 1024 * 1024  # bytes of all streams' windows together above the default
 MOST_UNREAD = 1024 * 1024  # bytes of output before an answer that is owed to the peer is one too many
 REMEMBERED = 1024  # streams that we have reset, whose late frames are no fault
@@ -180,13 +182,22 @@ class ConnectionState:
             return
         stream.unreturned += size
         if stream.unreturned * 2 >= stream.target:
-            growth = max(0, min(stream.target, MOST_STREAM_WINDOW - stream.target, MOST_EXTRA - self._extra))
+            growth = self._growth(stream)
             stream.target += growth
             self._extra += growth
             increment = stream.unreturned + growth
             stream.receive_window += increment
             stream.unreturned = 0
             self.queue(window_update(stream.id, increment))
+
+    def _growth(self, stream: Stream) -> int:
+        """Return by how much a stream's window may grow."""
+        window, held = stream.target, stream.target - stream.receive_window - stream.unreturned
+        if window < USUAL_STREAM_WINDOW:
+            return max(0, min(window, USUAL_STREAM_WINDOW - window, MOST_EXTRA - self._extra))
+        if held > DEFAULT_WINDOW:
+            return 0
+        return max(0, min(window, MOST_STREAM_WINDOW - window, MOST_EXTRA // 2 - self._extra))
 
     def give_back(self, size: int) -> None:
         """Give bytes back to the connection's window."""

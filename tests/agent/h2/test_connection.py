@@ -7,11 +7,10 @@ import h2.connection
 import h2.events
 import pytest
 
-from agent.h2.core import MOST_STREAM_WINDOW, WINDOW
 from agent.h2.faults import ConnectionFault, ErrorCode, FaultReason
-from agent.h2.frames import DEFAULT_WINDOW, END_HEADERS, END_STREAM, MAX_FRAME, PADDED, Kind, frame
+from agent.h2.frames import END_HEADERS, END_STREAM, MAX_FRAME, PADDED, Kind, frame
 from agent.h2.header_blocks import request_block, response_block
-from tests.support.h2_machines import Side, client, exchange, greeted, pair, pour, server
+from tests.support.h2_machines import Side, client, exchange, greeted, pair, server
 
 BLOCK = request_block(b"db")
 
@@ -85,66 +84,6 @@ def test_late_bytes_of_a_stream_that_we_have_reset_are_thrown_away_and_given_bac
     exchange(one, other)
     assert near.reset == ErrorCode.CANCEL
     assert other.machine.unreturned == 1000
-
-
-def test_a_slow_reader_holds_its_window_and_stops_no_other_stream() -> None:
-    one, other = pair()
-    other.slow = True
-    slow = one.connect()
-    exchange(one, other)
-    other.slow = False
-    quick = one.connect()
-    exchange(one, other)
-    assert slow.stream is not None
-    assert quick.stream is not None
-    rest = pour(one, slow.stream, b"s" * 100_000)
-    exchange(one, other)
-    assert len(rest) == 100_000 - DEFAULT_WINDOW
-    assert pour(one, slow.stream, rest) == rest
-    left = bytes(5_000_000)
-    while left:
-        left = pour(one, quick.stream, left)
-        exchange(one, other)
-    assert len(other.owners[3].got) == 5_000_000
-    assert other.owners[1].held == DEFAULT_WINDOW
-    other.owners[1].read()
-    exchange(one, other)
-    assert slow.rooms == 1
-    assert not pour(one, slow.stream, rest)
-
-
-def test_a_quick_reader_gets_a_wider_window_within_bounds() -> None:
-    one, other = pair()
-    near = one.connect()
-    exchange(one, other)
-    assert near.stream is not None
-    for _ in range(40):
-        pour(one, near.stream, bytes(MOST_STREAM_WINDOW))
-        exchange(one, other)
-    far = other.owners[1].stream
-    assert far is not None
-    assert DEFAULT_WINDOW * 4 < far.target <= MOST_STREAM_WINDOW
-    other.machine.reset(far, ErrorCode.CANCEL)
-    assert other.machine._extra == 0
-
-
-def test_all_streams_together_hold_no_more_than_the_connections_window() -> None:
-    one, other = pair()
-    other.machine.most_streams = one.machine.peer_most_streams = 2000
-    other.slow = True
-    held = 0
-    for _ in range(WINDOW // DEFAULT_WINDOW + 20):
-        near = one.connect()
-        assert near.stream is not None
-        pour(one, near.stream, bytes(DEFAULT_WINDOW))
-        exchange(one, other)
-    held = sum(owner.held for owner in other.owners.values())
-    assert held == WINDOW
-    assert one.machine.send_window == 0
-    for owner in other.owners.values():
-        owner.read()
-    exchange(one, other)
-    assert one.rooms == 1
 
 
 def test_streams_opened_before_goaway_was_seen_are_served_and_later_ones_come_back() -> None:

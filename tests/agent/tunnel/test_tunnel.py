@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.lowlevel
 
+from agent.h2.core import MOST_STREAM_WINDOW
 from agent.h2.faults import ErrorCode, FaultReason
 from agent.h2.frames import Kind, frame
 from agent.h2.stream import Stream
@@ -112,7 +113,7 @@ async def test_a_slow_reader_stops_no_other_stream_and_loses_no_byte(ends: Ends)
             caller.close()
             app.close()
         held = sum(map(len, ends.far_end.legs[0]._inbox)) + len(ends.far_end.legs[0]._rest or b"")
-        assert held <= 1024 * 1024
+        assert held <= MOST_STREAM_WINDOW
         assert await receive(slow_app, len(data)) == data
 
 
