@@ -254,6 +254,9 @@ async def look_at_bind(subject: str, place: Bind, running: Running) -> Finding:
     if crowd := running.crowd(place):
         remedy = "raise max_connections, start more instances, or see on the page who holds them"
         return warn(subject, f"{place} is full: {crowd}", remedy)
+    if pressure := running.pressure(place):
+        remedy = "raise max_handshakes, or see who connects from there and says nothing (ss -tn)"
+        return warn(subject, f"{place}: {pressure}", remedy)
     if running.holds(place):
         return ok(subject, f"{place} is held by {running.who}")
     if elsewhere := running.instead_of(place):

@@ -74,12 +74,20 @@ class Running:
 
     def crowd(self, place: Bind) -> str:
         """Return how many connections the listener there has, if that is its limit; else empty."""
-        rows = [one["listener"] for one in self.document.get("upstreams", ()) if one["bind"] == str(place)]
-        row = next(iter(rows), self._public) if self.holds(place) else None
+        row = self._listener(place)
         limit = row.get("limit") if row else None
         if row is None or limit is None or row["live"] < limit:
             return ""
         return f"{row['live']} of {limit} connections, {row['overflow']} callers turned away"
+
+    def pressure(self, place: Bind) -> str:
+        """Return which callers of the listener there have their share of its handshakes; empty if none."""
+        row = self._listener(place)
+        return str(row.get("pressure", "")) if row else ""  # an older agent does not say it
+
+    def _listener(self, place: Bind) -> Mapping[str, Any] | None:
+        rows = [one["listener"] for one in self.document.get("upstreams", ()) if one["bind"] == str(place)]
+        return next(iter(rows), self._public) if self.holds(place) else None
 
     @property
     def hindered(self) -> str:

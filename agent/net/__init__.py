@@ -2,6 +2,6 @@
 
 Every failure in this room is a named reason.
 
-    accept  admission  bind  dial  handshake  inherited  kept  listeners
+    accept  admission  bind  dial  handshake  inherited  kept  line  listeners
     own_listeners  proxy_protocol  shortage  tls_records
 """

@@ -1,8 +1,7 @@
 """The accept loop: takes callers out of the kernel's backlog, lines them up, and starts them in turn.
 
 `agent.net.admission` decides who is admitted, who waits and who gives way; this module has the sockets. A few
-callers are started in each turn of the scheduler, so that the handshakes under way proceed: a handshake is
-thus either finished soon or not started, and memory is bounded.
+callers start in each turn, so that a handshake is either finished soon or not begun, and memory is bounded.
 
 A caller is turned away by closing its connection without a reset. A reset would overtake the connect of a TCP
 health check, and make an instance that is merely full look dead.
@@ -23,8 +22,9 @@ from typing import NamedTuple, Protocol
 import trio
 
 from agent.base.containment import FaultEvents, Where, contained
-from agent.net.admission import LINE, Admission, Line, Overflow, Slot, Source, source_of
+from agent.net.admission import Admission, Overflow, Slot
 from agent.net.dial import named
+from agent.net.line import LINE, Line, Source, source_of
 
 BATCH = 256  # connections accepted before other tasks run
 PACE = 16  # handshakes started before other tasks run: some 10 ms of work
@@ -199,7 +199,7 @@ class _Gate:
             caller.setblocking(False)
             source = source_of(address)
             if not self._line.join(source, _Caller(caller, now, address)):
-                self._turn_away(caller, Overflow.HANDSHAKES)
+                self._turn_away(caller, source, Overflow.HANDSHAKES)
             elif caller.fileno() >= kept - 1:
                 return _no_descriptors()
         return None
@@ -254,19 +254,19 @@ class _Gate:
             self._connections.start_soon(self._handle, sock, slot)
 
     def _turn_all_away(self, reason: Overflow) -> None:
-        for _, caller in self._line.rest():
-            self._turn_away(caller.sock, reason)
+        for source, caller in self._line.rest():
+            self._turn_away(caller.sock, source, reason)
 
     def _turn_late_away(self, reason: Overflow) -> None:
         """Turn those away who have waited for a slot as long as they may."""
         late = trio.current_time() - self._admission.patience
         for source in list(self._line.sources()):
             while (caller := self._line.first(source)) is not None and caller.since <= late:
-                self._turn_away(self._line.call(source).sock, reason)
+                self._turn_away(self._line.call(source).sock, source, reason)
 
-    def _turn_away(self, sock: socket.socket, reason: Overflow) -> None:
+    def _turn_away(self, sock: socket.socket, source: Source, reason: Overflow) -> None:
         sock.close()
-        self._admission.refused[reason] += 1
+        self._admission.turn_away(reason, source)
         if self._turning_away is not reason:
             self._turning_away = reason
             self._events.overflowed(self._admission, reason)

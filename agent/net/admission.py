@@ -26,24 +26,17 @@ Each waits at most `patience` seconds and is then turned away, since its handsha
 from __future__ import annotations
 
 import math
-import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Generic, TypeVar
 
 import trio
 
+from agent.net.line import UNNAMED, Source, named, share
+
 GRACE = 0.5  # seconds for a caller to send what it owes; a round trip across the earth takes 0.3
 OWN_GRACE = 3.0  # the same, if only callers of its own source wait for the slot
-SHARES = 2  # a source has at most the slots divided by this
-LINE = 4096  # callers: the kernel's largest backlog, so that all of it is accepted after a restart
-
-Source = str | bytes
-UNNAMED = ""  # of a unix socket
-
-_MAPPED = bytes(10) + b"\xff\xff"  # before an IPv4 address in an IPv6 socket: RFC 4291 §2.5.5.2
-_PREFIX = 8  # bytes of an IPv6 address that identify a network
+PRESSED_SECONDS = 60.0  # for which a caller that was turned away is told of
 
 
 class Overflow(StrEnum):
@@ -60,24 +53,13 @@ class Displaced(StrEnum):
     STALLED = "stalled"
 
 
-def source_of(address: object) -> Source:
-    """Return the source of a caller, from the address that accept(2) returns."""
-    if not isinstance(address, tuple):
-        return UNNAMED
-    host: str = address[0]
-    if len(address) == 2:  # IPv4
-        return host
-    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return packed if packed.startswith(_MAPPED) else packed[:_PREFIX]
-
-
 class Admission:
     """The slots of one listener, and its counters. A limit of None: that of open files alone applies."""
 
     __slots__ = (
         *("_begun", "_clock", "_grace", "_held", "_own_grace", "_silent"),
         *("admitted", "displaced", "fair", "left", "limit", "live", "most", "most_unsettled", "on_room"),
-        *("patience", "refused", "unsettled_limit", "waiting"),
+        *("patience", "pressed_until", "pressing", "refused", "unsettled_limit", "waiting"),
     )
 
     def __init__(
@@ -104,6 +86,8 @@ class Admission:
         self.admitted = 0
         self.left = 0  # callers that left before their turn
         self.refused: Counter[Overflow] = Counter()
+        self.pressing: Source = UNNAMED  # the source of the caller that was turned away last in its handshake
+        self.pressed_until = -math.inf
         self.displaced: Counter[Displaced] = Counter()
         self.on_room: Callable[[], None] = lambda: None
         self._clock = clock
@@ -132,6 +116,23 @@ class Admission:
         if self.unsettled_limit is not None and self.unsettled >= self.unsettled_limit:
             return Overflow.HANDSHAKES
         return None
+
+    def turn_away(self, reason: Overflow, source: Source) -> None:
+        """Count a caller that is turned away."""
+        self.refused[reason] += 1
+        if reason is Overflow.HANDSHAKES:
+            self.pressing, self.pressed_until = source, self._clock() + PRESSED_SECONDS
+
+    @property
+    def pressure(self) -> str:
+        """Return which source had no room for another handshake within the last minute; empty if none."""
+        most = self.unsettled_limit
+        if most is None or self._clock() > self.pressed_until:
+            return ""
+        if not self.fair:
+            return f"{most} of {most} handshakes are under way, and further callers are turned away"
+        said = f"{named(self.pressing)} has its share of the handshakes, {share(most)} of {most}"
+        return f"{said}, and its further callers are turned away"
 
     def crowded(self, source: Source) -> bool:
         """Return whether a source has its full share of the slots."""
@@ -284,61 +285,3 @@ class Slot:
         self._admission.live -= 1
         self.settle()
         self._admission.on_room()
-
-
-def share(count: int) -> int:
-    """Return the share of one source."""
-    return max(1, count // SHARES)
-
-
-Caller = TypeVar("Caller")
-
-
-class Line(Generic[Caller]):
-    """The callers that wait for a slot: in order of arrival for each source, the sources by turns."""
-
-    def __init__(self, limit: int = LINE, *, fair: bool = True) -> None:
-        self._limit = limit
-        self._share = share(limit) if fair else limit
-        self._of: dict[Source, deque[Caller]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def full(self) -> bool:
-        """Whether no more callers are to be accepted."""
-        return self._count >= self._limit
-
-    def join(self, source: Source, caller: Caller) -> bool:
-        """Add a caller at the end; return False if the source has its share of the line."""
-        callers = self._of.setdefault(source, deque())
-        if len(callers) >= self._share:
-            return False
-        callers.append(caller)
-        self._count += 1
-        return True
-
-    def sources(self) -> Iterator[Source]:
-        """Yield the sources in the order of their turns; stop iterating after a call of `call`."""
-        return iter(self._of)
-
-    def call(self, source: Source) -> Caller:
-        """Return the first caller of a source, whose turn is over with it."""
-        callers = self._of.pop(source)
-        caller = callers.popleft()
-        self._count -= 1
-        if callers:
-            self._of[source] = callers
-        return caller
-
-    def first(self, source: Source) -> Caller | None:
-        """Return the first caller of a source, who stays in line; None without one."""
-        return next(iter(self._of.get(source, ())), None)
-
-    def rest(self) -> Iterator[tuple[Source, Caller]]:
-        """Yield all callers, in the order of their turns."""
-        while self._of:
-            source = next(iter(self._of))
-            yield source, self.call(source)

@@ -77,6 +77,7 @@ def limits_reached(listeners: Listeners) -> list[str]:
     told = [
         f"{one.purpose} is full: {one.admission.live} of {one.admission.limit} connections" for one in full
     ]
+    told += [f"{one.purpose}: {one.admission.pressure}" for one in every if one.admission.pressure]
     return [*([files] if files else []), *told]
 
 

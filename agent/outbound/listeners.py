@@ -13,8 +13,9 @@ from agent.base.containment import Where, contained
 from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.records import CloseReason, Direction
-from agent.net.admission import SHARES, Admission, Slot
+from agent.net.admission import Admission, Slot
 from agent.net.inherited import InheritedSockets, address
+from agent.net.line import SHARES
 from agent.net.listeners import Listeners, Opening
 from agent.outbound.upstream_state import UpstreamContext, UpstreamState
 from agent.snapshot import EndpointSources

@@ -61,6 +61,7 @@ def opening_row(opening: Opening | None) -> Row | None:
         "overflow_by_reason": {reason.value: admission.refused[reason] for reason in Overflow},
         "waiting": admission.waiting,
         "left": admission.left,
+        "pressure": admission.pressure,
         "displaced": {kind.value: admission.displaced[kind] for kind in Displaced},
     }
 

@@ -193,6 +193,7 @@ def _listener(row: Row | None, theirs: Sequence[Row | None]) -> Row | None:
     for name in _LISTENER_LIMITS:
         limits = [one[name] for one in known]
         total[name] = None if None in limits else sum(limits)
+    total["pressure"] = next((said for one in known if (said := one.get("pressure"))), "")
     for name in _LISTENER_TABLES:
         total[name] = _sum([one[name] for one in known])
     return total

@@ -31,7 +31,14 @@ from tests.diagnosis.acts import (
     wrong_setting,
 )
 from tests.diagnosis.fault import Fault, by
-from tests.diagnosis.limits import few_connections, few_files, more_connections, more_files
+from tests.diagnosis.limits import (
+    few_connections,
+    few_files,
+    more_connections,
+    more_files,
+    more_handshakes,
+    one_source_floods,
+)
 
 FAULTS = (
     Fault(
@@ -280,6 +287,17 @@ FAULTS = (
         ping=("db", "tls"),
         at="db",
         calls=("db",),
+    ),
+    Fault(
+        name="one source has its share of our own handshakes",
+        make=one_source_floods,
+        doctor="public: ",
+        remedy="raise max_handshakes",
+        cure=by(more_handshakes),
+        page="callers from the mesh: 127.0.0.1 has its share of the handshakes, 1 of 2",
+        alert="SidecarFull",
+        ping=("db", "tls"),
+        at="db",
     ),
     Fault(
         name="the listener of an upstream is full",

@@ -294,3 +294,7 @@ async def test_a_listener_at_its_limit_is_said_to_be_full() -> None:
         assert limits_reached(b.listeners) == []
         opening.admission.live = 2
         assert limits_reached(b.listeners) == ["upstream db is full: 2 of 2 connections"]
+        opening.admission = Admission(None, 4, fair=True)
+        opening.admission.turn_away(Overflow.HANDSHAKES, "192.0.2.1")
+        (said,) = limits_reached(b.listeners)
+        assert said.startswith("upstream db: 192.0.2.1 has its share of the handshakes, 2 of 4")

@@ -218,6 +218,7 @@ async def test_the_listener(nursery: trio.Nursery) -> None:
         "handshakes_most": 1,
         "overflow": 0,
         "overflow_by_reason": {"max_connections": 0, "max_handshakes": 0},
+        "pressure": "",
         "waiting": 0,
         "left": 0,
         "displaced": {"silent": 0, "stalled": 0},
