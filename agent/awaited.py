@@ -9,6 +9,7 @@ This is before the kernel holds the process to its files (agent.sandbox).
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,6 +20,8 @@ from agent.base.exits import Exit, ExitCode, NotYet
 from agent.overview.headline import starting
 from agent.process.systemd import Notifier
 
+# The first process of a container gets no signal that it has no handler for (pid_namespaces(7)).
+ENDING = (signal.SIGTERM, signal.SIGINT)
 LOOK_SECONDS = 0.25
 MORE_SECONDS = 30.0  # by which the service manager's start timeout is extended
 
@@ -42,15 +45,18 @@ class Awaited:
         """Return what `make` makes once it raises NotYet no more. Raises Exit when the time is over."""
         self._say(self.reason)
         began = trio.current_time()
-        while self.waited < (self.seconds or math.inf):
-            self.notifier.extend(MORE_SECONDS)
-            await trio.sleep(LOOK_SECONDS)
-            self.waited = trio.current_time() - began
-            try:
-                return make()
-            except NotYet as error:
-                if error.message != self.reason:
-                    self._say(error.message)
+        with trio.open_signal_receiver(*ENDING) as signals:
+            while self.waited < (self.seconds or math.inf):
+                self.notifier.extend(MORE_SECONDS)
+                with trio.move_on_after(LOOK_SECONDS):
+                    name = signal.Signals(await anext(signals)).name
+                    raise Exit(ExitCode.CLEAN, f"{name} while it waited: {self.reason}")
+                self.waited = trio.current_time() - began
+                try:
+                    return make()
+                except NotYet as error:
+                    if error.message != self.reason:
+                        self._say(error.message)
         raise Exit(ExitCode.UNAVAILABLE, f"not able to serve within {self.seconds:g} s: {self.reason}")
 
     def _say(self, reason: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -53,6 +55,17 @@ async def test_each_reason_is_said_once_and_what_is_made_is_returned(
         "STATUS=starting · no CA · gives up after 60 s",
     ]
     heard.sock.close()
+
+
+async def test_a_signal_ends_the_wait_in_order() -> None:
+    def make() -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise NotYet("no token")
+
+    awaited = Awaited(Notifier(""), list[str]().append, 0.0, "no token")
+    with pytest.raises(Exit) as caught, trio.fail_after(20):
+        await awaited.made(make)
+    assert (caught.value.code, caught.value.message) == (ExitCode.CLEAN, "SIGTERM while it waited: no token")
 
 
 async def test_when_the_time_is_over_the_exit_is_one_that_is_tried_again(
