@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-import trio
 
 from agent.base.address import TcpAddress
 from agent.connections.records import CloseReason, Direction
 from agent.outbound import at_once
 from agent.outbound.reasons import OutboundReason
 from agent.relay.splice import Ending
-from tests.scenarios.test_tunnels import called, connect, ended, tunnelling
+from tests.scenarios.test_tunnels import called, connect, ended, refused_after_a_byte, tunnelling
 from tests.support.two_sidecars import Mesh, endpoint, one, until
 
 
@@ -83,12 +81,7 @@ async def test_a_refusal_before_a_byte_tries_the_next_candidate(m: Mesh, taken: 
 
 async def test_a_refusal_after_bytes_is_final_and_named(m: Mesh, taken: list[object]) -> None:
     m.app.address = TcpAddress("127.0.0.1", 1)
-    assert isinstance(m.upstream, TcpAddress)
-    # It sends before the mesh, in this thread, accepts it: the refusal cannot come before the byte.
-    with socket.create_connection((m.upstream.host, m.upstream.port)) as caller:
-        caller.send(b"x")
-        caller.setblocking(False)
-        await ended(trio.SocketStream(trio.socket.from_stdlib_socket(caller)))
+    await refused_after_a_byte(m)
     await until(lambda: not m.web.ledger.live())
     assert "answered 503 app_connect_refused" in m.web.ledger.recent()[-1].detail
 
