@@ -8,8 +8,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.bench.load import FIGURES, Figures
+from tests.bench.load import FIGURES, Figures, read_wrk
 from tests.bench.plot import picture
+from tests.bench.rig import BenchFailed
 from tests.bench.soak import GROWTH_MB, MARGIN_MB, Sample, Seen, left_behind
 from tests.bench.table import measured, table
 
@@ -57,6 +58,25 @@ def test_to_the_right_is_better_whatever_the_figure() -> None:
     }
     assert dots["haproxy"] < line < dots["sidecar"]
     assert math.isclose(line - dots["haproxy"], dots["sidecar"] - line, abs_tol=0.2)
+
+
+SAID = """\
+  Latency Distribution
+     50%   37.59ms
+     99%    1.85s
+  7411 requests in 2.06s, 8.76MB read
+  Socket errors: connect 0, read {read}, write 0, timeout 12
+Requests/sec:   3602.34
+"""
+
+
+def test_requests_that_wrk_calls_timed_out_are_slow_ones_and_end_no_bench() -> None:
+    assert read_wrk(SAID.format(read=0), "envoy").per_second == pytest.approx(3602.34)
+
+
+def test_requests_that_were_broken_off_end_the_bench() -> None:
+    with pytest.raises(BenchFailed, match="envoy: the load saw errors"):
+        read_wrk(SAID.format(read=20), "envoy")
 
 
 def sample(
