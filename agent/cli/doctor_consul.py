@@ -42,6 +42,7 @@ T = TypeVar("T")
 ASK_SECONDS = 5.0  # for one question: doctor reports the present state and does not wait for a better one
 DAY = 86400.0
 ROOT_DAYS = 30.0  # a root that expires sooner is a warning
+LISTENERS = "listeners"  # the subject of one that collides with another
 LEAST_LIFE = 0.1  # the share of a leaf's life that must be left; Consul renews long before
 USUAL_LIMIT = 200  # limits.http_max_conns_per_client of a Consul agent (docs/consul-api.md#blocking-queries)
 _ENOUGH = 0.9  # of the limit
@@ -178,9 +179,9 @@ async def _servable(case: Examination, configured: Registration) -> Registration
         remedy = "it is not served: change the registration, -listen, -upstream or -admin-bind"
         only_the_check = problem.where.startswith(CHECK)
         case.note(
-            warn("listeners", str(problem), "give the sidecar a check of its own address")
+            warn(LISTENERS, str(problem), "give the sidecar a check of its own address")
             if only_the_check
-            else fail("listeners", str(problem), remedy)
+            else fail(LISTENERS, str(problem), remedy)
         )
     return effective
 

@@ -18,6 +18,7 @@ from agent.cli.admin_commands import JSON
 from agent.cli.console import Console, flag_usage, lights
 from agent.cli.doctor import GROUPS, look_at_agent
 from agent.cli.doctor_consul import (
+    LISTENERS,
     Examination,
     look_at_consul,
     look_at_credentials,
@@ -125,8 +126,12 @@ async def _ask_consul(walk: Walk, case: Examination) -> bool:
     if known and case.registration is not None:
         walk.who = f"{case.registration.service}@{case.registration.datacenter or case.datacenter}"
         known = await look_at_credentials(case, case.registration)
-    if _failed(walk, Name.CONSUL, case.findings):
+    if _failed(walk, Name.CONSUL, [one for one in case.findings if one.subject != LISTENERS]):
         return False
+    beside = next((one for one in case.findings if one.subject == LISTENERS), None)
+    if beside is not None:  # of another listener: of ours, the first station or the sidecar's is red
+        walk.amber(Name.CONSUL, beside.found, beside.remedy)
+        return known
     leaf = case.credentials.leaf if case.credentials is not None else None
     left = "" if leaf is None else f", leaf {rough(_seconds_left(leaf.not_after, case.clock))}"
     walk.green(Name.CONSUL, f"{settings.http_addr} in {case.datacenter}{left}")

@@ -112,9 +112,9 @@ class Journal(WatchJournal):
         self.write(LogLevel.ERROR, "crashed", trace=trace)
 
     def exiting(self, code: ExitCode, detail: str) -> None:
-        """The process ends because it cannot run, or go on: its last line (docs/failures.md)."""
+        """The process ends because it cannot run or go on, or was told to meanwhile: its last line."""
         self.write(
-            LogLevel.ERROR,
+            LogLevel.INFO if code is ExitCode.CLEAN else LogLevel.ERROR,
             "exit",
             code=code.value,
             reason=code.name.lower(),

@@ -1,4 +1,7 @@
-"""Judges a page as it is shown: axe, exceptions, requests to elsewhere, and what runs over the side."""
+"""Judges a page as it is shown: exceptions, requests to elsewhere, what runs over the side, and axe.
+
+axe judges where `make pictures` has brought it; all else needs Chromium alone.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,10 @@ def wrong_with(tab: Page, url: str, look: Look) -> list[str]:
     here = urlsplit(url).netloc
     found += [f"asks {asked}" for asked in tab.asked if urlsplit(asked).netloc not in ("", here)]
     found += tab.wrong
+    return [*found, *violations(tab)] if AXE.exists() else found
+
+
+def violations(tab: Page) -> list[str]:
+    """Return what axe says of the page that is shown."""
     tab.evaluate(AXE.read_text() + ";0")
-    found += [json.dumps(violation) for violation in tab.evaluate(f"{_RUN}.then({_NAMED})")]
-    return found
+    return [json.dumps(violation) for violation in tab.evaluate(f"{_RUN}.then({_NAMED})")]

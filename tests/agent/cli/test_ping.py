@@ -21,7 +21,7 @@ from agent.path.walk import Walk
 from tests.agent.cli.test_doctor_upstreams import Far, instance
 from tests.support.agent_in_process import wall
 from tests.support.agent_parts import settings
-from tests.support.beside_consul import everything, unused
+from tests.support.beside_consul import PROXY, everything, proxy, unused
 from tests.support.fake_consul import FakeConsul
 
 BIND = "127.0.0.1:9191"
@@ -63,12 +63,12 @@ class Scene:
         self.consul.replace(path)
         self.consul.answer(path, *answer, **more)
 
-    async def walk(self, name: str = "db", **more: str) -> Walk:
+    async def walk(self, name: str = "db", **more: str | list[str]) -> Walk:
         at = await self.consul.listen(self.nursery)
         given: dict[str, str | list[str]] = {"http_addr": at, "upstream": [f"db:{BIND}"], **more}
         walk = Walk(name=name)
         with trio.fail_after(30):
-            await walk_to(walk, settings(**given), wall)
+            await walk_to(walk, settings(**{key: value for key, value in given.items() if value}), wall)
         return walk
 
 
@@ -93,6 +93,23 @@ async def test_a_denied_call_names_the_rule(nursery: trio.Nursery, agent: Mappin
     red = first_red(walk.passed)
     assert red is not None
     assert "web => db (deny" in red.text
+
+
+async def test_a_listener_of_another_upstream_that_collides_is_amber(
+    nursery: trio.Nursery, agent: Mapping[str, Any]
+) -> None:
+    both = [
+        {"DestinationName": name, "LocalBindPort": port} for name, port in (("db", 9191), ("cache", 8080))
+    ]
+    of_web = proxy()["Proxy"]
+    assert isinstance(of_web, dict)
+    scene = Scene(nursery)
+    registered = proxy(Proxy={**of_web, "Upstreams": both})
+    scene.tell(f"/v1/agent/service/{PROXY}", registered, content_hash="h1")
+    walk = await scene.walk(upstream=[])  # those of the registration
+    assert cause(walk) is None
+    consul = next(one for one in walk.passed if one.name is Name.CONSUL)
+    assert (consul.light, "cache" in consul.text) == (Light.AMBER, True)
 
 
 async def test_another_name(nursery: trio.Nursery, agent: Mapping[str, Any]) -> None:
