@@ -86,5 +86,5 @@ def _other_end(finished: Finished) -> str:
 
 
 def _verdict(finished: Finished) -> str:
-    served = finished.opened and finished.reason.value not in _REFUSED_LATE
+    served = finished.opened and finished.reason not in _REFUSED_LATE
     return ALLOWED if served else finished.reason.value

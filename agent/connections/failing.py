@@ -37,9 +37,9 @@ class FailingCalls:
     def add(self, finished: Finished) -> None:
         """Note a failure, or forget it when a call was served."""
         if finished.direction is Direction.OUTBOUND:
-            name, fails = finished.upstream, finished.reason.value in UPSTREAM_FAILS
+            name, fails = finished.upstream, finished.reason in UPSTREAM_FAILS
         else:
-            name, fails = _OUR_APP, finished.reason.value in APP_FAILS
+            name, fails = _OUR_APP, finished.reason in APP_FAILS
         if fails:
             self._last[name] = (trio.current_time(), _text(name, finished))
         elif finished.opened and self._last:

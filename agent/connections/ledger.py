@@ -293,7 +293,6 @@ def _finished(connection: Connection, reason: StrEnum, until: datetime) -> Finis
         opened=connection.opened,
         caller=connection.caller,
         upstream=connection.upstream,
-        peer="" if connection.peer is None else str(connection.peer.id),
         dialled=connection.dialled,
         since=connection.since,
         until=until,

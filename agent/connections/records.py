@@ -95,7 +95,6 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     opened: bool
     caller: str
     upstream: str
-    peer: str
     dialled: str
     since: datetime
     until: datetime
@@ -112,6 +111,11 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     handshake_seconds: float | None = None
     connect_seconds: float | None = None
     first_byte_seconds: float | None = None  # from accept(2) to the first byte of the answer
+
+    @property
+    def peer(self) -> str:
+        """The identity that the other end has proven; empty if none."""
+        return "" if self.theirs is None else str(self.theirs.id)
 
 
 def address_and_why(dialled: str) -> tuple[str, str]:

@@ -181,8 +181,8 @@ class Journal(WatchJournal):
 
         A callee's refusal is a warning.
         """
-        reason = finished.reason.value
-        if reason == Ending.CLEAN.value and not self._options.connections:
+        reason = finished.reason
+        if reason is Ending.CLEAN and not self._options.connections:
             self._ended(LogLevel.DEBUG, "connection.closed", finished)
         else:
             level = LogLevel.WARN if reason in _REFUSED_BY_CALLEE else LogLevel.INFO

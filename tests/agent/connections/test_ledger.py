@@ -106,7 +106,6 @@ async def test_one_that_was_relayed(
         opened=True,
         caller="127.0.0.1:5",
         upstream="db@dc2",
-        peer="",
         dialled="10.0.0.1:8080 (wan_tag)",
         since=START,
         until=START + timedelta(seconds=3),

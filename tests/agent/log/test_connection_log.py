@@ -26,7 +26,6 @@ def finished(**known: object) -> Finished:
         "opened": True,
         "caller": "10.0.0.9:5",
         "upstream": "",
-        "peer": "",
         "dialled": "127.0.0.1:8080",
         "since": START,
         "until": START + timedelta(seconds=1.5),
@@ -41,7 +40,6 @@ def test_both_ends_with_datacenters_serials_rule_bytes_and_reason() -> None:
     web = identity("dc1", "web")
     line = fields(
         finished(
-            peer=str(web),
             theirs=Peer(id=web, serial="0a:01", not_after=START, root="00"),
             ours=Party(id=identity("dc2", "db"), serial="0b:02"),
             rule="web => db (allow, precedence 9)",
