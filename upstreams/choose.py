@@ -86,7 +86,7 @@ def any_in_favour(endpoints: EndpointSet, failures: FailureMemory) -> bool:
 def _first(tier: Tier, failures: FailureMemory, chance: Chance, loads: Loads) -> Endpoint | None:
     """Draw by weight, and again if the endpoint has load; return the clearly less loaded of both."""
     drawn = _draw(tier, failures, chance)
-    if drawn is None or loads.get(drawn.key, 0) <= _CHANCE:
+    if drawn is None or len(tier.endpoints) == 1 or loads.get(drawn.key, 0) <= _CHANCE:
         return drawn
     other = _draw_again(tier, failures, chance.rng, _DRAWS)
     return drawn if other is None or not _clearly_less(other, drawn, failures, loads) else other
