@@ -289,8 +289,8 @@ class Tunnel:
                 while data:
                     data = data[self._tls.send(data) :]  # noqa: PLW2901 - what is left of it
             self._tls.shutdown()
-        except SSL.Error:
-            pass
+        except SSL.Error as error:
+            explain(error)  # empties OpenSSL's queue, or another connection is taken to have failed
 
     # --- what the machine says (agent.h2.core.ConnectionHandler) ---
 

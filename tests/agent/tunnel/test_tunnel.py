@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 import trio.lowlevel
+from OpenSSL._util import lib
 
 from agent.h2.core import MOST_STREAM_WINDOW
 from agent.h2.faults import ErrorCode, FaultReason
@@ -295,3 +296,9 @@ async def test_a_new_stream_and_its_first_bytes_wait_for_no_answer(contexts: Con
             assert await taken[0].receive() == b"hello"
         assert not taken[0].stream.answered
         taken[0].close(ErrorCode.NO_ERROR)
+
+
+async def test_last_words_into_a_connection_that_is_shut_leave_no_error_for_the_others(ends: Ends) -> None:
+    ends.near._sock.shutdown(socket.SHUT_WR)
+    ends.near.end(TunnelReason.RETIRED)
+    assert not lib.ERR_peek_error()
