@@ -192,7 +192,7 @@ async def test_what_audit_and_the_deny_list_have_to_say() -> None:
     assert said[3:-1] == [expected] * LINES
 
 
-async def test_every_connection_is_told_where_that_is_wanted() -> None:
+async def test_every_connection_is_told_where_that_is_wanted(autojump_clock: MockClock) -> None:
     written = io.StringIO()
     ledger = Ledger(Clock(), Journal(written, Clock(), LogOptions(connections=True)))
     for _ in range(2 * LINES):
