@@ -46,6 +46,7 @@ from upstreams.spec import (
     Upstream,
     WanMode,
 )
+from upstreams.travel import TravelReason
 
 MOST_WAYS = 3  # candidates tried of one target
 MAINTENANCE = ("_service_maintenance", "_node_maintenance")  # ids of Consul's checks
@@ -147,13 +148,7 @@ async def _look_at_target(upstream: Upstream, target: Destination, journey: Jour
 
 def still_used(upstream: Upstream, running: Mapping[str, Any]) -> str:
     """Return which vanished instances the running agent uses (`vanished_grace`), to end a text with."""
-    targets = [
-        target
-        for row in running.get("upstreams", ())
-        if row["bind"] == str(upstream.bind)
-        for target in row.get("targets", ())
-    ]
-    rows = [row for target in targets for row in target["endpoints"] if row["status"] in _KEPT]
+    rows = [row for row in _instances(upstream, running) if row["status"] in _KEPT]
     names = ", ".join(f"{row['instance']} ({row['status']})" for row in rows)
     return f"; the running agent still uses {names}" if names else ""
 
@@ -259,7 +254,23 @@ def trip_of(upstream: Upstream, journey: Journey, contexts: Contexts) -> Trip:
         deny_list=journey.deny_list,
         upstream=upstream,
         tunnel=journey.tunnel,
+        standing=_standing(upstream, journey.running),
     )
+
+
+def _standing(upstream: Upstream, running: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return by instance why the running agent makes no tunnel there for now."""
+    return {
+        row["instance"]: row["travel_says"]
+        for row in _instances(upstream, running)
+        if row.get("travel") in (TravelReason.REFUSED, TravelReason.FULL)
+    }
+
+
+def _instances(upstream: Upstream, running: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of the instances that the running agent has for an upstream."""
+    rows = [row for row in running.get("upstreams", ()) if row["bind"] == str(upstream.bind)]
+    return [one for row in rows for target in row.get("targets", ()) for one in target["endpoints"]]
 
 
 async def look_at_instance(registration: Registration, datacenter: str, consul: Consul) -> Sequence[Finding]:

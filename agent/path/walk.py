@@ -9,7 +9,7 @@ opens a stream of one too, whose refusal names its reason.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -54,7 +54,10 @@ REFUSAL_SECONDS = 0.5  # with TLS 1.3 a refusal arrives after our handshake is o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trip:
-    """What all ways to one upstream share. `own_intentions` asks Consul, once a far side has broken off."""
+    """What all ways to one upstream share. `own_intentions` asks Consul, once a far side has broken off.
+
+    `standing`: by instance, why the running agent makes no tunnel there for now, where it said so.
+    """
 
     datacenter: str
     wan: WanMode
@@ -64,6 +67,7 @@ class Trip:
     deny_list: DenyList = NO_ENTRIES
     upstream: Upstream
     tunnel: TunnelMode = TunnelMode.NEVER  # of the agent, for all upstreams
+    standing: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,7 +180,8 @@ async def _shake_hands(
     if how.in_tunnel:
         return await _ask_in_tunnel(walk, tls, sock, way, trip)
     if how.reason is TravelReason.REFUSED:
-        walk.amber(Name.TRAVEL, f"{how}; the agent asks again each minute", OFFERED)
+        known = trip.standing.get(str(way.endpoint), f"{how}; the agent asks again each minute")
+        walk.amber(Name.TRAVEL, known, OFFERED)
     else:
         walk.green(Name.TRAVEL, str(how), timed=False)
     refusal = await refusal_of(tls, sock)
@@ -195,7 +200,10 @@ async def _ask_in_tunnel(
     answer = await ask_for_stream(tls, sock, block, STREAM_SECONDS)
     if not answer.greeted:
         return None
-    walk.green(Name.TRAVEL, f"{IN_TUNNEL}, and so did this walk")
+    if for_now := trip.standing.get(str(way.endpoint)):
+        walk.amber(Name.TRAVEL, f"this walk went {IN_TUNNEL}; the running agent for now: {for_now}")
+    else:
+        walk.green(Name.TRAVEL, f"{IN_TUNNEL}, and so did this walk")
     if answer.served:
         await _ask_far_side(walk, expected, "", trip)
         return True

@@ -159,6 +159,21 @@ async def test_a_vanished_instance_that_the_agent_still_uses_is_named(
     assert "the running agent still uses db-1 on n1 in dc1 (vanished)" in walk.passed[-1].text
 
 
+async def test_when_the_running_agent_asks_for_a_tunnel_again_is_told(
+    nursery: trio.Nursery, agent: dict[str, Any]
+) -> None:
+    scene = Scene(nursery)
+    offer = {"DestinationServiceName": "db", "Config": {"connect_sidecar_tunnel": True}}
+    scene.tell("/v1/health/connect/db", [instance(scene.far.port, Proxy=offer)])
+    row = {"instance": f"db-proxy-{scene.far.port} on n1 in dc1", "status": "passing"}
+    row |= {"travel": "no_tunnels", "travel_says": "a connection each: … asked again in 42 s"}
+    agent["upstreams"] = [{**agent["upstreams"][0], "targets": [{"endpoints": [row]}]}]
+    walk = await scene.walk(tunnel="auto")
+    assert cause(walk) is None
+    travel = next(one for one in walk.passed if one.name is Name.TRAVEL)
+    assert (travel.light, travel.text) == (Light.AMBER, row["travel_says"])
+
+
 async def test_the_lookup_is_refused(nursery: trio.Nursery, agent: Mapping[str, Any]) -> None:
     scene = Scene(nursery)
     scene.tell("/v1/health/connect/db", text="Permission denied", status=403)

@@ -21,6 +21,7 @@ from tests.support.tunnels import BLOCK, handshaken
 from tests.support.two_sidecars import UPSTREAM, Mesh, echo, endpoint, mesh, until
 from upstreams.route import Candidate
 from upstreams.spec import TunnelMode, Upstream, WanMode
+from upstreams.travel import Travel, TravelReason
 
 AUTO, NEVER = TunnelMode.AUTO, TunnelMode.NEVER
 
@@ -38,6 +39,7 @@ async def walked(
     upstream: Upstream = UPSTREAM,
     gateway: bool = False,
     port: int = 0,
+    standing: str = "",
 ) -> dict[Name, Station]:
     contexts = m.web.contexts.value
     assert contexts is not None
@@ -49,6 +51,7 @@ async def walked(
         own_intentions=own_intentions,
         upstream=upstream,
         tunnel=usual,
+        standing={str(endpoint(1)): standing} if standing else {},
     )
     to = replace(endpoint(port or m.public.port), tunnels=offers)
     hop = replace(to) if gateway else to
@@ -97,6 +100,17 @@ async def test_a_far_side_that_takes_no_tunnels_is_told_and_reached_all_the_same
         assert (station.light, "(no_tunnels)" in station.text) == (Light.AMBER, True)
         assert station.remedy
         assert "no_tunnels" in [one.reason.value for one in m.db.events.refused_ones]
+
+
+@pytest.mark.parametrize("takes", [True, False])
+async def test_what_the_running_agent_waits_for_is_told(takes: bool) -> None:
+    async with mesh(echo, tunnel=True) as m:
+        m.tunnel = takes
+        said = str(Travel(TravelReason.REFUSED, 41.0))
+        station = (await walked(m, standing=said))[Name.TRAVEL]
+        assert station.light is Light.AMBER
+        assert station.text.endswith("(no_tunnels); asked again in 41 s")
+        assert ("this walk went in a tunnel" in station.text) is takes
 
 
 async def test_a_denied_walk_has_the_reason_from_the_far_side() -> None:
