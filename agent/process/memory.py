@@ -8,21 +8,29 @@ a single object is left, such as the record of an ended connection. Two thousand
 27 MB larger than before, for good. Therefore the unit sets `PYTHONMALLOC=malloc`, which leaves all allocation
 to the C library. Even so the interpreter holds on to thousands of small objects for their next use, at worst
 a page each; a garbage collection releases them.
+
+The collector walks in one piece, and every connection waits so long. So what a full collection has left is
+exempt from the next ones (`Exemption`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
+from agent.base.clock import monotonic
+
 CALM_LOOKS = 5  # looks in a row at a tenth of the peak or fewer
 LOOK_SECONDS = 1.0
-# Collections of the younger objects until one of all. Of 500 upstreams that one takes 15 to 35 ms in a piece,
-# and by the default, 10, reports and changed registrations caused one in 1.5 s.
+# Collections of the younger objects until one of all. Of 500 upstreams reports and changed registrations
+# caused one in 1.5 s by the default, 10.
 FULL_AFTER = 100
+GROWTH = 1.5  # of the exempt objects until a collection walks them too
+ALL_SECONDS = 600.0  # from one such walk, which is the longest of all, to the next
+_OLDEST = 2  # the generation whose collection is a full one
 WORTH_IT = 200  # connections: fewer at the peak than this leave some megabytes at most
 
 
@@ -78,13 +86,51 @@ async def give_back(live: Callable[[], int], after_flood: AfterFlood | None = No
         await trio.sleep(LOOK_SECONDS)
 
 
+class Exemption:
+    """A callback of the collector that exempts what a full collection has left from the next full ones.
+
+    Exempt objects are still freed with their last reference, but not those that only refer to each other. So
+    a full collection walks all objects, exempt or not, if they are half as many again as the fewest that were
+    exempt since the last such walk, and that was `ALL_SECONDS` ago.
+    """
+
+    __slots__ = ("_all", "_clock", "_fewest", "_since")
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._fewest = gc.get_freeze_count()
+        self._all = False
+
+    def __call__(self, phase: str, info: Mapping[str, int]) -> None:
+        if info["generation"] == _OLDEST:
+            if phase == "start":
+                self._begin()
+            else:
+                self._end()
+
+    def _begin(self) -> None:
+        exempt = gc.get_freeze_count()
+        self._fewest = min(self._fewest, exempt)
+        self._all = exempt > self._fewest * GROWTH and self._clock() - self._since >= ALL_SECONDS
+        if self._all:
+            gc.unfreeze()
+
+    def _end(self) -> None:
+        gc.freeze()
+        if self._all:
+            self._fewest, self._since = gc.get_freeze_count(), self._clock()
+
+
 def settle() -> None:
     """Exempt all objects made until now from garbage collection, for they live as long as the process.
 
     The memory that the start left unused in the C library's heap, some three megabytes, goes back to the
-    system. Later collections of everything are made ten times more rarely than by default.
+    system. Later collections of everything are made ten times more rarely than by default, and what they have
+    left is exempt too.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], FULL_AFTER)
+    gc.callbacks.append(Exemption())
     trim()

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -77,10 +77,12 @@ def main(words: Sequence[str], err: TextIO) -> int:
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(int(words[0]), False)
     channel = Channel(socket.socket(fileno=int(words[0])))
-    return trio.run(serve, channel, err, now)
+    return trio.run(serve, channel, err, now, settle)
 
 
-async def serve(channel: Channel, err: TextIO, clock: Clock) -> ExitCode:
+async def serve(
+    channel: Channel, err: TextIO, clock: Clock, on_first_report: Callable[[], None] = lambda: None
+) -> ExitCode:
     """Run one worker from the welcome to its end; return the exit code."""
     try:
         welcome = decode((await channel.receive())[0])
@@ -90,7 +92,7 @@ async def serve(channel: Channel, err: TextIO, clock: Clock) -> ExitCode:
         text = f"the agent is of another version than {VERSION}, which is installed now; restart it"
         Log(err, clock).write(LogLevel.ERROR, "worker.mismatch", detail=text)
         return ExitCode.FAILED
-    worker = Worker(channel, welcome, err, clock)
+    worker = Worker(channel, welcome, err, clock, on_first_report)
     try:
         return await worker.run()
     except Exception as error:  # noqa: BLE001 - a bug: it is logged, and the process ends
@@ -101,7 +103,14 @@ async def serve(channel: Channel, err: TextIO, clock: Clock) -> ExitCode:
 class Worker:
     """A data plane whose snapshot is written by messages."""
 
-    def __init__(self, channel: Channel, welcome: Welcome, err: TextIO, clock: Clock) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        welcome: Welcome,
+        err: TextIO,
+        clock: Clock,
+        on_first_report: Callable[[], None],
+    ) -> None:
         settings = _share_of_settings(welcome)
         self.log = Journal(err, clock, options_of(settings, welcome.slot))
         self.snapshot = Snapshot()
@@ -123,7 +132,7 @@ class Worker:
         self._drain_seconds = settings.drain_seconds
         self._to_say: dict[WorkerRequest, None] = {}
         self._has_message = trio.Event()
-        self._settled = False
+        self._on_first_report: Callable[[], None] | None = on_first_report
 
     async def run(self) -> ExitCode:
         """Serve until the control process sends Finish or is gone; return the exit code."""
@@ -201,9 +210,9 @@ class Worker:
     async def _answer(self, asked: Report) -> None:
         report = self.data.reporting(rows=asked.rows).run_now()
         await self._send(reported(report, asked.number, lines_lost=self.log.lost))
-        if not self._settled:
-            self._settled = True
-            settle()
+        if self._on_first_report is not None:
+            self._on_first_report()
+            self._on_first_report = None
 
     async def _send(self, message: Reported | WorkerRequest) -> None:
         await self._channel.send(msgspec.json.encode(message))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -204,7 +205,17 @@ def root_handlers() -> Iterator[None]:
     root.setLevel(level)
 
 
-@pytest.mark.usefixtures("root_handlers")
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """The process settles its garbage collector; what is exempt here, other tests would not find."""
+    callbacks, thresholds = gc.callbacks[:], gc.get_threshold()
+    yield
+    gc.callbacks[:] = callbacks
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("root_handlers", "collector")
 def test_a_whole_life_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As the others, where coverage sees it: a thread plays the manager and asks for the end."""
     answers: list[Any] = []

@@ -114,3 +114,74 @@ made = [[number] for number in range(1000)]
 assert ref() is None
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def alone(script: str) -> None:
+    """Run a script in a process of its own, after the agent's `settle`; `seconds` is its clock."""
+    lines = """
+import gc
+from agent.process import memory
+from agent.process.memory import ALL_SECONDS, GROWTH, Exemption, settle
+seconds = 0.0
+memory.Exemption = lambda: Exemption(lambda: seconds)
+settle()
+start = gc.get_freeze_count()
+"""
+    subprocess.run([sys.executable, "-c", lines + script], check=True)
+
+
+# Makes rings of 5,000 objects and leaves each one once it is exempt; `most` objects were exempt.
+RINGS = """
+most = 0
+for _ in range(50):
+    ring = [[number] for number in range(5_000)]
+    ring.append(ring)
+    gc.collect()
+    del ring
+    seconds += ALL_SECONDS
+    most = max(most, gc.get_freeze_count())
+assert most < start * GROWTH + 10_000, (start, most)
+"""
+
+
+def test_what_a_full_collection_has_left_is_not_walked_by_the_next_one() -> None:
+    alone("""
+kept = [[number] for number in range(20_000)]
+gc.collect()
+assert len(gc.get_objects()) < 1000, len(gc.get_objects())
+before = gc.get_freeze_count()
+del kept
+assert before - gc.get_freeze_count() >= 20_000  # they leave with their last reference
+""")
+
+
+def test_cycles_that_were_exempt_are_collected_before_they_are_half_as_many_as_all() -> None:
+    alone(RINGS)
+
+
+def test_a_flood_that_was_exempt_leaves_no_room_for_more_cycles() -> None:
+    alone(f"""
+flood = [[number] for number in range(10 * start)]
+for _ in range(3):
+    gc.collect()  # one of them walks all, so that the flood counts as all there is
+    seconds += ALL_SECONDS
+del flood
+gc.collect()
+{RINGS}""")
+
+
+def test_all_objects_are_not_walked_again_soon() -> None:
+    alone("""
+seconds = ALL_SECONDS - 1
+kept = [[number] for number in range(2 * start)]
+gc.collect()
+gc.collect()
+gc.callbacks.append(lambda phase, info: walked.append(gc.get_freeze_count()) if phase == "start" else None)
+walked = []
+gc.collect()
+seconds += 1
+gc.collect()
+seconds += ALL_SECONDS
+gc.collect()  # what is kept is known by now
+assert [count > 0 for count in walked] == [True, False, True], walked
+""")

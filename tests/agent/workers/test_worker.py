@@ -54,6 +54,7 @@ class Told:
         self.channel = Channel(sock)
         self.code: ExitCode | None = None
         self.err = io.StringIO()
+        self.first_reports = 0
 
     async def tell(self, *orders: Message) -> None:
         for order in orders:
@@ -70,8 +71,11 @@ class Told:
 
     async def run(self, sock: socket.socket) -> None:
         channel = Channel(sock)
-        self.code = await serve(channel, self.err, wall)
+        self.code = await serve(channel, self.err, wall, self._reported)
         channel.close()
+
+    def _reported(self) -> None:
+        self.first_reports += 1
 
 
 def welcome(told: Settings | None = None, **fields: object) -> Welcome:
@@ -225,6 +229,13 @@ async def test_one_of_another_version_serves_nobody(first: Message) -> None:
         pass
     assert told.code is ExitCode.FAILED
     assert "worker.mismatch" in told.err.getvalue()
+
+
+async def test_what_follows_the_first_report_is_done_once() -> None:
+    async with worker() as told:
+        for _ in range(3):
+            await told.report()
+        assert told.first_reports == 1
 
 
 async def test_never_welcomed_it_goes_without_a_word() -> None:
