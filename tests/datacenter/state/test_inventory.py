@@ -178,6 +178,15 @@ def test_an_alias_of_a_service_without_checks_passes() -> None:
     assert found(made, "a") == ("passing", "No checks found.")
 
 
+def test_an_alias_here_does_not_ask_whether_its_own_node_lives() -> None:
+    made = inventory()
+    made.put_service("n1", service("web"))
+    alias(made, "a", "web")
+    for status in ("passing", "critical"):
+        made.put_check("n1", check("serfHealth", status, output="of the cluster"))
+        assert found(made, "a") == ("passing", "No checks found.")
+
+
 def test_an_alias_follows_what_it_stands_for_at_once() -> None:
     made = inventory()
     made.put_service("n1", service("web"))
