@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -125,7 +126,7 @@ async def test_the_service_manager_hears_of_it(
 
 
 async def test_an_idle_agent_stays_within_its_memory(consul: FakeConsul, nursery: trio.Nursery) -> None:
-    """In resident megabytes; the interpreter's own share differs by two between builds of Python 3.11."""
+    """In resident megabytes; the interpreter's own share differs by two between builds of 3.11, and grew in 3.13."""
     everything(consul)
     at = await consul.listen(nursery)
     async with running("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET) as sidecar_:
@@ -133,7 +134,7 @@ async def test_an_idle_agent_stays_within_its_memory(consul: FakeConsul, nursery
         pages = int(Path(f"/proc/{sidecar_.process.pid}/statm").read_text().split()[1])
         resident = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
         await sidecar_.end()
-    assert resident <= 48, f"{resident:.1f} MB"
+    assert resident <= (48 if sys.version_info < (3, 13) else 51), f"{resident:.1f} MB"
 
 
 @pytest.mark.parametrize(("words", "loaded"), [((), False), (("-tunnel", "auto"), True)])
