@@ -126,7 +126,7 @@ async def test_the_service_manager_hears_of_it(
 
 
 async def test_an_idle_agent_stays_within_its_memory(consul: FakeConsul, nursery: trio.Nursery) -> None:
-    """In resident megabytes; the interpreter's own share differs by two between builds of 3.11, and grew in 3.13."""
+    """In resident megabytes. The interpreter takes two more in another build of 3.11, and more in 3.13."""
     everything(consul)
     at = await consul.listen(nursery)
     async with running("-sidecar-for", "web", "-listen", "127.0.0.1:0", "-http-addr", at, *QUIET) as sidecar_:
