@@ -19,6 +19,7 @@ from tests.contract.federation import Kind, free_port
 from tests.rotation.mesh import Sidecar, Site, echo, until
 from tests.weather.client_agent import cluster, signs
 from tests.weather.front import Front
+from upstreams.answers import TUNNEL_KEY
 
 CHECK_SECONDS = "1s"
 
@@ -75,14 +76,17 @@ class Stormy:
 
 
 @asynccontextmanager
-async def stormy(directory: Path, kind: Kind = "embedded") -> AsyncIterator[Stormy]:
-    """Everything up, passing, and answering: beside one embedded datacenter, or real client agents."""
+async def stormy(directory: Path, kind: Kind = "embedded", *, tunnels: bool = False) -> AsyncIterator[Stormy]:
+    """Everything up, passing, and answering: beside one embedded datacenter, or real client agents.
+
+    `tunnels`: web's calls to db are streams of a tunnel.
+    """
     agents = _alone(directory) if kind == "embedded" else _clients(directory)
     async with agents as (near, far, restarts), trio.open_nursery() as nursery:
         fronts = Front(near.port), Front(far.port)
         for front in fronts:
             await nursery.start(front.run)
-        whole = await _registered(nursery, (near, far), fronts, directory)
+        whole = await _registered(nursery, (near, far), fronts, directory, tunnels=tunnels)
         whole.restarts = restarts
         try:
             await _begin(whole)
@@ -127,12 +131,17 @@ async def _clients(directory: Path) -> AsyncIterator[_Agents]:
 
 
 async def _registered(
-    nursery: trio.Nursery, sites: tuple[Site, Site], fronts: tuple[Front, Front], directory: Path
+    nursery: trio.Nursery,
+    sites: tuple[Site, Site],
+    fronts: tuple[Front, Front],
+    directory: Path,
+    *,
+    tunnels: bool,
 ) -> Stormy:
     made, apps = [], [await _app(nursery), await _app(nursery)]
     for name, site, front, app in zip(("web", "db"), sites, fronts, apps, strict=True):
         sidecar = _sidecar(site, name, front, directory)
-        await register(sidecar, app)
+        await register(sidecar, app, tunnels=tunnels)
         made.append(sidecar)
     return Stormy(site=sites[1], web=made[0], db=made[1], fronts=fronts, app=apps[1])
 
@@ -158,7 +167,7 @@ def _sidecar(site: Site, name: str, front: Front, directory: Path) -> Sidecar:
     admin = free_port()
     command = [sys.executable, "-m", "agent", "run", "-sidecar-for", name]
     command += ["-http-addr", f"127.0.0.1:{front.port}", "-admin-bind", f"127.0.0.1:{admin}"]
-    command += ["-drain-seconds", "1", "-leave-seconds", "0"]
+    command += ["-drain-seconds", "1", "-leave-seconds", "0", "-tunnel", "auto"]
     return Sidecar(
         command=command,
         log=directory / f"{name}.log",
@@ -170,15 +179,21 @@ def _sidecar(site: Site, name: str, front: Front, directory: Path) -> Sidecar:
     )
 
 
-async def register(sidecar: Sidecar, app: int) -> None:
-    """Register the service and its sidecar, which has a TCP check on its door; web has db as its upstream."""
+async def register(sidecar: Sidecar, app: int, *, tunnels: bool = False) -> None:
+    """Register the service and its sidecar, which has a TCP check on its door; web has db as its upstream.
+
+    `tunnels`: the sidecar says there that it takes them.
+    """
     wanted = {"DestinationName": "db", "LocalBindPort": sidecar.upstream}
     check = {"Name": "door", "TCP": f"127.0.0.1:{sidecar.public}", "Interval": CHECK_SECONDS}
     proxy: dict[str, Any] = {
         "Address": "127.0.0.1",
         "Port": sidecar.public,
         "Checks": [check],
-        "Proxy": {"Upstreams": [wanted] if sidecar.name == "web" else []},
+        "Proxy": {
+            "Upstreams": [wanted] if sidecar.name == "web" else [],
+            "Config": {TUNNEL_KEY: True} if tunnels else {},
+        },
     }
     service = {"Name": sidecar.name, "Port": app, "Connect": {"SidecarService": proxy}}
     assert await sidecar.site.ask("PUT", "/v1/agent/service/register", service) is not None

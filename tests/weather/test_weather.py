@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.federation import Kind, consul_binary
-from tests.weather.mesh import stormy
+from tests.weather.mesh import Stormy, stormy
 from tests.weather.story import Told, most_requests, played, restarted
 from tests.weather.weathers import STORMS
 
@@ -32,22 +32,33 @@ def survived(told: Told) -> None:
     assert told.requests <= most_requests(told.watches, told.seconds), told.storm
 
 
+async def tunnelled(whole: Stormy) -> bool:
+    """Return whether web's calls have gone in a tunnel."""
+    return any(row["streams_opened"] for row in (await whole.web.status())["tunnels"])
+
+
+@pytest.mark.parametrize("tunnels", [False, True], ids=["", "in tunnels"])
 @pytest.mark.parametrize("kind", STORMS)
 async def test_calls_go_on_through_storms_and_what_changed_meanwhile_is_seen(
-    kind: str, tmp_path: Path
+    kind: str, tunnels: bool, tmp_path: Path
 ) -> None:
-    async with stormy(tmp_path) as whole:
+    async with stormy(tmp_path, tunnels=tunnels) as whole:
         for storm in STORMS[kind]:
             survived(await played(whole, storm, seconds=SECONDS, per_second=PER_SECOND))
 
+        assert await tunnelled(whole) is tunnels
         assert all("clock.skewed" not in sidecar.log.read_text() for sidecar in (whole.web, whole.db))
 
 
 KINDS: list[Any] = ["embedded", pytest.param("consul", marks=[pytest.mark.consul, NEEDS_CONSUL])]
 
 
+@pytest.mark.parametrize("tunnels", [False, True], ids=["", "in tunnels"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_calls_go_on_while_agents_and_servers_are_restarted(kind: Kind, tmp_path: Path) -> None:
-    async with stormy(tmp_path, kind) as whole:
+async def test_calls_go_on_while_agents_and_servers_are_restarted(
+    kind: Kind, tunnels: bool, tmp_path: Path
+) -> None:
+    async with stormy(tmp_path, kind, tunnels=tunnels) as whole:
         for restart in whole.restarts:
             survived(await restarted(whole, restart, seconds=SECONDS, per_second=PER_SECOND))
+        assert await tunnelled(whole) is tunnels
