@@ -18,6 +18,7 @@ from tests.bench.pairs import CLIENT, SERVER, Pair, two
 from tests.bench.rig import ORIGIN_PORT, BenchFailed, Identity, identity
 
 _TYPE = "type.googleapis.com/envoy.extensions"
+_LIMITS = ("max_connections", "max_pending_requests", "max_requests")  # of a cluster; a stream is a request
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -144,7 +145,7 @@ def envoy_config(
     chain: dict[str, object] = {"filters": [serves or _tcp_proxy()]}
     cluster: dict[str, object] = {
         "name": "target", "type": "STATIC", "connect_timeout": "5s",
-        "circuit_breakers": {"thresholds": [{"max_connections": 100000, "max_pending_requests": 100000}]},
+        "circuit_breakers": {"thresholds": [dict.fromkeys(_LIMITS, 100000)]},
         "load_assignment": {"cluster_name": "target", "endpoints": [
             {"lb_endpoints": [{"endpoint": {"address": address(target)}}]}]},
     }  # fmt: skip
