@@ -115,7 +115,7 @@ class Mesh:
         }
         answer = self.api(datacenter).put("/v1/agent/service/register", proxy)
         assert answer.status == 200, answer.text
-        _until(lambda: f"127.0.0.1:{port}" in seen_by.addresses(), "the peer among the endpoints")
+        until(lambda: f"127.0.0.1:{port}" in seen_by.addresses(), "the peer among the endpoints")
 
     @contextmanager
     def sidecar(
@@ -157,7 +157,8 @@ def _values_of(key: str, within: Any) -> Iterator[Any]:
             yield from _values_of(key, each)
 
 
-def _until(true: Callable[[], bool], what: str) -> None:
+def until(true: Callable[[], bool], what: str) -> None:
+    """Ask again and again, for there is no event of another process. Raises AssertionError, naming `what`."""
     deadline = time.monotonic() + READY_SECONDS
     while not true():
         assert time.monotonic() < deadline, f"never came: {what}"

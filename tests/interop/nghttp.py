@@ -9,13 +9,14 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.contract.federation import free_port
 from tests.interop.holder import Holder
+from tests.interop.mesh import until
 
 PROGRAMS = ("haproxy", "nghttpx", "nghttp", "h2load")
 SECONDS = 20.0
@@ -89,15 +90,14 @@ def _listening(command: list[str], port: int, log: Path) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + SECONDS
-        while True:
-            assert process.poll() is None, f"ended with {process.returncode}: {log.read_text()}"
-            assert time.monotonic() < deadline, f"has not started: {log.read_text()}"
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        until(partial(_listens, process, port, log), f"{command[0]} listens")
         yield
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+def _listens(process: subprocess.Popen[bytes], port: int, log: Path) -> bool:
+    assert process.poll() is None, f"ended with {process.returncode}: {log.read_text()}"
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -121,6 +121,14 @@ async def test_a_denied_peer_loses_its_tunnel(m: Mesh) -> None:
     assert m.tunnels.ready(EXPECTED, dialling(m)) is None
 
 
+def published_port(m: Mesh) -> int:
+    """The port of the one endpoint that web knows."""
+    published = m.endpoints.value
+    assert published is not None
+    (only,) = published.endpoints
+    return only.port
+
+
 async def test_a_far_side_that_speaks_no_http2_is_not_asked_again_for_a_while(m: Mesh) -> None:
     async with in_place_of_db(m) as answer, trio.open_nursery() as nursery:
 
@@ -130,7 +138,7 @@ async def test_a_far_side_that_speaks_no_http2_is_not_asked_again_for_a_while(m:
             sock.close()
 
         nursery.start_soon(close)
-        port = m.endpoints.value.endpoints[0].port  # type: ignore[union-attr]  # in_place_of_db has published it
+        port = published_port(m)
         assert await got(m, port) is None
         assert await got(m, port) is None  # without a dial: none is answered
         told = m.tunnels.standing(EXPECTED, dialling(m, port))
@@ -145,7 +153,7 @@ async def test_a_far_side_that_stays_silent_gets_no_stream(m: Mesh) -> None:
             callers.append(await answer())
 
         nursery.start_soon(accept)
-        port = m.endpoints.value.endpoints[0].port  # type: ignore[union-attr]  # in_place_of_db has published it
+        port = published_port(m)
         assert await got(m, port, seconds=0.2) is None
         assert m.tunnels.ready(EXPECTED, dialling(m, port)) is None
         assert m.tunnels.standing(EXPECTED, dialling(m, port)).reason is TravelReason.REFUSED

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -75,20 +77,19 @@ async def test_the_walk_goes_through_a_tunnel_where_connections_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "reason"),
+    ("walking", "reason"),
     [
-        ({"offers": False}, "no_tunnel_offer"),
-        ({"usual": NEVER}, "tunnel_never"),
-        ({"upstream": replace(UPSTREAM, tunnel=NEVER)}, "tunnel_never_here"),
-        ({"gateway": True}, "behind_mesh_gateway"),
+        (partial(walked, offers=False), "no_tunnel_offer"),
+        (partial(walked, usual=NEVER), "tunnel_never"),
+        (partial(walked, upstream=replace(UPSTREAM, tunnel=NEVER)), "tunnel_never_here"),
+        (partial(walked, gateway=True), "behind_mesh_gateway"),
     ],
 )
 async def test_the_walk_has_a_connection_of_its_own_and_says_why(
-    more: dict[str, object], reason: str
+    walking: Callable[[Mesh], Awaitable[dict[Name, Station]]], reason: str
 ) -> None:
     async with mesh(echo, tunnel=True) as m:
-        passed = await walked(m, **more)  # type: ignore[arg-type]  # one table for four kinds of values
-        station = passed[Name.TRAVEL]
+        station = (await walking(m))[Name.TRAVEL]
         assert (station.light, f"({reason})" in station.text) == (Light.GREEN, True)
         assert not m.db.ledger.tunnel_counters()
 
