@@ -23,7 +23,7 @@ import trio
 
 from agent.base.containment import FaultEvents, Where, contained
 from agent.net.admission import Admission, Overflow, Slot
-from agent.net.dial import named
+from agent.net.dial import address_text
 from agent.net.line import LINE, Line, Source, source_of
 
 BATCH = 256  # connections accepted before other tasks run
@@ -247,7 +247,7 @@ class _Gate:
         self._turning_away = None
         slot = admission.enter(source, partial(_owes, sock))
         slot.waited = now - caller.since
-        slot.caller = named(caller.address)
+        slot.caller = address_text(caller.address)
         if admission.fair and not _owes(sock):
             slot.begin()
         if not self._taken(sock, slot):

@@ -32,7 +32,7 @@ from enum import StrEnum
 
 import trio
 
-from agent.net.line import UNNAMED, Source, named, share
+from agent.net.line import UNNAMED, Source, share, source_text
 
 GRACE = 0.5  # seconds for a caller to send what it owes; a round trip across the earth takes 0.3
 OWN_GRACE = 3.0  # the same, if only callers of its own source wait for the slot
@@ -131,7 +131,7 @@ class Admission:
             return ""
         if not self.fair:
             return f"{most} of {most} handshakes are under way, and further callers are turned away"
-        said = f"{named(self.pressing)} has its share of the handshakes, {share(most)} of {most}"
+        said = f"{source_text(self.pressing)} has its share of the handshakes, {share(most)} of {most}"
         return f"{said}, and its further callers are turned away"
 
     def crowded(self, source: Source) -> bool:

@@ -140,10 +140,10 @@ def remote(sock: socket.socket) -> str:
         name = sock.getpeername()
     except OSError as error:  # reset before we looked
         return f"gone ({errno.errorcode.get(error.errno or 0, 'EIO')})"
-    return named(name)
+    return address_text(name)
 
 
-def named(address: object) -> str:
+def address_text(address: object) -> str:
     """Return the same by what accept(2) has returned."""
     if isinstance(address, tuple):
         host, port = address[:2]

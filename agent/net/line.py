@@ -28,7 +28,7 @@ def source_of(address: object) -> Source:
     return packed if packed.startswith(_MAPPED) else packed[:_PREFIX]
 
 
-def named(source: Source) -> str:
+def source_text(source: Source) -> str:
     """Return a source for a person."""
     if isinstance(source, bytes):
         packed = source if len(source) != _PREFIX else source + bytes(16 - _PREFIX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.net.line import Line, named, source_of
+from agent.net.line import Line, source_of, source_text
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 
@@ -66,4 +66,4 @@ def test_a_source_is_an_address_or_a_network_of_ipv6(one: object, other: object,
     ],
 )
 def test_a_source_is_named_for_a_person(address: object, name: str) -> None:
-    assert named(source_of(address)) == name
+    assert source_text(source_of(address)) == name
