@@ -6,6 +6,7 @@ import io
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -292,3 +293,31 @@ async def test_audit_is_told_at_start_and_excludes_strict(consul: FakeConsul, nu
     refused = await sidecar(*words, "-strict")
     assert refused.code == 78
     assert "excludes strict" in refused.err
+
+
+LINGERING = """
+import os, sys
+import trio
+import agent.run
+from agent.cli.console import Console
+from agent.lifecycle import Lifecycle
+
+async def lingers(self):
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+
+Lifecycle._hear_signals = lingers  # a task that no cancellation reaches
+agent.run.END_SECONDS = 0.2
+words = ("-sidecar-for", "web", "-http-addr", "127.0.0.1:1", "-start-timeout", "0.2", *sys.argv[1:])
+console = Console(words=words, environ={}, out=sys.stdout, err=sys.stderr)
+sys.exit(agent.run.main(console, dict(os.environ)))
+"""
+
+
+async def test_an_end_that_hangs_is_ended_and_says_so() -> None:
+    call = [sys.executable, "-c", LINGERING, *QUIET]
+    with trio.fail_after(20):
+        done = await trio.run_process(call, env=environment(), capture_stderr=True, check=False)
+    last = done.stderr.decode().splitlines()[-1]
+    assert done.returncode == ExitCode.FAILED
+    assert "what was cancelled had not ended 0.2 s later" in last
