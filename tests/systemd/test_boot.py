@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests.systemd.boot import boot
 
 pytestmark = pytest.mark.root
+
+PLACES = ("/tmp", "/run", "/etc", "/var", "/opt")
 
 
 def namespace(process: int | str, name: str) -> str:
@@ -20,16 +23,16 @@ def namespace(process: int | str, name: str) -> str:
 def test_what_the_machine_writes_and_wipes_stays_inside_and_ends_with_it(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     canary.write_text("alive")
+    mark = f"connect-sidecar-{uuid.uuid4()}"  # what else lies in these places is not of this test
     mounts = Path("/proc/self/mountinfo").read_text()
     with boot() as machine:
-        machine.run(
-            "bash", "-c", "rm -rf /tmp/* /run/connect-sidecar; touch /tmp/x /run/x /etc/x /var/x /opt/x"
-        )
+        machine.run("bash", "-c", "rm -rf /tmp/* /run/connect-sidecar")
+        machine.run("touch", *(f"{place}/{mark}" for place in PLACES))
         assert machine.run("hostname", "private") == ""
         inside = {name: namespace(machine.pid, name) for name in ("mnt", "pid", "net", "cgroup")}
         pid = machine.pid
     assert canary.read_text() == "alive"
-    assert [place for place in ("/tmp", "/run", "/etc", "/var", "/opt") if Path(place, "x").exists()] == []
+    assert [place for place in PLACES if Path(place, mark).exists()] == []
     assert Path("/proc/self/mountinfo").read_text() == mounts
     assert all(namespace("self", name) != link for name, link in inside.items())
     assert not Path(f"/proc/{pid}").exists()
