@@ -12,6 +12,7 @@ one go on. So does the end of our accepting.
 from __future__ import annotations
 
 import socket
+from enum import StrEnum
 
 import trio
 from OpenSSL import SSL
@@ -36,9 +37,8 @@ from agent.tunnel.leg import Leg
 from agent.tunnel.refusal import refusal_fields
 from agent.tunnel.tunnel import LOOK_SECONDS, Tunnel
 
-NOT_CONNECT = "not_connect"
 _NAME = "a stream of a tunnel"
-_OURS = frozenset(  # reasons that say nothing about the caller's rights
+_OURS = frozenset[StrEnum](  # reasons that say nothing about the caller's rights
     {
         *(InboundReason.NO_CREDENTIALS_YET, InboundReason.NO_INTENTIONS_YET),
         *(InboundReason.CREDENTIALS_EXPIRED, InboundReason.CREDENTIALS_UNTRUSTED),
@@ -46,6 +46,7 @@ _OURS = frozenset(  # reasons that say nothing about the caller's rights
         Overflow.CONNECTIONS,
     }
 )
+_STATUS = {**dict.fromkeys(_OURS, UNAVAILABLE), InboundReason.NOT_CONNECT: NOT_ALLOWED}  # else 403
 
 
 async def serve_tunnel(
@@ -133,11 +134,8 @@ class _Service:
 
     def on_request(self, tunnel: Tunnel, stream: Stream, request: Request) -> None:
         """See TunnelEvents."""
-        if request.method != CONNECT:
-            tunnel.h2.refuse(stream, NOT_ALLOWED, refusal_fields(NOT_ALLOWED, NOT_CONNECT))
-            return
         self._renew()
-        _Call(self, tunnel, stream).begin()
+        _Call(self, tunnel, stream).begin(request)
 
     def _renew(self) -> None:
         """Take on the newest registration: its app and limits may have changed since the tunnel began."""
@@ -196,11 +194,11 @@ class _Call:
         connection.ours, connection.peer, connection.cipher = of.ours, of.peer, of.cipher
         self._connection = connection
 
-    def begin(self) -> None:
+    def begin(self, request: Request) -> None:
         """Judge the stream, and serve it or refuse it. Raises ConnectionFault."""
         inbound = self._inbound
         try:
-            self._judge()
+            self._judge(request)
             if self._connection.handling is Handling.BY_REQUEST:
                 self._start(None)
                 return
@@ -221,11 +219,13 @@ class _Call:
             close_both(self._leg.sock, None, None)
             self._finish()
 
-    def _judge(self) -> None:
+    def _judge(self, request: Request) -> None:
         """Decide as for a new connection of this caller, and take a slot. Raises Denied."""
         service, connection = self._service, self._connection
         peer = connection.peer
         assert peer is not None  # proven before the tunnel began
+        if request.method != CONNECT:
+            raise Denied(InboundReason.NOT_CONNECT, "a tunnel takes CONNECT, and no other method")
         if not service.has_app:
             raise Denied(InboundReason.NO_APP, "the registration has lost its app")
         connection.handling = service.judge.judge(connection, peer, self._inbound)
@@ -256,7 +256,7 @@ class _Call:
         self._connection.end(refusal.reason, refusal.detail)
         self._finish()
         app = isinstance(refusal, DialFailed)
-        status = UNAVAILABLE if app or refusal.reason in _OURS else FORBIDDEN
+        status = UNAVAILABLE if app else _STATUS.get(refusal.reason, FORBIDDEN)
         name = f"app_{refusal.reason.value}" if app else refusal.reason.value
         self._tunnel.h2.refuse(self._stream, status, refusal_fields(status, name))
 

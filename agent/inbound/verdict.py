@@ -46,6 +46,7 @@ class InboundReason(StrEnum):
     CREDENTIALS_UNTRUSTED = "credentials_untrusted"  # ours: no root in Consul's list vouches for our leaf
     DENY_LISTED = "deny_listed"
     NO_APP = "no_local_app"  # the registration has lost its app since the tunnel began
+    NOT_CONNECT = "not_connect"  # a stream of a tunnel asks for something else
     NO_TUNNELS = "no_tunnels"  # the caller asks for one, which our setting forbids
     UNSUPPORTED_PROTOCOL = (
         "l7_unsupported_protocol"  # permissions for HTTP/2, which this proxy does not parse

@@ -19,18 +19,22 @@ from agent.connections.connection import Connection, Handling
 from agent.connections.reauthorize import Reauthorizer
 from agent.connections.records import CloseReason, Direction
 from agent.h2.stream import Stream
+from agent.inbound.verdict import InboundReason
 from agent.outbound.reasons import OutboundReason
 from agent.policy.authorize import VerdictReason
 from agent.policy.deny_list import parse_deny_list
 from agent.policy.http_mode import HttpMode
 from agent.proxy import report
-from agent.relay.splice import Ending
+from agent.relay.splice import Ending, Progress
 from agent.tunnel.ends import TunnelReason
 from agent.tunnel.leg import Leg
+from agent.tunnel.tunnel import Tunnel
 from tests.support.policies import allow_all, deny_all
+from tests.support.socket_pairs import tcp_pair
 from tests.support.two_sidecars import Handler, Mesh, echo, endpoint, mesh, now, one, until
 from upstreams.endpoints import Endpoint
 
+GET = b"\x82\x87\x84"  # a header block: GET, https, / (RFC 7541 appendix A)
 _calls: list[trio.SocketStream] = []  # of the present test
 
 
@@ -233,6 +237,23 @@ async def test_a_far_side_that_forbids_them_gets_a_connection_each_all_the_same(
         await called(m)
         assert not m.web.ledger.tunnels()
         assert [one.reason.value for one in m.db.events.refused_ones] == ["no_tunnels"]
+
+
+async def test_a_stream_that_asks_for_no_connect_is_refused_and_counted_by_its_reason(m: Mesh) -> None:
+    await called(m)
+    (tunnel,) = (live.streams for live in m.web.ledger.live_tunnels())
+    assert isinstance(tunnel, Tunnel)
+    caller, plain = tcp_pair()
+    with caller, plain:
+        over = list[Leg]()
+        tunnel.open(plain, GET, Progress(), over.append)
+        with trio.fail_after(5):
+            await until(lambda: bool(over))
+    assert over[0].refused == "405 not_connect"
+    (refused,) = m.db.events.refused_ones
+    assert (refused.reason, refused.theirs) == (InboundReason.NOT_CONNECT, m.db.ledger.live()[0].peer)
+    assert m.db.ledger.counters()[Direction.INBOUND, "not_connect"] == 1
+    assert m.db.admission.live == 1  # the tunnel's, and that of its first stream
 
 
 async def test_the_first_stream_of_a_tunnel_frees_its_place_when_it_ends() -> None:
