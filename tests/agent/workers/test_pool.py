@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -14,8 +16,10 @@ from agent.base.latest import Latest
 from agent.base.prometheus import text
 from agent.base.watch_status import WatchStatus
 from agent.config.options import LogLevel
+from agent.config.registration import Registration
 from agent.consul.watch import AnswerRejected
 from agent.control.endpoints import EndpointWatches
+from agent.net.kept import KeptSockets
 from agent.net.listeners import Opening
 from agent.snapshot import EndpointSource
 from agent.workers.messages import HandedEndpoints
@@ -28,8 +32,9 @@ from certs.credentials import prove
 from certs.leaf import parse_leaf
 from tests.agent.workers.test_listeners import greet
 from tests.certs.authority import Issuer, roots_answer
-from tests.support.agent_in_process import Caller
+from tests.support.agent_in_process import App, Caller, answers
 from tests.support.agent_parts import AgentBench, agent_bench, registration, settings, virtual
+from tests.support.descriptor_store import Store
 from tests.support.policies import policy_of
 from tests.support.worker_in_process import Nursery
 from tests.upstreams.test_choose import endpoint
@@ -37,6 +42,7 @@ from upstreams.endpoints import EndpointSet
 from upstreams.spec import ServiceDestination
 
 DB = ServiceDestination("db")
+ANY = TcpAddress("127.0.0.1", 0)
 
 
 @pytest.fixture
@@ -46,7 +52,7 @@ def slow_clock() -> MockClock:
 
 
 class Bench:
-    def __init__(self, nursery: trio.Nursery, count: int) -> None:
+    def __init__(self, nursery: trio.Nursery, count: int, kept: KeptSockets | None = None) -> None:
         self.agent: AgentBench = agent_bench(nursery, settings(workers=str(count), tunnel="auto"))
         self.agent.agent.log.level = LogLevel.INFO
         self.spawn = Nursery(nursery)
@@ -59,11 +65,28 @@ class Bench:
             clock=control.clock,
             rng=control.rng,
             spawn=self.spawn,
+            kept=kept,
         )
         self.listeners = self.pool._listeners
 
     async def serving(self) -> None:
         await self.pool._supervisor.ready()
+
+    async def let_in(self, root: Issuer, placed: Registration) -> None:
+        """Serve callers of that root, whatever their service."""
+        snapshot = self.agent.control.snapshot
+        snapshot.registration.publish(placed)
+        snapshot.credentials.publish(contexts_of(root))
+        snapshot.policy.publish(policy_of(None, "web", default_allow=True))
+        await self.pool.bind(placed)
+        await self.pool.open()
+        await self.serving()
+
+    async def public(self) -> dict[str, Any]:
+        """The public listener's row in the status, for all workers."""
+        row = (await self.pool.report(rows=True)).public
+        assert row is not None
+        return row
 
     async def metrics(self) -> str:
         return text((await self.pool.report(rows=False)).metrics)
@@ -76,10 +99,10 @@ def contexts_of(root: Issuer) -> Contexts:
 
 
 @asynccontextmanager
-async def bench(count: int = 2) -> AsyncIterator[Bench]:
+async def bench(count: int = 2, kept: KeptSockets | None = None) -> AsyncIterator[Bench]:
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
-            made = Bench(nursery, count)
+            made = Bench(nursery, count, kept)
             async with made.pool.running():
                 yield made
                 await made.pool.drain(0, trio.Event())
@@ -105,13 +128,7 @@ async def test_all_of_them_serve_and_say_so_as_one(slow_clock: MockClock) -> Non
 async def test_callers_tunnels_are_retired_in_every_worker(way: str) -> None:
     root = Issuer.root(now=virtual())
     async with bench() as b:
-        snapshot, placed = b.agent.control.snapshot, registration(public_bind=TcpAddress("127.0.0.1", 0))
-        snapshot.registration.publish(placed)
-        snapshot.credentials.publish(contexts_of(root))
-        snapshot.policy.publish(policy_of(None, "web", default_allow=True))
-        await b.pool.bind(placed)
-        await b.pool.open()
-        await b.serving()
+        await b.let_in(root, registration(public_bind=ANY))
         address = [b.listeners.sockets("public", slot)[0].getsockname() for slot in range(2)]
         callers = [Caller(root, clock=virtual) for _ in range(8)]  # which the kernel distributes
         for number, caller in enumerate(callers):
@@ -123,6 +140,43 @@ async def test_callers_tunnels_are_retired_in_every_worker(way: str) -> None:
         for caller in callers:
             assert await caller.is_retired()
             caller.close()
+
+
+async def test_a_worker_that_is_replaced_leaves_whom_it_cannot_begin_to_the_next_process() -> None:
+    """In a plain drain it would accept such a caller, and turn it away."""
+    root, app = Issuer.root(now=virtual()), App()
+    async with bench(1) as b, trio.open_nursery() as nursery:
+        nursery.start_soon(app.serve)
+        at = TcpAddress(*app.sock.getsockname())
+        await b.let_in(root, registration(public_bind=ANY, local_app=at, max_inbound_connections=1))
+        address, first = b.listeners.sockets("public", 0)[0].getsockname(), Caller(root, clock=virtual)
+        await first.connect(address)
+        assert await first.say(b"first") == b"first"
+        b.pool.hand_over()
+        await b.serving()
+        with socket.create_connection(address):
+            for _ in range(5):  # turns of the worker's, in which it could accept
+                row = await b.public()
+                assert (row["admitted"], row["overflow"]) == (1, 0)
+            first.close()
+            while (row := await b.public())["admitted"] + row["overflow"] < 2:
+                pass
+            assert (row["admitted"], row["overflow"]) == (2, 0)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_sockets_stay_with_the_service_manager_for_the_next_process_alone(
+    store: Store, *, replaced: bool
+) -> None:
+    with store.process() as kept:
+        async with bench(kept=kept) as b:
+            await b.let_in(Issuer.root(now=virtual()), registration(public_bind=ANY))
+            address = b.listeners.sockets("public", 0)[0].getsockname()
+            if replaced:
+                b.pool.hand_over()
+            await b.pool.close_listeners()
+    assert answers(address[1]) is replaced
 
 
 async def test_another_log_level_is_one_for_all(slow_clock: MockClock) -> None:
