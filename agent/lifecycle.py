@@ -37,7 +37,8 @@ from agent.net.bind import BindFailed
 from agent.net.kept import KeptSockets
 from agent.observe.admin_listeners import AdminListeners
 from agent.observe.agent import Agent
-from agent.observe.readiness import failure, headline, missing
+from agent.observe.announcement import Announcement
+from agent.observe.readiness import failure, missing
 from agent.page.routes import every_route
 from agent.process.memory import give_back
 from agent.process.systemd import Notifier
@@ -46,7 +47,6 @@ from agent.process.systemd import Notifier
 # upgrade, and so is SIGHUP once another program is installed.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LOOK_SECONDS = 1.0  # the interval of readiness checks, for the log and the service manager
-MORE_SECONDS = 30.0  # by which each message extends the service manager's start timeout
 LAST_SECONDS = (
     2.0  # of the drain of a process that is replaced: callers wait so long at most for the next one
 )
@@ -67,6 +67,8 @@ class Lifecycle:
     on_end: Callable[[], None] = lambda: None  # all that still runs is cancelled
     waited: float = 0.0  # seconds of `start_timeout` that files have taken (agent.awaited)
     _admin: AdminListeners = field(init=False)
+    _announcement: Announcement = field(init=False)
+    _began: float = field(init=False)  # of the start, by trio's clock
     _serve_admin: Callable[[], None] = field(init=False)
     _serving: trio.Nursery = field(init=False)  # until the drain begins
     _drain: trio.Event = field(default_factory=trio.Event)
@@ -78,7 +80,8 @@ class Lifecycle:
         """Run to the end; return the exit code. Raises Exit, within groups, if the agent cannot start."""
         agent = self.agent
         self._admin = admin = AdminListeners(agent, self.kept)
-        agent.began = trio.current_time()
+        self._announcement = Announcement(agent, self.notifier)
+        agent.began = self._began = trio.current_time()
         async with trio.open_nursery() as watches:
             watches.start_soon(_until_cancelled, self.on_end)
             kept = Kept(watches, agent.log)
@@ -121,16 +124,14 @@ class Lifecycle:
         phase, resolution = self.agent.control.phase, self.read()
         if resolution is None or phase is Phase.DRAINING:
             return
-        if phase is Phase.SERVING:  # READY=1 would end a start
-            self.notifier.reloading()
+        self._announcement.reloading()
         try:
             if resolution.settings is None:
                 self._refuse([str(mistake) for mistake in resolution.mistakes])
             else:
                 self._take(reload(self.agent.control.settings, resolution.settings))
         finally:
-            if phase is Phase.SERVING:
-                self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
+            self._announcement.reloaded()
 
     def upgrade(self) -> None:
         """Start the program that is installed now, and hand the service over to it; after a start."""
@@ -143,10 +144,10 @@ class Lifecycle:
             self._serving.start_soon(contained, self.agent.log, Where.TASK, "upgrade", self._upgrade)
 
     async def _upgrade(self) -> None:
-        self.notifier.reloading()
+        self._announcement.reloading()
         self.agent.complaint = await self.succession.hand_over()
         if self.succession.successor is None:
-            self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
+            self._announcement.reloaded()
         else:
             self._admin.leave()
             self.drain("upgrade", replaced=True)
@@ -183,7 +184,7 @@ class Lifecycle:
         Raises Exit.
         """
         registration: Registration | None = None
-        began = trio.current_time()
+        self._began = trio.current_time()
         seconds = self.agent.control.settings.start_timeout or math.inf
         with trio.move_on_after(max(0.0, seconds - self.waited)) as in_time:
             async with trio.open_nursery() as starting:
@@ -196,7 +197,7 @@ class Lifecycle:
             files = f", of which files took {self.waited:.1f} s" if self.waited else ""
             raise Exit(ExitCode.UNAVAILABLE, f"not able to serve within {seconds:g} s{files}: {pieces}")
         if registration is not None and not self._drain.is_set():
-            self._now_ready(trio.current_time() - began)
+            self._now_serving()
         return registration
 
     async def _start(self) -> Registration:
@@ -224,12 +225,11 @@ class Lifecycle:
             asking.cancel_scope.cancel()
         return registration
 
-    def _now_ready(self, seconds: float) -> None:
+    def _now_serving(self) -> None:
         self.agent.control.phase = Phase.SERVING
         if self.succession.predecessor is not None:
             self._serve_admin()
-        self.agent.log.ready(seconds)
-        self.notifier.send("READY=1", f"STATUS={headline(self.agent)}")
+        self._announce()
         self.kept.forget_rest()
         self.on_ready()
 
@@ -256,30 +256,22 @@ class Lifecycle:
         return presence(control.settings, control.consul, registration, lambda: missing(agent), agent.log)
 
     async def _observe(self) -> None:
-        """Report readiness to the service manager and, once the agent has served, to the log.
+        """Report readiness to the service manager and, once the agent serves, to the log.
 
         Until the drain.
         """
-        phase, before = self.agent.control.phase, ""
-        pieces: list[str] = []
-        while phase is not Phase.DRAINING:
-            if phase is Phase.STARTING:
-                self.notifier.extend(MORE_SECONDS)
-            else:
-                pieces = self._log_readiness(pieces)
-            if (status := headline(self.agent)) != before:
-                self.notifier.send(f"STATUS={status}")
-                before = status
+        while self.agent.control.phase is not Phase.DRAINING:
+            self._announce()
             await trio.sleep(LOOK_SECONDS)
-            phase = self.agent.control.phase
 
-    def _log_readiness(self, before: list[str]) -> list[str]:
-        pieces = missing(self.agent)
-        if pieces and pieces != before:
-            self.agent.log.unready(pieces)
-        elif before and not pieces:
-            self.agent.log.ready()
-        return pieces
+    def _announce(self) -> None:
+        self._announcement.look(trio.current_time() - self._began, self._limit())
+
+    def _limit(self) -> float:
+        """Return for how long a start may go on without READY=1, in seconds."""
+        if self.succession.predecessor is not None:
+            return 0.0  # the service manager waits for the end of the upgrade, which was a start once
+        return (self.agent.control.settings.start_timeout or math.inf) - self.waited
 
     async def _hear_signals(self) -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:

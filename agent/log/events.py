@@ -72,7 +72,7 @@ class Journal(WatchJournal):
         self.write(LogLevel.INFO, "ready", seconds=None if seconds is None else round(seconds, 3))
 
     def unready(self, missing: Sequence[str]) -> None:
-        """The agent could serve, and lacks something now."""
+        """The agent lacks something that it needs to serve all, at the end of its start or later."""
         self.write(LogLevel.WARN, "unready", missing=", ".join(missing))
 
     def upgrade_begun(self) -> None:

@@ -2,5 +2,5 @@
 
 This room never holds up a connection, and none of its texts holds a secret.
 
-    admin_listeners  agent  explain  metrics  readiness  routes  server  status
+    admin_listeners  agent  announcement  explain  metrics  readiness  routes  server  status
 """
