@@ -38,11 +38,13 @@ def state_of(one: Life) -> StateKeeper:
 
 
 async def lived(one: Life) -> None:
-    """Run a life until it has left its state, and end it."""
+    """Run a life until it has left its state, with every upstream's endpoints, and end it."""
     keeper = state_of(one)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
         await one.ready()
+        sources = one.bench.control.endpoints.known().values()
+        await one.until(lambda: all(source.endpoints.value is not None for source in sources))
         await keeper.write_news()
         one.cycle.drain("the test")
     keeper.memory.close()
