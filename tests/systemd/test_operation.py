@@ -60,7 +60,13 @@ def test_an_operators_start_is_never_refused(mesh: Mesh) -> None:
     for _ in range(12):
         machine.systemctl("start", "sidecar@wrong", check=False)
     machine.write("/etc/connect-sidecar/wrong.toml", machine.outside(SETTINGS).read_text())
-    machine.start("sidecar@wrong")
+    machine.systemctl("start", "--no-block", "sidecar@wrong")
+    try:  # its ports are those of web's sidecar
+        taken = "not ready · listener: cannot listen on"
+        until(lambda: machine.show("sidecar@wrong", "StatusText").startswith(taken) or None, "its start")
+        assert machine.show("sidecar@wrong", "ActiveState") == "activating"
+    finally:
+        machine.systemctl("stop", "sidecar@wrong")
 
 
 def status(mesh: Mesh) -> str:
