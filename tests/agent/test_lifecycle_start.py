@@ -109,6 +109,7 @@ async def test_addresses_in_use_at_start_are_tried_again_and_the_rest_served(
         (tmp_path / "admin").unlink()
         await one.until(lambda: headline(one.bench.agent).startswith("serving"))
         assert answers(taken)
+        await one.until(lambda: not one.bench.agent.admin_problems)
         await (await trio.open_unix_socket(str(tmp_path / "admin"))).aclose()
 
     await live(one, act)
