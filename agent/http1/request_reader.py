@@ -38,8 +38,9 @@ class ParsedRequest:
 
     @property
     def usual(self) -> bool:
-        """Whether it has no body, keeps its connection, and asks for nothing but its answer."""
-        return not self.http10 and self.framing == _BODILESS and not self.upgrades
+        """Whether it keeps its connection, asks for nothing but its answer, and says how long its body is."""
+        _, chunked, expects_continue, closes = self.framing
+        return not (self.http10 or chunked or expects_continue or closes or self.upgrades)
 
     @property
     def upgrades(self) -> bool:

@@ -64,6 +64,7 @@ class Exchange:
         self._answering = False
         self._closing = False
         self._came: bytes | None = None  # of the answer, before this exchange was resumed
+        self._unsent = b""  # of the request's bytes that were taken before
 
     async def run(self) -> Outcome:
         """Run the exchange. Raises ExchangeFailed. `body` and `app` then know what can be reused."""
@@ -76,14 +77,13 @@ class Exchange:
         return self._ended()
 
     async def resume(self, unsent: bytes, answer: bytes | None) -> Outcome:
-        """Go on with an exchange whose request has been sent, but for `unsent`. Raises ExchangeFailed.
+        """Go on with an exchange; what has come of its request has been sent, but for `unsent`.
 
-        `answer`: the first bytes of the answer, empty at the app's end; None if nothing has come.
+        `answer`: the first bytes of the answer, empty at the app's end; None if nothing has come. Raises
+        ExchangeFailed.
         """
-        if unsent and not await self._send(unsent):
-            return Outcome.STALE
-        self._came = answer
-        if answer is None:
+        self._unsent, self._came = unsent, answer
+        if answer is None or not self._body.ended:
             await self._both_ways()
         else:
             await self._download()
@@ -128,6 +128,8 @@ class Exchange:
 
     async def _upload(self) -> None:
         try:
+            if self._unsent:
+                await self._app.send(self._unsent, last=self._body.ended)
             while not self._body.ended:
                 part = self._body.take(await _next(self._body, self._caller))
                 if part:
@@ -232,7 +234,7 @@ class Exchange:
     def _answer_ended(self, *, exact: bool, keep_alive: bool) -> None:
         """Note the answer's end. `exact`: no byte followed it; `keep_alive`: the app keeps the connection."""
         self._app.answered = exact
-        self._app.keep_alive = keep_alive and self._parsed.bodiless
+        self._app.keep_alive = keep_alive
 
     def _fail(self, reason: StrEnum, detail: str) -> None:
         if self._failure is None:

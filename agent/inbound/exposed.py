@@ -253,7 +253,7 @@ async def _pass_on(caller: _Caller, parsed: ParsedRequest, service: ExposedServi
     """Pass the request on, and the answer back. Raises DialFailed, ExchangeFailed."""
     parsed.framing = parsed.framing._replace(closes=True)
     sock = await dial(service.app, service.connect_timeout, shun=service.shun)
-    app = AppConnection(sock, Progress())
+    app = AppConnection(sock, Progress(), last=True)
     try:
         await Exchange(caller, app, parsed).run()
     finally:

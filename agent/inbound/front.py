@@ -1,8 +1,9 @@
 """Reads, judges and answers usual requests of one caller, without IO: bytes go in, bytes come out.
 
-A usual request has come alone and whole, has no body, keeps its connection and is allowed. Its usual answer
-has come whole with its head, by its length or in chunks. `None` says that something else has come, of which
-nothing is taken: `HttpConnection` serves it by the same readers and the same verdict, step by step.
+A usual request's head has come whole, it has no body or one of a known length, keeps its connection and is
+allowed. Its usual answer has come whole with its head, by its length or in chunks. `None` says that something
+else has come, of which nothing is taken: `HttpConnection` serves it by the same readers and the same verdict,
+step by step.
 """
 
 from __future__ import annotations
@@ -45,11 +46,15 @@ class Front:
         self._answers = UsualAnswers()
 
     def request(self, received: bytes) -> Allowed | None:
-        """Return the usual request that these bytes are; None if they are anything else."""
+        """Return the usual request that these bytes begin with; None if they begin with anything else.
+
+        What follows its head has come with its body (`request_body.py`), the next requests in its `rest`.
+        """
         try:
-            if find_end(received) != len(received):
+            end = find_end(received)
+            if end is None:
                 return None
-            parsed = self._reader.read(received, b"")
+            parsed = self._reader.read(received[:end], received[end:])
         except (HeadRefused, TargetRefused):
             return None
         if not parsed.usual:

@@ -13,8 +13,8 @@ that request is certain, else it is closed: after a malformed head the start of 
 * While an exchange or an upgraded connection lives, the ledger holds its request, and a change of intentions
   judges it again (`connections/reauthorize.py`).
 * Headers that repeat byte for byte are not parsed again (`request_reader.py`); every request is judged.
-* Usual requests on a kept connection to the app are served in the relay's loop (`usual_requests.py`), by the
-  same reader and the same verdict; the task of the connection goes on where something else comes.
+* Usual requests are served in the relay's loop (`usual_requests.py`), by the same reader and the same
+  verdict; the task of the connection goes on where something else comes.
 * A request with a body is the last one on its connection to the app (`app_connection.py`).
 * An app may answer before it has read the whole request. Its answer then says that it is the connection's
   last one, and what the caller still writes is dropped for a while, so that no reset overtakes the answer.
@@ -37,14 +37,14 @@ from agent.http1.request_body import BodyReason
 from agent.http1.request_reader import ParsedRequest, RequestReader
 from agent.http1.response_h11 import AnswerReason
 from agent.http1.target import TargetRefused
-from agent.inbound.app_connection import AppConnection
+from agent.inbound.app_connection import AppConnections
 from agent.inbound.exchange import Exchange, ExchangeFailed, Outcome
 from agent.inbound.front import Front
 from agent.inbound.http_service import HttpService
 from agent.inbound.local_reply import answer, drained, linger, worth_draining
 from agent.inbound.request_judge import RequestJudge
 from agent.inbound.usual_requests import Unusual, UsualRequests
-from agent.net.dial import DialFailed, dial
+from agent.net.dial import DialFailed
 from agent.policy.authorize import Verdict
 from agent.relay.close import close_both
 from agent.relay.splice import Ending
@@ -86,16 +86,17 @@ class HttpConnection:
             names=service.names,
         )
         self._judge = RequestJudge(service, peer.id)
+        self._apps = AppConnections(service, connection)
         self._usual = UsualRequests(
             tls,
             Front(self._reader, self._judge),
+            self._apps,
             connection=connection,
             ledger=service.ledger,
             relay=service.relay,
         )
         self._received: bytes | bytearray = b""
         self._head = b""  # the head of the present request, as received
-        self._app: AppConnection | None = None
         self._span: RequestSpan | None = None  # of the last request
 
     async def serve(self) -> Ending:
@@ -110,7 +111,7 @@ class HttpConnection:
         except _Ended as ended:
             return ended.ending
         finally:
-            self._drop_app()
+            self._apps.drop()
         self._connection.end(Ending.CLEAN)
         return Ending.CLEAN
 
@@ -140,11 +141,10 @@ class HttpConnection:
         None if the caller has been silent for too long. Raises StreamBroken. No request is usual that gets a
         span, and with it a head of its own.
         """
-        if self._service.ledger.tracing is not None:
+        self._apps.drop_begun()
+        if self._received or self._service.ledger.tracing is not None or self._tls.has_come():
             return Unusual()
-        if self._received or self._app is None or not self._app.idle or self._tls.has_come():
-            return Unusual()
-        left = await self._usual.serve(self._app, IDLE_SECONDS)
+        left = await self._usual.serve(IDLE_SECONDS)
         if left is None:
             self._connection.end(FrontReason.IDLE, f"no request for {IDLE_SECONDS:g} s")
             return None
@@ -244,11 +244,12 @@ class HttpConnection:
         """
         while True:
             if left is None:
-                exchange = Exchange(self._tls, await self._app_connection(), parsed)
+                app = await self._apps.take(last=not parsed.bodiless)
+                exchange = Exchange(self._tls, app, parsed)
                 outcome = await exchange.run()
             else:
-                assert self._app is not None  # it is serving the request
-                exchange = Exchange(self._tls, self._app, parsed)
+                assert self._apps.current is not None  # it is serving the request
+                exchange = Exchange(self._tls, self._apps.current, parsed)
                 outcome = await exchange.resume(left.unsent, left.answer)
                 left = None
             if self._span is not None and exchange.status:
@@ -257,32 +258,15 @@ class HttpConnection:
                 raise _Ended(await self._relay(parsed.body.rest, exchange.first_bytes))
             if outcome is not Outcome.STALE:
                 return outcome
-            self._drop_app()
+            self._apps.drop()
             if not parsed.bodiless or parsed.method not in _REPEATABLE:
                 detail = "the app closed a kept connection as the request was sent"
                 raise ExchangeFailed(AnswerReason.CLOSED, detail, answering=False)
 
-    async def _app_connection(self) -> AppConnection:
-        """Return the kept connection to the app, or a new one. Raises DialFailed."""
-        if self._app is not None and self._app.idle:
-            self._app.next_exchange()
-            return self._app
-        self._drop_app()
-        service = self._service
-        sock = await dial(service.app, service.connect_timeout, service.preamble, service.shun)
-        self._app = AppConnection(sock, self._connection.progress)
-        self._connection.dialled = str(self._service.app)
-        return self._app
-
-    def _drop_app(self) -> None:
-        if self._app is not None:
-            self._app.close()
-            self._app = None
-
     async def _relay(self, from_caller: bytes, from_app: bytes) -> Ending:
         """Relay after an upgrade until the end; the arguments are bytes that have come already."""
-        assert self._app is not None  # it has just agreed to the upgrade
-        app, self._app = self._app, None
+        app, self._apps.current = self._apps.current, None
+        assert app is not None  # it has just agreed to the upgrade
         ending: Ending | None = None
         try:
             await app.stream.send(from_caller)

@@ -27,7 +27,7 @@ from agent.h2.stream import Stream
 from agent.inbound.by_request import serve_requests
 from agent.inbound.verdict import Admitted, Denied, Inbound, InboundReason, StreamJudge
 from agent.net.admission import Overflow
-from agent.net.dial import Begun, DialFailed, DialReason, begin, finish
+from agent.net.dial import Begun, DialFailed, DialReason, begin, finish, took_at_once
 from agent.policy.authorize import VerdictReason
 from agent.relay.close import close_both, close_without_notify
 from agent.relay.splice import Ending
@@ -235,7 +235,7 @@ class _Call:
     def _serve(self, sock: socket.socket) -> None:
         """Relay between the stream and a connection to our app, without a task. Raises DialFailed."""
         connection, service = self._connection, self._service
-        if service.preamble and not _took(sock, service.preamble):
+        if service.preamble and not took_at_once(sock, service.preamble):
             sock.close()
             raise DialFailed(DialReason.FAILED, f"{service.app}: it took no PROXY header")
         connection.dialled = service.app
@@ -324,11 +324,3 @@ class _Call:
         except ConnectionFault as fault:
             self._tunnel.end(fault.reason, fault.detail, fault.code)
         self._tunnel.wake()
-
-
-def _took(sock: socket.socket, preamble: bytes) -> bool:
-    """Return whether a new connection has taken the first bytes whole, as each with an empty buffer does."""
-    try:
-        return sock.send(preamble) == len(preamble)
-    except OSError:
-        return False

@@ -123,6 +123,14 @@ async def finish(
     raise DialFailed(DialReason.TIMEOUT, f"{address}: no answer within {timeout_seconds:g} s")
 
 
+def took_at_once(sock: socket.socket, preamble: bytes) -> bool:
+    """Return whether a new connection has taken the first bytes whole, as each with an empty buffer does."""
+    try:
+        return sock.send(preamble) == len(preamble)
+    except OSError:
+        return False
+
+
 def tune(sock: socket.socket) -> None:
     """Set TCP_NODELAY, and keepalive to notice a peer that vanished; no effect on unix sockets."""
     if sock.family == socket.AF_UNIX:

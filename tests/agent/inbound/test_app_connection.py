@@ -22,7 +22,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 def connected() -> Iterator[tuple[AppConnection, socket.socket]]:
     near, far = tcp_pair()
     with far:
-        app = AppConnection(near, Progress())
+        app = AppConnection(near, Progress(), last=False)
         yield app, far
         app.close()
 
@@ -39,7 +39,7 @@ async def test_an_ended_exchange_leaves_it_idle() -> None:
             far.send(ANSWER)
             await hear(app)
             assert app.idle
-            app.next_exchange()
+            app.next_exchange(last=False)
         assert app.used
 
 
@@ -48,7 +48,7 @@ async def test_the_next_exchange_has_to_end_too() -> None:
         await app.send(ASK, last=True)
         far.send(ANSWER)
         await hear(app)
-        app.next_exchange()
+        app.next_exchange(last=False)
         assert not app.idle
 
 
@@ -115,11 +115,32 @@ async def test_closing_an_idle_one_is_an_end() -> None:
         assert far.recv(100) == b""
 
 
+async def test_one_that_carries_a_body_is_never_idle_again() -> None:
+    with connected() as (app, far):
+        await app.send(ASK, last=True)
+        far.send(ANSWER)
+        await hear(app)
+        app.next_exchange(last=True)
+        await app.send(ASK, last=True)
+        far.send(ANSWER)
+        await hear(app)
+        assert not app.idle
+
+
+async def test_only_a_whole_request_that_went_at_once_was_sent() -> None:
+    with connected() as (app, _):
+        sent = []
+        for data, last in ((ASK, False), (b"body", True), (b"x" * 50_000_000, True)):
+            unsent = app.send_nowait(data, last=last)
+            sent.append((bool(unsent), app.sent))
+        assert sent == [(False, False), (False, True), (True, False)]
+
+
 async def test_a_break_is_told() -> None:
     with connected() as (app, far):
         far.close()
         await app.send(ASK, last=True)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        app.next_exchange()
+        app.next_exchange(last=False)
         with pytest.raises(StreamBroken):
             await app.send(ASK, last=True)

@@ -132,7 +132,7 @@ async def test_an_app_that_is_gone_before_the_head_is_sent(used: bool, outcome: 
     async with tls_pair() as (_, sidecar, _):
         await trio.lowlevel.wait_readable(near)
         call = RequestReader(host=b"db", identity=b"URI=x", judged=set).read(request("GET /"), b"")
-        app = AppConnection(near, Progress())
+        app = AppConnection(near, Progress(), last=False)
         app.used = used
         exchange = Exchange(sidecar, app, call)
         if outcome is None:

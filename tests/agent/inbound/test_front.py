@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.base.latest import Latest
+from agent.http1.fields import LAST
+from agent.http1.head import find_end
 from agent.http1.request_reader import RequestReader
 from agent.http1.response_h11 import H11Response
 from agent.inbound.front import Front
@@ -38,15 +40,20 @@ def front(newest: Policy = RULES) -> Front:
         request("GET /a?b=c", "Connection: keep-alive", "X-A: b"),
         request("HEAD /"),
         request("POST /"),
+        request("POST /", "Content-Length: 5"),
         request("DELETE /", "Content-Length: 0"),
     ],
     ids=repr,
 )
-def test_a_usual_request_is_what_the_reader_reads(raw: bytes) -> None:
-    allowed = front().request(raw)
+@pytest.mark.parametrize("more", [b"", b"he", b"hello", b"hello" + request("GET /no")])
+def test_a_usual_request_is_what_the_reader_reads(raw: bytes, more: bytes) -> None:
+    allowed = front().request(raw + more)
     assert allowed is not None
-    assert allowed.parsed.head == reader().read(raw, b"").head
-    assert allowed.parsed.body.ended
+    careful = reader().read(raw, more)
+    assert allowed.parsed.head == careful.head
+    assert allowed.parsed.bodiless is careful.bodiless
+    body, expected = allowed.parsed.body, careful.body
+    assert (body.start(), body.ended, body.rest) == (expected.start(), expected.ended, expected.rest)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +62,12 @@ def test_a_usual_request_is_what_the_reader_reads(raw: bytes) -> None:
         b"",
         b"GET",
         request("GET /")[:-1],
-        request("GET /") * 2,
         b"\r\n" + request("GET /"),
-        request("POST /", "Content-Length: 2", body=b"hi"),
-        request("POST /", "Content-Length: 2"),
+        request("GET /no") + request("GET /"),
+        request("POST /no", "Content-Length: 2", body=b"hi"),
+        request("POST /", "Content-Length: 2", "Expect: 100-continue"),
+        request("POST /", "Content-Length: 2", "Connection: close"),
+        request("POST /", "Content-Length: 2", "Transfer-Encoding: chunked"),
         request("POST /", "Transfer-Encoding: chunked"),
         request("GET /", "Connection: close"),
         request("GET /", "Expect: 100-continue"),
@@ -115,10 +124,13 @@ def test_nothing_passes_that_a_reader_of_its_own_and_a_fresh_verdict_would_not_p
         allowed = one.request(raw)
         if allowed is None:
             continue
-        parsed = reader().read(raw, b"")
+        end = find_end(raw)
+        assert end is not None
+        parsed = reader().read(raw[:end], raw[end:])
         assert (parsed.head, parsed.request) == (allowed.parsed.head, allowed.parsed.request)
-        assert parsed.body.ended
-        assert not parsed.body.rest
+        assert (LAST in parsed.fields) is not parsed.bodiless
+        body, passed = parsed.body, allowed.parsed.body
+        assert (body.start(), body.ended, body.rest) == (passed.start(), passed.ended, passed.rest)
         assert authorize_request(RULES, WEB, parsed.request, None) == allowed.verdict
         assert allowed.verdict.allowed
 
