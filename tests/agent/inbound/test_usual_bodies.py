@@ -12,10 +12,12 @@ from agent.connections.reauthorize import rejudge
 from agent.inbound.app_connection import AppConnection
 from agent.inbound.exchange import Exchange
 from agent.net.dial import Begun
-from tests.scenarios.http_app import AppSide, Reached, say_ok
+from agent.net.proxy_protocol import SIGNATURE
+from agent.policy.http_mode import HttpMode
+from tests.scenarios.http_app import AppSide, HttpApp, Reached, say_ok
 from tests.scenarios.http_front import Caller, Front, Reply, allow, deny, front, policy, request
 from tests.support.exchanges import watched_exchanges
-from tests.support.two_sidecars import now, until
+from tests.support.two_sidecars import mesh, now, until
 
 RULES = deny(PathPrefix="/no"), allow(PathPrefix="/")
 BODY = random.Random(16).randbytes(300_000)
@@ -262,3 +264,31 @@ async def test_an_app_behind_a_name_is_dialled_by_the_task() -> None:
         async with f.caller() as caller:
             await caller.send(post(b"hi"))
             assert (await reply(caller)).text == "ok"
+
+
+@pytest.mark.parametrize("took", [True, False])
+async def test_each_dial_begins_with_the_preamble(
+    took: bool, monkeypatch: pytest.MonkeyPatch, exchanges: list[Exchange]
+) -> None:
+    heard: list[bytes] = []
+
+    async def app(stream: trio.SocketStream) -> None:
+        data = b""
+        while not data.endswith(b"hi"):
+            if not (more := await stream.receive_some()):
+                return
+            data += more
+        heard.append(data)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    if not took:
+        monkeypatch.setattr("agent.inbound.app_connection.took_at_once", lambda *_: False)
+    async with mesh(app, http=HttpMode.IF_NEEDED) as m:
+        m.proxy_protocol = True
+        m.policy.publish(policy(*RULES))
+        async with Front(m, HttpApp()).caller() as caller:
+            for _ in range(2):
+                await caller.send(post(b"hi"))
+                assert (await reply(caller)).text == "ok"
+    assert [data.startswith(SIGNATURE) and data.count(SIGNATURE) for data in heard] == [1, 1]
+    assert len(exchanges) == (0 if took else 2)
