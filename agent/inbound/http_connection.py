@@ -13,8 +13,8 @@ that request is certain, else it is closed: after a malformed head the start of 
 * While an exchange or an upgraded connection lives, the ledger holds its request, and a change of intentions
   judges it again (`connections/reauthorize.py`).
 * Headers that repeat byte for byte are not parsed again (`request_reader.py`); every request is judged.
-* Usual requests are served in the relay's loop (`usual_requests.py`), by the same reader and the same
-  verdict; the task of the connection goes on where something else comes.
+* Usual requests after the first are served in the relay's loop (`usual_requests.py`), by the same reader and
+  the same verdict; the task of the connection goes on where something else comes.
 * A request with a body is the last one on its connection to the app (`app_connection.py`).
 * An app may answer before it has read the whole request. Its answer then says that it is the connection's
   last one, and what the caller still writes is dropped for a while, so that no reset overtakes the answer.
@@ -139,10 +139,13 @@ class HttpConnection:
         """Let the relay's loop serve requests for as long as they are usual; return what is under way then.
 
         None if the caller has been silent for too long. Raises StreamBroken. No request is usual that gets a
-        span, and with it a head of its own.
+        span, and with it a head of its own; nor is one before the app has been dialled, since a caller that
+        is only denied would be judged twice.
         """
         self._apps.drop_begun()
-        if self._received or self._service.ledger.tracing is not None or self._tls.has_come():
+        if self._received or self._apps.current is None or self._tls.has_come():
+            return Unusual()
+        if self._service.ledger.tracing is not None:
             return Unusual()
         left = await self._usual.serve(IDLE_SECONDS)
         if left is None:

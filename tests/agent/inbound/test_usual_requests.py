@@ -67,11 +67,11 @@ def raw_answer(*pieces: bytes) -> Saying:
     return say
 
 
-async def test_requests_take_no_exchange_of_the_task(exchanges: list[Exchange]) -> None:
+async def test_all_but_the_first_request_take_no_exchange_of_the_task(exchanges: list[Exchange]) -> None:
     async with front(*RULES) as f, f.caller() as caller:
         for number in range(10):
             assert (await ask(caller, request(f"GET /{number}", f"X-Id: {number}"))).text == "ok"
-        assert exchanges == []
+        assert len(exchanges) == 1
         assert [reached.target for reached in f.app.reached] == [f"/{number}" for number in range(10)]
         assert f.mesh.app.accepts == 1
         assert f.mesh.db.ledger.requests() == {"permission_allow": 10}
@@ -83,6 +83,7 @@ async def test_requests_take_no_exchange_of_the_task(exchanges: list[Exchange]) 
 async def test_a_request_that_is_not_usual_is_served_between_usual_ones(exchanges: list[Exchange]) -> None:
     async with front(*RULES) as f, f.caller() as caller:
         for raw, status, more in (
+            (request("GET /"), 200, 1),
             (request("GET /"), 200, 0),
             (request("GET /no"), 403, 0),
             (request("GET /"), 200, 0),
@@ -93,7 +94,7 @@ async def test_a_request_that_is_not_usual_is_served_between_usual_ones(exchange
             begun = len(exchanges)
             assert (await ask(caller, raw)).status == status
             assert len(exchanges) - begun == more
-        assert f.mesh.db.ledger.requests() == {"permission_allow": 5, "permission_deny": 1}
+        assert f.mesh.db.ledger.requests() == {"permission_allow": 6, "permission_deny": 1}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ async def test_a_caller_that_writes_on_and_on_during_an_exchange_is_not_read_for
         with trio.move_on_after(0.5):
             await caller.send(64 * CHUNK * b"x")
             pytest.fail("all of it was read")
-        (resumed,) = exchanges
+        (resumed,) = exchanges[1:]
         assert len(resumed._body.rest) < 4 * CHUNK
 
 
