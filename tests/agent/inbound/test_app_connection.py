@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import trio
 
-from agent.inbound.app_connection import AppConnection
+from agent.base.address import TcpAddress
+from agent.base.latest import Latest
+from agent.connections.ledger import Ledger
+from agent.connections.records import Direction
+from agent.inbound.app_connection import AppConnection, AppConnections
+from agent.net.dial import Begun
 from agent.relay.splice import Progress
 from agent.relay.streams import StreamBroken
+from tests.scenarios.recorder import Recorder
+from tests.support.http_services import http_service
 from tests.support.socket_pairs import tcp_pair
+from tests.support.two_sidecars import now
 
 ASK = b"GET / HTTP/1.1\r\nHost: db\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -144,3 +153,29 @@ async def test_a_break_is_told() -> None:
         app.next_exchange(last=False)
         with pytest.raises(StreamBroken):
             await app.send(ASK, last=True)
+
+
+async def test_a_dial_that_has_to_wait_is_left_to_the_task_and_closed_if_no_request_takes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dials: list[Begun] = []
+    connect = Begun.__init__
+
+    def late(self: Begun, *args: object) -> None:
+        connect(self, *args)  # type: ignore[arg-type]  # as it is called
+        self.connected = False
+        dials.append(self)
+
+    monkeypatch.setattr(Begun, "__init__", late)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        service = replace(http_service(Latest()), app=TcpAddress(*server.getsockname()))
+        apps = AppConnections(service, Ledger(now, Recorder()).begin(Direction.INBOUND, "", lambda: None))
+        assert apps.dial_at_once(last=True) is None
+        apps.drop_begun()
+        assert dials[0].sock.fileno() == -1
+        assert apps.dial_at_once(last=True) is None
+        app = await apps.take(last=True)
+        assert app.stream.sock is dials[1].sock
+        assert len(dials) == 2
+        apps.drop()
+        assert dials[1].sock.fileno() == -1
