@@ -10,7 +10,7 @@ to the C library. Even so the interpreter holds on to thousands of small objects
 a page each; a garbage collection releases them.
 
 The collector walks in one piece, and every connection waits so long. So what a full collection has left is
-exempt from the next ones (`Exemption`).
+exempt from the next ones, and many objects that come at once are walked a part at a time (`Exemption`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ LOOK_SECONDS = 1.0
 # Collections of the younger objects until one of all. Of 500 upstreams reports and changed registrations
 # caused one in 1.5 s by the default, 10.
 FULL_AFTER = 100
+PART = 20_000  # objects that have outlived two collections, until one of all: some 5 ms
+COUNT_SECONDS = 60.0  # between two counts of the exempt objects, each of which is a walk too
 GROWTH = 1.5  # of the exempt objects until a collection walks them too
 ALL_SECONDS = 600.0  # from one such walk, which is the longest of all, to the next
 _OLDEST = 2  # the generation whose collection is a full one
@@ -89,16 +91,19 @@ async def give_back(live: Callable[[], int], after_flood: AfterFlood | None = No
 class Exemption:
     """A callback of the collector that exempts what a full collection has left from the next full ones.
 
+    A full one follows once there is a `PART` to be walked, however many objects come at once.
+
     Exempt objects are still freed with their last reference, but not those that only refer to each other. So
     a full collection walks all objects, exempt or not, if they are half as many again as the fewest that were
     exempt since the last such walk, and that was `ALL_SECONDS` ago.
     """
 
-    __slots__ = ("_all", "_clock", "_fewest", "_since")
+    __slots__ = ("_all", "_clock", "_counts_at", "_fewest", "_since")
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._since = clock()
+        self._counts_at = self._since + COUNT_SECONDS
         self._fewest = gc.get_freeze_count()
         self._all = False
 
@@ -108,8 +113,13 @@ class Exemption:
                 self._begin()
             else:
                 self._end()
+        elif (phase, info["generation"]) == ("stop", _OLDEST - 1) and _waiting() >= PART:
+            _walk_all_after(0)
 
     def _begin(self) -> None:
+        if self._clock() < self._counts_at:
+            return
+        self._counts_at = self._clock() + COUNT_SECONDS
         exempt = gc.get_freeze_count()
         self._fewest = min(self._fewest, exempt)
         self._all = exempt > self._fewest * GROWTH and self._clock() - self._since >= ALL_SECONDS
@@ -118,8 +128,19 @@ class Exemption:
 
     def _end(self) -> None:
         gc.freeze()
+        _walk_all_after(FULL_AFTER)
         if self._all:
-            self._fewest, self._since = gc.get_freeze_count(), self._clock()
+            self._fewest, self._since, self._all = gc.get_freeze_count(), self._clock(), False
+
+
+def _waiting() -> int:
+    """Return how many objects the next full collection will walk, but for the youngest."""
+    return len(gc.get_objects(generation=_OLDEST))
+
+
+def _walk_all_after(collections: int) -> None:
+    """Let a full collection follow after that many of the younger objects."""
+    gc.set_threshold(*gc.get_threshold()[:2], collections)
 
 
 def settle() -> None:
@@ -131,6 +152,7 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*gc.get_threshold()[:2], FULL_AFTER)
+    gc.collect()  # of nothing: the next full one is due for a quarter of what the last one has left
+    _walk_all_after(FULL_AFTER)
     gc.callbacks.append(Exemption())
     trim()
