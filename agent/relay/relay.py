@@ -123,6 +123,9 @@ class Relay:
         self._runs: dict[int, _Run] = {}  # by either descriptor
         self._buffer = memoryview(bytearray(BUFFER))
         self._attached: dict[int, Callable[[Exception], None]] = {}  # what hears of a handler's failure
+        self._detached: dict[
+            int, Callable[[Exception], None]
+        ] = {}  # the same, of what was detached in this turn
         self._due: list[Callable[[], None]] = []  # called at the end of the turn, or before the next wait
         self._wait = IdleWait(self._turn, self._end_turn, self._watch)
         self._open = False
@@ -191,7 +194,8 @@ class Relay:
     ) -> Watching:
         """Let `handler` take the events of a descriptor until `detach`; the caller says which are wanted.
 
-        `on_failure` hears what the handler has raised, and RelayClosed; it must detach the descriptor.
+        `on_failure` hears what the handler has raised, and RelayClosed; it must detach the descriptor. It is
+        called of a detached one too, for what was raised in the same turn.
         """
         if not self._open:
             raise RelayClosed("the relay is closed")
@@ -201,7 +205,8 @@ class Relay:
 
     def detach(self, fd: int, watch: Watching) -> None:
         """Give an attached descriptor back; may be called again."""
-        if self._attached.pop(fd, None) is not None:
+        if (on_failure := self._attached.pop(fd, None)) is not None:
+            self._detached[fd] = on_failure
             del self._handlers[fd]
             watch.park()
 
@@ -210,6 +215,7 @@ class Relay:
         self._due.append(call)
 
     def _end_turn(self) -> None:
+        self._detached.clear()
         while self._due:
             due, self._due = self._due, []
             for call in due:
@@ -245,11 +251,10 @@ class Relay:
         self._epoll.register(fd, READ)
 
     def _failed(self, fd: int, error: Exception) -> None:
-        on_failure = self._attached.get(fd)
-        if on_failure is not None:
-            on_failure(error)
-        elif (run := self._runs.get(fd)) is not None:
+        if (run := self._runs.get(fd)) is not None:
             self._retire(run, error)
+        elif (on_failure := self._attached.get(fd) or self._detached.get(fd)) is not None:
+            on_failure(error)
 
     def _begin(self, run: _Run) -> bool:
         """Take the sockets over; return whether the connection is over already."""

@@ -42,5 +42,8 @@ class Carrier(Protocol):
     def wake(self) -> None:
         """Send what the machine has queued, at the end of the turn."""
 
+    def fail(self, error: Exception, /) -> None:
+        """End the tunnel for a bug that no stream can be ended for any more."""
+
     def send_records(self, stream: Stream, size: int, /) -> None:
         """Send what `records.read` has read."""

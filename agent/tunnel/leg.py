@@ -112,7 +112,10 @@ class Leg:
         self._end_both(code, Ending.PLAIN_RESET, "")
 
     def fail(self, error: Exception) -> None:
-        """End the stream for a bug, or since the relay has ended."""
+        """End the stream for a bug, or since the relay has ended; the tunnel, if the stream is over."""
+        if self.ending is not None:
+            self._tunnel.fail(error)
+            return
         self.failure = error
         self._end_both(ErrorCode.INTERNAL_ERROR, Ending.TLS_FAILED, str(error))
 

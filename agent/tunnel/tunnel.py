@@ -106,7 +106,7 @@ class Tunnel:
 
     def start(self) -> None:
         """Begin: send our greeting, and take what OpenSSL has decrypted already."""
-        self._watch = self.relay.attach(self._sock.fileno(), self.on_tls, self._failed)
+        self._watch = self.relay.attach(self._sock.fileno(), self.on_tls, self.fail)
         self.wake()
         self._read()
         self._watch_for()
@@ -231,7 +231,7 @@ class Tunnel:
             try:
                 self._flush()
             except Exception as error:  # noqa: BLE001 - a bug; raised where the tunnel is waited for
-                self._failed(error)
+                self.fail(error)
             else:
                 self._watch_for()
 
@@ -316,9 +316,10 @@ class Tunnel:
 
     # --- the end ---
 
-    def _failed(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """See Carrier. Of a tunnel that is over already, what waits for it raises the error."""
+        self.failure = self.failure or error
         if self.reason is None:
-            self.failure = error
             self.reason, self.detail = Ending.TLS_FAILED, f"unforeseen: {error!r}"
             self._over(Ending.TLS_FAILED, "the tunnel ended: internal error")
 

@@ -18,6 +18,7 @@ from agent.h2.stream import Stream
 from agent.relay.splice import Ending, Progress
 from agent.tunnel.byte_stream import TunnelStream
 from agent.tunnel.ends import TunnelReason
+from agent.tunnel.leg import Leg
 from agent.tunnel.refusal import refusal_fields
 from agent.tunnel.tunnel import Tunnel
 from certs.contexts import Contexts
@@ -302,3 +303,19 @@ async def test_last_words_into_a_connection_that_is_shut_leave_no_error_for_the_
     ends.near._sock.shutdown(socket.SHUT_WR)
     ends.near.end(TunnelReason.RETIRED)
     assert not lib.ERR_peek_error()
+
+
+async def test_a_bug_at_the_end_of_a_stream_ends_the_tunnel_and_is_heard_of(ends: Ends) -> None:
+    caller, app = await ends.open()
+    broken = RuntimeError("a bug")
+
+    def explode(_leg: Leg) -> None:
+        raise broken
+
+    caller.shutdown(socket.SHUT_WR)
+    assert await receive(app, 1) == b""
+    ends.far_end.legs[0]._on_over = explode
+    app.close()
+    with trio.fail_after(5):
+        await ends.far.ended.wait()
+    assert ends.far.failure is broken
