@@ -59,7 +59,15 @@ def come_back(mesh: Spread) -> None:
         wait_until_ready(mesh.instances[name].sidecar)
         mesh.instances[name].check("pass")
     mesh.federation.dc1.until("/v1/health/connect/db?passing", lambda rows: len(rows) == len(LOCAL))
+    until(lambda: usable(mesh) == set(LOCAL), 20)
     until(served_by(mesh, *LOCAL), 20)
+
+
+def usable(mesh: Spread) -> set[str]:
+    """The local instances that web may dial now: passing, and ejected for no failure of before."""
+    rows = mesh.upstream("db")["targets"][0]["endpoints"]
+    serving = [row for row in rows if row["status"] == "passing" and row["ejected_until"] is None]
+    return {row["instance"].split()[0].removesuffix("-sidecar-proxy") for row in serving}
 
 
 def test_same_service_in_two_datacenters_and_one_query_behind_three_ports(mesh: Spread) -> None:
@@ -87,6 +95,7 @@ def test_load_is_shared_by_the_instances(mesh: Spread) -> None:
 
 def test_one_instance_is_killed(mesh: Spread) -> None:
     victim, traffic = mesh.instances["db-1"].sidecar, Traffic(mesh.ports["db"])
+    until(lambda: usable(mesh) == set(LOCAL), 20)
     with tolled(mesh, traffic) as toll:
         until(lambda: traffic.answers.total() > 20, 20)
         victim.process.kill()
