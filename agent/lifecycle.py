@@ -46,6 +46,7 @@ from agent.process.systemd import Notifier
 # SIGUSR1 is a restart (RestartKillSignal=), where the next process takes the listeners over; SIGUSR2 is an
 # upgrade, and so is SIGHUP once another program is installed.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PARTLY_SECONDS = 60.0  # that READY=1 waits for an address where `start_timeout` is without a limit
 LOOK_SECONDS = 1.0  # the interval of readiness checks, for the log and the service manager
 LAST_SECONDS = (
     2.0  # of the drain of a process that is replaced: callers wait so long at most for the next one
@@ -271,7 +272,7 @@ class Lifecycle:
         """Return for how long a start may go on without READY=1, in seconds."""
         if self.succession.predecessor is not None:
             return 0.0  # the service manager waits for the end of the upgrade, which was a start once
-        return (self.agent.control.settings.start_timeout or math.inf) - self.waited
+        return (self.agent.control.settings.start_timeout or PARTLY_SECONDS) - self.waited
 
     async def _hear_signals(self) -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:

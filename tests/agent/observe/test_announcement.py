@@ -117,14 +117,20 @@ async def test_public_port_in_use_is_told_as_unready_until_it_is_had(
     await live(one, act)
 
 
+@pytest.mark.parametrize("start_timeout", ["40", "0"])
 async def test_a_port_that_is_never_had_ends_a_start_after_its_time_and_not_what_is_served(
-    nursery: trio.Nursery, manager: Manager, other: socket.socket, autojump_clock: MockClock
+    start_timeout: str,
+    nursery: trio.Nursery,
+    manager: Manager,
+    other: socket.socket,
+    autojump_clock: MockClock,
 ) -> None:
     """Else the service manager would wait for ever, and whatever is ordered after this unit with it."""
-    one, port = blocked(nursery, manager, other, start_timeout="40")
+    one, port = blocked(nursery, manager, other, start_timeout=start_timeout)
 
     async def act() -> None:
-        assert await seconds_until(lambda: manager.heard(READY)) == pytest.approx(40, abs=2)
+        seconds = float(start_timeout) or 60
+        assert await seconds_until(lambda: manager.heard(READY)) == pytest.approx(seconds, abs=2)
         assert manager.heard(READY)[0].startswith("READY=1 STATUS=not ready · listener: ")
         assert told_of_readiness(one) == ["unready"]
         extended = len(manager.heard("EXTEND_TIMEOUT"))
