@@ -15,11 +15,11 @@ from agent.base.latest import Latest
 from agent.connections.ledger import Ledger
 from agent.connections.records import Direction
 from agent.inbound.app_connection import AppConnection, AppConnections
-from agent.net.dial import Begun
 from agent.relay.splice import Progress
 from agent.relay.streams import StreamBroken
 from tests.scenarios.recorder import Recorder
 from tests.support.http_services import http_service
+from tests.support.late_dials import late_dials
 from tests.support.socket_pairs import tcp_pair
 from tests.support.two_sidecars import now
 
@@ -158,15 +158,7 @@ async def test_a_break_is_told() -> None:
 async def test_a_dial_that_has_to_wait_is_left_to_the_task_and_closed_if_no_request_takes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dials: list[Begun] = []
-    connect = Begun.__init__
-
-    def late(self: Begun, *args: object) -> None:
-        connect(self, *args)  # type: ignore[arg-type]  # as it is called
-        self.connected = False
-        dials.append(self)
-
-    monkeypatch.setattr(Begun, "__init__", late)
+    dials = late_dials(monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as server:
         service = replace(http_service(Latest()), app=TcpAddress(*server.getsockname()))
         apps = AppConnections(service, Ledger(now, Recorder()).begin(Direction.INBOUND, "", lambda: None))

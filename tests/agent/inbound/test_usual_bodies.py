@@ -13,12 +13,12 @@ from agent.base.address import TcpAddress
 from agent.connections.reauthorize import rejudge
 from agent.inbound.app_connection import AppConnection
 from agent.inbound.exchange import Exchange
-from agent.net.dial import Begun
 from agent.net.proxy_protocol import SIGNATURE
 from agent.policy.http_mode import HttpMode
 from tests.scenarios.http_app import AppSide, HttpApp, Reached, say_ok
 from tests.scenarios.http_front import Caller, Front, Reply, allow, deny, front, policy, request
 from tests.support.exchanges import watched_exchanges
+from tests.support.late_dials import late_dials
 from tests.support.two_sidecars import mesh, now, until
 
 RULES = deny(PathPrefix="/no"), allow(PathPrefix="/")
@@ -129,26 +129,32 @@ async def test_a_change_of_intentions_judges_what_came_with_an_allowed_request(
         assert [reached.target for reached in f.app.reached] == ["/1"]
 
 
-async def test_a_change_of_intentions_cuts_a_request_whose_body_is_still_coming(
-    exchanges: list[Exchange],
-) -> None:
-    broken = trio.Event()
+class Reading:
+    """An app that reads its body and answers nothing; `broken` once its connection was reset meanwhile."""
 
-    async def read(side: AppSide, asked: Reached) -> None:
+    def __init__(self) -> None:
+        self.broken = trio.Event()
+
+    async def __call__(self, side: AppSide, asked: Reached) -> None:
         try:
             await side.body(asked)
         except trio.BrokenResourceError:
-            broken.set()
+            self.broken.set()
             raise
 
-    async with front(*RULES, answer=read) as f, begun(f, exchanges) as caller:
+
+async def test_a_change_of_intentions_cuts_a_request_whose_body_is_still_coming(
+    exchanges: list[Exchange],
+) -> None:
+    app = Reading()
+    async with front(*RULES, answer=app) as f, begun(f, exchanges) as caller:
         await caller.send(post(BODY[:1000], "/1")[:-1])
         await until(lambda: len(f.app.reached) == 1)
         contexts = f.mesh.db.contexts.value
         judged = rejudge(f.mesh.db.ledger, policy(deny(PathExact="/1")), contexts, now(), too_old_since=None)
         assert judged.closed == 1
         with trio.fail_after(10):
-            await broken.wait()
+            await app.broken.wait()
             assert await caller.reply() is None
             await f.mesh.db.ledger.empty()
         assert exchanges == []
@@ -199,23 +205,15 @@ async def test_an_app_that_hangs_up_is_502(amid: bool, exchanges: list[Exchange]
 
 
 async def test_a_body_that_is_cut_off_is_400_and_its_app_reset(exchanges: list[Exchange]) -> None:
-    broken = trio.Event()
-
-    async def read(side: AppSide, asked: Reached) -> None:
-        try:
-            await side.body(asked)
-        except trio.BrokenResourceError:
-            broken.set()
-            raise
-
-    async with front(*RULES, answer=read) as f, begun(f, exchanges) as caller:
+    app = Reading()
+    async with front(*RULES, answer=app) as f, begun(f, exchanges) as caller:
         await caller.send(post(BODY[:1000])[:-1])
         await until(lambda: len(f.app.reached) == 1)
         await caller.stream.send_end()
         refused = await reply(caller)
         assert (refused.status, "(request_cut_off)" in refused.text) == (400, True)
         with trio.fail_after(10):
-            await broken.wait()
+            await app.broken.wait()
 
 
 async def test_a_connection_that_had_a_body_is_never_kept_whatever_the_app_does(
@@ -260,13 +258,7 @@ async def test_a_connection_that_had_a_body_is_closed_once_the_app_has_ended_it(
 async def test_a_dial_that_has_to_wait_is_the_tasks_and_no_second_one_is_made(
     monkeypatch: pytest.MonkeyPatch, exchanges: list[Exchange]
 ) -> None:
-    connect = Begun.__init__
-
-    def late(self: Begun, *args: object) -> None:
-        connect(self, *args)  # type: ignore[arg-type]  # as it is called
-        self.connected = False
-
-    monkeypatch.setattr(Begun, "__init__", late)
+    late_dials(monkeypatch)
     async with front(*RULES) as f, begun(f, exchanges) as caller:
         for number in range(1, 4):
             await caller.send(post(b"hi", f"/{number}"))
