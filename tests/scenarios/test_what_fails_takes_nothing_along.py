@@ -175,7 +175,7 @@ async def test_who_cannot_be_judged_is_cut(nursery: trio.Nursery, monkeypatch: p
     [
         ("agent.net.accept._Gate._accept", Where.LISTENER),
         ("agent.control.credentials.CredentialsKeeper._take_leaf", Where.TASK),
-        ("agent.lifecycle.missing", Where.TASK),
+        ("agent.observe.announcement.missing", Where.TASK),
     ],
 )
 async def test_what_runs_for_ever_is_begun_again(
