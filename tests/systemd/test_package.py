@@ -24,10 +24,19 @@ REGISTRATION = {"Name": "web", "Port": 8080, "Connect": {"SidecarService": {"Por
 NEXT = "9.9.9"
 VERIFIED = ("sidecar@web.service", "sidecar@web.socket", "sidecar-datacenter@x.service", "sidecar.target")
 HOME = "/usr/lib/connect-sidecar"
+UNCHECKED_HASH = b"\x01\x00\x00\x00"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def byte_code() -> Iterator[None]:
+    """Python writes byte code here, as it does for whoever installs, whatever calls these tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package(byte_code: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of this checkout."""
     if sys.base_prefix != "/usr":
         pytest.skip(
@@ -115,6 +124,14 @@ def test_what_is_installed_works_and_names_no_place_of_its_building(installed: M
     extras = "import re2, hypercorn, starlette, rich, agent.policy.regex as one; print(one.__cached__)"
     assert "__pycache__" in installed.run(f"{HOME}/bin/python", "-c", extras)
     installed.run("systemd-analyze", "verify", "--man=no", *VERIFIED)
+
+
+def test_byte_code_is_valid_whatever_the_times_of_its_sources(package: Path, tmp_path: Path) -> None:
+    """Else the first who runs the program compiles it, into files that no package owns (PEP 552)."""
+    subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
+    compiled = list(tmp_path.joinpath(HOME[1:]).rglob("*.pyc"))
+    assert len(compiled) > 1000
+    assert [str(path) for path in compiled if path.read_bytes()[4:8] != UNCHECKED_HASH] == []
 
 
 def test_no_start_writes_byte_code(installed: Machine) -> None:
