@@ -4,17 +4,17 @@ Consul allows 200 TCP connections of one client address (`limits.http_max_conns_
 processes of a host share, and a question that blocks holds one
 (https://developer.hashicorp.com/consul/docs/reference/agent/configuration-file/general#http_max_conns_per_client).
 Of `connections` all but one are held by the most important watches, each by one. The last connection is
-shared: the other watches ask in turn and without blocking, each within `turn_seconds`. Lists are then
+shared: the other watches ask in turn and without blocking, each about once in `turn_seconds`. Lists are then
 answered from the agent's cache (`?cached`), which one stream keeps up to date for all sidecars of the agent,
 so that no server is asked; a first question, one after a failure and one after a failed dial are not.
 
-There is one connection at first, then `least`, and up to `most` while the host has few: `agent.consul.room`
-counts and decides. A watch that has to give its connection back ends its question there and asks in turn.
+There are `least` connections, and up to `most` while the host has few: `sized` decides, `agent.consul.room`
+counts. A watch that has to give its connection back ends its question there and asks in turn.
 
 Who asks next on the shared connection: our own service's questions, then lists that are not known yet or that
 a failed dial has asked about, then the rest in the order in which they asked last. The rest keep an interval
 between two questions. A question of our own service waits for the shared connection a second at most; then it
-opens one more, if there is none yet and the host has room.
+opens one more.
 """
 
 from __future__ import annotations
@@ -36,12 +36,16 @@ from agent.consul.watch import Watch
 
 R = TypeVar("R")
 
-ROUND_SECONDS = 8.0  # in which each of a few dozen lists is asked for once
-MARGIN = 1.25  # the seconds stated, of those planned: an answer takes time, and a busy machine is late
+ROUND_SECONDS = 10.0  # in which each of a few dozen lists is asked for once
 SHORTEST, LONGEST = 0.05, 1.0  # seconds between two questions on the shared connection
 OWN_SECONDS = 10.0  # the longest interval between two questions of our own service's watches
 PATIENCE = 1.0  # seconds that a question of our own service waits for the shared connection
 GLANCE = 0.001  # seconds that Consul may hold a question of our own service in turn
+
+# Connections of the host to its agent, which allows 200. Below SPARSE a sidecar takes more, by a small part
+# of the room, since others look at the same moment; from CROWDED on each goes back to its least. The rest is
+# room for sidecars that start, and for the CLI.
+SPARSE, CROWDED, PART = 120, 160, 16
 
 
 class Rank(IntEnum):
@@ -56,12 +60,6 @@ class Rank(IntEnum):
     QUERY = 6  # cannot block, so it never holds a connection
 
 
-# Consul goes on with such a question, and counts its connection, when nobody waits for the answer any more
-# (docs/consul-api.md#the-connection-budget). So one that may have to be given back is asked for a short wait.
-_GOES_ON = frozenset({Rank.INTENTIONS, Rank.REGISTRATION, Rank.SOURCE_INTENTIONS})
-SHORT_WAIT = 5.0  # seconds
-
-
 class Urgency(IntEnum):
     """Which question goes next on the shared connection."""
 
@@ -73,13 +71,23 @@ class Urgency(IntEnum):
 class _Waiting:
     """One question that waits for the shared connection."""
 
-    __slots__ = ("released", "since", "urgency", "woken")
+    __slots__ = ("released", "urgency", "woken")
 
     def __init__(self, urgency: Urgency) -> None:
         self.urgency = urgency
-        self.since = trio.current_time()  # with this urgency, or since there was no room for it
         self.released = False  # it has got a connection of its own meanwhile
         self.woken = trio.Event()
+
+
+def sized(now: int, *, least: int, wanted: int, host: int) -> int:
+    """Return how many connections a sidecar of `now` is to have, at least `least`.
+
+    `wanted`: what it could use; `host`: those of all processes of this host, its own among them.
+    """
+    if host >= CROWDED:
+        return least
+    step = max(1, (SPARSE - host) // PART) if host < SPARSE else 0
+    return max(least, min(wanted, now + step))
 
 
 class Budget:
@@ -92,12 +100,10 @@ class Budget:
         self.connections = self.least = connections
         self.most = max(connections, most) if connections else 0
         self._holders = connections - 1 if connections else math.inf
-        self.has_room: Callable[[], Awaitable[bool]] = _always  # for one connection beyond the budget
         self._places: list[Place] = []  # those that may hold a connection, the most important first
         self._queries = 0
         self._queues: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
-        self._busy = False  # the shared connection
-        self._exceeds = False  # one connection more is open
+        self._busy = False
         self._routine_at = -math.inf
         self.joined = trio.Event()  # set when a watch is added
 
@@ -113,8 +119,8 @@ class Budget:
 
     @property
     def turn_seconds(self) -> float:
-        """The seconds within which each watch that shares the connection asks; 0 without such a watch."""
-        return MARGIN * self.in_turn * self._interval if self.connections else 0.0
+        """The seconds in which each watch that shares the connection asks once; 0 without such a watch."""
+        return self.in_turn * self._interval if self.connections else 0.0
 
     @property
     def wanted(self) -> int:
@@ -128,10 +134,6 @@ class Budget:
         self.connections, self._holders = connections, connections - 1
         for position, place in enumerate(self._places):
             place.hold(position < self._holders)
-
-    def keeps(self, place: Place) -> bool:
-        """Return whether a place that holds a connection does so with the least of connections too."""
-        return not self.connections or place in self._places[: self.least - 1]
 
     @property
     def _interval(self) -> float:
@@ -179,81 +181,52 @@ class Budget:
         if place is not None:
             place.waiting = waiting
         try:
-            give_back = await self._wait(waiting, place)
+            shared = await self._wait(waiting, place)
         finally:
             if place is not None:
                 place.waiting = None
+        if not shared:
+            yield
+            return
         try:
             yield
         finally:
-            give_back()
+            self._busy = False
+            self._wake()
 
-    async def _wait(self, waiting: _Waiting, place: Place | None) -> Callable[[], None]:
-        """Wait for a connection, and return what gives it back."""
+    async def _wait(self, waiting: _Waiting, place: Place | None) -> bool:
+        """Wait for the turn; return False if patience has ended first."""
+        began = trio.current_time()
         self._queues[waiting.urgency].append(waiting)
         try:
             while not self._may_go(waiting):
                 if waiting.released:
-                    return _nothing
+                    return False
                 urgent = waiting.urgency is Urgency.OWN
+                if urgent and trio.current_time() >= began + PATIENCE:
+                    return False
                 own = place is not None and place.rank < Rank.ENDPOINTS
-                limit = waiting.since + (PATIENCE if urgent else OWN_SECONDS if own else math.inf)
-                if trio.current_time() >= limit:
-                    if not urgent:
-                        self.promote(waiting, Urgency.OWN)
-                    elif await self._exceed(waiting):
-                        return self._end_exceeding
+                if own and not urgent and trio.current_time() >= began + OWN_SECONDS:
+                    self.promote(waiting, Urgency.OWN)
+                    began = trio.current_time()
                     continue
+                limit = began + (PATIENCE if urgent else OWN_SECONDS if own else math.inf)
                 with trio.move_on_at(min(limit, self._due(waiting))):
                     await waiting.woken.wait()
                 waiting.woken = trio.Event()
-            self._take(waiting.urgency)
-            return self._end_turn
+            self._busy = True
+            if waiting.urgency is Urgency.ROUTINE:
+                self._routine_at = trio.current_time() + self._interval
+            return True
         finally:
             self._queues[waiting.urgency].remove(waiting)
             self._wake()
-
-    def _take(self, urgency: Urgency) -> None:
-        """Have the shared connection. The next of the routine is due an interval after this one was due.
-
-        So what makes one late, within a fifth of a round, makes the next ones no later.
-        """
-        self._busy = True
-        if urgency is Urgency.ROUTINE:
-            latest = trio.current_time() - (MARGIN - 1) * ROUND_SECONDS
-            self._routine_at = max(self._routine_at, latest) + self._interval
-
-    def _end_turn(self) -> None:
-        self._busy = False
-        self._wake()
-
-    async def _exceed(self, waiting: _Waiting) -> bool:
-        """Open one connection more if there is none yet, and room for it; return whether it is so.
-
-        The others go on while the host is counted.
-        """
-        waiting.since = trio.current_time()
-        if self._exceeds:
-            return False
-        self._exceeds, room = True, False
-        queue = self._queues[waiting.urgency]
-        queue.remove(waiting)
-        self._wake()
-        try:
-            room = await self.has_room()
-        finally:
-            self._exceeds = room
-            queue.appendleft(waiting)
-        return room
-
-    def _end_exceeding(self) -> None:
-        self._exceeds = False
 
     def promote(self, waiting: _Waiting, urgency: Urgency) -> None:
         """Let a question that waits go before those of a lower urgency."""
         if urgency < waiting.urgency:
             self._queues[waiting.urgency].remove(waiting)
-            waiting.urgency, waiting.since = urgency, trio.current_time()
+            waiting.urgency = urgency
             self._queues[urgency].append(waiting)
             self._wake()
 
@@ -295,9 +268,8 @@ class Place:
     async def ask(self, ask: Callable[[Blocking], Awaitable[Answer[R]]], at: Blocking) -> Answer[R]:
         """Ask with a connection of our own, or in turn and without blocking. Raises ConsulError."""
         if self.holds or not self._budget.connections:
-            wait = SHORT_WAIT if self.rank in _GOES_ON and not self._budget.keeps(self) else at.wait
             with trio.CancelScope() as self._question:
-                return await ask(replace(at, has_turn=True, wait=min(at.wait, wait)))
+                return await ask(replace(at, has_turn=True))
         async with self._budget.turn(self._urgency(at), self):
             cached = bool(at.params) and not self._hurried
             self._asked, self._hurried = True, False
@@ -339,12 +311,3 @@ class Place:
 
 def _rank(place: Place) -> int:
     return int(place.rank)
-
-
-async def _always() -> bool:
-    """Default `has_room`: the host is not counted."""
-    return True
-
-
-def _nothing() -> None:
-    """Give nothing back: the question has got a connection of its own."""

@@ -14,14 +14,16 @@ from trio.testing import MockClock
 from agent.base.clock import now
 from agent.consul.api import Answer, Blocking
 from agent.consul.budget import (
+    CROWDED,
     GLANCE,
     OWN_SECONDS,
     PATIENCE,
-    SHORT_WAIT,
+    SPARSE,
     Budget,
     Place,
     Rank,
     Urgency,
+    sized,
 )
 from agent.consul.watch import WAIT, Cursor, Watch
 
@@ -104,6 +106,40 @@ async def test_never_more_questions_than_connections_and_the_important_ones_are_
     assert (story.budget.held, story.budget.in_turn) == (2, 202)
 
 
+@pytest.mark.parametrize("lists", [1, 8, 150, 400])
+async def test_each_list_is_asked_for_within_the_seconds_that_are_stated(
+    story: Story, autojump_clock: MockClock, lists: int
+) -> None:
+    story.agent.takes = 0.002
+    for name, rank in OWN:
+        story.start(name, rank)
+    for number in range(lists):
+        story.start(f"list {number}", Rank.ENDPOINTS)
+    await trio.sleep(20)
+    bound = story.budget.turn_seconds
+    assert bound <= max(10.0, (lists + 2) / 20) + 1e-6
+    await trio.sleep(3 * bound)
+    end = trio.current_time()
+    for number in range(lists):
+        recent = [at for at in story.agent.times(f"list {number}") if at > end - 3 * bound]
+        gaps = [later - earlier for earlier, later in pairwise(recent)]
+        assert gaps
+        assert max(gaps) <= bound * 1.1 + 0.1
+
+
+async def test_a_thousand_unknown_lists_are_asked_for_without_an_interval(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    story.agent.takes = 0.002
+    for name, rank in OWN:
+        story.start(name, rank)
+    for number in range(1000):
+        story.start(f"list {number}", Rank.ENDPOINTS)
+    await trio.sleep(2.1)
+    assert {f"list {number}" for number in range(1000)} <= {name for name, _, _ in story.agent.asked}
+    assert max(story.agent.times(name)[0] for name, _ in OWN) < 0.1
+
+
 async def test_our_own_service_is_asked_about_although_a_round_takes_longer(
     story: Story, autojump_clock: MockClock
 ) -> None:
@@ -147,54 +183,6 @@ async def test_a_question_of_our_own_gets_one_more_connection_while_the_shared_o
     async with budget.turn(Urgency.OWN):
         order.append(trio.current_time() - began)
     assert order == [pytest.approx(PATIENCE)]
-
-
-async def test_one_connection_more_at_a_time_and_only_where_there_is_room(
-    story: Story, autojump_clock: MockClock
-) -> None:
-    budget, open_now, most, rooms = story.budget, 0, 0, [False, True, True]
-
-    async def room() -> bool:
-        await trio.lowlevel.checkpoint()
-        return rooms.pop(0) if rooms else True
-
-    async def hang(seconds: float) -> None:
-        nonlocal open_now, most
-        async with budget.turn(Urgency.OWN):
-            open_now += 1
-            most = max(most, open_now)
-            await trio.sleep(seconds)
-            open_now -= 1
-
-    budget.has_room = room
-    began = trio.current_time()
-    async with trio.open_nursery() as questions:
-        questions.start_soon(hang, 15.0)
-        await trio.sleep(0.1)
-        for _ in range(5):
-            questions.start_soon(hang, 1.5)
-    assert most == 2
-    assert trio.current_time() - began == pytest.approx(15.0)
-    assert rooms == []
-
-
-async def test_what_consul_goes_on_with_is_asked_for_a_short_wait_where_it_may_be_given_back(
-    nursery: trio.Nursery, autojump_clock: MockClock
-) -> None:
-    story = Story(nursery, Budget(3, 16))
-    for name, rank in OWN:
-        story.start(name, rank)
-    story.start("list", Rank.ENDPOINTS)
-    story.budget.resize(16)
-    await trio.sleep(30)
-    waits = {name: at.wait for name, _, at in story.agent.asked if at.index}
-    assert waits == {
-        "intentions": WAIT,
-        "roots": WAIT,
-        "leaf": WAIT,
-        "registration": SHORT_WAIT,
-        "list": WAIT,
-    }
 
 
 async def test_a_place_that_is_left_gives_its_connection_to_the_next(
@@ -242,6 +230,40 @@ async def test_a_list_in_turn_comes_from_the_agents_cache_but_not_after_a_failed
     watch.kick()
     await trio.sleep(0.5)
     assert [at.cached for name, _, at in story.agent.asked if name == "list"][-1] is False
+
+
+@pytest.mark.parametrize(
+    ("now_", "wanted", "host", "then"),
+    [
+        (3, 14, 3, 10),  # alone: two looks are enough
+        (10, 14, 10, 14),
+        (3, 14, 119, 4),  # the last ones below the bound
+        (3, 14, 120, 3),
+        (9, 14, 159, 9),  # what is there is kept
+        (9, 14, 160, 3),
+        (14, 5, 14, 5),  # what is not needed is given back
+        (3, 2, 3, 3),
+        (16, 16, 500, 3),
+    ],
+)
+def test_more_connections_are_taken_while_the_host_has_few(
+    now_: int, wanted: int, host: int, then: int
+) -> None:
+    assert sized(now_, least=3, wanted=wanted, host=host) == then
+
+
+@pytest.mark.parametrize("sidecars", [*range(1, 60), 60])
+def test_sidecars_that_look_at_the_same_moment_leave_room(sidecars: int) -> None:
+    """Whatever their number: never beyond 200, and from one size on none has more than its least."""
+    sizes = [3] * sidecars
+    for _ in range(100):
+        host = sum(sizes)
+        sizes = [sized(size, least=3, wanted=16, host=host) for size in sizes]
+        assert sum(sizes) <= max(CROWDED + 20, 3 * sidecars)
+    if 3 * sidecars >= SPARSE:
+        assert sizes == [3] * sidecars
+    if 16 * sidecars <= SPARSE:
+        assert sizes == [16] * sidecars
 
 
 async def test_a_larger_budget_holds_more_and_a_smaller_one_gives_them_back_at_once(
