@@ -57,9 +57,7 @@ def test_every_sidecar_takes_what_changes_it() -> None:
 
 def test_a_network_in_use_is_passed_over() -> None:
     first = free_addresses()
-    with socket.socket() as taken:
-        taken.bind((first.dc2, API_PORT))
-        taken.listen()
+    with socket.create_server((first.dc2, API_PORT)):  # though a demo ended there a moment ago
         assert free_addresses() != first
 
 
