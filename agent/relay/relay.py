@@ -123,9 +123,8 @@ class Relay:
         self._runs: dict[int, _Run] = {}  # by either descriptor
         self._buffer = memoryview(bytearray(BUFFER))
         self._attached: dict[int, Callable[[Exception], None]] = {}  # what hears of a handler's failure
-        self._detached: dict[
-            int, Callable[[Exception], None]
-        ] = {}  # the same, of what was detached in this turn
+        # The same, of what was detached in this turn.
+        self._detached: dict[int, Callable[[Exception], None]] = {}
         self._due: list[Callable[[], None]] = []  # called at the end of the turn, or before the next wait
         self._wait = IdleWait(self._turn, self._end_turn, self._watch)
         self._open = False
