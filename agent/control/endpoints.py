@@ -2,7 +2,9 @@
 
 A prepared query cannot block, so it is polled, slowly. Its answer depends on the health of the service it
 names, so that service is watched beside it, here and where the query has found it; when a check changes
-there, the query is asked again at once.
+there, the query is asked again at once. A check that changes and changes back between two answers of the list
+is never seen in it, though the query may have been answered in between: so an answer that has changed is
+asked for once more, after the time that the list may be blind.
 
 Instances that have vanished with their whole node are used for a while (upstreams.vanished). An answer to a
 prepared query, or with a filter on checks, leaves critical instances out as if they were gone: it is obeyed.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Protocol
 
@@ -23,6 +26,7 @@ from agent.base.latest import Latest, any_newer
 from agent.base.watch_status import WatchStatus
 from agent.consul.api import Consul
 from agent.consul.budget import Budget, Place, Rank
+from agent.consul.watch import RATE
 from agent.control.watches import EndpointsWatch, endpoints_watch, own_intentions
 from agent.snapshot import EndpointSource, Snapshot
 from upstreams.endpoints import Endpoint, EndpointSet
@@ -35,6 +39,8 @@ from upstreams.spec import (
     Upstream,
 )
 from upstreams.vanished import Memory, remember
+
+HELD_SECONDS = 2 / RATE  # in which a list that has a connection of its own is surely asked for again
 
 _CROSSING = frozenset({MeshGatewayMode.LOCAL, MeshGatewayMode.REMOTE})
 
@@ -260,16 +266,26 @@ class EndpointWatches:
                     kept.begin(Where.WATCH, name, self._ask_on_flips, key, key[0], feed.source)
 
     async def _ask_on_flips(self, key: Key, query: QueryDestination, source: EndpointSource) -> None:
+        confirmed = 0  # the version that was asked for once more
         while True:
             answer, version = await source.endpoints.newer(0)
             lookups = _services_behind(query, answer, self._snapshot.own_datacenter())
             self._behind[key] = frozenset(_key(lookup, None) for lookup in lookups)
             self._settle()
-            health = [self.source(lookup, None).endpoints for lookup in lookups]
-            seen = [(cell, cell.version) for cell in health]
-            await any_newer([(source.endpoints, version), *seen])
-            if any(cell.version > before > 0 for cell, before in seen):
+            health = [self.source(lookup, None) for lookup in lookups]
+            seen = [(one.endpoints, one.endpoints.version) for one in health]
+            patience = inf if version == confirmed else self._blind_seconds(health)
+            with trio.move_on_after(patience) as quiet:
+                await any_newer([(source.endpoints, version), *seen])
+            if quiet.cancelled_caught:
+                confirmed = version
+            if quiet.cancelled_caught or any(cell.version > before > 0 for cell, before in seen):
                 source.ask_again()
+
+    def _blind_seconds(self, lists: Iterable[EndpointSource]) -> float:
+        """Return the seconds in which a change in these lists may come and go without being seen."""
+        in_turn = any(one.is_polled() for one in lists)
+        return max(HELD_SECONDS, self._budget.turn_seconds if in_turn else 0.0)
 
 
 def _shows_critical(lookup: Lookup) -> bool:
