@@ -88,6 +88,8 @@ async def load(
         finally:
             if process.returncode is None:
                 process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
 
 
 async def _hear(reports: trio.abc.ReceiveStream, counted: Load, begun: trio.Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -100,3 +101,17 @@ async def test_one_that_has_waited_too_long_is_late_and_has_not_failed() -> None
     counted = await called(_silent, lasting=1, patience=0.2)
     assert len(counted.late) == counted.made + 1
     assert (counted.failed, counted.broken) == ([], [])
+
+
+def children() -> set[str]:
+    """Return the ids of this process's children, those included that have ended and were not waited for."""
+    return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+
+
+async def test_a_block_that_fails_leaves_no_process_of_callers() -> None:
+    before = children()
+    with pytest.raises(ExceptionGroup) as failed:
+        async with load([free_port()], per_second=RATE, lasting=0):
+            raise LookupError("of the block")
+    assert failed.group_contains(LookupError, match="of the block")
+    assert not children() - before
