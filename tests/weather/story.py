@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ import trio
 
 from tests.contract.federation import free_port
 from tests.rotation.load import Load, load
-from tests.rotation.mesh import until
+from tests.rotation.mesh import Site, until
 from tests.weather.front import fair
 from tests.weather.mesh import Restart, Stormy
 from tests.weather.weathers import Storm
 
 EXACT = "/v1/connect/intentions/exact?destination=db&source="
+REGISTER = "/v1/agent/service/register"
 FLOOR, CEILING = 0.25, 60.0  # seconds: the shortest pause after a failure, and the longest
 PATIENCE = 30.0  # seconds that a busy machine may take on top of a bound
 
@@ -120,7 +121,7 @@ async def told(
         await trio.sleep(seconds)
         watches, began = await whole.watches(), trio.current_time()
         await begin()
-        await _change(whole, late, source)
+        await change(whole.site, late, source)
         await clear()
         ended = trio.current_time()
         seen: dict[str, float] = {}
@@ -150,13 +151,22 @@ async def _see(
     seen[what] = await until(holds, f"the {what} is seen", bound(seconds) + PATIENCE)
 
 
-async def _change(whole: Stormy, late: str, source: str) -> None:
-    """Write a denial for db, and register an instance of it whose check has said nothing."""
-    assert await whole.site.ask("PUT", f"{EXACT}{source}", {"Action": "deny"}) is not None
+async def change(site: Site, late: str, source: str) -> None:
+    """Write a denial for db, and register an instance of it whose check has said nothing.
+
+    Either is asked for until it is taken: a server that was elected a moment ago refuses intentions until it
+    has replayed its log (docs/consul-api.md#errors).
+    """
+    denial = f"{EXACT}{source}"
+    await until(lambda: _taken(site, denial, {"Action": "deny"}), "the denial is written")
     check = {"Name": "pulse", "TTL": "1h"}
     sidecar: dict[str, Any] = {"Address": "127.0.0.1", "Port": free_port(), "Checks": [check]}
     service = {"ID": late, "Name": "db", "Port": 9, "Connect": {"SidecarService": sidecar}}
-    assert await whole.site.ask("PUT", "/v1/agent/service/register", service) is not None
+    await until(lambda: _taken(site, REGISTER, service), "the instance is registered")
+
+
+async def _taken(site: Site, path: str, body: Mapping[str, object]) -> bool:
+    return await site.ask("PUT", path, body) is not None
 
 
 async def _undo(whole: Stormy, late: str, source: str) -> None:
