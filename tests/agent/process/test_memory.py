@@ -111,7 +111,7 @@ class Node: pass
 node = Node(); node.itself = node
 ref = weakref.ref(node)
 del node
-made = [[number] for number in range(1000)]
+made = [[number] for number in range(4000)]  # 700 make a collection due, and 2,000 do since 3.13
 assert ref() is None
 """
     subprocess.run([sys.executable, "-c", script], check=True)
