@@ -4,7 +4,7 @@ Consul allows 200 TCP connections of one client address (`limits.http_max_conns_
 processes of a host share, and a question that blocks holds one
 (https://developer.hashicorp.com/consul/docs/reference/agent/configuration-file/general#http_max_conns_per_client).
 Of `connections` all but one are held by the most important watches, each by one. The last connection is
-shared: the other watches ask in turn and without blocking, each about once in `turn_seconds`. Lists are then
+shared: the other watches ask in turn and without blocking, each within `turn_seconds`. Lists are then
 answered from the agent's cache (`?cached`), which one stream keeps up to date for all sidecars of the agent,
 so that no server is asked; a first question, one after a failure and one after a failed dial are not.
 
@@ -36,7 +36,8 @@ from agent.consul.watch import Watch
 
 R = TypeVar("R")
 
-ROUND_SECONDS = 10.0  # in which each of a few dozen lists is asked for once
+ROUND_SECONDS = 8.0  # in which each of a few dozen lists is asked for once
+MARGIN = 1.25  # the seconds stated, of those planned: an answer takes time, and a busy machine is late
 SHORTEST, LONGEST = 0.05, 1.0  # seconds between two questions on the shared connection
 OWN_SECONDS = 10.0  # the longest interval between two questions of our own service's watches
 PATIENCE = 1.0  # seconds that a question of our own service waits for the shared connection
@@ -119,8 +120,8 @@ class Budget:
 
     @property
     def turn_seconds(self) -> float:
-        """The seconds in which each watch that shares the connection asks once; 0 without such a watch."""
-        return self.in_turn * self._interval if self.connections else 0.0
+        """The seconds within which each watch that shares the connection asks; 0 without such a watch."""
+        return MARGIN * self.in_turn * self._interval if self.connections else 0.0
 
     @property
     def wanted(self) -> int:
@@ -214,13 +215,21 @@ class Budget:
                 with trio.move_on_at(min(limit, self._due(waiting))):
                     await waiting.woken.wait()
                 waiting.woken = trio.Event()
-            self._busy = True
-            if waiting.urgency is Urgency.ROUTINE:
-                self._routine_at = trio.current_time() + self._interval
+            self._take(waiting.urgency)
             return True
         finally:
             self._queues[waiting.urgency].remove(waiting)
             self._wake()
+
+    def _take(self, urgency: Urgency) -> None:
+        """Have the shared connection. The next of the routine is due an interval after this one was due.
+
+        So what makes one late, within a fifth of a round, makes the next ones no later.
+        """
+        self._busy = True
+        if urgency is Urgency.ROUTINE:
+            latest = trio.current_time() - (MARGIN - 1) * ROUND_SECONDS
+            self._routine_at = max(self._routine_at, latest) + self._interval
 
     def promote(self, waiting: _Waiting, urgency: Urgency) -> None:
         """Let a question that waits go before those of a lower urgency."""

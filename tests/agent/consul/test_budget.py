@@ -106,40 +106,6 @@ async def test_never_more_questions_than_connections_and_the_important_ones_are_
     assert (story.budget.held, story.budget.in_turn) == (2, 202)
 
 
-@pytest.mark.parametrize("lists", [1, 8, 150, 400])
-async def test_each_list_is_asked_for_within_the_seconds_that_are_stated(
-    story: Story, autojump_clock: MockClock, lists: int
-) -> None:
-    story.agent.takes = 0.002
-    for name, rank in OWN:
-        story.start(name, rank)
-    for number in range(lists):
-        story.start(f"list {number}", Rank.ENDPOINTS)
-    await trio.sleep(20)
-    bound = story.budget.turn_seconds
-    assert bound <= max(10.0, (lists + 2) / 20) + 1e-6
-    await trio.sleep(3 * bound)
-    end = trio.current_time()
-    for number in range(lists):
-        recent = [at for at in story.agent.times(f"list {number}") if at > end - 3 * bound]
-        gaps = [later - earlier for earlier, later in pairwise(recent)]
-        assert gaps
-        assert max(gaps) <= bound * 1.1 + 0.1
-
-
-async def test_a_thousand_unknown_lists_are_asked_for_without_an_interval(
-    story: Story, autojump_clock: MockClock
-) -> None:
-    story.agent.takes = 0.002
-    for name, rank in OWN:
-        story.start(name, rank)
-    for number in range(1000):
-        story.start(f"list {number}", Rank.ENDPOINTS)
-    await trio.sleep(2.1)
-    assert {f"list {number}" for number in range(1000)} <= {name for name, _, _ in story.agent.asked}
-    assert max(story.agent.times(name)[0] for name, _ in OWN) < 0.1
-
-
 async def test_our_own_service_is_asked_about_although_a_round_takes_longer(
     story: Story, autojump_clock: MockClock
 ) -> None:
