@@ -199,8 +199,7 @@ class WorkerPool:
     async def drain(self, seconds: float, hurry: trio.Event, /) -> int:
         with trio.move_on_after(seconds):
             while not hurry.is_set():
-                reports = await self._supervisor.reports(rows=False)
-                if not any(report.live for report in reports.values()):
+                if not await self._supervisor.busy():
                     break
                 await trio.sleep(LOOK_SECONDS)
         await self._listeners.close_all()

@@ -157,6 +157,14 @@ class Supervisor:
         """Return the rows of the workers for `/status`."""
         return [_row(slot, reports.get(slot.number)) for slot in self._slots]
 
+    async def busy(self) -> bool:
+        """Return whether a worker has a connection, or may have one since it has not answered in time."""
+        asked = {slot.number for slot in self._slots if slot.serving is not None}
+        reports = await self.reports(rows=False)
+        # One that has ended meanwhile has no connection any more.
+        unheard = {slot.number for slot in self._slots if slot.serving is not None} & asked - reports.keys()
+        return bool(unheard) or any(report.live for report in reports.values())
+
     async def reports(self, *, rows: bool) -> dict[int, Reported]:
         """Return the reports of the workers that serve and answer, by number."""
         found: dict[int, Reported] = {}

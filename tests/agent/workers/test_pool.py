@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,9 +23,10 @@ from agent.control.endpoints import EndpointWatches
 from agent.net.kept import KeptSockets
 from agent.net.listeners import Opening
 from agent.snapshot import EndpointSource
+from agent.workers.link import WorkerLink
 from agent.workers.messages import HandedEndpoints
 from agent.workers.pool import WorkerPool
-from agent.workers.reports import AskedAgain, GatewaysWanted, RefusalsUnexplained
+from agent.workers.reports import AskedAgain, GatewaysWanted, RefusalsUnexplained, Reported
 from agent.workers.supervisor import CEILING_SECONDS, _pause
 from certs.bundle import parse_roots
 from certs.contexts import Contexts, build_contexts
@@ -162,6 +164,44 @@ async def test_a_worker_that_is_replaced_leaves_whom_it_cannot_begin_to_the_next
             while (row := await b.public())["admitted"] + row["overflow"] < 2:
                 pass
             assert (row["admitted"], row["overflow"]) == (2, 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_answers_late_in_an_upgrade_keeps_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine a report may take longer than its patience, which says nothing of connections."""
+    late, asked, report = 2, 0, WorkerLink.report
+
+    async def late_report(link: WorkerLink, **how: Any) -> Reported | None:
+        nonlocal asked
+        asked += 1
+        found = await report(link, **how)
+        return None if asked <= late else found
+
+    root, app = Issuer.root(now=virtual()), App()
+    async with bench(1) as b, trio.open_nursery() as nursery:
+        nursery.start_soon(app.serve)
+        at = TcpAddress(*app.sock.getsockname())
+        await b.let_in(root, registration(public_bind=ANY, local_app=at))
+        caller = Caller(root, clock=virtual)
+        await caller.connect(b.listeners.sockets("public", 0)[0].getsockname())
+        b.pool.hand_over()
+        await b.pool.close_listeners()
+        monkeypatch.setattr(WorkerLink, "report", late_report)
+        cut: list[int] = []
+
+        async def drain() -> None:
+            cut.append(await b.pool.drain(math.inf, trio.Event()))
+
+        nursery.start_soon(drain)
+        while asked <= late and not cut:  # noqa: ASYNC110 - a test looks
+            await trio.sleep(0.01)
+        assert await caller.say(b"still") == b"still"
+        caller.close()
+        while not cut:  # noqa: ASYNC110 - a test looks
+            await trio.sleep(0.01)
+        assert cut == [0]
         nursery.cancel_scope.cancel()
 
 
