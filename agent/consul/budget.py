@@ -72,10 +72,11 @@ class Urgency(IntEnum):
 class _Waiting:
     """One question that waits for the shared connection."""
 
-    __slots__ = ("released", "urgency", "woken")
+    __slots__ = ("released", "since", "urgency", "woken")
 
     def __init__(self, urgency: Urgency) -> None:
         self.urgency = urgency
+        self.since = trio.current_time()
         self.released = False  # it has got a connection of its own meanwhile
         self.woken = trio.Event()
 
@@ -215,21 +216,22 @@ class Budget:
                 with trio.move_on_at(min(limit, self._due(waiting))):
                     await waiting.woken.wait()
                 waiting.woken = trio.Event()
-            self._take(waiting.urgency)
+            self._take(waiting)
             return True
         finally:
             self._queues[waiting.urgency].remove(waiting)
             self._wake()
 
-    def _take(self, urgency: Urgency) -> None:
+    def _take(self, waiting: _Waiting) -> None:
         """Have the shared connection. The next of the routine is due an interval after this one was due.
 
-        So what makes one late, within a fifth of a round, makes the next ones no later.
+        So what makes one late, within a fifth of a round, makes the next ones no later. It was not due before
+        it waited: after a rest none is asked sooner.
         """
         self._busy = True
-        if urgency is Urgency.ROUTINE:
+        if waiting.urgency is Urgency.ROUTINE:
             latest = trio.current_time() - (MARGIN - 1) * ROUND_SECONDS
-            self._routine_at = max(self._routine_at, latest) + self._interval
+            self._routine_at = max(self._routine_at, waiting.since, latest) + self._interval
 
     def promote(self, waiting: _Waiting, urgency: Urgency) -> None:
         """Let a question that waits go before those of a lower urgency."""

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.consul.budget import Budget, Rank, Urgency
+from agent.consul.budget import LONGEST, Budget, Rank, Urgency
 from tests.agent.consul.test_budget import OWN, Story
 
 
@@ -59,6 +59,16 @@ async def test_the_stated_seconds_hold_while_every_question_is_late(
     for number in range(8):
         times = [at for at in agent.times(f"list {number}") if at > 20]
         assert max(later - earlier for earlier, later in pairwise(times)) + agent.takes <= 10.0
+
+
+async def test_a_rest_makes_no_question_of_the_routine_sooner(autojump_clock: MockClock) -> None:
+    budget, times = Budget(3), []
+    for rest in (0.0, 30.0):
+        await trio.sleep(rest)
+        for _ in range(4):
+            async with budget.turn(Urgency.ROUTINE):
+                times.append(trio.current_time())
+    assert [later - earlier >= LONGEST for earlier, later in pairwise(times)] == [True] * 7
 
 
 async def test_a_thousand_unknown_lists_are_asked_for_without_an_interval(
