@@ -76,9 +76,13 @@ def totals(counters: Mapping[str, Any]) -> dict[str, float]:
 
 
 def steps(families: Iterable[Family]) -> dict[str, float]:
-    """Return the seconds and the number of the steps in _MEANS, of ended connections in both directions."""
-    timed = next(family for family in families if family.name == STEP_SECONDS)
+    """Return the seconds and the number of the steps in _MEANS, of ended connections in both directions.
+
+    They are 0 where the family is missing: with workers it is theirs, and none may have answered yet.
+    """
+    timed = [family for family in families if family.name == STEP_SECONDS]
     found: dict[str, float] = {}
     for step, (seconds, number) in _MEANS.items():
-        found |= {seconds: timed.sum_of("_sum", step=step), number: timed.sum_of("_count", step=step)}
+        found[seconds] = sum(family.sum_of("_sum", step=step) for family in timed)
+        found[number] = sum(family.sum_of("_count", step=step) for family in timed)
     return found

@@ -51,6 +51,11 @@ def test_steps_are_added_up_over_both_directions() -> None:
     }
 
 
+def test_without_a_worker_that_answers_no_step_has_been_taken() -> None:
+    other = histogram("another", "")
+    assert steps([other]) == dict.fromkeys(("first_byte", "first_bytes", "handshake", "handshakes"), 0.0)
+
+
 async def test_a_loop_that_wakes_late_is_seen(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
