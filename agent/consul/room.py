@@ -63,10 +63,10 @@ class Room:
         pause = SOON
         while self._budget.most > self._budget.least:
             await trio.sleep(pause * self._rng.uniform(0.7, 1.3))
-            before, began = self._budget.connections, trio.current_time()
+            began = trio.current_time()
             await self._fit()
             pause = min(LATER, max(SOON, SPARING * (trio.current_time() - began)))
-            if self._budget.connections in (before, self._budget.least):
+            if self._budget.connections == self._budget.least:
                 with trio.move_on_after((LATER - SOON) * self._rng.uniform(0.7, 1.3)):
                     await self._budget.joined.wait()
             self._budget.joined = trio.Event()

@@ -77,11 +77,25 @@ async def test_connections_are_given_back_while_the_host_is_crowded(
     nursery.start_soon(host.room().follow)
     await trio.sleep(20)
     host.others = 150
-    await trio.sleep(SOON * 1.3 + LATER * 1.3)
+    await trio.sleep(SOON * 1.3 + 0.1)
     assert (host.budget.connections, host.budget.held) == (3, 2)
     host.others = 0
     await trio.sleep(2 * SOON * 1.3 + LATER * 1.3)
     assert host.budget.connections == 14
+
+
+@pytest.mark.parametrize("after", [20, 25, 30, 35])
+async def test_who_has_more_than_its_least_hears_of_a_crowd_within_four_seconds(
+    nursery: trio.Nursery, autojump_clock: MockClock, after: int
+) -> None:
+    host = Host()
+    host.watch(13)
+    nursery.start_soon(host.room().follow)
+    await trio.sleep(after)
+    assert host.budget.connections == 14
+    host.others = 150
+    await trio.sleep(SOON * 1.3 + 0.1)
+    assert host.budget.connections == 3
 
 
 async def test_an_unknown_number_is_a_crowd(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
