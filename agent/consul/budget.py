@@ -8,8 +8,8 @@ shared: the other watches ask in turn and without blocking, each within `turn_se
 answered from the agent's cache (`?cached`), which one stream keeps up to date for all sidecars of the agent,
 so that no server is asked; a first question, one after a failure and one after a failed dial are not.
 
-There are `least` connections, and up to `most` while the host has few: `sized` decides, `agent.consul.room`
-counts. A watch that has to give its connection back ends its question there and asks in turn.
+There are `least` connections, and up to `most` while the host has few: `agent.consul.room` counts and
+decides. A watch that has to give its connection back ends its question there and asks in turn.
 
 Who asks next on the shared connection: our own service's questions, then lists that are not known yet or that
 a failed dial has asked about, then the rest in the order in which they asked last. The rest keep an interval
@@ -43,11 +43,6 @@ OWN_SECONDS = 10.0  # the longest interval between two questions of our own serv
 PATIENCE = 1.0  # seconds that a question of our own service waits for the shared connection
 GLANCE = 0.001  # seconds that Consul may hold a question of our own service in turn
 
-# Connections of the host to its agent, which allows 200. Below SPARSE a sidecar takes more, by a small part
-# of the room, since others look at the same moment; from CROWDED on each goes back to its least. The rest is
-# room for sidecars that start, and for the CLI.
-SPARSE, CROWDED, PART = 120, 160, 16
-
 
 class Rank(IntEnum):
     """Which watches hold a connection first."""
@@ -59,6 +54,12 @@ class Rank(IntEnum):
     SOURCE_INTENTIONS = 4
     ENDPOINTS = 5
     QUERY = 6  # cannot block, so it never holds a connection
+
+
+# Consul goes on with such a question, and counts its connection, when nobody waits for the answer any more
+# (docs/consul-api.md#the-connection-budget). So one that may have to be given back is asked for a short wait.
+_GOES_ON = frozenset({Rank.INTENTIONS, Rank.REGISTRATION, Rank.SOURCE_INTENTIONS})
+SHORT_WAIT = 5.0  # seconds
 
 
 class Urgency(IntEnum):
@@ -79,17 +80,6 @@ class _Waiting:
         self.since = trio.current_time()
         self.released = False  # it has got a connection of its own meanwhile
         self.woken = trio.Event()
-
-
-def sized(now: int, *, least: int, wanted: int, host: int) -> int:
-    """Return how many connections a sidecar of `now` is to have, at least `least`.
-
-    `wanted`: what it could use; `host`: those of all processes of this host, its own among them.
-    """
-    if host >= CROWDED:
-        return least
-    step = max(1, (SPARSE - host) // PART) if host < SPARSE else 0
-    return max(least, min(wanted, now + step))
 
 
 class Budget:
@@ -136,6 +126,10 @@ class Budget:
         self.connections, self._holders = connections, connections - 1
         for position, place in enumerate(self._places):
             place.hold(position < self._holders)
+
+    def keeps(self, place: Place) -> bool:
+        """Return whether a place that holds a connection does so with the least of connections too."""
+        return not self.connections or place in self._places[: self.least - 1]
 
     @property
     def _interval(self) -> float:
@@ -279,8 +273,9 @@ class Place:
     async def ask(self, ask: Callable[[Blocking], Awaitable[Answer[R]]], at: Blocking) -> Answer[R]:
         """Ask with a connection of our own, or in turn and without blocking. Raises ConsulError."""
         if self.holds or not self._budget.connections:
+            wait = SHORT_WAIT if self.rank in _GOES_ON and not self._budget.keeps(self) else at.wait
             with trio.CancelScope() as self._question:
-                return await ask(replace(at, has_turn=True))
+                return await ask(replace(at, has_turn=True, wait=min(at.wait, wait)))
         async with self._budget.turn(self._urgency(at), self):
             cached = bool(at.params) and not self._hurried
             self._asked, self._hurried = True, False

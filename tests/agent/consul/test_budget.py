@@ -14,16 +14,14 @@ from trio.testing import MockClock
 from agent.base.clock import now
 from agent.consul.api import Answer, Blocking
 from agent.consul.budget import (
-    CROWDED,
     GLANCE,
     OWN_SECONDS,
     PATIENCE,
-    SPARSE,
+    SHORT_WAIT,
     Budget,
     Place,
     Rank,
     Urgency,
-    sized,
 )
 from agent.consul.watch import WAIT, Cursor, Watch
 
@@ -151,6 +149,25 @@ async def test_a_question_of_our_own_gets_one_more_connection_while_the_shared_o
     assert order == [pytest.approx(PATIENCE)]
 
 
+async def test_what_consul_goes_on_with_is_asked_for_a_short_wait_where_it_may_be_given_back(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    story = Story(nursery, Budget(3, 16))
+    for name, rank in OWN:
+        story.start(name, rank)
+    story.start("list", Rank.ENDPOINTS)
+    story.budget.resize(16)
+    await trio.sleep(30)
+    waits = {name: at.wait for name, _, at in story.agent.asked if at.index}
+    assert waits == {
+        "intentions": WAIT,
+        "roots": WAIT,
+        "leaf": WAIT,
+        "registration": SHORT_WAIT,
+        "list": WAIT,
+    }
+
+
 async def test_a_place_that_is_left_gives_its_connection_to_the_next(
     story: Story, autojump_clock: MockClock
 ) -> None:
@@ -196,40 +213,6 @@ async def test_a_list_in_turn_comes_from_the_agents_cache_but_not_after_a_failed
     watch.kick()
     await trio.sleep(0.5)
     assert [at.cached for name, _, at in story.agent.asked if name == "list"][-1] is False
-
-
-@pytest.mark.parametrize(
-    ("now_", "wanted", "host", "then"),
-    [
-        (3, 14, 3, 10),  # alone: two looks are enough
-        (10, 14, 10, 14),
-        (3, 14, 119, 4),  # the last ones below the bound
-        (3, 14, 120, 3),
-        (9, 14, 159, 9),  # what is there is kept
-        (9, 14, 160, 3),
-        (14, 5, 14, 5),  # what is not needed is given back
-        (3, 2, 3, 3),
-        (16, 16, 500, 3),
-    ],
-)
-def test_more_connections_are_taken_while_the_host_has_few(
-    now_: int, wanted: int, host: int, then: int
-) -> None:
-    assert sized(now_, least=3, wanted=wanted, host=host) == then
-
-
-@pytest.mark.parametrize("sidecars", [*range(1, 60), 60])
-def test_sidecars_that_look_at_the_same_moment_leave_room(sidecars: int) -> None:
-    """Whatever their number: never beyond 200, and from one size on none has more than its least."""
-    sizes = [3] * sidecars
-    for _ in range(100):
-        host = sum(sizes)
-        sizes = [sized(size, least=3, wanted=16, host=host) for size in sizes]
-        assert sum(sizes) <= max(CROWDED + 20, 3 * sidecars)
-    if 3 * sidecars >= SPARSE:
-        assert sizes == [3] * sidecars
-    if 16 * sidecars <= SPARSE:
-        assert sizes == [16] * sidecars
 
 
 async def test_a_larger_budget_holds_more_and_a_smaller_one_gives_them_back_at_once(

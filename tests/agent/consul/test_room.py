@@ -16,8 +16,21 @@ from trio.testing import MockClock
 from agent.config.parsers import ConsulAddress
 from agent.consul import room
 from agent.consul.budget import Budget, Rank
-from agent.consul.room import FIRST_REST, LATER, SOON, Room, connections, counting
+from agent.consul.room import (
+    CROWDED,
+    FIRST_REST,
+    LATER,
+    SOON,
+    SPARSE,
+    Look,
+    Room,
+    connections,
+    counting,
+    sized,
+)
 from tests.agent.consul.test_budget import Agent, watching
+
+EVERYTHING = 1 << 40  # bytes: other work on this machine may have opened tens of thousands of sockets
 
 
 @dataclass
@@ -28,13 +41,15 @@ class Host:
     others: int = 0
     unknown: bool = False
     takes: float = 0.0  # seconds
+    cost: float = 0.0  # seconds of CPU
     looks: int = 0
     kept: list[int] = field(default_factory=list)
 
-    async def count(self) -> int | None:
+    async def count(self) -> Look:
         self.looks += 1
         await trio.sleep(self.takes)
-        return None if self.unknown else self.others + self.budget.connections
+        host = None if self.unknown else self.others + self.budget.connections
+        return Look(host=host, cost=self.cost)
 
     async def keep(self, connections: int) -> None:
         self.kept.append(connections)
@@ -135,21 +150,39 @@ async def test_a_budget_that_may_not_grow_is_not_looked_after(autojump_clock: Mo
     ("family", "host"),
     [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET, "localhost")],
 )
-async def test_the_kernel_is_asked_who_is_connected(family: socket.AddressFamily, host: str) -> None:
+async def test_the_kernel_is_asked_who_is_connected(
+    family: socket.AddressFamily, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MOST_READ", EVERYTHING)
     with ExitStack() as stack:
         bind = "::1" if family is socket.AF_INET6 else "127.0.0.1"
         server = stack.enter_context(socket.create_server((bind, 0), family=family))
         port = server.getsockname()[1]
         count = counting(ConsulAddress(host=host, port=port))
-        assert await count() == 0
+        assert (await count()).host == 0
         for number in range(1, 4):
             stack.enter_context(socket.create_connection((bind, port)))
             stack.enter_context(server.accept()[0])
-            assert await count() == number
+            assert (await count()).host == number
         with socket.socket(socket.AF_INET6) as mapped:
             if family is socket.AF_INET:
                 mapped.connect((f"::ffff:{bind}", port))
-                assert await count() == 4
+                assert (await count()).host == 4
+
+
+async def test_a_connection_that_the_agent_has_not_closed_yet_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Consul counts it as long: until the wait of a question is over that was given up."""
+    monkeypatch.setattr(room, "MOST_READ", EVERYTHING)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        count = counting(ConsulAddress(host="127.0.0.1", port=server.getsockname()[1]))
+        ours = socket.create_connection(server.getsockname())
+        with server.accept()[0] as theirs:
+            ours.close()
+            assert theirs.recv(1) == b""
+            assert (await count()).host == 1
+        assert (await count()).host == 0
 
 
 async def test_a_unix_socket_and_a_name_without_address_are_not_counted(
@@ -158,9 +191,9 @@ async def test_a_unix_socket_and_a_name_without_address_are_not_counted(
     async def nothing(*_: object, **__: object) -> list[object]:
         raise socket.gaierror
 
-    assert await counting(ConsulAddress(socket="/run/consul.sock"))() is None
+    assert (await counting(ConsulAddress(socket="/run/consul.sock"))()).host is None
     monkeypatch.setattr(trio.socket, "getaddrinfo", nothing)
-    assert await counting(ConsulAddress(host="consul.example", port=8500))() is None
+    assert (await counting(ConsulAddress(host="consul.example", port=8500))()).host is None
 
 
 LINE = b"%4d: 0100007F:%04X 0100007F:2134 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 20\n"
@@ -175,18 +208,62 @@ async def test_long_tables_are_read_whole_and_too_long_ones_not(
     table.write_bytes(b"  sl  local_address rem_address   st\n" + b"".join(lines + other))
     monkeypatch.setattr(room, "_READ", 1000)
     count = partial(connections, ["127.0.0.1"], 0x2134)
-    assert await count([table, tmp_path / "none"]) == 3000
-    assert await count([tmp_path]) is None  # a directory cannot be read
+    assert (await count([table, tmp_path / "none"])).host == 3000
+    assert (await count([tmp_path])).host is None  # a directory cannot be read
     monkeypatch.setattr(room, "MOST_READ", 100_000)
-    assert await count([table]) is None
+    assert (await count([table])).host is None
 
 
-async def test_what_takes_long_to_count_is_counted_more_rarely(
+async def test_what_is_dear_to_count_is_counted_more_rarely(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    host = Host(takes=0.05)
+    host = Host(cost=0.05)
     host.watch(13)
     nursery.start_soon(host.room().follow)
     await trio.sleep(1000)
     assert host.budget.connections == 14
     assert host.looks <= 1000 / (0.05 * room.SPARING * 0.7)
+
+
+async def test_on_a_busy_machine_where_a_look_waits_for_the_cpu_none_is_left_out(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    host = Host(takes=0.5)
+    host.watch(13)
+    nursery.start_soon(host.room().follow)
+    await trio.sleep(1000)
+    assert host.looks >= 1000 / (SOON * 1.3 + 0.5) - 1
+
+
+@pytest.mark.parametrize(
+    ("now_", "wanted", "host", "then"),
+    [
+        (3, 14, 3, 10),  # alone: two looks are enough
+        (10, 14, 10, 14),
+        (3, 14, 119, 4),  # the last ones below the bound
+        (3, 14, 120, 3),
+        (9, 14, 159, 9),  # what is there is kept
+        (9, 14, 160, 3),
+        (14, 5, 14, 5),  # what is not needed is given back
+        (3, 2, 3, 3),
+        (16, 16, 500, 3),
+    ],
+)
+def test_more_connections_are_taken_while_the_host_has_few(
+    now_: int, wanted: int, host: int, then: int
+) -> None:
+    assert sized(now_, least=3, wanted=wanted, host=host) == then
+
+
+@pytest.mark.parametrize("sidecars", [*range(1, 60), 60])
+def test_sidecars_that_look_at_the_same_moment_leave_room(sidecars: int) -> None:
+    """Whatever their number: never beyond 200, and from one size on none has more than its least."""
+    sizes = [3] * sidecars
+    for _ in range(100):
+        host = sum(sizes)
+        sizes = [sized(size, least=3, wanted=16, host=host) for size in sizes]
+        assert sum(sizes) <= max(CROWDED + 20, 3 * sidecars)
+    if 3 * sidecars >= SPARSE:
+        assert sizes == [3] * sidecars
+    if 16 * sidecars <= SPARSE:
+        assert sizes == [16] * sidecars
