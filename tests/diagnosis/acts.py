@@ -11,10 +11,11 @@ from typing import Any
 from tests.contract.federation import free_port
 from tests.diagnosis import rights
 from tests.diagnosis.fault import Act, Cure
-from tests.diagnosis.mesh import Mesh, definition
+from tests.diagnosis.mesh import Mesh, definition, until
 from tests.diagnosis.other_mesh import other_mesh
 
 LEAF_OF_SECONDS = ("-leaf-ttl", "12s")
+LEAST = 3  # connections that a sidecar has to the agent of a crowded host
 
 # --- tokens ---
 
@@ -103,10 +104,25 @@ def right_http_addr(mesh: Mesh) -> None:
 
 
 def take_all_connections(mesh: Mesh) -> None:
+    """Take all before web starts, those too that web had and that db gives back to so crowded a host.
+
+    Each asks what blocks, since an idle one is closed after some seconds.
+    """
     where = mesh.web.settings["http_addr"].rpartition(":")
     stack = mesh.kept["connections"] = ExitStack()
-    for _ in range(200):
-        stack.enter_context(socket.create_connection((where[0], int(where[2]))))
+    roots = "/v1/connect/ca/roots"
+    question = f"GET {roots}?index={mesh.dc1.get(roots).index}&wait=600s HTTP/1.1\r\nHost: consul\r\n\r\n"
+
+    def take(number: int) -> None:
+        for _ in range(number):
+            one = stack.enter_context(socket.create_connection((where[0], int(where[2]))))
+            one.sendall(question.encode())
+
+    assert mesh.web.process is not None
+    mesh.web.process.end()
+    take(200)
+    until(lambda: mesh.db.status()["consul"]["connections"] == LEAST)
+    take(50)
     mesh.restart("web", ready=False)
 
 
