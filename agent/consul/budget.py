@@ -8,13 +8,13 @@ shared: the other watches ask in turn and without blocking, each within `turn_se
 answered from the agent's cache (`?cached`), which one stream keeps up to date for all sidecars of the agent,
 so that no server is asked; a first question, one after a failure and one after a failed dial are not.
 
-There are `least` connections, and up to `most` while the host has few: `agent.consul.room` counts and
-decides. A watch that has to give its connection back ends its question there and asks in turn.
+There is one connection at first, then `least`, and up to `most` while the host has few: `agent.consul.room`
+counts and decides. A watch that has to give its connection back ends its question there and asks in turn.
 
 Who asks next on the shared connection: our own service's questions, then lists that are not known yet or that
 a failed dial has asked about, then the rest in the order in which they asked last. The rest keep an interval
 between two questions. A question of our own service waits for the shared connection a second at most; then it
-opens one more.
+opens one more, if there is none yet and the host has room.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Waiting:
 
     def __init__(self, urgency: Urgency) -> None:
         self.urgency = urgency
-        self.since = trio.current_time()
+        self.since = trio.current_time()  # with this urgency, or since there was no room for it
         self.released = False  # it has got a connection of its own meanwhile
         self.woken = trio.Event()
 
@@ -92,10 +92,12 @@ class Budget:
         self.connections = self.least = connections
         self.most = max(connections, most) if connections else 0
         self._holders = connections - 1 if connections else math.inf
+        self.has_room: Callable[[], Awaitable[bool]] = _always  # for one connection beyond the budget
         self._places: list[Place] = []  # those that may hold a connection, the most important first
         self._queries = 0
         self._queues: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
-        self._busy = False
+        self._busy = False  # the shared connection
+        self._exceeds = False  # one connection more is open
         self._routine_at = -math.inf
         self.joined = trio.Event()  # set when a watch is added
 
@@ -177,41 +179,36 @@ class Budget:
         if place is not None:
             place.waiting = waiting
         try:
-            shared = await self._wait(waiting, place)
+            give_back = await self._wait(waiting, place)
         finally:
             if place is not None:
                 place.waiting = None
-        if not shared:
-            yield
-            return
         try:
             yield
         finally:
-            self._busy = False
-            self._wake()
+            give_back()
 
-    async def _wait(self, waiting: _Waiting, place: Place | None) -> bool:
-        """Wait for the turn; return False if patience has ended first."""
-        began = trio.current_time()
+    async def _wait(self, waiting: _Waiting, place: Place | None) -> Callable[[], None]:
+        """Wait for a connection, and return what gives it back."""
         self._queues[waiting.urgency].append(waiting)
         try:
             while not self._may_go(waiting):
                 if waiting.released:
-                    return False
+                    return _nothing
                 urgent = waiting.urgency is Urgency.OWN
-                if urgent and trio.current_time() >= began + PATIENCE:
-                    return False
                 own = place is not None and place.rank < Rank.ENDPOINTS
-                if own and not urgent and trio.current_time() >= began + OWN_SECONDS:
-                    self.promote(waiting, Urgency.OWN)
-                    began = trio.current_time()
+                limit = waiting.since + (PATIENCE if urgent else OWN_SECONDS if own else math.inf)
+                if trio.current_time() >= limit:
+                    if not urgent:
+                        self.promote(waiting, Urgency.OWN)
+                    elif await self._exceed(waiting):
+                        return self._end_exceeding
                     continue
-                limit = began + (PATIENCE if urgent else OWN_SECONDS if own else math.inf)
                 with trio.move_on_at(min(limit, self._due(waiting))):
                     await waiting.woken.wait()
                 waiting.woken = trio.Event()
             self._take(waiting)
-            return True
+            return self._end_turn
         finally:
             self._queues[waiting.urgency].remove(waiting)
             self._wake()
@@ -227,11 +224,34 @@ class Budget:
             latest = trio.current_time() - (MARGIN - 1) * ROUND_SECONDS
             self._routine_at = max(self._routine_at, waiting.since, latest) + self._interval
 
+    def _end_turn(self) -> None:
+        self._busy = False
+        self._wake()
+
+    async def _exceed(self, waiting: _Waiting) -> bool:
+        """Open one connection more if there is none and room for it; say whether. Others go on meanwhile."""
+        waiting.since = trio.current_time()
+        if self._exceeds:
+            return False
+        self._exceeds, room = True, False
+        queue = self._queues[waiting.urgency]
+        queue.remove(waiting)
+        self._wake()
+        try:
+            room = await self.has_room()
+        finally:
+            self._exceeds = room
+            queue.appendleft(waiting)
+        return room
+
+    def _end_exceeding(self) -> None:
+        self._exceeds = False
+
     def promote(self, waiting: _Waiting, urgency: Urgency) -> None:
         """Let a question that waits go before those of a lower urgency."""
         if urgency < waiting.urgency:
             self._queues[waiting.urgency].remove(waiting)
-            waiting.urgency = urgency
+            waiting.urgency, waiting.since = urgency, trio.current_time()
             self._queues[urgency].append(waiting)
             self._wake()
 
@@ -317,3 +337,12 @@ class Place:
 
 def _rank(place: Place) -> int:
     return int(place.rank)
+
+
+async def _always() -> bool:
+    """Default `has_room`: the host is not counted."""
+    return True
+
+
+def _nothing() -> None:
+    """Give nothing back: the question has got a connection of its own."""

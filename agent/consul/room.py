@@ -1,10 +1,20 @@
 """Fits the connections of one sidecar to the room that its host has at the agent.
 
 The agent counts the connections of one client address, all processes together, and says so only by refusing.
-So the sidecar counts them itself, where the kernel lists those of its network namespace, and takes more while
-there are few. It gives them back when there are many, which is how those that start later find room: each
-sidecar looks again every few seconds while it has more than its least. After a refusal it has its least, for
-a minute first, and for twice as long after each further one, an hour at most.
+So the sidecar counts them itself, where the kernel lists those of its network namespace.
+
+Sixty sidecars with three connections each are within the 200 that Consul allows, and no lock keeps them from
+deciding at one moment by the same count. So each takes little at a time, and what all take by one count fits:
+
+- A sidecar starts with one connection (`FIRST`), and takes the others of its least step by step: below
+  `CROWDED` at once, since 139 and one for each of sixty are within 200. In a crowd it first gives those that
+  have more than their least the time to give it back (`OTHERS_SECONDS`), and then takes one with a likelihood
+  that falls with the room up to `FULL`, and rises with the time between two looks. On a full host it stays as
+  it is: better asked in turn than refused.
+- Below `SPARSE` it takes more than its least, a small part of the room at a time. From `CROWDED` on it goes
+  back to its least at once. It looks every few seconds while it has more.
+- After a refusal it has its least at most, for a minute first, and for twice as long after each further one,
+  an hour at most.
 """
 
 from __future__ import annotations
@@ -24,11 +34,16 @@ import trio
 from agent.config.parsers import ConsulAddress
 from agent.consul.budget import Budget
 
-# Connections of the host to its agent, which allows 200. Below SPARSE a sidecar takes more, by a small part
-# of the room, since others look at the same moment; from CROWDED on each goes back to its least. The rest is
-# room for sidecars that start, and for the CLI.
-SPARSE, CROWDED, PART = 120, 160, 16
-SOON, LATER = 3.0, 15.0  # seconds between two looks; later: where nothing is to be had or given back
+FIRST = 1  # the connections of a sidecar that has not counted yet
+# Connections of the host to its agent, which allows 200. Below QUIET a sidecar that starts takes its whole
+# least, below SPARSE one takes more, a PART of the room at a time. What is left is for the CLI.
+QUIET, SPARSE, CROWDED, FULL, PART = 60, 120, 140, 190, 24
+STARTING, EXCEEDING = 40, 30  # connections of room, for which one is taken for certain
+# Seconds between two looks. Quick: while more is to be had, but not for the first beyond the least, since a
+# watch that is given a connection asks at once. Later: where nothing is to be had or given back.
+QUICK, SOON, LATER = 1.0, 3.0, 15.0
+OTHERS_SECONDS = 10.0  # in which the others have given back what a sidecar that starts in a crowd needs
+STALE = 2.0  # seconds after which what a look has seen is too old to take anything by it
 SPARING = 200.0  # times the CPU of a look pass until the next one: tens of thousands of sockets take 40 ms
 FIRST_REST, LONGEST_REST = 60.0, 3600.0  # seconds with the least connections after a refusal
 NAMES_SECONDS = 60.0  # for which the addresses of the agent's name are remembered
@@ -51,15 +66,27 @@ class Look:
 Count = Callable[[], Awaitable[Look]]
 
 
-def sized(now: int, *, least: int, wanted: int, host: int) -> int:
-    """Return how many connections a sidecar of `now` is to have, at least `least`.
+def sized(now: int, *, least: int, wanted: int, host: int, chance: float = 0.5) -> int:
+    """Return how many connections a sidecar of `now`, at least its `least`, is to have.
 
-    `wanted`: what it could use; `host`: those of all processes of this host, its own among them.
+    `wanted`: what it could use; `host`: those of all processes of this host, its own among them; `chance`:
+    uniform in [0, 1), for the part of a connection, so that sidecars which look at one moment take together
+    no more than there is.
     """
     if host >= CROWDED:
         return least
-    step = max(1, (SPARSE - host) // PART) if host < SPARSE else 0
+    step = math.floor((SPARSE - host) / PART + chance) if host < SPARSE else 0
     return max(least, min(wanted, now + step))
+
+
+def risen(now: int, *, least: int, host: int, waited: float, chance: float) -> int:
+    """Return how many connections a sidecar is to have which has not had its least yet, and began `waited`
+    seconds ago."""
+    if host < QUIET:
+        return least
+    if host >= CROWDED and (waited < OTHERS_SECONDS or chance >= (FULL - host) / STARTING):
+        return now
+    return min(least, now + max(1, least // 2))
 
 
 class Room:
@@ -74,7 +101,10 @@ class Room:
         self._rng = rng
         self._rest = FIRST_REST
         self._least_until = -math.inf
+        self._rises_from = -math.inf
+        self._rarity = 1.0  # the seconds between two looks, of the shortest
         self.host: int | None = None  # as counted last
+        budget.has_room = self.has_room
 
     def refused(self) -> None:
         """Go back to the least at once: the agent has refused a question for the number of them."""
@@ -82,29 +112,61 @@ class Room:
         if now >= self._least_until:
             self._least_until = now + self._rest
             self._rest = min(LONGEST_REST, 2 * self._rest)
-        self._budget.resize(self._budget.least)
+        self._rises_from = now
+        self._budget.resize(min(self._budget.connections, self._budget.least))
+
+    async def has_room(self) -> bool:
+        """Return whether the host has room for one connection beyond the budget."""
+        host = (await self._count()).host
+        return host is None or self._rng.random() < (FULL - host) / EXCEEDING
 
     async def follow(self) -> None:
-        """Fit the budget again and again, until cancelled."""
-        pause = SOON
-        while self._budget.most > self._budget.least:
-            await trio.sleep(pause * self._rng.uniform(0.7, 1.3))
-            pause = min(LATER, max(SOON, SPARING * await self._fit()))
-            if self._budget.connections == self._budget.least:
-                with trio.move_on_after((LATER - SOON) * self._rng.uniform(0.7, 1.3)):
-                    await self._budget.joined.wait()
-            self._budget.joined = trio.Event()
+        """Fit the budget again and again, until cancelled or until nothing more is to be had."""
+        budget = self._budget
+        self._rises_from = trio.current_time()
+        budget.resize(min(FIRST, budget.least))
+        while budget.connections < budget.least or budget.most > budget.least:
+            before = budget.connections
+            cost = await self._fit()
+            budget.joined = trio.Event()
+            await self._pause(before, SPARING * cost)
+
+    async def _pause(self, before: int, sparing: float) -> None:
+        budget = self._budget
+        now, least = budget.connections, budget.least
+        pause = QUICK if now < least or now > max(before, least) else SOON
+        pause = min(LATER, max(pause, sparing))
+        self._rarity = pause / QUICK
+        await trio.sleep(pause * self._rng.uniform(0.7, 1.3))
+        if before >= budget.connections == least:
+            with trio.move_on_after((LATER - SOON) * self._rng.uniform(0.7, 1.3)):
+                await budget.joined.wait()
 
     async def _fit(self) -> float:
         """Look, resize the budget, and return the CPU seconds of the look."""
-        budget, look = self._budget, await self._count()
+        began = trio.current_time()
+        look = await self._count()
         self.host = look.host
-        size = budget.least
-        if self.host is not None and trio.current_time() >= self._least_until:
-            size = sized(budget.connections, least=budget.least, wanted=budget.wanted, host=self.host)
-        budget.resize(size)
+        size = self._size(look.host, trio.current_time(), is_stale=trio.current_time() > began + STALE)
+        self._budget.resize(size)
         await self._keep(size)
         return look.cost
+
+    def _size(self, host: int | None, now: float, *, is_stale: bool) -> int:
+        budget = self._budget
+        if host is None:
+            return budget.least
+        chance = self._rng.random()
+        if budget.connections < budget.least:
+            waited = now - self._rises_from
+            chance /= self._rarity  # where looks are dear, and so rare, few decide at one moment
+            size = risen(budget.connections, least=budget.least, host=host, waited=waited, chance=chance)
+        elif now < self._least_until:
+            size = budget.least
+        else:
+            wanted = budget.wanted
+            size = sized(budget.connections, least=budget.least, wanted=wanted, host=host, chance=chance)
+        return min(size, budget.connections) if is_stale else size
 
 
 def counting(address: ConsulAddress) -> Count:

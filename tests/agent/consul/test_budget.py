@@ -149,6 +149,35 @@ async def test_a_question_of_our_own_gets_one_more_connection_while_the_shared_o
     assert order == [pytest.approx(PATIENCE)]
 
 
+async def test_one_connection_more_at_a_time_and_only_where_there_is_room(
+    story: Story, autojump_clock: MockClock
+) -> None:
+    budget, open_now, most, rooms = story.budget, 0, 0, [False, True, True]
+
+    async def room() -> bool:
+        await trio.lowlevel.checkpoint()
+        return rooms.pop(0) if rooms else True
+
+    async def hang(seconds: float) -> None:
+        nonlocal open_now, most
+        async with budget.turn(Urgency.OWN):
+            open_now += 1
+            most = max(most, open_now)
+            await trio.sleep(seconds)
+            open_now -= 1
+
+    budget.has_room = room
+    began = trio.current_time()
+    async with trio.open_nursery() as questions:
+        questions.start_soon(hang, 15.0)
+        await trio.sleep(0.1)
+        for _ in range(5):
+            questions.start_soon(hang, 1.5)
+    assert most == 2
+    assert trio.current_time() - began == pytest.approx(15.0)
+    assert rooms == []
+
+
 async def test_what_consul_goes_on_with_is_asked_for_a_short_wait_where_it_may_be_given_back(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
