@@ -24,6 +24,7 @@ from agent.config.settings import IdentityKind, Settings
 from agent.consul.api import Consul
 from agent.consul.errors import ConsulError, ConsulReason
 from agent.consul.refusal import missing_rule
+from agent.consul.room import COUNTED
 from agent.consul.token import TokenSource, TokenUnusable
 from agent.consul.watch import AnswerRejected
 from agent.control.bootstrap import Start
@@ -46,7 +47,6 @@ LISTENERS = "listeners"  # the subject of one that collides with another
 LEAST_LIFE = 0.1  # the share of a leaf's life that must be left; Consul renews long before
 USUAL_LIMIT = 200  # limits.http_max_conns_per_client of a Consul agent (docs/consul-api.md#blocking-queries)
 _ENOUGH = 0.9  # of the limit
-_ESTABLISHED = "01"
 _TABLES = ("tcp", "tcp6")
 
 
@@ -318,12 +318,12 @@ def look_at_connections(address: ConsulAddress, tables: Path = Path("/proc/self/
 
 
 def _remote_ports(table: Path) -> Iterator[int]:
-    """Yield the remote port of each established connection."""
+    """Yield the remote port of each connection that the agent counts."""
     try:
         lines = table.read_text().splitlines()[1:]
     except OSError:
         return
     for line in lines:
         _, _, remote, state, *_ = line.split()
-        if state == _ESTABLISHED:
+        if state in COUNTED:
             yield int(remote.rpartition(":")[2], 16)

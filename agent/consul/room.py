@@ -52,7 +52,7 @@ MOST_READ = 4 << 20  # bytes of both: some 25,000 connections. A host with more 
 _READ = 64 << 10
 # Established; and those that this side has closed and the agent has not yet, so that it counts them (proc(5);
 # include/net/tcp_states.h of Linux: TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2)
-_COUNTED = (b" 01 ", b" 04 ", b" 05 ")
+COUNTED = ("01", "04", "05")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,4 +236,4 @@ def _ends(host: str, port: int) -> list[bytes]:
     packed = ipaddress.ip_address(host.partition("%")[0]).packed
     forms = [packed] if len(packed) == 16 else [packed, bytes(10) + b"\xff\xff" + packed]
     words = [b"".join(b"%08X" % word for word in struct.unpack(f"={len(one) // 4}I", one)) for one in forms]
-    return [b" %b:%04X%b" % (word, port, state) for word in words for state in _COUNTED]
+    return [b" %b:%04X %b " % (word, port, state.encode()) for word in words for state in COUNTED]

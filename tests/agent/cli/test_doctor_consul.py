@@ -271,9 +271,15 @@ async def test_intentions_are_refused(nursery: trio.Nursery) -> None:
 
 
 @pytest.mark.parametrize(("count", "state"), [(3, State.OK), (180, State.WARN)])
-def test_the_connections_of_this_host_are_counted(tmp_path: Path, count: int, state: State) -> None:
+def test_the_connections_of_this_host_are_counted_as_the_agent_counts_them(
+    tmp_path: Path, count: int, state: State
+) -> None:
     row = "   0: 0100007F:A000 0100007F:{port:04X} {state} 00000000:00000000 00:00000000 00000000 0 0 1"
-    lines = ["  sl  local_address rem_address   st tx_queue", *[row.format(port=8500, state="01")] * count]
+    lines = [
+        "  sl  local_address rem_address   st tx_queue",
+        *[row.format(port=8500, state="01")] * (count - 2),
+    ]
+    lines += [row.format(port=8500, state=one) for one in ("04", "05")]  # closed here, and not there yet
     lines += [row.format(port=8500, state="06"), row.format(port=8501, state="01")]
     (tmp_path / "tcp").write_text("\n".join(lines) + "\n")
     (finding,) = look_at_connections(ConsulAddress(host="127.0.0.1", port=8500), tmp_path)
