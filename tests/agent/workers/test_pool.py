@@ -172,12 +172,16 @@ async def test_a_worker_that_answers_late_in_an_upgrade_keeps_its_connections(
 ) -> None:
     """On a busy machine a report may take longer than its patience, which says nothing of connections."""
     late, asked, report = 2, 0, WorkerLink.report
+    heard, ended = trio.Event(), trio.Event()
 
     async def late_report(link: WorkerLink, **how: Any) -> Reported | None:
         nonlocal asked
         asked += 1
         found = await report(link, **how)
-        return None if asked <= late else found
+        if asked <= late:
+            return None
+        heard.set()
+        return found
 
     root, app = Issuer.root(now=virtual()), App()
     async with bench(1) as b, trio.open_nursery() as nursery:
@@ -189,19 +193,17 @@ async def test_a_worker_that_answers_late_in_an_upgrade_keeps_its_connections(
         b.pool.hand_over()
         await b.pool.close_listeners()
         monkeypatch.setattr(WorkerLink, "report", late_report)
-        cut: list[int] = []
 
         async def drain() -> None:
-            cut.append(await b.pool.drain(math.inf, trio.Event()))
+            assert await b.pool.drain(math.inf, trio.Event()) == 0
+            ended.set()
 
         nursery.start_soon(drain)
-        while asked <= late and not cut:  # noqa: ASYNC110 - a test looks
-            await trio.sleep(0.01)
+        await heard.wait()
+        assert not ended.is_set()
         assert await caller.say(b"still") == b"still"
         caller.close()
-        while not cut:  # noqa: ASYNC110 - a test looks
-            await trio.sleep(0.01)
-        assert cut == [0]
+        await ended.wait()
         nursery.cancel_scope.cancel()
 
 
