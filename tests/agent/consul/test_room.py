@@ -65,12 +65,18 @@ class Host:
         return Room(self.budget, self.keep, self.count, Random(1))
 
 
+def followed(nursery: trio.Nursery, lists: int) -> Host:
+    """Return the host of a sidecar with so many lists, whose room is kept fitted from now on."""
+    host = Host()
+    host.watch(lists)
+    nursery.start_soon(host.room().follow)
+    return host
+
+
 async def test_a_sidecar_alone_holds_every_list_after_four_looks(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    host = Host()
-    host.watch(13)
-    nursery.start_soon(host.room().follow)
+    host = followed(nursery, lists=13)
     await trio.sleep((SOON + 2 * QUICK) * 1.3 + 0.1)
     assert (host.budget.connections, host.budget.in_turn) == (14, 0)
     assert host.kept[-1] == 14
@@ -90,9 +96,7 @@ async def test_a_sidecar_that_has_just_its_least_takes_more_after_some_seconds(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """Who is given a connection asks at once: those that have asked a moment ago need not."""
-    host = Host()
-    host.watch(13)
-    nursery.start_soon(host.room().follow)
+    host = followed(nursery, lists=13)
     await trio.sleep(SOON * 0.7 - 0.1)
     assert host.budget.connections == 3
 
@@ -100,9 +104,7 @@ async def test_a_sidecar_that_has_just_its_least_takes_more_after_some_seconds(
 async def test_connections_are_given_back_while_the_host_is_crowded(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    host = Host()
-    host.watch(13)
-    nursery.start_soon(host.room().follow)
+    host = followed(nursery, lists=13)
     await trio.sleep(20)
     host.others = 150
     await trio.sleep(SOON * 1.3 + 0.1)
@@ -116,9 +118,7 @@ async def test_connections_are_given_back_while_the_host_is_crowded(
 async def test_who_has_more_than_its_least_hears_of_a_crowd_within_four_seconds(
     nursery: trio.Nursery, autojump_clock: MockClock, after: int
 ) -> None:
-    host = Host()
-    host.watch(13)
-    nursery.start_soon(host.room().follow)
+    host = followed(nursery, lists=13)
     await trio.sleep(after)
     assert host.budget.connections == 14
     host.others = 150
