@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from time import monotonic
 from typing import Any
 
 from tests.contract.federation import free_port
@@ -16,6 +18,8 @@ from tests.diagnosis.other_mesh import other_mesh
 
 LEAF_OF_SECONDS = ("-leaf-ttl", "12s")
 LEAST = 3  # connections that a sidecar has to the agent of a crowded host
+REFUSED = b"HTTP/1.1 429"
+IDLE_SECONDS = 6.0  # more than a datacenter keeps the idle connection of another one
 
 # --- tokens ---
 
@@ -104,25 +108,36 @@ def right_http_addr(mesh: Mesh) -> None:
 
 
 def take_all_connections(mesh: Mesh) -> None:
-    """Take all before web starts, those too that web had and that db gives back to so crowded a host.
+    """Take all before web starts, those too that web had, and that others give back or had left idle.
 
     Each asks what blocks, since an idle one is closed after some seconds.
     """
-    where = mesh.web.settings["http_addr"].rpartition(":")
+    consul = mesh.web.settings["http_addr"]
+    host, _, port = consul.rpartition(":")
     stack = mesh.kept["connections"] = ExitStack()
     roots = "/v1/connect/ca/roots"
-    question = f"GET {roots}?index={mesh.dc1.get(roots).index}&wait=600s HTTP/1.1\r\nHost: consul\r\n\r\n"
+    question = f"GET {roots}?index={mesh.dc1.get(roots).index}&wait=600s HTTP/1.1\r\nHost: {consul}\r\n\r\n"
 
-    def take(number: int) -> None:
-        for _ in range(number):
-            one = stack.enter_context(socket.create_connection((where[0], int(where[2]))))
-            one.sendall(question.encode())
+    def answer(patience: float) -> bytes:
+        """Take one connection; return what it is answered, nothing while its question blocks."""
+        one = stack.enter_context(socket.create_connection((host, int(port))))
+        one.sendall(question.encode())
+        return one.recv(len(REFUSED)) if select.select([one], [], [], patience)[0] else b""
+
+    taken_at = monotonic()
+
+    def full() -> bool:
+        nonlocal taken_at
+        if answer(0.2) != REFUSED:
+            taken_at = monotonic()
+        return monotonic() > taken_at + IDLE_SECONDS
 
     assert mesh.web.process is not None
     mesh.web.process.end()
-    take(200)
+    for _ in range(200):
+        answer(0)
     until(lambda: mesh.db.status()["consul"]["connections"] == LEAST)
-    take(50)
+    until(full)
     mesh.restart("web", ready=False)
 
 

@@ -184,6 +184,12 @@ class Mesh:
         for name in names if ready else ():
             self.sidecars[name].ready()
 
+    def close(self) -> None:
+        """Close what a fault without its cure has left open."""
+        for one in self.kept.values():
+            if hasattr(one, "close"):
+                one.close()
+
 
 def definition(name: str, port: int, at: tuple[str, int], proxy: Table, **more: Any) -> Table:
     """A service with its sidecar, whose only check is that of the service itself."""
@@ -220,6 +226,7 @@ def running(directory: Path) -> Iterator[Mesh]:
         )
         apps = {name: stack.enter_context(serving(App(name))) for name in ("web", "db", "dc2")}
         mesh = Mesh(directory=directory, dc1=dc1, dc2=dc2, consul=consul, apps=apps)
+        stack.callback(mesh.close)
         for api in (dc1, dc2):
             until(partial(answers, api), lambda: [one.last_words() for one in consul.values()])
         _settle(mesh)
