@@ -105,7 +105,8 @@ async def outlasted(data: DataPlane, seconds: float, hurry: trio.Event) -> None:
     began = trio.current_time()
     with trio.move_on_after(seconds):
         while not hurry.is_set():
+            elapsed = trio.current_time() - began
             report = await data.report(rows=False)
-            if not report.live or report.oldest_seconds < trio.current_time() - began:
+            if not report.unheard and (not report.live or report.oldest_seconds < elapsed):
                 break
             await trio.sleep(LOOK_SECONDS)

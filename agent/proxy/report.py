@@ -49,6 +49,7 @@ class DataPlaneReport(msgspec.Struct, frozen=True, kw_only=True):
 
     live: int
     oldest_seconds: float = 0.0  # the age of the oldest live connection
+    unheard: bool = False  # a worker has not answered in time; it may have connections
     resident_bytes: int
     metrics: list[Family]
     counters: Row

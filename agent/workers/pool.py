@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Protocol
 
+import msgspec
 import trio
 
 from agent.base.address import Address
@@ -26,7 +27,6 @@ from agent.config.options import LogLevel
 from agent.config.registration import Registration
 from agent.config.settings import Settings
 from agent.connections.ledger import Ledger
-from agent.net.bind import BindFailed
 from agent.net.inherited import InheritedSockets
 from agent.net.kept import KeptSockets
 from agent.net.listeners import ListenerKey
@@ -212,7 +212,10 @@ class WorkerPool:
         own = await Incremental(made).run()
         processes = self._supervisor.families(reports)
         workers = self._supervisor.rows(reports)
-        return merged(own, reports, self._supervisor.ended, processes=processes, workers=workers)
+        return msgspec.structs.replace(
+            merged(own, reports, self._supervisor.ended, processes=processes, workers=workers),
+            unheard=self._supervisor.unheard(reports),
+        )
 
     def live(self) -> int:
         return self._supervisor.live()
@@ -239,11 +242,7 @@ class WorkerPool:
     # --- agent.workers.supervisor.WorkerSockets ---
 
     def sockets(self, slot: int, key: ListenerKey, /) -> Sequence[socket.socket]:
-        try:
-            return self._listeners.sockets(key, slot)
-        except BindFailed as error:  # the address is ours, so only a lack of descriptors can be the cause
-            self._events.listening_failed(f"worker {slot}", str(error))
-            return []
+        return self._listeners.sockets(key, slot)
 
     def give_up(self, slot: int, /) -> None:
         self._listeners.give_up(slot)

@@ -159,11 +159,12 @@ class Supervisor:
 
     async def busy(self) -> bool:
         """Return whether a worker has a connection, or may have one since it has not answered in time."""
-        asked = {slot.number for slot in self._slots if slot.serving is not None}
         reports = await self.reports(rows=False)
-        # One that has ended meanwhile has no connection any more.
-        unheard = {slot.number for slot in self._slots if slot.serving is not None} & asked - reports.keys()
-        return bool(unheard) or any(report.live for report in reports.values())
+        return self.unheard(reports) or any(report.live for report in reports.values())
+
+    def unheard(self, reports: Mapping[int, Reported]) -> bool:
+        """Return whether one that serves is not among those reports; one that has ended is not missed."""
+        return any(slot.serving is not None and slot.number not in reports for slot in self._slots)
 
     async def reports(self, *, rows: bool) -> dict[int, Reported]:
         """Return the reports of the workers that serve and answer, by number."""

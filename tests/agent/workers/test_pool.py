@@ -20,6 +20,7 @@ from agent.config.options import LogLevel
 from agent.config.registration import Registration
 from agent.consul.watch import AnswerRejected
 from agent.control.endpoints import EndpointWatches
+from agent.handover.succession import outlasted
 from agent.net.kept import KeptSockets
 from agent.net.listeners import Opening
 from agent.snapshot import EndpointSource
@@ -167,10 +168,14 @@ async def test_a_worker_that_is_replaced_leaves_whom_it_cannot_begin_to_the_next
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("closed", [True, False], ids=["drain", "listeners"])
 async def test_a_worker_that_answers_late_in_an_upgrade_keeps_its_connections(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, *, closed: bool
 ) -> None:
-    """On a busy machine a report may take longer than its patience, which says nothing of connections."""
+    """On a busy machine a report may take longer than its patience, which says nothing of connections.
+
+    Nor do the listeners close before it is heard that all connections of before have ended.
+    """
     late, asked, report = 2, 0, WorkerLink.report
     heard, ended = trio.Event(), trio.Event()
 
@@ -191,11 +196,15 @@ async def test_a_worker_that_answers_late_in_an_upgrade_keeps_its_connections(
         caller = Caller(root, clock=virtual)
         await caller.connect(b.listeners.sockets("public", 0)[0].getsockname())
         b.pool.hand_over()
-        await b.pool.close_listeners()
+        if closed:
+            await b.pool.close_listeners()
         monkeypatch.setattr(WorkerLink, "report", late_report)
 
         async def drain() -> None:
-            assert await b.pool.drain(math.inf, trio.Event()) == 0
+            if closed:
+                assert await b.pool.drain(math.inf, trio.Event()) == 0
+            else:
+                await outlasted(b.pool, math.inf, trio.Event())
             ended.set()
 
         nursery.start_soon(drain)
