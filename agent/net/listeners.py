@@ -115,6 +115,11 @@ class Listeners:
         """What cannot be bound, and why."""
         return [opening.problem for opening in self._openings.values() if opening.problem]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is served by a part of the workers only, and why."""
+        return []
+
     async def bind(self, key: ListenerKey, opening: Opening) -> None:
         """Bind the addresses and accept no caller yet; an address that fails for now is retried.
 
@@ -163,9 +168,12 @@ class Listeners:
         """Retry failed listeners until cancelled."""
         while True:
             await trio.sleep(RETRY_SECONDS)
-            for key, opening in list(self._openings.items()):
-                if opening.problem:
-                    await self.add(key, opening)
+            await self._retry()
+
+    async def _retry(self) -> None:
+        for key, opening in list(self._openings.items()):
+            if opening.problem:
+                await self.add(key, opening)
 
     async def close(self, key: ListenerKey) -> None:
         """Close a listener; its connections continue. When this returns its address is free.

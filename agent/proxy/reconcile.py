@@ -81,7 +81,7 @@ class Reconciler:
     def warnings(self) -> list[str]:
         """What an operator must not overlook although everything is served."""
         unused = [str(one) for one in self._sockets() if one.reason is SocketReason.UNUSED]
-        return [*unused, *limits_reached(self.listeners)]
+        return [*unused, *self.listeners.warnings, *limits_reached(self.listeners)]
 
     def _sockets(self) -> Sequence[SocketComplaint]:
         now = self.in_force

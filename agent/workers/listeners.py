@@ -9,7 +9,8 @@ restart. All workers share a unix socket, or a socket from systemd: the first to
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import trio
 
@@ -17,7 +18,7 @@ from agent.base.address import Address
 from agent.base.latest import Latest
 from agent.net.accept import AdmissionEvents
 from agent.net.admission import Admission, Overflow
-from agent.net.bind import Bound, another, beside, bind
+from agent.net.bind import BindFailed, Bound, another, beside, bind
 from agent.net.inherited import SocketComplaint
 from agent.net.kept import KeptSockets, slot_of
 from agent.net.listeners import ListenerEvents, ListenerKey, Listeners, Opening, release
@@ -42,20 +43,57 @@ class SharedListeners(Listeners):
         self._publisher = publisher
         self._workers = workers
         self._of: dict[tuple[ListenerKey, int], list[Bound]] = {}  # by listener and worker
+        self._lacking: dict[tuple[ListenerKey, int], str] = {}  # whose sockets could not be made, and why
+        self._handed: dict[ListenerKey, Latest[HandedSockets]] = {}
+
+    @property
+    def problems(self) -> list[str]:
+        """What cannot be bound, and what no worker has a socket of its own for."""
+        return [*super().problems, *(texts[0] for _, texts in self._lacks() if len(texts) == self._workers)]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Which workers lack sockets of a listener that others serve, and why."""
+        return [text for _, texts in self._lacks() if len(texts) < self._workers for text in texts]
+
+    def _lacks(self) -> list[tuple[ListenerKey, list[str]]]:
+        keys = dict.fromkeys(key for key, _ in self._lacking)
+        return [(key, [text for (of, _), text in self._lacking.items() if of == key]) for key in keys]
 
     def sockets(self, key: ListenerKey, slot: int) -> list[socket.socket]:
-        """Return a worker's sockets for a listener; its successor gets the same ones. Raises BindFailed."""
+        """Return a worker's sockets for a listener; its successor gets the same ones.
+
+        Without descriptors for its own it has none for now: that is reported, and they are made later.
+        """
         opening = self._openings.get(key)
-        if opening is None or not opening.listening:
+        if opening is None or not opening.listening or not self._has_own(key, opening, slot):
             return []
-        own = self._of.get((key, slot))
-        if own is None:
-            own = self._of[key, slot] = self._own(opening, slot)
         common = [bound.sock for bound in opening.bound if not bound.shareable]
-        return [*(bound.sock for bound in own), *common]
+        return [*(bound.sock for bound in self._of[key, slot]), *common]
+
+    def _has_own(self, key: ListenerKey, opening: Opening, slot: int) -> bool:
+        """Make a worker's own sockets unless they are there; return whether that succeeded."""
+        if (key, slot) not in self._of:
+            worker, why = f"worker {slot}", self._lacking.pop((key, slot), "")
+            try:
+                self._of[key, slot] = self._own(opening, slot)
+            except BindFailed as error:  # the address is ours, so only a lack of descriptors can be the cause
+                self._lacking[key, slot] = f"{worker}: {error}"
+                if not why:
+                    self.events.listening_failed(worker, str(error))
+                return False
+        return True
+
+    async def _retry(self) -> None:
+        await super()._retry()
+        lacking = list(self._lacking)
+        had = {key for key, slot in lacking if self._has_own(key, self._openings[key], slot)}
+        for key in had:
+            self._handed[key].publish(HandedSockets(key=key, purpose=self._openings[key].purpose))
 
     def give_up(self, slot: int) -> None:
         """Close a slot's sockets, so that the kernel sends no callers to a worker that is down."""
+        self._forget_lacks(lambda _, of: of == slot)
         for key in [key for key in self._of if key[1] == slot]:
             self._close(self._of.pop(key))
             opening = self._openings[key[0]]
@@ -66,6 +104,8 @@ class SharedListeners(Listeners):
         opening = self._openings.pop(key, None)
         if opening is not None:
             self._publisher.withdraw((HandedSockets, key))
+            self._handed.pop(key, None)
+            self._forget_lacks(lambda of, _: of == key)
             for own in [own for own in self._of if own[0] == key]:
                 self._close(self._of.pop(own))
             if not self.successor:
@@ -75,12 +115,20 @@ class SharedListeners(Listeners):
             release(opening)
         await trio.lowlevel.checkpoint()
 
+    def _forget_lacks(self, meant: Callable[[ListenerKey, int], bool]) -> None:
+        self._lacking = {of: text for of, text in self._lacking.items() if not meant(*of)}
+
     def _own(self, opening: Opening, slot: int) -> list[Bound]:
         """Return a worker's own sockets: those kept from its predecessor, or new ones. Raises BindFailed."""
         kept = [bound for bound in opening.bound if _is_own(bound) and self._slot(bound) == slot]
         there = {bound.address for bound in kept}
         base = [bound for bound in _said(opening) if bound.shareable and bound.address not in there]
-        new = [another(bound) for bound in base]
+        with ExitStack() as undo:
+            new = []
+            for bound in base:
+                new.append(another(bound))
+                undo.callback(new[-1].close)
+            undo.pop_all()
         for bound in new:
             self.kept.keep(bound, slot)
         return [*kept, *new]
@@ -113,10 +161,11 @@ class SharedListeners(Listeners):
         for bound in _said(opening):
             self.events.listening(bound.purpose, bound.address)
         opening.listening = True
+        handed = self._handed[key] = Latest(HandedSockets(key=key, purpose=opening.purpose))
         self._publisher.post(
             (HandedSockets, key),
             SendOrder.SOCKETS,
-            Latest(HandedSockets(key=key, purpose=opening.purpose)),
+            handed,
             lambda message: message,
             withdrawal=Withdrawn(key=key),
         )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
+from trio.testing import MockClock
 
 from agent.base.address import Address, TcpAddress, UnixAddress
 from agent.net.admission import Admission, Overflow, Slot
+from agent.net.bind import BindFailed, Bound, another, bind
 from agent.net.kept import KeptSockets
-from agent.net.listeners import Listeners, Opening
+from agent.net.listeners import RETRY_SECONDS, Listeners, Opening
+from agent.workers import listeners
 from agent.workers.listeners import HandedListeners, SharedListeners
 from agent.workers.messages import HandedSockets, Withdrawn, decode
 from agent.workers.publisher import Publisher, Subscriber
@@ -30,6 +35,11 @@ async def greet(sock: socket.socket, _place: Slot) -> None:
 
 def opening(address: Address, *inherited: socket.socket) -> Opening:
     return Opening(purpose="x", address=address, handler=greet, inherited=inherited)
+
+
+def none_left(bound: Bound) -> Bound:
+    """Fail as `another` does without descriptors."""
+    raise BindFailed(bound.purpose, bound.address, OSError(errno.EMFILE, "Too many open files"))
 
 
 class Control:
@@ -101,6 +111,65 @@ async def test_each_worker_has_its_own_socket_and_its_successor_the_same() -> No
         assert c.told() == [Withdrawn(key="a")]
         assert c.listeners.sockets("a", 0) == []
     assert c.heard.told == [("listening", "x"), ("ended", "x")]
+
+
+async def test_a_worker_without_sockets_for_want_of_descriptors_gets_them_later_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with controlled() as c, trio.open_nursery() as nursery:
+        await c.listeners.bind("a", opening(ANY))
+        c.listeners.open()
+        (zero,) = c.listeners.sockets("a", 0)
+        c.told()
+        monkeypatch.setattr(listeners, "another", none_left)
+        assert [c.listeners.sockets("a", 1), c.listeners.sockets("a", 1)] == [[], []]
+        assert c.heard.told == [("listening", "x"), ("failed", "worker 1")]
+        assert (c.listeners.problems, len(c.listeners.warnings)) == ([], 1)
+        assert "worker 1: cannot listen on 127.0.0.1:" in c.listeners.warnings[0]
+        nursery.start_soon(c.listeners.retry_failed)
+        await trio.sleep(3 * RETRY_SECONDS)
+        assert [c.told(), c.heard.told[2:]] == [[], []]
+        monkeypatch.setattr(listeners, "another", another)
+        await trio.sleep(2 * RETRY_SECONDS)
+        assert c.told() == [HandedSockets(key="a", purpose="x")]  # asks each worker to take its own anew
+        assert [len(c.listeners.sockets("a", 1)), c.listeners.sockets("a", 0)] == [1, [zero]]
+        assert c.listeners.warnings == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_where_no_worker_has_sockets_the_agent_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with controlled() as c:
+        await c.listeners.bind("a", opening(ANY))
+        c.listeners.open()
+        monkeypatch.setattr(listeners, "another", none_left)
+        assert [c.listeners.sockets("a", slot) for slot in (0, 1)] == [[], []]
+        assert (len(c.listeners.problems), c.listeners.warnings) == (1, [])
+        c.listeners.give_up(0)
+        assert len(c.listeners.warnings) == 1  # worker 0 is down, which is told elsewhere
+        await c.listeners.close("a")
+        assert (c.listeners.problems, c.listeners.warnings) == ([], [])
+
+
+async def test_of_two_addresses_the_first_socket_is_closed_where_the_second_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Bound] = []
+
+    def only_one(bound: Bound) -> Bound:
+        if made:
+            return none_left(bound)
+        made.append(another(bound))
+        return made[0]
+
+    async with controlled() as c:
+        await c.listeners.bind("a", opening(ANY))
+        c.listeners.open()
+        found = c.listeners.get("a")
+        assert found is not None
+        found.bound = [*found.bound, await bind(ANY, "x", shareable=True)]
+        monkeypatch.setattr(listeners, "another", only_one)
+        assert c.listeners.sockets("a", 0) == []
+        assert made[0].sock.fileno() == -1
 
 
 async def test_the_address_of_another_agent_is_not_shared() -> None:
