@@ -167,9 +167,7 @@ def test_the_suites_of_h2spec(suite: str, binary: str, port: int, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("haproxy") is None, reason="no haproxy on PATH, which does the TLS: make packages"
-)
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy, which does the TLS: make packages")
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_suites_of_h2spec_in_a_tunnel(
     suite: str, binary: str, mesh: Mesh, ours: Sidecar, tmp_path: Path
