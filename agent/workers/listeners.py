@@ -49,16 +49,15 @@ class SharedListeners(Listeners):
     @property
     def problems(self) -> list[str]:
         """What cannot be bound, and what no worker has a socket of its own for."""
-        return [*super().problems, *(texts[0] for _, texts in self._lacks() if len(texts) == self._workers)]
+        served = {key for key, _ in self._of}
+        unserved = {key: text for (key, _), text in self._lacking.items() if key not in served}
+        return [*super().problems, *unserved.values()]
 
     @property
     def warnings(self) -> list[str]:
         """Which workers lack sockets of a listener that others serve, and why."""
-        return [text for _, texts in self._lacks() if len(texts) < self._workers for text in texts]
-
-    def _lacks(self) -> list[tuple[ListenerKey, list[str]]]:
-        keys = dict.fromkeys(key for key, _ in self._lacking)
-        return [(key, [text for (of, _), text in self._lacking.items() if of == key]) for key in keys]
+        served = {key for key, _ in self._of}
+        return [text for (key, _), text in self._lacking.items() if key in served]
 
     def sockets(self, key: ListenerKey, slot: int) -> list[socket.socket]:
         """Return a worker's sockets for a listener; its successor gets the same ones.
